@@ -1,0 +1,49 @@
+"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def omniq() -> None:
+    """Image-quality reward models that reason: training on verl, measuring, using."""
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[str, typer.Argument(help="Recipe below the folder of recipes, e.g. quickstart/grpo.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as for training, KEY=VALUE.")] = None,
+    recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes"),
+) -> None:
+    """Check a training run without starting it: settings, data files, model, memory.
+
+    Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
+    actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
+
+    Exit code 0: no problem found. 1: problems, one per line, each with its mend.
+    """
+    if not recipes.is_dir():
+        raise typer.BadParameter(f"there is no folder {recipes}; name the folder of recipes with --recipes DIR")
+    from hydra.errors import HydraException
+
+    from omniq_verl.doctor.checks import check_config
+    from omniq_verl.doctor.compose import compose_recipe
+
+    try:
+        config = compose_recipe(recipe, overrides or [], recipes)
+    except HydraException as error:
+        raise typer.BadParameter(str(error)) from error
+    report = check_config(config)
+    for problem in report.problems:
+        typer.echo(problem)
+    typer.echo(report.summary())
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def main() -> None:
+    """Entry point of the program ``omniq``."""
+    app()

@@ -1,0 +1,38 @@
+"""Write parquet so that a file under its final name is always whole."""
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROWS_PER_GROUP = 512  # of images of tens of KB: a row group of some ten MB, the memory it takes to write one
+
+
+def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
+    """Stream records into one parquet file and return their number.
+
+    The file appears under ``path`` only when it is complete. The schema is that of the first row group.
+
+    Raises:
+        ValueError: there is no record at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    iterator, count, writer = iter(records), 0, None
+    try:
+        while group := list(islice(iterator, _ROWS_PER_GROUP)):
+            table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
+            writer = writer or pq.ParquetWriter(unfinished, table.schema)
+            writer.write_table(table)
+            count += len(group)
+    finally:
+        if writer:
+            writer.close()
+    if writer is None:
+        raise ValueError(f"no row to write into {path}")
+    os.replace(unfinished, path)
+    return count

@@ -1,0 +1,129 @@
+"""All checks of a composed configuration."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from omniq_verl.doctor.data_files import FileReport, check_file
+from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
+from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.prompt_length import PromptLength, load_processor
+from omniq_verl.doctor.space import check_space
+
+_REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "trainer.default_local_dir")
+
+
+@dataclass
+class Report:
+    """All problems of a run, and what was looked at."""
+
+    problems: list[Problem] = field(default_factory=list)
+    files: int = 0
+    rows: int = 0
+    longest_prompt: int = 0
+    """Tokens; 0 if none was counted."""
+
+    def summary(self) -> str:
+        """One line for the user."""
+        found = len(self.problems)
+        verdict = "no problem found" if not found else f"{found} problem{'s' * (found > 1)}"
+        return f"{self.files} files, {self.rows:,} rows, {self.longest_prompt} tokens the longest prompt: {verdict}"
+
+
+def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
+    """Check a configuration of ``verl.trainer.main_ppo`` and every file it names.
+
+    Args:
+        config: composed, with or without the ``hydra`` node.
+        free: space of the machine; measured if it is not given.
+    """
+    problems = check_keys(config)
+    if problems:
+        return Report(problems)  # a check without its key could only guess
+    model = inspect_model(config.actor_rollout_ref.model.path)
+    lengths, processor_problems = (None, []) if model.problems else _prompt_length(config)
+    train = _check_files(config.data.train_files, config, lengths)
+    val = _check_files(config.data.val_files, config, lengths)
+    free = free or measure_free_space(Path(config.trainer.default_local_dir))
+    files = [*train, *val]
+    return Report(
+        problems=[
+            *model.problems,
+            *processor_problems,
+            *check_load_format(config),
+            *(problem for file in files for problem in file.problems),
+            *check_batch_size(config, sum(file.rows for file in train)),
+            *check_space(config, model, free),
+        ],
+        files=len(files),
+        rows=sum(file.rows for file in files),
+        longest_prompt=max((file.longest_prompt for file in files), default=0),
+    )
+
+
+def check_keys(config: DictConfig) -> list[Problem]:
+    """Every key the run needs has a value."""
+    # Unresolved, as a key that refers to a missing one would end the search with an error.
+    keys = set(_missing_keys(OmegaConf.to_container(config, resolve=False)))
+    if not config.reward.reward_model.enable:
+        keys = {key for key in keys if not key.startswith("reward.reward_model.")}
+    keys = keys or {key for key in _REQUIRED if OmegaConf.select(config, key) is None}
+    return [
+        Problem(f"configuration key {key}", "it has no value", f"pass it on the command line: {key}=VALUE")
+        for key in sorted(keys)
+    ]
+
+
+def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if node == "???":
+        yield prefix.removesuffix(".")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if prefix or key != "hydra":  # Hydra's own node is completed later
+                yield from _missing_keys(value, f"{prefix}{key}.")
+
+
+def check_load_format(config: DictConfig) -> list[Problem]:
+    """vLLM reads the real weights at its start."""
+    key = "actor_rollout_ref.rollout.load_format"
+    if OmegaConf.select(config, key) != "dummy":
+        return []
+    # vLLM >= 0.30 fills persistent buffers with dummy values too, and verl sends parameters only.
+    what = "vLLM would keep random image normalisation, which the weight update never restores, and see wrong images"
+    return [Problem(f"{key}=dummy", what, f"set {key}=auto")]
+
+
+def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
+    """There is at least one whole batch; ``rows`` is the number of all training rows."""
+    most = config.data.train_max_samples
+    rows = min(rows, most) if most > 0 else rows
+    batch = config.data.train_batch_size
+    if not 0 < rows < batch:
+        return []
+    what = f"there are only {rows} training rows; verl drops the last incomplete batch, so there would be no step"
+    return [Problem(f"data.train_batch_size={batch}", what, f"lower it to at most {rows}, or add rows")]
+
+
+def _prompt_length(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
+    model = config.actor_rollout_ref.model
+    try:
+        processor = load_processor(model)
+    except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
+        where = f"actor_rollout_ref.model.path={model.path}"
+        mend = "give a model that reads images, with its tokenizer and preprocessor files"
+        return None, [Problem(where, f"its processor cannot be loaded ({error})", mend)]
+    template, processing = (_plain(config.data[key]) for key in ("apply_chat_template_kwargs", "mm_processor_kwargs"))
+    return PromptLength(processor, template, processing), []
+
+
+def _plain(node: DictConfig | None) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True) if node else {}
+
+
+def _check_files(files: str | Sequence[str], config: DictConfig, lengths: PromptLength | None) -> list[FileReport]:
+    paths = files if isinstance(files, (list, ListConfig)) else [files]
+    return [check_file(str(path), lengths, config.data.max_prompt_length) for path in paths]

@@ -1,0 +1,29 @@
+"""Compose a recipe as ``verl.trainer.main_ppo`` does, without importing verl or torch."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+
+def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> DictConfig:
+    """The configuration of a run.
+
+    Args:
+        name: of the recipe below ``config_dir``, without ``.yaml``, e.g. ``quickstart/grpo``.
+        overrides: as on the command line, e.g. ``data.train_batch_size=32``.
+        config_dir: the folder of recipes.
+
+    Raises:
+        hydra.errors.HydraException: there is no such recipe or key.
+        ModuleNotFoundError: verl is not installed.
+    """
+    verl = find_spec("verl")
+    if verl is None or verl.origin is None:
+        raise ModuleNotFoundError("verl is not installed; its default configuration is the base of every recipe")
+    # A file path, as "pkg://verl.trainer.config" would import verl, and that torch and Ray.
+    defaults = Path(verl.origin).parent / "trainer" / "config"
+    with initialize_config_dir(str(config_dir.resolve()), version_base=None):
+        return compose(name, overrides=[*overrides, f"hydra.searchpath=[file://{defaults}]"])

@@ -1,0 +1,129 @@
+"""Checks of a parquet file: every row of it, in little memory."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.prompt_length import PromptLength
+from omniq_verl.doctor.rows import Fault, check_row
+
+COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
+_SHOWN_PER_KIND = 5
+_ROWS_AT_ONCE = 64  # of images of up to some MB
+_ROWS_WORTH_A_BAR = 2000
+
+
+@dataclass
+class FileReport:
+    """Findings about one file. Rows count from 0, as in ``extra_info.index``."""
+
+    path: str
+    rows: int = 0
+    longest_prompt: int = 0
+    """Tokens; 0 if none was counted."""
+    problems: list[Problem] = field(default_factory=list)
+    _found: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+
+    def add(self, number: int, record: dict[str, Any], fault: Fault) -> None:
+        """Note a row's fault; of each kind the first few are kept, the others only counted."""
+        self._found[fault.kind] += 1
+        if self._found[fault.kind] <= _SHOWN_PER_KIND:
+            where = f"{self.path}, row {number} (id {_row_id(record)})"
+            self.problems.append(Problem(where, fault.what, fault.mend))
+
+    def add_rest(self) -> None:
+        """Say how many faults were only counted."""
+        for kind, found in self._found.items():
+            if found > _SHOWN_PER_KIND:
+                rest = f"and {found - _SHOWN_PER_KIND:,} more rows with such a fault ({kind})"
+                self.problems.append(Problem(self.path, rest, "as above"))
+
+
+def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int) -> FileReport:
+    """Check one parquet file, row by row.
+
+    Args:
+        path: of the file.
+        lengths: counts the prompts' tokens; without it, their lengths are not checked.
+        max_prompt_length: tokens a prompt may have.
+    """
+    report = FileReport(path)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        mend = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with data_prep"
+        report.problems.append(Problem(path, "there is no such file", mend))
+        return report
+    try:
+        report.rows, missing = _rows_and_missing_columns(file)
+        if report.rows and not missing:
+            _check_rows(report, _records(file), lengths, max_prompt_length)
+    except _Unreadable as error:
+        report.problems.append(Problem(path, f"the file cannot be read as parquet ({error})", "write or copy it again"))
+        return report
+    report.problems += _table_problems(path, report.rows, missing)
+    return report
+
+
+class _Unreadable(Exception):
+    """The bytes are not those of a whole parquet file."""
+
+
+def _rows_and_missing_columns(file: Path) -> tuple[int, list[str]]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            present = parquet.schema_arrow.names
+            return parquet.metadata.num_rows, [column for column in COLUMNS if column not in present]
+    except (pa.ArrowException, OSError) as error:
+        raise _Unreadable(str(error)) from error
+
+
+def _table_problems(path: str, rows: int, missing: list[str]) -> list[Problem]:
+    problems = []
+    if missing:
+        what = f"the file lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        problems.append(Problem(path, what, "write it with omniq_verl.data, or rename the columns"))
+    if not rows:
+        problems.append(Problem(path, "the file has no row", "run its data preparation again"))
+    return problems
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        # Mapped, so that a file written as one huge row group is not read into memory at once either.
+        with pq.ParquetFile(file, memory_map=True) as parquet:
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _Unreadable(str(error)) from error
+
+
+def _check_rows(
+    report: FileReport, records: Iterator[dict[str, Any]], lengths: PromptLength | None, max_prompt_length: int
+) -> None:
+    bar = track(
+        records,
+        description=f"checking {Path(report.path).name}",
+        total=report.rows,
+        console=Console(stderr=True),
+        transient=True,
+        disable=report.rows <= _ROWS_WORTH_A_BAR,
+    )
+    for number, record in enumerate(bar):
+        faults, tokens = check_row(record, lengths, max_prompt_length)
+        report.longest_prompt = max(report.longest_prompt, tokens or 0)
+        for fault in faults:
+            report.add(number, record, fault)
+    report.add_rest()
+
+
+def _row_id(record: dict[str, Any]) -> str:
+    info = record["extra_info"]
+    return str(info.get("id", "unknown")) if isinstance(info, dict) else "unknown"

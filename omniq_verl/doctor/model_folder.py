@@ -1,0 +1,70 @@
+"""Checks of the model folder, and the sizes other checks need from it. No weight is loaded."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from omniq_verl.doctor.problem import Problem
+
+_KEY = "actor_rollout_ref.model.path"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Findings about a model; parameter counts are 0 where no safetensors file is at hand (a hub id)."""
+
+    problems: list[Problem] = field(default_factory=list)
+    parameters: int = 0
+    largest_tensor: int = 0
+    """Parameters of the largest tensor."""
+
+
+def looks_local(path: str) -> bool:
+    """Whether a model path means a folder and not a hub id such as ``org/name``."""
+    return path.startswith(("/", ".", "~")) or path.count("/") > 1 or os.path.isdir(path)
+
+
+def inspect_model(path: str) -> ModelFolder:
+    """Check that a local model folder can be loaded, and count its parameters; hub ids pass unseen."""
+    if not looks_local(path):
+        return ModelFolder()
+    folder = Path(path).expanduser()
+    problem = _folder_problem(path, folder)
+    if problem:
+        return ModelFolder([problem])
+    try:
+        sizes = tensor_sizes(folder)
+    except SafetensorError as error:
+        mend = "copy or download the model again, a file of it is broken or not whole"
+        return ModelFolder([Problem(f"{_KEY}={path}", f"the weights cannot be read ({error})", mend)])
+    return ModelFolder(parameters=sum(sizes), largest_tensor=max(sizes, default=0))
+
+
+def _folder_problem(path: str, folder: Path) -> Problem | None:
+    where = f"{_KEY}={path}"
+    if not folder.is_dir():
+        return Problem(where, "there is no such folder", f"give the folder of a saved model: {_KEY}=FOLDER")
+    if not (folder / "config.json").is_file():
+        what = "the folder has no config.json, so it is no Hugging Face model"
+        return Problem(where, what, "give the folder that holds config.json (of a verl checkpoint: its huggingface/)")
+    if path.endswith("/"):
+        return Problem(
+            where, "verl refuses a path that ends with a slash", f"drop the slash: {_KEY}={path.rstrip('/')}"
+        )
+    return None
+
+
+def tensor_sizes(folder: Path) -> list[int]:
+    """Parameters of each tensor in the folder's safetensors files, read from their headers.
+
+    Raises:
+        SafetensorError: a file is damaged or shorter than its header says.
+    """
+    sizes = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            sizes += [math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118
+    return sizes

@@ -1,0 +1,120 @@
+"""How many tokens a prompt will have, without preparing a pixel.
+
+verl renders the chat template and lets the processor replace each image placeholder by as many tokens as
+the image needs. Wordings and image sizes repeat, so text is counted once per wording and images once per
+size; that makes it cheap enough to check every row of a data set.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import DictConfig
+
+from omniq_verl.tasks import IMAGE_PLACEHOLDER
+
+Messages = tuple[tuple[str, str], ...]
+"""(role, content) of each turn."""
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
+
+_REMEMBERED = 10_000  # wordings and sizes; bounds the memory where each row has its own
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens of a prompt, and how many of them stand for its images."""
+
+    total: int
+    images: int
+
+
+class PromptLength:
+    """Counts the tokens of prompts as verl and the model's processor will make them.
+
+    Args:
+        processor: of the model, with a chat template.
+        template_kwargs: ``data.apply_chat_template_kwargs`` of the configuration.
+        processor_kwargs: ``data.mm_processor_kwargs`` of the configuration.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        template_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+    ):
+        self._processor = processor
+        self._template_kwargs = template_kwargs or {}
+        self._processor_kwargs = processor_kwargs or {}
+        self._text_tokens = lru_cache(_REMEMBERED)(self._count_text)
+        self._image_tokens = lru_cache(_REMEMBERED)(self._count_image)
+        self._processed_tokens = lru_cache(_REMEMBERED)(self._run_processor)
+        images = processor.image_processor
+        self._has_formula = hasattr(images, "get_number_of_image_patches") and hasattr(images, "merge_size")
+
+    def count(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> Length:
+        """Tokens of a prompt whose placeholders stand for images of the given sizes, in this order.
+
+        Raises:
+            ValueError: the processor refuses an image of such a size.
+        """
+        text = self._text_tokens(messages)
+        if self._has_formula and not self._processor_kwargs:
+            images = sum(self._image_tokens(size) for size in sizes)
+            return Length(text - len(sizes) + images, images)
+        total = self._processed_tokens(messages, sizes)
+        return Length(total, total - text + len(sizes))
+
+    def _render(self, messages: Messages) -> str:
+        turns = [{"role": role, "content": _parts(content)} for role, content in messages]
+        return self._processor.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **self._template_kwargs
+        )
+
+    def _count_text(self, messages: Messages) -> int:
+        return len(self._processor.tokenizer(self._render(messages))["input_ids"])
+
+    def _count_image(self, size: ImageSize) -> int:
+        images = self._processor.image_processor
+        return images.get_number_of_image_patches(*self._resized(size), {}) // images.merge_size**2
+
+    def _resized(self, size: ImageSize) -> ImageSize:
+        # verl passes every image through qwen_vl_utils before the processor sees it, and rounding twice
+        # is not rounding once.
+        from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
+
+        patch = getattr(self._processor.image_processor, "patch_size", 14)  # as verl's agent loop
+        return smart_resize(*size, factor=patch * SPATIAL_MERGE_SIZE)
+
+    def _run_processor(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> int:
+        from PIL import Image
+
+        blank = [Image.new("RGB", self._resized(size)[::-1]) for size in sizes] or None
+        output = self._processor(text=[self._render(messages)], images=blank, **self._processor_kwargs)
+        return len(output["input_ids"][0])
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    segments = [segment for segment in re.split(f"({IMAGE_PLACEHOLDER})", content) if segment]
+    return [
+        {"type": "image"} if segment == IMAGE_PLACEHOLDER else {"type": "text", "text": segment} for segment in segments
+    ]
+
+
+def load_processor(model: DictConfig) -> Any:
+    """The processor verl will use for ``actor_rollout_ref.model``, with the chat template it will have.
+
+    Raises:
+        ValueError: the model has a tokenizer only and cannot see images.
+        Exception: whatever Hugging Face raises for files it cannot load.
+    """
+    from transformers import AutoProcessor, PreTrainedTokenizerBase
+
+    path = model.tokenizer_path or model.path
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise ValueError("it has a tokenizer only, no image processor")
+    processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
+    return processor

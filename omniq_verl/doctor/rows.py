@@ -1,0 +1,165 @@
+"""Checks of one row, in the format of ``omniq_verl.data.rows.Row.record``."""
+
+import io
+import json
+import math
+import numbers
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task
+
+_WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
+
+
+class Fault(Exception):
+    """What is wrong with a row, and its mend. Faults of one ``kind`` are listed together."""
+
+    def __init__(self, kind: str, what: str, mend: str):
+        super().__init__(what)
+        self.kind, self.what, self.mend = kind, what, mend
+
+
+def check_row(
+    record: dict[str, Any], lengths: PromptLength | None, max_prompt_length: int
+) -> tuple[list[Fault], int | None]:
+    """All faults of a row, and its prompt's tokens (None where they could not be counted).
+
+    Args:
+        record: the row as it stands in the parquet file.
+        lengths: counts tokens; without it, lengths are not checked.
+        max_prompt_length: tokens a prompt may have.
+    """
+    faults: list[Fault] = []
+    tokens = None
+    with _collected(faults):
+        check_label(record)
+    with _collected(faults):
+        messages = check_prompt(record)
+        sizes = tuple(image_size(image) for image in record["images"] or [])
+        if lengths is not None:
+            length = prompt_length(messages, sizes, lengths)
+            tokens = length.total
+            check_length(length, max_prompt_length)
+    return faults, tokens
+
+
+@contextmanager
+def _collected(faults: list[Fault]) -> Iterator[None]:
+    try:
+        yield
+    except Fault as fault:
+        faults.append(fault)
+
+
+def check_label(record: dict[str, Any]) -> None:
+    """The label is a number on the scale of the row's task.
+
+    Raises:
+        Fault: it is not, or the task is unknown.
+    """
+    task = _task(record)
+    text = (record["reward_model"] or {}).get("ground_truth")
+    try:
+        score = json.loads(text)["score"]
+    except (TypeError, ValueError, KeyError):
+        score = None
+    if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
+        what = f"reward_model.ground_truth is {text!r}, not JSON with a number under 'score'"
+        raise Fault("label", what, f"{_WRITE_ANEW}, which writes {json.dumps({'score': 3.2})}")
+    if not task.scale.contains(score):
+        what = f"the label {score:g} lies outside of the scale [{task.scale.low:g}, {task.scale.high:g}]"
+        raise Fault("label", f"{what} of the task {task.name}", "map the raw score onto the scale, or drop the row")
+
+
+def _task(record: dict[str, Any]) -> Task:
+    info = record["extra_info"]
+    name = info.get("task") if isinstance(info, dict) else None
+    if name not in TASKS:
+        raise Fault("task", f"extra_info.task is {name!r}; known: {', '.join(sorted(TASKS))}", "name a known task")
+    return TASKS[name]
+
+
+def check_prompt(record: dict[str, Any]) -> Messages:
+    """The turns of the prompt, once it is sure that each image has its placeholder.
+
+    Raises:
+        Fault: the prompt is not a list of turns with text, or placeholders and images do not match.
+    """
+    turns = record["prompt"]
+    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+        raise Fault("prompt", "prompt is not a list of turns with role and text content", _WRITE_ANEW)
+    placeholders = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns)
+    images = len(record["images"] or [])
+    if placeholders != images:
+        what = f"the prompt has {placeholders} times {IMAGE_PLACEHOLDER}, the row has {images} images"
+        raise Fault("prompt", what, f"put one {IMAGE_PLACEHOLDER} into the prompt for each image")
+    return tuple((turn["role"], turn["content"]) for turn in turns)
+
+
+def image_size(image: dict[str, Any]) -> ImageSize:
+    """Height and width of an image that was decoded to its last pixel.
+
+    Raises:
+        Fault: it is missing, broken, or so large that PIL takes it for an attack.
+    """
+    source = _image_source(image)
+    try:
+        # PIL only warns of an image between one and two times its limit, and refuses larger ones.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as opened:
+                opened.load()
+                return opened.height, opened.width
+    except Exception as error:  # PIL's decoders raise errors of every kind on broken data
+        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+        mend = "mend or drop the row; data_prep scripts do so when they write the file"
+        raise Fault("image", f"the image does not decode ({reason})", mend) from error
+
+
+def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
+    # As verl 0.9.1 reads it (rl_dataset.py:325): "bytes" wins if the key exists, "path" is never looked at.
+    mend = "store the image file's bytes under images[].bytes"
+    if not isinstance(image, dict) or not {"bytes", "image"} & image.keys():
+        raise Fault("image", "the image has neither bytes nor the name of a file under 'image'", mend)
+    if "bytes" in image:
+        if not image["bytes"]:
+            raise Fault("image", "the image has no bytes", mend)
+        return io.BytesIO(image["bytes"])
+    path = Path(str(image["image"]).removeprefix("file://"))
+    if not path.is_file():
+        raise Fault("image", f"the image file {path} does not exist", f"copy it there, or {mend}")
+    return path
+
+
+def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: PromptLength) -> Length:
+    """Tokens of a prompt with images of these sizes.
+
+    Raises:
+        Fault: the processor refuses an image of such a size.
+    """
+    try:
+        return lengths.count(messages, sizes)
+    except ValueError as error:
+        shape = ", ".join(f"{width} x {height}" for height, width in sizes)
+        what = f"the processor refuses an image of {shape} pixels ({error})"
+        raise Fault("image", what, "crop or drop the image") from error
+
+
+def check_length(length: Length, max_prompt_length: int) -> None:
+    """The prompt fits.
+
+    Raises:
+        Fault: it has more tokens than ``max_prompt_length``.
+    """
+    if length.total <= max_prompt_length:
+        return
+    what = f"the prompt has {length.total} tokens ({length.images} of the image)"
+    mend = f"raise data.max_prompt_length to at least {length.total}, or lower max_pixels of the processor"
+    raise Fault("length", f"{what}, data.max_prompt_length is {max_prompt_length}", mend)

@@ -1,0 +1,93 @@
+"""Measure one checkpoint on one prepared file: greedy once, and several samples at temperature 1.
+
+python -m omniq_verl.evaluation.checkpoint --model DIR --data test.parquet --out DIR
+"""
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.generation.vllm_offline import OfflineModel, Sampling, read_rows
+from omniq_verl.rewards import gaussian_reward, parse_response
+from omniq_verl.tasks import TASKS
+
+
+def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode: str, sigma: float) -> pd.DataFrame:
+    """One line per answer: row id, sample number, text, parse status, score, target and Gaussian reward.
+
+    An answer that could not be parsed has no score and reward 0, as in training.
+    """
+    lines = []
+    for row, texts in zip(rows, answers, strict=True):
+        target = json.loads(row["reward_model"]["ground_truth"])["score"]
+        scale = TASKS[row["extra_info"]["task"]].scale
+        for number, text in enumerate(texts):
+            parsed = parse_response(text, scale)
+            reward = gaussian_reward(parsed.score, target, sigma) if parsed.ok else 0.0
+            lines.append(
+                {
+                    "id": row["extra_info"]["id"],
+                    "mode": mode,
+                    "sample": number,
+                    "answer": text,
+                    "status": parsed.status.value,
+                    "score": parsed.score,
+                    "target": target,
+                    "reward": reward,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def summarise(judged: pd.DataFrame) -> dict[str, Any]:
+    """Metrics of the answers of one mode; parse failures are counted, and left out of correlations and MAE."""
+    parsed = judged[judged.status == "ok"]
+    return {
+        **correlations(parsed.score.to_numpy(float), parsed.target.to_numpy(float)),
+        "mae": float(np.abs(parsed.score - parsed.target).mean()) if len(parsed) else None,
+        "answers": len(judged),
+        "parsed": len(parsed) / len(judged),
+        "reward": float(judged.reward.mean()),
+        "status": dict(Counter(judged.status)),
+    }
+
+
+def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
+    """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics."""
+    rows = read_rows(data)
+    engine = OfflineModel(model, max_model_len=max_tokens + 256, dtype="float32")
+    modes = {
+        "greedy": Sampling(max_tokens=max_tokens),
+        "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),
+    }
+    judged = {mode: judge(rows, engine.answer(rows, sampling), mode, sigma) for mode, sampling in modes.items()}
+    metrics = {mode: summarise(frame) for mode, frame in judged.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    pd.concat(judged.values()).to_parquet(out / "answers.parquet")
+    unfinished = out / "metrics.json.part"
+    unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
+    os.replace(unfinished, out / "metrics.json")
+    return metrics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
+    parser.add_argument("--data", type=Path, required=True, help="prepared parquet file")
+    parser.add_argument("--out", type=Path, required=True, help="folder for answers.parquet and metrics.json")
+    parser.add_argument("--samples", type=int, default=8, help="answers per image at temperature 1 (default: 8)")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="longest answer (default: 1024)")
+    args = parser.parse_args()
+    print(json.dumps(measure(args.model, args.data, args.out, args.samples, args.max_tokens), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Agreement between predicted scores and their targets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, float | int | None]:
+    """PLCC, SRCC, KRCC, RMSE and the number of pairs.
+
+    A correlation that is not defined (fewer than three pairs, or one side constant) is None, never NaN.
+    PLCC is Pearson's on the raw scores, as these papers report it; SRCC and KRCC (tau-b) average ties.
+
+    Args:
+        pred: predicted scores ``[N]``.
+        target: labels ``[N]``, in the same order.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
+    x, y = np.asarray(pred, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"pred and target need the same length, got shapes {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("pred and target must be finite; leave answers that could not be parsed out")
+    defined = len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
+    return {
+        "plcc": float(stats.pearsonr(x, y)[0]) if defined else None,
+        "srcc": float(stats.spearmanr(x, y)[0]) if defined else None,
+        "krcc": float(stats.kendalltau(x, y)[0]) if defined else None,
+        "rmse": float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else None,
+        "n": len(x),
+    }

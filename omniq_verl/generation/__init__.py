@@ -1,0 +1,1 @@
+"""Prompts and images -> answers, many of them."""

@@ -1,0 +1,98 @@
+"""Answers of a Hugging Face folder to the rows of a parquet file, by vLLM in this process."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from omniq_verl.tasks import IMAGE_PLACEHOLDER
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to answer. ``temperature`` 0 is greedy; ``n`` answers per row; row i gets seed ``seed + i``."""
+
+    n: int = 1
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    seed: int = 0
+
+
+def read_rows(parquet: Path) -> list[dict[str, Any]]:
+    """All rows of a prepared file (see ``omniq_verl.data.rows``)."""
+    return pq.read_table(parquet).to_pylist()
+
+
+def chat_prompt(processor: Any, messages: Sequence[dict[str, str]]) -> str:
+    """The text a chat model sees; the image placeholder of the row becomes the model's own."""
+    turns = [{"role": turn["role"], "content": list(_parts(turn["content"]))} for turn in messages]
+    return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def _parts(content: str) -> Iterator[dict[str, str]]:
+    for number, text in enumerate(content.split(IMAGE_PLACEHOLDER)):
+        if number:
+            yield {"type": "image"}
+        if text:
+            yield {"type": "text", "text": text}
+
+
+class OfflineModel:
+    """A vLLM engine over one model folder.
+
+    Args:
+        model: Hugging Face folder.
+        max_model_len: tokens of prompt and answer together.
+        dtype: of the weights; float32 where answers have to be comparable with training on the CPU.
+    """
+
+    def __init__(self, model: Path, max_model_len: int = 4096, dtype: str = "auto"):
+        from transformers import AutoProcessor
+        from vllm import LLM
+
+        self._processor = AutoProcessor.from_pretrained(model)
+        self._engine = LLM(
+            model=str(model),
+            max_model_len=max_model_len,
+            dtype=dtype,
+            enforce_eager=True,
+            # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
+            enable_chunked_prefill=False,
+            limit_mm_per_prompt={"image": 1},
+        )
+        self._placeholders = self._vision_placeholders()
+
+    def answer(self, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[list[str]]:
+        """``sampling.n`` answers per row, in the order of the rows."""
+        from vllm import SamplingParams
+
+        prompts = [self._prompt(row) for row in rows]
+        settings = [
+            SamplingParams(
+                n=sampling.n,
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_tokens,
+                seed=sampling.seed + index if sampling.temperature > 0 else None,
+                # A model must not write vision placeholders: there is no image behind them.
+                bad_words=self._placeholders,
+            )
+            for index in range(len(rows))
+        ]
+        results = self._engine.generate(prompts, settings)
+        return [[output.text for output in result.outputs] for result in results]
+
+    def _prompt(self, row: dict[str, Any]) -> dict[str, Any]:
+        images = [Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in row["images"]]
+        return {"prompt": chat_prompt(self._processor, row["prompt"]), "multi_modal_data": {"image": images}}
+
+    def _vision_placeholders(self) -> list[str]:
+        known = self._processor.tokenizer.get_vocab()
+        return [
+            token
+            for token in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+            if token in known
+        ]

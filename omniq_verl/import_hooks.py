@@ -1,0 +1,70 @@
+"""Run a function right after a module has been imported, without importing it now.
+
+verl loads its plug-ins in the middle of ``import verl``, before its own modules exist. Registering a
+trainer or an engine there would import torch models, vLLM and Ray into every process that only wanted
+``import verl``. So the plug-in leaves a note instead, and the import system delivers it.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+Callback = Callable[[ModuleType], None]
+
+
+class _NotifyingLoader(importlib.abc.Loader):
+    """The module's own loader, followed by the callbacks."""
+
+    def __init__(self, loader: importlib.abc.Loader, callbacks: list[Callback]):
+        self._loader = loader
+        self._callbacks = callbacks
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Hand the module back to its real loader first: inspect, pickle and pkgutil look at it later.
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        for callback in self._callbacks:
+            callback(module)
+
+
+class _AfterImportFinder(importlib.abc.MetaPathFinder):
+    """Wraps the loader of each awaited module; all other imports pass by untouched."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, list[Callback]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        callbacks = self.waiting.get(fullname)
+        if callbacks is None:
+            return None
+        del self.waiting[fullname]
+        spec = next((s for f in sys.meta_path if f is not self and (s := f.find_spec(fullname, path, target))), None)
+        if spec is None or spec.loader is None:
+            self.waiting[fullname] = callbacks
+            return spec
+        spec.loader = _NotifyingLoader(spec.loader, callbacks)
+        return spec
+
+
+_finder = _AfterImportFinder()
+
+
+def after_import(module_name: str, callback: Callback) -> None:
+    """Call ``callback(module)`` once ``module_name`` is imported; at once if it already is.
+
+    An exception raised by the callback fails the import: a plug-in that could not take its place must
+    not be overlooked.
+    """
+    if module_name in sys.modules:
+        callback(sys.modules[module_name])
+        return
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    _finder.waiting.setdefault(module_name, []).append(callback)

@@ -1,0 +1,30 @@
+"""What happens when verl meets this package: the only module here with import side effects.
+
+verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). Nothing
+heavy may be imported here, and on a machine with GPUs nothing of verl, vLLM or torch is changed.
+"""
+
+import os
+import sys
+
+from omniq_verl.import_hooks import after_import
+
+
+def _register() -> None:
+    after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        from omniq_verl import cpu
+
+        cpu.activate()
+
+
+def _register_agent_loop(_module: object) -> None:
+    import omniq_verl.trainer.seeded_agent_loop_verl  # noqa: F401  (registers itself with verl)
+
+
+try:
+    _register()
+except Exception as error:
+    # verl reports a plug-in that fails at DEBUG level only and goes on without it.
+    print(f"omniq_verl: its verl plug-in could not be loaded: {error!r}", file=sys.stderr, flush=True)
+    raise

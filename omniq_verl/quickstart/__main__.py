@@ -1,0 +1,77 @@
+"""python -m omniq_verl.quickstart [--out runs/quickstart] [--seed 0]"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from omniq_verl.quickstart.report import draw_curves, print_table, summary
+from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
+from omniq_verl.quickstart.stages import Settings, build_stages
+
+
+def main() -> None:
+    settings = Settings(**vars(_arguments()))
+    console = Console()
+    started = time.monotonic()
+    try:
+        with run_folder_lock(settings.root):
+            run_stages(build_stages(settings), settings.root, console)
+            _finish(settings, console)
+    except StageFailed as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+    console.print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _finish(settings: Settings, console: Console) -> None:
+    figures = summary(settings)
+    (settings.root / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+    draw_curves(settings.root / "grpo", settings.root / "curves.png")
+    print_table(figures, console)
+    for title, path in {
+        "figures": settings.root / "report.json",
+        "plot": settings.root / "curves.png",
+        "model": settings.grpo_model,
+    }.items():
+        console.print(f"{title}: {path}", soft_wrap=True)
+
+
+def _arguments() -> argparse.Namespace:
+    defaults = Settings(repo=Path.cwd(), root=Path("runs/quickstart"))
+    parser = argparse.ArgumentParser(prog="python -m omniq_verl.quickstart", description=_DESCRIPTION)
+    parser.add_argument(
+        "--out",
+        dest="root",
+        type=lambda text: Path(text).resolve(),
+        default=defaults.root.resolve(),
+        help="run folder; a run that was stopped goes on there",
+    )
+    parser.add_argument(
+        "--repo", type=Path, default=defaults.repo, help="checkout with recipes/ and data_prep/ (default: here)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
+    parser.add_argument(
+        "--workers", type=int, default=defaults.workers, help="training processes, each with a vLLM engine"
+    )
+    parser.add_argument("--sft-steps", type=int, default=defaults.sft_steps)
+    parser.add_argument("--grpo-steps", type=int, default=defaults.grpo_steps)
+    parser.add_argument(
+        "--samples", type=int, default=defaults.samples, help="answers per held-out image at temperature 1"
+    )
+    parser.add_argument(
+        "--crops", type=json.loads, default={}, help='sizes of the data files, e.g. \'{"sft": 64, "train": 32}\''
+    )
+    return parser.parse_args()
+
+
+_DESCRIPTION = (
+    "Photographs, a tiny Qwen2.5-VL, SFT, GRPO with vLLM rollouts, and what it learned: all on two CPU cores."
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The tiny model of the quickstart: tokenizer from the data's own texts, patch embedding from its images."""
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from omniq_verl.tasks import IMAGE_PLACEHOLDER
+from omniq_verl.tiny.model import save_tiny_model
+
+_CHAT_WORDS = "system\nYou are a helpful assistant.\nuser\nassistant\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with sft.parquet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rows = pq.read_table(args.data / "sft.parquet", columns=["messages", "images"]).slice(0, 1000).to_pylist()
+    texts = [turn["content"].replace(IMAGE_PLACEHOLDER, "") for row in rows for turn in row["messages"]]
+    images = [np.array(Image.open(io.BytesIO(row["images"][0]["bytes"]))) for row in rows[:200]]
+    parameters = save_tiny_model(args.out, [_CHAT_WORDS, *texts], images, args.seed)
+    print(f"{parameters / 1e6:.2f} million parameters in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Run the stages one after the other, show how far they are, and go on where a killed run stopped."""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from omniq_verl.quickstart.stages import Stage, metric_files, read_metrics
+
+_LOG_TAIL = 40  # lines of a failed stage's log that are shown
+_PR_SET_PDEATHSIG = 1
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error; the message names its log."""
+
+
+@contextmanager
+def run_folder_lock(root: Path) -> Iterator[None]:
+    """Only one run at a time in a folder; the lock falls with the process, however it ends.
+
+    Raises:
+        StageFailed: another run holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageFailed(
+                f"{root} is in use by another run; wait for it, or give this one a folder of its own"
+            ) from None
+        yield
+
+
+def fingerprint(stage: Stage) -> str:
+    """Changes when the stage would do something else."""
+    return hashlib.sha256(json.dumps(stage.command).encode()).hexdigest()[:16]
+
+
+def is_done(stage: Stage, root: Path) -> bool:
+    mark = root / stage.name / "done"
+    return mark.exists() and mark.read_text() == fingerprint(stage)
+
+
+def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, float]:
+    """Run what is not done yet; returns the seconds each stage took now (0.0 if it was done before).
+
+    Raises:
+        StageFailed: a stage ended with an error.
+    """
+    seconds = {}
+    for number, stage in enumerate(stages, 1):
+        label = f"[{number}/{len(stages)}] {stage.name}: {stage.title}"
+        if is_done(stage, root):
+            console.print(f"{label} - done before")
+            seconds[stage.name] = 0.0
+            continue
+        started = time.monotonic()
+        _run(stage, root, label, console)
+        seconds[stage.name] = time.monotonic() - started
+        console.print(f"{label} - {seconds[stage.name]:.0f} s")
+    return seconds
+
+
+def _run(stage: Stage, root: Path, label: str, console: Console) -> None:
+    folder = root / stage.name
+    (folder / "metrics").mkdir(parents=True, exist_ok=True)
+    log_path = root / "logs" / f"{stage.name}.log"
+    log_path.parent.mkdir(exist_ok=True)
+    with open(log_path, "a") as log:
+        log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(stage.command)}\n")
+        log.flush()
+        process = _start(stage, folder, log)
+        try:
+            code = _wait(process, stage, folder, label, console)
+        finally:
+            _stop(process)
+    if code != 0:
+        tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
+        raise StageFailed(f"{tail}\n\n{stage.name} ended with exit code {code}; its whole log: {log_path}")
+    (folder / "done").write_text(fingerprint(stage))
+
+
+def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
+    attempt = len(metric_files(folder)) + 1
+    environment = {
+        **os.environ,
+        "VERL_PLATFORM": "cpu",
+        "VERL_FILE_LOGGER_PATH": str(folder / "metrics" / f"{attempt:03d}.jsonl"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    return subprocess.Popen(
+        stage.command,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        preexec_fn=_die_with_parent,
+        start_new_session=True,
+    )
+
+
+def _die_with_parent() -> None:
+    """A child must not outlive a killed run: the next one would train beside it, in the same folder."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(process: subprocess.Popen, stage: Stage, folder: Path, label: str, console: Console) -> int:
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()]
+    if stage.steps:
+        columns += [MofNCompleteColumn(), TextColumn("steps,"), TimeRemainingColumn(), TextColumn("left")]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=stage.steps or None)
+        while (code := process.poll()) is None:
+            if stage.steps:
+                bar.update(task, completed=max(read_metrics(folder), default=0))
+            time.sleep(0.5)
+    return code
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the stage's processes if we leave early (Ctrl-C)."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,142 @@
+"""The stages of the quickstart: what each runs, where it leaves its result, how far it is."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. The sizes are those of the README's figures; tests make them smaller."""
+
+    repo: Path
+    """The checkout, with ``recipes`` and ``data_prep``."""
+    root: Path
+    """The run folder."""
+    seed: int = 0
+    """Of data, weights, order and sampling."""
+    workers: int = 1
+    """Training processes (ranks), each with a vLLM engine of its own."""
+    sft_steps: int = 350
+    grpo_steps: int = 30
+    samples: int = 8
+    """Answers per held-out image at temperature 1, before and after GRPO."""
+    crops: dict[str, int] = field(default_factory=dict)
+    """Crops per file where they differ from data_prep/photo_distortions.py."""
+
+    @property
+    def sft_model(self) -> Path:
+        return self.root / "sft" / f"global_step_{self.sft_steps}" / "huggingface"
+
+    @property
+    def grpo_model(self) -> Path:
+        return self.root / "grpo" / f"global_step_{self.grpo_steps}" / "actor" / "huggingface"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command. It may be killed and started again; what it had finished by then is kept."""
+
+    name: str
+    title: str
+    command: list[str]
+    steps: int = 0
+    """Steps to count in its metrics; 0 where there is nothing to count."""
+
+
+def build_stages(settings: Settings) -> list[Stage]:
+    """All stages in order."""
+    return [
+        _data(settings),
+        _model(settings),
+        _sft(settings),
+        _measure(settings, "before", "held-out answers after SFT", settings.sft_model),
+        _grpo(settings),
+        _measure(settings, "after", "held-out answers after GRPO", settings.grpo_model),
+    ]
+
+
+def _data(settings: Settings) -> Stage:
+    script = settings.repo / "data_prep" / "photo_distortions.py"
+    sizes = [word for split, count in settings.crops.items() for word in (f"--{split}", str(count))]
+    arguments = ["--out", str(settings.root / "data"), "--seed", str(settings.seed), *sizes]
+    return Stage("data", "photographs -> parquet", [sys.executable, str(script), *arguments])
+
+
+def _model(settings: Settings) -> Stage:
+    arguments = _flags(data=settings.root / "data", out=settings.root / "model", seed=settings.seed)
+    return Stage("model", "tiny Qwen2.5-VL with random weights", _module("omniq_verl.quickstart.make_model", arguments))
+
+
+def _sft(settings: Settings) -> Stage:
+    overrides = {
+        "model.path": settings.root / "model",
+        "data.train_files": settings.root / "data" / "sft.parquet",
+        "trainer.default_local_dir": settings.root / "sft",
+        "trainer.total_training_steps": settings.sft_steps,
+        "trainer.n_gpus_per_node": settings.workers,
+        "engine.seed": settings.seed,
+    }
+    launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={settings.workers}", "-m"]
+    command = _module(*launch, "verl.trainer.sft_trainer", _recipe(settings, "quickstart/sft", overrides))
+    return Stage("sft", "cold start with verl's SFT trainer", command, settings.sft_steps)
+
+
+def _grpo(settings: Settings) -> Stage:
+    data = settings.root / "data"
+    overrides = {
+        "actor_rollout_ref.model.path": settings.sft_model,
+        "data.train_files": data / "train.parquet",
+        "data.val_files": data / "val.parquet",
+        "data.seed": settings.seed,
+        "trainer.default_local_dir": settings.root / "grpo",
+        "trainer.total_training_steps": settings.grpo_steps,
+        "trainer.n_gpus_per_node": settings.workers,
+    }
+    command = _module("verl.trainer.main_ppo", _recipe(settings, "quickstart/grpo", overrides))
+    return Stage("grpo", "GRPO: 16 rollouts by vLLM, FSDP", command, settings.grpo_steps)
+
+
+def _measure(settings: Settings, name: str, title: str, model: Path) -> Stage:
+    data, out = settings.root / "data" / "test.parquet", settings.root / name
+    arguments = [*_flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
+    return Stage(name, title, _module("omniq_verl.evaluation.checkpoint", arguments))
+
+
+def _module(*words: str | list[str]) -> list[str]:
+    flat = [part for word in words for part in ([word] if isinstance(word, str) else word)]
+    return [sys.executable, "-m", *flat]
+
+
+def _flags(**values: Any) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def _recipe(settings: Settings, name: str, overrides: dict[str, Any]) -> list[str]:
+    words = [f"{key}={value}" for key, value in overrides.items()]
+    return ["--config-dir", str(settings.repo / "recipes"), "--config-name", name, *words]
+
+
+def metric_files(folder: Path) -> list[Path]:
+    """The metrics of every start of a stage, oldest first. verl's file logger begins a new file each time."""
+    return sorted(folder.glob("metrics/*.jsonl"))
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step; a step that was repeated after a kill counts as its last run did it."""
+    steps: dict[int, dict[str, float]] = {}
+    for record in _records(folder):
+        steps[record["step"]] = record["data"]
+    return dict(sorted(steps.items()))
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in metric_files(folder):
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line being written when the run was killed

@@ -1,0 +1,74 @@
+"""What the model is asked: wording, answer format, scale and levels, one object per task.
+
+Training data, evaluation, scoring and serving all take their prompt from here, so they cannot drift
+apart. Knows no framework.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+IMAGE_PLACEHOLDER = "<image>"
+LEVELS = ("bad", "poor", "fair", "good", "excellent")
+"""Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Bounds of the scores a task's answers may take, both included."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a scale needs low < high, got [{self.low}, {self.high}]")
+
+    def contains(self, score: float) -> bool:
+        return self.low <= score <= self.high
+
+    def level(self, score: float) -> str:
+        """The level word of a score; the scale is cut into five equal parts, a boundary belongs to the upper one.
+
+        Raises:
+            ValueError: the score lies outside of the scale.
+        """
+        if not self.contains(score):
+            raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
+        part = (score - self.low) / (self.high - self.low) * len(LEVELS)
+        return LEVELS[min(int(part), len(LEVELS) - 1)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of question about one image."""
+
+    name: str
+    questions: tuple[str, ...]
+    """Paraphrases of the same question; ``{low}`` and ``{high}`` are filled in from the scale."""
+    scale: Scale
+    answer_format: str = "number"
+
+    def question(self, row_id: str) -> str:
+        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run."""
+        digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
+        wording = self.questions[int.from_bytes(digest, "big") % len(self.questions)]
+        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}")
+
+    def messages(self, row_id: str) -> list[dict[str, str]]:
+        """The chat prompt of a row, with the placeholder verl replaces by the image."""
+        return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id)}]
+
+
+_ANSWER_RULE = " Reason in <think></think>, then give the number in <answer></answer>."
+
+TECHNICAL = Task(
+    name="technical",
+    scale=Scale(1.0, 5.0),
+    questions=(
+        "Rate the technical quality of this image from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
+        "How good is the technical quality of this image, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
+        "Look for defects, then rate this image's technical quality, {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
+    ),
+)
+
+TASKS = {task.name: task for task in (TECHNICAL,)}

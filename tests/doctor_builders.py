@@ -1,0 +1,41 @@
+"""Inputs of the preflight's tests: healthy ones, for a test to break."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
+from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tiny.model import save_tiny_model
+
+
+def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(height: int = 24, width: int = 24) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(height, width)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def record(number: int, image: bytes | None = None) -> dict:
+    row = Row("koniq", f"koniq/{number}", TECHNICAL.name, image or png(), 3.2, 60.0, (0.0, 100.0), "train")
+    return row.record(number)
+
+
+def records(count: int = 4) -> list[dict]:
+    return [record(number) for number in range(count)]
+
+
+def written(folder: Path, rows: list[dict], name: str = "train.parquet") -> str:
+    write_parquet(rows, folder / name)
+    return str(folder / name)
+
+
+def tiny_model(folder: Path) -> Path:
+    save_tiny_model(folder, corpus=list(TECHNICAL.questions), images=[pixels(80, 80, seed) for seed in range(3)])
+    return folder

@@ -1,0 +1,290 @@
+"""Preflight checks of a whole run: settings, model, space, and the places they are called from."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doctor_builders import records, tiny_model, written
+from omegaconf import DictConfig, OmegaConf
+from typer.testing import CliRunner, Result
+
+from omniq_verl.cli import app
+from omniq_verl.doctor.checks import check_config
+from omniq_verl.doctor.compose import compose_recipe
+from omniq_verl.doctor.free_space import FreeSpace, cgroup_free_bytes, measure_free_space
+from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.preflight_hydra import Preflight
+from omniq_verl.doctor.space import GIB, needed_memory
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PLENTY = FreeSpace(memory=math.inf, shared_memory=math.inf, disk=math.inf)
+BUCKET = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    return compose_recipe("quickstart/grpo", [], RECIPES)
+
+
+@pytest.fixture
+def config(composed: DictConfig, model: Path, tmp_path: Path) -> DictConfig:
+    """A sound configuration of its own for each test."""
+    sound = OmegaConf.create(OmegaConf.to_container(composed))
+    sound.data.train_files = written(tmp_path, records(40))
+    sound.data.val_files = [written(tmp_path, records(3), "val.parquet")]
+    sound.actor_rollout_ref.model.path = str(model)
+    sound.trainer.default_local_dir = str(tmp_path / "run")
+    return sound
+
+
+def problems(config: DictConfig, free: FreeSpace = PLENTY) -> list[str]:
+    return [str(problem) for problem in check_config(config, free).problems]
+
+
+# Configuration and model
+
+
+def test_a_sound_configuration_has_no_problem(config):
+    report = check_config(config, PLENTY)
+    assert report.problems == []
+    assert report.summary() == f"2 files, 43 rows, {report.longest_prompt} tokens the longest prompt: no problem found"
+    assert 50 < report.longest_prompt <= config.data.max_prompt_length
+
+
+@pytest.mark.parametrize("value", ["???", None])
+@pytest.mark.parametrize("key", ["data.train_files", "actor_rollout_ref.model.path", "trainer.default_local_dir"])
+def test_a_key_without_value_is_named(config, key, value):
+    OmegaConf.update(config, key, value)
+    expected = f"configuration key {key}: it has no value. Mend: pass it on the command line: {key}=VALUE."
+    assert problems(config) == [expected]
+
+
+def test_a_model_folder_that_does_not_exist_is_named(config, tmp_path):
+    config.actor_rollout_ref.model.path = f"{tmp_path}/none"
+    (text,) = problems(config)
+    assert f"actor_rollout_ref.model.path={tmp_path}/none: there is no such folder" in text
+
+
+def test_a_folder_without_config_is_no_model(tmp_path):
+    (problem,) = inspect_model(str(tmp_path)).problems
+    assert "no config.json" in str(problem)
+
+
+def test_a_hub_id_is_left_alone():
+    assert inspect_model("Qwen/Qwen2.5-VL-7B-Instruct").problems == []
+
+
+def test_a_model_path_that_ends_with_a_slash_is_refused(model):
+    (problem,) = inspect_model(f"{model}/").problems
+    assert f"actor_rollout_ref.model.path={model}." in str(problem)
+
+
+def test_parameters_are_counted_from_the_headers(model):
+    written_down = json.loads((model / "tiny_model.json").read_text())
+    assert inspect_model(str(model)).parameters == written_down["parameters"]
+
+
+def test_weights_that_are_cut_off_are_named(model, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-100])
+    (problem,) = inspect_model(str(tmp_path)).problems
+    assert "the weights cannot be read" in str(problem)
+
+
+def test_a_model_without_processor_is_named(config, model, tmp_path):
+    (tmp_path / "text").mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (tmp_path / "text" / name).write_bytes((model / name).read_bytes())
+    config.actor_rollout_ref.model.path = str(tmp_path / "text")
+    (text,) = problems(config)
+    assert "its processor cannot be loaded" in text
+
+
+def test_dummy_weights_are_refused(config):
+    config.actor_rollout_ref.rollout.load_format = "dummy"
+    (text,) = problems(config)
+    assert "set actor_rollout_ref.rollout.load_format=auto" in text
+
+
+@pytest.mark.parametrize(("batch", "most", "rows"), [(41, -1, 40), (32, 20, 20)])
+def test_a_batch_larger_than_the_data_is_refused(config, batch, most, rows):
+    config.data.train_batch_size, config.data.train_max_samples = batch, most
+    (text,) = problems(config)
+    assert f"data.train_batch_size={batch}: there are only {rows} training rows" in text
+
+
+# Space
+
+
+def test_memory_is_the_measured_peaks_of_the_tiny_model():
+    assert needed_memory(1, 0, 1) / GIB == pytest.approx(7.4)
+    assert needed_memory(2, 0, 1) / GIB == pytest.approx(10.6)
+
+
+def test_too_little_memory_is_named(config, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
+    (text,) = problems(config, FreeSpace(3.1 * GIB, math.inf, math.inf))
+    assert text.startswith("memory: the run needs about 8.4 GiB (1 worker")
+    assert "3.1 GiB are free" in text
+
+
+def test_memory_of_the_machine_is_not_judged_for_a_gpu(config):
+    config.trainer.device = "cuda"
+    assert problems(config, FreeSpace(0, 0, math.inf)) == []
+
+
+def test_too_little_shared_memory_is_named(config):
+    config.trainer.n_gpus_per_node = 2
+    (text,) = problems(config, FreeSpace(math.inf, 127 * 2**20, math.inf))
+    assert text.startswith("/dev/shm: handing weights to vLLM needs 0.12 GiB")
+    assert problems(config, FreeSpace(math.inf, 128 * 2**20, math.inf)) == []
+
+
+def test_a_bucket_smaller_than_the_largest_tensor_is_refused(config):
+    OmegaConf.update(config, BUCKET, 0)
+    (text,) = problems(config)
+    assert f"Mend: set {BUCKET}=1." in text
+
+
+def test_too_little_disk_for_three_checkpoints_is_named(config, model):
+    needed = 3 * 20 * inspect_model(str(model)).parameters
+    (text,) = problems(config, FreeSpace(math.inf, math.inf, needed - 1))
+    assert "3 checkpoints need about" in text
+    assert problems(config, FreeSpace(math.inf, math.inf, needed)) == []
+
+
+def test_free_space_is_measured_for_a_folder_that_does_not_exist_yet(tmp_path):
+    free = measure_free_space(tmp_path / "not" / "yet")
+    assert free.memory > 0
+    assert free.disk > 0
+
+
+GROUPS = {
+    "version 2": ("0::/job", "", "memory.max", "memory.current", "inactive_file"),
+    "version 1": ("4:memory:/job", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_the_smallest_limit_of_the_control_groups_counts(tmp_path, version):
+    line, below, limit, usage, cache = GROUPS[version]
+    (tmp_path / "membership").write_text(f"1:cpu:/job\n{line}\n")
+    for group, allowed in ((tmp_path / below, 1000), (tmp_path / below / "job", 500)):
+        group.mkdir(parents=True, exist_ok=True)
+        (group / limit).write_text(f"{allowed}\n")
+        (group / usage).write_text("300\n")
+        (group / "memory.stat").write_text(f"anon 200\n{cache} 100\n")
+    assert cgroup_free_bytes(tmp_path, tmp_path / "membership") == 500 - 300 + 100
+
+
+def test_a_control_group_without_limit_allows_everything(tmp_path):
+    (tmp_path / "membership").write_text("0::/\n")
+    for name, text in (("memory.max", "max"), ("memory.current", "300"), ("memory.stat", "inactive_file 100")):
+        (tmp_path / name).write_text(text)
+    assert cgroup_free_bytes(tmp_path, tmp_path / "membership") == math.inf
+
+
+# Where it is called from
+
+
+def test_the_preflight_lets_a_sound_run_pass(config, capsys):
+    config.trainer.device = "cuda"  # whatever memory this machine has
+    Preflight().on_run_start(config)
+    assert "no problem found" in capsys.readouterr().err
+
+
+def test_the_preflight_stops_a_bad_run_with_its_problems(config, capsys):
+    config.actor_rollout_ref.rollout.load_format = "dummy"
+    with pytest.raises(SystemExit) as stopped:
+        Preflight().on_run_start(config)
+    assert stopped.value.code == 1
+    assert "load_format=dummy" in capsys.readouterr().err
+
+
+def test_a_check_that_fails_by_itself_stops_the_run_through_hydra(config):
+    from hydra._internal.callbacks import Callbacks
+
+    callbacks = Callbacks()
+    callbacks.callbacks = [Preflight()]
+    config.data.max_prompt_length = "many"
+    with pytest.raises(SystemExit, match="a check failed by itself"):
+        callbacks.on_run_start(config=config, config_name="quickstart/grpo")
+
+
+def test_a_single_run_is_checked_once(config):
+    config.hydra = {"mode": "RUN"}
+    config.actor_rollout_ref.rollout.load_format = "dummy"
+    Preflight().on_job_start(config, task_function=None)
+
+
+def omniq(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", "--recipes", str(RECIPES), "quickstart/grpo", *arguments])
+
+
+def overrides(config: DictConfig, train: str) -> list[str]:
+    return [
+        f"data.train_files={train}",
+        f"data.val_files={config.data.val_files}",
+        f"actor_rollout_ref.model.path={config.actor_rollout_ref.model.path}",
+        f"trainer.default_local_dir={config.trainer.default_local_dir}",
+        "trainer.device=cuda",
+    ]
+
+
+def test_the_command_says_what_it_checked(config):
+    result = omniq(*overrides(config, config.data.train_files))
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "2 files, 43 rows" in result.stdout
+
+
+def test_the_command_lists_problems_and_fails(config):
+    result = omniq(*overrides(config, "none.parquet"))
+    assert result.exit_code == 1
+    assert "none.parquet: there is no such file" in result.stdout
+
+
+def test_the_command_explains_a_wrong_key_without_a_traceback():
+    result = omniq("data.no_such_key=1")
+    assert result.exit_code == 2
+    assert "no_such_key" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = "import sys, omniq_verl.cli; print(sorted({'torch', 'hydra', 'transformers', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_recipe_is_composed_without_importing_verl_or_torch():
+    code = (
+        "import sys; from pathlib import Path; from omniq_verl.doctor.compose import compose_recipe;"
+        f"compose_recipe('quickstart/grpo', [], Path({str(RECIPES)!r}));"
+        "print(sorted({'torch', 'verl'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_training_with_a_broken_file_stops_before_ray(config, tmp_path):
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and no more")
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(RECIPES)]
+    # The address makes Ray refuse at once, should the preflight ever let this pass.
+    command += ["--config-name", "quickstart/grpo", *overrides(config, str(broken))[:4]]
+    command += ["+ray_kwargs.ray_init.address=nowhere:1"]
+    result = subprocess.run(
+        command, env={**os.environ, "VERL_PLATFORM": "cpu"}, capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert result.returncode == 1
+    assert f"{broken}: the file cannot be read as parquet" in result.stderr
+    assert "ray init kwargs" not in result.stdout + result.stderr
+    assert not Path(config.trainer.default_local_dir).exists()

@@ -1,0 +1,223 @@
+"""Preflight checks of data files: each bad row is named, healthy ones pass, tokens are counted as verl counts them."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from doctor_builders import pixels, png, record, records, tiny_model, written
+from PIL import Image
+from qwen_vl_utils import process_vision_info
+from transformers import AutoProcessor
+
+from omniq_verl.doctor.data_files import FileReport, check_file
+from omniq_verl.doctor.prompt_length import PromptLength
+from omniq_verl.tasks import TECHNICAL
+
+
+def check_rows(folder: Path, rows: list[dict]) -> FileReport:
+    return check_file(written(folder, rows), None, 128)
+
+
+def only_problem(report: FileReport) -> str:
+    assert len(report.problems) == 1, [str(problem) for problem in report.problems]
+    return str(report.problems[0])
+
+
+def messages(row_id: str = "koniq/0") -> tuple[tuple[str, str], ...]:
+    return tuple((turn["role"], turn["content"]) for turn in TECHNICAL.messages(row_id))
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory):
+    return AutoProcessor.from_pretrained(tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+# Files and rows
+
+
+def test_a_healthy_file_has_no_problem(tmp_path):
+    report = check_rows(tmp_path, records(3))
+    assert (report.rows, report.problems) == (3, [])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    text = only_problem(check_file(str(tmp_path / "none.parquet"), None, 128))
+    assert f"{tmp_path}/none.parquet: there is no such file" in text
+    assert "data.train_files=PATH" in text
+
+
+def test_a_cut_off_file_is_unreadable(tmp_path):
+    path = Path(written(tmp_path, records()))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "cannot be read as parquet" in only_problem(check_file(str(path), None, 128))
+
+
+def test_a_file_damaged_in_the_middle_is_unreadable(tmp_path):
+    path = Path(written(tmp_path, records(200)))
+    data = bytearray(path.read_bytes())
+    data[100 : len(data) // 2] = bytes(len(data) // 2 - 100)
+    path.write_bytes(data)
+    report = check_file(str(path), None, 128)
+    assert any("cannot be read as parquet" in str(problem) for problem in report.problems)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    rows = [{key: value for key, value in row.items() if key != "reward_model"} for row in records()]
+    assert "lacks the column reward_model" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    path = written(tmp_path, records())
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    assert "the file has no row" in only_problem(check_file(path, None, 128))
+
+
+def test_a_truncated_image_is_named_by_row_and_id(tmp_path):
+    rows = records()
+    rows[2]["images"][0]["bytes"] = png()[:-200]
+    text = only_problem(check_rows(tmp_path, rows))
+    assert text.startswith(f"{tmp_path}/train.parquet, row 2 (id koniq/2): the image does not decode (")
+    assert "Mend: " in text
+
+
+def test_bytes_of_no_image_format_are_refused(tmp_path):
+    assert "no known image format" in only_problem(check_rows(tmp_path, [record(0, b"not an image")]))
+
+
+def test_an_image_above_pils_limit_is_refused_and_no_warning_filter_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 24 - 1)
+    before = list(warnings.filters)
+    assert "decompression bomb" in only_problem(check_rows(tmp_path, records(1)))
+    assert warnings.filters == before
+
+
+def test_an_image_without_bytes_is_refused(tmp_path):
+    rows = records()
+    rows[1]["images"] = [{"bytes": None}]
+    assert "row 1 (id koniq/1): the image has no bytes" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_an_image_file_that_does_not_exist_is_named(tmp_path):
+    (tmp_path / "there.png").write_bytes(png())
+    rows = records(2)
+    for row, name in zip(rows, ("there.png", "gone.png"), strict=True):
+        row["images"] = [{"image": str(tmp_path / name)}]
+    text = only_problem(check_rows(tmp_path, rows))
+    assert f"row 1 (id koniq/1): the image file {tmp_path}/gone.png does not exist" in text
+
+
+def test_an_image_under_a_key_verl_does_not_read_is_refused(tmp_path):
+    rows = records(1)
+    rows[0]["images"] = [{"path": "somewhere.png"}]
+    assert "neither bytes nor the name of a file under 'image'" in only_problem(check_rows(tmp_path, rows))
+
+
+@pytest.mark.parametrize("score", [0.9, 5.1, -3])
+def test_a_label_outside_of_the_scale_is_refused(tmp_path, score):
+    rows = records()
+    rows[3]["reward_model"]["ground_truth"] = json.dumps({"score": score})
+    text = only_problem(check_rows(tmp_path, rows))
+    assert f"row 3 (id koniq/3): the label {score:g} lies outside of the scale [1, 5]" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["3.2", "good", '{"score": "3"}', '{"score": NaN}', '{"score": true}', '{"mos": 3}', "[3]"]
+)
+def test_a_label_that_is_no_number_under_score_is_refused(tmp_path, text):
+    rows = records()
+    rows[0]["reward_model"]["ground_truth"] = text
+    assert "not JSON with a number under 'score'" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_a_label_on_the_edge_of_the_scale_is_fine(tmp_path):
+    rows = records(2)
+    rows[0]["reward_model"]["ground_truth"] = '{"score": 1}'
+    rows[1]["reward_model"]["ground_truth"] = '{"score": 5.0}'
+    assert check_rows(tmp_path, rows).problems == []
+
+
+def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
+    rows = records()
+    rows[0]["extra_info"]["task"] = "smell"
+    assert "extra_info.task is 'smell'; known: technical" in only_problem(check_rows(tmp_path, rows))
+
+
+@pytest.mark.parametrize(("images", "found"), [([], 0), ([{"bytes": png()}] * 2, 2)])
+def test_images_and_placeholders_must_match(tmp_path, images, found):
+    rows = records()
+    rows[0]["images"] = images
+    assert f"has 1 times <image>, the row has {found} images" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_a_prompt_that_is_no_chat_is_refused(tmp_path):
+    rows = [{**row, "prompt": "<image>How good?"} for row in records(1)]
+    assert "prompt is not a list of turns" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_a_row_with_two_faults_shows_both(tmp_path):
+    rows = [record(0, b"broken")]
+    rows[0]["reward_model"]["ground_truth"] = "9"
+    assert len(check_rows(tmp_path, rows).problems) == 2
+
+
+def test_of_many_equal_faults_five_are_listed_and_the_rest_is_counted(tmp_path):
+    rows = [record(number, b"broken") for number in range(12)]
+    listed = [str(problem) for problem in check_rows(tmp_path, rows).problems]
+    assert len(listed) == 6
+    assert "row 4 (" in listed[4]
+    assert "and 7 more rows with such a fault (image)" in listed[5]
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("size", [(80, 80), (24, 24), (3, 5), (200, 75), (64, 500), (333, 41)])
+@pytest.mark.parametrize("settings", [{}, {"min_pixels": 4096, "max_pixels": 9999}])
+def test_the_count_is_what_verl_and_the_processor_make(processor, size, settings):
+    expected = tokens_by_verl(processor, messages(), pixels(*size), settings)
+    assert PromptLength(processor, processor_kwargs=settings).count(messages(), (size,)).total == expected
+
+
+def tokens_by_verl(processor, turns, image: np.ndarray, settings: dict) -> int:
+    """As verl 0.9.1: rl_dataset.py ``_build_messages`` and ``doc2len``."""
+    (_, content) = turns[0]
+    text = content.removeprefix("<image>")
+    parts = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": text}]
+    chat = [{"role": "user", "content": parts}]
+    prompt = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    images, _ = process_vision_info(chat, image_patch_size=processor.image_processor.patch_size)
+    return len(processor(text=[prompt], images=images, **settings)["input_ids"][0])
+
+
+def test_a_processor_without_the_formula_is_run(processor, monkeypatch):
+    formula = PromptLength(processor).count(messages(), ((200, 75),))
+    monkeypatch.delattr(type(processor.image_processor), "get_number_of_image_patches")
+    assert PromptLength(processor).count(messages(), ((200, 75),)) == formula
+
+
+def test_several_images_are_added_up(processor):
+    lengths = PromptLength(processor)
+    one = lengths.count((("user", "<image>Compare."),), ((80, 80),))
+    two = lengths.count((("user", "<image><image>Compare."),), ((80, 80), (80, 80)))
+    # A second image brings its own tokens and the two that enclose them.
+    assert (two.images, two.total) == (2 * one.images, one.total + one.images + 2)
+
+
+def test_a_prompt_that_is_too_long_is_named_with_the_length_it_needs(processor, tmp_path):
+    path, lengths = written(tmp_path, records(1)), PromptLength(processor)
+    needed = check_file(path, lengths, 4096).longest_prompt
+    assert check_file(path, lengths, needed).problems == []
+    text = only_problem(check_file(path, lengths, needed - 1))
+    image_tokens = lengths.count(messages(), ((24, 24),)).images
+    assert f"the prompt has {needed} tokens ({image_tokens} of the image)" in text
+    assert f"data.max_prompt_length is {needed - 1}" in text
+    assert f"raise data.max_prompt_length to at least {needed}" in text
+
+
+def test_an_image_the_processor_refuses_is_named(processor, tmp_path):
+    path = written(tmp_path, [record(0, png(2, 900))])
+    text = only_problem(check_file(path, PromptLength(processor), 128))
+    assert "row 0 (id koniq/0): the processor refuses an image of 900 x 2 pixels" in text

@@ -165,15 +165,15 @@ def to_row(crop: Crop, split: str, quality: QualityMap) -> Row:
 def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
     """Template reasoning from the known distortion, and a score as coarse as its level.
 
-    The number is drawn from anywhere in the level's fifth of the scale. It teaches the structure, what to
-    look for and the level; the score within it is left to reinforcement learning.
+    The number is drawn from the level's fifth of the scale and half of each neighbour. It teaches the structure,
+    what to look for and the level; a score finer than that is left to reinforcement learning.
     """
     scale = TECHNICAL.scale
     word = scale.level(score)
     width = (scale.high - scale.low) / 5
     middle = scale.low + width * (int(min((score - scale.low) / width, 4)) + 0.5)
     rng = np.random.default_rng([seed + 1, *crop.row_id.encode()])
-    number = np.clip(middle + rng.uniform(-width / 2, width / 2), scale.low, scale.high)
+    number = np.clip(middle + rng.uniform(-width, width), scale.low, scale.high)
     seen = "no distortion" if crop.kind == "null" else f"{LEVELS[crop.level]} {crop.kind}"
     return f"<think>{seen}, {word} quality</think><answer>{number:.1f}</answer>"
 

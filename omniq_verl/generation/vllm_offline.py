@@ -91,8 +91,5 @@ class OfflineModel:
 
     def _vision_placeholders(self) -> list[str]:
         known = self._processor.tokenizer.get_vocab()
-        return [
-            token
-            for token in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-            if token in known
-        ]
+        tokens = (f"<|{name}|>" for name in ("image_pad", "video_pad", "vision_start", "vision_end"))
+        return [token for token in tokens if token in known]

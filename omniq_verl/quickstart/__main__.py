@@ -44,34 +44,28 @@ def _finish(settings: Settings, console: Console) -> None:
 def _arguments() -> argparse.Namespace:
     defaults = Settings(repo=Path.cwd(), root=Path("runs/quickstart"))
     parser = argparse.ArgumentParser(prog="python -m omniq_verl.quickstart", description=_DESCRIPTION)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--out",
         dest="root",
-        type=lambda text: Path(text).resolve(),
-        default=defaults.root.resolve(),
-        help="run folder; a run that was stopped goes on there",
+        type=_absolute,
+        default=_absolute(defaults.root),
+        help="run folder; goes on where it stopped",
     )
-    parser.add_argument(
-        "--repo", type=Path, default=defaults.repo, help="checkout with recipes/ and data_prep/ (default: here)"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
-    parser.add_argument(
-        "--workers", type=int, default=defaults.workers, help="training processes, each with a vLLM engine"
-    )
-    parser.add_argument("--sft-steps", type=int, default=defaults.sft_steps)
-    parser.add_argument("--grpo-steps", type=int, default=defaults.grpo_steps)
-    parser.add_argument(
-        "--samples", type=int, default=defaults.samples, help="answers per held-out image at temperature 1"
-    )
-    parser.add_argument(
-        "--crops", type=json.loads, default={}, help='sizes of the data files, e.g. \'{"sft": 64, "train": 32}\''
-    )
+    add("--repo", type=_absolute, default=defaults.repo, help="checkout with recipes/ and data_prep/ (default: here)")
+    add("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
+    add("--sft-steps", type=int, default=defaults.sft_steps)
+    add("--grpo-steps", type=int, default=defaults.grpo_steps)
+    add("--samples", type=int, default=defaults.samples, help="answers per held-out image at temperature 1")
+    add("--crops", type=json.loads, default={}, help='rows per file, e.g. \'{"sft": 64, "train": 32}\'')
     return parser.parse_args()
 
 
-_DESCRIPTION = (
-    "Photographs, a tiny Qwen2.5-VL, SFT, GRPO with vLLM rollouts, and what it learned: all on two CPU cores."
-)
+def _absolute(path: str | Path) -> Path:
+    return Path(path).resolve()
+
+
+_DESCRIPTION = "Photographs, a tiny Qwen2.5-VL, SFT, GRPO with vLLM rollouts, and what it learned, on a CPU."
 
 if __name__ == "__main__":
     main()

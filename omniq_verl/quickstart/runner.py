@@ -19,6 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omniq_verl.quickstart.stages import Stage, metric_files, read_metrics
 
 _LOG_TAIL = 40  # lines of a failed stage's log that are shown
+# A vLLM worker that dies while it receives weights leaves verl's trainer waiting for ever
+# (bucketed_weight_transfer.py:164); no healthy stage is silent for so long.
+_STALLED_SECONDS = 900
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,9 +41,7 @@ def run_folder_lock(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StageFailed(
-                f"{root} is in use by another run; wait for it, or give this one a folder of its own"
-            ) from None
+            raise StageFailed(f"{root} is in use by another run; wait for it, or name another folder") from None
         yield
 
 
@@ -74,22 +75,27 @@ def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, f
     return seconds
 
 
+def log_path(root: Path, stage: Stage) -> Path:
+    """Where the output of a stage goes, of all its starts."""
+    return root / "logs" / f"{stage.name}.log"
+
+
 def _run(stage: Stage, root: Path, label: str, console: Console) -> None:
     folder = root / stage.name
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
-    log_path = root / "logs" / f"{stage.name}.log"
-    log_path.parent.mkdir(exist_ok=True)
-    with open(log_path, "a") as log:
+    path = log_path(root, stage)
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a") as log:
         log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(stage.command)}\n")
         log.flush()
         process = _start(stage, folder, log)
         try:
-            code = _wait(process, stage, folder, label, console)
+            code = _wait(process, stage, root, label, console)
         finally:
             _stop(process)
     if code != 0:
-        tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
-        raise StageFailed(f"{tail}\n\n{stage.name} ended with exit code {code}; its whole log: {log_path}")
+        tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
+        raise StageFailed(f"{tail}\n\n{stage.name} ended with exit code {code}; its whole log: {path}")
     (folder / "done").write_text(fingerprint(stage))
 
 
@@ -99,8 +105,13 @@ def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
         **os.environ,
         "VERL_PLATFORM": "cpu",
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics" / f"{attempt:03d}.jsonl"),
+        # Ray's workers run at niceness 15 and OpenMP's threads spin while they wait: on two cores that are
+        # shared by verl's many processes (and the user's) a step then takes three times as long.
+        "RAY_worker_niceness": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        **stage.environment,
     }
     return subprocess.Popen(
         stage.command,
@@ -117,7 +128,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen, stage: Stage, folder: Path, label: str, console: Console) -> int:
+def _wait(process: subprocess.Popen, stage: Stage, root: Path, label: str, console: Console) -> int:
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()]
     if stage.steps:
         columns += [MofNCompleteColumn(), TextColumn("steps,"), TimeRemainingColumn(), TextColumn("left")]
@@ -125,9 +136,16 @@ def _wait(process: subprocess.Popen, stage: Stage, folder: Path, label: str, con
         task = bar.add_task(label, total=stage.steps or None)
         while (code := process.poll()) is None:
             if stage.steps:
-                bar.update(task, completed=max(read_metrics(folder), default=0))
+                bar.update(task, completed=max(read_metrics(root / stage.name), default=0))
+            _refuse_stall(stage, log_path(root, stage))
             time.sleep(0.5)
     return code
+
+
+def _refuse_stall(stage: Stage, log: Path) -> None:
+    silent = time.time() - log.stat().st_mtime
+    if silent > _STALLED_SECONDS:
+        raise StageFailed(f"{stage.name} wrote nothing for {silent / 60:.0f} minutes and was stopped; its log: {log}")
 
 
 def _stop(process: subprocess.Popen) -> None:

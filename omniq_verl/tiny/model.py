@@ -22,6 +22,11 @@ from transformers import (
 from omniq_verl.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer
 
 
+# The next layers normalise, so the gain changes no feature; it makes Adam's steps small beside the weights, which
+# would lose their whitening in the first hundred otherwise.
+_PATCH_GAIN = 4.0
+
+
 @dataclass(frozen=True)
 class TinySize:
     """Widths and depths; the defaults give 0.68 million parameters (chosen by trials, see examples/quickstart)."""
@@ -114,7 +119,7 @@ def whiten_patch_embedding(
     weight = model.model.visual.patch_embed.proj.weight
     random = torch.randn(weight.shape[0], patches.shape[1], generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        weight.copy_((random @ whitening / patches.shape[1] ** 0.5).view_as(weight))
+        weight.copy_((_PATCH_GAIN * random @ whitening / patches.shape[1] ** 0.5).view_as(weight))
 
 
 def save_tiny_model(

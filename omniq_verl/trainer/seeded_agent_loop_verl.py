@@ -18,8 +18,15 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 _GROUPS_REMEMBERED = 256  # prompts in flight at a time: the largest batch anyone would run on one worker
 
 
-def rollout_seed(run_seed: int, step: int, row: int, session: int) -> int:
-    """A 31-bit seed that differs for every rollout of a run and is the same when the run is repeated."""
+def rollout_seed(run_seed: int, step: int, row: str, session: int) -> int:
+    """A 31-bit seed that differs for every rollout of a run and is the same when the run is repeated.
+
+    Args:
+        run_seed: ``rollout.seed`` of the recipe.
+        step: training step the rollout is for.
+        row: the row's id, unlike its index unique over all files.
+        session: number of the rollout within its group.
+    """
     key = f"{run_seed}/{step}/{row}/{session}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") >> 1
 
@@ -52,7 +59,7 @@ class SeededAgentLoop(SingleTurnAgentLoop):
         seed = rollout_seed(
             run_seed=int(self.rollout_config.seed),
             step=int(kwargs["global_steps"]),
-            row=int(kwargs["index"]),
+            row=str(kwargs["extra_info"]["id"]),
             session=int(kwargs["session_id"]),
         )
         return await super().run({**sampling_params, "seed": seed}, priority, **kwargs)

@@ -1,0 +1,142 @@
+"""Real verl, vLLM, Ray and FSDP on a tiny model: a few steps, killed, repeated, on two ranks. Minutes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from omniq_verl.quickstart.stages import read_metrics
+
+pytestmark = pytest.mark.slow
+
+REPO = Path(__file__).parents[1]
+CROPS = {"sft": 96, "train": 48, "val": 8, "test": 8}
+SFT_STEPS, GRPO_STEPS = 4, 3
+STAGES = ("data", "model", "sft", "before", "grpo", "after")
+
+
+def quickstart(root: Path, *arguments: str) -> list[str]:
+    sizes = ["--crops", json.dumps(CROPS), "--sft-steps", str(SFT_STEPS), "--grpo-steps", str(GRPO_STEPS)]
+    out = ["--out", str(root), "--repo", str(REPO), "--samples", "2"]
+    return [sys.executable, "-m", "omniq_verl.quickstart", *out, *sizes, *arguments]
+
+
+def run(root: Path, *arguments: str) -> str:
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    result = subprocess.run(
+        quickstart(root, *arguments), env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def kill_when(root: Path, reached: Path) -> None:
+    """Start the quickstart and SIGKILL it as soon as a file is there."""
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    process = subprocess.Popen(quickstart(root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while not any(reached.parent.glob(reached.name)):
+        assert process.poll() is None, f"the run ended before {reached} was there"
+        assert time.monotonic() < deadline, f"{reached} did not appear in ten minutes"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # Ray's processes notice the death of their driver
+
+
+@pytest.fixture(scope="module")
+def killed_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed in every stage and started again each time."""
+    root = tmp_path_factory.mktemp("killed") / "run"
+    kill_when(root, root / "data" / "*.part")
+    kill_when(root, root / "model.part")
+    kill_when(root, root / "sft" / "global_step_2" / "huggingface")
+    kill_when(root, root / "before" / "metrics")
+    kill_when(root, root / "grpo" / "global_step_1" / "data.pt")
+    kill_when(root, root / "after" / "metrics")
+    run(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(root)
+    return root
+
+
+def grpo_metrics(root: Path) -> dict[int, dict[str, float]]:
+    metrics = read_metrics(root / "grpo")
+    return {step: values for step, values in metrics.items() if step > 0}  # step 0 is validation only
+
+
+def test_a_run_ends_with_a_table_a_plot_and_a_model_that_loads(undisturbed: Path) -> None:
+    figures = json.loads((undisturbed / "report.json").read_text())
+    assert set(figures["after"]) == {"greedy", "sampled"}
+    assert figures["after"]["sampled"]["answers"] == 2 * CROPS["test"]
+    assert (undisturbed / "curves.png").stat().st_size > 10_000
+    assert (undisturbed / "grpo" / f"global_step_{GRPO_STEPS}" / "actor" / "huggingface" / "config.json").exists()
+
+
+def test_vllm_samples_from_the_weights_that_are_trained(undisturbed: Path) -> None:
+    # Below 0.999 when weights are not received, or image normalisation is not loaded (0.21 and 0.73 were seen).
+    found = [values["training/rollout_actor_probs_pearson_corr"] for values in grpo_metrics(undisturbed).values()]
+    assert len(found) == GRPO_STEPS
+    assert min(found) > 0.999
+
+
+def test_a_second_start_of_a_finished_run_does_nothing_again(undisturbed: Path) -> None:
+    output = run(undisturbed)
+    assert output.count("done before") == len(STAGES)
+
+
+def test_a_run_killed_in_every_stage_ends_with_the_same_number_of_steps(killed_and_finished: Path) -> None:
+    assert list(grpo_metrics(killed_and_finished)) == list(range(1, GRPO_STEPS + 1))
+    assert list(read_metrics(killed_and_finished / "sft")) == list(range(1, SFT_STEPS + 1))
+    assert all((killed_and_finished / stage / "done").exists() for stage in STAGES)
+
+
+def test_a_killed_run_resumes_its_checkpoints(killed_and_finished: Path) -> None:
+    starts = sorted((killed_and_finished / "grpo" / "metrics").glob("*.jsonl"))
+    assert len(starts) == 2
+    first_step = json.loads(starts[1].read_text().splitlines()[-1])["step"]
+    assert first_step > 1
+    steps_of_second = [json.loads(line)["step"] for line in starts[1].read_text().splitlines()]
+    assert 1 not in steps_of_second
+
+
+def test_a_killed_run_learns_what_an_undisturbed_one_learns(killed_and_finished: Path, undisturbed: Path) -> None:
+    # The same rows in the same order with the same rollout seeds: rewards agree but for answers that flip
+    # because a batch of another size rounds differently.
+    killed, whole = grpo_metrics(killed_and_finished), grpo_metrics(undisturbed)
+    for step in whole:
+        assert killed[step]["critic/score/mean"] == pytest.approx(whole[step]["critic/score/mean"], abs=0.02)
+        assert killed[step]["prompt_length/mean"] == whole[step]["prompt_length/mean"]
+
+
+def test_two_ranks_train(tmp_path: Path, undisturbed: Path) -> None:
+    overrides = {
+        "actor_rollout_ref.model.path": undisturbed / "sft" / f"global_step_{SFT_STEPS}" / "huggingface",
+        "data.train_files": undisturbed / "data" / "train.parquet",
+        "data.val_files": undisturbed / "data" / "val.parquet",
+        "trainer.default_local_dir": tmp_path / "grpo",
+        "trainer.total_training_steps": 2,
+        "trainer.n_gpus_per_node": 2,
+    }
+    recipe = ["--config-dir", str(REPO / "recipes"), "--config-name", "quickstart/grpo"]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *recipe, *(f"{k}={v}" for k, v in overrides.items())]
+    (tmp_path / "metrics").mkdir()
+    environment = {**os.environ, "VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics" / "1.jsonl")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    found = {step: values for step, values in read_metrics(tmp_path).items() if step > 0}
+    assert list(found) == [1, 2]
+    assert min(values["training/rollout_actor_probs_pearson_corr"] for values in found.values()) > 0.999
+    # The first step's rollouts do not depend on how many engines share them.
+    one_rank = grpo_metrics(undisturbed)[1]
+    assert found[1]["critic/score/mean"] == pytest.approx(one_rank["critic/score/mean"], abs=0.02)

@@ -5,14 +5,13 @@ the image needs. Wordings and image sizes repeat, so text is counted once per wo
 size; that makes it cheap enough to check every row of a data set.
 """
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig
 
-from omniq_verl.tasks import IMAGE_PLACEHOLDER
+from omniq_verl.tasks import chat_turns
 
 Messages = tuple[tuple[str, str], ...]
 """(role, content) of each turn."""
@@ -68,7 +67,7 @@ class PromptLength:
         return Length(total, total - text + len(sizes))
 
     def _render(self, messages: Messages) -> str:
-        turns = [{"role": role, "content": _parts(content)} for role, content in messages]
+        turns = chat_turns({"role": role, "content": content} for role, content in messages)
         return self._processor.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=False, **self._template_kwargs
         )
@@ -94,13 +93,6 @@ class PromptLength:
         blank = [Image.new("RGB", self._resized(size)[::-1]) for size in sizes] or None
         output = self._processor(text=[self._render(messages)], images=blank, **self._processor_kwargs)
         return len(output["input_ids"][0])
-
-
-def _parts(content: str) -> list[dict[str, str]]:
-    segments = [segment for segment in re.split(f"({IMAGE_PLACEHOLDER})", content) if segment]
-    return [
-        {"type": "image"} if segment == IMAGE_PLACEHOLDER else {"type": "text", "text": segment} for segment in segments
-    ]
 
 
 def load_processor(model: DictConfig) -> Any:

@@ -1,7 +1,7 @@
 """Answers of a Hugging Face folder to the rows of a parquet file, by vLLM in this process."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from omniq_verl.tasks import IMAGE_PLACEHOLDER
+from omniq_verl.tasks import chat_turns
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,23 @@ def read_rows(parquet: Path) -> list[dict[str, Any]]:
     return pq.read_table(parquet).to_pylist()
 
 
-def chat_prompt(processor: Any, messages: Sequence[dict[str, str]]) -> str:
-    """The text a chat model sees; the image placeholder of the row becomes the model's own."""
-    turns = [{"role": turn["role"], "content": list(_parts(turn["content"]))} for turn in messages]
-    return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+def vllm_prompt(processor: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as vLLM takes it, with the text and the images verl's rollouts would send.
+
+    Args:
+        processor: of the model.
+        row: of a prepared file.
+    """
+    text = processor.apply_chat_template(chat_turns(row["prompt"]), tokenize=False, add_generation_prompt=True)
+    images = [_image(image["bytes"], processor.image_processor.patch_size) for image in row["images"]]
+    return {"prompt": text, "multi_modal_data": {"image": images}}
 
 
-def _parts(content: str) -> Iterator[dict[str, str]]:
-    for number, text in enumerate(content.split(IMAGE_PLACEHOLDER)):
-        if number:
-            yield {"type": "image"}
-        if text:
-            yield {"type": "text", "text": text}
+def _image(data: bytes, patch_size: int) -> Image.Image:
+    from qwen_vl_utils import fetch_image
+
+    # verl's rollouts resize with this function before the processor does.
+    return fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=patch_size)
 
 
 class OfflineModel:
@@ -70,7 +75,7 @@ class OfflineModel:
         """``sampling.n`` answers per row, in the order of the rows."""
         from vllm import SamplingParams
 
-        prompts = [self._prompt(row) for row in rows]
+        prompts = [vllm_prompt(self._processor, row) for row in rows]
         settings = [
             SamplingParams(
                 n=sampling.n,
@@ -84,10 +89,6 @@ class OfflineModel:
         ]
         results = self._engine.generate(prompts, settings)
         return [[output.text for output in result.outputs] for result in results]
-
-    def _prompt(self, row: dict[str, Any]) -> dict[str, Any]:
-        images = [Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in row["images"]]
-        return {"prompt": chat_prompt(self._processor, row["prompt"]), "multi_modal_data": {"image": images}}
 
     def _vision_placeholders(self) -> list[str]:
         known = self._processor.tokenizer.get_vocab()

@@ -79,7 +79,8 @@ def _sft(settings: Settings) -> Stage:
     }
     command = _module("verl.trainer.sft_trainer", _recipe(settings, "quickstart/sft", overrides))
     # What torchrun would set for a single process. Without its agent there is none to outlive a kill.
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DIST_INIT_METHOD": "tcp://127.0.0.1:0"}
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    alone["DIST_INIT_METHOD"] = "tcp://127.0.0.1:0"  # any free port
     return Stage("sft", "cold start with verl's SFT trainer", command, settings.sft_steps, alone)
 
 

@@ -5,11 +5,26 @@ apart. Knows no framework.
 """
 
 import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 IMAGE_PLACEHOLDER = "<image>"
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
+
+
+def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Messages of a row in the form chat templates read: each placeholder becomes an image part."""
+    return [{"role": turn["role"], "content": _parts(turn["content"])} for turn in messages]
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    segments = [segment for segment in re.split(f"({IMAGE_PLACEHOLDER})", content) if segment]
+    return [
+        {"type": "image"} if segment == IMAGE_PLACEHOLDER else {"type": "text", "text": segment} for segment in segments
+    ]
 
 
 @dataclass(frozen=True)

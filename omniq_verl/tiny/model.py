@@ -21,7 +21,6 @@ from transformers import (
 
 from omniq_verl.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer
 
-
 # The next layers normalise, so the gain changes no feature; it makes Adam's steps small beside the weights, which
 # would lose their whitening in the first hundred otherwise.
 _PATCH_GAIN = 4.0

@@ -1,0 +1,70 @@
+"""Training and evaluation ask the same question, token for token."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
+from omniq_verl.tiny.model import save_tiny_model
+
+# verl's own data set and token builder on one side, what our evaluation sends to vLLM on the other.
+SCRIPT = """
+import asyncio, sys
+from omegaconf import OmegaConf
+from transformers import AutoProcessor
+from verl.utils.dataset.rl_dataset import RLHFDataset
+from omniq_verl.generation.vllm_offline import read_rows, vllm_prompt
+
+parquet, model = sys.argv[1:]
+processor = AutoProcessor.from_pretrained(model)
+dataset = RLHFDataset(parquet, processor.tokenizer, OmegaConf.create({"cache_dir": parquet + ".cache"}), processor)
+patch = processor.image_processor.patch_size
+for number, row in enumerate(read_rows(parquet)):
+    messages = dataset[number]["raw_prompt"]
+    images, _ = asyncio.run(RLHFDataset.process_vision_info(messages, patch, dataset.config))
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    trained = processor(text=[text], images=images)
+    ours = vllm_prompt(processor, row)
+    sent = processor(text=[ours["prompt"]], images=ours["multi_modal_data"]["image"])
+    assert list(trained["input_ids"][0]) == list(sent["input_ids"][0]), number
+    assert (trained["pixel_values"] == sent["pixel_values"]).all(), number
+    print("same", len(sent["input_ids"][0]))
+"""
+
+
+def png(height: int, width: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(number: int, image: bytes) -> Row:
+    return Row("made", f"made/{number}", "technical", image, 3.0, 3.0, (1.0, 5.0), "test")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    image = np.zeros((80, 80, 3), dtype=np.uint8)
+    save_tiny_model(tmp_path / "model", ["Rate this image from 1 to 5."], [image])
+    return tmp_path / "model"
+
+
+def test_evaluation_sends_the_tokens_and_pixels_of_training(tmp_path: Path, model: Path) -> None:
+    # 70 x 110 is resized twice on verl's way: by qwen_vl_utils, then by the processor.
+    rows = [row(0, png(80, 80)), row(1, png(70, 110))]
+    parquet = tmp_path / "rows.parquet"
+    write_parquet((item.record(index) for index, item in enumerate(rows)), parquet)
+    command = [sys.executable, "-c", SCRIPT, str(parquet), str(model)]
+    result = subprocess.run(
+        command, env={**os.environ, "VERL_PLATFORM": "cpu"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("same") == len(rows)

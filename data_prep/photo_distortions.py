@@ -28,6 +28,7 @@ from skimage.metrics import structural_similarity
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
+from omniq_verl.tasks import LEVELS as QUALITY_LEVELS
 from omniq_verl.tasks import TECHNICAL
 
 SOURCE = "photo_distortions"
@@ -171,7 +172,7 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
     scale = TECHNICAL.scale
     word = scale.level(score)
     width = (scale.high - scale.low) / 5
-    middle = scale.low + width * (int(min((score - scale.low) / width, 4)) + 0.5)
+    middle = scale.low + width * (QUALITY_LEVELS.index(word) + 0.5)
     rng = np.random.default_rng([seed + 1, *crop.row_id.encode()])
     number = np.clip(middle + rng.uniform(-width, width), scale.low, scale.high)
     seen = "no distortion" if crop.kind == "null" else f"{LEVELS[crop.level]} {crop.kind}"

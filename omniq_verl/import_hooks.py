@@ -17,9 +17,9 @@ Callback = Callable[[ModuleType], None]
 class _NotifyingLoader(importlib.abc.Loader):
     """The module's own loader, followed by the callbacks."""
 
-    def __init__(self, loader: importlib.abc.Loader, callbacks: list[Callback]):
+    def __init__(self, loader: importlib.abc.Loader, waiting: dict[str, list[Callback]]):
         self._loader = loader
-        self._callbacks = callbacks
+        self._waiting = waiting
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -28,8 +28,10 @@ class _NotifyingLoader(importlib.abc.Loader):
         # Hand the module back to its real loader first: inspect, pickle and pkgutil look at it later.
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        for callback in self._callbacks:
+        for callback in self._waiting[module.__name__]:
             callback(module)
+        # Only now: a module or a callback that fails is asked again at the next import.
+        del self._waiting[module.__name__]
 
 
 class _AfterImportFinder(importlib.abc.MetaPathFinder):
@@ -41,15 +43,11 @@ class _AfterImportFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        callbacks = self.waiting.get(fullname)
-        if callbacks is None:
+        if fullname not in self.waiting:
             return None
-        del self.waiting[fullname]
         spec = next((s for f in sys.meta_path if f is not self and (s := f.find_spec(fullname, path, target))), None)
-        if spec is None or spec.loader is None:
-            self.waiting[fullname] = callbacks
-            return spec
-        spec.loader = _NotifyingLoader(spec.loader, callbacks)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _NotifyingLoader(spec.loader, self.waiting)
         return spec
 
 

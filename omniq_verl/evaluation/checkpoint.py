@@ -63,7 +63,7 @@ def summarise(judged: pd.DataFrame) -> dict[str, Any]:
 def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
     """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics."""
     rows = read_rows(data)
-    engine = OfflineModel(model, max_model_len=max_tokens + 256, dtype="float32")
+    engine = OfflineModel(model, max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
     modes = {
         "greedy": Sampling(max_tokens=max_tokens),
         "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),

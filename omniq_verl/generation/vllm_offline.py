@@ -14,9 +14,10 @@ from omniq_verl.tasks import chat_turns
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to answer. ``temperature`` 0 is greedy; ``n`` answers per row; row i gets seed ``seed + i``."""
+    """How to answer; temperature 0 is greedy. Answer j of row i gets the seed ``seed + i * n + j``."""
 
     n: int = 1
+    """Answers per row."""
     temperature: float = 0.0
     max_tokens: int = 1024
     seed: int = 0
@@ -53,9 +54,10 @@ class OfflineModel:
         model: Hugging Face folder.
         max_model_len: tokens of prompt and answer together.
         dtype: of the weights; float32 where answers have to be comparable with training on the CPU.
+        memory: share of the device's memory vLLM may take (on the CPU: of the machine's); 0.5 as verl's rollouts.
     """
 
-    def __init__(self, model: Path, max_model_len: int = 4096, dtype: str = "auto"):
+    def __init__(self, model: Path, max_model_len: int = 4096, dtype: str = "auto", memory: float = 0.5):
         from transformers import AutoProcessor
         from vllm import LLM
 
@@ -64,6 +66,7 @@ class OfflineModel:
             model=str(model),
             max_model_len=max_model_len,
             dtype=dtype,
+            gpu_memory_utilization=memory,
             enforce_eager=True,
             # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
             enable_chunked_prefill=False,
@@ -81,7 +84,8 @@ class OfflineModel:
                 n=sampling.n,
                 temperature=sampling.temperature,
                 max_tokens=sampling.max_tokens,
-                seed=sampling.seed + index if sampling.temperature > 0 else None,
+                # vLLM gives the n answers of a request the seeds from here on: leave room for them.
+                seed=sampling.seed + index * sampling.n if sampling.temperature > 0 else None,
                 # A model must not write vision placeholders: there is no image behind them.
                 bad_words=self._placeholders,
             )

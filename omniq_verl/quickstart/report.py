@@ -35,13 +35,14 @@ _ROWS = (
 def paired_gain(before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float]:
     """Gain of the mean reward at temperature 1 and its standard error, paired over images.
 
-    Each image counts once, with the mean over its samples; the error is that of the mean over images.
+    Each image counts once, with the mean over its samples; the error is that of the mean over images (0 for one image).
     """
     rewards = [frame[frame["mode"] == "sampled"].groupby("id").reward.mean() for frame in (before, after)]
     if not rewards[0].index.equals(rewards[1].index):
         raise ValueError("the two measurements are not of the same images")
     difference = rewards[1] - rewards[0]
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return float(difference.mean()), float(error)
 
 
 def summary(settings: Settings) -> dict[str, Any]:

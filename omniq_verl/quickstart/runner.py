@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -45,14 +46,13 @@ def run_folder_lock(root: Path) -> Iterator[None]:
         yield
 
 
-def fingerprint(stage: Stage) -> str:
-    """Changes when the stage would do something else."""
-    return hashlib.sha256(json.dumps(stage.command).encode()).hexdigest()[:16]
-
-
-def is_done(stage: Stage, root: Path) -> bool:
-    mark = root / stage.name / "done"
-    return mark.exists() and mark.read_text() == fingerprint(stage)
+def fingerprints(stages: list[Stage]) -> dict[str, str]:
+    """By stage name, a text that changes when the stage, or one before it, would do something else."""
+    found, before = {}, ""
+    for stage in stages:
+        said = json.dumps([before, stage.command, stage.environment])
+        found[stage.name] = before = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return found
 
 
 def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, float]:
@@ -61,18 +61,30 @@ def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, f
     Raises:
         StageFailed: a stage ended with an error.
     """
-    seconds = {}
+    seconds, marks = {}, fingerprints(stages)
     for number, stage in enumerate(stages, 1):
         label = f"[{number}/{len(stages)}] {stage.name}: {stage.title}"
-        if is_done(stage, root):
+        folder, mark = root / stage.name, marks[stage.name]
+        if _read(folder / "done") == mark:
             console.print(f"{label} - done before")
             seconds[stage.name] = 0.0
             continue
+        if _read(folder / "begun") != mark:
+            # What another command left must not be taken up: verl would resume its checkpoint.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "begun").write_text(mark)
         started = time.monotonic()
         _run(stage, root, label, console)
+        (folder / "begun").write_text(mark)  # again, as a stage may have replaced its folder
+        (folder / "done").write_text(mark)
         seconds[stage.name] = time.monotonic() - started
         console.print(f"{label} - {seconds[stage.name]:.0f} s")
     return seconds
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
 
 
 def log_path(root: Path, stage: Stage) -> Path:
@@ -96,7 +108,6 @@ def _run(stage: Stage, root: Path, label: str, console: Console) -> None:
     if code != 0:
         tail = "\n".join(path.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
         raise StageFailed(f"{tail}\n\n{stage.name} ended with exit code {code}; its whole log: {path}")
-    (folder / "done").write_text(fingerprint(stage))
 
 
 def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
@@ -109,6 +120,7 @@ def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
         # shared by verl's many processes (and the user's) a step then takes three times as long.
         "RAY_worker_niceness": "0",
         "OMP_WAIT_POLICY": "PASSIVE",
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB per engine, far more than a tiny model fills
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         **stage.environment,

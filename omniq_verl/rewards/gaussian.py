@@ -4,7 +4,7 @@ import math
 
 
 def gaussian_reward(pred: float, target: float, sigma: float = 0.8) -> float:
-    """Closeness of a predicted score to its target, in (0, 1]: ``exp(-(pred - target)^2 / (2 sigma^2))``.
+    """Closeness of a predicted score to its target, ``exp(-(pred - target)^2 / (2 sigma^2))``: 1 at the target, down to 0.
 
     Source: OmniQuality-R sec. 3.3; sigma = 0.8 from its sec. 4.1 and table 8.
 
@@ -18,4 +18,5 @@ def gaussian_reward(pred: float, target: float, sigma: float = 0.8) -> float:
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    return math.exp(-((pred - target) ** 2) / (2 * sigma**2))
+    distance = (pred - target) / sigma
+    return math.exp(-distance * distance / 2)

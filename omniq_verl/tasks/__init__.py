@@ -49,8 +49,8 @@ class Scale:
         """
         if not self.contains(score):
             raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
-        part = (score - self.low) / (self.high - self.low) * len(LEVELS)
-        return LEVELS[min(int(part), len(LEVELS) - 1)]
+        steps = range(1, len(LEVELS))
+        return LEVELS[sum(score >= self.low + (self.high - self.low) * step / len(LEVELS) for step in steps)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ _GROUPS_REMEMBERED = 256  # prompts in flight at a time: the largest batch anyon
 
 
 def rollout_seed(run_seed: int, step: int, row: str, session: int) -> int:
-    """A 31-bit seed that differs for every rollout of a run and is the same when the run is repeated.
+    """A 31-bit seed for a rollout: another for each (but for chance), the same when the run is repeated.
 
     Args:
         run_seed: ``rollout.seed`` of the recipe.
@@ -43,7 +43,8 @@ class OncePerGroup:
             self._tasks[key] = asyncio.ensure_future(compute())
             if len(self._tasks) > self._capacity:
                 self._tasks.popitem(last=False)
-        return await self._tasks[key]
+        # One rollout that is cancelled must not take its group along.
+        return await asyncio.shield(self._tasks[key])
 
 
 @register("omniq_seeded")

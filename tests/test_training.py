@@ -22,6 +22,7 @@ STAGES = ("data", "model", "sft", "before", "grpo", "after")
 
 def quickstart(root: Path, *arguments: str) -> list[str]:
     sizes = ["--crops", json.dumps(CROPS), "--sft-steps", str(SFT_STEPS), "--grpo-steps", str(GRPO_STEPS)]
+    sizes += ["--sft-save-every", "1", "--grpo-save-every", "1"]
     out = ["--out", str(root), "--repo", str(REPO), "--samples", "2"]
     return [sys.executable, "-m", "omniq_verl.quickstart", *out, *sizes, *arguments]
 
@@ -40,7 +41,7 @@ def kill_when(root: Path, reached: Path) -> None:
     environment = {**os.environ, "VERL_PLATFORM": "cpu"}
     process = subprocess.Popen(quickstart(root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
-    while not any(reached.parent.glob(reached.name)):
+    while not reached.exists():
         assert process.poll() is None, f"the run ended before {reached} was there"
         assert time.monotonic() < deadline, f"{reached} did not appear in ten minutes"
         time.sleep(0.2)
@@ -53,12 +54,13 @@ def kill_when(root: Path, reached: Path) -> None:
 def killed_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed in every stage and started again each time."""
     root = tmp_path_factory.mktemp("killed") / "run"
-    kill_when(root, root / "data" / "*.part")
-    kill_when(root, root / "model.part")
-    kill_when(root, root / "sft" / "global_step_2" / "huggingface")
-    kill_when(root, root / "before" / "metrics")
-    kill_when(root, root / "grpo" / "global_step_1" / "data.pt")
-    kill_when(root, root / "after" / "metrics")
+    tracker = "latest_checkpointed_iteration.txt"
+    kill_when(root, root / "logs" / "data.log")
+    kill_when(root, root / "logs" / "model.log")
+    kill_when(root, root / "sft" / tracker)
+    kill_when(root, root / "logs" / "before.log")
+    kill_when(root, root / "grpo" / tracker)
+    kill_when(root, root / "logs" / "after.log")
     run(root)
     return root
 
@@ -104,39 +106,6 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_number_of_steps(killed_a
 def test_a_killed_run_resumes_its_checkpoints(killed_and_finished: Path) -> None:
     starts = sorted((killed_and_finished / "grpo" / "metrics").glob("*.jsonl"))
     assert len(starts) == 2
-    first_step = json.loads(starts[1].read_text().splitlines()[-1])["step"]
-    assert first_step > 1
-    steps_of_second = [json.loads(line)["step"] for line in starts[1].read_text().splitlines()]
-    assert 1 not in steps_of_second
-
-
-def test_a_killed_run_learns_what_an_undisturbed_one_learns(killed_and_finished: Path, undisturbed: Path) -> None:
-    # The same rows in the same order with the same rollout seeds: rewards agree but for answers that flip
-    # because a batch of another size rounds differently.
-    killed, whole = grpo_metrics(killed_and_finished), grpo_metrics(undisturbed)
-    for step in whole:
-        assert killed[step]["critic/score/mean"] == pytest.approx(whole[step]["critic/score/mean"], abs=0.02)
-        assert killed[step]["prompt_length/mean"] == whole[step]["prompt_length/mean"]
-
-
-def test_two_ranks_train(tmp_path: Path, undisturbed: Path) -> None:
-    overrides = {
-        "actor_rollout_ref.model.path": undisturbed / "sft" / f"global_step_{SFT_STEPS}" / "huggingface",
-        "data.train_files": undisturbed / "data" / "train.parquet",
-        "data.val_files": undisturbed / "data" / "val.parquet",
-        "trainer.default_local_dir": tmp_path / "grpo",
-        "trainer.total_training_steps": 2,
-        "trainer.n_gpus_per_node": 2,
-    }
-    recipe = ["--config-dir", str(REPO / "recipes"), "--config-name", "quickstart/grpo"]
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", *recipe, *(f"{k}={v}" for k, v in overrides.items())]
-    (tmp_path / "metrics").mkdir()
-    environment = {**os.environ, "VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics" / "1.jsonl")}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    found = {step: values for step, values in read_metrics(tmp_path).items() if step > 0}
-    assert list(found) == [1, 2]
-    assert min(values["training/rollout_actor_probs_pearson_corr"] for values in found.values()) > 0.999
-    # The first step's rollouts do not depend on how many engines share them.
-    one_rank = grpo_metrics(undisturbed)[1]
-    assert found[1]["critic/score/mean"] == pytest.approx(one_rank["critic/score/mean"], abs=0.02)
+    records = [json.loads(line) for line in starts[1].read_text().splitlines()]
+    trained = [record["step"] for record in records if "actor/grad_norm" in record["data"]]
+    assert trained == list(range(2, GRPO_STEPS + 1))

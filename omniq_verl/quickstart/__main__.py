@@ -56,6 +56,8 @@ def _arguments() -> argparse.Namespace:
     add("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
     add("--sft-steps", type=int, default=defaults.sft_steps)
     add("--grpo-steps", type=int, default=defaults.grpo_steps)
+    add("--sft-save-every", type=int, default=defaults.sft_save_every, help="steps between checkpoints")
+    add("--grpo-save-every", type=int, default=defaults.grpo_save_every, help="likewise")
     add("--samples", type=int, default=defaults.samples, help="answers per held-out image at temperature 1")
     add("--crops", type=json.loads, default={}, help='rows per file, e.g. \'{"sft": 64, "train": 32}\'')
     return parser.parse_args()

@@ -20,6 +20,9 @@ class Settings:
     """Of data, weights, order and sampling."""
     sft_steps: int = 350
     grpo_steps: int = 20
+    sft_save_every: int = 50
+    """Steps between checkpoints: what a kill can cost."""
+    grpo_save_every: int = 5
     samples: int = 8
     """Answers per held-out image at temperature 1, before and after GRPO."""
     crops: dict[str, int] = field(default_factory=dict)
@@ -76,6 +79,7 @@ def _sft(settings: Settings) -> Stage:
         "data.train_files": settings.root / "data" / "sft.parquet",
         "trainer.default_local_dir": settings.root / "sft",
         "trainer.total_training_steps": settings.sft_steps,
+        "trainer.save_freq": settings.sft_save_every,
     }
     command = _module("verl.trainer.sft_trainer", _recipe(settings, "quickstart/sft", overrides))
     # What torchrun would set for a single process. Without its agent there is none to outlive a kill.
@@ -93,6 +97,7 @@ def _grpo(settings: Settings) -> Stage:
         "data.seed": settings.seed,
         "trainer.default_local_dir": settings.root / "grpo",
         "trainer.total_training_steps": settings.grpo_steps,
+        "trainer.save_freq": settings.grpo_save_every,
     }
     command = _module("verl.trainer.main_ppo", _recipe(settings, "quickstart/grpo", overrides))
     return Stage("grpo", "GRPO: 16 rollouts by vLLM, FSDP", command, settings.grpo_steps)
@@ -124,10 +129,14 @@ def metric_files(folder: Path) -> list[Path]:
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step; a step that was repeated after a kill counts as its last run did it."""
+    """Metrics by step; what was measured again after a kill counts as measured last.
+
+    A resumed run validates before it goes on, under the number of the step it resumed from: that adds to the
+    step's metrics.
+    """
     steps: dict[int, dict[str, float]] = {}
     for record in _records(folder):
-        steps[record["step"]] = record["data"]
+        steps.setdefault(record["step"], {}).update(record["data"])
     return dict(sorted(steps.items()))
 
 

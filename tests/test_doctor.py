@@ -221,10 +221,11 @@ def test_a_check_that_fails_by_itself_stops_the_run_through_hydra(config):
         callbacks.on_run_start(config=config, config_name="quickstart/grpo")
 
 
-def test_a_single_run_is_checked_once(config):
+def test_a_single_run_is_checked_once(config, capsys):
     config.hydra = {"mode": "RUN"}
     config.actor_rollout_ref.rollout.load_format = "dummy"
     Preflight().on_job_start(config, task_function=None)
+    assert capsys.readouterr().err == ""  # on_run_start has said it
 
 
 def omniq(*arguments: str) -> Result:

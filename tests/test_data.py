@@ -44,10 +44,10 @@ def failing_after(count: int) -> Iterator[dict]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "aesthetic"}, r"koniq/000042: unknown task 'aesthetic'; known: \['technical'\]"),
-        ({"score": 0.9}, r"koniq/000042: score 0.9 lies outside of \[1, 5\]"),
-        ({"score": 5.1}, r"koniq/000042: score 5.1 lies outside of \[1, 5\]"),
-        ({"score": math.nan}, r"koniq/000042: score nan lies outside of \[1, 5\]"),
+        ({"task": "aesthetic"}, r"koniq/000042: unknown task 'aesthetic'; known: \['degradation', 'technical'\]"),
+        ({"score": 0.9}, r"koniq/000042: the label 0.9 lies outside of the scale \[1, 5\] of the task technical"),
+        ({"score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[1, 5\] of the task technical"),
+        ({"score": math.nan}, r"koniq/000042: there is no number under 'score' \(nan\)"),
         ({"raw_score": 100.5}, r"koniq/000042: raw score 100.5 lies outside of \(0.0, 100.0\)"),
         ({"raw_score": -0.5}, r"koniq/000042: raw score -0.5 lies outside of \(0.0, 100.0\)"),
         ({"raw_score": math.nan}, r"koniq/000042: raw score nan lies outside"),

@@ -26,6 +26,13 @@ def only_problem(report: FileReport) -> str:
     return str(report.problems[0])
 
 
+def labelled(text: str | None, task: str = TECHNICAL.name) -> list[dict]:
+    """Rows of which only the first may have a fault."""
+    rows = records(2)
+    rows[0]["reward_model"]["ground_truth"], rows[0]["extra_info"]["task"] = text, task
+    return rows
+
+
 def messages(row_id: str = "koniq/0") -> tuple[tuple[str, str], ...]:
     return tuple((turn["role"], turn["content"]) for turn in TECHNICAL.messages(row_id))
 
@@ -123,13 +130,36 @@ def test_a_label_outside_of_the_scale_is_refused(tmp_path, score):
     assert f"row 3 (id koniq/3): the label {score:g} lies outside of the scale [1, 5]" in text
 
 
-@pytest.mark.parametrize(
-    "text", ["3.2", "good", '{"score": "3"}', '{"score": NaN}', '{"score": true}', '{"mos": 3}', "[3]"]
-)
+@pytest.mark.parametrize("text", ["3.2", "good", "[3]", "null", "", None])
+def test_a_label_that_is_no_json_object_is_shown_with_one_that_would_do(tmp_path, text):
+    found = only_problem(check_rows(tmp_path, labelled(text)))
+    assert f"row 0 (id koniq/0): reward_model.ground_truth is {text!r}, not a JSON object" in found
+    assert '{"score": 3.2}' in found
+
+
+@pytest.mark.parametrize("text", ['{"score": "3"}', '{"score": NaN}', '{"score": true}', '{"mos": 3}', "{}"])
 def test_a_label_that_is_no_number_under_score_is_refused(tmp_path, text):
-    rows = records()
-    rows[0]["reward_model"]["ground_truth"] = text
-    assert "not JSON with a number under 'score'" in only_problem(check_rows(tmp_path, rows))
+    assert "row 0 (id koniq/0): there is no number under 'score'" in only_problem(check_rows(tmp_path, labelled(text)))
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ({"distortion_class": "haze", "severity": "slight"}, "distortion_class is 'haze'; known: noise, compression"),
+        ({"distortion_class": "blur", "severity": "huge"}, "severity is 'huge'; known: slight, moderate"),
+        ({"score": 3.2}, "distortion_class is ''; known: noise"),
+    ],
+)
+def test_a_label_that_is_no_known_degradation_is_refused(tmp_path, label, fault):
+    text = only_problem(check_rows(tmp_path, labelled(json.dumps(label), "degradation")))
+    assert fault in text
+    assert '{"distortion_class": "blur", "severity": "slight"}' in text
+
+
+@pytest.mark.parametrize("label", [("noise", "catastrophic"), (None, None)])
+def test_a_label_that_is_a_known_degradation_or_none_is_fine(tmp_path, label):
+    text = json.dumps(dict(zip(("distortion_class", "severity"), label, strict=True)))
+    assert check_rows(tmp_path, labelled(text, "degradation")).problems == []
 
 
 def test_a_label_on_the_edge_of_the_scale_is_fine(tmp_path):
@@ -142,7 +172,7 @@ def test_a_label_on_the_edge_of_the_scale_is_fine(tmp_path):
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     rows = records()
     rows[0]["extra_info"]["task"] = "smell"
-    assert "extra_info.task is 'smell'; known: technical" in only_problem(check_rows(tmp_path, rows))
+    assert "extra_info.task is 'smell'; known: degradation, technical" in only_problem(check_rows(tmp_path, rows))
 
 
 @pytest.mark.parametrize(("images", "found"), [([], 0), ([{"bytes": png()}] * 2, 2)])

@@ -242,7 +242,7 @@ def test_a_cold_start_answer_is_well_formed_and_lies_near_the_fifth_of_its_level
     for crop in crops:
         score = quality(crop.ssim)
         text = script.cold_start_answer(crop, score, seed=0)
-        parsed = parse_response(text, SCALE)
+        parsed = parse_response(text, scale=SCALE)
         assert parsed.ok and format_reward(text) == 1.0, text
         assert is_near_fifth(parsed.score, QUALITIES.index(SCALE.level(score))), (text, score)
 
@@ -252,12 +252,12 @@ def test_a_cold_start_answer_at_a_boundary_is_that_of_the_upper_level(score, par
     for row in range(100):
         text = script.cold_start_answer(crop_of(f"row/{row}"), score, seed=0)
         assert f"{QUALITIES[part]} quality" in text
-        assert is_near_fifth(parse_response(text, SCALE).score, part), text
+        assert is_near_fifth(parse_response(text, scale=SCALE).score, part), text
 
 
 def test_a_cold_start_number_is_drawn_evenly_around_the_middle_of_its_level():
     texts = [script.cold_start_answer(crop_of(f"row/{row}"), 3.1, seed=0) for row in range(300)]
-    numbers = [parse_response(text, SCALE).score for text in texts]
+    numbers = [parse_response(text, scale=SCALE).score for text in texts]
     reach = FIFTH / 2 + BEYOND
     assert max(numbers) - min(numbers) > 1.8 * reach
     # Uniform over 2 * reach around 3: the mean has a standard error of 2 * reach / sqrt(12 * 300); five of them.
@@ -274,7 +274,7 @@ def test_a_cold_start_number_is_drawn_evenly_around_the_middle_of_its_level():
 )
 def test_cold_start_reasoning_names_the_distortion_and_the_level(kind, level, score, reasoning):
     text = script.cold_start_answer(crop_of("row/0", kind, level), score, seed=0)
-    assert parse_response(text, SCALE).reasoning == reasoning
+    assert parse_response(text, scale=SCALE).reasoning == reasoning
 
 
 # Files
@@ -330,4 +330,4 @@ def test_rows_for_supervised_training_end_in_an_answer_that_can_be_parsed(prepar
     for record in records(prepared, "sft"):
         user, assistant = record["messages"]
         assert (user["role"], assistant["role"]) == ("user", "assistant")
-        assert parse_response(assistant["content"], SCALE).ok
+        assert parse_response(assistant["content"], scale=SCALE).ok

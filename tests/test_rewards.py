@@ -1,187 +1,44 @@
-"""Text -> parsed answer -> reward."""
+"""Answer -> reward: the formulas one by one, and what verl is given."""
 
 import json
 import math
 import re
-import time
+from fractions import Fraction
+from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from response_builders import ANY_CHARACTER, TAGS, answer, hostile_text, seconds
 
-from omniq_verl.rewards import Status, compute_score, format_reward, gaussian_reward, parse_response
-from omniq_verl.tasks import Scale
+from omniq_verl.rewards import (
+    RewardSettings,
+    Status,
+    compute_score,
+    degradation_reward,
+    format_reward,
+    gaussian_reward,
+    threshold_reward,
+)
+from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 unhurried = settings(deadline=None)  # a busy machine is no error
-SCALE = Scale(1.0, 5.0)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 LARGEST_SCORE = 1e12
 SCORES = st.floats(-LARGEST_SCORE, LARGEST_SCORE)
+KEYS = {"score", "accuracy", "format", "parsed", "status", "pred", "target", "level_right", "class_right"}
 
 
-def answer(body: str) -> str:
-    return f"<think>sharp</think><answer>{body}</answer>"
+def reward(text: str, score: float = 3.0, source: str = "koniq", **settings: Any) -> dict[str, float]:
+    return compute_score(source, text, json.dumps({"score": score}), {"task": "technical"}, **settings)
 
 
-def reward(text: str, score: float = 3.0, **settings: float) -> dict[str, float]:
-    return compute_score("koniq", text, json.dumps({"score": score}), {"task": "technical"}, **settings)
+def named(distortion: str | None, severity: str | None) -> str:
+    return json.dumps({"distortion_class": distortion, "severity": severity})
 
 
-# Parsing
-
-
-@pytest.mark.parametrize(
-    ("text", "score", "reason"),
-    [
-        (answer("3"), 3.0, "an integer"),
-        (answer("3.25"), 3.25, "a decimal number"),
-        (answer("1"), 1.0, "the lower bound belongs to the scale"),
-        (answer("5.000"), 5.0, "the upper bound belongs to the scale"),
-        (answer("+4.5"), 4.5, "a sign"),
-        (answer("004.5"), 4.5, "leading zeros"),
-        (answer(" \n\t3.5 \r\n"), 3.5, "white space around the number"),
-        (answer("\u00a03.5\u2003"), 3.5, "white space outside of ASCII"),
-        ("<answer>2</answer>", 2.0, "no reasoning at all"),
-        ("well, <answer>2</answer> I think", 2.0, "text around the answer is the format reward's business"),
-        (answer("2.123456789012"), 2.123456789012, "twelve digits after the point"),
-    ],
-)
-def test_a_single_decimal_number_on_the_scale_is_accepted(text, score, reason):
-    parsed = parse_response(text, SCALE)
-    assert (parsed.status, parsed.score, parsed.ok) == (Status.OK, score, True), reason
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "reason"),
-    [
-        ("", Status.NO_ANSWER, "nothing"),
-        ("4.5", Status.NO_ANSWER, "a number without tags"),
-        ("4.5</answer>", Status.NO_ANSWER, "closed, never opened"),
-        ("<Answer>4</Answer>", Status.NO_ANSWER, "tags are written in small letters"),
-        ("<answer >4</answer>", Status.NO_ANSWER, "tags have no blank"),
-        ("<answer>", Status.TRUNCATED, "ends after the tag"),
-        ("<answer>4", Status.TRUNCATED, "ends after the number"),
-        ("<answer>4</answer", Status.TRUNCATED, "ends inside of the closing tag"),
-        ("</answer><answer>4", Status.TRUNCATED, "the only closing tag comes before"),
-        ("<answer>4</answer><answer>4</answer>", Status.MANY_ANSWERS, "twice, though alike"),
-        ("<answer>4</answer> or <answer>2", Status.MANY_ANSWERS, "a second one begins"),
-        ("<answer>4</answer></answer>", Status.MANY_ANSWERS, "closed twice"),
-        ("<answer><answer>4</answer></answer>", Status.MANY_ANSWERS, "nested"),
-        ("</answer><answer>4</answer>", Status.MANY_ANSWERS, "closed before it was opened, and again"),
-        (answer(""), Status.NOT_A_NUMBER, "empty"),
-        (answer("   "), Status.NOT_A_NUMBER, "white space only"),
-        (answer("4.5."), Status.NOT_A_NUMBER, "a full stop after the number"),
-        (answer("4."), Status.NOT_A_NUMBER, "no digit after the point"),
-        (answer("4,5"), Status.NOT_A_NUMBER, "a comma"),
-        (answer("4.5/5"), Status.NOT_A_NUMBER, "a fraction"),
-        (answer("about 4"), Status.NOT_A_NUMBER, "a word"),
-        (answer("good"), Status.NOT_A_NUMBER, "a level"),
-        (answer("4 5"), Status.NOT_A_NUMBER, "two numbers"),
-        (answer("1e0"), Status.NOT_A_NUMBER, "an exponent"),
-        (answer("1e3"), Status.NOT_A_NUMBER, "an exponent"),
-        (answer("1_0"), Status.NOT_A_NUMBER, "Python's digit separator"),
-        (answer("0x3"), Status.NOT_A_NUMBER, "hexadecimal"),
-        (answer("inf"), Status.NOT_A_NUMBER, "infinity"),
-        (answer("nan"), Status.NOT_A_NUMBER, "not a number, literally"),
-        (answer("--3"), Status.NOT_A_NUMBER, "two signs"),
-        (answer("\u0663"), Status.NOT_A_NUMBER, "an Arabic-Indic 3, which float() would take"),
-        (answer("\uff13"), Status.NOT_A_NUMBER, "a full-width 3, which float() would take"),
-        (answer("\u00b3"), Status.NOT_A_NUMBER, "a superscript 3"),
-        (answer("3\u200b"), Status.NOT_A_NUMBER, "a zero-width space is no white space"),
-        (answer("3" * 13), Status.NOT_A_NUMBER, "thirteen digits"),
-        (answer("3" * 100_000), Status.NOT_A_NUMBER, "more digits than Python converts"),
-        (answer("3." + "3" * 13), Status.NOT_A_NUMBER, "thirteen digits after the point"),
-        (answer("<think>3</think>"), Status.NOT_A_NUMBER, "another tag inside"),
-        (answer("0.99"), Status.OUT_OF_RANGE, "below the scale"),
-        (answer("-3"), Status.OUT_OF_RANGE, "negative"),
-        (answer(".5"), Status.OUT_OF_RANGE, "no digit before the point is a number, here too small a one"),
-        (answer("5.000000000001"), Status.OUT_OF_RANGE, "above the scale"),
-        (answer("9" * 12), Status.OUT_OF_RANGE, "twelve digits"),
-    ],
-)
-def test_anything_else_is_refused_with_its_reason(text, status, reason):
-    parsed = parse_response(text, SCALE)
-    assert (parsed.status, parsed.score, parsed.ok) == (status, None, False), reason
-
-
-@pytest.mark.parametrize(
-    ("text", "reasoning", "reason"),
-    [
-        ("<think>sharp</think><answer>4</answer>", "sharp", "as asked"),
-        ("  <think>\n sharp \n</think> <answer>4</answer>", "sharp", "white space around it"),
-        ("<think></think><answer>4</answer>", "", "empty is not the same as none"),
-        ("<think>a</think><think>b</think><answer>4</answer>", "a", "the first one"),
-        ("<think>sharp<answer>4</answer>", None, "never closed"),
-        ("Well. <think>sharp</think><answer>4</answer>", None, "the response does not begin with it"),
-        ("<answer>4</answer><think>sharp</think>", None, "it comes after the answer"),
-        ("<answer>4</answer>", None, "there is none"),
-        ("<think>sharp</think>", "sharp", "kept though there is no answer"),
-        ("<think>sharp</think><answer>soft</answer>", "sharp", "kept though the answer is no number"),
-    ],
-)
-def test_reasoning_is_the_first_closed_think_part_at_the_beginning(text, reasoning, reason):
-    assert parse_response(text, SCALE).reasoning == reasoning, reason
-
-
-def hostile_text() -> st.SearchStrategy[str]:
-    """Texts that come close to an answer: tags, numbers and arbitrary characters in any order."""
-    near_numbers = st.from_regex(r"[+-]?[0-9]{0,3}[.,]?[0-9]{0,3}", fullmatch=True)
-    return st.lists(st.one_of(st.sampled_from(TAGS), near_numbers, st.text(max_size=5)), max_size=9).map("".join)
-
-
-@unhurried
-@given(hostile_text() | st.text())
-@example("<answer>\ud800</answer>")
-@example("<answer>3\x00</answer>")
-def test_no_text_raises_and_only_a_single_decimal_on_the_scale_is_ok(text):
-    parsed = parse_response(text, SCALE)
-    if parsed.ok:
-        ((number),) = re.findall(r"<answer>\s*([+-]?[0-9]*\.?[0-9]+)\s*</answer>", text)
-        assert text.count("<answer>") == text.count("</answer>") == 1
-        assert parsed.score == float(number)
-        assert 1.0 <= parsed.score <= 5.0
-    else:
-        assert parsed.score is None
-
-
-@unhurried
-@given(st.floats(1.0, 5.0), st.integers(0, 6))
-def test_every_number_on_the_scale_is_read_back(value, digits):
-    written = f"{min(max(round(value, digits), 1.0), 5.0):.{digits}f}"
-    assert parse_response(answer(written), SCALE).score == float(written)
-
-
-def seconds(function, text: str) -> float:
-    """The shortest of three calls: the machine's other work only ever adds."""
-
-    def once() -> float:
-        started = time.perf_counter()
-        function(text)
-        return time.perf_counter() - started
-
-    return min(once() for _ in range(3))
-
-
-@pytest.mark.parametrize("function", [lambda text: parse_response(text, SCALE), format_reward], ids=["parse", "format"])
-@pytest.mark.parametrize(
-    "unit",
-    ["<answer>", "</answer>", "<answer></answer>", "<", "<think>", "</think>", "<think></think>", " "],
-)
-def test_ten_times_the_text_takes_about_ten_times_the_time(function, unit):
-    length = 200_000 // len(unit)
-    # Ten is linear and a hundred quadratic; a millisecond on top for what the clock and other programs do.
-    assert seconds(function, unit * (length * 10)) < 30 * seconds(function, unit * length) + 1e-3
-
-
-@pytest.mark.parametrize(
-    ("before", "unit", "after"),
-    [("<answer>", "7", "</answer>"), ("<answer>", " ", "3</answer>"), ("<answer>3.", "0", "x</answer>")],
-)
-def test_a_long_answer_takes_linear_time(before, unit, after):
-    def parse(body: str) -> None:
-        parse_response(before + body + after, SCALE)
-
-    assert seconds(parse, unit * 2_000_000) < 30 * seconds(parse, unit * 200_000) + 1e-3
+def degradation(text: str, distortion: str | None = "blur", severity: str | None = "slight", **settings: Any):
+    return compute_score("kadis", text, named(distortion, severity), {"task": "degradation"}, **settings)
 
 
 # Format
@@ -201,6 +58,7 @@ def test_a_long_answer_takes_linear_time(before, unit, after):
         ("Well. <think>a</think><answer>4</answer>", 0.0, "text before"),
         ("<think>a</think><answer>4</answer>.", 0.0, "text behind"),
         ("<think>a</think> so <answer>4</answer>", 0.0, "text between"),
+        ("<think>a</think>\u200b<answer>4</answer>", 0.0, "a zero-width space is no white space"),
         ("<answer>4</answer><think>a</think>", 0.0, "the wrong order"),
         ("<think>a<answer>4</answer></think>", 0.0, "one inside of the other"),
         ("<think>a<answer></think>4</answer>", 0.0, "crossed"),
@@ -213,11 +71,41 @@ def test_the_format_reward_wants_exactly_the_structure_that_was_asked_for(text, 
     assert format_reward(text) == value, reason
 
 
+@pytest.mark.parametrize(
+    ("body", "value", "reason"),
+    [
+        ('{"rating": 4}', 1.0, "an object"),
+        ("{}", 1.0, "an empty one"),
+        (' \n{"rating": 4}\n', 1.0, "white space around it"),
+        ("{rating: 4,}", 1.0, "whether it is JSON is the parser's business"),
+        ("4", 0.0, "a number"),
+        ("", 0.0, "nothing"),
+        ("}{", 0.0, "braces the wrong way round"),
+        ('{"rating": 4', 0.0, "never closed"),
+        ('```{"rating": 4}```', 0.0, "a fence"),
+        ('{"a": {"rating": 4}}', 0.0, "an object inside"),
+        ('{"rating": 4}{"rating": 4}', 0.0, "two"),
+    ],
+)
+def test_of_a_json_answer_the_format_reward_wants_one_pair_of_braces(body, value, reason):
+    assert format_reward(answer(body), "json") == value, reason
+    assert format_reward(answer(body) + ".", "json") == 0.0, "text behind"
+
+
 @unhurried
 @given(hostile_text())
 def test_the_format_reward_is_one_exactly_where_a_plain_pattern_matches(text):
-    pattern = r"\s*<think>((?!</?(think|answer)>).)*</think>\s*<answer>((?!</?(think|answer)>).)*</answer>\s*"
-    assert format_reward(text) == float(re.fullmatch(pattern, text, re.DOTALL) is not None)
+    no_tag = r"((?!</?(think|answer)>).)*"
+    before = rf"\s*<think>{no_tag}</think>\s*<answer>"
+    assert format_reward(text) == float(bool(re.fullmatch(rf"{before}{no_tag}</answer>\s*", text, re.DOTALL)))
+    braces = r"\s*\{((?!</?(think|answer)>)[^{}])*\}\s*"
+    assert format_reward(text, "json") == float(bool(re.fullmatch(rf"{before}{braces}</answer>\s*", text)))
+
+
+@pytest.mark.parametrize("unit", ["a", "<", "{", " ", *TAGS, "<think></think>", "<answer></answer>"])
+def test_the_format_of_a_megabyte_is_judged_within_50_milliseconds(unit):
+    for text in (unit * (1_000_000 // len(unit)), answer(unit * (1_000_000 // len(unit)))):
+        assert seconds(lambda text: format_reward(text, "json"), text) < 0.05
 
 
 # Gaussian
@@ -238,58 +126,190 @@ def test_the_gaussian_reward_agrees_with_values_worked_by_hand(pred, target, sig
     assert gaussian_reward(pred, target, sigma) == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_the_width_is_that_of_the_paper_unless_it_is_given():
+def test_widths_are_those_of_the_papers_unless_they_are_given():
     assert gaussian_reward(3.8, 3.0) == pytest.approx(math.exp(-1 / 2), rel=1e-12)
+    assert (threshold_reward(3.34, 3.0), threshold_reward(3.36, 3.0)) == (1.0, 0.0)
 
 
 @unhurried
 @given(SCORES, SCORES, st.floats(1e-3, 1e6))
 def test_the_gaussian_reward_is_symmetric_and_agrees_with_the_formula(pred, target, sigma):
     value = gaussian_reward(pred, target, sigma)
-    standard_scores = (pred - target) / sigma
+    # The equation as it is printed; the code divides before it squares.
+    assert value == pytest.approx(math.exp(-((pred - target) ** 2) / (2 * sigma**2)), rel=1e-6, abs=1e-300)
     assert value == gaussian_reward(target, pred, sigma)
-    assert value == pytest.approx(math.e ** (-0.5 * standard_scores * standard_scores), rel=1e-6, abs=1e-300)
+    assert 0.0 <= value <= 1.0
+
+
+# Threshold
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "epsilon", "value", "reason"),
+    [
+        (3.0, 3.0, 0.5, 1.0, "the target itself"),
+        (3.25, 3.0, 0.5, 1.0, "nearer than epsilon"),
+        (2.75, 3.0, 0.5, 1.0, "nearer than epsilon, from below"),
+        # Halves and quarters: floats hold them exactly, so the distance is epsilon to the last bit.
+        (3.5, 3.0, 0.5, 0.0, "exactly epsilon"),
+        (2.5, 3.0, 0.5, 0.0, "exactly epsilon, from below"),
+        (3.75, 3.0, 0.5, 0.0, "farther"),
+    ],
+)
+def test_the_threshold_reward_is_one_within_epsilon_and_zero_at_it(pred, target, epsilon, value, reason):
+    assert threshold_reward(pred, target, epsilon) == value, reason
+
+
+@unhurried
+@given(st.integers(-800, 800), st.integers(-800, 800), st.integers(1, 800))
+def test_the_threshold_reward_is_symmetric_and_agrees_with_the_formula(pred, target, epsilon):
+    # Eighths are exact as floats, and so are their differences: the fractions decide without any rounding.
+    value = threshold_reward(pred / 8, target / 8, epsilon / 8)
+    assert value == float(abs(Fraction(pred, 8) - Fraction(target, 8)) < Fraction(epsilon, 8))
+    assert value == threshold_reward(target / 8, pred / 8, epsilon / 8)
+
+
+@pytest.mark.parametrize("formula", [gaussian_reward, threshold_reward])
+@unhurried
+@given(st.floats(1, 5), st.floats(1, 5), st.floats(1, 5), st.floats(0.1, 2))
+def test_a_prediction_nearer_to_the_target_is_never_worth_less(formula, first, second, target, width):
+    near, far = sorted((first, second), key=lambda pred: abs(pred - target))
+    assert formula(near, target, width) >= formula(far, target, width)
+
+
+@pytest.mark.parametrize(("formula", "name"), [(gaussian_reward, "sigma"), (threshold_reward, "epsilon")])
+@pytest.mark.parametrize("width", [0.0, -0.8, math.nan])
+def test_a_width_that_is_not_positive_is_refused_by_its_name(formula, name, width):
+    with pytest.raises(ValueError, match=f"{name} must be positive, got {width}"):
+        formula(3.0, 3.0, width)
+
+
+# Degradation
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "value", "reason"),
+    [
+        (("blur", "slight"), ("blur", "slight"), 1.0, "both right"),
+        (("blur", "serious"), ("blur", "slight"), 0.25, "the right class with a wrong level"),
+        (("noise", "slight"), ("blur", "slight"), 0.0, "a right level of a wrong class"),
+        (("noise", "serious"), ("blur", "slight"), 0.0, "both wrong"),
+        ((None, None), (None, None), 1.0, "no distortion, and none found"),
+        (("null", "null"), (None, None), 1.0, "the word null"),
+        (("NULL", ""), (None, None), 1.0, "no distortion in capitals, no severity at all"),
+        ((None, "slight"), (None, None), 0.25, "a severity of nothing"),
+        (("blur", "slight"), (None, None), 0.0, "a distortion where there is none"),
+        ((None, None), ("blur", "slight"), 0.0, "none found where there is one"),
+        (("blur", None), ("blur", "slight"), 0.25, "the class without a severity"),
+        (("JPEG", "slight"), ("compression", "slight"), 1.0, "the data sets' word for compression"),
+        (("compression", "slight"), ("JPEG", "slight"), 1.0, "the same, the other way round"),
+        (("Blur", "SLIGHT"), ("blur", "slight"), 1.0, "capitals"),
+        ((" blur\n", "slight "), ("blur", "slight"), 1.0, "white space"),
+        (("blurry", "slight"), ("blur", "slight"), 0.0, "another word"),
+        (("slight", "blur"), ("blur", "slight"), 0.0, "exchanged"),
+        ((True, 3.0), ("blur", "slight"), 0.0, "no words at all"),
+        ((False, 0.0), (None, None), 0.0, "what Python takes for nothing is not null"),
+        (("blur", 1.0), ("blur", "slight"), 0.25, "a number for the level"),
+    ],
+)
+def test_the_degradation_reward_agrees_with_a_table_worked_by_hand(pred, target, value, reason):
+    assert degradation_reward(*pred, *target) == value, reason
+
+
+@unhurried
+@given(*[st.sampled_from([*DISTORTIONS, None]), st.sampled_from([*SEVERITIES, None])] * 2)
+def test_the_degradation_reward_is_full_for_equal_names_only_and_symmetric(kind, level, other_kind, other_level):
+    value = degradation_reward(kind, level, other_kind, other_level)
+    assert (value == 1.0) == ((kind, level) == (other_kind, other_level))
+    assert value == degradation_reward(other_kind, other_level, kind, level)
     assert 0.0 <= value <= 1.0
 
 
 @unhurried
-@given(st.floats(1, 5), st.floats(1, 5), st.floats(1, 5), st.floats(0.1, 2))
-def test_a_prediction_nearer_to_the_target_is_never_worth_less(first, second, target, sigma):
-    near, far = sorted((first, second), key=lambda pred: abs(pred - target))
-    assert gaussian_reward(near, target, sigma) >= gaussian_reward(far, target, sigma)
-
-
-@pytest.mark.parametrize("sigma", [0.0, -0.8, math.nan])
-def test_a_width_that_is_not_positive_is_refused(sigma):
-    with pytest.raises(ValueError, match="sigma must be positive"):
-        gaussian_reward(3.0, 3.0, sigma)
+@given(st.one_of(st.none(), st.booleans(), st.floats(), st.text(ANY_CHARACTER)), st.text(ANY_CHARACTER))
+def test_no_answer_makes_the_degradation_reward_raise(kind, level):
+    assert degradation_reward(kind, level, "blur", "slight") in (0.0, 0.25, 1.0)
 
 
 # Together
 
 
+def test_a_score_is_judged_in_all_its_parts():
+    values = reward(answer("3.8"), score=3.0, sigma=0.8)
+    one_sigma = 0.6065306597126334  # exp(-1/2)
+    expected = {"score": one_sigma, "accuracy": one_sigma, "format": 1.0, "parsed": 1.0, "status": 0.0}
+    # 3.8 is good, 3.0 is fair; a score has no class.
+    expected |= {"pred": 3.8, "target": 3.0, "level_right": 0.0, "class_right": math.nan}
+    assert values == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # One sigma off: exp(-1/2) = 0.6065.
-        (answer("3.8"), {"score": 0.6065306597126334, "accuracy": 0.6065306597126334, "format": 1.0, "parsed": 1.0}),
-        ("<answer>3</answer>", {"score": 1.0, "accuracy": 1.0, "format": 0.0, "parsed": 1.0}),
-        (answer("good"), {"score": 0.0, "accuracy": 0.0, "format": 1.0, "parsed": 0.0}),
-        ("", {"score": 0.0, "accuracy": 0.0, "format": 0.0, "parsed": 0.0}),
+        ("<answer>3</answer>", {"score": 1.0, "accuracy": 1.0, "format": 0.0, "parsed": 1.0, "level_right": 1.0}),
+        (answer("good"), {"score": 0.0, "accuracy": 0.0, "format": 1.0, "parsed": 0.0, "level_right": 0.0}),
+        ("", {"score": 0.0, "accuracy": 0.0, "format": 0.0, "parsed": 0.0, "level_right": 0.0}),
     ],
 )
-def test_the_reward_of_a_response_is_its_gaussian_accuracy(text, expected):
-    assert reward(text, score=3.0, sigma=0.8) == pytest.approx(expected, rel=1e-12)
+def test_the_reward_of_a_score_is_its_accuracy_whatever_its_form(text, expected):
+    assert reward(text, score=3.0).items() >= expected.items()
 
 
-def test_the_format_is_added_with_its_weight():
-    # exp(-1/2) + 0.25 * 1
-    assert reward(answer("3.8"), 3.0, sigma=0.8, format_weight=0.25)["score"] == pytest.approx(0.8565306597126334)
+@pytest.mark.parametrize(
+    ("said", "true", "accuracy", "class_right", "level_right"),
+    [
+        (("JPEG", "slight"), ("compression", "slight"), 1.0, 1.0, 1.0),
+        (("blur", "serious"), ("blur", "slight"), 0.25, 1.0, 0.0),
+        (("noise", "slight"), ("blur", "slight"), 0.0, 0.0, 0.0),
+        ((None, None), (None, None), 1.0, 1.0, 1.0),
+        (("null", "null"), (None, None), 1.0, 1.0, 1.0),
+        (("blur", "slight"), (None, None), 0.0, 0.0, 0.0),
+    ],
+)
+def test_a_degradation_is_judged_in_all_its_parts(said, true, accuracy, class_right, level_right):
+    values = degradation(answer(named(*said)), *true)
+    expected = {"score": accuracy, "accuracy": accuracy, "format": 1.0, "parsed": 1.0, "status": 0.0}
+    expected |= {"pred": math.nan, "target": math.nan, "level_right": level_right, "class_right": class_right}
+    assert values == pytest.approx(expected, nan_ok=True)
 
 
-def test_the_width_is_passed_on():
-    # One unit off at sigma 2: exp(-1/8)
-    assert reward(answer("4"), 3.0, sigma=2.0)["accuracy"] == pytest.approx(0.8824969025845955)
+def test_no_distortion_may_be_said_by_leaving_its_keys_out():
+    assert degradation(answer("{}"), None, None)["accuracy"] == 1.0
+    assert degradation(answer('{"severity": "slight"}'), "blur", "slight")["accuracy"] == 0.0
+
+
+def test_a_degradation_that_cannot_be_read_is_wrong_even_where_there_is_none():
+    values = degradation(answer("no distortion"), None, None)
+    assert [values[key] for key in ("accuracy", "class_right", "level_right", "parsed")] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "pred"), [(answer("4"), 4.0), (answer("good"), math.nan), (answer("6"), math.nan), ("", math.nan)]
+)
+def test_a_score_that_was_not_given_is_nan_and_the_target_is_there_all_the_same(text, pred):
+    values = reward(text, score=2.0)
+    assert [values["pred"], values["target"]] == pytest.approx([pred, 2.0], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("judged", "text", "status"),
+    [
+        (reward, answer("3"), Status.OK),
+        (reward, "", Status.NO_ANSWER),
+        (reward, "<think>", Status.TRUNCATED),
+        (reward, answer("3") * 2, Status.MANY_ANSWERS),
+        (degradation, answer("3"), Status.NOT_JSON),
+        (reward, answer("good"), Status.NOT_A_NUMBER),
+        (reward, answer("6"), Status.OUT_OF_RANGE),
+    ],
+)
+def test_the_status_is_the_number_of_the_reason(judged, text, status):
+    assert list(Status)[int(judged(text)["status"])] is status
+
+
+def test_a_whole_number_in_the_label_is_a_float_in_the_result():
+    values = compute_score("koniq", answer("1"), '{"score": 1}', {"task": "technical"})
+    assert (values["score"], values["target"], type(values["target"])) == (1.0, 1.0, float)
 
 
 def test_an_answer_off_the_scale_is_worth_nothing_even_where_it_is_near():
@@ -297,19 +317,82 @@ def test_an_answer_off_the_scale_is_worth_nothing_even_where_it_is_near():
 
 
 @unhurried
-@given(hostile_text() | st.text(), st.floats(1, 5), st.floats(0, 1))
-def test_the_reward_has_the_same_float_entries_whatever_the_text_is(text, score, format_weight):
-    values = reward(text, score, format_weight=format_weight)
-    assert list(values) == ["score", "accuracy", "format", "parsed"]  # verl reserves the name "reward"
-    assert all(type(value) is float and math.isfinite(value) for value in values.values())
-
-
-def test_arguments_a_later_verl_may_pass_are_no_error():
-    assert (
-        compute_score("koniq", answer("3"), '{"score": 3.0}', {"task": "technical"}, reward_router=None)["score"] == 1
-    )
+@given(hostile_text() | st.from_regex(r"<answer>[0-9.]{1,3}</answer>"), st.floats(1, 5), st.floats(0, 1))
+def test_the_result_has_the_same_float_entries_for_every_task_whatever_the_text_is(text, score, format_weight):
+    for values in (reward(text, score, format_weight=format_weight), degradation(text, format_weight=format_weight)):
+        assert values.keys() == KEYS  # verl reserves the name "reward", which is not among them
+        assert all(type(value) is float for value in values.values())
+        assert 0.0 <= values["accuracy"] <= 1.0 and 0.0 <= values["score"] <= 1.0 + format_weight
 
 
 def test_a_row_of_an_unknown_task_is_an_error():
     with pytest.raises(KeyError, match="aesthetic"):
         compute_score("koniq", answer("3"), '{"score": 3.0}', {"task": "aesthetic"})
+
+
+# Settings
+
+
+def test_the_format_is_added_with_its_weight():
+    # exp(-1/2) + 0.25 * 1
+    assert reward(answer("3.8"), 3.0, sigma=0.8, format_weight=0.25)["score"] == pytest.approx(0.8565306597126334)
+    # 0.25 for the class + 2 * 1
+    assert degradation(answer(named("blur", "serious")), format_weight=2.0)["score"] == 2.25
+
+
+def test_the_format_of_a_degradation_is_that_of_an_object():
+    assert degradation(answer("blur"), format_weight=1.0)["score"] == 0.0
+    assert reward(answer("blur"), format_weight=1.0)["score"] == 1.0
+
+
+def test_the_accuracy_has_a_weight_too_and_is_reported_without_it():
+    values = reward(answer("3"), 3.0, accuracy_weight=0.5)
+    assert (values["score"], values["accuracy"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(("said", "value"), [("3.375", 1.0), ("3.5", 0.0)])
+def test_the_threshold_reward_is_used_where_it_is_asked_for(said, value):
+    assert reward(answer(said), 3.0, score_reward="threshold", epsilon=0.5)["accuracy"] == value
+
+
+def test_the_weights_of_a_degradation_are_passed_on():
+    settings = {"class_weight": 0.5, "level_weight": 0.125}
+    assert degradation(answer(named("blur", "serious")), **settings)["accuracy"] == 0.5
+    assert degradation(answer(named("blur", "slight")), **settings)["accuracy"] == 0.625
+
+
+@pytest.mark.parametrize("of_recipe", [dict, OmegaConf.create], ids=["dict", "omegaconf"])
+@pytest.mark.parametrize(("source", "sigma"), [("ava", 2.0), ("koniq", 0.5)])
+def test_settings_of_a_data_source_go_before_those_of_all(source, sigma, of_recipe):
+    values = reward(answer("4"), 3.0, source, sigma=0.5, sources=of_recipe({"ava": {"sigma": 2.0}}))
+    assert values["accuracy"] == pytest.approx(math.exp(-1 / (2 * sigma * sigma)), rel=1e-12)
+
+
+@pytest.mark.parametrize("sources", [None, {}, {"ava": {}}])
+def test_a_source_without_settings_has_those_of_all(sources):
+    assert RewardSettings.for_source("ava", sources, sigma=0.5) == RewardSettings(sigma=0.5)
+
+
+def test_the_settings_are_those_of_the_papers_unless_they_are_given():
+    assert RewardSettings() == RewardSettings("gaussian", 0.8, 0.35, 1.0, 0.0, 0.25, 0.75)
+
+
+@pytest.mark.parametrize("settings", [{"sigmas": 0.8}, {"sources": {"koniq": {"sigmas": 0.8}}}])
+def test_an_unknown_setting_is_an_error_that_names_it(settings):
+    with pytest.raises(TypeError, match="sigmas"):
+        reward(answer("3"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score_reward": "laplace"}, "'gaussian' or 'threshold', got 'laplace'"),
+        ({"sigma": 0.0}, "positive, got 0.0 and 0.35"),
+        ({"sigma": math.nan}, "positive, got nan"),
+        ({"epsilon": -1.0}, "positive, got 0.8 and -1.0"),
+        ({"sources": {"koniq": {"sigma": -1.0}}}, "positive, got -1.0"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_an_error_even_where_it_is_not_used(settings, message):
+    with pytest.raises(ValueError, match=message):
+        reward("", **settings)

@@ -1,10 +1,22 @@
 """Questions, scales and levels."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, TASKS, TECHNICAL, Scale, Task
+from omniq_verl.tasks import (
+    DEGRADATION,
+    DISTORTIONS,
+    IMAGE_PLACEHOLDER,
+    LEVELS,
+    SEVERITIES,
+    TASKS,
+    TECHNICAL,
+    Scale,
+    Task,
+)
 
 unhurried = settings(deadline=None)  # a busy machine is no error
 ONE_TO_FIVE = Scale(1.0, 5.0)
@@ -67,17 +79,30 @@ def test_the_question_of_a_row_is_the_same_on_every_machine():
 def test_all_paraphrases_are_used_about_equally_often(task):
     asked = [task.question(f"row/{number}") for number in range(1000)]
     assert len(set(asked)) == len(task.questions)
-    # Of 1000 rows a third, give or take five binomial standard deviations of 15.
-    assert {asked.count(text) for text in asked} <= set(range(333 - 75, 334 + 75))
+    share = 1 / len(task.questions)
+    # Give or take five binomial standard deviations.
+    reach = 5 * (1000 * share * (1 - share)) ** 0.5
+    assert all(abs(asked.count(text) - 1000 * share) < reach for text in set(asked))
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_every_paraphrase_names_both_bounds_and_the_tags_of_the_answer(task):
-    for text in task.questions:
+def test_every_paraphrase_names_the_tags_of_the_answer_and_fills_in_all_it_holds(task):
+    for row in range(50):
+        question = task.question(f"row/{row}")
+        assert question.count("<think></think>") == question.count("<answer></answer>") == 1
+        assert not {"{", "}"} & set(question)
+
+
+def test_every_paraphrase_about_a_score_names_both_bounds():
+    for text in TECHNICAL.questions:
         filled = text.format(low="LOW", high="HIGH")
         assert filled.count("LOW") == filled.count("HIGH") == 1
-        assert "<think></think>" in filled
-        assert "<answer></answer>" in filled
+
+
+def test_every_paraphrase_about_a_degradation_names_its_keys_and_all_their_values():
+    for text in DEGRADATION.questions:
+        assert all(f" {word}" in text for word in (*DISTORTIONS, *SEVERITIES, "null", "JSON"))
+        assert '"distortion_class"' in text and '"severity"' in text
 
 
 def test_whole_bounds_are_asked_without_a_decimal_point():
@@ -93,3 +118,75 @@ def test_the_prompt_is_one_user_turn_with_one_image_before_the_question(task):
 
 def test_tasks_are_found_by_their_name():
     assert all(TASKS[name].name == name for name in TASKS)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("score", [1, 1.0, 3.25, 5, 5.0])
+def test_a_score_on_the_scale_is_a_label(score):
+    assert TECHNICAL.label_fault({"score": score}) is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "fault", "reason"),
+    [
+        ({}, "no number under 'score' (None)", "no score"),
+        ({"mos": 3}, "no number under 'score' (None)", "another key"),
+        ({"score": None}, "no number under 'score' (None)", "null"),
+        ({"score": "3"}, "no number under 'score' ('3')", "a number in quotes"),
+        ({"score": True}, "no number under 'score' (True)", "true, which Python counts as 1"),
+        ({"score": [3]}, "no number under 'score' ([3])", "a list"),
+        ({"score": math.nan}, "no number under 'score' (nan)", "not a number"),
+        ({"score": math.inf}, "no number under 'score' (inf)", "infinity"),
+        ({"score": 0.9}, "the label 0.9 lies outside of the scale [1, 5] of the task technical", "below the scale"),
+        ({"score": 6}, "the label 6 lies outside of the scale [1, 5] of the task technical", "above the scale"),
+        ({"distortion_class": "blur", "severity": "slight"}, "no number under 'score'", "another task's label"),
+    ],
+)
+def test_a_label_that_is_no_score_on_the_scale_has_a_fault(truth, fault, reason):
+    assert fault in TECHNICAL.label_fault(truth), reason
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_every_distortion_with_every_severity_is_a_label(distortion, severity):
+    assert DEGRADATION.label_fault({"distortion_class": distortion, "severity": severity}) is None
+
+
+def test_no_distortion_of_no_severity_is_a_label():
+    assert DEGRADATION.label_fault({"distortion_class": None, "severity": None}) is None
+
+
+def test_a_label_too_large_for_a_float_is_a_fault_and_no_crash():
+    assert "no number" in TECHNICAL.label_fault({"score": 10**400})
+
+
+@pytest.mark.parametrize(
+    ("truth", "fault", "reason"),
+    [
+        ({"distortion_class": "haze", "severity": "slight"}, "distortion_class is 'haze'", "an unknown distortion"),
+        ({"distortion_class": "Blur", "severity": "slight"}, "distortion_class is 'Blur'", "capitals"),
+        ({"distortion_class": "JPEG", "severity": "slight"}, "distortion_class is 'JPEG'", "labels say compression"),
+        ({"distortion_class": "null", "severity": "null"}, "distortion_class is 'null'", "labels have JSON's own null"),
+        ({"distortion_class": ["blur"], "severity": "slight"}, "distortion_class is ['blur']", "a list"),
+        ({"distortion_class": None, "severity": "slight"}, "there is no distortion", "a severity of nothing"),
+        ({"distortion_class": "blur", "severity": None}, "severity is None", "a distortion without a severity"),
+        ({"distortion_class": "blur", "severity": "huge"}, "severity is 'huge'", "an unknown severity"),
+        ({"distortion_class": "blur", "severity": 1}, "severity is 1", "a number"),
+        ({"distortion_class": "blur"}, "severity is ''", "no severity"),
+        ({"severity": "slight"}, "distortion_class is ''", "no distortion, not even null"),
+        ({}, "distortion_class is ''", "nothing at all"),
+        ({"score": 3.2}, "distortion_class is ''", "another task's label"),
+    ],
+)
+def test_a_label_that_is_no_known_degradation_has_a_fault(truth, fault, reason):
+    assert fault in DEGRADATION.label_fault(truth), reason
+
+
+@pytest.mark.parametrize(
+    ("truth", "known"),
+    [({"distortion_class": "haze"}, DISTORTIONS), ({"distortion_class": "blur", "severity": "huge"}, SEVERITIES)],
+)
+def test_the_fault_of_an_unknown_word_lists_the_known_ones(truth, known):
+    assert ", ".join(known) in DEGRADATION.label_fault(truth)

@@ -28,9 +28,8 @@ class Row:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"row {self.row_id}: unknown task {self.task!r}; known: {sorted(TASKS)}")
-        scale = TASKS[self.task].scale
-        if not scale.contains(self.score):
-            raise ValueError(f"row {self.row_id}: score {self.score} lies outside of [{scale.low:g}, {scale.high:g}]")
+        if fault := TASKS[self.task].label_fault({"score": self.score}):
+            raise ValueError(f"row {self.row_id}: {fault}")
         if not self.raw_bounds[0] <= self.raw_score <= self.raw_bounds[1]:
             raise ValueError(f"row {self.row_id}: raw score {self.raw_score} lies outside of {self.raw_bounds}")
 

@@ -2,8 +2,6 @@
 
 import io
 import json
-import math
-import numbers
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,23 +57,26 @@ def _collected(faults: list[Fault]) -> Iterator[None]:
 
 
 def check_label(record: dict[str, Any]) -> None:
-    """The label is a number on the scale of the row's task.
+    """The label is one the row's task can be rewarded for.
 
     Raises:
         Fault: it is not, or the task is unknown.
     """
     task = _task(record)
     text = (record["reward_model"] or {}).get("ground_truth")
+    example = json.dumps({"score": 3.2} if task.scale else {"distortion_class": "blur", "severity": "slight"})
     try:
-        score = json.loads(text)["score"]
-    except (TypeError, ValueError, KeyError):
-        score = None
-    if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
-        what = f"reward_model.ground_truth is {text!r}, not JSON with a number under 'score'"
-        raise Fault("label", what, f"{_WRITE_ANEW}, which writes {json.dumps({'score': 3.2})}")
-    if not task.scale.contains(score):
-        what = f"the label {score:g} lies outside of the scale [{task.scale.low:g}, {task.scale.high:g}]"
-        raise Fault("label", f"{what} of the task {task.name}", "map the raw score onto the scale, or drop the row")
+        truth = json.loads(text)
+    except (TypeError, ValueError):
+        truth = None
+    if not isinstance(truth, dict):
+        raise Fault(
+            "label",
+            f"reward_model.ground_truth is {text!r}, not a JSON object",
+            f"{_WRITE_ANEW}, which writes {example}",
+        )
+    if fault := task.label_fault(truth):
+        raise Fault("label", fault, f"write it like {example}, or drop the row")
 
 
 def _task(record: dict[str, Any]) -> Task:

@@ -28,9 +28,9 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
     lines = []
     for row, texts in zip(rows, answers, strict=True):
         target = json.loads(row["reward_model"]["ground_truth"])["score"]
-        scale = TASKS[row["extra_info"]["task"]].scale
+        task = TASKS[row["extra_info"]["task"]]
         for number, text in enumerate(texts):
-            parsed = parse_response(text, scale)
+            parsed = parse_response(text, task.answer_format, task.scale)
             reward = gaussian_reward(parsed.score, target, sigma) if parsed.ok else 0.0
             lines.append(
                 {

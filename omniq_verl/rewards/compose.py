@@ -1,43 +1,131 @@
-"""The reward function verl calls for every response."""
+"""The reward function verl calls for every response, and its settings."""
 
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
-from omniq_verl.rewards.parsing import parse_response
-from omniq_verl.tasks import TASKS
+from omniq_verl.rewards.parsing import Parsed, Status, parse_response
+from omniq_verl.rewards.threshold import threshold_reward
+from omniq_verl.tasks import TASKS, Task
+
+STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
+_NOT_APPLICABLE = math.nan
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """How a response is rewarded: ``reward.custom_reward_function.reward_kwargs`` of a recipe.
+
+    The reward is ``accuracy_weight * accuracy + format_weight * format``. ``sources`` overrides any of it by the name
+    of the data source, e.g. ``{"ava": {"sigma": 1.5}}``.
+
+    Raises:
+        TypeError: an unknown setting.
+        ValueError: a value outside of its range.
+    """
+
+    score_reward: str = "gaussian"
+    """``gaussian`` (OmniQuality-R sec. 3.3) or ``threshold`` (Q-Insight sec. 3.2)."""
+    sigma: float = 0.8
+    """Of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
+    epsilon: float = 0.35
+    """Of the threshold, in units of the scale (Q-Insight sec. 4.1)."""
+    accuracy_weight: float = 1.0
+    format_weight: float = 0.0
+    """0: "Gaussian reward only" (OmniQuality-R); Q-Insight adds the format with weight 1."""
+    class_weight: float = 0.25
+    level_weight: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.score_reward not in ("gaussian", "threshold"):
+            raise ValueError(f"score_reward must be 'gaussian' or 'threshold', got {self.score_reward!r}")
+        if not (self.sigma > 0 and self.epsilon > 0):
+            raise ValueError(f"sigma and epsilon must be positive, got {self.sigma} and {self.epsilon}")
+        weights = (self.accuracy_weight, self.format_weight, self.class_weight, self.level_weight)
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(f"weights must be finite, got {weights}")
+
+    @staticmethod
+    def for_source(
+        data_source: str, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
+    ) -> "RewardSettings":
+        """The settings of one data source."""
+        return _checked(tuple({**settings, **(sources or {}).get(data_source, {})}.items()))
+
+
+@lru_cache(maxsize=1024)  # verl asks once for each response, with the few settings of the recipe
+def _checked(settings: tuple[tuple[str, Any], ...]) -> RewardSettings:
+    return RewardSettings(**dict(settings))
 
 
 def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any],
-    sigma: float = 0.8,
-    format_weight: float = 0.0,
-    **_: Any,
+    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any], **settings: Any
 ) -> dict[str, float]:
-    """Reward of one response: Gaussian accuracy plus weighted format.
+    """Reward of one response, with its parts.
 
     Args:
-        data_source: name of the data set (unused so far; verl passes it).
+        data_source: name of the data set; chooses among the settings' ``sources``.
         solution_str: the response's text.
-        ground_truth: ``{"score": s}`` as JSON, as ``omniq_verl.data.rows`` writes it.
+        ground_truth: ``{"score": s}``, or ``{"distortion_class": c, "severity": s}``, as JSON; ``omniq_verl.data``
+            writes and checks it, here it is trusted.
         extra_info: the row's own; ``task`` names the task.
-        sigma: of the Gaussian reward.
-        format_weight: weight of the format reward; 0 as in OmniQuality-R ("Gaussian reward only").
+        **settings: of ``RewardSettings``, and ``sources``.
 
     Returns:
-        ``score`` (what is trained on), ``accuracy`` (Gaussian part, 0 when nothing could be parsed),
-        ``format`` and ``parsed`` (0 or 1). Every task returns the same keys, none is named ``reward``.
+        The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
+        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (number in ``Status``), ``pred``
+        and ``target`` (scores), ``level_right`` and ``class_right`` (0 or 1). NaN stands for "there is none": a
+        score that could not be parsed, the class of a task that asks for none.
     """
-    parsed = parse_response(solution_str, TASKS[extra_info["task"]].scale)
-    accuracy = gaussian_reward(parsed.score, json.loads(ground_truth)["score"], sigma) if parsed.ok else 0.0
-    form = format_reward(solution_str)
+    chosen = RewardSettings.for_source(data_source, **settings)
+    task = TASKS[extra_info["task"]]
+    parsed = parse_response(solution_str, task.answer_format, task.scale)
+    form = format_reward(solution_str, task.answer_format)
+    judged = (_judge_score if task.scale else _judge_degradation)(parsed, json.loads(ground_truth), task, chosen)
     return {
-        "score": accuracy + format_weight * form,
-        "accuracy": accuracy,
+        "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
         "format": form,
         "parsed": float(parsed.ok),
+        "status": float(STATUS_NUMBERS[parsed.status]),
+        **judged,
     }
+
+
+def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
+    target = float(truth["score"])
+    judged = {"accuracy": 0.0, "pred": math.nan, "target": target, "level_right": 0.0, "class_right": _NOT_APPLICABLE}
+    if parsed.score is None:
+        return judged
+    if settings.score_reward == "gaussian":
+        judged["accuracy"] = gaussian_reward(parsed.score, target, settings.sigma)
+    else:
+        judged["accuracy"] = threshold_reward(parsed.score, target, settings.epsilon)
+    judged["pred"] = parsed.score
+    judged["level_right"] = float(task.scale.level(parsed.score) == task.scale.level(target))
+    return judged
+
+
+def _judge_degradation(
+    parsed: Parsed, truth: Mapping[str, Any], _task: Task, settings: RewardSettings
+) -> dict[str, float]:
+    judged = {
+        "accuracy": 0.0,
+        "pred": _NOT_APPLICABLE,
+        "target": _NOT_APPLICABLE,
+        "level_right": 0.0,
+        "class_right": 0.0,
+    }
+    if parsed.fields is None:
+        return judged
+    said = [parsed.fields.get("distortion_class"), parsed.fields.get("severity")]
+    true = [truth["distortion_class"], truth["severity"]]
+    judged["accuracy"] = degradation_reward(*said, *true, settings.class_weight, settings.level_weight)
+    judged["class_right"] = float(canonical_class(said[0]) == canonical_class(true[0]))
+    judged["level_right"] = judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
+    return judged

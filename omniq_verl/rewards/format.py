@@ -3,16 +3,23 @@
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
-def format_reward(text: str) -> float:
+def format_reward(text: str, answer_format: str = "number") -> float:
     """1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
 
     Each tag occurs once and in this order; white space around and between the two parts does not count.
+    ``answer_format="json"`` asks besides for braces around the answer and for none inside of them.
     Source: Q-Insight sec. 3.2 (format reward), the check itself is ours.
     """
     text = text.strip()
+    if not (text.startswith("<think>") and text.endswith("</answer>")):
+        return 0.0
     if any(text.count(tag) != 1 for tag in TAGS):
         return 0.0
-    positions = [text.index(tag) for tag in TAGS]
-    between = text[positions[1] + len("</think>") : positions[2]]
-    complete = text.startswith("<think>") and text.endswith("</answer>")
-    return float(complete and positions == sorted(positions) and not between.strip())
+    answer = text.partition("</think>")[2].lstrip()
+    if not answer.startswith("<answer>"):
+        return 0.0
+    return float(answer_format != "json" or _in_braces(answer[len("<answer>") : -len("</answer>")].strip()))
+
+
+def _in_braces(body: str) -> bool:
+    return body.startswith("{") and body.endswith("}") and body.count("{") == body.count("}") == 1

@@ -1,11 +1,18 @@
 """Model output -> a typed answer. Output is hostile text: this never raises, never guesses, takes linear time."""
 
+import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from omniq_verl.tasks import Scale
+
+ANSWER_FORMATS = ("number", "json")
+SCORE_KEY = "rating"
+"""Key of the score in a JSON answer (Q-Insight, table 1)."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})")
 
@@ -15,10 +22,13 @@ class Status(str, Enum):
 
     OK = "ok"
     NO_ANSWER = "no_answer"
-    """There is no <answer> at all."""
+    """There is no <answer> at all, or only one inside of the reasoning."""
     TRUNCATED = "truncated"
-    """An <answer> begins and is never closed."""
+    """A <think> or an <answer> begins and is never closed."""
     MANY_ANSWERS = "many_answers"
+    """More than one answer, or one JSON key twice."""
+    NOT_JSON = "not_json"
+    """Not one flat JSON object."""
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
 
@@ -27,37 +37,47 @@ class Status(str, Enum):
 class Parsed:
     """An answer, or the reason there is none.
 
-    ``score`` is on the task's scale; None unless ``status`` is OK. ``reasoning`` is the text between the
-    first <think> and </think>, if the response begins with it.
+    ``score`` is on the task's scale; None unless ``status`` is OK and the answer holds one. ``reasoning`` is the text
+    between the first <think> and </think>, if the response begins with it. ``fields`` is the object of a JSON answer,
+    None unless ``status`` is OK.
     """
 
     status: Status
     score: float | None = None
     reasoning: str | None = None
+    fields: Mapping[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
         return self.status is Status.OK
 
 
-def parse_response(text: str, scale: Scale) -> Parsed:
-    """The score in ``<answer>number</answer>``: exactly one, a plain decimal number, within the scale."""
+class _Refused(Exception):
+    def __init__(self, status: Status):
+        self.status = status
+
+
+def parse_response(text: str, answer_format: str = "number", scale: Scale | None = None) -> Parsed:
+    """The one answer of a response: what stands between its only <answer> and </answer>.
+
+    Args:
+        text: the response.
+        answer_format: ``"number"``, a plain decimal number; ``"json"``, one flat object (``rating`` is its score).
+        scale: bounds of the score, both included. With it a JSON answer must hold a score; without it, it may.
+
+    Raises:
+        ValueError: ``answer_format`` is neither. Never because of the text.
+    """
+    if answer_format not in ANSWER_FORMATS:
+        raise ValueError(f"answer_format must be one of {ANSWER_FORMATS}, got {answer_format!r}")
     reasoning = _reasoning(text)
-    opened, closed = text.count("<answer>"), text.count("</answer>")
-    if opened == 0:
-        return Parsed(Status.NO_ANSWER, reasoning=reasoning)
-    if opened > 1 or closed > 1:
-        return Parsed(Status.MANY_ANSWERS, reasoning=reasoning)
-    _, _, rest = text.partition("<answer>")
-    body, end, _ = rest.partition("</answer>")
-    if not end:
-        return Parsed(Status.TRUNCATED, reasoning=reasoning)
-    if not _NUMBER.fullmatch(body.strip()):
-        return Parsed(Status.NOT_A_NUMBER, reasoning=reasoning)
-    score = float(body)
-    if not (math.isfinite(score) and scale.contains(score)):
-        return Parsed(Status.OUT_OF_RANGE, reasoning=reasoning)
-    return Parsed(Status.OK, score, reasoning)
+    try:
+        body = _answer(text)
+        fields = _flat_object(body) if answer_format == "json" else None
+        score = _score(body if fields is None else fields.get(SCORE_KEY), scale)
+    except _Refused as refused:
+        return Parsed(refused.status, reasoning=reasoning)
+    return Parsed(Status.OK, score, reasoning, fields)
 
 
 def _reasoning(text: str) -> str | None:
@@ -66,3 +86,73 @@ def _reasoning(text: str) -> str | None:
         return None
     body, end, _ = start.removeprefix("<think>").partition("</think>")
     return body.strip() if end else None
+
+
+def _answer(text: str) -> str:
+    opened, closed = text.count("<answer>"), text.count("</answer>")
+    before, _, rest = text.partition("<answer>")
+    if opened == 0:
+        raise _Refused(Status.TRUNCATED if _thinking(text) else Status.NO_ANSWER)
+    if opened > 1 or closed > 1:
+        raise _Refused(Status.MANY_ANSWERS)
+    body, end, _ = rest.partition("</answer>")
+    if not end:
+        raise _Refused(Status.TRUNCATED)
+    if _thinking(before):
+        raise _Refused(Status.NO_ANSWER)
+    return body.strip()
+
+
+def _thinking(text: str) -> bool:
+    """Does the text end inside of a <think> part?"""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
+def _score(answer: object, scale: Scale | None) -> float | None:
+    if answer is None and scale is None:
+        return None
+    if isinstance(answer, str) and _NUMBER.fullmatch(answer):
+        answer = float(answer)
+    if not isinstance(answer, float):
+        raise _Refused(Status.NOT_A_NUMBER)
+    if scale is not None and not scale.contains(answer):
+        raise _Refused(Status.OUT_OF_RANGE)
+    return answer
+
+
+def _flat_object(body: str) -> dict[str, Any]:
+    if not body.startswith("{"):
+        raise _Refused(Status.NOT_JSON)
+    try:
+        # Integers as floats: Python's own are unbounded, and take more than linear time to read.
+        fields = json.loads(
+            body,
+            object_pairs_hook=_each_key_once,
+            parse_float=_finite,
+            parse_int=_finite,
+            parse_constant=_refuse_constant,
+            strict=False,
+        )
+    except (ValueError, RecursionError):
+        raise _Refused(Status.NOT_JSON) from None
+    if any(isinstance(value, (dict, list)) for value in fields.values()):
+        raise _Refused(Status.NOT_JSON)
+    return fields
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _Refused(Status.MANY_ANSWERS)
+    return fields
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _Refused(Status.OUT_OF_RANGE)
+    return number
+
+
+def _refuse_constant(_name: str) -> None:
+    raise _Refused(Status.NOT_A_NUMBER)  # NaN and Infinity are no JSON

@@ -6,13 +6,20 @@ apart. Knows no framework.
 
 import hashlib
 import re
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 IMAGE_PLACEHOLDER = "<image>"
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
+DISTORTIONS = ("noise", "compression", "blur", "darken")
+"""Distortion classes beside "null", none of them (Q-Insight sec. 4.1; its "JPEG" is "compression" here)."""
+SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
+"""Of a distortion, mildest first (Q-Insight sec. 4.1)."""
 
 
 def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -49,8 +56,12 @@ class Scale:
         """
         if not self.contains(score):
             raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
-        steps = range(1, len(LEVELS))
-        return LEVELS[sum(score >= self.low + (self.high - self.low) * step / len(LEVELS) for step in steps)]
+        return LEVELS[bisect_right(self._boundaries, score)]
+
+    @cached_property
+    def _boundaries(self) -> list[float]:
+        """Where each level but the worst begins."""
+        return [self.low + (self.high - self.low) * step / len(LEVELS) for step in range(1, len(LEVELS))]
 
 
 @dataclass(frozen=True)
@@ -60,18 +71,47 @@ class Task:
     name: str
     questions: tuple[str, ...]
     """Paraphrases of the same question; ``{low}`` and ``{high}`` are filled in from the scale."""
-    scale: Scale
+    scale: Scale | None
+    """None: the answer is a distortion class and its severity, not a score."""
     answer_format: str = "number"
 
     def question(self, row_id: str) -> str:
         """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run."""
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
         wording = self.questions[int.from_bytes(digest, "big") % len(self.questions)]
+        if self.scale is None:
+            return wording
         return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}")
+
+    def label_fault(self, truth: Mapping[str, Any]) -> str | None:
+        """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
+        if self.scale is None:
+            return _degradation_fault(truth.get("distortion_class", ""), truth.get("severity", ""))
+        score = truth.get("score")
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
+            return f"there is no number under 'score' ({score!r})"
+        if not self.scale.contains(score):
+            return (
+                f"the label {score:g} lies outside of the scale [{self.scale.low:g}, {self.scale.high:g}]"
+                f" of the task {self.name}"
+            )
+        return None
 
     def messages(self, row_id: str) -> list[dict[str, str]]:
         """The chat prompt of a row, with the placeholder verl replaces by the image."""
         return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id)}]
+
+
+def _degradation_fault(distortion: object, severity: object) -> str | None:
+    if distortion is None and severity is None:
+        return None
+    if distortion is None:
+        return f"severity is {severity!r} though there is no distortion; it must be null too"
+    if distortion not in DISTORTIONS:
+        return f"distortion_class is {distortion!r}; known: {', '.join(DISTORTIONS)}, null"
+    if severity not in SEVERITIES:
+        return f"severity is {severity!r}; known: {', '.join(SEVERITIES)}, and null for no distortion"
+    return None
 
 
 _ANSWER_RULE = " Reason in <think></think>, then give the number in <answer></answer>."
@@ -86,4 +126,20 @@ TECHNICAL = Task(
     ),
 )
 
-TASKS = {task.name: task for task in (TECHNICAL,)}
+_CLASS_RULE = (
+    f" It is one of {', '.join(DISTORTIONS)}; its severity one of {', '.join(SEVERITIES)}; both are null where there is"
+    ' none. Reason in <think></think>, then give a JSON object with the keys "distortion_class" and "severity" in'
+    " <answer></answer>."
+)
+
+DEGRADATION = Task(
+    name="degradation",
+    scale=None,
+    answer_format="json",
+    questions=(
+        "Which distortion does this image have, and how strong is it?" + _CLASS_RULE,
+        "Find the distortion of this image, if there is one, and say how serious it is." + _CLASS_RULE,
+    ),
+)
+
+TASKS = {task.name: task for task in (TECHNICAL, DEGRADATION)}

@@ -12,6 +12,7 @@ from omniq_verl.import_hooks import after_import
 
 def _register() -> None:
     after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
+    after_import("verl.trainer.ppo.v1", _register_trainers)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         from omniq_verl import cpu
 
@@ -20,6 +21,10 @@ def _register() -> None:
 
 def _register_agent_loop(_module: object) -> None:
     import omniq_verl.trainer.seeded_agent_loop_verl  # noqa: F401  (registers itself with verl)
+
+
+def _register_trainers(_module: object) -> None:
+    import omniq_verl.trainer.trainer_verl  # noqa: F401  (registers itself with verl)
 
 
 try:

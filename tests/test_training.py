@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omniq_verl.quickstart.stages import read_metrics
+from omniq_verl.trainer.metric_files import read_metrics
 
 pytestmark = pytest.mark.slow
 

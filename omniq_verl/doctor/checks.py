@@ -12,6 +12,7 @@ from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength, load_processor
+from omniq_verl.doctor.settings import check_settings
 from omniq_verl.doctor.space import check_space
 
 _REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "trainer.default_local_dir")
@@ -55,6 +56,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
             *model.problems,
             *processor_problems,
             *check_load_format(config),
+            *check_settings(config),
             *(problem for file in files for problem in file.problems),
             *check_batch_size(config, sum(file.rows for file in train)),
             *check_space(config, model, free),

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from omniq_verl.evaluation.correlations import correlations
-from omniq_verl.quickstart.stages import Settings, read_metrics
+from omniq_verl.quickstart.stages import Settings
 from omniq_verl.rewards import parse_response
 from omniq_verl.tasks import TECHNICAL
+from omniq_verl.trainer.metric_files import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -76,7 +77,7 @@ def validation_srcc(folder: Path) -> dict[int, float]:
     found = {}
     for path in folder.glob("validation/*.jsonl"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
-        parsed = [(parse_response(record["output"], TECHNICAL.scale), record["gts"]) for record in records]
+        parsed = [(parse_response(record["output"], scale=TECHNICAL.scale), record["gts"]) for record in records]
         pairs = [(answer.score, json.loads(target)["score"]) for answer, target in parsed if answer.ok]
         srcc = correlations(*zip(*pairs, strict=True))["srcc"] if pairs else None
         if srcc is not None:

@@ -17,7 +17,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from omniq_verl.quickstart.stages import Stage, metric_files, read_metrics
+from omniq_verl.quickstart.stages import Stage
+from omniq_verl.trainer.metric_files import next_metric_file, read_metrics
 
 _LOG_TAIL = 40  # lines of a failed stage's log that are shown
 # A vLLM worker that dies while it receives weights leaves verl's trainer waiting for ever
@@ -111,11 +112,10 @@ def _run(stage: Stage, root: Path, label: str, console: Console) -> None:
 
 
 def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
-    attempt = len(metric_files(folder)) + 1
     environment = {
         **os.environ,
         "VERL_PLATFORM": "cpu",
-        "VERL_FILE_LOGGER_PATH": str(folder / "metrics" / f"{attempt:03d}.jsonl"),
+        "VERL_FILE_LOGGER_PATH": str(next_metric_file(folder)),
         # Ray's workers run at niceness 15 and OpenMP's threads spin while they wait: on two cores that are
         # shared by verl's many processes (and the user's) a step then takes three times as long.
         "RAY_worker_niceness": "0",

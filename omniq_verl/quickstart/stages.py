@@ -1,8 +1,6 @@
 """The stages of the quickstart: what each runs, where it leaves its result, how far it is."""
 
-import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,13 +50,16 @@ class Stage:
 def build_stages(settings: Settings) -> list[Stage]:
     """All stages in order."""
     return [
-        _data(settings),
-        _model(settings),
-        _sft(settings),
-        _measure(settings, "before", "held-out answers after SFT", settings.sft_model),
+        *cold_start(settings),
+        measure_stage(settings, "before", "held-out answers after SFT", settings.sft_model),
         _grpo(settings),
-        _measure(settings, "after", "held-out answers after GRPO", settings.grpo_model),
+        measure_stage(settings, "after", "held-out answers after GRPO", settings.grpo_model),
     ]
+
+
+def cold_start(settings: Settings) -> list[Stage]:
+    """Data, a model with random weights, and SFT."""
+    return [_data(settings), _model(settings), _sft(settings)]
 
 
 def _data(settings: Settings) -> Stage:
@@ -89,21 +90,30 @@ def _sft(settings: Settings) -> Stage:
 
 
 def _grpo(settings: Settings) -> Stage:
+    title = "GRPO: 16 rollouts by vLLM, FSDP"
+    return grpo_stage(settings, "grpo", title, "quickstart/grpo", settings.sft_model, settings.grpo_steps)
+
+
+def grpo_stage(
+    settings: Settings, name: str, title: str, recipe: str, model: Path, steps: int, **overrides: Any
+) -> Stage:
+    """A GRPO run of ``recipe`` from ``model``, in the folder ``name`` of the run."""
     data = settings.root / "data"
-    overrides = {
-        "actor_rollout_ref.model.path": settings.sft_model,
+    own = {
+        "actor_rollout_ref.model.path": model,
         "data.train_files": data / "train.parquet",
         "data.val_files": data / "val.parquet",
         "data.seed": settings.seed,
-        "trainer.default_local_dir": settings.root / "grpo",
-        "trainer.total_training_steps": settings.grpo_steps,
+        "trainer.default_local_dir": settings.root / name,
+        "trainer.total_training_steps": steps,
         "trainer.save_freq": settings.grpo_save_every,
     }
-    command = _module("verl.trainer.main_ppo", _recipe(settings, "quickstart/grpo", overrides))
-    return Stage("grpo", "GRPO: 16 rollouts by vLLM, FSDP", command, settings.grpo_steps)
+    command = _module("verl.trainer.main_ppo", _recipe(settings, recipe, {**own, **overrides}))
+    return Stage(name, title, command, steps)
 
 
-def _measure(settings: Settings, name: str, title: str, model: Path) -> Stage:
+def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Stage:
+    """The held-out answers of ``model``, greedy and at temperature 1, in the folder ``name`` of the run."""
     data, out = settings.root / "data" / "test.parquet", settings.root / name
     arguments = [*_flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
     return Stage(name, title, _module("omniq_verl.evaluation.checkpoint", arguments))
@@ -121,29 +131,3 @@ def _flags(**values: Any) -> list[str]:
 def _recipe(settings: Settings, name: str, overrides: dict[str, Any]) -> list[str]:
     words = [f"{key}={value}" for key, value in overrides.items()]
     return ["--config-dir", str(settings.repo / "recipes"), "--config-name", name, *words]
-
-
-def metric_files(folder: Path) -> list[Path]:
-    """The metrics of every start of a stage, oldest first. verl's file logger begins a new file each time."""
-    return sorted(folder.glob("metrics/*.jsonl"))
-
-
-def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step; what was measured again after a kill counts as measured last.
-
-    A resumed run validates before it goes on, under the number of the step it resumed from: that adds to the
-    step's metrics.
-    """
-    steps: dict[int, dict[str, float]] = {}
-    for record in _records(folder):
-        steps.setdefault(record["step"], {}).update(record["data"])
-    return dict(sorted(steps.items()))
-
-
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in metric_files(folder):
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line being written when the run was killed

@@ -115,7 +115,7 @@ def test_every_recipe_composes(verl_facts):
     assert {"quickstart/grpo", "quickstart/sft"} <= set(verl_facts["recipes"]["composed"])
 
 
-GRPO = ("quickstart/grpo", "omniquality_r/stage1")
+GRPO = ("quickstart/grpo", "omniquality_r/stage1", "omniquality_r/stage2", "omniquality_r/cpu_tiny_stage2")
 
 
 @pytest.mark.parametrize("name", GRPO)
@@ -135,6 +135,12 @@ GRPO = ("quickstart/grpo", "omniquality_r/stage1")
         ("actor_rollout_ref.actor.clip_ratio_low", 0.2),
         ("actor_rollout_ref.actor.clip_ratio_high", 0.2),
         ("actor_rollout_ref.actor.entropy_coeff", 0),
+        ("actor_rollout_ref.actor.loss_agg_mode", "token-mean"),
+        ("actor_rollout_ref.actor.policy_loss.gate_scope", "batch"),
+        ("actor_rollout_ref.actor.policy_loss.gate_denominator", "all"),
+        ("trainer.v1.trainer_mode", "omniq_sync"),
+        ("trainer.v1.sampler.sampler_kwargs.tau", 0.001),
+        ("trainer.v1.sampler.sampler_kwargs.metric", "accuracy"),
         ("reward.custom_reward_function.path", "pkg://omniq_verl.rewards"),
         ("reward.custom_reward_function.name", "compute_score"),
         ("reward.custom_reward_function.reward_kwargs.sigma", 0.8),
@@ -145,6 +151,21 @@ GRPO = ("quickstart/grpo", "omniquality_r/stage1")
 )
 def test_grpo_recipes_have_the_values_of_the_paper(verl_facts, name, key, expected):
     assert value(recipe(verl_facts, name), key) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "rho", "mode"),
+    [
+        ("omniquality_r/stage1", None, "all"),
+        ("omniquality_r/stage2", 0.2, "drop"),
+        ("omniquality_r/cpu_tiny_stage1", None, "all"),
+        ("omniquality_r/cpu_tiny_stage2", 0.2, "drop"),
+    ],
+)
+def test_the_second_stage_adds_gate_and_filter_to_the_first(verl_facts, name, rho, mode):
+    config = recipe(verl_facts, name)
+    assert value(config, "actor_rollout_ref.actor.policy_loss.gate_rho") == rho
+    assert value(config, "trainer.v1.sampler.sampler_kwargs.mode") == mode
 
 
 @pytest.mark.parametrize("name", GRPO)
@@ -183,7 +204,8 @@ def test_a_recipe_names_no_file_of_its_own(verl_facts, name):
 def test_verl_finds_the_reward_function_where_the_recipe_says(verl_facts):
     # One sigma off: exp(-1/2).
     expected = {"score": 0.6065306597126334, "accuracy": 0.6065306597126334, "format": 1.0, "parsed": 1.0}
-    assert verl_facts["recipes"]["reward"] == pytest.approx(expected, rel=1e-12)
+    found = verl_facts["recipes"]["reward"]
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-12)
 
 
 # Who may import what

@@ -1,0 +1,49 @@
+"""The group-std filter: groups whose rewards do not spread teach nothing."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+
+def group_std_mask(rewards: Sequence[float], group_ids: Sequence[Hashable], tau: float = 0.001) -> np.ndarray:
+    """Keep a response if the rewards of its group spread: population standard deviation above ``tau``.
+
+    GRPO divides by the standard deviation, so that a group whose rewards differ by rounding alone would otherwise
+    train with full-size advantages. A group of one has no spread and is dropped.
+    Source: OmniQuality-R sec. 3.3 (STD filter), tau = 0.001 from there; population (ddof 0) and float64 are ours.
+
+    Args:
+        rewards: one per response, ``[N]``, in any order.
+        group_ids: the group of each response, ``[N]``.
+        tau: in units of the reward; a deviation of exactly tau is dropped.
+
+    Returns:
+        Boolean keep-mask ``[N]``.
+
+    Raises:
+        ValueError: lengths differ, or a reward is not finite.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    names, group = np.unique(np.asarray(group_ids), return_inverse=True)
+    if values.shape != group.shape or values.ndim != 1:
+        raise ValueError(f"rewards and group_ids need the same length, got {values.shape} and {group.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("rewards must be finite")
+    return (group_stds(values, group, len(names)) > tau)[group]
+
+
+def group_stds(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Population standard deviation of each group ``[groups]``, float64; exactly 0 where all values are equal.
+
+    Args:
+        values: ``[N]``.
+        group: number of each value's group, ``[N]``, from 0.
+        groups: how many there are.
+    """
+    # Deviations from a member of the group, not from its mean: the mean of equal numbers may differ from them.
+    anchor = np.zeros(groups)
+    anchor[group] = values
+    shifted = values - anchor[group]
+    count = np.maximum(np.bincount(group, minlength=groups), 1)
+    mean = np.bincount(group, shifted, groups) / count
+    return np.sqrt(np.bincount(group, (shifted - mean[group]) ** 2, groups) / count)

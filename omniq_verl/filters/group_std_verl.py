@@ -1,0 +1,157 @@
+"""The group-std filter as verl's sampler (``trainer.v1.sampler.custom_sampler``)."""
+
+import dataclasses
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from omniq_verl.filters.group_std import group_std_mask
+from omniq_verl.filters.settings import FilterSettings
+from omniq_verl.rewards import Status
+
+logger = logging.getLogger(__name__)
+
+
+class NothingToTrainOn(RuntimeError):
+    """Every group of every draw was degenerate."""
+
+
+class GroupStdSampler(ReplayBuffer):
+    """verl's sampler for the sync trainer; counts parse statuses per data source besides, in every mode."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.settings = FilterSettings(**kwargs["sampler_kwargs"])
+        self.poll_interval = self.settings.poll_interval
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        if partition_id == "val":
+            return super().sample(global_steps, partition_id, batch_size)
+        kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
+        counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0})
+        wanted = batch_size
+        for draw in range(self.settings.max_refills + 1):
+            if draw:
+                self.refill_fn(wanted)
+            drawn, metrics = super().sample(global_steps, partition_id, wanted)
+            kept = _join(kept, self._keep(drawn, counts))
+            counts["filter/draws"] += 1
+            wanted = self._still_wanted(kept, batch_size, counts)
+            if wanted == 0:
+                break
+        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts}
+
+    def _keep(self, drawn: KVBatchMeta, counts: Counter[str]) -> KVBatchMeta:
+        """The rows of ``drawn`` whose groups spread; the others are counted and cleared away."""
+        drawn, rows = _in_fixed_order(drawn)
+        for row in rows:
+            counts[f"parse/{row.data_source}/{list(Status)[int(row.parts['status'])].value}"] += 1
+        groups = np.array([group_of(key) for key in drawn.keys])
+        values = np.array([row.parts[self.settings.metric] for row in rows])
+        keep = np.ones(len(groups), dtype=bool)
+        if self.settings.mode != "all":
+            keep = group_std_mask(values, groups, self.settings.tau)
+        _count_dropped(values, groups, keep, counts)
+        self._clear(drawn, ~keep)
+        return _select(drawn, np.flatnonzero(keep))
+
+    def _still_wanted(self, kept: KVBatchMeta, batch_size: int, counts: Counter[str]) -> int:
+        """Prompts to draw next; 0: enough."""
+        have = len({group_of(key) for key in kept.keys})
+        if self.settings.mode != "refill":
+            return 0 if have else batch_size
+        # As many as it took so far for each that was kept, and never more than a batch.
+        drawn = have + counts["filter/groups_dropped"]
+        missing = max(batch_size - have, 0)
+        return min(math.ceil(missing * drawn / max(have, 1)), batch_size)
+
+    def _finish(self, kept: KVBatchMeta, batch_size: int, wanted: int, counts: Counter[str]) -> KVBatchMeta:
+        groups = list(dict.fromkeys(group_of(key) for key in kept.keys))
+        if not groups:
+            raise NothingToTrainOn(
+                f"in {counts['filter/draws']} draws no group's {self.settings.metric} spread by more than tau ="
+                f" {self.settings.tau}: the policy answers every prompt in one way. Raise rollout.temperature or"
+                " rollout.n, lower tau, or set trainer.v1.sampler.sampler_kwargs.mode=all"
+            )
+        if wanted:
+            logger.warning("max_refills reached: training on %d of %d groups", len(groups), batch_size)
+        surplus = set(groups[batch_size:])
+        extra = np.array([group_of(key) in surplus for key in kept.keys])
+        self._clear(kept, extra)
+        counts["filter/groups_kept"] = len(groups) - len(surplus)
+        counts["filter/groups_surplus"] = len(surplus)
+        counts["filter/bound_reached"] = int(wanted > 0)
+        return _select(kept, np.flatnonzero(~extra))
+
+    def _clear(self, batch: KVBatchMeta, rows: np.ndarray) -> None:
+        keys = [key for key, gone in zip(batch.keys, rows, strict=True) if gone]
+        if keys:
+            tq.kv_clear(partition_id=batch.partition_id, keys=keys)
+
+
+def group_of(key: str) -> str:
+    """The group of a trajectory; its key is ``{group}_{session}_{index}``."""
+    return key.split("_")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    id: str
+    data_source: str
+    parts: dict[str, float]
+
+
+def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
+    """The batch in an order that does not depend on which rollout ended first, with what is known of its rows.
+
+    By a hash of the row's id, not by the id: the groups at the end may be left out as surplus.
+    """
+    fields = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "extra_info", "data_source"]
+    )
+    rows = [
+        _Row(str(_plain(info)["id"]), str(_plain(source)), _plain(extra)["reward_extra_info"])
+        for info, source, extra in zip(fields["extra_info"], fields["data_source"], fields["extra_fields"], strict=True)
+    ]
+    order = sorted(range(len(rows)), key=lambda i: (_hash(rows[i].id), *_session(batch.keys[i])))
+    return _select(batch, order), [rows[i] for i in order]
+
+
+def _hash(row_id: str) -> bytes:
+    return hashlib.blake2b(row_id.encode(), digest_size=8).digest()
+
+
+def _session(key: str) -> tuple[str, int, int]:
+    group, session, index = key.rsplit("_", 2)
+    return group, int(session), int(index)
+
+
+def _count_dropped(values: np.ndarray, groups: np.ndarray, keep: np.ndarray, counts: Counter[str]) -> None:
+    for group in np.unique(groups[~keep]):
+        members = values[groups == group]
+        counts["filter/groups_dropped"] += 1
+        counts["filter/dropped_single" if len(members) == 1 else "filter/dropped_no_spread"] += 1
+        fifth = min(max(int(members.mean() * 5), 0), 4) / 5
+        counts[f"filter/dropped_at_{fifth:.1f}_to_{fifth + 0.2:.1f}"] += 1
+
+
+def _select(batch: KVBatchMeta, chosen: Sequence[int]) -> KVBatchMeta:
+    keys, tags = [batch.keys[i] for i in chosen], [batch.tags[i] for i in chosen]
+    return KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags)
+
+
+def _join(first: KVBatchMeta, second: KVBatchMeta) -> KVBatchMeta:
+    return KVBatchMeta(partition_id=first.partition_id, keys=first.keys + second.keys, tags=first.tags + second.tags)
+
+
+def _plain(value: Any) -> Any:
+    """Out of tensordict's wrapper, if it is in one."""
+    return getattr(value, "data", value)

@@ -1,0 +1,32 @@
+"""Settings of the group-std filter."""
+
+from dataclasses import dataclass
+
+MODES = ("all", "drop", "refill")
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """``trainer.v1.sampler.sampler_kwargs`` of a recipe.
+
+    Raises:
+        TypeError: an unknown setting.
+        ValueError: a value outside of its range.
+    """
+
+    mode: str = "all"
+    """Train on ``all`` groups, ``drop`` those without spread (the paper's reading), or ``refill`` their places too."""
+    metric: str = "accuracy"
+    """What must spread, a key of ``compute_score``'s result. Not the sum: format alone says nothing of quality."""
+    tau: float = 0.001
+    """OmniQuality-R sec. 3.3."""
+    max_refills: int = 8
+    """Further draws for one batch (``drop`` draws again only if nothing was kept). Ours."""
+    poll_interval: float = 0.1
+    """Seconds between two looks at the rollouts; verl's 2 s are a floor under every step."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, got {self.mode!r}")
+        if not (self.tau >= 0 and self.max_refills >= 0 and self.poll_interval > 0):
+            raise ValueError("tau and max_refills must not be negative, and poll_interval must be positive")

@@ -1,0 +1,75 @@
+"""The entropy gate: a policy gradient on the tokens where the model hesitates, and on no others."""
+
+import math
+
+import torch
+
+from omniq_verl.losses.settings import GateSettings
+
+
+def entropy_gate_mask(
+    entropy: torch.Tensor, response_mask: torch.Tensor, rho: float = 0.2, scope: str = "batch"
+) -> torch.Tensor:
+    """The response tokens whose entropy is among the highest share ``rho``.
+
+    A token passes if its entropy is at least the threshold; tokens that tie with it all pass, so that the share may
+    be larger than ``rho`` (it is at least ``rho`` wherever there is a token at all).
+    Source: OmniQuality-R eq. 1; rho = 0.2 from its code, after Wang et al. 2025 ("Beyond the 80/20 rule").
+
+    Args:
+        entropy: of the next-token distribution, in nats, ``[B, T]``.
+        response_mask: which of them are response tokens, ``[B, T]``, boolean or 0/1.
+        rho: share in (0, 1].
+        scope: ``"batch"``, one threshold over all response tokens given (eq. 1); ``"sequence"``, one for each row (the
+            authors' code).
+
+    Returns:
+        Boolean mask ``[B, T]``; False wherever ``response_mask`` is.
+
+    Raises:
+        ValueError: shapes differ, rho or scope is outside of its range, or a response token's entropy is NaN.
+    """
+    GateSettings(rho, scope)  # checks them
+    if entropy.shape != response_mask.shape:
+        raise ValueError(f"entropy and response_mask differ in shape: {entropy.shape} and {response_mask.shape}")
+    mask = response_mask.bool()
+    entropy = entropy.detach()
+    if scope == "sequence":
+        return mask & (entropy >= sequence_thresholds(entropy, mask, rho)[:, None])
+    return mask & (entropy >= top_share_threshold(entropy[mask], rho))
+
+
+def top_count(tokens: int, rho: float) -> int:
+    """How many of ``tokens`` the highest share ``rho`` is: rounded up, so that one token at least passes."""
+    # 0.1 * 30 is a little more than 3 in floating point; that little must not make a fourth.
+    return math.ceil(rho * tokens - 1e-9 * tokens)
+
+
+def top_share_threshold(values: torch.Tensor, rho: float) -> float:
+    """The smallest of the highest share ``rho`` of ``values`` ``[N]``; infinity if there are none.
+
+    Raises:
+        ValueError: a value is NaN.
+    """
+    if values.numel() == 0:
+        return math.inf
+    # Not torch.quantile: it takes 2^24 elements at most.
+    count = top_count(values.numel(), rho)
+    threshold = torch.kthvalue(values, values.numel() - count + 1).values.item()
+    _refuse_nan(bool(values.max().isnan()))  # max is NaN if any value is
+    return threshold
+
+
+def sequence_thresholds(entropy: torch.Tensor, mask: torch.Tensor, rho: float) -> torch.Tensor:
+    """As ``top_share_threshold``, of each row ``[B]``."""
+    lengths = mask.sum(dim=1)
+    ordered = entropy.masked_fill(~mask, -math.inf).sort(dim=1, descending=True).values
+    _refuse_nan(bool(ordered[:, :1].isnan().any()))
+    counts = torch.tensor([top_count(int(length), rho) for length in lengths], device=entropy.device)
+    thresholds = ordered.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
+    return thresholds.masked_fill(lengths == 0, math.inf)
+
+
+def _refuse_nan(found: bool) -> None:
+    if found:
+        raise ValueError("the entropy of a response token is NaN")

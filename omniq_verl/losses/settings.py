@@ -1,0 +1,36 @@
+"""Settings of the entropy gate."""
+
+from dataclasses import dataclass
+
+SCOPES = ("batch", "sequence")
+DENOMINATORS = ("all", "gated")
+POLICIES = ("old", "current")
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """``gate_*`` of a recipe's ``actor_rollout_ref.actor.policy_loss``.
+
+    Raises:
+        ValueError: a value outside of its range.
+    """
+
+    rho: float | None = None
+    """Share of tokens the policy gradient is taken on; None: all of them. 0.2 in OmniQuality-R's code."""
+    scope: str = "batch"
+    """``batch``: one threshold for the mini-batch, over all ranks (eq. 1). ``sequence``: one for each response."""
+    denominator: str = "all"
+    """``all`` response tokens (eq. 1), or the ``gated`` ones only (the authors' code)."""
+    entropy: str = "old"
+    """Of the policy that is ``old`` (before this step's first update) or ``current`` (costs one more forward)."""
+
+    def __post_init__(self) -> None:
+        if self.rho is not None and not 0 < self.rho <= 1:
+            raise ValueError(f"rho must lie in (0, 1], got {self.rho}")
+        for name, value, known in (
+            ("scope", self.scope, SCOPES),
+            ("denominator", self.denominator, DENOMINATORS),
+            ("entropy", self.entropy, POLICIES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")

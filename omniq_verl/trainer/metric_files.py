@@ -1,0 +1,37 @@
+"""The metrics of a run: one file for every start, as verl's file logger begins its file anew each time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def metric_files(folder: Path) -> list[Path]:
+    """The metrics of every start of a run, oldest first."""
+    return sorted(folder.glob("metrics/*.jsonl"))
+
+
+def next_metric_file(folder: Path) -> Path:
+    """Where the metrics of a new start go."""
+    return folder / "metrics" / f"{len(metric_files(folder)) + 1:03d}.jsonl"
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step; what was measured again after a kill counts as measured last.
+
+    A resumed run validates before it goes on, under the number of the step it resumed from: that adds to the
+    step's metrics.
+    """
+    steps: dict[int, dict[str, float]] = {}
+    for record in _records(folder):
+        steps.setdefault(record["step"], {}).update(record["data"])
+    return dict(sorted(steps.items()))
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in metric_files(folder):
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line being written when the run was killed

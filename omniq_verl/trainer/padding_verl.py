@@ -1,0 +1,38 @@
+"""Rows that count for nothing, so that a batch can be shared out evenly.
+
+verl's own padding rows hold no image. A micro-batch made of them alone runs into verl 0.9.1's
+``models/transformers/qwen2_vl.py:393``, which fails with transformers 5. Copies of a real row do not.
+"""
+
+import uuid
+
+import torch
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+
+def pad_with_masked_copies(batch: KVBatchMeta, multiple: int) -> KVBatchMeta:
+    """The batch with copies of its shortest row appended, up to a multiple; no token of a copy counts."""
+    missing = -len(batch) % multiple
+    if missing == 0:
+        return batch
+    shortest = min(range(len(batch)), key=lambda row: batch.tags[row]["seq_len"])
+    row = tq.kv_batch_get(keys=[batch.keys[shortest]], partition_id=batch.partition_id)[0]
+    # A group of their own, as verl's padding rows have.
+    group = f"pad{uuid.uuid4().hex}"
+    masked = {name: row[name] for name in row.keys()}  # noqa: SIM118  (a TensorDict row)
+    for name in ("response_mask", "loss_mask", "rm_scores"):
+        masked[name] = torch.zeros_like(masked[name])
+    masked["uid"] = group
+    keys = [f"{group}_{number}_0" for number in range(missing)]
+    tags = [{**batch.tags[shortest], "is_padding": True} for _ in keys]
+    fields = list_of_dict_to_tensordict([{**masked, "session_id": number} for number in range(missing)])
+    tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields, tags=tags)
+    return KVBatchMeta(
+        keys=batch.keys + keys,
+        tags=batch.tags + tags,
+        partition_id=batch.partition_id,
+        fields=batch.fields,
+        extra_info=batch.extra_info,
+    )

@@ -1,0 +1,64 @@
+"""What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, refused answers. Pure."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.rewards import Status
+
+logger = logging.getLogger(__name__)
+ANSWER_KEYS = ("status", "pred", "target", "level_right", "class_right")
+"""Keys of ``compute_score`` that are not meant to be averaged as they are: here they become metrics."""
+
+
+def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Metrics of all answers of each data source, and their means over the sources that have them.
+
+    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy``, ``class_accuracy``, ``parse_failure`` and
+    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC
+    and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
+    and named in the log.
+
+    Args:
+        data_sources: of each answer, ``[N]``.
+        answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``.
+    """
+    names = np.asarray(data_sources)
+    columns = {key: np.asarray(answers[key], dtype=np.float64) for key in ANSWER_KEYS}
+    metrics: dict[str, float] = {}
+    of_source: dict[str, list[float]] = {}
+    for source in sorted(set(data_sources)):
+        chosen = {key: column[names == source] for key, column in columns.items()}
+        for name, value in _of_one_source(source, chosen).items():
+            metrics[f"val-core/{source}/{name}"] = value
+            of_source.setdefault(name, []).append(value)
+        for name, share in _refused(chosen["status"]).items():
+            metrics[f"val-aux/{source}/refused/{name}"] = share
+    metrics.update({f"val-core/mean/{name}": float(np.mean(values)) for name, values in of_source.items()})
+    return metrics
+
+
+def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
+    found = {
+        "parse_failure": float(np.mean(answers["status"] != 0)),
+        "level_accuracy": float(np.mean(answers["level_right"])),
+    }
+    if not np.isnan(answers["class_right"]).all():
+        return {**found, "class_accuracy": float(np.nanmean(answers["class_right"]))}
+    given = ~np.isnan(answers["pred"])
+    pred, target = answers["pred"][given], answers["target"][given]
+    agreement = correlations(pred, target)
+    if agreement["srcc"] is None:
+        logger.warning("%s: no correlation over %d answers (too few, or all alike)", source, len(pred))
+    else:
+        found.update(plcc=agreement["plcc"], srcc=agreement["srcc"])
+    if len(pred):
+        found["mae"] = float(np.abs(pred - target).mean())
+    return found
+
+
+def _refused(status: np.ndarray) -> dict[str, float]:
+    shares = {name.value: float(np.mean(status == number)) for number, name in enumerate(Status)}
+    return {name: share for name, share in shares.items() if share > 0 and name != Status.OK.value}

@@ -1,0 +1,179 @@
+"""The group-std filter as verl's sampler, on a real TransferQueue. What is made up is the rollouts."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SPREAD, FLAT, WRONG = [0.2, 0.9, 0.4], [0.5, 0.5, 0.5], [0.0, 0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def queue() -> Iterator[None]:
+    import ray
+    import transfer_queue as tq
+
+    environment = {"VERL_PLATFORM": "cpu", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    os.environ.update(environment)
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    tq.init({"backend": {"SimpleStorage": {"num_data_storage_units": 1}}})
+    yield
+    tq.close()
+    ray.shutdown()
+
+
+class Rollouts:
+    """Groups that are done as soon as they are asked for, in a given order."""
+
+    def __init__(self, accuracies: list[list[float]]):
+        self._waiting = iter(accuracies)
+        self._numbers = itertools.count()
+        self.asked: list[int] = []
+
+    def __call__(self, prompts: int) -> None:
+        self.asked.append(prompts)
+        for accuracies in itertools.islice(self._waiting, prompts):
+            self._finish(f"group{next(self._numbers)}", accuracies)
+
+    def _finish(self, group: str, accuracies: list[float]) -> None:
+        import torch
+        import transfer_queue as tq
+        from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+        rows = [
+            {
+                "responses": torch.arange(3 + number),
+                "data_source": "koniq",
+                "extra_info": {"id": f"koniq/{group}"},
+                "extra_fields": {
+                    "reward_extra_info": {"accuracy": accuracy, "score": accuracy + number, "status": 0.0}
+                },
+            }
+            for number, accuracy in enumerate(accuracies)
+        ]
+        keys = [f"{group}_{number}_0" for number in range(len(rows))]
+        tags = [{"status": "success", "global_steps": 1, "seq_len": 10} for _ in rows]
+        if rows:
+            tq.kv_batch_put(keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id="train")
+        prompt = {"is_prompt": True, "status": "finished" if rows else "failure", "global_steps": 1}
+        tq.kv_batch_put(keys=[group], tags=[prompt], partition_id="train")
+
+
+@pytest.fixture
+def sample(queue):
+    """Sample a batch of groups with these accuracies, as the trainer does; leaves the queue empty."""
+    import transfer_queue as tq
+
+    from omniq_verl.filters.group_std_verl import GroupStdSampler
+
+    def run(accuracies: list[list[float]], batch: int = 4, **settings: object):
+        rollouts = Rollouts(accuracies)
+        sampler = GroupStdSampler(
+            trainer_mode="sync",
+            trainer_config={},
+            max_off_policy_threshold=8,
+            max_off_policy_strategy="drop",
+            sampler_kwargs={"poll_interval": 0.01, **settings},
+            refill_fn=rollouts,
+        )
+        rollouts(batch)
+        found, metrics = sampler.sample(global_steps=1, partition_id="train", batch_size=batch)
+        return found, metrics, rollouts
+
+    yield run
+    left = tq.kv_list("train") or {}
+    if left.get("train"):
+        tq.kv_clear(keys=list(left["train"]), partition_id="train")
+
+
+def groups_in(batch) -> set[str]:
+    return {key.split("_")[0] for key in batch.keys}
+
+
+def left_in_queue() -> set[str]:
+    import transfer_queue as tq
+
+    return set((tq.kv_list("train") or {}).get("train", {}))
+
+
+def test_all_trains_on_every_group(sample):
+    batch, metrics, rollouts = sample([SPREAD, FLAT, WRONG, SPREAD])
+    assert len(batch.keys) == 12
+    assert metrics["filter/groups_kept"] == 4
+    assert metrics["filter/groups_dropped"] == 0
+    assert metrics["parse/koniq/ok"] == 12
+    assert rollouts.asked == [4]
+
+
+def test_drop_keeps_the_groups_that_spread_and_counts_the_others(sample):
+    batch, metrics, rollouts = sample([SPREAD, FLAT, WRONG, SPREAD], mode="drop")
+    assert groups_in(batch) == {"group0", "group3"}
+    assert rollouts.asked == [4]  # smaller batch, no further draw
+    assert metrics["filter/groups_kept"] == metrics["filter/groups_dropped"] == metrics["filter/dropped_no_spread"] == 2
+    assert metrics["filter/dropped_at_0.0_to_0.2"] == metrics["filter/dropped_at_0.4_to_0.6"] == 1
+    assert left_in_queue() == set(batch.keys)
+
+
+def test_where_no_group_is_degenerate_drop_is_all(sample):
+    batch, metrics, _ = sample([SPREAD] * 4, mode="drop")
+    assert len(groups_in(batch)) == 4
+    assert metrics["filter/groups_dropped"] == 0
+
+
+def test_it_is_the_accuracy_that_must_spread_not_the_sum(sample):
+    # "score" differs within every group made here.
+    batch, _, _ = sample([SPREAD, FLAT, FLAT, SPREAD], mode="drop")
+    assert len(groups_in(batch)) == 2
+    batch, _, _ = sample([SPREAD, FLAT, FLAT, SPREAD], mode="drop", metric="score")
+    assert len(groups_in(batch)) == 4
+
+
+def test_drop_draws_again_where_nothing_was_kept(sample):
+    batch, metrics, rollouts = sample([FLAT] * 4 + [FLAT, SPREAD, FLAT, FLAT], mode="drop")
+    assert groups_in(batch) == {"group5"}
+    assert rollouts.asked == [4, 4]
+    assert metrics["filter/draws"] == 2
+
+
+@pytest.mark.parametrize("mode", ["drop", "refill"])
+def test_where_every_group_is_degenerate_it_ends_with_a_clear_error(sample, mode):
+    from omniq_verl.filters.group_std_verl import NothingToTrainOn
+
+    with pytest.raises(NothingToTrainOn, match=r"in 3 draws no group's accuracy spread by more than tau = 0\.001"):
+        sample([FLAT] * 12, mode=mode, max_refills=2)
+    assert left_in_queue() == set()
+
+
+def test_refill_draws_for_the_dropped_until_the_batch_is_full(sample):
+    batch, metrics, rollouts = sample([SPREAD, FLAT, FLAT, SPREAD, SPREAD, FLAT, SPREAD, SPREAD], mode="refill")
+    # Half were kept, so that two places take four draws; the fifth group kept is one too many.
+    assert rollouts.asked == [4, 4]
+    assert len(groups_in(batch)) == 4
+    assert metrics["filter/groups_surplus"] == 1
+    assert metrics["filter/bound_reached"] == 0
+    assert left_in_queue() == set(batch.keys)
+
+
+def test_refill_at_its_bound_trains_on_what_it_has(sample, caplog):
+    batch, metrics, rollouts = sample([SPREAD, FLAT, FLAT, FLAT] + [FLAT] * 8, mode="refill", max_refills=2)
+    assert groups_in(batch) == {"group0"}
+    assert len(rollouts.asked) == 3
+    assert metrics["filter/bound_reached"] == 1
+    assert "max_refills reached: training on 1 of 4 groups" in caplog.text
+
+
+def test_a_group_of_one_is_dropped_by_name(sample):
+    batch, metrics, _ = sample([SPREAD, [0.7], SPREAD, SPREAD], mode="drop")
+    assert len(groups_in(batch)) == 3
+    assert metrics["filter/dropped_single"] == 1
+
+
+def test_rows_come_in_an_order_that_does_not_depend_on_their_arrival(sample):
+    forth, _, _ = sample([SPREAD, SPREAD, SPREAD, SPREAD])
+    sessions = [key.split("_")[1] for key in forth.keys]
+    assert sessions == ["0", "1", "2"] * 4
+    order = list(dict.fromkeys(key.split("_")[0] for key in forth.keys))
+    assert order != sorted(order)  # by a hash, as the last ones may be left out

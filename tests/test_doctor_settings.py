@@ -1,0 +1,73 @@
+"""Settings of rewards, filter and gate that do not work, named before Ray starts."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from omniq_verl.doctor.compose import compose_recipe
+from omniq_verl.doctor.settings import check_settings
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+REWARD = "reward.custom_reward_function.reward_kwargs"
+SAMPLER = "trainer.v1.sampler.sampler_kwargs"
+LOSS = "actor_rollout_ref.actor.policy_loss"
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose_recipe("quickstart/grpo", overrides, RECIPES)
+
+
+@pytest.mark.parametrize("name", ["quickstart/grpo", "omniquality_r/stage1", "omniquality_r/stage2"])
+def test_our_recipes_have_no_fault(name):
+    assert check_settings(compose_recipe(name, [], RECIPES)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "what"),
+    [
+        (f"{REWARD}.sigma=0", REWARD, "sigma and epsilon must be positive, got 0 and 0.35"),
+        (f"{REWARD}.score_reward=linear", REWARD, "must be 'gaussian' or 'threshold', got 'linear'"),
+        (f"+{REWARD}.sigmas=0.8", REWARD, "sigmas"),
+        (f"+{REWARD}.sources.ava.sigma=-1", f"{REWARD}.sources.ava", "got -1"),
+        (f"{SAMPLER}.mode=some", SAMPLER, "mode must be one of"),
+        (f"{SAMPLER}.mode=off", SAMPLER, "got 'off'"),
+        (f"+{SAMPLER}.rho=1", SAMPLER, "rho"),
+        (f"{SAMPLER}.mode=refill", "data.gen_batch_size", "asks for single prompts"),
+        (f"{LOSS}.gate_rho=0", f"{LOSS}.gate_*", "rho must lie in (0, 1], got 0"),
+        (f"{LOSS}.gate_scope=token", f"{LOSS}.gate_*", "scope must be one of"),
+        (f"+{LOSS}.gate_share=0.2", f"{LOSS}.gate_*", "share"),
+    ],
+)
+def test_a_fault_is_named_with_its_key(override, where, what):
+    (problem,) = check_settings(composed(override))
+    assert problem.where == where
+    assert what in problem.what
+
+
+def test_the_gate_needs_the_entropies_that_bypass_mode_skips():
+    bypass = "algorithm.rollout_correction.bypass_mode"
+    (problem,) = check_settings(composed(f"{LOSS}.gate_rho=0.2", f"{bypass}=True"))
+    assert problem.where == bypass
+    assert "set it to False" in problem.mend
+    assert check_settings(composed(f"{bypass}=True")) == []
+
+
+def test_refill_with_single_prompts_is_no_fault():
+    assert check_settings(composed(f"{SAMPLER}.mode=refill", "data.gen_batch_size=1")) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.v1.sampler.custom_sampler.name=Other", "trainer.v1.sampler.custom_sampler.name=null"],
+)
+def test_somebody_elses_sampler_is_not_judged(override):
+    assert check_settings(composed(override, f"{SAMPLER}.mode=theirs")) == []
+
+
+def test_somebody_elses_reward_is_not_judged():
+    assert check_settings(composed("reward.custom_reward_function.path=mine.py", f"{REWARD}.sigma=-1")) == []
+
+
+def test_a_recipe_of_verl_alone_is_not_judged():
+    assert check_settings(DictConfig({"trainer": {}})) == []

@@ -1,0 +1,80 @@
+"""Validation in the field's own terms."""
+
+import math
+
+import pytest
+from scipy import stats
+
+from omniq_verl.rewards import Status
+from omniq_verl.rewards.compose import STATUS_NUMBERS
+from omniq_verl.trainer.validation import validation_metrics
+
+OK, NO_ANSWER = STATUS_NUMBERS[Status.OK], STATUS_NUMBERS[Status.NO_ANSWER]
+
+
+def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[str, list[float]]:
+    """Of (pred, target) pairs; a NaN prediction was refused, and whole numbers that agree have the right level."""
+    return {
+        "status": [NO_ANSWER if math.isnan(pred) else OK for pred, _ in rows],
+        "pred": [pred for pred, _ in rows],
+        "target": [target for _, target in rows],
+        "level_right": [float(pred == target) for pred, target in rows],
+        "class_right": [class_right] * len(rows),
+    }
+
+
+def joined(*parts: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {key: [value for part in parts for value in part[key]] for key in parts[0]}
+
+
+def test_one_source_by_hand():
+    found = validation_metrics(["koniq"] * 5, answers((1, 1), (2, 3), (3, 2), (4, 4), (math.nan, 5)))
+    assert found["val-core/koniq/srcc"] == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
+    assert found["val-core/koniq/plcc"] == pytest.approx(0.8)
+    assert found["val-core/koniq/mae"] == pytest.approx(0.5)  # of the four that were read
+    assert found["val-core/koniq/level_accuracy"] == pytest.approx(0.4)  # the refused one is wrong
+    assert found["val-core/koniq/parse_failure"] == pytest.approx(0.2)
+    assert found["val-aux/koniq/refused/no_answer"] == pytest.approx(0.2)
+    assert "val-aux/koniq/refused/ok" not in found
+
+
+def test_sources_are_apart_and_their_mean_is_of_sources_not_answers():
+    pairs = [(1, 1), (2, 2), (3, 3), (4, 4)], [(1, 3), (2, 2), (3, 1)]
+    found = validation_metrics(["a"] * 4 + ["b"] * 3, joined(answers(*pairs[0]), answers(*pairs[1])))
+    assert found["val-core/a/srcc"] == pytest.approx(1.0)
+    assert found["val-core/b/srcc"] == pytest.approx(-1.0)
+    assert found["val-core/mean/srcc"] == pytest.approx(0.0)
+    assert found["val-core/mean/mae"] == pytest.approx((0 + 4 / 3) / 2)
+
+
+def test_it_agrees_with_scipy():
+    pairs = [(1.5, 2.0), (3.2, 3.0), (2.2, 2.9), (4.9, 4.1), (2.2, 1.0)]
+    found = validation_metrics(["a"] * 5, answers(*pairs))
+    pred, target = zip(*pairs, strict=True)
+    assert found["val-core/a/plcc"] == pytest.approx(stats.pearsonr(pred, target)[0])
+    assert found["val-core/a/srcc"] == pytest.approx(stats.spearmanr(pred, target)[0])
+
+
+@pytest.mark.parametrize(
+    "pairs", [[(3, 1), (3, 2), (3, 3)], [(1, 2), (2, 1)], [(math.nan, 2)] * 4], ids=["constant", "two", "all refused"]
+)
+def test_what_is_not_defined_is_left_out_and_said(pairs, caplog):
+    found = validation_metrics(["a"] * len(pairs), answers(*pairs))
+    assert not any("cc" in name.split("/")[-1].replace("accuracy", "") for name in found)
+    assert "no correlation" in caplog.text
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_a_task_without_scores_has_accuracies_only():
+    degradation = answers((math.nan, math.nan), (math.nan, math.nan), class_right=1.0)
+    degradation["status"] = [OK, OK]
+    degradation["level_right"] = [1.0, 0.0]
+    found = validation_metrics(["dq"] * 2, degradation)
+    assert found == {
+        "val-core/dq/parse_failure": 0.0,
+        "val-core/dq/level_accuracy": 0.5,
+        "val-core/dq/class_accuracy": 1.0,
+        "val-core/mean/parse_failure": 0.0,
+        "val-core/mean/level_accuracy": 0.5,
+        "val-core/mean/class_accuracy": 1.0,
+    }

@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
 	@echo "make test         all tests;  make test-fast: those that need no Ray and no vLLM"
-	@echo "make lint         ruff;       make bench: start-up times"
+	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
 $(VENV)/.installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(PY) benchmarks/start_up.py
+	$(PY) benchmarks/mechanisms.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache

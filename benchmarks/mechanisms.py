@@ -2,6 +2,7 @@
 
     python benchmarks/mechanisms.py                           # gate, memory, rewards: half a minute
     python benchmarks/mechanisms.py --run runs/quickstart     # and whole GRPO steps: about ten minutes
+    python benchmarks/mechanisms.py --run runs/quickstart --trl trl/bin/python    # and TRL's (see trl_steps.py)
 
 ``--run`` is a folder ``make quickstart`` has finished; its data and its model after SFT are trained for a few steps by
 verl as it is, by this package with nothing switched on, and with filter and gate.
@@ -162,7 +163,8 @@ def train(run: Path, out: Path, overrides: dict[str, object], steps: int) -> dic
     }
 
 
-def whole_steps(run: Path, steps: int) -> None:
+def whole_steps(run: Path, steps: int) -> float:
+    """Prints all variants; returns the seconds of a step of this package with nothing switched on."""
     print(f"\nGRPO steps of 16 prompts x 16 rollouts, median of {steps - 1} (in brackets: of verl's as it is)")
     found: dict[str, dict[str, float]] = {}
     for name, overrides in VARIANTS.items():
@@ -175,18 +177,37 @@ def whole_steps(run: Path, steps: int) -> None:
             f" {now['token'] * 1e3:.2f} ms ({now['token'] / base['token']:.2f}), groups kept {now['kept']:.1f}",
             flush=True,
         )
+    return found["this package, nothing switched on"]["step"]
+
+
+def trl_steps(run: Path, python: Path, steps: int, ours: float) -> None:
+    """TRL's GRPOTrainer on the same model, data, reward and lengths; ``ours``: seconds of a step of this package."""
+    model = next((run / "sft").glob("global_step_*/huggingface"))
+    command = [str(python), str(REPO / "benchmarks" / "trl_steps.py"), str(model), str(run / "data" / "train.parquet")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    output = subprocess.run([*command, str(steps)], env=environment, check=True, capture_output=True, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    theirs = float(np.median(found["seconds"][1:]))
+    print(
+        f"TRL's GRPOTrainer: step {theirs:.1f} s = {theirs / ours:.2f} of this package's;"
+        f" {256 / theirs:.1f} samples per second against {256 / ours:.1f}"
+        f" (answers of {np.mean(found['lengths']):.1f} tokens)"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a finished run of make quickstart")
+    parser.add_argument("--trl", type=Path, help="Python of an environment with TRL")
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
     gate_speed()
     reward_speed()
     gate_memory()
     if args.run:
-        whole_steps(args.run.resolve(), args.steps)
+        ours = whole_steps(args.run.resolve(), args.steps)
+        if args.trl:
+            trl_steps(args.run.resolve(), args.trl, args.steps, ours)
 
 
 if __name__ == "__main__":

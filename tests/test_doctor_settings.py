@@ -6,6 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from omniq_verl.doctor.compose import compose_recipe
+from omniq_verl.doctor.preflight_hydra import check_platform
 from omniq_verl.doctor.settings import check_settings
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -71,3 +72,19 @@ def test_somebody_elses_reward_is_not_judged():
 
 def test_a_recipe_of_verl_alone_is_not_judged():
     assert check_settings(DictConfig({"trainer": {}})) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "mend"),
+    [
+        ("cpu", {"VERL_PLATFORM": "cpu"}, None),
+        ("cuda", {}, None),
+        ("cuda", {"VERL_PLATFORM": "cuda"}, None),
+        ("cpu", {}, "set VERL_PLATFORM=cpu"),
+        ("cuda", {"VERL_PLATFORM": " CPU "}, "unset VERL_PLATFORM"),
+    ],
+)
+def test_recipe_and_process_must_agree_on_the_platform(device, platform, mend):
+    problems = check_platform(DictConfig({"trainer": {"device": device}}), platform)
+    assert len(problems) == (mend is not None)
+    assert all(problem.mend.startswith(mend) for problem in problems)

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from omniq_verl.quickstart.runner import run_stages
+from omniq_verl.quickstart.stages import Settings, grpo_stage
 from omniq_verl.trainer.metric_files import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -90,6 +93,22 @@ def test_vllm_samples_from_the_weights_that_are_trained(undisturbed: Path) -> No
     found = [values["training/rollout_actor_probs_pearson_corr"] for values in grpo_metrics(undisturbed).values()]
     assert len(found) == GRPO_STEPS
     assert min(found) > 0.999
+
+
+def test_two_ranks_train_what_one_rank_trains(undisturbed: Path) -> None:
+    settings = Settings(REPO, undisturbed, sft_steps=SFT_STEPS, grpo_steps=GRPO_STEPS, grpo_save_every=1)
+    arguments = ("quickstart/grpo", settings.sft_model, GRPO_STEPS)
+    stage = grpo_stage(settings, "two_ranks", "two ranks", *arguments, **{"trainer.n_gpus_per_node": 2})
+    run_stages([stage], undisturbed, Console(quiet=True))
+    one, two = grpo_metrics(undisturbed), read_metrics(undisturbed / "two_ranks")
+    for step in one:
+        assert two[step]["training/rollout_actor_probs_pearson_corr"] > 0.999
+        # The same seeds give the same rollouts, and gloo sums gradients in another order. Later steps may differ by a
+        # token that flips.
+        assert two[step]["critic/score/mean"] == pytest.approx(one[step]["critic/score/mean"], abs=0.02)
+        assert two[step]["actor/grad_norm"] == pytest.approx(
+            one[step]["actor/grad_norm"], rel=1e-4 if step == 1 else 0.2
+        )
 
 
 def test_a_second_start_of_a_finished_run_does_nothing_again(undisturbed: Path) -> None:

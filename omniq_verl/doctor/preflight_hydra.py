@@ -1,14 +1,17 @@
 """Run the checks in the driver of a training run, before it starts Ray (``hydra.callbacks`` of the recipes)."""
 
+import os
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.checks import check_config
+from omniq_verl.doctor.problem import Problem
 
 
 class Preflight(Callback):
@@ -26,6 +29,16 @@ class Preflight(Callback):
             stop_unless_sound(config)
 
 
+def check_platform(config: DictConfig, environment: Mapping[str, str]) -> list[Problem]:
+    """The recipe and the process agree on the platform; verl takes the process's, and fails much later."""
+    chosen = environment.get("VERL_PLATFORM", "").strip().lower()
+    device = OmegaConf.select(config, "trainer.device")
+    if (device == "cpu") == (chosen == "cpu"):
+        return []
+    mend = "set VERL_PLATFORM=cpu for the run" if device == "cpu" else "unset VERL_PLATFORM, or take a CPU recipe"
+    return [Problem("configuration key trainer.device", f"is {device}, and VERL_PLATFORM is {chosen!r}", mend)]
+
+
 def stop_unless_sound(config: DictConfig) -> None:
     """Print all problems to stderr and leave the program if there is any.
 
@@ -38,6 +51,7 @@ def stop_unless_sound(config: DictConfig) -> None:
     except Exception as error:
         traceback.print_exc()
         raise SystemExit("preflight: a check failed by itself, the run was not started") from error
+    report.problems += check_platform(config, os.environ)
     for problem in report.problems:
         print(problem, file=sys.stderr)
     print(f"preflight: {report.summary()}", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Answers of a Hugging Face folder to the rows of a parquet file, by vLLM in this process."""
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ class OfflineModel:
     """
 
     def __init__(self, model: Path, max_model_len: int = 4096, dtype: str = "auto", memory: float = 0.5):
+        # vLLM's engine as a process of its own would outlive this one if it is killed, and keep its memory.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from transformers import AutoProcessor
         from vllm import LLM
 

@@ -46,6 +46,12 @@ class Rollouts:
         rows = [
             {
                 "responses": torch.arange(3 + number),
+                "response_mask": torch.ones(3 + number, dtype=torch.int64),
+                "loss_mask": torch.ones(3 + number, dtype=torch.int64),
+                "rm_scores": torch.full((3 + number,), accuracy),
+                "multi_modal_inputs": {"pixels": torch.ones(2, 2)},
+                "uid": group,
+                "session_id": number,
                 "data_source": "koniq",
                 "extra_info": {"id": f"koniq/{group}"},
                 "extra_fields": {
@@ -55,7 +61,7 @@ class Rollouts:
             for number, accuracy in enumerate(accuracies)
         ]
         keys = [f"{group}_{number}_0" for number in range(len(rows))]
-        tags = [{"status": "success", "global_steps": 1, "seq_len": 10} for _ in rows]
+        tags = [{"status": "success", "global_steps": 1, "seq_len": 10 + number} for number in range(len(rows))]
         if rows:
             tq.kv_batch_put(keys=keys, fields=list_of_dict_to_tensordict(rows), tags=tags, partition_id="train")
         prompt = {"is_prompt": True, "status": "finished" if rows else "failure", "global_steps": 1}
@@ -90,7 +96,11 @@ def sample(queue):
 
 
 def groups_in(batch) -> set[str]:
-    return {key.split("_")[0] for key in batch.keys}
+    return {group_of(key) for key in batch.keys}
+
+
+def group_of(key: str) -> str:
+    return key.split("_")[0]
 
 
 def left_in_queue() -> set[str]:
@@ -175,5 +185,28 @@ def test_rows_come_in_an_order_that_does_not_depend_on_their_arrival(sample):
     forth, _, _ = sample([SPREAD, SPREAD, SPREAD, SPREAD])
     sessions = [key.split("_")[1] for key in forth.keys]
     assert sessions == ["0", "1", "2"] * 4
-    order = list(dict.fromkeys(key.split("_")[0] for key in forth.keys))
+    order = list(dict.fromkeys(map(group_of, forth.keys)))
     assert order != sorted(order)  # by a hash, as the last ones may be left out
+
+
+def test_padding_rows_are_copies_that_count_for_nothing(sample):
+    import torch
+    import transfer_queue as tq
+
+    from omniq_verl.trainer.padding_verl import pad_with_masked_copies
+
+    batch, _, _ = sample([SPREAD] * 3, batch=3)
+    padded = pad_with_masked_copies(batch, 4)
+    assert pad_with_masked_copies(padded, 4) is padded
+    assert len(padded) == 12
+    extra = padded.keys[9:]
+    assert len({group_of(key) for key in extra}) == 1  # one group of their own
+    assert [tag["is_padding"] for tag in padded.tags[9:]] == [True] * 3
+    rows = tq.kv_batch_get(keys=[batch.keys[0], *extra], partition_id="train")
+    lengths = [len(row) for row in rows["responses"]]
+    assert lengths == [3] * 4  # the shortest response is copied
+    assert [int(row.sum()) for row in rows["response_mask"]] == [3, 0, 0, 0]
+    assert [float(row.sum()) for row in rows["rm_scores"]][1:] == [0.0] * 3
+    assert all(
+        torch.equal(image["pixels"], rows["multi_modal_inputs"][0]["pixels"]) for image in rows["multi_modal_inputs"]
+    )

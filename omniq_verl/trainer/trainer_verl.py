@@ -14,11 +14,11 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import check_settings
-from omniq_verl.losses.entropy_gate_verl import OmniqActorRolloutRefWorker
 from omniq_verl.trainer.metric_files import next_metric_file
 from omniq_verl.trainer.mini_batches import batch_multiple
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
+from omniq_verl.trainer.worker_verl import OmniqActorRolloutRefWorker
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
 

@@ -27,7 +27,8 @@ from verl.workers.config import (
 )
 from verl.workers.utils.losses import ppo_loss
 
-from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, GatedTrainingWorker
+from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig
+from omniq_verl.trainer.worker_verl import GatedTrainingWorker
 
 
 def build_worker(model: str) -> GatedTrainingWorker:

@@ -1,0 +1,62 @@
+"""verl's actor worker with the entropy gate and mini-batches of even size.
+
+``train_batch`` is the one place that sees a rank's whole share of an optimiser's mini-batch before it is cut into
+micro-batches, with the entropies that verl computes beside the old log-probabilities.
+"""
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.utils.padding import response_from_nested
+
+from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_advantages
+from omniq_verl.losses.settings import GateSettings
+from omniq_verl.trainer.mini_batches import mini_batch_size
+
+
+class GatedTrainingWorker(TrainingWorker):
+    """verl's training worker; ``gate`` is set by the worker that owns it."""
+
+    gate = GateSettings()
+    _updates = 0  # optimiser steps since the rollouts of this batch
+
+    def train_mini_batch(self, data: TensorDict) -> TensorDict:
+        """As verl's, except that rows a filter dropped shrink the mini-batches instead of being padded in."""
+        ranks = self.engine.get_data_parallel_size()
+        size = mini_batch_size(len(data) * ranks, tu.get(data, "mini_batch_size"))
+        tu.assign_non_tensor(data, mini_batch_size=size)
+        self._updates = 0
+        return super().train_mini_batch(data)
+
+    def train_batch(self, data: TensorDict) -> TensorDict:
+        metrics = {}
+        if self.gate.rho is not None:
+            metrics = gate_advantages(data, self._entropy(data), self.gate, self.engine.get_data_parallel_group())
+        self._updates += 1
+        output = super().train_batch(data)
+        if output is not None:
+            tu.get(output, "metrics").update(metrics)
+        return output
+
+    def _entropy(self, data: TensorDict) -> torch.Tensor:
+        # Before the first update the current policy is the old one, whose entropies came with the batch.
+        if self.gate.entropy == "old" or self._updates == 0:
+            return data["entropy"]
+        probe = data.copy()
+        tu.assign_non_tensor(probe, calculate_entropy=True, compute_loss=False, disable_auto_offload=True)
+        return response_from_nested(self.infer_batch(probe)["entropy"], data["response_mask"])
+
+
+class OmniqActorRolloutRefWorker(ActorRolloutRefWorker):
+    """verl's hybrid worker with a gated actor."""
+
+    actor_worker_cls = GatedTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()
+        if self.actor is not None:
+            loss = self.loss_fn.keywords["config"].policy_loss
+            self.actor.gate = loss.gate() if isinstance(loss, EntropyGateLossConfig) else GateSettings()

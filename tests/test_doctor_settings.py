@@ -35,6 +35,8 @@ def test_our_recipes_have_no_fault(name):
         (f"{SAMPLER}.mode=off", SAMPLER, "got 'off'"),
         (f"+{SAMPLER}.rho=1", SAMPLER, "rho"),
         (f"{SAMPLER}.mode=refill", "data.gen_batch_size", "asks for single prompts"),
+        (f"{SAMPLER}.metric=acc", f"{SAMPLER}.metric", "is 'acc', which is no part of the reward"),
+        (f"{SAMPLER}.metric=pred", f"{SAMPLER}.metric", "there for every answer"),
         (f"{LOSS}.gate_rho=0", f"{LOSS}.gate_*", "rho must lie in (0, 1], got 0"),
         (f"{LOSS}.gate_scope=token", f"{LOSS}.gate_*", "scope must be one of"),
         (f"+{LOSS}.gate_share=0.2", f"{LOSS}.gate_*", "share"),

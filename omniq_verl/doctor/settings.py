@@ -10,6 +10,8 @@ from omniq_verl.losses.settings import GateSettings
 from omniq_verl.rewards import RewardSettings
 
 _REWARD = "reward.custom_reward_function"
+_OUR_REWARDS = "pkg://omniq_verl.rewards"
+_METRICS = ("accuracy", "score", "format", "parsed", "level_right")
 _SAMPLER = "trainer.v1.sampler"
 _LOSS = "actor_rollout_ref.actor.policy_loss"
 
@@ -25,7 +27,7 @@ def _node(config: DictConfig, key: str) -> dict:
 
 
 def _reward_faults(config: DictConfig) -> Iterator[Problem]:
-    if OmegaConf.select(config, f"{_REWARD}.path") != "pkg://omniq_verl.rewards":
+    if OmegaConf.select(config, f"{_REWARD}.path") != _OUR_REWARDS:
         return
     settings = _node(config, f"{_REWARD}.reward_kwargs")
     for source in (None, *(settings.get("sources") or {})):
@@ -44,6 +46,10 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
     except (TypeError, ValueError) as error:
         yield Problem(f"{_SAMPLER}.sampler_kwargs", str(error), "see omniq_verl.filters.settings.FilterSettings")
         return
+    ours = OmegaConf.select(config, f"{_REWARD}.path") == _OUR_REWARDS
+    if ours and settings.metric not in _METRICS:
+        what = f"is {settings.metric!r}, which is no part of the reward that is there for every answer"
+        yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(_METRICS)}")
     at_once = OmegaConf.select(config, "data.gen_batch_size")
     if settings.mode == "refill" and at_once != 1:
         what = f"is {at_once}, and the group-std filter in mode refill asks for single prompts"

@@ -36,12 +36,13 @@ class GroupStdSampler(ReplayBuffer):
         if partition_id == "val":
             return super().sample(global_steps, partition_id, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
-        counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0})
+        counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
         wanted = batch_size
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 self.refill_fn(wanted)
             drawn, metrics = super().sample(global_steps, partition_id, wanted)
+            counts["filter/groups_failed"] += wanted - len({group_of(key) for key in drawn.keys})
             kept = _join(kept, self._keep(drawn, counts))
             counts["filter/draws"] += 1
             wanted = self._still_wanted(kept, batch_size, counts)

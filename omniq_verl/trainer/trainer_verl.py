@@ -1,4 +1,4 @@
-"""verl's V1 trainers with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
+"""verl's V1 trainer with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
 
 import math
 import os
@@ -9,8 +9,7 @@ import ray
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
-from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import check_settings
@@ -31,10 +30,9 @@ def _log_into_run_folder(config: DictConfig) -> None:
         os.environ["VERL_FILE_LOGGER_PATH"] = str(path)
 
 
-class OmniqTrainer(PPOTrainer):
-    """What both modes share."""
-
-    upstream_mode: str
+@register_trainer("omniq_sync")
+class OmniqTrainerSync(PPOTrainerSync):
+    """verl's ``sync`` trainer with what this package adds (``trainer.v1.trainer_mode: omniq_sync``)."""
 
     def __init__(self, config: DictConfig):
         if problems := check_settings(config):
@@ -42,7 +40,7 @@ class OmniqTrainer(PPOTrainer):
         _log_into_run_folder(config)
         # verl compares the mode with its own names in six places (trainer_base.py:153, 731, 902, 912, 1004, 1499).
         with open_dict(config):
-            config.trainer.v1.trainer_mode = self.upstream_mode
+            config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
 
     def _init_resource_pool_mgr(self) -> None:
@@ -81,17 +79,3 @@ def _micro_batch_sizes(settings: DictConfig) -> list[int]:
         settings.ref.log_prob_micro_batch_size_per_gpu,
     )
     return [size for size in sizes if size]
-
-
-@register_trainer("omniq_sync")
-class OmniqTrainerSync(OmniqTrainer, PPOTrainerSync):
-    """verl's ``sync`` trainer (``trainer.v1.trainer_mode: omniq_sync``)."""
-
-    upstream_mode = "sync"
-
-
-@register_trainer("omniq_colocate_async")
-class OmniqTrainerColocateAsync(OmniqTrainer, PPOTrainerColocateAsync):
-    """verl's ``colocate_async`` trainer (``trainer.v1.trainer_mode: omniq_colocate_async``)."""
-
-    upstream_mode = "colocate_async"

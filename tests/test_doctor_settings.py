@@ -56,6 +56,40 @@ def test_the_gate_needs_the_entropies_that_bypass_mode_skips():
     assert check_settings(composed(f"{bypass}=True")) == []
 
 
+GATED = f"{LOSS}.gate_rho=0.2"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "reason"),
+    [
+        ([GATED, "trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode", "verl's own worker has no gate"),
+        ([GATED, "trainer.use_v1=False"], "trainer.v1.trainer_mode", "nor has its older trainer"),
+        ([GATED, f"{LOSS}.loss_mode=geo_mean"], f"{LOSS}.loss_mode", "one ratio for a whole sequence"),
+        (
+            [GATED, f"{LOSS}.gate_denominator=gated", "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean"],
+            f"{LOSS}.gate_denominator",
+            "a mean over sequences",
+        ),
+        (
+            [
+                *(GATED, f"{LOSS}.gate_entropy=current"),
+                "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2",
+            ],
+            f"{LOSS}.gate_entropy",
+            "some ranks would have no entropies",
+        ),
+        (["trainer.v1.trainer_mode=colocate_async"], "trainer.v1.trainer_mode", "our sampler is for the sync trainer"),
+        (["algorithm.filter_groups.enable=True"], "algorithm.filter_groups.enable", "verl's filter would be ignored"),
+    ],
+)
+def test_settings_that_would_be_ignored_or_wrong_are_named(overrides, where, reason):
+    assert where in [problem.where for problem in check_settings(composed(*overrides))], reason
+
+
+def test_the_gate_goes_with_every_loss_it_is_exact_for():
+    assert check_settings(composed(GATED, f"{LOSS}.loss_mode=gspo")) == []
+
+
 def test_refill_with_single_prompts_is_no_fault():
     assert check_settings(composed(f"{SAMPLER}.mode=refill", "data.gen_batch_size=1")) == []
 

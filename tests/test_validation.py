@@ -65,6 +65,21 @@ def test_what_is_not_defined_is_left_out_and_said(pairs, caplog):
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_scores_and_classes_in_one_source_are_judged_apart():
+    mixed = joined(answers((1, 1), (2, 2), (3, 3)), answers((math.nan, math.nan), class_right=1.0))
+    mixed["status"][-1] = OK
+    found = validation_metrics(["a"] * 4, mixed)
+    assert found["val-core/a/srcc"] == pytest.approx(1.0)
+    assert found["val-core/a/class_accuracy"] == 1.0
+
+
+def test_a_rollout_without_a_reward_counts_as_refused():
+    lost = {key: [*values, None] for key, values in answers((1, 1), (2, 2), (3, 3)).items()}
+    found = validation_metrics(["a"] * 4, lost)
+    assert found["val-core/a/parse_failure"] == 0.25
+    assert found["val-core/a/level_accuracy"] == 0.75
+
+
 def test_a_task_without_scores_has_accuracies_only():
     degradation = answers((math.nan, math.nan), (math.nan, math.nan), class_right=1.0)
     degradation["status"] = [OK, OK]

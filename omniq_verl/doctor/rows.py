@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
 
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
 
@@ -84,7 +84,10 @@ def _task(record: dict[str, Any]) -> Task:
     name = info.get("task") if isinstance(info, dict) else None
     if name not in TASKS:
         raise Fault("task", f"extra_info.task is {name!r}; known: {', '.join(sorted(TASKS))}", "name a known task")
-    return TASKS[name]
+    try:
+        return task_of(info)
+    except (TypeError, ValueError) as error:
+        raise Fault("task", f"extra_info.scale_low and scale_high are wrong ({error})", _WRITE_ANEW) from error
 
 
 def check_prompt(record: dict[str, Any]) -> Messages:

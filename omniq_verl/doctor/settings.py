@@ -6,10 +6,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.filters.settings import FilterSettings
-from omniq_verl.losses.settings import GateSettings
+from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
 from omniq_verl.rewards import RewardSettings
 
 _REWARD = "reward.custom_reward_function"
+_OUR_TRAINER = "omniq_sync"
 _OUR_REWARDS = "pkg://omniq_verl.rewards"
 _METRICS = ("accuracy", "score", "format", "parsed", "level_right")
 _SAMPLER = "trainer.v1.sampler"
@@ -18,7 +19,7 @@ _LOSS = "actor_rollout_ref.actor.policy_loss"
 
 def check_settings(config: DictConfig) -> list[Problem]:
     """All faults of a composed configuration; settings of other people's rewards and samplers are not looked at."""
-    return [*_reward_faults(config), *_filter_faults(config), *_gate_faults(config)]
+    return [*_reward_faults(config), *_filter_faults(config), *_sampler_faults(config), *_gate_faults(config)]
 
 
 def _node(config: DictConfig, key: str) -> dict:
@@ -56,6 +57,20 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
         yield Problem("data.gen_batch_size", what, "set data.gen_batch_size=1")
 
 
+def _sampler_faults(config: DictConfig) -> Iterator[Problem]:
+    if OmegaConf.select(config, f"{_SAMPLER}.custom_sampler.name") != "GroupStdSampler":
+        return
+    mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
+    if mode not in ("sync", _OUR_TRAINER):
+        what = f"is {mode}, and GroupStdSampler samples for the sync trainer"
+        mend = f"set it to {_OUR_TRAINER}, or {_SAMPLER}.custom_sampler.path and .name to null"
+        yield Problem("trainer.v1.trainer_mode", what, mend)
+    if OmegaConf.select(config, "algorithm.filter_groups.enable"):
+        what = "verl gives its own group filter to no sampler but its own, so that it would do nothing"
+        mend = f"set it to False and {_SAMPLER}.sampler_kwargs.mode to drop or refill"
+        yield Problem("algorithm.filter_groups.enable", what, mend)
+
+
 def _gate_faults(config: DictConfig) -> Iterator[Problem]:
     given = {name.removeprefix("gate_"): value for name, value in _node(config, _LOSS).items() if name[:5] == "gate_"}
     try:
@@ -63,7 +78,29 @@ def _gate_faults(config: DictConfig) -> Iterator[Problem]:
     except (TypeError, ValueError) as error:
         yield Problem(f"{_LOSS}.gate_*", str(error), "see omniq_verl.losses.settings.GateSettings")
         return
+    if settings.rho is not None:
+        yield from _gate_conflicts(config, settings)
+
+
+def _gate_conflicts(config: DictConfig, settings: GateSettings) -> Iterator[Problem]:
+    off = f"or {_LOSS}.gate_rho to null"
     bypass = "algorithm.rollout_correction.bypass_mode"
-    if settings.rho is not None and OmegaConf.select(config, bypass):
+    if OmegaConf.select(config, bypass):
         what = "skips the log-probabilities of the old policy, and with them the entropies that the gate needs"
-        yield Problem(bypass, what, f"set it to False, or {_LOSS}.gate_rho=null")
+        yield Problem(bypass, what, f"set it to False, {off}")
+    mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
+    if mode != _OUR_TRAINER or not OmegaConf.select(config, "trainer.use_v1"):
+        what = f"is {mode}; the gate is in the worker of the V1 trainer {_OUR_TRAINER} and would be left out"
+        yield Problem("trainer.v1.trainer_mode", what, f"set it to {_OUR_TRAINER} (with trainer.use_v1=True), {off}")
+    loss = OmegaConf.select(config, f"{_LOSS}.loss_mode")
+    if loss not in LINEAR_LOSSES:
+        what = f"is {loss}, which is not linear in a token's advantage, so that the gate would not be exact"
+        yield Problem(f"{_LOSS}.loss_mode", what, f"choose one of {', '.join(LINEAR_LOSSES)}, {off}")
+    actor = config.actor_rollout_ref.actor
+    if settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
+        what = f"gated counts tokens, and loss_agg_mode is {actor.loss_agg_mode}"
+        yield Problem(f"{_LOSS}.gate_denominator", what, "set loss_agg_mode=token-mean, or gate_denominator=all")
+    parallel = OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size") or 1
+    if settings.entropy == "current" and (actor.strategy not in ("fsdp", "fsdp2") or parallel > 1):
+        what = "current needs a forward pass whose entropies reach every rank: FSDP without sequence parallelism"
+        yield Problem(f"{_LOSS}.gate_entropy", what, "set gate_entropy=old")

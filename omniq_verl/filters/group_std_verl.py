@@ -18,6 +18,8 @@ from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.rewards import Status
 
 logger = logging.getLogger(__name__)
+_STATUSES = [status.value for status in Status]
+_NO_TRAJECTORY = "no materializable trajectories"  # verl's words (replay_buffer.py:519)
 
 
 class NothingToTrainOn(RuntimeError):
@@ -41,7 +43,7 @@ class GroupStdSampler(ReplayBuffer):
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 self.refill_fn(wanted)
-            drawn, metrics = super().sample(global_steps, partition_id, wanted)
+            drawn, metrics = self._draw(global_steps, partition_id, wanted)
             counts["filter/groups_failed"] += wanted - len({group_of(key) for key in drawn.keys})
             kept = _join(kept, self._keep(drawn, counts))
             counts["filter/draws"] += 1
@@ -50,19 +52,39 @@ class GroupStdSampler(ReplayBuffer):
                 break
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts}
 
+    def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
+        try:
+            return super().sample(global_steps, partition_id, wanted)
+        except RuntimeError as error:
+            if _NO_TRAJECTORY not in str(error):
+                raise
+            # Every rollout of every group failed, which is easily so where one group is drawn: like none was kept.
+            self._clear_groups(partition_id, set(self.failure_keys[partition_id]))
+            return KVBatchMeta(partition_id=partition_id, keys=[], tags=[]), {}
+
     def _keep(self, drawn: KVBatchMeta, counts: Counter[str]) -> KVBatchMeta:
         """The rows of ``drawn`` whose groups spread; the others are counted and cleared away."""
+        if not drawn.keys:
+            return drawn
         drawn, rows = _in_fixed_order(drawn)
-        for row in rows:
-            counts[f"parse/{row.data_source}/{list(Status)[int(row.parts['status'])].value}"] += 1
+        _count_statuses(rows, counts)
+        if self.settings.mode == "all":
+            return drawn
         groups = np.array([group_of(key) for key in drawn.keys])
-        values = np.array([row.parts[self.settings.metric] for row in rows])
-        keep = np.ones(len(groups), dtype=bool)
-        if self.settings.mode != "all":
-            keep = group_std_mask(values, groups, self.settings.tau)
+        values = np.array([self._metric_of(row) for row in rows])
+        keep = group_std_mask(values, groups, self.settings.tau)
         _count_dropped(values, groups, keep, counts)
         self._clear(drawn, ~keep)
         return _select(drawn, np.flatnonzero(keep))
+
+    def _metric_of(self, row: "_Row") -> float:
+        name = self.settings.metric
+        if name not in row.parts:
+            raise KeyError(
+                f"the group-std filter looks at {name!r}, and the reward has only {sorted(row.parts)}; choose one of them"
+                " by trainer.v1.sampler.sampler_kwargs.metric"
+            )
+        return float(row.parts[name])
 
     def _still_wanted(self, kept: KVBatchMeta, batch_size: int, counts: Counter[str]) -> int:
         """Prompts to draw next; 0: enough."""
@@ -119,7 +141,7 @@ def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "extra_info", "data_source"]
     )
     rows = [
-        _Row(str(_plain(info)["id"]), str(_plain(source)), _plain(extra)["reward_extra_info"])
+        _Row(str(_plain(info)["id"]), str(_plain(source)), _plain(extra).get("reward_extra_info") or {})
         for info, source, extra in zip(fields["extra_info"], fields["data_source"], fields["extra_fields"], strict=True)
     ]
     order = sorted(range(len(rows)), key=lambda i: (_hash(rows[i].id), *_session(batch.keys[i])))
@@ -133,6 +155,15 @@ def _hash(row_id: str) -> bytes:
 def _session(key: str) -> tuple[str, int, int]:
     group, session, index = key.rsplit("_", 2)
     return group, int(session), int(index)
+
+
+def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
+    """Parse statuses by data source; rewards of other people have none."""
+    for row in rows:
+        if "status" in row.parts:
+            for status in _STATUSES:
+                counts[f"parse/{row.data_source}/{status}"] += 0  # curves want a zero, not a gap
+            counts[f"parse/{row.data_source}/{_STATUSES[int(row.parts['status'])]}"] += 1
 
 
 def _count_dropped(values: np.ndarray, groups: np.ndarray, keep: np.ndarray, counts: Counter[str]) -> None:

@@ -42,7 +42,7 @@ def entropy_gate_mask(
 def top_count(tokens: int, rho: float) -> int:
     """How many of ``tokens`` the highest share ``rho`` is: rounded up, so that one token at least passes."""
     # 0.1 * 30 is a little more than 3 in floating point; that little must not make a fourth.
-    return math.ceil(rho * tokens - 1e-9 * tokens)
+    return max(math.ceil(rho * tokens - 1e-9 * tokens), 1)
 
 
 def top_share_threshold(values: torch.Tensor, rho: float) -> float:

@@ -2,8 +2,7 @@
 
 A policy loss registered with verl sees one micro-batch and no entropies. But the surrogate is linear in the
 advantages: a token is gated by setting its advantage to 0. That makes the value and the gradient of its policy term
-exactly 0, for every loss of verl that multiplies by the advantage, and leaves the denominator, the KL term and the
-entropy bonus alone.
+exactly 0 in the losses of ``LINEAR_LOSSES``, and leaves the denominator, the KL term and the entropy bonus alone.
 """
 
 import dataclasses
@@ -48,26 +47,30 @@ def gate_advantages(
         group: data-parallel ranks, which share the mini-batch.
 
     Returns:
-        Of the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/threshold``, ``gate/tokens``.
+        Of the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/tokens_kept``, and
+        ``gate/threshold``, the least entropy that passed.
 
     Raises:
-        ValueError: the entropies are not in float32.
+        ValueError: the entropies are not in float32, or one of a response token is NaN (on every rank alike).
     """
     if entropy.dtype is not torch.float32:
         raise ValueError(
             f"the entropies are {entropy.dtype}, whose ties blur the gate's threshold; set"
-            " actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, which computes in fp32"
+            " actor_rollout_ref.actor.entropy_from_logits_with_chunking=True and"
+            " actor_rollout_ref.model.use_remove_padding=True, which computes them in fp32"
         )
     response_mask = data["response_mask"]
     mask = response_mask.to_padded_tensor(0).bool()
     entropy = entropy.to_padded_tensor(0.0)
+    _refuse_nan(group, entropy[mask])
     passed = _passed(entropy, mask, settings, group)
-    tokens, kept = _sum_over_ranks(group, mask.sum(), passed.sum())
+    # verl divides by the tokens of the loss mask, which rollout correction leaves as it is.
+    tokens, kept = _sum_over_ranks(group, data["loss_mask"].to_padded_tensor(0).sum(), passed.sum())
     # For the same reason another denominator is a factor on the advantages.
     factor = tokens / max(kept, 1) if settings.denominator == "gated" else 1.0
     data["advantages"] = response_to_nested(data["advantages"].to_padded_tensor(0.0) * passed * factor, response_mask)
     lowest = _lowest_over_ranks(group, entropy[passed])
-    return {"gate/share": kept / max(tokens, 1), "gate/threshold": lowest, "gate/tokens": float(kept)}
+    return {"gate/share": kept / max(tokens, 1), "gate/threshold": lowest, "gate/tokens_kept": float(kept)}
 
 
 def _passed(
@@ -88,6 +91,14 @@ def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Ten
     parts = [torch.empty_like(padded) for _ in range(ranks)]
     all_gather(parts, padded, group=group)
     return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+
+
+def _refuse_nan(group: ProcessGroup | None, values: torch.Tensor) -> None:
+    # Together: a rank that raised alone would leave the others waiting.
+    found = values.isnan().any().to(torch.int32)
+    all_reduce(found, op=ReduceOp.MAX, group=group)
+    if found:
+        raise ValueError("the entropy of a response token is NaN")
 
 
 def _sum_over_ranks(group: ProcessGroup | None, *counts: torch.Tensor) -> list[int]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 SCOPES = ("batch", "sequence")
 DENOMINATORS = ("all", "gated")
 POLICIES = ("old", "current")
+LINEAR_LOSSES = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "cispo")
+"""verl's policy losses that are linear in a token's advantage: there the gate is exact."""
 
 
 @dataclass(frozen=True)

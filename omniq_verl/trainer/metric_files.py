@@ -13,7 +13,8 @@ def metric_files(folder: Path) -> list[Path]:
 
 def next_metric_file(folder: Path) -> Path:
     """Where the metrics of a new start go."""
-    return folder / "metrics" / f"{len(metric_files(folder)) + 1:03d}.jsonl"
+    numbers = [int(path.stem) for path in metric_files(folder) if path.stem.isdecimal()]
+    return folder / "metrics" / f"{max(numbers, default=0) + 1:03d}.jsonl"
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:

@@ -1,28 +1,32 @@
-"""How a batch whose size a filter has changed is cut into mini-batches of equal size."""
+"""How a batch whose number of rows a filter has changed is cut into mini-batches of equal size."""
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
-def mini_batch_size(rows: int, largest: int) -> int:
-    """Rows of each of the fewest equal mini-batches that are no larger than ``largest``.
+class Cut(NamedTuple):
+    """Of a batch."""
 
-    Raises:
-        ValueError: ``rows`` does not divide so; ``batch_multiple`` says what to pad to.
-    """
-    count = math.ceil(rows / largest)
-    if rows % count:
-        raise ValueError(f"{rows} rows cannot be cut into {count} equal mini-batches")
-    return rows // count
+    mini_batches: int
+    multiple: int
+    """What the number of rows has to be padded to."""
 
 
-def batch_multiple(rows: int, largest: int, unit: int) -> int:
-    """What the number of rows must be a multiple of, so that equal mini-batches of whole units come out.
+def cut_batch(
+    rows: int, largest: int, ranks: int, micro_rows: int = 1, forward_micro_rows: Iterable[int] = (1,)
+) -> Cut:
+    """The fewest equal mini-batches no larger than ``largest``, and the padding that takes.
 
-    Padding to it adds fewer rows than that, where verl pads to whole mini-batches.
+    Fewer rows are padded than the multiple, where verl pads to whole mini-batches.
 
     Args:
         rows: rows at hand.
-        largest: rows of a mini-batch, a multiple of ``unit``.
-        unit: rows of the smallest piece, e.g. one for each data-parallel rank.
+        largest: rows of a mini-batch.
+        ranks: data-parallel ranks.
+        micro_rows: rows of a micro-batch of the update, which divide a rank's share of a mini-batch.
+        forward_micro_rows: of the forward passes (old and reference log-probabilities), which divide its share of the
+            batch.
     """
-    return math.ceil(rows / largest) * unit
+    count = math.ceil(rows / largest)
+    return Cut(count, math.lcm(count * ranks * micro_rows, ranks * math.lcm(*forward_micro_rows)))

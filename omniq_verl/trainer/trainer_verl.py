@@ -1,6 +1,5 @@
 """verl's V1 trainer with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,18 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import check_settings
 from omniq_verl.trainer.metric_files import next_metric_file
-from omniq_verl.trainer.mini_batches import batch_multiple
+from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
-from omniq_verl.trainer.worker_verl import OmniqActorRolloutRefWorker
+from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
 
 
 def _log_into_run_folder(config: DictConfig) -> None:
     """Where the user named no file, verl would log into the current folder, over the metrics of the start before."""
-    path = next_metric_file(Path(config.trainer.default_local_dir))
     if "VERL_FILE_LOGGER_PATH" not in os.environ and "file" in config.trainer.logger:
+        path = next_metric_file(Path(config.trainer.default_local_dir))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.environ["VERL_FILE_LOGGER_PATH"] = str(path)
 
@@ -49,18 +48,36 @@ class OmniqTrainerSync(PPOTrainerSync):
             self.role_worker_mapping[role] = ray.remote(OmniqActorRolloutRefWorker)
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
-        self._rows = len(batch)
-        ranks = max(self.actor_rollout_wg._query_dispatch_info("actor")) + 1
-        batch = pad_with_masked_copies(batch, self._get_required_batch_multiple(ranks))
-        return super()._balance_batch(batch, metrics, **kwargs)
+        if self.use_critic:  # its worker is verl's, and wants whole mini-batches
+            return super()._balance_batch(batch, metrics, **kwargs)
+        settings = self.config.actor_rollout_ref
+        ranks = max(self._ranks_of("actor")) + 1
+        self._cut = cut_batch(
+            len(batch), settings.actor.ppo_mini_batch_size * settings.rollout.n, ranks, **_micro_batches(settings)
+        )
+        return super()._balance_batch(pad_with_masked_copies(batch, self._cut.multiple), metrics, **kwargs)
+
+    def _ranks_of(self, role: str) -> list[int]:
+        known = self.actor_rollout_wg._dispatch_info  # as verl remembers them (trainer_base.py:1473)
+        if role not in known:
+            known[role] = self.actor_rollout_wg._query_dispatch_info(role)
+        return known[role]
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
-        if self.use_critic:
-            return super()._get_required_batch_multiple(dp_size)
-        settings = self.config.actor_rollout_ref
-        # verl cuts a rank's rows into micro-batches of one size, unless it cuts them by their tokens.
-        micro = 1 if settings.actor.use_dynamic_bsz else math.lcm(*_micro_batch_sizes(settings))
-        return batch_multiple(self._rows, settings.actor.ppo_mini_batch_size * settings.rollout.n, dp_size * micro)
+        return super()._get_required_batch_multiple(dp_size) if self.use_critic else self._cut.multiple
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if not self.use_critic:
+            batch.extra_info[MINI_BATCHES] = self._cut.mini_batches
+        return super()._update_actor(batch, metrics)
+
+    def _dump_generations(self, reward_extra_infos_dict: dict[str, list], **kwargs: Any) -> None:
+        # NaN, "there is none", is no JSON.
+        infos = {
+            key: [None if value != value else value for value in values]
+            for key, values in reward_extra_infos_dict.items()
+        }
+        super()._dump_generations(reward_extra_infos_dict=infos, **kwargs)
 
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
@@ -72,10 +89,12 @@ class OmniqTrainerSync(PPOTrainerSync):
         return metrics
 
 
-def _micro_batch_sizes(settings: DictConfig) -> list[int]:
-    sizes = (
-        settings.actor.ppo_micro_batch_size_per_gpu,
-        settings.rollout.log_prob_micro_batch_size_per_gpu,
-        settings.ref.log_prob_micro_batch_size_per_gpu,
-    )
-    return [size for size in sizes if size]
+def _micro_batches(settings: DictConfig) -> dict[str, Any]:
+    """Rows of the micro-batches, unless verl cuts them by their tokens."""
+    if settings.actor.use_dynamic_bsz:
+        return {}
+    forward = (settings.rollout.log_prob_micro_batch_size_per_gpu, settings.ref.log_prob_micro_batch_size_per_gpu)
+    return {
+        "micro_rows": settings.actor.ppo_micro_batch_size_per_gpu or 1,
+        "forward_micro_rows": [rows or 1 for rows in forward],
+    }

@@ -43,20 +43,24 @@ def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequen
 def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
     found = {
         "parse_failure": float(np.mean(answers["status"] != 0)),
-        "level_accuracy": float(np.mean(answers["level_right"])),
+        "level_accuracy": float(np.mean(np.nan_to_num(answers["level_right"]))),
     }
-    if not np.isnan(answers["class_right"]).all():
-        return {**found, "class_accuracy": float(np.nanmean(answers["class_right"]))}
-    given = ~np.isnan(answers["pred"])
-    pred, target = answers["pred"][given], answers["target"][given]
+    if (asked := ~np.isnan(answers["class_right"])).any():
+        found["class_accuracy"] = float(np.mean(answers["class_right"][asked]))
+    if (~np.isnan(answers["target"])).any():
+        found.update(_of_scores(source, answers["pred"], answers["target"]))
+    return found
+
+
+def _of_scores(source: str, pred: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    given = ~(np.isnan(pred) | np.isnan(target))
+    pred, target = pred[given], target[given]
     agreement = correlations(pred, target)
+    found = {} if len(pred) == 0 else {"mae": float(np.abs(pred - target).mean())}
     if agreement["srcc"] is None:
         logger.warning("%s: no correlation over %d answers (too few, or all alike)", source, len(pred))
-    else:
-        found.update(plcc=agreement["plcc"], srcc=agreement["srcc"])
-    if len(pred):
-        found["mae"] = float(np.abs(pred - target).mean())
-    return found
+        return found
+    return {**found, "plcc": agreement["plcc"], "srcc": agreement["srcc"]}
 
 
 def _refused(status: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,9 @@ from verl.workers.utils.padding import response_from_nested
 
 from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_advantages
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.trainer.mini_batches import mini_batch_size
+
+MINI_BATCHES = "omniq_mini_batches"
+"""Key under which the trainer says how many mini-batches the batch is to be cut into."""
 
 
 class GatedTrainingWorker(TrainingWorker):
@@ -24,16 +26,19 @@ class GatedTrainingWorker(TrainingWorker):
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """As verl's, except that rows a filter dropped shrink the mini-batches instead of being padded in."""
-        ranks = self.engine.get_data_parallel_size()
-        size = mini_batch_size(len(data) * ranks, tu.get(data, "mini_batch_size"))
-        tu.assign_non_tensor(data, mini_batch_size=size)
+        if count := tu.pop(data, MINI_BATCHES, default=None):
+            rows = len(data) * self.engine.get_data_parallel_size()
+            tu.assign_non_tensor(data, mini_batch_size=rows // count)
         self._updates = 0
         return super().train_mini_batch(data)
 
     def train_batch(self, data: TensorDict) -> TensorDict:
+        group = self.engine.get_data_parallel_group()
+        # verl's means over sequences divide by what a whole mini-batch has.
+        tu.assign_non_tensor(data, global_batch_size=count_rows(data, group))
         metrics = {}
         if self.gate.rho is not None:
-            metrics = gate_advantages(data, self._entropy(data), self.gate, self.engine.get_data_parallel_group())
+            metrics = gate_advantages(data, self._entropy(data), self.gate, group)
         self._updates += 1
         output = super().train_batch(data)
         if output is not None:
@@ -47,6 +52,13 @@ class GatedTrainingWorker(TrainingWorker):
         probe = data.copy()
         tu.assign_non_tensor(probe, calculate_entropy=True, compute_loss=False, disable_auto_offload=True)
         return response_from_nested(self.infer_batch(probe)["entropy"], data["response_mask"])
+
+
+def count_rows(data: TensorDict, group: torch.distributed.ProcessGroup | None) -> int:
+    """Rows of the mini-batch, over all ranks, that have a token to train on."""
+    rows = (data["response_mask"].to_padded_tensor(0).sum(dim=1) > 0).sum()
+    torch.distributed.all_reduce(rows, group=group)
+    return int(rows)
 
 
 class OmniqActorRolloutRefWorker(ActorRolloutRefWorker):

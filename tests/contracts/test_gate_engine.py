@@ -101,5 +101,5 @@ def test_threshold_and_share_are_those_of_the_whole_mini_batch(found, ranks):
     assert all(metrics == pytest.approx(first, rel=1e-6) for metrics in reported[: len(ONE_SPLIT)])
     assert reported[0] == pytest.approx(found[1][1][0], rel=1e-6)
     tokens = sum(3 + 2 * number for number in range(8))
-    assert first["gate/tokens"] == np.ceil(0.3 * tokens)
-    assert first["gate/share"] == pytest.approx(first["gate/tokens"] / tokens)
+    assert first["gate/tokens_kept"] == np.ceil(0.3 * tokens)
+    assert first["gate/share"] == pytest.approx(first["gate/tokens_kept"] / tokens)

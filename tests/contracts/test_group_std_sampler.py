@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,10 +26,19 @@ def queue() -> Iterator[None]:
     ray.shutdown()
 
 
+Parts = Callable[[float], dict[str, float]]
+
+
+def our_parts(accuracy: float) -> dict[str, float]:
+    """Of our reward, what the sampler looks at; in ``score`` every answer differs."""
+    return {"accuracy": accuracy, "score": accuracy + random.random(), "status": 0.0}
+
+
 class Rollouts:
     """Groups that are done as soon as they are asked for, in a given order."""
 
-    def __init__(self, accuracies: list[list[float]]):
+    def __init__(self, accuracies: list[list[float]], parts: Parts):
+        self._parts = parts
         self._waiting = iter(accuracies)
         self._numbers = itertools.count()
         self.asked: list[int] = []
@@ -54,9 +64,7 @@ class Rollouts:
                 "session_id": number,
                 "data_source": "koniq",
                 "extra_info": {"id": f"koniq/{group}"},
-                "extra_fields": {
-                    "reward_extra_info": {"accuracy": accuracy, "score": accuracy + number, "status": 0.0}
-                },
+                "extra_fields": {"reward_extra_info": self._parts(accuracy)},
             }
             for number, accuracy in enumerate(accuracies)
         ]
@@ -75,8 +83,8 @@ def sample(queue):
 
     from omniq_verl.filters.group_std_verl import GroupStdSampler
 
-    def run(accuracies: list[list[float]], batch: int = 4, **settings: object):
-        rollouts = Rollouts(accuracies)
+    def run(accuracies: list[list[float]], batch: int = 4, parts: Parts = our_parts, **settings: object):
+        rollouts = Rollouts(accuracies, parts)
         sampler = GroupStdSampler(
             trainer_mode="sync",
             trainer_config={},
@@ -173,6 +181,25 @@ def test_refill_at_its_bound_trains_on_what_it_has(sample, caplog):
     assert len(rollouts.asked) == 3
     assert metrics["filter/bound_reached"] == 1
     assert "max_refills reached: training on 1 of 4 groups" in caplog.text
+
+
+def test_a_draw_of_failed_groups_alone_is_followed_by_another(sample):
+    batch, metrics, _ = sample([SPREAD, SPREAD, SPREAD, FLAT, [], [], SPREAD, SPREAD], mode="refill")
+    assert len(groups_in(batch)) == 4
+    assert metrics["filter/draws"] == 3
+    assert metrics["filter/groups_failed"] == 2
+    assert left_in_queue() == set(batch.keys)
+
+
+def test_other_peoples_rewards_can_be_trained_on_unfiltered(sample):
+    batch, metrics, _ = sample([SPREAD] * 4, parts=lambda accuracy: {"acc": accuracy})
+    assert len(batch.keys) == 12
+    assert not [name for name in metrics if name.startswith("parse/")]
+
+
+def test_a_metric_the_reward_does_not_have_is_named(sample):
+    with pytest.raises(KeyError, match="looks at 'accuracy', and the reward has only"):
+        sample([SPREAD] * 4, mode="drop", parts=lambda accuracy: {"acc": accuracy})
 
 
 def test_a_group_of_one_is_dropped_by_name(sample):

@@ -23,6 +23,7 @@ setup(
         "matplotlib",
         "numpy>=2",
         "omegaconf",
+        "openpyxl",
         "pandas",
         "pillow",
         "psutil",

@@ -154,7 +154,6 @@ def to_row(crop: Crop, split: str, quality: QualityMap) -> Row:
         data_source=SOURCE,
         row_id=crop.row_id,
         task=TECHNICAL.name,
-        image=crop.png,
         score=quality(crop.ssim),
         raw_score=crop.ssim,
         raw_bounds=(-1.0, 1.0),
@@ -180,13 +179,13 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
 
 
 def rl_records(crops: list[Crop], split: str, quality: QualityMap) -> Iterator[dict]:
-    return (to_row(crop, split, quality).record(index) for index, crop in enumerate(crops))
+    return (to_row(crop, split, quality).record(index, crop.png) for index, crop in enumerate(crops))
 
 
 def sft_records(crops: list[Crop], quality: QualityMap, seed: int) -> Iterator[dict]:
     for crop in crops:
         row = to_row(crop, "sft", quality)
-        yield sft_record(row, cold_start_answer(crop, row.score, seed))
+        yield sft_record(row, crop.png, cold_start_answer(crop, row.score, seed))
 
 
 def card(files: dict[str, int], quality: QualityMap, args: argparse.Namespace) -> dict:

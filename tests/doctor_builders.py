@@ -23,8 +23,8 @@ def png(height: int = 24, width: int = 24) -> bytes:
 
 
 def record(number: int, image: bytes | None = None) -> dict:
-    row = Row("koniq", f"koniq/{number}", TECHNICAL.name, image or png(), 3.2, 60.0, (0.0, 100.0), "train")
-    return row.record(number)
+    row = Row("koniq", f"koniq/{number}", TECHNICAL.name, "train", 3.2, 60.0, (0.0, 100.0))
+    return row.record(number, image or png())
 
 
 def records(count: int = 4) -> list[dict]:

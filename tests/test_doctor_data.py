@@ -14,7 +14,7 @@ from transformers import AutoProcessor
 
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.prompt_length import PromptLength
-from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tasks import DEGRADATION, TECHNICAL
 
 
 def check_rows(folder: Path, rows: list[dict]) -> FileReport:
@@ -30,6 +30,8 @@ def labelled(text: str | None, task: str = TECHNICAL.name) -> list[dict]:
     """Rows of which only the first may have a fault."""
     rows = records(2)
     rows[0]["reward_model"]["ground_truth"], rows[0]["extra_info"]["task"] = text, task
+    if task == DEGRADATION.name:
+        rows[0]["extra_info"] |= {"scale_low": None, "scale_high": None}
     return rows
 
 
@@ -169,10 +171,24 @@ def test_a_label_on_the_edge_of_the_scale_is_fine(tmp_path):
     assert check_rows(tmp_path, rows).problems == []
 
 
+def test_a_label_is_judged_on_the_scale_of_its_row(tmp_path):
+    rows = labelled('{"score": 0.5}')
+    rows[0]["extra_info"] |= {"scale_low": 0.0, "scale_high": 5.0}
+    assert check_rows(tmp_path, rows).problems == []
+
+
+@pytest.mark.parametrize("scale", [(5.0, 1.0), (1.0, None)])
+def test_a_scale_that_is_none_is_named(tmp_path, scale):
+    rows = records()
+    rows[0]["extra_info"] |= dict(zip(("scale_low", "scale_high"), scale, strict=True))
+    assert "scale_low and scale_high are wrong" in only_problem(check_rows(tmp_path, rows))
+
+
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     rows = records()
     rows[0]["extra_info"]["task"] = "smell"
-    assert "extra_info.task is 'smell'; known: degradation, technical" in only_problem(check_rows(tmp_path, rows))
+    known = "aesthetic, alignment, degradation, technical"
+    assert f"extra_info.task is 'smell'; known: {known}" in only_problem(check_rows(tmp_path, rows))
 
 
 @pytest.mark.parametrize(("images", "found"), [([], 0), ([{"bytes": png()}] * 2, 2)])

@@ -196,7 +196,8 @@ def test_a_width_that_is_not_positive_is_refused_by_its_name(formula, name, widt
         (("noise", "serious"), ("blur", "slight"), 0.0, "both wrong"),
         ((None, None), (None, None), 1.0, "no distortion, and none found"),
         (("null", "null"), (None, None), 1.0, "the word null"),
-        (("NULL", ""), (None, None), 1.0, "no distortion in capitals, no severity at all"),
+        (("NULL", " Null"), (None, None), 1.0, "no distortion and no severity in capitals"),
+        (("", ""), (None, None), 0.0, "an empty string says nothing"),
         ((None, "slight"), (None, None), 0.25, "a severity of nothing"),
         (("blur", "slight"), (None, None), 0.0, "a distortion where there is none"),
         ((None, None), ("blur", "slight"), 0.0, "none found where there is one"),
@@ -326,8 +327,35 @@ def test_the_result_has_the_same_float_entries_for_every_task_whatever_the_text_
 
 
 def test_a_row_of_an_unknown_task_is_an_error():
-    with pytest.raises(KeyError, match="aesthetic"):
-        compute_score("koniq", answer("3"), '{"score": 3.0}', {"task": "aesthetic"})
+    with pytest.raises(KeyError, match="beauty"):
+        compute_score("koniq", answer("3"), '{"score": 3.0}', {"task": "beauty"})
+
+
+@pytest.mark.parametrize(
+    ("said", "scale", "accuracy", "status", "reason"),
+    [
+        ("0.5", {"scale_low": 0.0, "scale_high": 5.0}, 1.0, Status.OK, "on the row's scale, off the task's own"),
+        ("0.5", {"scale_low": None, "scale_high": None}, 0.0, Status.OUT_OF_RANGE, "without a scale it is the task's"),
+        ("0.5", {}, 0.0, Status.OUT_OF_RANGE, "and where nothing is said of one"),
+        ("0.5", {"scale_low": math.nan, "scale_high": math.nan}, 0.0, Status.OUT_OF_RANGE, "pandas' word for none"),
+        ("-0.5", {"scale_low": 0.0, "scale_high": 5.0}, 0.0, Status.OUT_OF_RANGE, "off every scale"),
+    ],
+)
+def test_an_answer_is_judged_on_the_scale_of_its_row(said, scale, accuracy, status, reason):
+    values = compute_score("koniq", answer(said), '{"score": 0.5}', {"task": "technical", "text": None, **scale})
+    assert (values["accuracy"], list(Status)[int(values["status"])]) == (accuracy, status), reason
+
+
+def test_levels_are_those_of_the_scale_of_the_row():
+    # 1.9 and 2.1: poor and fair where [0, 5] parts at 2; both poor where [1, 5] parts at 1.8 and 2.6.
+    info = {"task": "technical", "scale_low": 0.0, "scale_high": 5.0}
+    assert compute_score("koniq", answer("1.9"), '{"score": 2.1}', info)["level_right"] == 0.0
+    assert compute_score("koniq", answer("1.9"), '{"score": 2.1}', {"task": "technical"})["level_right"] == 1.0
+
+
+def test_a_degradation_is_judged_though_its_row_has_an_empty_scale():
+    info = {"task": "degradation", "scale_low": None, "scale_high": None, "text": None, "details": "{}"}
+    assert compute_score("kadis", answer(named("blur", "slight")), named("blur", "slight"), info)["accuracy"] == 1.0
 
 
 # Settings

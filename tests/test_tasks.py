@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omniq_verl.tasks import (
+    ALIGNMENT,
     DEGRADATION,
     DISTORTIONS,
     IMAGE_PLACEHOLDER,
@@ -16,6 +17,8 @@ from omniq_verl.tasks import (
     TECHNICAL,
     Scale,
     Task,
+    task_of,
+    task_on,
 )
 
 unhurried = settings(deadline=None)  # a busy machine is no error
@@ -77,7 +80,7 @@ def test_the_question_of_a_row_is_the_same_on_every_machine():
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_all_paraphrases_are_used_about_equally_often(task):
-    asked = [task.question(f"row/{number}") for number in range(1000)]
+    asked = [task.question(f"row/{number}", "a car") for number in range(1000)]
     assert len(set(asked)) == len(task.questions)
     share = 1 / len(task.questions)
     # Give or take five binomial standard deviations.
@@ -88,7 +91,7 @@ def test_all_paraphrases_are_used_about_equally_often(task):
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_paraphrase_names_the_tags_of_the_answer_and_fills_in_all_it_holds(task):
     for row in range(50):
-        question = task.question(f"row/{row}")
+        question = task.question(f"row/{row}", "a car")
         assert question.count("<think></think>") == question.count("<answer></answer>") == 1
         assert not {"{", "}"} & set(question)
 
@@ -112,8 +115,62 @@ def test_whole_bounds_are_asked_without_a_decimal_point():
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_the_prompt_is_one_user_turn_with_one_image_before_the_question(task):
-    assert task.messages("row/1") == [{"role": "user", "content": "<image>" + task.question("row/1")}]
-    assert task.messages("row/1")[0]["content"].count(IMAGE_PLACEHOLDER) == 1
+    messages = task.messages("row/1", "a car")
+    assert messages == [{"role": "user", "content": "<image>" + task.question("row/1", "a car")}]
+    assert messages[0]["content"].count(IMAGE_PLACEHOLDER) == 1
+
+
+def test_a_question_about_a_text_needs_it():
+    with pytest.raises(ValueError, match="asks about the text an image was made from"):
+        ALIGNMENT.question("row/1")
+
+
+def test_a_question_about_a_text_has_it_word_for_word():
+    text = 'a "{low}" sign in {braces}'
+    for row in range(20):
+        question = ALIGNMENT.question(f"row/{row}", text)
+        assert question.count(text) == 1
+    assert [task.name for task in TASKS.values() if task.needs_text] == ["alignment"]
+
+
+@pytest.mark.parametrize("name", ["technical", "aesthetic", "alignment"])
+def test_a_task_on_another_scale_asks_and_judges_on_it(name):
+    task = task_on(name, Scale(0.0, 5.0))
+    for row in range(20):
+        asked, own = (one.question(f"row/{row}", "a car") for one in (task, TASKS[name]))
+        assert "0 (" in asked and "1 (" not in asked
+        # The same paraphrase: only the bound differs.
+        assert asked.replace("0 (", "1 (") == own
+    assert task.label_fault({"score": 0.0}) is None
+    assert "[0, 5]" in task.label_fault({"score": 5.1})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_without_another_scale_is_the_task_itself(name):
+    assert task_on(name, None) is TASKS[name]
+
+
+def test_a_task_that_asks_for_no_score_has_no_scale():
+    with pytest.raises(ValueError, match="the task degradation asks for no score"):
+        task_on("degradation", Scale(0.0, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("info", "scale", "reason"),
+    [
+        ({"scale_low": 0.0, "scale_high": 5.0}, Scale(0.0, 5.0), "the row's own"),
+        ({"scale_low": None, "scale_high": None}, ONE_TO_FIVE, "none"),
+        ({"scale_low": math.nan, "scale_high": math.nan}, ONE_TO_FIVE, "none, as pandas reads it"),
+        ({}, ONE_TO_FIVE, "nothing said of it"),
+    ],
+)
+def test_the_task_of_a_row_is_on_the_scale_of_the_row(info, scale, reason):
+    assert task_of({"task": "technical", **info}).scale == scale, reason
+
+
+def test_a_row_of_an_unknown_task_has_none():
+    with pytest.raises(KeyError, match="beauty"):
+        task_of({"task": "beauty"})
 
 
 def test_tasks_are_found_by_their_name():

@@ -4,61 +4,140 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from omniq_verl.tasks import TASKS
+import pyarrow as pa
+
+from omniq_verl.tasks import MEDIA_PLACEHOLDERS, TASKS, Scale, Task, task_on
+
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_INFO = pa.struct(
+    [
+        ("index", pa.int64()),
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("task", pa.string()),
+        ("score", pa.float64()),
+        ("scale_low", pa.float64()),
+        ("scale_high", pa.float64()),
+        ("raw_score", pa.float64()),
+        ("raw_low", pa.float64()),
+        ("raw_high", pa.float64()),
+        ("text", pa.string()),
+        ("details", pa.string()),
+    ]
+)
+_EMBEDDED, _OUTSIDE = pa.struct([("bytes", pa.binary())]), pa.struct([("image", pa.string())])
+
+
+def schema(embedded: bool) -> pa.Schema:
+    """One schema for every data set and task, so that any of them can be mixed.
+
+    Args:
+        embedded: images as bytes, or as names of files. verl takes the bytes wherever there is such a key, even where
+            it is empty (rl_dataset.py:335), so a row has one of the two.
+    """
+    return pa.schema(
+        [
+            ("data_source", pa.string()),
+            ("prompt", pa.list_(_MESSAGE)),
+            ("images", pa.list_(_EMBEDDED if embedded else _OUTSIDE)),
+            ("ability", pa.string()),
+            ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+            ("extra_info", _INFO),
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image with its score.
+    """One image with its label.
 
-    ``raw_score`` is the number of the label file, within ``raw_bounds`` (both in the label's own unit,
-    higher is better); ``score`` is the same on the task's scale.
+    ``raw_score`` is the number of the label file, within ``raw_bounds`` (both in the label's own unit); ``score`` is
+    the same on the task's scale, higher is better. A row of the degradation task has ``distortion`` and ``severity``
+    instead.
+
+    Raises:
+        ValueError: the label is none the task can be rewarded for, or the text cannot stand in a prompt.
     """
 
     data_source: str
     row_id: str
     task: str
-    image: bytes
-    score: float
-    raw_score: float
-    raw_bounds: tuple[float, float]
     split: str
+    score: float | None = None
+    raw_score: float | None = None
+    raw_bounds: tuple[float, float] | None = None
+    distortion: str | None = None
+    severity: str | None = None
+    scale: Scale | None = None
+    """None: the task's own."""
+    text: str | None = None
+    """The prompt an image was generated from, for tasks that ask about it."""
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"row {self.row_id}: unknown task {self.task!r}; known: {sorted(TASKS)}")
-        if fault := TASKS[self.task].label_fault({"score": self.score}):
+        if fault := self.asked.label_fault(self.truth):
             raise ValueError(f"row {self.row_id}: {fault}")
-        if not self.raw_bounds[0] <= self.raw_score <= self.raw_bounds[1]:
-            raise ValueError(f"row {self.row_id}: raw score {self.raw_score} lies outside of {self.raw_bounds}")
+        bounds = self.raw_bounds
+        if bounds and not bounds[0] <= self.raw_score <= bounds[1]:
+            raise ValueError(f"row {self.row_id}: raw score {self.raw_score} lies outside of {bounds}")
+        if self.asked.needs_text and not (self.text or "").strip():
+            raise ValueError(f"row {self.row_id}: the task {self.task} needs the prompt of the image")
+        if found := [name for name in MEDIA_PLACEHOLDERS if name in (self.text or "")]:
+            raise ValueError(f"row {self.row_id}: {found[0]} in its text would stand for an image or a clip")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.row_id + (self.text or "")):
+            raise ValueError(f"row {self.row_id}: its name or text holds half a character, which no file can keep")
 
-    def record(self, index: int) -> dict[str, Any]:
-        """The row as verl's ``RLHFDataset`` reads it; ``index`` is its number within the file."""
-        task = TASKS[self.task]
+    @property
+    def asked(self) -> Task:
+        """The task on this row's scale."""
+        return task_on(self.task, self.scale)
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """The label as the reward reads it."""
+        if self.asked.scale is None:
+            return {"distortion_class": self.distortion, "severity": self.severity}
+        return {"score": None if self.score is None else round(self.score, 6)}
+
+    def record(self, index: int, image: bytes | str) -> dict[str, Any]:
+        """The row as verl's ``RLHFDataset`` reads it.
+
+        Args:
+            index: its number within the split.
+            image: bytes of an image file, or the name of one.
+        """
+        scale, bounds = self.asked.scale, self.raw_bounds or (None, None)
         return {
             "data_source": self.data_source,
-            "prompt": task.messages(self.row_id),
-            "images": [{"bytes": self.image}],
+            "prompt": self.asked.messages(self.row_id, self.text),
+            "images": [as_image(image)],
             "ability": self.task,
-            "reward_model": {"style": "rule", "ground_truth": json.dumps({"score": round(self.score, 6)})},
+            "reward_model": {"style": "rule", "ground_truth": json.dumps(self.truth)},
             "extra_info": {
                 "index": index,
                 "id": self.row_id,
                 "split": self.split,
                 "task": self.task,
-                "raw_score": float(self.raw_score),
-                "raw_low": float(self.raw_bounds[0]),
-                "raw_high": float(self.raw_bounds[1]),
-                "score": float(self.score),
-                "scale_low": task.scale.low,
-                "scale_high": task.scale.high,
-                **self.details,
+                "score": self.score,
+                "scale_low": scale.low if scale else None,
+                "scale_high": scale.high if scale else None,
+                "raw_score": self.raw_score,
+                "raw_low": bounds[0],
+                "raw_high": bounds[1],
+                "text": self.text,
+                "details": json.dumps(self.details, sort_keys=True),
             },
         }
 
 
-def sft_record(row: Row, answer: str) -> dict[str, Any]:
+def as_image(image: bytes | str) -> dict[str, Any]:
+    """An image as verl 0.9.1 reads it (rl_dataset.py:335): its bytes, or the name of its file under ``image``."""
+    return {"bytes": image} if isinstance(image, bytes) else {"image": image}
+
+
+def sft_record(row: Row, image: bytes | str, answer: str) -> dict[str, Any]:
     """The row with an answer to learn, as verl's ``MultiTurnSFTDataset`` reads it."""
-    messages = [*TASKS[row.task].messages(row.row_id), {"role": "assistant", "content": answer}]
-    return {"messages": messages, "images": [{"bytes": row.image}], "extra_info": {"id": row.row_id}}
+    messages = [*row.asked.messages(row.row_id, row.text), {"role": "assistant", "content": answer}]
+    return {"messages": messages, "images": [as_image(image)], "extra_info": {"id": row.row_id}}

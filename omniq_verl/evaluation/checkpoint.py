@@ -17,7 +17,7 @@ import pandas as pd
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.generation.vllm_offline import OfflineModel, Sampling, read_rows
 from omniq_verl.rewards import gaussian_reward, parse_response
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import task_of
 
 
 def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode: str, sigma: float) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
     lines = []
     for row, texts in zip(rows, answers, strict=True):
         target = json.loads(row["reward_model"]["ground_truth"])["score"]
-        task = TASKS[row["extra_info"]["task"]]
+        task = task_of(row["extra_info"])
         for number, text in enumerate(texts):
             parsed = parse_response(text, task.answer_format, task.scale)
             reward = gaussian_reward(parsed.score, target, sigma) if parsed.ok else 0.0

@@ -12,7 +12,7 @@ from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.rewards.threshold import threshold_reward
-from omniq_verl.tasks import TASKS, Task
+from omniq_verl.tasks import Task, task_of
 
 STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
 _NOT_APPLICABLE = math.nan
@@ -47,6 +47,8 @@ class RewardSettings:
             raise ValueError(f"score_reward must be 'gaussian' or 'threshold', got {self.score_reward!r}")
         if not (self.sigma > 0 and self.epsilon > 0):
             raise ValueError(f"sigma and epsilon must be positive, got {self.sigma} and {self.epsilon}")
+        if math.isinf(self.sigma):
+            raise ValueError("sigma must be finite: every answer would be right")
         weights = (self.accuracy_weight, self.format_weight, self.class_weight, self.level_weight)
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError(f"weights must be finite, got {weights}")
@@ -56,7 +58,20 @@ class RewardSettings:
         data_source: str, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
         """The settings of one data source."""
-        return _checked(tuple({**settings, **(sources or {}).get(data_source, {})}.items()))
+        return _checked(tuple({**settings, **_plain(sources).get(data_source, {})}.items()))
+
+
+_plain_sources: dict[int, tuple[Any, dict[str, dict[str, Any]]]] = {}
+
+
+def _plain(sources: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """As a plain dict: verl hands over OmegaConf's, where a look-up takes longer than the rest of a reward."""
+    if not sources or type(sources) is dict:
+        return sources or {}
+    if id(sources) not in _plain_sources:
+        # The original is kept as well, so that its id stays its own.
+        _plain_sources[id(sources)] = (sources, {name: dict(own) for name, own in sources.items()})
+    return _plain_sources[id(sources)][1]
 
 
 @lru_cache(maxsize=1024)  # verl asks once for each response, with the few settings of the recipe
@@ -65,7 +80,13 @@ def _checked(settings: tuple[tuple[str, Any], ...]) -> RewardSettings:
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any], **settings: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any],
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: Any = None,
+    **settings: Any,
 ) -> dict[str, float]:
     """Reward of one response, with its parts.
 
@@ -75,6 +96,8 @@ def compute_score(
         ground_truth: ``{"score": s}``, or ``{"distortion_class": c, "severity": s}``, as JSON; ``omniq_verl.data``
             writes and checks it, here it is trusted.
         extra_info: the row's own; ``task`` names the task.
+        reward_router_address: of a reward model, which verl passes where there is one; not asked here.
+        reward_model_tokenizer: likewise.
         **settings: of ``RewardSettings``, and ``sources``.
 
     Returns:
@@ -84,7 +107,7 @@ def compute_score(
         score that could not be parsed, the class of a task that asks for none.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
-    task = TASKS[extra_info["task"]]
+    task = task_of(extra_info)
     parsed = parse_response(solution_str, task.answer_format, task.scale)
     form = format_reward(solution_str, task.answer_format)
     judged = (_judge_score if task.scale else _judge_degradation)(parsed, json.loads(ground_truth), task, chosen)

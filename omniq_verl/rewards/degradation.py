@@ -1,6 +1,6 @@
 """The reward for naming what is wrong with an image, and how much."""
 
-_SAME_CLASS = {"jpeg": "compression", "null": None, "": None}
+_SAME_CLASS = {"jpeg": "compression"}
 
 
 def canonical_class(name: object) -> str | None:
@@ -9,15 +9,16 @@ def canonical_class(name: object) -> str | None:
     The papers and data sets say "JPEG" and "compression" for one class. No distortion may be said as JSON null, as
     the string "null" or by leaving the key out.
     """
-    if not isinstance(name, str):
-        return None if name is None else f"not a name: {type(name).__name__}"
-    name = name.strip().lower()
-    return _SAME_CLASS.get(name, name)
+    word = canonical_level(name)
+    return _SAME_CLASS.get(word, word)
 
 
 def canonical_level(name: object) -> str | None:
     """A severity in small letters; None for none."""
-    return canonical_class(name)
+    if not isinstance(name, str):
+        return None if name is None else f"not a name: {type(name).__name__}"
+    word = name.strip().lower()
+    return None if word == "null" else word
 
 
 def degradation_reward(

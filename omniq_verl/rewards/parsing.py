@@ -14,6 +14,7 @@ ANSWER_FORMATS = ("number", "json")
 SCORE_KEY = "rating"
 """Key of the score in a JSON answer (Q-Insight, table 1)."""
 
+_LONGEST_OBJECT = 10_000  # characters; a million would keep the JSON reader busy for a tenth of a second
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})")
 
 
@@ -121,7 +122,7 @@ def _score(answer: object, scale: Scale | None) -> float | None:
 
 
 def _flat_object(body: str) -> dict[str, Any]:
-    if not body.startswith("{"):
+    if not body.startswith("{") or len(body) > _LONGEST_OBJECT:
         raise _Refused(Status.NOT_JSON)
     try:
         # Integers as floats: Python's own are unbounded, and take more than linear time to read.

@@ -1,5 +1,7 @@
 """The score reward that is all or nothing."""
 
+_ROUNDING = 1e-9
+
 
 def threshold_reward(pred: float, target: float, epsilon: float = 0.35) -> float:
     """1.0 if ``|pred - target| < epsilon``, otherwise 0.0; a distance of exactly epsilon earns nothing.
@@ -16,4 +18,5 @@ def threshold_reward(pred: float, target: float, epsilon: float = 0.35) -> float
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    return float(abs(pred - target) < epsilon)
+    # 4.35 and 4.00 are exactly 0.35 apart, and a little less in floating point.
+    return float(epsilon - abs(pred - target) > _ROUNDING)

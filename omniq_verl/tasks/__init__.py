@@ -9,11 +9,13 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 IMAGE_PLACEHOLDER = "<image>"
+MEDIA_PLACEHOLDERS = (IMAGE_PLACEHOLDER, "<video>", "<audio>")
+"""What verl takes for a medium wherever it stands in a prompt (rl_dataset.py:328)."""
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
 DISTORTIONS = ("noise", "compression", "blur", "darken")
@@ -70,18 +72,25 @@ class Task:
 
     name: str
     questions: tuple[str, ...]
-    """Paraphrases of the same question; ``{low}`` and ``{high}`` are filled in from the scale."""
+    """Paraphrases of the same question; ``{low}``, ``{high}`` and ``{text}`` are filled in."""
     scale: Scale | None
     """None: the answer is a distortion class and its severity, not a score."""
     answer_format: str = "number"
 
-    def question(self, row_id: str) -> str:
+    @property
+    def needs_text(self) -> bool:
+        """Is the question about the text an image was made from?"""
+        return "{text}" in self.questions[0]
+
+    def question(self, row_id: str, text: str | None = None) -> str:
         """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run."""
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
         wording = self.questions[int.from_bytes(digest, "big") % len(self.questions)]
+        if self.needs_text and text is None:
+            raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
         if self.scale is None:
             return wording
-        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}")
+        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
         """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
@@ -97,9 +106,14 @@ class Task:
             )
         return None
 
-    def messages(self, row_id: str) -> list[dict[str, str]]:
-        """The chat prompt of a row, with the placeholder verl replaces by the image."""
-        return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id)}]
+    def messages(self, row_id: str, text: str | None = None) -> list[dict[str, str]]:
+        """The chat prompt of a row, with the placeholder verl replaces by the image.
+
+        Args:
+            row_id: chooses the wording.
+            text: what the image was made from; for tasks whose ``needs_text`` is True.
+        """
+        return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id, text)}]
 
 
 def _degradation_fault(distortion: object, severity: object) -> str | None:
@@ -126,6 +140,30 @@ TECHNICAL = Task(
     ),
 )
 
+AESTHETIC = Task(
+    name="aesthetic",
+    scale=Scale(1.0, 5.0),
+    questions=(
+        "Rate how beautiful this image is from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
+        "How good is this image as a picture to look at, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
+        "Look at composition, light and colour, then rate this image's beauty, {low} (bad) to {high} (excellent)."
+        + _ANSWER_RULE,
+    ),
+)
+
+ALIGNMENT = Task(
+    name="alignment",
+    scale=Scale(1.0, 5.0),
+    questions=(
+        'This image was made from the text "{text}". Rate from {low} (bad) to {high} (excellent) how well it shows what'
+        " the text says." + _ANSWER_RULE,
+        'Does this image fit the text "{text}"? Say so from {low} (not at all) to {high} (in everything).'
+        + _ANSWER_RULE,
+        'Go through what the text "{text}" asks for, then rate from {low} (bad) to {high} (excellent) how much of it'
+        " this image shows." + _ANSWER_RULE,
+    ),
+)
+
 _CLASS_RULE = (
     f" It is one of {', '.join(DISTORTIONS)}; its severity one of {', '.join(SEVERITIES)}; both are null where there is"
     ' none. Reason in <think></think>, then give a JSON object with the keys "distortion_class" and "severity" in'
@@ -142,4 +180,27 @@ DEGRADATION = Task(
     ),
 )
 
-TASKS = {task.name: task for task in (TECHNICAL, DEGRADATION)}
+TASKS = {task.name: task for task in (TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION)}
+
+
+@lru_cache(maxsize=256)
+def task_on(name: str, scale: Scale | None) -> Task:
+    """A task asked on another scale than its own; None: on its own.
+
+    Raises:
+        KeyError: there is no such task.
+        ValueError: a scale for a task that asks for no score.
+    """
+    task = TASKS[name]
+    if scale is None:
+        return task
+    if task.scale is None:
+        raise ValueError(f"the task {name} asks for no score, so that it has no scale")
+    return replace(task, scale=scale)
+
+
+def task_of(info: Mapping[str, Any]) -> Task:
+    """The task of a row on the row's scale, from its ``extra_info``."""
+    low, high = info.get("scale_low"), info.get("scale_high")
+    known = low is not None and low == low  # NaN is how pandas reads "none"
+    return task_on(info["task"], Scale(low, high) if known else None)

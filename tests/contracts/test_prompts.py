@@ -46,8 +46,8 @@ def png(height: int, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def row(number: int, image: bytes) -> Row:
-    return Row("made", f"made/{number}", "technical", image, 3.0, 3.0, (1.0, 5.0), "test")
+def record(number: int, image: bytes) -> dict:
+    return Row("made", f"made/{number}", "technical", "test", 3.0, 3.0, (1.0, 5.0)).record(number, image)
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def model(tmp_path: Path) -> Path:
 
 def test_evaluation_sends_the_tokens_and_pixels_of_training(tmp_path: Path, model: Path) -> None:
     # 70 x 110 is resized twice on verl's way: by qwen_vl_utils, then by the processor.
-    rows = [row(0, png(80, 80)), row(1, png(70, 110))]
+    rows = [record(0, png(80, 80)), record(1, png(70, 110))]
     parquet = tmp_path / "rows.parquet"
-    write_parquet((item.record(index) for index, item in enumerate(rows)), parquet)
+    write_parquet(rows, parquet)
     command = [sys.executable, "-c", SCRIPT, str(parquet), str(model)]
     result = subprocess.run(
         command, env={**os.environ, "VERL_PLATFORM": "cpu"}, capture_output=True, text=True, timeout=300, check=False

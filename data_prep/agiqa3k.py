@@ -1,0 +1,51 @@
+"""AGIQA-3K (Li et al. 2023) -> parquet: 2,982 generated images, technical quality or fit to their prompts.
+
+    python data_prep/agiqa3k.py --root AGIQA-3K --out data/agiqa3k
+    python data_prep/agiqa3k.py --root AGIQA-3K --out data/agiqa3k_alignment --task alignment
+
+Needs `data.csv` and the images, in any folder, below --root. `mos_quality` is the label of the technical task,
+`mos_align` that of the alignment task; both are nominally 0-5 and mapped by the least and greatest of the file.
+"""
+
+from collections.abc import Iterator
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import number
+from omniq_verl.data.tables import read_csv
+
+COLUMNS = {"technical": "quality", "alignment": "align"}
+WORDS = ("adj1", "adj2", "style")
+
+
+def read(request: Request) -> Iterator[Item]:
+    mos, spread = (f"{kind}_{COLUMNS[request.task]}" for kind in ("mos", "std"))
+    path = request.label_file("data.csv")
+    for row in read_csv(path, ["name", "prompt", *WORDS, mos, spread]):
+        score = number(row[mos])
+        yield Item(
+            row["name"],
+            "test",
+            score,
+            text=row["prompt"],
+            details={**{word: row[word] for word in WORDS if row[word]}, "standard_deviation": number(row[spread])},
+            fault=f"{mos} is {row[mos]!r}" if score is None else None,
+        )
+
+
+AGIQA3K = DataSet(
+    name="agiqa3k",
+    tasks={
+        "technical": LabelMap(0.0, 4.488740784, "least and greatest mos_quality of all 2,982 images"),
+        "alignment": LabelMap(0.021462288, 4.286204297, "least and greatest mos_align of all 2,982 images"),
+    },
+    read=read,
+    facts={
+        "splits": "none official; all are `test`, as DeQA-Score, Q-Insight and VisualQuality-R1 use them",
+        "licence": "MIT (README of lcysyzxdxc/AGIQA-3k-Database)",
+    },
+)
+
+if __name__ == "__main__":
+    main(AGIQA3K, __doc__)

@@ -1,0 +1,62 @@
+"""AVA (Murray et al. 2012) -> parquet: the beauty of 255,530 photographs, rated from 1 to 10.
+
+    python data_prep/ava.py --root AVA_dataset --out data/ava --val-fraction 0.01
+
+Needs `AVA.txt`, `generic_test.jpgl` (in `aesthetics_image_lists/`) and the images, in `images/` or `ava_images/`, below
+--root; --labels names the folder of the first two, if it is another. The label is the mean of an image's ratings. It
+is mapped from 1-10 to the scale, not from the least and greatest mean, so that it does not hang on two images.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import draw, label_files, share
+from omniq_verl.data.tables import read_lines, read_words
+
+COLUMNS = 15  # number, image, how many rated it 1 to 10, two tags of content, challenge
+
+
+def read(request: Request) -> Iterator[Item]:
+    ratings, test_list = label_files(request, "AVA.txt", "generic_test.jpgl")
+    test = {line.strip().removesuffix(".jpg") for line in read_lines(test_list)}
+    for _, image, *counts, tag, other_tag, challenge in read_words(ratings, COLUMNS):
+        fault = None if all(count.isdecimal() for count in counts) else f"its counts are {' '.join(counts)}"
+        votes = [] if fault else [int(count) for count in counts]
+        fault = fault or (None if sum(votes) else "nobody rated it")
+        yield Item(
+            f"{image}.jpg",
+            "test" if image in test else split_of(image, request.options),
+            None if fault else sum(rating * count for rating, count in enumerate(votes, 1)) / sum(votes),
+            details={"votes": votes, "tags": [tag, other_tag], "challenge": challenge},
+            fault=fault,
+        )
+
+
+def split_of(image: str, options: argparse.Namespace) -> str:
+    return "val" if draw(options.seed, image) < options.val_fraction else "train"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--val-fraction", type=share, default=0.0, help="of the rest, for validation (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+
+
+AVA = DataSet(
+    name="ava",
+    tasks={"aesthetic": LabelMap(1.0, 10.0, "least and greatest rating there is (ours: no paper gives its map)")},
+    read=read,
+    folders=("images", "ava_images", "image"),
+    facts={
+        "splits": "test: generic_test.jpgl (20,000 images, of which 19,930 exist); val: a draw by --seed and the"
+        " image's name from the rest; train: all else",
+        "licence": "images belong to their photographers and may not be passed on (README of AVA)",
+    },
+    add_options=add_options,
+    own_options=("val_fraction", "seed"),
+)
+
+if __name__ == "__main__":
+    main(AVA, __doc__)

@@ -1,0 +1,84 @@
+"""DQ-495K's single distortions (DepictQA-Wild, You et al. 2024) -> parquet: which distortion, and how severe.
+
+    python data_prep/dq495k.py --root DataDepictQA --out data/dq495k
+
+Needs, below --root, the lists of one family in `KADIS700K/<family>_brief/metas/` (--labels names their folder, if it is
+another) and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Kept are noise, blur, compression, darken and no
+distortion, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, as whose class the paper prints "JPEG".
+The lists of `A_sd` lack the mildest of those distortions that cannot be seen without the original.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import label_files, on_disk, read_records
+from omniq_verl.tasks import DISTORTIONS, SEVERITIES
+
+COMPRESSIONS = ("compression_jpeg", "compression_jpeg_2000")
+LISTS = {
+    "refA_sd": ("train_refA_sd_mix_112k.json", "test_refA_sd_single_28k.json"),
+    "A_sd": ("train_A_sd_mix_98k_exclude.json", "test_A_sd_single_24k_exclude.json"),
+}
+OTHERS = (
+    *("brighten", "contrast_strengthen", "contrast_weaken", "saturate_strengthen", "saturate_weaken"),
+    *("oversharpen", "pixelate", "quantization"),
+)
+
+
+def read(request: Request) -> Iterator[Item]:
+    for path in label_files(request, *LISTS[request.options.lists]):
+        for record in read_records(path, ["image_A"]):
+            if is_asked(record, request.options.jpeg_only):
+                # Copies of the data set differ in the name of the folder above, and in the images' format.
+                name = "/".join(PurePosixPath(record["image_A"]).parts[-3:])
+                yield item(on_disk(request.index, name, ".jpg"), path.name.partition("_")[0], record)
+
+
+def is_asked(record: dict[str, Any], jpeg_only: bool) -> bool:
+    """Everything but the other known classes: what is unknown has to show up among the rejects."""
+    return record.get("distortion_class") not in OTHERS and not (
+        jpeg_only and record.get("distortion_name") == COMPRESSIONS[1]
+    )
+
+
+def item(name: str, split: str, record: dict[str, Any]) -> Item:
+    kind, severity = record.get("distortion_class"), record.get("severity")
+    kind = None if kind in ("null", "None") else kind
+    known = type(severity) is int and (severity == 0 if kind is None else 1 <= severity <= len(SEVERITIES))
+    fault = None if known and kind in (None, *DISTORTIONS) else f"class {kind!r} has severity {severity!r}"
+    if kind == "compression" and record.get("distortion_name") not in COMPRESSIONS:
+        fault = f"compression is of the kind {record.get('distortion_name')!r}"
+    return Item(
+        name,
+        split,
+        distortion=kind,
+        severity=SEVERITIES[severity - 1] if known and kind else None,
+        details={key: record.get(key) for key in ("id", "distortion_name", "severity")},
+        fault=fault,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lists", choices=list(LISTS), default="refA_sd", help="which family (default: refA_sd)")
+    parser.add_argument("--jpeg-only", action="store_true", help="leave out JPEG 2000")
+
+
+DQ495K = DataSet(
+    name="dq495k",
+    tasks={"degradation": None},
+    read=read,
+    facts={
+        "splits": "by the names of the lists: train_*.json, test_*.json",
+        "labels": f"classes {', '.join(DISTORTIONS)} and none; severity 1-5 of the lists in Q-Insight's words",
+        "licence": "tag apache-2.0 of zhiyuanyou/DataDepictQA",
+    },
+    add_options=add_options,
+    own_options=("lists", "jpeg_only"),
+)
+
+if __name__ == "__main__":
+    main(DQ495K, __doc__)

@@ -1,0 +1,88 @@
+"""EvalMi-50K (Wang et al. 2025) -> parquet: 50,400 images of 24 generators, perception or fit to their prompts.
+
+    python data_prep/evalmi.py --root EvalMi-50K --out data/evalmi
+    python data_prep/evalmi.py --root EvalMi-50K --out data/evalmi_alignment --task alignment
+
+Needs `AIGI2025_MOS_yn.xlsx`, `question.xlsx` and the images (`AIGI2025/<generator>/001.png` to `2100.png`) below
+--root; --labels names the folder of the two workbooks, if it is another. MOS1 is the perception (here: the technical
+task), MOS2 the correspondence to the prompt, which is row n of `question.xlsx` for image n. Both are z-scored to about
+0-100 and mapped by the least and greatest of the file. All images are `test` unless --test-share is less than 1.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import draw, label_files, number, share
+from omniq_verl.data.tables import LabelFileError, read_xlsx
+
+COLUMNS = {"technical": "MOS1", "alignment": "MOS2"}
+
+
+def read(request: Request) -> Iterator[Item]:
+    labels, questions = label_files(request, "AIGI2025_MOS_yn.xlsx", "question.xlsx")
+    column, options = COLUMNS[request.task], request.options
+    rows = list(read_xlsx(labels, ["ImageName", column]))
+    prompts = prompts_of(questions, max((image_number(row["ImageName"]) for row in rows), default=0))
+    for row in rows:
+        score, place = number(row[column]), image_number(row["ImageName"])
+        prompt = prompts[place - 1] if place else None
+        yield Item(
+            str(row["ImageName"]),
+            "test" if draw(options.seed, prompt or "") < options.test_share else "train",
+            score,
+            text=prompt,
+            details={"generator": PurePosixPath(str(row["ImageName"])).parent.name, "prompt_number": place},
+            fault=fault_of(row[column], score, place, column),
+        )
+
+
+def image_number(name: object) -> int:
+    """17 of ``generator/017.png``; 0 where there is none."""
+    stem = PurePosixPath(str(name)).stem
+    return int(stem) if stem.isdecimal() else 0
+
+
+def prompts_of(path: Path, highest: int) -> list[str]:
+    prompts = [str(row["prompt"]) for row in read_xlsx(path, ["prompt"])]
+    # An empty row, or one too many, would give every later image another image's prompt.
+    if len(prompts) != highest:
+        raise LabelFileError(
+            f"{path}: it has {len(prompts)} prompts, but the images are numbered up to {highest}, so that they cannot"
+            " be told apart by their rows. Mend: take both workbooks from the same release"
+        )
+    return prompts
+
+
+def fault_of(cell: object, score: float | None, place: int, column: str) -> str | None:
+    if not place:
+        return "the name of the image has no number"
+    return f"{column} is {cell!r}" if score is None else None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--test-share", type=share, default=1.0, help="of the prompts (default: 1, no training split)")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+
+
+EVALMI = DataSet(
+    name="evalmi",
+    tasks={
+        "technical": LabelMap(15.9531563777631, 73.3049776344248, "least and greatest MOS1 of all 50,400 images"),
+        "alignment": LabelMap(22.0560612221898, 70.247419212392, "least and greatest MOS2 of all 50,400 images"),
+    },
+    read=read,
+    folders=("AIGI2025",),
+    facts={
+        "splits": "ours, by a draw from --seed and the prompt: how the authors made their folds is not known",
+        "licence": "tag apache-2.0 of IntMeGroup/EvalMi-50K",
+    },
+    add_options=add_options,
+    own_options=("test_share", "seed"),
+)
+
+if __name__ == "__main__":
+    main(EVALMI, __doc__)

@@ -1,0 +1,73 @@
+"""EvalMuse-40K (Han et al. 2024) -> parquet: how well generated images show their prompts.
+
+    python data_prep/evalmuse.py --root EvalMuse --out data/evalmuse
+
+Needs `train_list.json` and the images (`dataset/images/<generator>/...` of images.zip) below --root. The label is the
+mean of an image's ratings, 1-5, without those that are null. `test.json` has no ratings, so the test images here are
+held out of the training list, whole prompts at a time, by --test-share and --seed.
+"""
+
+import argparse
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import draw, number, read_records, share, text
+from omniq_verl.data.tables import LabelFileError
+
+RATINGS = (1.0, 5.0)
+
+
+def read(request: Request) -> Iterator[Item]:
+    path, options = request.label_file("train_list.json"), request.options
+    records = list(read_records(path, ["img_path"], ["prompt", "prompt_id"]))
+    if not any("total_score" in record for record in records):
+        raise LabelFileError(f"{path}: it has no ratings (no total_score). Mend: take train_list.json, not test.json")
+    for record in records:
+        if options.drop_meaningless and is_meaningless(record):
+            continue
+        prompt_id, given = str(record["prompt_id"]), record.get("total_score")
+        ratings = [number(rating) for rating in given if rating is not None] if isinstance(given, list) else []
+        sound = all(rating is not None and RATINGS[0] <= rating <= RATINGS[1] for rating in ratings)
+        yield Item(
+            record["img_path"],
+            "test" if draw(options.seed, prompt_id) < options.test_share else "train",
+            fmean(ratings) if ratings and sound else None,
+            text=text(record["prompt"]),
+            details={"ratings": ratings, "prompt_id": prompt_id, "type": record.get("type")},
+            fault=None if ratings and sound else f"total_score is {given!r}",
+        )
+
+
+def is_meaningless(record: dict[str, Any]) -> bool:
+    """Did most of those who were asked call the prompt too abstract, or without a subject?"""
+    given = record.get("promt_meaningless")  # so it is spelt
+    votes = [vote for vote in given if vote is not None] if isinstance(given, list) else []
+    return 2 * sum(vote == 1 for vote in votes) > len(votes)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--test-share", type=share, default=0.1, help="of the prompts, held out (default: 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--drop-meaningless", action="store_true", help="leave out prompts most called meaningless")
+
+
+EVALMUSE = DataSet(
+    name="evalmuse",
+    tasks={"alignment": LabelMap(*RATINGS, "least and greatest rating there is")},
+    read=read,
+    folders=("dataset",),
+    facts={
+        "splits": "ours, by a draw from --seed and prompt_id: the official test.json has no ratings",
+        "labels": "mean of total_score without nulls, as in the authors' process_train.py",
+        "licence": "tag bsd-3-clause of DY-Evalab/EvalMuse",
+    },
+    add_options=add_options,
+    own_options=("test_share", "seed", "drop_meaningless"),
+)
+
+if __name__ == "__main__":
+    main(EVALMUSE, __doc__)

@@ -1,0 +1,66 @@
+"""Prepared data sets -> one joint training set.
+
+    python data_prep/mix.py --root data --preset omniquality_r --out data/omniquality_r
+    python data_prep/mix.py --root data --take ava=10000 evalmuse=10000 koniq=7000 --seed 0 --out data/joint
+
+Needs data sets that their scripts have written into folders below --root; names are those of the folders. So many
+training rows of each are drawn by --seed, none twice, and all are shuffled. Validation and test files stay where they
+are. The disk needs room for the mix twice.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parser().parse_args(arguments)
+    wanted = PRESETS[args.preset] if args.preset else dict(args.take)
+    if args.take and len(wanted) < len(args.take):
+        sys.exit("--take names a data set twice")
+    try:
+        plan = plan_mix(args.root, wanted, args.seed, args.all_if_fewer)
+        card = mix(plan, args.out, args.seed, args.shard_rows, Console(stderr=True))
+    except MixError as error:
+        sys.exit(str(error))
+    print(f"data.train_files=[{','.join(str((args.out / name).resolve()) for name in card['files'])}]")
+    parts = ", ".join(f"{name} {part['rows']} of {part['of']}" for name, part in card["parts"].items())
+    print(f"{card['rows']} rows: {parts}")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="folder with the prepared data sets")
+    add("--out", type=Path, required=True, help="folder for the parquet files")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--take", nargs="+", type=amount, metavar="NAME=ROWS", help="how many rows of which data set")
+    presets = "; ".join(
+        f"{name}: {' + '.join(f'{n} {part}' for part, n in of.items())}" for name, of in PRESETS.items()
+    )
+    which.add_argument("--preset", choices=list(PRESETS), help=presets)
+    add("--seed", type=int, default=0, help="of choice and order (default: 0)")
+    add("--all-if-fewer", action="store_true", help="take all of a data set that has fewer rows")
+    add("--shard-rows", type=positive, default=4096, help="rows of a file (default: 4096)")
+    return parser
+
+
+def amount(text: str) -> tuple[str, int]:
+    name, _, rows = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form koniq=7000")
+    return name, positive(rows)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

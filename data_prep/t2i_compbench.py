@@ -1,0 +1,61 @@
+"""T2I-CompBench's images with human ratings (Huang et al. 2023) -> parquet: how well they show their prompts.
+
+    python data_prep/t2i_compbench.py --root T2I-CompBench --out data/t2i_compbench --low 1 --high 5
+
+How the authors' archive is laid out could not be found out, so this wants a table of your own, `manifest.csv` or
+`manifest.jsonl` below --root (or --labels), with the columns image (name of the file), prompt, category and score, and
+the least and greatest score of the rating scale by --low and --high. All images are `test`.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.prepare import Item
+from omniq_verl.data.reading import number, read_table, text
+from omniq_verl.data.tables import LabelFileError
+
+
+def read(request: Request) -> Iterator[Item]:
+    path = request.label_file("manifest.csv", "manifest.jsonl")
+    for row in read_table(path, ["image"], ["prompt", "category", "score"]):
+        score = number(row["score"])
+        yield Item(
+            row["image"],
+            "test",
+            score,
+            text=text(row["prompt"]),
+            details={"category": row["category"]},
+            fault=f"score is {row['score']!r}" if score is None else None,
+        )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--low", type=float, required=True, help="least score of the rating scale")
+    parser.add_argument("--high", type=float, required=True, help="greatest score of the rating scale")
+
+
+def label_map(options: argparse.Namespace) -> LabelMap:
+    try:
+        return LabelMap(options.low, options.high, "given by --low and --high")
+    except ValueError as error:
+        raise LabelFileError(f"--low and --high: {error}") from None
+
+
+T2I_COMPBENCH = DataSet(
+    name="t2i_compbench",
+    tasks={"alignment": None},
+    read=read,
+    facts={
+        "splits": "none: all are `test`",
+        "labels": "score of a table of the user's, as the layout of the authors' archive is not known",
+        "licence": "MIT (the authors' repository)",
+    },
+    add_options=add_options,
+    label_map=label_map,
+    own_options=("low", "high"),
+)
+
+if __name__ == "__main__":
+    main(T2I_COMPBENCH, __doc__)

@@ -1,0 +1,58 @@
+"""What a prepared data set says of itself: a card, and a histogram of its scores."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omniq_verl.data.shards import write_whole
+
+
+def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Write ``dataset_card.json`` and, where there are scores, ``scores.png``; returns the whole card.
+
+    Args:
+        out: folder of the data set.
+        card: facts.
+        scores: of the rows of each file, in the order of ``card["files"]``.
+    """
+    values = np.array([score for part in scores for score in part])
+    if len(values):
+        card = {**card, "scores": _summary(values)}
+        _draw(out / "scores.png", card, scores)
+    write_whole(out / "dataset_card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    return card
+
+
+def split_of(name: str) -> str:
+    """The split of a file: ``train`` of ``train.parquet`` and of ``train-00000-of-00003.parquet``."""
+    return name.removesuffix(".parquet").partition("-")[0]
+
+
+def _summary(values: np.ndarray) -> dict[str, float]:
+    found = {"lowest": values.min(), "highest": values.max(), "mean": values.mean(), "standard_deviation": values.std()}
+    return {name: round(float(value), 6) for name, value in found.items()}
+
+
+def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    splits: dict[str, list[float]] = {}
+    for name, part in zip(card["files"], scores, strict=True):
+        splits.setdefault(split_of(name), []).extend(part)
+    low, high = card["label_map"]["scale"]
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    axes.hist(list(splits.values()), bins=np.linspace(low, high, 41), stacked=True, label=list(splits))
+    axes.set(title=f"{card['data_source']}: {card['rows']:,} rows", xlabel=f"{card['task']} score", ylabel="images")
+    axes.legend()
+    buffer = io.BytesIO()
+    # Without the name of the software, which holds its version, the same data gives the same file.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,137 @@
+"""The command line every script of ``data_prep/`` shares."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from omniq_verl.data.card import split_of
+from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.paths import BadPath, FileIndex
+from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
+from omniq_verl.data.tables import LabelFileError
+from omniq_verl.tasks import Scale
+
+SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reader is asked for."""
+
+    index: FileIndex
+    task: str
+    labels: Path | None
+    options: argparse.Namespace
+
+    def label_file(self, *names: str) -> Path:
+        """The label file: the one given by ``--labels``, or the first of these names found below the root.
+
+        Raises:
+            LabelFileError: there is none of them.
+        """
+        if self.labels is not None:
+            return self.labels
+        for name in names:
+            if path := self.index.find(name):
+                return path
+        looked = ", ".join(names)
+        raise LabelFileError(
+            f"{self.index.root}: none of the label files {looked} is below it. Mend: name it by --labels"
+        )
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set's script."""
+
+    name: str
+    tasks: Mapping[str, LabelMap | None]
+    """Tasks its labels can be asked for, with the map of each; the first is the default."""
+    read: Callable[[Request], Iterator[Item]]
+    facts: Mapping[str, Any]
+    """For the card: ``splits``, ``labels``, ``licence``, each with its source."""
+    folders: tuple[str, ...] = ()
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    label_map: Callable[[argparse.Namespace], LabelMap | None] | None = None
+    """Where the map depends on the script's own options."""
+    own_options: tuple[str, ...] = field(default=())
+    """Names of these options, for the card."""
+
+
+def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
+    """Run a script.
+
+    Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single label, or there are
+    rejects and ``--strict``.
+    """
+    args = _parser(dataset, doc).parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        card = run(dataset, args, console)
+    except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
+        sys.exit(str(error))
+    _report(card, args.out)
+    if not card["rows"] + card["rejects"]["all"]:
+        sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
+    if args.strict and card["rejects"]["all"]:
+        sys.exit(f"--strict: {card['rejects']['all']} rejects, see {args.out / 'rejects.jsonl'}")
+
+
+def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Write the data set as asked for; returns its card."""
+    task = args.task or next(iter(dataset.tasks))
+    labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[task]
+    index = FileIndex(args.root)
+    source = Source(
+        name=dataset.name,
+        task=task,
+        items=dataset.read(Request(index, task, args.labels, args)),
+        labels=labels,
+        scale=SCALES[args.scale] if labels is not None else None,
+        folders=dataset.folders,
+        facts={**dataset.facts, "options": {name: getattr(args, name) for name in dataset.own_options}},
+    )
+    how = How(args.workers, args.shard_rows, args.images == "embed", args.decode, args.engine)
+    return prepare(source, index, args.out, how, console)
+
+
+def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="folder of the data set")
+    add("--out", type=Path, required=True, help="folder for the parquet files")
+    add("--labels", type=Path, help="label file, if it lies elsewhere or has another name")
+    add("--task", choices=list(dataset.tasks), help=f"what is asked (default: {next(iter(dataset.tasks))})")
+    add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")
+    add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
+    add("--workers", type=_positive, default=os.cpu_count(), help="processes (default: one for each core)")
+    add("--shard-rows", type=_positive, default=4096, help="rows of a file, and what a kill can cost (default: 4096)")
+    add("--decode", action="store_true", help="decode every pixel of every image, not only its structure")
+    add("--strict", action="store_true", help="fail if there is any reject")
+    add("--engine", choices=list(ENGINES), default="local", help="ray: on Ray Data, on all nodes of a cluster")
+    dataset.add_options(parser)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _report(card: dict[str, Any], out: Path) -> None:
+    """How to train on it, and, last, what became of the rows."""
+    for key, splits in (("data.train_files", ("train",)), ("data.val_files", ("val", "test"))):
+        for split in splits:
+            if files := [str((out / name).resolve()) for name in card["files"] if split_of(name) == split]:
+                print(f"{key}=[{','.join(files)}]")
+    rejects = card["rejects"]
+    reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
+    said = f" ({reasons}; see rejects.jsonl)" if reasons else ""
+    print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{said}")

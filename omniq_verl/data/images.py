@@ -1,0 +1,208 @@
+"""An image file -> the bytes that go into a row.
+
+The rule, written down once:
+
+- A JPEG or PNG that every reader decodes to the same 8-bit picture goes through untouched: RGB or grey, not rotated by
+  EXIF, without transparency. Of a JPEG with further ones behind it (MPO, as phones write them) the first one counts.
+- Everything else (BMP, TIFF, WebP, PPM, a GIF of one frame; CMYK, 16 bit, palette, alpha, EXIF rotation) is decoded,
+  turned upright, brought to 8-bit RGB and written as PNG without any tags, which loses nothing of it. 16 bits of grey
+  become 8 by division by 257, rounded; 16 bits of a colour or with alpha by their higher byte, as Pillow reads them.
+  Alpha is laid on white (as Qwen's own loader does), CMYK becomes RGB as Pillow converts it.
+- What is empty, truncated, animated, larger than the limits, of pixels without an agreed range (floats, whole numbers
+  of 32 bits) or no image is refused by name.
+"""
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_BYTES = 200 * 2**20
+MAX_PIXELS = 2**26
+"""67 million, the largest phones' photographs; a conversion holds eight to sixteen bytes of each."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TAG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Keywords of PNG's text chunks that may hold an orientation."""
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+"""Markers of a JPEG: pixels follow, and no more follow."""
+_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
+
+
+class BadImage(ValueError):
+    """Why a file is not taken; its words end up in ``rejects.jsonl``."""
+
+
+def load_image(path: Path, decode: bool = False) -> bytes:
+    """The bytes of an image after the rule of this module.
+
+    Args:
+        path: of the file.
+        decode: decode every pixel of files that go through untouched, too. Without it their structure alone is checked
+            (PNG: all checksums; JPEG: that it ends), which costs a fiftieth.
+
+    Raises:
+        BadImage: the file is refused.
+    """
+    return check_image(read_image(path), decode)
+
+
+def read_image(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        BadImage: it is empty, too large or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise BadImage("the file is empty")
+        if size > MAX_BYTES:
+            raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"the file cannot be read ({error.strerror or error})") from None
+
+
+def check_image(data: bytes, decode: bool = False) -> bytes:
+    """As ``load_image``, of a file's bytes; returns the very same object where they go through untouched."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd tags, which say nothing about the picture
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _through(image, data, decode)
+        except BadImage:
+            raise
+        except UnidentifiedImageError:
+            raise BadImage("no known image format, or cut short in its head") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise BadImage(_TOO_LARGE) from None
+        except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
+            raise BadImage(f"it does not decode ({error})") from None
+
+
+_TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
+
+
+def _through(image: Image.Image, data: bytes, decode: bool) -> bytes:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(_TOO_LARGE)
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise BadImage("it is animated, or has several pages")
+    tagged = True
+    if image.format == "PNG":
+        tagged = _check_png(data)
+    elif image.format in ("JPEG", "MPO"):
+        _check_jpeg(data, image.width * image.height)
+    # Asked only where there is something: Pillow decodes a whole PNG to look for tags behind the picture.
+    if not _is_plain(image, data) or (tagged and _turn(image) is not None):
+        return _as_png(image)
+    if decode:
+        image.load()
+    return data
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    if image.mode not in ("RGB", "L") or "transparency" in image.info:
+        return False
+    return image.format in ("JPEG", "MPO") or (image.format == "PNG" and data[24] <= 8)  # bits of a channel
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # broken tags, on which Pillow raises errors of every kind, turn nothing
+        return None
+
+
+def _as_png(image: Image.Image) -> bytes:
+    image.load()
+    rgb = _to_rgb(image)
+    if (turn := _turn(image)) is not None:  # which is none where load() has turned the picture, as of TIFF
+        rgb = rgb.transpose(turn)
+    rgb.info = {}  # the old colour profile and transparency do not fit the new pixels
+    buffer = io.BytesIO()
+    rgb.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise BadImage("its pixels, floats or whole numbers of 32 bits, have no agreed range")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
+        on_white = Image.new("RGB", image.size, "white")
+        on_white.paste(with_alpha, mask=with_alpha.getchannel("A"))
+        return on_white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Of 16 bits of grey ``[H, W]``: the value divided by 257, rounded."""
+    pixels = np.asarray(image).astype(np.uint32)
+    if "transparency" in image.info:
+        pixels[pixels == image.info["transparency"]] = 65535
+    pixels += 128
+    pixels //= 257
+    return pixels.astype(np.uint8)
+
+
+def _check_jpeg(data: bytes, pixels: int) -> None:
+    """Follow the segments to the end of the picture; cameras append films, thumbnails and padding behind it."""
+    if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
+        raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
+    position, scans = 2, 0
+    while mark := _NEXT_MARKER.search(data, position):
+        scans += mark.group() == _SCAN
+        # Compressed data never holds the two bytes of the end, so what ends in them was not cut within.
+        if scans and (mark.group() == _END or data.endswith(_END)):
+            return
+        position = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
+    raise BadImage("it is truncated (a JPEG without its end)")
+
+
+def _check_png(data: bytes) -> bool:
+    """Check that all of it is there and right; returns whether there are tags that may hold an orientation."""
+    kind, pixels, tagged = b"", False, False
+    for kind, start in _png_chunks(data):
+        if start == 16 and kind != b"IHDR":
+            raise BadImage("it is damaged (a PNG that does not begin with its size)")
+        pixels |= kind == b"IDAT"
+        tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
+    if kind != b"IEND" or not pixels:
+        raise BadImage("it is truncated (a PNG without its end, or without pixels)")
+    return tagged
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The kind of each whole chunk up to the end, and where its content begins."""
+    kind, position = b"", 8
+    while kind != b"IEND" and position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        if end > len(data):
+            raise BadImage("it is truncated (a PNG cut within a chunk)")
+        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise BadImage(f"it is damaged (checksum of {kind.decode('latin-1')})")
+        yield kind, position + 8
+        position = end

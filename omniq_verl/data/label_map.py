@@ -1,0 +1,58 @@
+"""A label file's scores -> a task's scale."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omniq_verl.tasks import Scale, task_on
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The straight line that takes ``low..high`` of the label file to the scale's two ends.
+
+    Raises:
+        ValueError: low is not below high.
+    """
+
+    low: float
+    high: float
+    source: str
+    """Where the two bounds come from."""
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a label map needs low < high, got [{self.low}, {self.high}]")
+
+    def score(self, raw: float, scale: Scale) -> float:
+        """The score of a raw label, which lies within the bounds."""
+        share = (raw - self.low) / (self.high - self.low)
+        if not self.higher_is_better:
+            share = 1.0 - share
+        # Rounding must not carry the ends off the scale.
+        return min(max(scale.low + share * (scale.high - scale.low), scale.low), scale.high)
+
+    def fields(self, raw: float | None, task: str, scale: Scale | None) -> dict[str, Any]:
+        """The score fields of a row.
+
+        Raises:
+            ValueError: the raw score is no number, or it lies outside of the bounds.
+        """
+        rounding = 1e-9 * (self.high - self.low)  # means of ratings differ from the published ends by that little
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+            raise ValueError(f"the score {raw!r} is no number")
+        if not self.low - rounding <= raw <= self.high + rounding:
+            raise ValueError(f"the score {raw:g} lies outside of [{self.low:g}, {self.high:g}]")
+        raw = min(max(float(raw), self.low), self.high)
+        score = self.score(raw, task_on(task, scale).scale)
+        return {"raw_score": raw, "raw_bounds": (self.low, self.high), "score": score}
+
+    def card(self, task: str, scale: Scale | None) -> dict[str, Any]:
+        """For the data set's card."""
+        target = task_on(task, scale).scale
+        return {
+            "raw": [self.low, self.high],
+            "scale": [target.low, target.high],
+            "higher_is_better": self.higher_is_better,
+            "source": self.source,
+        }

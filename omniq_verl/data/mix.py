@@ -1,0 +1,303 @@
+"""Prepared data sets -> one training set: so many rows of each, all in one shuffled order.
+
+Which rows and which order depends on the seed and the rows' ids alone, not on how a data set is cut into files; and the
+rows of a smaller number are among those of a greater one. Images are large, so rows are chosen by their ids. Then each
+file is read once, row group by row group, its chosen rows are laid down in a temporary file, and the shuffled order is
+read from there: memory holds a row group, however many rows there are, and the disk for a while holds the mix twice.
+"""
+
+import hashlib
+import json
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+import omniq_verl
+from omniq_verl.data.card import split_of, write_card
+from omniq_verl.data.reading import draw
+from omniq_verl.data.rows import schema
+from omniq_verl.data.shards import PARQUET
+
+PRESETS: dict[str, dict[str, int]] = {
+    "omniquality_r": {"ava": 10_000, "evalmuse": 10_000, "koniq": 7_000},
+    "q_insight": {"koniq": 7_000, "dq495k": 7_000},
+}
+"""Joint training sets of the papers: OmniQuality-R sec. 4.1, Q-Insight sec. 4.1."""
+_GROUP_BYTES = 32 * 2**20
+"""Of rows in a row group: the memory a writer takes."""
+_GROUP_ROWS = 512
+
+
+class MixError(ValueError):
+    """What cannot be mixed; names the folder and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row, and where it is."""
+
+    key: str
+    """Its task and id; the same image may be asked about by two tasks."""
+    path: Path
+    number: int
+    """Within the file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training rows of a prepared data set."""
+
+    folder: Path
+    card: dict[str, Any]
+    places: list[Place]
+    embedded: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A mix before any image is read."""
+
+    parts: dict[str, Part]
+    rows: dict[str, int]
+    """Chosen of each."""
+    order: list[Place]
+    columns: pa.Schema
+
+
+def mix(plan: Plan, out: Path, seed: int, shard_rows: int, console: Console) -> dict[str, Any]:
+    """Write a mix as ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on; returns its card.
+
+    Args:
+        plan: from ``plan_mix`` with the same seed.
+        out: folder for the files.
+        seed: for the card.
+        shard_rows: rows of a file.
+        console: for the progress bars.
+
+    Raises:
+        MixError: ``out`` holds something else than a mix.
+    """
+    _clear(out, plan)
+    # A card without files marks the folder as a mix's own, so that a killed one can be begun again.
+    write_card(out, _card(plan, {}, seed), [])
+    count = -(-len(plan.order) // shard_rows)
+    names = [f"train-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else ["train.parquet"]
+    with TemporaryFile(dir=out) as file:
+        spool = Spool(file, plan.columns)
+        for path, places in track(_by_file(plan.order), "choosing", console=console, transient=True):
+            _lay_down(path, places, spool)
+        files = {
+            name: _write(spool, plan.order, number * shard_rows, shard_rows, out / name)
+            for number, name in enumerate(track(names, "writing", console=console, transient=True))
+        }
+    return write_card(out, _card(plan, files, seed), [])
+
+
+def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: bool = False) -> Plan:
+    """Choose rows and their order.
+
+    Args:
+        root: folder with the prepared data sets.
+        wanted: rows of each, by its folder's name.
+        seed: of choice and order.
+        all_if_fewer: take all rows of a data set that has fewer than wanted.
+
+    Raises:
+        MixError: a data set is not there, has too few rows, or does not go with the others.
+    """
+    parts = {name: _read_part(root / name) for name in wanted}
+    if len({part.embedded for part in parts.values()}) > 1:
+        outside = ", ".join(name for name, part in parts.items() if not part.embedded)
+        raise MixError(f"some hold images, others ({outside}) names of files. Mend: prepare all with the same --images")
+    _refuse_twice(parts)
+    chosen = {name: _choose(parts[name], count, seed, all_if_fewer) for name, count in wanted.items()}
+    order = [place for places in chosen.values() for place in places]
+    order.sort(key=lambda place: (draw(seed, "order", place.key), place.key))
+    rows = {name: len(places) for name, places in chosen.items()}
+    return Plan(parts, rows, order, schema(all(part.embedded for part in parts.values())))
+
+
+def _read_part(folder: Path) -> Part:
+    card = _read_card(folder)
+    if not card or "parts" in card:
+        what = "it is a mix itself" if card else "there is no prepared data set"
+        raise MixError(f"{folder}: {what}. Mend: write one there with its script in data_prep/")
+    files = {folder / name: about for name, about in card["files"].items() if split_of(name) == "train"}
+    if not files:
+        raise MixError(f"{folder}: it has no training rows. Mend: see how its script splits")
+    places, forms = [], set()
+    for path, about in files.items():
+        found, embedded = _read_ids(path)
+        if not isinstance(about, dict) or about["rows"] != len(found):
+            raise MixError(f"{path}: its rows are not those of the card. Mend: prepare the data set again")
+        places += found
+        forms.add(embedded)
+    return Part(folder, card, places, forms == {True})
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    """Empty where there is none."""
+    try:
+        card = json.loads((folder / "dataset_card.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) and isinstance(card.get("files"), dict) else {}
+
+
+def _read_ids(path: Path) -> tuple[list[Place], bool]:
+    """Every row's place, and whether images are in the rows."""
+    if not path.is_file():
+        raise MixError(f"{path}: the card names it, but it is not there. Mend: prepare the data set again")
+    with pq.ParquetFile(path) as file:
+        forms = [embedded for embedded in (True, False) if file.schema_arrow.equals(schema(embedded))]
+        if not forms:
+            raise MixError(f"{path}: its columns are not those of this version. Mend: prepare the data set again")
+        table = file.read(columns=["ability", "extra_info.id"])
+    tasks, ids = table["ability"].to_pylist(), pc.struct_field(table["extra_info"], "id").to_pylist()
+    keys = (f"{task}/{row_id}" for task, row_id in zip(tasks, ids, strict=True))
+    return [Place(key, path, number) for number, key in enumerate(keys)], forms[0]
+
+
+def _refuse_twice(parts: Mapping[str, Part]) -> None:
+    seen: dict[str, str] = {}
+    for name, part in parts.items():
+        for place in part.places:
+            if place.key in seen:
+                raise MixError(f"{place.key} is in {seen[place.key]} and in {name}. Mend: take one of the two")
+            seen[place.key] = name
+
+
+def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[Place]:
+    if count > len(part.places) and not all_if_fewer:
+        raise MixError(
+            f"{part.folder}: {count:,} rows are wanted, but it has {len(part.places):,} for training."
+            " Mend: take fewer, or all by --all-if-fewer"
+        )
+    return sorted(part.places, key=lambda place: (draw(seed, "choice", place.key), place.key))[:count]
+
+
+def _clear(out: Path, plan: Plan) -> None:
+    """Make the folder; what an earlier mix left goes, and anything else is refused."""
+    if out.resolve() in {part.folder.resolve() for part in plan.parts.values()}:
+        raise MixError(f"{out}: it is one of the data sets to be mixed. Mend: give another folder by --out")
+    files = sorted(out.glob("*.parquet"))
+    if files and "parts" not in _read_card(out):
+        raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Mend: give an empty folder by --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for path in [*files, *out.glob("*.parquet.part")]:
+        path.unlink()
+
+
+def _by_file(order: Iterable[Place]) -> list[tuple[Path, list[Place]]]:
+    files: dict[Path, list[Place]] = {}
+    for place in sorted(order, key=lambda place: place.number):
+        files.setdefault(place.path, []).append(place)
+    return sorted(files.items())
+
+
+class Spool:
+    """Rows in a file, each of which can be had again by its place.
+
+    Args:
+        file: empty, for writing and reading.
+        columns: of the rows.
+    """
+
+    def __init__(self, file: BinaryIO, columns: pa.Schema):
+        self._file, self.columns = file, columns
+        self._where: dict[Place, tuple[int, int]] = {}
+        self._end = 0
+
+    def put(self, place: Place, row: pa.RecordBatch) -> None:
+        size = self._file.write(row.serialize())
+        self._where[place] = self._end, size
+        self._end += size
+
+    def size(self, place: Place) -> int:
+        """Of the row, in bytes."""
+        return self._where[place][1]
+
+    def get(self, place: Place) -> pa.RecordBatch:
+        start, size = self._where[place]
+        self._file.seek(start)
+        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self.columns)
+
+
+def _lay_down(path: Path, places: Sequence[Place], spool: Spool) -> None:
+    """Copy the rows at these places of a file, which are in rising order."""
+    numbers, first = [place.number for place in places], 0
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            here = places[bisect_left(numbers, first) : bisect_left(numbers, end)]
+            table = file.read_row_group(group).combine_chunks() if here else None
+            for place in here:
+                spool.put(place, table.slice(place.number - first, 1).to_batches()[0])
+            first = end
+
+
+def _write(spool: Spool, order: Sequence[Place], first: int, count: int, path: Path) -> dict[str, Any]:
+    """One file, which appears under its name when it is whole; returns its rows and checksum."""
+    unfinished, digest, number = path.with_name(path.name + ".part"), hashlib.sha256(), first
+    with pq.ParquetWriter(unfinished, spool.columns, **PARQUET) as writer:
+        for group in _groups(order[first : first + count], spool):
+            writer.write_table(_numbered(pa.Table.from_batches(map(spool.get, group)), number))
+            number += len(group)
+    with open(unfinished, "rb") as file:
+        while block := file.read(2**18):
+            digest.update(block)
+    os.replace(unfinished, path)
+    return {"rows": number - first, "sha256": digest.hexdigest()}
+
+
+def _groups(places: Iterable[Place], spool: Spool) -> Iterator[list[Place]]:
+    group: list[Place] = []
+    size = 0
+    for place in places:
+        if group and (len(group) == _GROUP_ROWS or size + spool.size(place) > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(place)
+        size += spool.size(place)
+    if group:
+        yield group
+
+
+def _numbered(rows: pa.Table, first: int) -> pa.Table:
+    """The rows with the numbers they have in the mix."""
+    info = rows["extra_info"].combine_chunks()
+    index = pa.array(range(first, first + len(rows)), pa.int64())
+    fields = list(info.type)
+    parts = [index if field.name == "index" else info.field(field.name) for field in fields]
+    place = rows.schema.get_field_index("extra_info")
+    return rows.set_column(place, rows.schema.field(place), pa.StructArray.from_arrays(parts, fields=fields))
+
+
+def _card(plan: Plan, files: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    rows = len(plan.order)
+    return {
+        "data_source": sorted({part.card["data_source"] for part in plan.parts.values()}),
+        "task": dict(Counter(place.key.partition("/")[0] for place in plan.order)),
+        "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "rows": rows,
+        "seed": seed,
+        "parts": {name: _about(part, plan.rows[name], rows) for name, part in plan.parts.items()},
+        "files": dict(files),
+    }
+
+
+def _about(part: Part, rows: int, of_all: int) -> dict[str, Any]:
+    kept = {key: part.card.get(key) for key in ("data_source", "task", "made_by", "label_map", "options")}
+    files = {name: about["sha256"] for name, about in part.card["files"].items() if split_of(name) == "train"}
+    return {"rows": rows, "of": len(part.places), "share": round(rows / of_all, 6), **kept, "files": files}

@@ -1,0 +1,123 @@
+"""What readers of label files share: their files, numbers, draws, and names as they are on the disk."""
+
+import hashlib
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from omniq_verl.data.command import Request
+from omniq_verl.data.paths import FileIndex
+from omniq_verl.data.tables import LabelFileError, read_csv, read_json, read_jsonl
+
+
+def label_files(request: Request, *names: str) -> list[Path]:
+    """Label files of a data set that has several, below the folder of ``--labels`` or, without it, below the root.
+
+    Raises:
+        LabelFileError: one is missing, or ``--labels`` is no folder.
+    """
+    if request.labels and not request.labels.is_dir():
+        raise LabelFileError(f"{request.labels} is no folder. Mend: give the one that holds {', '.join(names)}")
+    index = FileIndex(request.labels) if request.labels else request.index
+    found = {name: index.find(name) for name in names}
+    if missing := [name for name, path in found.items() if path is None]:
+        raise LabelFileError(
+            f"{index.root}: there is no {', no '.join(missing)} below it. Mend: name the labels' folder by --labels"
+        )
+    return [path for path in found.values() if path]
+
+
+def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV or JSON-lines file.
+
+    Args:
+        path: ends in ``.csv`` or ``.jsonl``.
+        texts: columns that have to hold text.
+        others: columns that have to be there.
+
+    Raises:
+        LabelFileError: it is neither, or a column is missing.
+    """
+    if path.suffix.lower() == ".csv":
+        yield from read_csv(path, [*texts, *others])
+    elif path.suffix.lower() == ".jsonl":
+        yield from _with_keys(path, read_jsonl(path), texts, others)
+    else:
+        raise LabelFileError(f"{path}: its name ends neither in .csv nor in .jsonl. Mend: convert it to one of them")
+
+
+def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON list.
+
+    Args:
+        path: of the file.
+        texts: keys that have to hold text.
+        others: keys that have to be there.
+
+    Raises:
+        LabelFileError: it is no list of objects with these keys.
+    """
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise LabelFileError(f"{path}: it is no JSON list. Mend: download it again from its owners")
+    yield from _with_keys(path, found, texts, others)
+
+
+def _with_keys(
+    path: Path, records: Iterable[Any], texts: Sequence[str], others: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for place, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise LabelFileError(f"{path}: entry {place} is no JSON object. Mend: download it again from its owners")
+        wrong = [key for key in texts if not isinstance(record.get(key), str)]
+        wrong += [key for key in others if key not in record]
+        if wrong:
+            raise LabelFileError(
+                f"{path}: entry {place} lacks {', '.join(wrong)}. Mend: see the layout in the script's --help"
+            )
+        yield record
+
+
+def number(cell: Any) -> float | None:
+    """The finite number a cell of a label file holds; None if it holds none."""
+    if isinstance(cell, bool) or "_" in str(cell):  # Python reads "3_1" as 31
+        return None
+    try:
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def text(cell: Any) -> str | None:
+    """The text a cell of a label file holds; None if it holds none."""
+    return cell if isinstance(cell, str) else None
+
+
+def draw(seed: int, *key: str) -> float:
+    """A number in [0, 1) that depends on seed and key alone: not on the order of the rows, nor on which there are."""
+    digest = hashlib.blake2b("\0".join((str(seed), *key)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def share(given: str) -> float:
+    """An option that is a share of the rows.
+
+    Raises:
+        ArgumentTypeError: it is no number from 0 to 1.
+    """
+    value = number(given)
+    if value is None or not 0.0 <= value <= 1.0:
+        raise ArgumentTypeError(f"{given!r} is no share from 0 to 1")
+    return value
+
+
+def on_disk(index: FileIndex, name: str, suffix: str) -> str:
+    """The name, or the same with another suffix where only that file is there."""
+    try:
+        other = str(PurePosixPath(name).with_suffix(suffix))
+        return other if index.find(name) is None and index.find(other) else name
+    except ValueError:  # no name to follow, which is refused later on, where the rejects are kept
+        return name

@@ -1,0 +1,269 @@
+"""Items -> parquet files: in pieces that workers write side by side, and that a killed run need not write again.
+
+A shard is a fixed run of the label file's items, so its bytes depend on nothing but the data: not on the number of
+workers, on which of them was faster, or on how often the run was killed. It appears under its final name when it is
+whole; a sidecar in `.shards/` says what became of it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import omniq_verl
+from omniq_verl.data.images import BadImage, check_image, read_image
+from omniq_verl.data.rows import Row, schema
+
+PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+"""Images are compressed already, and their smallest and largest bytes say nothing."""
+_GROUP_BYTES = 32 * 2**20
+"""Of image bytes in a row group: the memory a writer takes."""
+_GROUP_ROWS = 512
+_SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row without its image's bytes, and where these are."""
+
+    row: Row
+    path: Path
+    name: str
+    """Of the file, with all folders below the root."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What was set aside, and why."""
+
+    row_id: str
+    image: str
+    """The file below the root; where none was found, the name in the label file."""
+    reason: str
+    """Begins with its kind: ``label``, ``path``, ``image`` or ``duplicate``."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive items of one split."""
+
+    path: Path
+    first: int
+    """Number of the first item within its split."""
+    items: tuple[Planned, ...]
+    decode: bool = False
+    embed: bool = True
+
+    @property
+    def sidecar(self) -> Path:
+        """What became of the shard."""
+        return self.path.parent / ".shards" / f"{self.path.name}.json"
+
+    def mark(self) -> str:
+        """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
+        rows = [(planned.row, planned.name, _state(planned.path)) for planned in self.items]
+        named = [] if self.embed else [str(planned.path) for planned in self.items]
+        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named))
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+@dataclass
+class Written:
+    """What became of a shard."""
+
+    rows: int = 0
+    scores: list[float] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    size: int = 0
+    """Of the file, in bytes."""
+    sha256: str = ""
+
+
+def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int, **how: bool) -> list[Shard]:
+    """The shards of a split: ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on."""
+    count = max(-(-len(items) // size), 1)
+    names = [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else [f"{split}.parquet"]
+    return [
+        Shard(out / name, number * size, tuple(items[number * size : (number + 1) * size]), **how)
+        for number, name in enumerate(names)
+    ]
+
+
+def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
+    """Make the folder ready for these shards: files of earlier runs that are not among them are taken out.
+
+    Raises:
+        FileExistsError: there is another data set in it, or a file of a shard's name that no earlier run wrote.
+    """
+    _refuse_other_data(out, shards, data_source)
+    (out / ".shards").mkdir(parents=True, exist_ok=True)
+    ours = {shard.sidecar for shard in shards}
+    for sidecar in (out / ".shards").glob("*.json"):
+        if sidecar not in ours:
+            (out / sidecar.stem).unlink(missing_ok=True)
+            sidecar.unlink()
+    unfinished = [path for folder in (".", ".shards", "converted") for path in (out / folder).glob("*.part")]
+    for path in [*unfinished, *(out / name for name in _SUMMARIES)]:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_other_data(out: Path, shards: Sequence[Shard], data_source: str) -> None:
+    if _data_source(out) not in (None, data_source):
+        raise FileExistsError(f"{out} holds another data set. Mend: give this one a folder of its own by --out")
+    for shard in shards:
+        if shard.path.exists() and not shard.sidecar.exists():
+            raise FileExistsError(f"{shard.path} was not made by this script. Mend: move it, or give another --out")
+
+
+def _data_source(out: Path) -> str | None:
+    try:
+        return json.loads((out / "dataset_card.json").read_bytes())["data_source"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def read_sidecar(shard: Shard, mark: str) -> Written | None:
+    """What became of the shard in an earlier run with the same mark; None if it has to be written."""
+    try:
+        said = json.loads(shard.sidecar.read_text(encoding="utf-8"))
+        if said.pop("mark") != mark or said["size"] != shard.path.stat().st_size:
+            return None
+        return Written(**{**said, "rejects": [Reject(**reject) for reject in said["rejects"]]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_shard(shard: Shard, mark: str) -> Written:
+    """Write a shard and its sidecar; runs in a worker."""
+    # From here on the sidecar says that the file is ours, and nothing else.
+    write_whole(shard.sidecar, b"{}")
+    written = Written()
+    unfinished = _unfinished(shard.path)
+    with pq.ParquetWriter(unfinished, schema(shard.embed), **PARQUET) as writer:
+        for table in _tables(shard, written):
+            writer.write_table(table)
+    written.size, written.sha256 = unfinished.stat().st_size, _sha256(unfinished)
+    os.replace(unfinished, shard.path)
+    write_whole(shard.sidecar, json.dumps({"mark": mark, **asdict(written)}).encode())
+    return written
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is either not there or whole."""
+    unfinished = _unfinished(path)
+    unfinished.write_bytes(data)
+    os.replace(unfinished, path)
+
+
+def _unfinished(path: Path) -> Path:
+    # Of this process alone: a worker of a killed run may live on for a moment.
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
+    """Row groups of a shard; notes down in ``written`` what becomes of its items."""
+    group = _Group(shard.embed)
+    for number, planned in enumerate(shard.items, shard.first):
+        try:
+            original = read_image(planned.path)
+            data = check_image(original, shard.decode)
+        except BadImage as bad:
+            written.rejects.append(Reject(planned.row.row_id, planned.name, f"image: {bad}"))
+            continue
+        written.rows += 1
+        if planned.row.score is not None:
+            written.scores.append(planned.row.score)
+        if not group.has_room(data):
+            yield group.table()
+            group.clear()
+        if not shard.embed:
+            data = str(planned.path if data is original else _converted(shard.path.parent, data))
+        group.add(planned.row.record(number, data))
+    if group.records:
+        yield group.table()
+
+
+def _converted(out: Path, data: bytes) -> Path:
+    """A converted copy, for rows that name their images; its own name is that of its bytes, so it is never outdated."""
+    copy = out / "converted" / f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+    if not copy.exists():
+        copy.parent.mkdir(exist_ok=True)
+        write_whole(copy, data)
+    return copy
+
+
+class _Group:
+    """Rows that become one row group.
+
+    The bytes of embedded images are laid side by side into memory that is used again for the next group: to be given
+    fresh memory by the system takes longer than the copy.
+    """
+
+    def __init__(self, embed: bool):
+        self.schema = schema(embed)
+        self.embed = embed
+        self.records: list[dict[str, Any]] = []
+        self._memory = memoryview(np.empty(_GROUP_BYTES if embed else 0, dtype=np.uint8))
+        self.clear()
+
+    def clear(self) -> None:
+        self.records = []
+        self._ends = [0]
+        self._bytes: memoryview | bytes = self._memory
+
+    def has_room(self, data: bytes) -> bool:
+        if not self.records:
+            return True
+        return len(self.records) < _GROUP_ROWS and self._ends[-1] + len(data) <= _GROUP_BYTES
+
+    def add(self, record: dict[str, Any]) -> None:
+        if self.embed:
+            (image,) = record.pop("images")
+            self._lay_down(image["bytes"])
+        self.records.append(record)
+
+    def _lay_down(self, data: bytes) -> None:
+        start = self._ends[-1]
+        if len(data) > len(self._memory):  # it is alone in its group
+            self._bytes = data
+        else:
+            self._memory[start : start + len(data)] = data
+        self._ends.append(start + len(data))
+
+    def table(self) -> pa.Table:
+        table = pa.Table.from_pylist(self.records, schema=self.schema)
+        if not self.embed:
+            return table
+        ends = pa.py_buffer(np.array(self._ends, dtype=np.int32))
+        data = pa.BinaryArray.from_buffers(pa.binary(), len(self.records), [None, ends, pa.py_buffer(self._bytes)])
+        images = pa.ListArray.from_arrays(
+            pa.array(range(len(self._ends)), pa.int32()), pa.StructArray.from_arrays([data], ["bytes"])
+        )
+        place = self.schema.get_field_index("images")
+        return table.set_column(place, self.schema.field(place), images)
+
+
+def _sha256(path: Path) -> str:
+    digest, memory = hashlib.sha256(), bytearray(2**18)
+    view = memoryview(memory)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(memory):
+            digest.update(view[:count])
+    return digest.hexdigest()

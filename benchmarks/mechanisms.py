@@ -25,7 +25,7 @@ import torch
 
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.rewards import compute_score
-from omniq_verl.trainer.metric_files import read_metrics
+from omniq_verl.trainer.metric_files import next_metric_file, read_metrics
 
 REPO = Path(__file__).parents[1]
 VOCABULARY = 151_936  # Qwen2.5-VL's
@@ -153,6 +153,8 @@ def train(run: Path, out: Path, overrides: dict[str, object], steps: int) -> dic
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(REPO / "recipes")]
     environment = {"VERL_PLATFORM": "cpu", "RAY_worker_niceness": "0", "OMP_WAIT_POLICY": "PASSIVE"}
     environment["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    environment["VERL_FILE_LOGGER_PATH"] = str(next_metric_file(out))
+    (out / "metrics").mkdir()
     with open(out / "log", "w") as log:
         arguments = ["--config-name", "quickstart/grpo", *words]
         code = subprocess.call([*command, *arguments], env={**os.environ, **environment}, stdout=log, stderr=log)

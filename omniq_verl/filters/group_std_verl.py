@@ -81,8 +81,8 @@ class GroupStdSampler(ReplayBuffer):
         name = self.settings.metric
         if name not in row.parts:
             raise KeyError(
-                f"the group-std filter looks at {name!r}, and the reward has only {sorted(row.parts)}; choose one of them"
-                " by trainer.v1.sampler.sampler_kwargs.metric"
+                f"the group-std filter looks at {name!r}, and the reward has only {sorted(row.parts)}; choose one of"
+                " them by trainer.v1.sampler.sampler_kwargs.metric"
             )
         return float(row.parts[name])
 

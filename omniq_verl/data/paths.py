@@ -53,8 +53,9 @@ class FileIndex:
         wanted = [folder.lower() for folder in folders]
         below = _preferred(found, parts, wanted)
         path = self.root / below
-        # Path.resolve() raises on links that lead in a circle; realpath() leaves them to whoever opens the file.
-        if not Path(os.path.realpath(path)).is_relative_to(self.root):
+        # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises where links
+        # lead in a circle; realpath() leaves them to whoever opens the file.
+        if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(self.root):
             raise BadPath(f"{below!r} is a link to outside of the root")
         if any("\ud800" <= letter <= "\udfff" for letter in below):
             raise BadPath(f"{below!r} is no Unicode, so that no row could name it")

@@ -142,7 +142,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
         row = to_row(source, item, row_id)
     except ValueError as error:
         raise _Rejected(f"label: {str(error).removeprefix(f'row {row_id}: ')}") from None
-    return Planned(row, path, path.relative_to(index.root).as_posix())
+    return Planned(row, path, str(path).removeprefix(f"{index.root}/"))
 
 
 def _fault(item: Item) -> str | None:

@@ -1,6 +1,7 @@
 """The row: what every data set becomes before training, in the format verl's RL data set reads."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,8 @@ _INFO = pa.struct(
         ("details", pa.string()),
     ]
 )
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Of those two that stand for one beyond the first 65,536; JSON can name them one by one."""
 _EMBEDDED, _OUTSIDE = pa.struct([("bytes", pa.binary())]), pa.struct([("image", pa.string())])
 
 
@@ -86,7 +89,7 @@ class Row:
             raise ValueError(f"row {self.row_id}: the task {self.task} needs the prompt of the image")
         if found := [name for name in MEDIA_PLACEHOLDERS if name in (self.text or "")]:
             raise ValueError(f"row {self.row_id}: {found[0]} in its text would stand for an image or a clip")
-        if any("\ud800" <= letter <= "\udfff" for letter in self.row_id + (self.text or "")):
+        if _HALF_CHARACTER.search(self.row_id + (self.text or "")):
             raise ValueError(f"row {self.row_id}: its name or text holds half a character, which no file can keep")
 
     @property

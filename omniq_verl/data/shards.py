@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,13 @@ def write_shard(shard: Shard, mark: str) -> Written:
     write_whole(shard.sidecar, b"{}")
     written = Written()
     unfinished = _unfinished(shard.path)
-    with pq.ParquetWriter(unfinished, schema(shard.embed), **PARQUET) as writer:
-        for table in _tables(shard, written):
-            writer.write_table(table)
-    written.size, written.sha256 = unfinished.stat().st_size, _sha256(unfinished)
+    with ThreadPoolExecutor(1) as aside, _FileHash(unfinished) as hashed:
+        with pq.ParquetWriter(unfinished, schema(shard.embed), **PARQUET) as writer:
+            for table in _tables(shard, written):
+                writer.write_table(table)
+                aside.submit(hashed.catch_up)  # a third of all work, and another processor may be idle
+        aside.submit(hashed.catch_up).result()
+    written.size, written.sha256 = unfinished.stat().st_size, hashed.sha256()
     os.replace(unfinished, shard.path)
     write_whole(shard.sidecar, json.dumps({"mark": mark, **asdict(written)}).encode())
     return written
@@ -260,10 +264,25 @@ class _Group:
         return table.set_column(place, self.schema.field(place), images)
 
 
-def _sha256(path: Path) -> str:
-    digest, memory = hashlib.sha256(), bytearray(2**18)
-    view = memoryview(memory)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(memory):
-            digest.update(view[:count])
-    return digest.hexdigest()
+class _FileHash:
+    """SHA-256 of a file that is still being written."""
+
+    def __init__(self, path: Path):
+        path.touch()
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._digest, self._memory = hashlib.sha256(), bytearray(2**18)
+
+    def __enter__(self) -> "_FileHash":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def catch_up(self) -> None:
+        """Take in what was written since the last time."""
+        view = memoryview(self._memory)
+        while count := self._file.readinto(self._memory):
+            self._digest.update(view[:count])
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()

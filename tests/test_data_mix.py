@@ -1,6 +1,5 @@
 """Prepared data sets -> one joint training set: counts, choice, order, bytes, memory."""
 
-import hashlib
 import json
 import tracemalloc
 from collections import Counter
@@ -14,6 +13,7 @@ import skimage.data
 from PIL import Image
 from rich.console import Console
 from scipy.stats import spearmanr
+from xxhash import xxh3_128
 
 from data_prep import dq495k, manifest
 from data_prep.mix import main
@@ -55,7 +55,7 @@ def part(
             for start in range(0, len(numbers), group):
                 chunk = [records[number] for number in numbers[start : start + group]]
                 writer.write_table(pa.Table.from_pylist(chunk, schema=schema(embedded)))
-        card["files"][name] = {"rows": len(numbers), "sha256": f"of {name}"}
+        card["files"][name] = {"rows": len(numbers), "xxh128": f"of {name}"}
     (folder / "dataset_card.json").write_text(json.dumps(card))
     return folder
 
@@ -145,7 +145,7 @@ def test_only_training_rows_are_taken(root):
     for split in ("val", "test"):
         pq.write_table(pa.Table.from_pylist([row("koniq", 900).record(0, b"x")]), root / "koniq" / f"{split}.parquet")
     card = json.loads((root / "koniq" / "dataset_card.json").read_text())
-    card["files"] |= {"val.parquet": {"rows": 1, "sha256": ""}, "test.parquet": {"rows": 1, "sha256": ""}}
+    card["files"] |= {"val.parquet": {"rows": 1, "xxh128": ""}, "test.parquet": {"rows": 1, "xxh128": ""}}
     (root / "koniq" / "dataset_card.json").write_text(json.dumps(card))
     card, rows = mixed(root, root / "out", "--take", "koniq=40")
     assert "koniq/00900.png" not in ids(rows)
@@ -230,7 +230,7 @@ def test_the_card_says_what_was_taken_from_where(root):
     }
     assert card["parts"]["koniq"]["options"] == {"mos": "raw"}
     for name, about in card["files"].items():
-        assert about["sha256"] == hashlib.sha256((root / "out" / name).read_bytes()).hexdigest()
+        assert about["xxh128"] == xxh3_128((root / "out" / name).read_bytes()).hexdigest()
 
 
 def test_the_script_prints_what_to_train_on(root, capsys):

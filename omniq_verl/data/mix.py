@@ -6,7 +6,6 @@ file is read once, row group by row group, its chosen rows are laid down in a te
 read from there: memory holds a row group, however many rows there are, and the disk for a while holds the mix twice.
 """
 
-import hashlib
 import json
 import os
 from bisect import bisect_left
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
+from xxhash import xxh3_128
 
 import omniq_verl
 from omniq_verl.data.card import split_of, write_card
@@ -249,7 +249,7 @@ def _lay_down(path: Path, places: Sequence[Place], spool: Spool) -> None:
 
 def _write(spool: Spool, order: Sequence[Place], first: int, count: int, path: Path) -> dict[str, Any]:
     """One file, which appears under its name when it is whole; returns its rows and checksum."""
-    unfinished, digest, number = path.with_name(path.name + ".part"), hashlib.sha256(), first
+    unfinished, digest, number = path.with_name(path.name + ".part"), xxh3_128(), first
     with pq.ParquetWriter(unfinished, spool.columns, **PARQUET) as writer:
         for group in _groups(order[first : first + count], spool):
             writer.write_table(_numbered(pa.Table.from_batches(map(spool.get, group)), number))
@@ -258,7 +258,7 @@ def _write(spool: Spool, order: Sequence[Place], first: int, count: int, path: P
         while block := file.read(2**18):
             digest.update(block)
     os.replace(unfinished, path)
-    return {"rows": number - first, "sha256": digest.hexdigest()}
+    return {"rows": number - first, "xxh128": digest.hexdigest()}
 
 
 def _groups(places: Iterable[Place], spool: Spool) -> Iterator[list[Place]]:
@@ -299,5 +299,5 @@ def _card(plan: Plan, files: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _about(part: Part, rows: int, of_all: int) -> dict[str, Any]:
     kept = {key: part.card.get(key) for key in ("data_source", "task", "made_by", "label_map", "options")}
-    files = {name: about["sha256"] for name, about in part.card["files"].items() if split_of(name) == "train"}
+    files = {name: about["xxh128"] for name, about in part.card["files"].items() if split_of(name) == "train"}
     return {"rows": rows, "of": len(part.places), "share": round(rows / of_all, 6), **kept, "files": files}

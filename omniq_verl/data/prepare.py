@@ -256,7 +256,7 @@ def _card(
 ) -> dict[str, Any]:
     reasons = Counter(reject.reason.split(":")[0] for reject in rejects)
     files = {
-        shard.path.name: {"rows": one.rows, "sha256": one.sha256} for shard, one in zip(shards, written, strict=True)
+        shard.path.name: {"rows": one.rows, "xxh128": one.xxh128} for shard, one in zip(shards, written, strict=True)
     }
     return {
         "data_source": source.name,

@@ -2,14 +2,18 @@
 
     VERL_PLATFORM=cpu python examples/omniquality_r/table4.py --out runs/table4 --seeds 0 1 2
 
-Stage 2 starts from stage 1 without either. Killed at any moment, the same command goes on where it stopped. The figures
-are those of a tiny model: they show that the mechanisms run and what they do to it, not what they do for a 7B model.
+Stage 2 starts from stage 1 without either. The filter's tau is 0.25: at the paper's 0.001 a tiny model's groups are all
+kept, and the third row would be the second again. Killed at any moment, the same command goes on where it stopped. The
+figures are those of a tiny model: they show that the mechanisms run and what they do to it, not what they do for a 7B
+model.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,10 +21,15 @@ from rich.table import Table
 
 from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
+from omniq_verl.trainer.metric_files import read_metrics
 
-GATE = {"actor_rollout_ref.actor.policy_loss.gate_rho": 0.2}
-FILTER = {"trainer.v1.sampler.sampler_kwargs.mode": "drop"}
-METHODS = {"GRPO+GR": {}, "+ Entro.": GATE, "+ Entro. + STD": {**GATE, **FILTER}}
+PLAIN, BOTH = "omniquality_r/cpu_tiny_stage1", "omniquality_r/cpu_tiny_stage2"
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "GRPO+GR": (PLAIN, {}),
+    "+ Entro.": (PLAIN, {"actor_rollout_ref.actor.policy_loss.gate_rho": 0.2}),
+    "+ Entro. + STD": (BOTH, {}),
+}
+"""Recipe and overrides of each row."""
 COLUMNS = {
     "SRCC": ("greedy", "srcc"),
     "PLCC": ("greedy", "plcc"),
@@ -42,11 +51,8 @@ def build(settings: Settings) -> list[Stage]:
         if stage == 2:
             start = checkpoint(settings, names()[1, "GRPO+GR"])
         title = f"stage {stage}, {method}"
-        stages.append(
-            grpo_stage(
-                settings, name, title, "omniquality_r/cpu_tiny_stage1", start, settings.grpo_steps, **METHODS[method]
-            )
-        )
+        recipe, overrides = METHODS[method]
+        stages.append(grpo_stage(settings, name, title, recipe, start, settings.grpo_steps, **overrides))
         stages.append(measure_stage(settings, f"{name}_test", f"held-out after {title}", checkpoint(settings, name)))
     return stages
 
@@ -62,19 +68,33 @@ def collect(roots: list[Path]) -> dict[str, dict[str, list[float]]]:
     for title, folder in rows.items():
         metrics = [json.loads((root / folder / "metrics.json").read_text()) for root in roots]
         found[title] = {column: [m[mode][key] for m in metrics] for column, (mode, key) in COLUMNS.items()}
+        found[title]["groups kept"] = [share_kept(root / folder.removesuffix("_test")) for root in roots]
     return found
+
+
+def share_kept(run: Path) -> float:
+    """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
+    steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
+    kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
+    return kept / (kept + dropped) if kept else math.nan
 
 
 def print_table(found: dict[str, dict[str, list[float]]], seeds: list[int], console: Console) -> None:
     table = Table(title=f"tiny model, held-out crops, seeds {seeds}: mean and standard deviation over seeds")
     table.add_column("")
-    for column in COLUMNS:
-        table.add_column(column + (" (temperature 1)" if column == "reward" else " (greedy)"), justify="right")
+    for column in [*COLUMNS, "groups kept"]:
+        said = {"reward": " (temperature 1)", "groups kept": ""}.get(column, " (greedy)")
+        table.add_column(column + said, justify="right")
     for title, columns in found.items():
-        table.add_row(
-            title, *(f"{np.mean(v):.3f} ± {np.std(v, ddof=1 if len(v) > 1 else 0):.3f}" for v in columns.values())
-        )
+        table.add_row(title, *map(spread, columns.values()))
     console.print(table)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and, of several, standard deviation."""
+    if any(map(math.isnan, values)):
+        return "-"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:

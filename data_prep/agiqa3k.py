@@ -45,6 +45,7 @@ AGIQA3K = DataSet(
         "splits": "none official; all are `test`, as DeQA-Score, Q-Insight and VisualQuality-R1 use them",
         "licence": "MIT (README of lcysyzxdxc/AGIQA-3k-Database)",
     },
+    expected_rows=lambda options: 2_982,
 )
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def split_of(image: str, options: argparse.Namespace) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-fraction", type=share, default=0.0, help="of the rest, for validation (default: 0)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
 
 
 AVA = DataSet(
@@ -56,6 +56,7 @@ AVA = DataSet(
     },
     add_options=add_options,
     own_options=("val_fraction", "seed"),
+    expected_rows=lambda options: 255_530,
 )
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import read_words, read_xlsx
 
 DMOS = LabelMap(0.0, 1.0, "least and greatest DMOS of all 866 images, and its nominal range", higher_is_better=False)
@@ -70,6 +71,7 @@ CSIQ = DataSet(
     add_options=lambda parser: add_options(parser, "by-reference"),
     label_map=map_of(DMOS),
     own_options=OPTIONS,
+    expected_rows=count_of(866),
 )
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python data_prep/dq495k.py --root DataDepictQA --out data/dq495k
 
-Needs, below --root, the lists of one family in `KADIS700K/<family>_brief/metas/` (--labels names their folder, if it is
-another) and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Kept are noise, blur, compression, darken and no
+Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels
+names, and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Kept are noise, blur, compression, darken and no
 distortion, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, as whose class the paper prints "JPEG".
 The lists of `A_sd` lack the mildest of those distortions that cannot be seen without the original.
 """

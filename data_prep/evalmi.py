@@ -65,7 +65,7 @@ def fault_of(cell: object, score: float | None, place: int, column: str) -> str 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-share", type=share, default=1.0, help="of the prompts (default: 1, no training split)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
 
 
 EVALMI = DataSet(
@@ -82,6 +82,7 @@ EVALMI = DataSet(
     },
     add_options=add_options,
     own_options=("test_share", "seed"),
+    expected_rows=lambda options: 50_400,
 )
 
 if __name__ == "__main__":

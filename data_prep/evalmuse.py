@@ -51,7 +51,7 @@ def is_meaningless(record: dict[str, Any]) -> bool:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-share", type=share, default=0.1, help="of the prompts, held out (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
     parser.add_argument("--drop-meaningless", action="store_true", help="leave out prompts most called meaningless")
 
 

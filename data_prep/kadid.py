@@ -18,10 +18,11 @@ import re
 from collections.abc import Iterator
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, is_pyiqa, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import read_csv
 
 DMOS = LabelMap(1.0, 4.93, "least and greatest dmos of all 10,125 images (rule of DeQA-Score and VisualQuality-R1)")
@@ -81,6 +82,7 @@ KADID = DataSet(
     add_options=lambda parser: add_options(parser, "by-reference", *FIXED),
     label_map=map_of(DMOS),
     own_options=OPTIONS,
+    expected_rows=count_of(10_125),
 )
 
 if __name__ == "__main__":

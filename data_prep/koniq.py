@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import add_deqa_option, is_pyiqa, labelled, map_of, read_deqa, read_pyiqa
+from omniq_verl.data.deqa import add_deqa_option, count_of, map_of, read_deqa
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import LabelFileError, read_csv
 
 LABEL_FILES = (
@@ -99,6 +100,7 @@ KONIQ = DataSet(
     add_options=add_options,
     label_map=lambda options: map_of(MAPS[options.mos])(options),
     own_options=("mos", "deqa", "deqa_meta"),
+    expected_rows=lambda options: count_of(10_056 if options.deqa else 10_073)(options),
 )
 
 if __name__ == "__main__":

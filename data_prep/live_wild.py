@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import LabelFileError, read_mat
 
 MOS = LabelMap(3.42, 92.4319526627219, "least and greatest MOS of all 1,169 images (DeQA-Score's rule)")
@@ -67,6 +68,7 @@ LIVE_WILD = DataSet(
     add_options=add_own_options,
     label_map=map_of(MOS),
     own_options=(*OPTIONS, "training_images"),
+    expected_rows=lambda options: count_of(1_169 if options.training_images else 1_162)(options),
 )
 
 if __name__ == "__main__":

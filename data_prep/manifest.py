@@ -62,14 +62,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--low", type=float, required=True, help="least score of the scale the scores were given on")
     add("--high", type=float, required=True, help="greatest score of that scale")
     add("--lower-is-better", action="store_true", help="as of a difference to an original")
-    add("--image-column", default="image")
-    add("--score-column", default="score")
+    add("--image-column", default="image", help="of the images' names (default: image)")
+    add("--score-column", default="score", help="of the scores (default: score)")
     add("--text-column", help="of the prompts the images were made from")
     add("--split-column", help="without it the splits are drawn")
     add("--group-column", help="of what must not be in two splits, as an original or a prompt (default: the image)")
     add("--val-fraction", type=share, default=0.0, help="to draw (default: 0)")
     add("--test-fraction", type=share, default=0.0, help="to draw (default: 0)")
-    add("--seed", type=int, default=0, help="of the draw")
+    add("--seed", type=int, default=0, help="of the draw (default: 0)")
 
 
 def source_name(given: str) -> str:

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.paths import FileIndex
 from omniq_verl.data.prepare import Item
+from omniq_verl.data.pyiqa import read_pyiqa
+from omniq_verl.data.reading import labelled
 from omniq_verl.data.tables import read_lines
 
 ELO = LabelMap(916.7136, 1835.9856, "least and greatest score of all 23,200 training images (DeQA-Score's rule)")
@@ -71,6 +73,7 @@ PIPAL = DataSet(
     add_options=lambda parser: add_options(parser, "by-reference"),
     label_map=map_of(ELO),
     own_options=OPTIONS,
+    expected_rows=count_of(23_200),
 )
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ images for training by --seed; --deqa-meta takes the lists of DeQA-Score (train_
 from collections.abc import Iterator
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import read_xlsx
 
 MOS = LabelMap(2.0, 96.0, "least and greatest MOS of all 11,125 images (rule of DeQA-Score and VisualQuality-R1)")
@@ -47,6 +48,7 @@ SPAQ = DataSet(
     add_options=lambda parser: add_options(parser, "random"),
     label_map=map_of(MOS),
     own_options=OPTIONS,
+    expected_rows=count_of(11_125),
 )
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ TAD66K = DataSet(
         "splits": "official: merge/train.csv 52,248, merge/test.csv 14,079",
         "licence": "labels under Apache-2.0 (the authors' repository); images from Flickr under their own terms",
     },
+    expected_rows=lambda options: 52_248 + 14_079,
 )
 
 if __name__ == "__main__":

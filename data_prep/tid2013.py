@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, labelled, map_of, read_pyiqa, reader
+from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
+from omniq_verl.data.pyiqa import read_pyiqa
+from omniq_verl.data.reading import labelled, number
 from omniq_verl.data.tables import LabelFileError, read_words
 
 MOS = LabelMap(0.24242, 7.21429, "least and greatest MOS of all 3,000 images (DeQA-Score's rule)")
@@ -72,6 +73,7 @@ TID2013 = DataSet(
     add_options=lambda parser: add_options(parser, "by-reference"),
     label_map=map_of(MOS),
     own_options=OPTIONS,
+    expected_rows=count_of(3_000),
 )
 
 if __name__ == "__main__":

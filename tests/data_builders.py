@@ -6,16 +6,23 @@ python tests/data_builders.py --root folder --out out
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
 from image_builders import RGB_ALPHA, bomb, noise, png, saved, smooth
 from PIL import Image
+from rich.console import Console
 
+from omniq_verl.data import card
 from omniq_verl.data.command import DataSet, Request, main
 from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
+from omniq_verl.data.paths import FileIndex
+from omniq_verl.data.prepare import How, Item, Source, prepare
+from omniq_verl.data.shards import write_whole
 from omniq_verl.data.tables import read_csv
 
 Label = tuple[str, str, str]
@@ -86,8 +93,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "cut.bmp": (saved(smooth(), "BMP")[:-50], "image: it does not decode (image file is truncated"),
     "text.jpg": (b"not an image\n", "image: no known image format"),
     "moving.gif": (saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "image: it is animated"),
+    "dot.jpg": (saved(smooth(1, 1), "JPEG"), "image: it has 1 x 1 pixels, a side of fewer than 11"),
+    "strip.png": (saved(smooth(11, 2300), "PNG"), "image: it has 2300 x 11 pixels, a side more than 200 times"),
     "bomb.png": (bomb("PNG", 30_000, 30_000), "image: it has more than 67,108,864 pixels"),
-    "floats.tiff": (saved(np.zeros((5, 5), np.float32), "TIFF"), "image: its pixels, floats or whole numbers"),
+    "floats.tiff": (saved(np.zeros((16, 16), np.float32), "TIFF"), "image: its pixels, floats or whole numbers"),
 }
 """Files with the reason each is refused for."""
 ODD: list[tuple[Label, str]] = [
@@ -128,8 +137,23 @@ def faulty_set(root: Path, count: int = 12) -> list[tuple[Label, str | None]]:
     return lines
 
 
+SHARDED = ("--shard-rows", "2")
+
+
 def prepare_made(root: Path, out: Path, *options: str) -> None:
-    main(MADE, "doc", ["--root", str(root), "--out", str(out), "--workers", "1", *options])
+    with undrawn():
+        main(MADE, "doc", ["--root", str(root), "--out", str(out), "--workers", "1", *options])
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """The histogram's file holds its scores as text: to draw one takes ten times as long as all else of a small set."""
+
+    def write(path: Path, about: dict[str, Any], scores: Sequence[Sequence[float]]) -> None:
+        write_whole(path, repr((about, scores)).encode())
+
+    with patch.object(card, "_draw", write):
+        yield
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -144,6 +168,24 @@ def rows_of(out: Path, split: str) -> list[dict]:
 
 def rejects_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def ids(rows: list[dict]) -> list[str]:
+    return [row["extra_info"]["id"] for row in rows]
+
+
+def card_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "dataset_card.json").read_text())
+
+
+def written_at(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+
+
+def prepare_items(root: Path, out: Path, items: list[Item], task: str = "technical") -> dict[str, Any]:
+    labels = LabelMap(0.0, 100.0, "x") if task != "degradation" else None
+    with undrawn():
+        return prepare(Source("made", task, items, labels), FileIndex(root), out, How(), Console(quiet=True))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Names, counts, ranges and the golden rows are the real ones; the other scores are evenly spread.
 """
 
-import argparse
 import csv
 import io
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reader_builders import options_of
 
 from data_prep.csiq import CSIQ
 from data_prep.kadid import KADID
@@ -20,8 +20,7 @@ from data_prep.live_wild import LIVE_WILD
 from data_prep.pipal import PIPAL
 from data_prep.spaq import SPAQ
 from data_prep.tid2013 import TID2013
-from omniq_verl.data.command import DataSet, Request
-from omniq_verl.data.paths import FileIndex
+from omniq_verl.data.command import DataSet
 from omniq_verl.data.prepare import Item
 
 
@@ -300,16 +299,6 @@ def written(folder: Path, layout: str, labels: Iterable[Label]) -> Path:
     """The folder, with these labels in one of the layouts above."""
     globals()[layout](folder, list(labels))
     return folder
-
-
-def options_of(dataset: DataSet, *given: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    dataset.add_options(parser)
-    return parser.parse_args(given)
-
-
-def read(dataset: DataSet, root: Path, *given: str, labels: Path | None = None) -> list[Item]:
-    return list(dataset.read(Request(FileIndex(root), "technical", labels, options_of(dataset, *given))))
 
 
 def mapped(dataset: DataSet, items: Iterable[Item], *given: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
+from data_builders import undrawn
 from PIL import Image
 
 from data_prep.manifest import run
@@ -26,7 +27,8 @@ def pictures(root: Path, *names: str) -> None:
 def prepared(root: Path, table: str, *options: str, name: str = "manifest.csv") -> tuple[dict, list[dict], list[dict]]:
     """Card, rows and rejects of a run on a table."""
     (root / name).write_text(table)
-    run(["--root", str(root), "--out", str(root / "out"), "--workers", "1", *options])
+    with undrawn():
+        run(["--root", str(root), "--out", str(root / "out"), "--workers", "1", *options])
     card = json.loads((root / "out" / "dataset_card.json").read_text())
     rows = [row for file in card["files"] for row in pq.read_table(root / "out" / file).to_pylist()]
     return card, rows, [json.loads(line) for line in (root / "out" / "rejects.jsonl").read_text().splitlines()]
@@ -141,7 +143,8 @@ def test_the_table_may_lie_elsewhere(tmp_path):
     pictures(root, "a.png")
     (tmp_path / "scores.csv").write_text("image,score\na.png,50\n")
     given = ["--root", str(root), "--out", str(tmp_path / "out"), "--labels", str(tmp_path / "scores.csv"), *NEEDED]
-    run([*given, "--workers", "1"])
+    with undrawn():
+        run([*given, "--workers", "1"])
     assert pq.read_metadata(tmp_path / "out" / "train.parquet").num_rows == 1
 
 

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_builders import faulty_set, prepare_made, tree
+from data_builders import MADE, faulty_set, tree
+
+from omniq_verl.data.command import main
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +23,10 @@ from data_builders import MADE, main
 ray.init(address="local", num_cpus=2, include_dashboard=False)
 main(MADE, "doc", sys.argv[1:])
 """
+
+
+def run_alone(root: Path, out: Path, *options: str) -> None:
+    main(MADE, "doc", ["--root", str(root), "--out", str(out), "--workers", "1", *options])
 
 
 def run_on_ray(root: Path, out: Path, *options: str) -> list[str]:
@@ -43,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("options", [("--shard-rows", "2"), ("--images", "path")], ids=["embedded", "named"])
 def test_ray_writes_the_bytes_a_single_process_writes(root, tmp_path, options, capsys):
     out = tmp_path / "out"
-    prepare_made(root, out, *options)
+    run_alone(root, out, *options)
     expected, printed = tree(out), capsys.readouterr().out.splitlines()
     out.rename(tmp_path / "local")
     assert run_on_ray(root, out, *options)[-1] == printed[-1]
@@ -52,16 +58,16 @@ def test_ray_writes_the_bytes_a_single_process_writes(root, tmp_path, options, c
 
 def test_ray_takes_up_what_another_run_left(root, tmp_path):
     out = tmp_path / "out"
-    prepare_made(root, out, "--shard-rows", "2")
+    run_alone(root, out, "--shard-rows", "2")
     expected = tree(out)
-    kept = (out / "train-00000-of-00008.parquet").stat().st_mtime_ns
-    (out / "train-00001-of-00008.parquet").unlink()
+    kept = (out / "train-00000-of-00009.parquet").stat().st_mtime_ns
+    (out / "train-00001-of-00009.parquet").unlink()
     (out / "val-00000-of-00002.parquet").unlink()
     run_on_ray(root, out, "--shard-rows", "2")
     assert tree(out) == expected
     run_on_ray(root, out, "--shard-rows", "2")  # nothing is left to be done
     assert tree(out) == expected
-    assert (out / "train-00000-of-00008.parquet").stat().st_mtime_ns == kept
+    assert (out / "train-00000-of-00009.parquet").stat().st_mtime_ns == kept
 
 
 def test_an_error_on_ray_ends_the_run(root, tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import technical_builders as build
-from technical_builders import SETS, Label, mapped, options_of, read, splits, written
+from reader_builders import options_of, read
+from technical_builders import SETS, Label, mapped, splits, written
 
 from data_prep.csiq import CSIQ
 from data_prep.kadid import KADID

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
+from data_builders import undrawn
 from PIL import Image
 from technical_builders import SETS, text, written
 
@@ -36,7 +37,8 @@ def pixels(image: bytes) -> np.ndarray:
 
 def run(dataset: DataSet, root: Path, out: Path, *given: str) -> tuple[dict, dict]:
     """Rows by id, and the card."""
-    main(dataset, "", ["--root", str(root), "--out", str(out), "--workers", "1", *given])
+    with undrawn():
+        main(dataset, "", ["--root", str(root), "--out", str(out), "--workers", "1", *given])
     rows = [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     return {row["extra_info"]["id"]: row for row in rows}, json.loads((out / "dataset_card.json").read_text())
 

@@ -62,6 +62,8 @@ class DataSet:
     """Where the map depends on the script's own options."""
     own_options: tuple[str, ...] = field(default=())
     """Names of these options, for the card."""
+    expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
+    """How many images its owners' labels are of, under the script's own options; None where they do not say."""
 
 
 def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
@@ -76,6 +78,7 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
         card = run(dataset, args, console)
     except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
         sys.exit(str(error))
+    _warn_of_missing_labels(card, args.labels or args.root, console)
     _report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
         sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
@@ -96,6 +99,7 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
         scale=SCALES[args.scale] if labels is not None else None,
         folders=dataset.folders,
         facts={**dataset.facts, "options": {name: getattr(args, name) for name in dataset.own_options}},
+        expected_rows=dataset.expected_rows(args),
     )
     how = How(args.workers, args.shard_rows, args.images == "embed", args.decode, args.engine)
     return prepare(source, index, args.out, how, console)
@@ -106,7 +110,7 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--root", type=Path, required=True, help="folder of the data set")
     add("--out", type=Path, required=True, help="folder for the parquet files")
-    add("--labels", type=Path, help="label file, if it lies elsewhere or has another name")
+    add("--labels", type=Path, help="label file, or folder of several, that is elsewhere or has another name")
     add("--task", choices=list(dataset.tasks), help=f"what is asked (default: {next(iter(dataset.tasks))})")
     add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
@@ -123,6 +127,14 @@ def _positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console) -> None:
+    rows = card["label_rows"]
+    if rows["expected"] is not None and rows["found"] < rows["expected"]:
+        counts = f"{rows['found']:,} labels found, {rows['expected']:,} expected"
+        # A line for whoever greps for it, however narrow the terminal and whatever the brackets in the path.
+        console.print(f"warning: {where}: {counts}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _report(card: dict[str, Any], out: Path) -> None:

@@ -1,11 +1,11 @@
-"""What the scripts of the technical data sets share: label files of DeQA-Score and of pyiqa, and splits.
+"""Label files of DeQA-Score, and what the scripts of the technical data sets share so that these can be asked for.
 
 DeQA-Score (https://huggingface.co/datasets/zhiyuanyou/Data-DeQA-Score) publishes one JSON list per data set and split;
-Q-Insight and RALI train and test on these. pyiqa publishes one CSV per data set beside the archives many download.
+Q-Insight and RALI train and test on these.
 """
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 from omniq_verl.data.command import Request
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, number, read_records
-from omniq_verl.data.tables import LabelFileError, read_csv
+from omniq_verl.data.reading import labelled, number, read_records
+from omniq_verl.data.splits import SPLITS, add_draw_options, content_of, split_items
+from omniq_verl.data.tables import LabelFileError
 
-SPLITS = ("train", "val", "test")
 NORMALISED = LabelMap(1.0, 5.0, "`gt_score_norm` of DeQA-Score's meta files: on [1, 5] already, higher is better")
 OPTIONS = ("split", "shares", "seed", "deqa_meta")
 """Names of what ``add_options`` adds, for the card."""
@@ -34,21 +34,13 @@ def add_options(parser: ArgumentParser, *splits: str) -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--split", choices=("test", *splits), default="test", help="default: all of it is for testing")
     add_deqa_option(either)
-    parser.add_argument("--shares", type=_shares, default=(8, 0, 2), help="train:val:test (default: 8:0:2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    add_draw_options(parser)
 
 
 def add_deqa_option(group: Any) -> None:
     """``--deqa-meta``, into the group of what it stands instead of."""
     said = "take labels and splits from these files of DeQA-Score (train_*.json, test_*.json)"
     group.add_argument("--deqa-meta", nargs="+", metavar="FILE", help=said)
-
-
-def _shares(text: str) -> tuple[int, ...]:
-    words = text.split(":")
-    if len(words) != 3 or not all(word.isdecimal() for word in words) or not any(map(int, words)):
-        raise ArgumentTypeError(f"{text!r} is not of the form 8:0:2")
-    return tuple(map(int, words))
 
 
 def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = None) -> Reader:
@@ -66,7 +58,7 @@ def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = 
         items = read_labels(request)
         if fixed and options.split in fixed:
             sides = fixed[options.split]
-            return (replace(item, split=sides.get(_content(item).partition(".")[0], "train")) for item in items)
+            return (replace(item, split=sides.get(content_of(item).partition(".")[0], "train")) for item in items)
         return split_items(items, options)
 
     return read
@@ -77,39 +69,9 @@ def map_of(own: LabelMap) -> Callable[[Namespace], LabelMap]:
     return lambda options: NORMALISED if options.deqa_meta else own
 
 
-# Labels
-
-
-def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item:
-    """An item whose score is checked; details that are None are left out."""
-    value = number(score)
-    kept = {key: detail for key, detail in details.items() if detail is not None}
-    fault = f"its score {score!r} is no number" if value is None else None
-    return Item(str(name or ""), split, value, details=kept, fault=fault)
-
-
-def is_pyiqa(path: Path) -> bool:
-    """Whether a label file has the name of one of pyiqa's."""
-    return path.name.lower().startswith("meta_info")
-
-
-def read_pyiqa(path: Path, references: bool = False) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Image, score and whole row of pyiqa's label file, which begins with these two.
-
-    Columns are named differently from one data set and one version to the next, so pyiqa itself goes by their place.
-
-    Args:
-        path: of the file.
-        references: whether the name of the reference image precedes them.
-
-    Raises:
-        LabelFileError: there are not as many columns.
-    """
-    for row in read_csv(path, []):
-        cells = list(row.values())[int(references) :]
-        if len(cells) < 2:
-            raise LabelFileError(f"{path}: it has {len(row)} columns, too few. Mend: download it again from its owners")
-        yield cells[0], cells[1], row
+def count_of(images: int) -> Callable[[Namespace], int | None]:
+    """The ``expected_rows`` that go with ``reader``: of DeQA-Score's files nobody has published how many they are."""
+    return lambda options: None if options.deqa_meta else images
 
 
 def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
@@ -130,30 +92,3 @@ def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
             given = {"gt_score": "gt_score", "standard_deviation": "std", "standard_deviation_norm": "std_norm"}
             details = {detail: number(record.get(key)) for detail, key in given.items()}
             yield labelled(name, record.get("gt_score_norm"), split, **details)
-
-
-# Splits
-
-
-def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
-    """The items under the split asked for: all for testing, or shares drawn by seed.
-
-    What is drawn are references where the items have them, so that no content is on two sides, else images.
-    """
-    if options.split == "test":
-        yield from (replace(item, split="test") for item in items)
-        return
-    items = list(items)
-    sides = _sides({_content(item) for item in items if item.fault is None}, options.shares, options.seed)
-    yield from (replace(item, split=sides.get(_content(item), "test")) for item in items)
-
-
-def _content(item: Item) -> str:
-    return item.details.get("reference", item.name).lower()
-
-
-def _sides(contents: set[str], shares: Sequence[int], seed: int) -> dict[str, str]:
-    ordered = sorted(contents, key=lambda content: (draw(seed, content), content))
-    # The ends are rounded, not the sizes, so that the sizes add up and a share of 0 stays empty.
-    ends = [round(len(ordered) * sum(shares[: place + 1]) / sum(shares)) for place in range(len(shares))]
-    return {content: SPLITS[sum(place >= end for end in ends)] for place, content in enumerate(ordered)}

@@ -8,8 +8,8 @@ The rule, written down once:
   turned upright, brought to 8-bit RGB and written as PNG without any tags, which loses nothing of it. 16 bits of grey
   become 8 by division by 257, rounded; 16 bits of a colour or with alpha by their higher byte, as Pillow reads them.
   Alpha is laid on white (as Qwen's own loader does), CMYK becomes RGB as Pillow converts it.
-- What is empty, truncated, animated, larger than the limits, of pixels without an agreed range (floats, whole numbers
-  of 32 bits) or no image is refused by name.
+- What is empty, truncated, animated, larger or smaller than the limits, too long and narrow, of pixels without an
+  agreed range (floats, whole numbers of 32 bits) or no image is refused by name.
 """
 
 import io
@@ -26,6 +26,10 @@ from PIL import Image, UnidentifiedImageError
 MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
 """67 million, the largest phones' photographs; a conversion holds eight to sixteen bytes of each."""
+MIN_SIDE = 11
+"""Of pixels. AVA has broken files of a single one, which Qwen2-VL's `smart_resize` would enlarge rather than refuse."""
+MAX_RATIO = 200
+"""Of the longer side to the shorter. Qwen2-VL's `smart_resize` raises on more, in the midst of a training."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 _ORIENTATION = 0x0112
@@ -103,8 +107,7 @@ _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 
 
 def _through(image: Image.Image, data: bytes, decode: bool) -> bytes:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(_TOO_LARGE)
+    _check_size(*image.size)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadImage("it is animated, or has several pages")
     tagged = True
@@ -118,6 +121,15 @@ def _through(image: Image.Image, data: bytes, decode: bool) -> bytes:
     if decode:
         image.load()
     return data
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(_TOO_LARGE)
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"it has {width} x {height} pixels, a side of fewer than {MIN_SIDE}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BadImage(f"it has {width} x {height} pixels, a side more than {MAX_RATIO} times the other")
 
 
 def _is_plain(image: Image.Image, data: bytes) -> bool:

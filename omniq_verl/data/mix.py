@@ -7,7 +7,6 @@ read from there: memory holds a row group, however many rows there are, and the 
 """
 
 import json
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,22 +20,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
-from xxhash import xxh3_128
 
 import omniq_verl
 from omniq_verl.data.card import split_of, write_card
 from omniq_verl.data.reading import draw
 from omniq_verl.data.rows import schema
-from omniq_verl.data.shards import PARQUET
+from omniq_verl.data.shards import has_room, write_groups
 
 PRESETS: dict[str, dict[str, int]] = {
     "omniquality_r": {"ava": 10_000, "evalmuse": 10_000, "koniq": 7_000},
     "q_insight": {"koniq": 7_000, "dq495k": 7_000},
 }
 """Joint training sets of the papers: OmniQuality-R sec. 4.1, Q-Insight sec. 4.1."""
-_GROUP_BYTES = 32 * 2**20
-"""Of rows in a row group: the memory a writer takes."""
-_GROUP_ROWS = 512
 
 
 class MixError(ValueError):
@@ -195,7 +190,7 @@ def _clear(out: Path, plan: Plan) -> None:
     if files and "parts" not in _read_card(out):
         raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Mend: give an empty folder by --out")
     out.mkdir(parents=True, exist_ok=True)
-    for path in [*files, *out.glob("*.parquet.part")]:
+    for path in [*files, *out.glob("train*.part")]:
         path.unlink()
 
 
@@ -249,23 +244,22 @@ def _lay_down(path: Path, places: Sequence[Place], spool: Spool) -> None:
 
 def _write(spool: Spool, order: Sequence[Place], first: int, count: int, path: Path) -> dict[str, Any]:
     """One file, which appears under its name when it is whole; returns its rows and checksum."""
-    unfinished, digest, number = path.with_name(path.name + ".part"), xxh3_128(), first
-    with pq.ParquetWriter(unfinished, spool.columns, **PARQUET) as writer:
-        for group in _groups(order[first : first + count], spool):
-            writer.write_table(_numbered(pa.Table.from_batches(map(spool.get, group)), number))
-            number += len(group)
-    with open(unfinished, "rb") as file:
-        while block := file.read(2**18):
-            digest.update(block)
-    os.replace(unfinished, path)
-    return {"rows": number - first, "xxh128": digest.hexdigest()}
+    places = order[first : first + count]
+    return {"rows": len(places), "xxh128": write_groups(path, spool.columns, _tables(spool, places, first))}
+
+
+def _tables(spool: Spool, places: Sequence[Place], first: int) -> Iterator[pa.Table]:
+    """Row groups of the rows at these places, the first of which has this number."""
+    for group in _groups(places, spool):
+        yield _numbered(pa.Table.from_batches(map(spool.get, group)), first)
+        first += len(group)
 
 
 def _groups(places: Iterable[Place], spool: Spool) -> Iterator[list[Place]]:
     group: list[Place] = []
     size = 0
     for place in places:
-        if group and (len(group) == _GROUP_ROWS or size + spool.size(place) > _GROUP_BYTES):
+        if not has_room(len(group), size, spool.size(place)):
             yield group
             group, size = [], 0
         group.append(place)

@@ -67,6 +67,8 @@ class Source:
     """Where to look for an image first, if several have its name."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For the card: where splits and labels come from, licence, options."""
+    expected_rows: int | None = None
+    """How many items its owners' label file has; None where they do not say."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ def _card(
     source: Source, shards: Sequence[Shard], written: Sequence[Written], rejects: Sequence[Reject]
 ) -> dict[str, Any]:
     reasons = Counter(reject.reason.split(":")[0] for reject in rejects)
+    rows = sum(one.rows for one in written)
     files = {
         shard.path.name: {"rows": one.rows, "xxh128": one.xxh128} for shard, one in zip(shards, written, strict=True)
     }
@@ -262,9 +265,10 @@ def _card(
         "data_source": source.name,
         "task": source.task,
         "made_by": f"omniq_verl {omniq_verl.__version__}",
-        "rows": sum(one.rows for one in written),
+        "rows": rows,
         "rejects": {"all": len(rejects), **dict(sorted(reasons.items()))},
         "label_map": None if source.labels is None else source.labels.card(source.task, source.scale),
+        "label_rows": {"found": rows + len(rejects), "expected": source.expected_rows},
         **source.facts,
         "files": files,
     }

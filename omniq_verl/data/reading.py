@@ -9,6 +9,7 @@ from typing import Any
 
 from omniq_verl.data.command import Request
 from omniq_verl.data.paths import FileIndex
+from omniq_verl.data.prepare import Item
 from omniq_verl.data.tables import LabelFileError, read_csv, read_json, read_jsonl
 
 
@@ -89,6 +90,14 @@ def number(cell: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
+
+
+def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item:
+    """An item whose score is checked; details that are None are left out."""
+    value = number(score)
+    kept = {key: detail for key, detail in details.items() if detail is not None}
+    fault = f"its score {score!r} is no number" if value is None else None
+    return Item(str(name or ""), split, value, details=kept, fault=fault)
 
 
 def text(cell: Any) -> str | None:

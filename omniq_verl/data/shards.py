@@ -8,7 +8,7 @@ whole; a sidecar in `.shards/` says what became of it.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from omniq_verl.data.rows import Row, schema
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """Images are compressed already, and their smallest and largest bytes say nothing."""
-_GROUP_BYTES = 4 * 2**20
-"""Of image bytes in a row group, the memory a writer takes; eight times as much leaves a processor's caches."""
-_GROUP_ROWS = 512
+GROUP_BYTES = 4 * 2**20
+"""Of images in a row group, the memory a writer takes; eight times as much leaves a processor's caches."""
+GROUP_ROWS = 512
 _SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png")
 
 
@@ -157,17 +157,34 @@ def write_shard(shard: Shard, mark: str) -> Written:
     # From here on the sidecar says that the file is ours, and nothing else.
     write_whole(shard.sidecar, b"{}")
     written = Written()
-    unfinished = _unfinished(shard.path)
-    with _FileHash(unfinished) as hashed:
-        with pq.ParquetWriter(unfinished, schema(shard.embed), **PARQUET) as writer:
-            for table in _tables(shard, written):
-                writer.write_table(table)
-                hashed.catch_up()  # now, while it is in the processor's caches
-        hashed.catch_up()
-    written.size, written.xxh128 = unfinished.stat().st_size, hashed.xxh128()
-    os.replace(unfinished, shard.path)
+    written.xxh128 = write_groups(shard.path, schema(shard.embed), _tables(shard, written))
+    written.size = shard.path.stat().st_size
     write_whole(shard.sidecar, json.dumps({"mark": mark, **asdict(written)}).encode())
     return written
+
+
+def write_groups(path: Path, columns: pa.Schema, groups: Iterable[pa.Table]) -> str:
+    """Write a parquet file that is either not there or whole, a row group for each table; returns its checksum."""
+    unfinished = _unfinished(path)
+    with _FileHash(unfinished) as hashed:
+        with pq.ParquetWriter(unfinished, columns, **PARQUET) as writer:
+            for group in groups:
+                writer.write_table(group)
+                hashed.catch_up()  # now, while it is in the processor's caches
+        hashed.catch_up()
+    os.replace(unfinished, path)
+    return hashed.xxh128()
+
+
+def has_room(rows: int, size: int, more: int) -> bool:
+    """Whether another row belongs to a row group; one that is larger than a group is alone in its own.
+
+    Args:
+        rows: of the group so far.
+        size: their bytes.
+        more: bytes of the other row.
+    """
+    return not rows or (rows < GROUP_ROWS and size + more <= GROUP_BYTES)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -195,7 +212,7 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
         written.rows += 1
         if planned.row.score is not None:
             written.scores.append(planned.row.score)
-        if not group.has_room(data):
+        if not has_room(len(group.records), group.size, len(data)):
             yield group.table()
             group.clear()
         if not shard.embed:
@@ -225,7 +242,7 @@ class _Group:
         self.schema = schema(embed)
         self.embed = embed
         self.records: list[dict[str, Any]] = []
-        self._memory = memoryview(np.empty(_GROUP_BYTES if embed else 0, dtype=np.uint8))
+        self._memory = memoryview(np.empty(GROUP_BYTES if embed else 0, dtype=np.uint8))
         self.clear()
 
     def clear(self) -> None:
@@ -233,10 +250,10 @@ class _Group:
         self._ends = [0]
         self._bytes: memoryview | bytes = self._memory
 
-    def has_room(self, data: bytes) -> bool:
-        if not self.records:
-            return True
-        return len(self.records) < _GROUP_ROWS and self._ends[-1] + len(data) <= _GROUP_BYTES
+    @property
+    def size(self) -> int:
+        """Bytes of the embedded images."""
+        return self._ends[-1]
 
     def add(self, record: dict[str, Any]) -> None:
         if self.embed:
@@ -245,7 +262,7 @@ class _Group:
         self.records.append(record)
 
     def _lay_down(self, data: bytes) -> None:
-        start = self._ends[-1]
+        start = self.size
         if len(data) > len(self._memory):  # it is alone in its group
             self._bytes = data
         else:

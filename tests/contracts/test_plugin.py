@@ -77,7 +77,8 @@ def test_a_plugin_that_fails_says_so(verl_facts):
 
 def test_a_plugin_that_works_says_nothing(verl_facts):
     for process in ("cpu", "unset", "nvidia"):
-        assert "omniq_verl" not in verl_facts[process]["stderr"]
+        # A checkout of that name stands in the paths of others' warnings.
+        assert not re.search("omniq_verl(?!/)", verl_facts[process]["stderr"])
 
 
 @pytest.mark.parametrize("process", ["unset", "nvidia", "huawei", "amd"])

@@ -17,9 +17,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
-    package_data={"omniq_verl": ["py.typed"]},
+    package_data={"omniq_verl": ["py.typed", "cot/templates/*.html"]},
     install_requires=[
         "hydra-core",
+        "jinja2",
         "matplotlib",
         "numpy>=2",
         "omegaconf",

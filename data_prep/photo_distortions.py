@@ -7,7 +7,8 @@ the clean crop, not from the level. Training and held-out crops come from differ
     python data_prep/photo_distortions.py --out data/photo_distortions --seed 0
 
 writes train.parquet, val.parquet and test.parquet in verl's RL format, sft.parquet in verl's SFT format
-and dataset_card.json. The same seed gives the same bytes.
+and dataset_card.json. The same seed gives the same bytes. With --bootstrap N also bootstrap.parquet, from which a tiny
+model learns to write plans and to reason by them.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
 from omniq_verl.tasks import LEVELS as QUALITY_LEVELS
 from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tiny import bootstrap
 
 SOURCE = "photo_distortions"
 PHOTOS = (
@@ -57,6 +59,7 @@ class Size:
     sft: int = 8000
     val: int = 200
     test: int = 600
+    bootstrap: int = 0
 
 
 def load_photos() -> dict[str, np.ndarray]:
@@ -174,8 +177,12 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
     middle = scale.low + width * (QUALITY_LEVELS.index(word) + 0.5)
     rng = np.random.default_rng([seed + 1, *crop.row_id.encode()])
     number = np.clip(middle + rng.uniform(-width, width), scale.low, scale.high)
-    seen = "no distortion" if crop.kind == "null" else f"{LEVELS[crop.level]} {crop.kind}"
-    return f"<think>{seen}, {word} quality</think><answer>{number:.1f}</answer>"
+    return f"<think>{say(crop)}, {word} quality</think><answer>{number:.1f}</answer>"
+
+
+def say(crop: Crop) -> str:
+    """What is wrong with a crop."""
+    return "no distortion" if crop.kind == "null" else f"{LEVELS[crop.level]} {crop.kind}"
 
 
 def rl_records(crops: list[Crop], split: str, quality: QualityMap) -> Iterator[dict]:
@@ -186,6 +193,13 @@ def sft_records(crops: list[Crop], quality: QualityMap, seed: int) -> Iterator[d
     for crop in crops:
         row = to_row(crop, "sft", quality)
         yield sft_record(row, crop.png, cold_start_answer(crop, row.score, seed))
+
+
+def bootstrap_records(crops: list[Crop], quality: QualityMap, seed: int) -> Iterator[dict]:
+    rows = (
+        (to_row(crop, "bootstrap", quality).record(number, crop.png), say(crop)) for number, crop in enumerate(crops)
+    )
+    return bootstrap.records(rows, seed)
 
 
 def card(files: dict[str, int], quality: QualityMap, args: argparse.Namespace) -> dict:
@@ -205,14 +219,16 @@ def prepare(args: argparse.Namespace, size: Size) -> dict[str, int]:
     """Make all four files and the card; returns rows per file."""
     photos = load_photos()
     names = {"train": [name for name in PHOTOS if name not in HELD_OUT], "test": HELD_OUT}
-    names |= {"sft": names["train"], "val": names["test"]}
+    names |= {"sft": names["train"], "bootstrap": names["train"], "val": names["test"]}
     crops = {
         split: make_crops(split, getattr(size, split), names[split], photos, args.crop, args.seed)
-        for split in ("sft", "train", "val", "test")
+        for split in ("sft", "train", "val", "test", *(["bootstrap"] if size.bootstrap else []))
     }
     quality = QualityMap([crop.ssim for crop in crops["sft"]])
     records = {split: rl_records(crops[split], split, quality) for split in ("train", "val", "test")}
     records["sft"] = sft_records(crops["sft"], quality, args.seed)
+    if size.bootstrap:
+        records["bootstrap"] = bootstrap_records(crops["bootstrap"], quality, args.seed)
     files = {f"{split}.parquet": write_parquet(rows, args.out / f"{split}.parquet") for split, rows in records.items()}
     (args.out / "dataset_card.json").write_text(json.dumps(card(files, quality, args), indent=2) + "\n")
     return files
@@ -221,12 +237,12 @@ def prepare(args: argparse.Namespace, size: Size) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of crops and distortions (default: 0)")
     parser.add_argument("--crop", type=int, default=80, help="side of a crop in pixels (default: %(default)s)")
     for split, count in vars(Size()).items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"crops in {split}.parquet (default: {count})")
     args = parser.parse_args()
-    files = prepare(args, Size(args.train, args.sft, args.val, args.test))
+    files = prepare(args, Size(args.train, args.sft, args.val, args.test, args.bootstrap))
     print(", ".join(f"{name}: {rows} rows" for name, rows in files.items()), "in", args.out)
 
 

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.cot.cli import app as cot
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cot, name="cot")
 
 
 @app.callback()

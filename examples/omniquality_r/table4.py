@@ -10,18 +10,15 @@ model.
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
+from tables import collect, print_table
 
 from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
-from omniq_verl.trainer.metric_files import read_metrics
 
 PLAIN, BOTH = "omniquality_r/cpu_tiny_stage1", "omniquality_r/cpu_tiny_stage2"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,12 +27,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "+ Entro. + STD": (BOTH, {}),
 }
 """Recipe and overrides of each row."""
-COLUMNS = {
-    "SRCC": ("greedy", "srcc"),
-    "PLCC": ("greedy", "plcc"),
-    "MAE": ("greedy", "mae"),
-    "reward": ("sampled", "reward"),
-}
 
 
 def names() -> dict[tuple[int, str], str]:
@@ -61,42 +52,6 @@ def checkpoint(settings: Settings, name: str) -> Path:
     return settings.root / name / f"global_step_{settings.grpo_steps}" / "actor" / "huggingface"
 
 
-def collect(roots: list[Path]) -> dict[str, dict[str, list[float]]]:
-    """Figures of every row and column, one for each seed."""
-    rows = {"SFT": "sft_test"} | {f"stage {s}: {m}": f"{name}_test" for (s, m), name in names().items()}
-    found: dict[str, dict[str, list[float]]] = {}
-    for title, folder in rows.items():
-        metrics = [json.loads((root / folder / "metrics.json").read_text()) for root in roots]
-        found[title] = {column: [m[mode][key] for m in metrics] for column, (mode, key) in COLUMNS.items()}
-        found[title]["groups kept"] = [share_kept(root / folder.removesuffix("_test")) for root in roots]
-    return found
-
-
-def share_kept(run: Path) -> float:
-    """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
-    steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
-    kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
-    return kept / (kept + dropped) if kept else math.nan
-
-
-def print_table(found: dict[str, dict[str, list[float]]], seeds: list[int], console: Console) -> None:
-    table = Table(title=f"tiny model, held-out crops, seeds {seeds}: mean and standard deviation over seeds")
-    table.add_column("")
-    for column in [*COLUMNS, "groups kept"]:
-        said = {"reward": " (temperature 1)", "groups kept": ""}.get(column, " (greedy)")
-        table.add_column(column + said, justify="right")
-    for title, columns in found.items():
-        table.add_row(title, *map(spread, columns.values()))
-    console.print(table)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and, of several, standard deviation."""
-    if any(map(math.isnan, values)):
-        return "-"
-    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/table4"), help="goes on where it stopped")
@@ -112,7 +67,8 @@ def main() -> None:
                 run_stages(build(settings), root, console)
     except StageFailed as error:
         sys.exit(str(error))
-    found = collect(roots)
+    rows = {"SFT": "sft"} | {f"stage {s}: {m}": name for (s, m), name in names().items()}
+    found = collect(roots, rows)
     (args.out / "table4.json").write_text(
         json.dumps({"seeds": args.seeds, "steps": args.steps, "rows": found}, indent=2)
     )

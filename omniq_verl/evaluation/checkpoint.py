@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from omniq_verl.evaluation.correlations import correlations
-from omniq_verl.generation.vllm_offline import OfflineModel, Sampling, read_rows
+from omniq_verl.generation.places import image_bytes
+from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.vllm_offline import OfflineModel
 from omniq_verl.rewards import gaussian_reward, parse_response
 from omniq_verl.tasks import task_of
 
@@ -60,15 +63,24 @@ def summarise(judged: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def ask(engine: OfflineModel, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[list[str]]:
+    """The texts of the answers, ``sampling.n`` for each row; answer j of row i has the seed ``i * n + j``."""
+    requests = [
+        Request(row["extra_info"]["id"], row["prompt"], image_bytes(row), number * sampling.n)
+        for number, row in enumerate(rows)
+    ]
+    return [[answer.text for answer in answers] for answers in engine.answer(requests, sampling)]
+
+
 def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
     """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics."""
-    rows = read_rows(data)
+    rows = pq.read_table(data).to_pylist()
     engine = OfflineModel(model, max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
     modes = {
         "greedy": Sampling(max_tokens=max_tokens),
         "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),
     }
-    judged = {mode: judge(rows, engine.answer(rows, sampling), mode, sigma) for mode, sampling in modes.items()}
+    judged = {mode: judge(rows, ask(engine, rows, sampling), mode, sigma) for mode, sampling in modes.items()}
     metrics = {mode: summarise(frame) for mode, frame in judged.items()}
     out.mkdir(parents=True, exist_ok=True)
     pd.concat(judged.values()).to_parquet(out / "answers.parquet")

@@ -59,34 +59,40 @@ def build_stages(settings: Settings) -> list[Stage]:
 
 def cold_start(settings: Settings) -> list[Stage]:
     """Data, a model with random weights, and SFT."""
-    return [_data(settings), _model(settings), _sft(settings)]
+    data = settings.root / "data" / "sft.parquet"
+    title, model = "cold start with verl's SFT trainer", settings.root / "model"
+    sft = sft_stage(settings, "sft", title, "quickstart/sft", model, data, settings.sft_steps)
+    return [data_stage(settings), model_stage(settings), sft]
 
 
-def _data(settings: Settings) -> Stage:
+def data_stage(settings: Settings) -> Stage:
+    """The photographs' crops, in the folder ``data`` of the run."""
     script = settings.repo / "data_prep" / "photo_distortions.py"
     sizes = [word for split, count in settings.crops.items() for word in (f"--{split}", str(count))]
     arguments = ["--out", str(settings.root / "data"), "--seed", str(settings.seed), *sizes]
     return Stage("data", "photographs -> parquet", [sys.executable, str(script), *arguments])
 
 
-def _model(settings: Settings) -> Stage:
-    arguments = _flags(data=settings.root / "data", out=settings.root / "model", seed=settings.seed)
+def model_stage(settings: Settings, **flags: Any) -> Stage:
+    """A model with random weights, in the folder ``model`` of the run; ``flags`` of ``make_model`` besides."""
+    arguments = _flags(data=settings.root / "data", out=settings.root / "model", seed=settings.seed, **flags)
     return Stage("model", "tiny Qwen2.5-VL with random weights", _module("omniq_verl.quickstart.make_model", arguments))
 
 
-def _sft(settings: Settings) -> Stage:
+def sft_stage(settings: Settings, name: str, title: str, recipe: str, model: Path, data: Path, steps: int) -> Stage:
+    """Supervised training by ``recipe`` from ``model``, in the folder ``name`` of the run."""
     overrides = {
-        "model.path": settings.root / "model",
-        "data.train_files": settings.root / "data" / "sft.parquet",
-        "trainer.default_local_dir": settings.root / "sft",
-        "trainer.total_training_steps": settings.sft_steps,
+        "model.path": model,
+        "data.train_files": data,
+        "trainer.default_local_dir": settings.root / name,
+        "trainer.total_training_steps": steps,
         "trainer.save_freq": settings.sft_save_every,
     }
-    command = _module("verl.trainer.sft_trainer", _recipe(settings, "quickstart/sft", overrides))
+    command = _module("verl.trainer.sft_trainer", _recipe(settings, recipe, overrides))
     # What torchrun would set for a single process. Without its agent there is none to outlive a kill.
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     alone["DIST_INIT_METHOD"] = "tcp://127.0.0.1:0"  # any free port
-    return Stage("sft", "cold start with verl's SFT trainer", command, settings.sft_steps, alone)
+    return Stage(name, title, command, steps, alone)
 
 
 def _grpo(settings: Settings) -> Stage:

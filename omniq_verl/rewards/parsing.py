@@ -71,7 +71,7 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
     """
     if answer_format not in ANSWER_FORMATS:
         raise ValueError(f"answer_format must be one of {ANSWER_FORMATS}, got {answer_format!r}")
-    reasoning = _reasoning(text)
+    reasoning = reasoning_of(text)
     try:
         body = _answer(text)
         fields = _flat_object(body) if answer_format == "json" else None
@@ -81,7 +81,16 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
     return Parsed(Status.OK, score, reasoning, fields)
 
 
-def _reasoning(text: str) -> str | None:
+def answer_of(text: str) -> tuple[Status, str]:
+    """Whether a response has one answer, and what it says; for answers that are neither number nor object."""
+    try:
+        return Status.OK, _answer(text)
+    except _Refused as refused:
+        return refused.status, ""
+
+
+def reasoning_of(text: str) -> str | None:
+    """What stands between the first <think> and </think>, if the response begins with it."""
     start = text.lstrip()
     if not start.startswith("<think>"):
         return None

@@ -76,6 +76,8 @@ class Task:
     scale: Scale | None
     """None: the answer is a distortion class and its severity, not a score."""
     answer_format: str = "number"
+    answer_rule: str = ""
+    """How to answer: the end of every question."""
 
     @property
     def needs_text(self) -> bool:
@@ -91,6 +93,10 @@ class Task:
         if self.scale is None:
             return wording
         return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
+
+    def bare_question(self, row_id: str, text: str | None = None) -> str:
+        """The same without its answer rule, for those who ask for another kind of answer."""
+        return self.question(row_id, text).removesuffix(self.answer_rule)
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
         """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
@@ -133,6 +139,7 @@ _ANSWER_RULE = " Reason in <think></think>, then give the number in <answer></an
 TECHNICAL = Task(
     name="technical",
     scale=Scale(1.0, 5.0),
+    answer_rule=_ANSWER_RULE,
     questions=(
         "Rate the technical quality of this image from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
         "How good is the technical quality of this image, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
@@ -143,6 +150,7 @@ TECHNICAL = Task(
 AESTHETIC = Task(
     name="aesthetic",
     scale=Scale(1.0, 5.0),
+    answer_rule=_ANSWER_RULE,
     questions=(
         "Rate how beautiful this image is from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
         "How good is this image as a picture to look at, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
@@ -154,6 +162,7 @@ AESTHETIC = Task(
 ALIGNMENT = Task(
     name="alignment",
     scale=Scale(1.0, 5.0),
+    answer_rule=_ANSWER_RULE,
     questions=(
         'This image was made from the text "{text}". Rate from {low} (bad) to {high} (excellent) how well it shows what'
         " the text says." + _ANSWER_RULE,
@@ -174,6 +183,7 @@ DEGRADATION = Task(
     name="degradation",
     scale=None,
     answer_format="json",
+    answer_rule=_CLASS_RULE,
     questions=(
         "Which distortion does this image have, and how strong is it?" + _CLASS_RULE,
         "Find the distortion of this image, if there is one, and say how serious it is." + _CLASS_RULE,

@@ -1,0 +1,99 @@
+"""``omniq cot``: plan-then-reason data."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
+
+CONFIG = Annotated[Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")]
+OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. engine.model=DIR data=[train.parquet].")]
+
+
+@app.command()
+def run(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+    """Plan, reason, select and report; goes on where it was stopped.
+
+    Example: omniq cot run data=[koniq/train.parquet] engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
+    """
+    _go(config, overrides, ("plan", "reason", "select"))
+
+
+@app.command()
+def plan(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+    """A plan for every row, from its task alone.
+
+    Example: omniq cot plan cot.yaml how.workers=4
+    """
+    _go(config, overrides, ("plan",))
+
+
+@app.command()
+def reason(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+    """Reasoning paths for every row with a plan.
+
+    Example: omniq cot reason cot.yaml paths=8 how.workers=4
+    """
+    _go(config, overrides, ("reason",))
+
+
+@app.command()
+def select(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+    """Keep what is right, write sft.parquet and report.html; may be done again with other bounds.
+
+    Example: omniq cot select cot.yaml select.max_pass_rate=0.9
+    """
+    _go(config, overrides, ("select",))
+
+
+def _go(path: Path | None, overrides: list[str] | None, stages: tuple[str, ...]) -> None:
+    from rich.console import Console
+
+    from omniq_verl.cot.run import make_paths, make_plans
+
+    words = list(overrides or [])
+    if path is not None and "=" in str(path):  # no file was given
+        words, path = [str(path), *words], None
+    console = Console()
+    steps: dict[str, Callable[[Any, Console], None]] = {"plan": make_plans, "reason": make_paths, "select": _select}
+    try:
+        config = read_config(path, words)
+        for stage in stages:
+            steps[stage](config, console)
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        raise typer.Exit(_say(console, error)) from error
+
+
+def _select(config: Any, console: Any) -> None:
+    from omniq_verl.cot.report import print_counts, write_report
+    from omniq_verl.cot.run import select_paths
+
+    counts = select_paths(config)
+    print_counts(counts, console)
+    console.print(f"SFT data: {Path(config.out) / 'sft.parquet'}", soft_wrap=True)
+    console.print(f"report: {write_report(config, counts)}", soft_wrap=True)
+
+
+def _say(console: Any, error: Exception) -> int:
+    console.print(str(error), style="red", markup=False, soft_wrap=True)
+    return 1
+
+
+def read_config(path: Path | None, overrides: list[str]) -> Any:
+    """A ``CotConfig`` from a YAML file and KEY=VALUE words.
+
+    Raises:
+        ValueError: a key is unknown or a value of the wrong kind; the message names it.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from omniq_verl.cot.run import CotConfig
+
+    try:
+        parts = [OmegaConf.structured(CotConfig), *([OmegaConf.load(path)] if path else [])]
+        return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(overrides)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path or 'settings'}: {error}") from error

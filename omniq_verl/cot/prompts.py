@@ -1,0 +1,43 @@
+"""What the generator is asked: first for a plan, without the image, then for reasoning and a level that follow it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, task_of
+
+PLAN = """You will soon judge an image. The task: {question}
+
+Write the plan of your judgement first: what to look at, in which order, and what would speak for or against the image.
+One short numbered step for each. You do not see the image yet, so describe none and judge nothing."""
+
+REASON = """{question}
+
+Go through these steps:
+{plan}
+
+Say what you see at each step, in your own words and without mentioning the steps, in <think></think>.
+Then give one of the levels {levels} in <answer></answer>."""
+
+
+def ask_for_plan(row: Mapping[str, Any], _note: str = "") -> list[dict[str, str]]:
+    """The task of a row, without its image (fig. 2 of the paper)."""
+    return [{"role": "user", "content": PLAN.format(question=_question(row))}]
+
+
+def ask_for_reasoning(row: Mapping[str, Any], plan: str) -> list[dict[str, str]]:
+    """Task, plan and image of a row."""
+    asked = REASON.format(question=_question(row), plan=_harmless(plan), levels=", ".join(LEVELS))
+    return [{"role": "user", "content": IMAGE_PLACEHOLDER + asked}]
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    info = row["extra_info"]
+    task = task_of(info)
+    if task.scale is None:
+        raise ValueError(f"the task {task.name} asks for no score, so that there is no level to reason to")
+    return task.bare_question(info["id"], info["text"])
+
+
+def _harmless(plan: str) -> str:
+    # A plan is the model's own text: a placeholder in it would stand for an image that is not there.
+    return plan.replace("<", "(").replace(">", ")").strip()

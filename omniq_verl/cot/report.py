@@ -1,0 +1,139 @@
+"""What the selection did, to look at: plots and examples in one HTML file, and a table for the terminal."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from rich.console import Console
+from rich.table import Table
+
+from omniq_verl.cot.run import CotConfig
+from omniq_verl.data.images import load_image
+from omniq_verl.generation.places import list_places, read_places
+from omniq_verl.generation.store import read_store
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+EXAMPLES = 10
+
+
+def print_counts(counts: Mapping[str, Any], console: Console) -> None:
+    """One line per data source, and why paths were refused."""
+    table = Table(title=f"{counts['records']} records to learn from")
+    for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "learned"):
+        table.add_column(column, justify="left" if column == "data source" else "right")
+    faults: dict[str, int] = {}
+    for source, about in counts["sources"].items():
+        images, paths = about["images"], dict(about["paths"])
+        learned = paths.pop("learned")
+        numbers = [images.get(name, 0) for name in ("kept", "too_easy", "too_hard")]
+        table.add_row(
+            source, *map(str, (sum(images.values()), *numbers, sum(paths.values()), paths.pop("right", 0), learned))
+        )
+        for fault, number in paths.items():
+            faults[fault] = faults.get(fault, 0) + number
+    console.print(table)
+    named = ", ".join(f"{fault} {number}" for fault, number in sorted(faults.items(), key=lambda item: -item[1]))
+    console.print(f"paths refused: {named or 'none'}")
+    if counts["without_plan"]:
+        console.print(f"rows without a sound plan: {counts['without_plan']}")
+
+
+def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
+    """``<out>/report.html``; needs no other file and no network."""
+    out = Path(config.out)
+    judged = [json.loads(line) for line in (out / "judged.jsonl").read_text().splitlines()]
+    html = (
+        Environment(loader=PackageLoader("omniq_verl.cot"), autoescape=True)
+        .get_template("report.html")
+        .render(
+            counts=counts,
+            pass_rates=_picture(_draw_pass_rates(judged)),
+            lengths=_picture(_draw_lengths(judged)),
+            examples=examples(config, judged),
+        )
+    )
+    unfinished = out / "report.html.part"
+    unfinished.write_text(html, errors="replace")
+    os.replace(unfinished, out / "report.html")
+    return out / "report.html"
+
+
+def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int = EXAMPLES) -> list[dict[str, Any]]:
+    """Images spread evenly over the run, whatever became of them: plan, first path and its verdict."""
+    chosen = [judged[place] for place in np.unique(np.linspace(0, len(judged) - 1, number).astype(int))]
+    keys = {one["key"]: one for one in chosen}
+    plans = {record["key"]: record["answers"][0]["text"] for record in _of(config, "plan", keys)}
+    paths = {record["key"]: record["answers"] for record in _of(config, "reason", keys)}
+    places = [place for place in list_places([Path(file) for file in config.data]) if place.key in keys]
+    found = []
+    for place, row in zip(places, read_places(places, ["images"]), strict=True):
+        image = row["images"][0]
+        data = image.get("bytes") or load_image(Path(image["image"]))
+        one, answers = keys[place.key], paths[place.key]
+        shown = next((n for n, path in enumerate(one["paths"]) if path["fault"] is None), 0)
+        found.append(
+            {
+                **one,
+                "image": _data_url(data),
+                "score": place.info["score"],
+                "plan": plans[place.key],
+                "path": answers[shown]["text"],
+                "fault": one["paths"][shown]["fault"] or "right",
+            }
+        )
+    return found
+
+
+def _of(config: CotConfig, stage: str, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [record for record in read_store(Path(config.out) / stage) if record["key"] in keys]
+
+
+def _draw_pass_rates(judged: Sequence[Mapping[str, Any]]) -> plt.Figure:
+    sources = sorted({one["data_source"] for one in judged})
+    figure, all_axes = plt.subplots(1, len(sources), figsize=(1.5 + 3.2 * len(sources), 2.8), squeeze=False)
+    for axes, source in zip(all_axes[0], sources, strict=True):
+        mine = [one for one in judged if one["data_source"] == source]
+        most = max(len(one["paths"]) for one in mine)
+        bars = np.bincount([one["right"] for one in mine], minlength=most + 1)
+        colours = [_colour_of({one["outcome"] for one in mine if one["right"] == right}) for right in range(most + 1)]
+        axes.bar(range(most + 1), bars, color=colours)
+        axes.set(title=source, xlabel=f"right paths of {most}", ylabel="images")
+    return figure
+
+
+def _colour_of(outcomes: set[str]) -> str:
+    return "tab:blue" if "kept" in outcomes else "lightgray"
+
+
+def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> plt.Figure:
+    paths = [path for one in judged for path in one["paths"] if path["characters"]]
+    figure, axes = plt.subplots(figsize=(5.5, 2.8))
+    groups = {
+        "right": [path["characters"] for path in paths if path["fault"] is None],
+        "refused": [path["characters"] for path in paths if path["fault"] is not None],
+    }
+    axes.hist(list(groups.values()), bins=30, stacked=True, label=list(groups), color=["tab:blue", "lightgray"])
+    axes.set(xlabel="characters of reasoning", ylabel="paths")
+    axes.legend()
+    return figure
+
+
+def _picture(figure: plt.Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return _data_url(buffer.getvalue())
+
+
+def _data_url(data: bytes) -> str:
+    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,177 @@
+"""The stages of plan-then-reason data: each goes on where it was killed, and needs the one before it."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import omniq_verl
+from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
+from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_records
+from omniq_verl.cot.verdict import Fault, judge_plan
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.places import Place, list_places, read_places
+from omniq_verl.generation.request import Sampling
+from omniq_verl.generation.runner import How, Job, Todo, finish
+from omniq_verl.generation.store import Store, read_store
+
+HELD_OUT = ("val", "validation", "test")
+"""Splits that are never learned from."""
+
+
+@dataclass
+class CotConfig:
+    """A run, as its YAML file gives it; every key can be overridden by KEY=VALUE."""
+
+    data: list[str] = field(default_factory=list)
+    """Parquet files of ``data_prep/``."""
+    out: str = "runs/cot"
+    engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
+    paths: int = 8
+    """Reasoning paths of an image. The paper says "several"; 8 is ours."""
+    plan: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_tokens=512))
+    reason: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
+    select: Selection = field(default_factory=Selection)
+    how: How = field(default_factory=How)
+    limit: int | None = None
+    """The first so many rows of the data."""
+    seed: int = 0
+
+
+class NotFinished(RuntimeError):
+    """A stage needs what an earlier one has not finished."""
+
+
+class HeldOutRows(ValueError):
+    """The data holds rows that must not be learned from."""
+
+
+def places_of(config: CotConfig) -> list[Place]:
+    """The rows of a run.
+
+    Raises:
+        HeldOutRows: some are of a validation or test split.
+        ValueError: there is none, or one of a task that asks for no score.
+    """
+    places = list_places([Path(file) for file in config.data])[: config.limit]
+    if not places:
+        raise ValueError("no rows: name the prepared files with data=[FILE, ...]")
+    for place in places:
+        if place.info["split"] in HELD_OUT:
+            raise HeldOutRows(
+                f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Mend: give train files"
+            )
+        if place.info["score"] is None:
+            raise ValueError(f"{place.file}: the task {place.info['task']} has no score, so that no level is right")
+    return places
+
+
+def make_plans(config: CotConfig, console: Console) -> None:
+    """A plan for every row, into ``<out>/plan``."""
+    job = Job(config.engine, config.plan, ask_for_plan, config.seed, images=False)
+    with Store(Path(config.out) / "plan", _settings(config, config.plan)) as store:
+        finish(job, [Todo(place) for place in places_of(config)], store, config.how, console, "plans")
+
+
+def make_paths(config: CotConfig, console: Console) -> None:
+    """``config.paths`` reasoning paths for every row with a sound plan, into ``<out>/reason``.
+
+    Raises:
+        NotFinished: rows have no plan yet.
+    """
+    plans = _plans(config)
+    sampling = Sampling(config.paths, config.reason.temperature, config.reason.top_p, config.reason.max_tokens)
+    job = Job(config.engine, sampling, ask_for_reasoning, config.seed)
+    todo = [Todo(place, plans[place.key]["text"]) for place in places_of(config) if not judge_plan(plans[place.key])]
+    with Store(Path(config.out) / "reason", _settings(config, sampling)) as store:
+        finish(job, todo, store, config.how, console, "reasoning")
+
+
+def select_paths(config: CotConfig) -> dict[str, Any]:
+    """Judge all paths and write ``<out>/sft.parquet``, ``judged.jsonl`` and ``counts.json``; returns the counts.
+
+    Raises:
+        NotFinished: rows have no plan or no paths yet.
+        ValueError: nothing is left to learn from.
+    """
+    out = Path(config.out)
+    judged, without_plan = judge(config)
+    counts = {
+        "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "sources": count(judged),
+        "without_plan": without_plan,
+        "select": asdict(config.select),
+        "paths_per_image": config.paths,
+    }
+    _write(out / "counts.json", json.dumps(counts, indent=2) + "\n")
+    _write(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
+    kept = [one for one in judged if one.chosen]
+    if not kept:
+        raise ValueError(f"no image is left to learn from; {out / 'counts.json'} counts why")
+    counts["records"] = write_parquet(_records(kept, config), out / "sft.parquet")
+    return counts
+
+
+def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
+    """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
+    plans = _plans(config)
+    paths = {record["key"]: record["answers"] for record in read_store(Path(config.out) / "reason")}
+    judged, without_plan = [], dict.fromkeys((fault.value for fault in Fault), 0)
+    for place in places_of(config):
+        plan = plans[place.key]
+        if fault := judge_plan(plan):
+            without_plan[fault.value] += 1
+        elif place.key not in paths:
+            raise NotFinished(f"{place.key} has no reasoning yet. Mend: omniq cot reason, which goes on where it was")
+        else:
+            judged.append(judge_row(place, paths[place.key], plan["text"], config.select))
+    return judged, {fault: number for fault, number in without_plan.items() if number}
+
+
+def _plans(config: CotConfig) -> dict[str, dict[str, Any]]:
+    plans = {record["key"]: record["answers"][0] for record in read_store(Path(config.out) / "plan")}
+    for place in places_of(config):
+        if place.key not in plans:
+            raise NotFinished(f"{place.key} has no plan yet. Mend: omniq cot plan, which goes on where it was")
+    return plans
+
+
+def _records(kept: list[Judged], config: CotConfig) -> Iterator[dict[str, Any]]:
+    rows = read_places([one.place for one in kept], ["prompt", "images", "extra_info"])
+    for one, row in zip(kept, rows, strict=True):
+        yield from sft_records(one, row, config.select, config.seed)
+
+
+def _said(one: Judged) -> dict[str, Any]:
+    return {
+        "key": one.place.key,
+        "data_source": one.place.info["data_source"],
+        "level": one.level,
+        "outcome": one.outcome,
+        "right": one.right,
+        "paths": [
+            {
+                "fault": verdict.fault and verdict.fault.value,
+                "level": verdict.level,
+                "characters": len(verdict.reasoning),
+            }
+            for verdict in one.verdicts
+        ],
+    }
+
+
+def _settings(config: CotConfig, sampling: Sampling) -> dict[str, Any]:
+    """What an answer depends on; which rows are asked, where and in what portions is none of it."""
+    engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
+    return {"engine": engine, "sampling": asdict(sampling), "seed": config.seed}
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,136 @@
+"""Rejection sampling: which images, and which of their paths, are learned from."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from omniq_verl.cot.verdict import Fault, Verdict, judge_path
+from omniq_verl.generation.places import Place
+from omniq_verl.generation.request import seed_of
+from omniq_verl.tasks import LEVELS, Scale, task_of
+
+TOO_EASY, TOO_HARD, KEPT = "too_easy", "too_hard", "kept"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rule. The paper (sec. 3.1) drops easy and hard images and gives no bounds; these are ours."""
+
+    min_pass_rate: float = 0.0
+    """An image is kept above this share of right paths: 0 drops those without any."""
+    max_pass_rate: float = 1.0
+    """And below this one: 1 drops those of which all are right."""
+    max_paths: int | None = None
+    """At most so many right paths of an image, the first ones."""
+    number: str = "level"
+    """The number that is learned: ``level``, one of the right level, or ``label``, the image's own."""
+    jitter: float = 0.5
+    """Of ``level``: how far from the level's middle, in widths of a level. 0.5: anywhere in it, so that stage 1 of GRPO
+    finds numbers to choose from."""
+    decimals: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_pass_rate < self.max_pass_rate <= 1:
+            raise ValueError(
+                f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; an image is"
+                " kept strictly between them"
+            )
+        if self.number not in ("level", "label"):
+            raise ValueError(f"number must be level or label, got {self.number!r}")
+
+    def judge_rate(self, right: int, paths: int) -> str:
+        """``too_hard``, ``too_easy`` or ``kept``: both bounds are exclusive, and every path counts, broken ones too."""
+        rate = right / paths
+        if rate <= self.min_pass_rate:
+            return TOO_HARD
+        return TOO_EASY if rate >= self.max_pass_rate else KEPT
+
+
+@dataclass
+class Judged:
+    """An image with its paths."""
+
+    place: Place
+    level: str
+    verdicts: list[Verdict]
+    outcome: str
+    chosen: list[Verdict] = field(default_factory=list)
+
+    @property
+    def right(self) -> int:
+        """Paths that reached the right level."""
+        return sum(verdict.fault in (None, Fault.SAME_AGAIN) for verdict in self.verdicts)
+
+
+def judge_row(place: Place, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection) -> Judged:
+    """All paths of an image against its label."""
+    level = right_level(place.info)
+    verdicts = _each_once(judge_path(answer, level, plan) for answer in answers)
+    judged = Judged(place, level, verdicts, KEPT)
+    judged.outcome = rule.judge_rate(judged.right, len(verdicts))
+    if judged.outcome == KEPT:
+        judged.chosen = [verdict for verdict in verdicts if verdict.fault is None][: rule.max_paths]
+    return judged
+
+
+def right_level(info: Mapping[str, Any]) -> str:
+    """The level of a row's label: five equal parts of the task's scale, a boundary belongs to the upper one."""
+    return task_of(info).scale.level(info["score"])
+
+
+def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    seen: set[str] = set()
+    found = []
+    for verdict in verdicts:
+        if verdict.fault is None and verdict.reasoning in seen:
+            verdict = Verdict(Fault.SAME_AGAIN, verdict.reasoning, verdict.level)
+        seen.add(verdict.reasoning if verdict.fault is None else "")
+        found.append(verdict)
+    return found
+
+
+def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The chosen paths as verl's SFT trainer reads them: the row's own question, without the plan, and the answer."""
+    for number, verdict in enumerate(judged.chosen):
+        key = f"{judged.place.key}/{number}"
+        answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"
+        yield {
+            "messages": [*row["prompt"], {"role": "assistant", "content": answer}],
+            "images": row["images"],
+            "extra_info": {"id": row["extra_info"]["id"], "task": row["extra_info"]["task"], "path": number},
+        }
+
+
+def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
+    scale, score = task_of(judged.place.info).scale, judged.place.info["score"]
+    if rule.number == "level":
+        width = (scale.high - scale.low) / len(LEVELS)
+        middle = scale.low + width * (LEVELS.index(judged.level) + 0.5)
+        drawn = np.random.default_rng(seed_of(key, seed)).uniform(-1, 1)
+        score = middle + rule.jitter * width * drawn
+    return f"{_within(scale, score):.{rule.decimals}f}"
+
+
+def _within(scale: Scale, score: float) -> float:
+    return min(max(score, scale.low), scale.high)
+
+
+def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
+    """By data source: images and paths by outcome, and how many images had how many right paths."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in judged:
+        about = found.setdefault(
+            one.place.info["data_source"], {"images": Counter(), "paths": Counter(), "right_paths": Counter()}
+        )
+        about["images"][one.outcome] += 1
+        about["right_paths"][one.right] += 1
+        about["paths"].update(_path_outcome(verdict) for verdict in one.verdicts)
+        about["paths"]["learned"] += len(one.chosen)
+    return found
+
+
+def _path_outcome(verdict: Verdict) -> str:
+    return "right" if verdict.fault is None else verdict.fault.value

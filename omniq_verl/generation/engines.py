@@ -1,0 +1,47 @@
+"""Engines by name, in a form that travels to the worker which opens one."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from omniq_verl.generation.request import Engine
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which model answers, and what runs it."""
+
+    model: str
+    """A Hugging Face folder or name; for ``openai`` the name the endpoint knows."""
+    kind: str = "vllm"
+    """``vllm``, ``openai`` (any endpoint that speaks its chat API), or ``package.module:function`` of your own: called
+    with this object, it returns an engine (``omniq_verl.generation.request.Engine``)."""
+    base_url: str | None = None
+    """Of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    max_model_len: int = 8192
+    """Tokens of question and answer together."""
+    dtype: str = "auto"
+    memory: float = 0.85
+    """Share of a device's memory vLLM may take; of a CPU's machine: of its memory."""
+    devices: int = 1
+    """GPUs over which one model is split."""
+
+
+def open_engine(spec: EngineSpec) -> Engine:
+    """Load the model, or reach for the endpoint.
+
+    Raises:
+        ValueError: there is no such kind, or an endpoint without an address.
+    """
+    if spec.kind == "vllm":
+        from omniq_verl.generation.vllm_offline import OfflineModel
+
+        return OfflineModel(Path(spec.model), spec.max_model_len, spec.dtype, spec.memory, spec.devices)
+    if spec.kind == "openai":
+        from omniq_verl.generation.openai_api import Endpoint
+
+        return Endpoint(spec.model, spec.base_url)
+    module, _, name = spec.kind.partition(":")
+    if not name:
+        raise ValueError(f"unknown engine {spec.kind!r}: vllm, openai or package.module:function")
+    return getattr(import_module(module), name)(spec)

@@ -1,0 +1,84 @@
+"""Any endpoint that speaks OpenAI's chat API, as an engine: `vllm serve`, SGLang, a hosted model."""
+
+import base64
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from omniq_verl.generation.request import DONE, ERROR, LENGTH, Answer, Request, Sampling
+from omniq_verl.tasks import chat_turns
+
+_SIGNATURES = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"RI": "webp"}
+
+
+class Endpoint:
+    """An endpoint and the name of a model there.
+
+    Requests that it refuses (HTTP 400, 413, 422: too long, no such image format) become answers that ended in "error".
+    All else that still fails after ``retries`` (it is down, the key is wrong) raises, and the job can be started again.
+
+    Args:
+        model: its name at the endpoint.
+        base_url: e.g. ``http://localhost:8000/v1``.
+        at_once: requests under way.
+        retries: of one request, with growing pauses.
+
+    Raises:
+        ValueError: no ``base_url``.
+    """
+
+    def __init__(self, model: str, base_url: str | None, at_once: int = 32, retries: int = 5):
+        if not base_url:
+            raise ValueError("an endpoint needs its address: base_url=http://HOST:PORT/v1")
+        from openai import OpenAI
+
+        key = os.environ.get("OPENAI_API_KEY", "none")  # local servers take any
+        self._client = OpenAI(base_url=base_url, api_key=key, max_retries=retries, timeout=600)
+        self._model, self._at_once = model, at_once
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        """``sampling.n`` answers for each, in the order of the requests."""
+        with ThreadPoolExecutor(self._at_once) as pool:
+            return list(pool.map(lambda request: self._answer(request, sampling), requests))
+
+    def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        from openai import APIStatusError
+
+        try:
+            found = self._client.chat.completions.create(
+                model=self._model,
+                messages=as_chat(request),
+                n=sampling.n,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                seed=request.seed if sampling.temperature > 0 else None,
+            )
+        except APIStatusError as error:
+            if error.status_code not in (400, 413, 422):
+                raise
+            return [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * sampling.n
+        # Endpoints count the tokens of a request's answers together.
+        tokens = found.usage.completion_tokens // sampling.n if found.usage else 0
+        return [
+            Answer(choice.message.content or "", LENGTH if choice.finish_reason == "length" else DONE, tokens)
+            for choice in found.choices
+        ]
+
+
+def as_chat(request: Request) -> list[dict[str, Any]]:
+    """A request's messages with its images in their places, as data URLs."""
+    images = iter(request.images)
+    return [
+        {"role": turn["role"], "content": [_part(part, images) for part in turn["content"]]}
+        for turn in chat_turns(request.messages)
+    ]
+
+
+def _part(part: dict[str, str], images: Any) -> dict[str, Any]:
+    if part["type"] == "text":
+        return part
+    data = next(images)
+    kind = _SIGNATURES.get(data[:2], "png")
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}

@@ -1,0 +1,74 @@
+"""Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from omniq_verl.data.images import load_image
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row lies, and what is needed to choose it."""
+
+    key: str
+    """``<task>/<id>``."""
+    file: str
+    group: int
+    number: int
+    """Within its row group."""
+    info: Mapping[str, Any]
+    """The row's ``extra_info`` and ``data_source``."""
+
+
+class SameRow(ValueError):
+    """Two rows have one task and one id."""
+
+
+def list_places(files: Sequence[Path]) -> list[Place]:
+    """All rows of the files, in their order; reads no images.
+
+    Raises:
+        SameRow: two of them could not be told apart.
+        ValueError: a file is none that ``data_prep`` writes.
+    """
+    places: dict[str, Place] = {}
+    for file in files:
+        for place in _places(file):
+            if other := places.get(place.key):
+                raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
+            places[place.key] = place
+    return list(places.values())
+
+
+def _places(path: Path) -> Iterator[Place]:
+    with pq.ParquetFile(path) as file:
+        if missing := {"data_source", "extra_info", "prompt", "images"} - set(file.schema_arrow.names):
+            raise ValueError(f"{path} has no columns {sorted(missing)}; it has to come from data_prep/")
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["data_source", "extra_info"]).to_pylist()
+            for number, row in enumerate(rows):
+                info = {**row["extra_info"], "data_source": row["data_source"]}
+                yield Place(f"{info['task']}/{info['id']}", str(path.resolve()), group, number, info)
+
+
+def read_places(places: Sequence[Place], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows at these places, in their order, all of them or some columns; one row group is held at a time."""
+    held, rows = None, None
+    for place in places:
+        if held != (place.file, place.group):
+            with pq.ParquetFile(place.file) as file:
+                held, rows = (place.file, place.group), file.read_row_group(place.group, columns)
+        yield rows.slice(place.number, 1).to_pylist()[0]
+
+
+def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The files of a row's images, which lie in it or are named by it.
+
+    Raises:
+        BadImage: a named file is none (any more).
+    """
+    return tuple(image["bytes"] if image.get("bytes") else load_image(Path(image["image"])) for image in row["images"])

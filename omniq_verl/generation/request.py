@@ -1,0 +1,89 @@
+"""What a model is asked and what it answers, whichever engine does it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+DONE, LENGTH, ERROR = "stop", "length", "error"
+"""Why an answer ended: by itself, at ``max_tokens``, or it was never given."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to answer; temperature 0 is greedy."""
+
+    n: int = 1
+    """Answers per request; those with a temperature have the seeds ``request.seed + 0 .. n - 1``."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"n and max_tokens from 1, temperature from 0, top_p in (0, 1]; got {asdict(self)}")
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(f"{self.n} answers at temperature 0 would all be the same; give a temperature or n=1")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question."""
+
+    key: str
+    """Names it for good: in another run, order or batch, too."""
+    messages: Sequence[Mapping[str, str]]
+    """As in a row's ``prompt``: each ``<image>`` stands for the next of ``images``."""
+    images: tuple[bytes, ...] = ()
+    """Image files."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of a request's answers."""
+
+    text: str
+    ended: str = DONE
+    tokens: int = 0
+
+
+class Engine(Protocol):
+    """Whatever answers requests."""
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        """``sampling.n`` answers for each, in the order of the requests."""
+
+
+def seed_of(key: str, seed: int = 0) -> int:
+    """A request's own seed, below 2**31: the same in any batch, shard or order.
+
+    Args:
+        key: of the request.
+        seed: of the run.
+    """
+    digest = hashlib.blake2b(f"{seed}/{key}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % 2**31
+
+
+def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+    """As ``engine.answer``, but a request the engine cannot take costs its own answers only.
+
+    An engine refuses a whole batch for one prompt that is too long; then the batch is halved until that one is alone,
+    and gets answers that ``ended`` in "error" with the reason as their text.
+    """
+    try:
+        return engine.answer(requests, sampling)
+    except (ValueError, TypeError, OSError) as error:  # not of memory or a dead engine: those end the worker
+        if len(requests) == 1:
+            return [[Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n]
+        middle = len(requests) // 2
+        return [
+            *answer_each(engine, requests[:middle], sampling),
+            *answer_each(engine, requests[middle:], sampling),
+        ]
+
+
+def as_record(key: str, answers: Sequence[Answer]) -> dict[str, Any]:
+    """A finished request as the store keeps it."""
+    return {"key": key, "answers": [asdict(answer) for answer in answers]}

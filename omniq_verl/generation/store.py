@@ -1,0 +1,113 @@
+"""Finished items of a long job on the disk, each once: what a killed job goes on from.
+
+A folder with ``config.json`` (what was asked, so that two jobs are never mixed) and one ``.jsonl`` for each start, to
+which every finished item is one more line. A kill can leave a last line torn; it is read as if it were not there.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class StoreInUse(RuntimeError):
+    """Another job writes into the folder."""
+
+
+class OtherConfig(ValueError):
+    """The folder holds what was finished under other settings."""
+
+
+class Store:
+    """Records with a ``key``, appended by one job at a time.
+
+    Args:
+        folder: made if it is not there.
+        config: all that the records depend on; numbers, texts, lists and mappings.
+
+    Raises:
+        StoreInUse: another process has it open.
+        OtherConfig: it was begun with another ``config``; the message names what differs.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = open(folder / "lock", "a")  # noqa: SIM115  held until close(), or the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreInUse(f"{folder} is being written by another run; wait for it or name another folder") from None
+        try:
+            _claim(folder / "config.json", json.loads(json.dumps(config)))
+        except OtherConfig:
+            self._lock.close()
+            raise
+        self.keys = {record["key"] for record in read_store(folder)}
+        self._out = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._out is not None:
+            self._out.close()
+        self._lock.close()
+
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Keep records for good; those whose key is there already are left out."""
+        new = {record["key"]: record for record in records if record["key"] not in self.keys}
+        if not new:
+            return
+        if self._out is None:
+            number = 1 + max((int(path.stem) for path in _parts(self.folder)), default=0)
+            self._out = open(self.folder / f"{number:04d}.jsonl", "xb")  # noqa: SIM115  likewise
+        # In ASCII: an answer may hold half a character, which no file in UTF-8 can keep.
+        self._out.write(b"".join(json.dumps(record).encode() + b"\n" for record in new.values()))
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        self.keys |= new.keys()
+
+
+def read_store(folder: Path) -> Iterator[dict[str, Any]]:
+    """All records, each key once, in the order in which they were finished."""
+    seen = set()
+    for path in _parts(folder):
+        with open(path, "rb") as lines:
+            for line in lines:
+                record = _record(line)
+                if record is not None and record["key"] not in seen:
+                    seen.add(record["key"])
+                    yield record
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
+
+
+def _claim(path: Path, config: dict[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # it is written first, so nothing was finished yet
+        unfinished = path.with_name(f"{path.name}.part")
+        unfinished.write_text(json.dumps(config, indent=2) + "\n")
+        os.replace(unfinished, path)
+        return
+    if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
+        named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)
+        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Mend: give another folder")

@@ -92,8 +92,12 @@ def read_config(path: Path | None, overrides: list[str]) -> Any:
 
     from omniq_verl.cot.run import CotConfig
 
+    defaults = OmegaConf.structured(CotConfig)
+    for part in defaults.values():  # OmegaConf takes frozen dataclasses for settings that nobody may set
+        if OmegaConf.is_config(part):
+            OmegaConf.set_readonly(part, False)
     try:
-        parts = [OmegaConf.structured(CotConfig), *([OmegaConf.load(path)] if path else [])]
+        parts = [defaults, *([OmegaConf.load(path)] if path else [])]
         return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(overrides)))
     except OmegaConfBaseException as error:
         raise ValueError(f"{path or 'settings'}: {error}") from error

@@ -74,8 +74,9 @@ def places_of(config: CotConfig) -> list[Place]:
 def make_plans(config: CotConfig, console: Console) -> None:
     """A plan for every row, into ``<out>/plan``."""
     job = Job(config.engine, config.plan, ask_for_plan, config.seed, images=False)
+    todo = [Todo(place) for place in places_of(config)]
     with Store(Path(config.out) / "plan", _settings(config, config.plan)) as store:
-        finish(job, [Todo(place) for place in places_of(config)], store, config.how, console, "plans")
+        finish(job, todo, store, config.how, console, "plans")
 
 
 def make_paths(config: CotConfig, console: Console) -> None:

@@ -1,6 +1,7 @@
 """A job of many requests: in batches, here or on Ray Data, each finished row kept at once and never asked for again."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,14 +36,19 @@ class Job:
 class How:
     """Where and in what portions; none of it changes an answer's seed."""
 
-    on: str = "ray"
-    """``ray``: Ray Data, on the cluster of RAY_ADDRESS or one of this machine's own; ``here``: in this process."""
+    on: str = "auto"
+    """``ray``: Ray Data, on the cluster of RAY_ADDRESS or one of this machine's own; ``here``: in this process;
+    ``auto``: here for an endpoint, else on Ray."""
     workers: int = 1
     """Engines side by side; on Ray only."""
     batch: int = 64
     """Rows that are finished together: what a kill can cost each worker."""
     retries: int = 2
     """Further attempts at batches whose worker failed."""
+
+    def __post_init__(self) -> None:
+        if self.on not in ("auto", "here", "ray") or min(self.workers, self.batch) < 1 or self.retries < 0:
+            raise ValueError(f"on is auto, here or ray; workers and batch from 1, retries from 0; got {self}")
 
 
 class BatchesFailed(RuntimeError):
@@ -63,6 +69,7 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
     Raises:
         BatchesFailed: a worker failed at some rows ``1 + how.retries`` times; all others are in the store.
     """
+    runner = _RUNNERS[("here" if job.engine.kind == "openai" else "ray") if how.on == "auto" else how.on]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     failures: list[str] = []
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -76,7 +83,7 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
                 console.print(f"{title}: attempt {attempt + 1} at {len(left)} rows ({failures[-1]})")
             failures = []
             batches = [left[first : first + how.batch] for first in range(0, len(left), how.batch)]
-            for outcome in RUNNERS[how.on](job, batches, how):
+            for outcome in runner(job, batches, how):
                 store.add(outcome.get("records", []))
                 failures += [outcome["failure"]] if "failure" in outcome else []
                 bar.advance(task, len(outcome.get("records", [])))
@@ -154,6 +161,9 @@ def _on_ray(job: Job, batches: Sequence[Sequence[Todo]], how: How) -> Iterator[d
 def _join_ray(how: How) -> None:
     import ray
 
+    # The bar of finish() counts rows; Ray Data's own, of blocks, would come between.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -164,4 +174,4 @@ def _join_ray(how: How) -> None:
     ray.init(num_cpus=max(how.workers + 2, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)
 
 
-RUNNERS = {"here": _here, "ray": _on_ray}
+_RUNNERS = {"here": _here, "ray": _on_ray}

@@ -68,9 +68,18 @@ class OfflineModel:
         self._placeholders = self._vision_placeholders()
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers for each, in the order of the requests."""
+        """``sampling.n`` answers for each, in the order of the requests.
+
+        Raises:
+            ValueError: vLLM takes one of them not, such as one too long; none is answered then.
+        """
+        from vllm.exceptions import VLLMClientError
+
         prompts = [vllm_prompt(self._processor, request.messages, request.images) for request in requests]
-        results = self._engine.generate(prompts, [self._settings(request, sampling) for request in requests])
+        try:
+            results = self._engine.generate(prompts, [self._settings(request, sampling) for request in requests])
+        except VLLMClientError as error:  # no ValueError of its own
+            raise ValueError(str(error)) from error
         return [
             [Answer(output.text, output.finish_reason, len(output.token_ids)) for output in result.outputs]
             for result in results

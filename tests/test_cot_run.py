@@ -1,0 +1,170 @@
+"""The stages of plan-then-reason data, one after the other. The generator is a script; all else is the real thing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from generation_builders import write_rows
+from rich.console import Console
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app
+from omniq_verl.cot.cli import read_config
+from omniq_verl.cot.run import HeldOutRows, NotFinished, make_paths, make_plans, select_paths
+from omniq_verl.generation.request import Answer
+from omniq_verl.tasks import LEVELS
+
+QUIET = Console(quiet=True)
+STEP = "weigh the frobnication"
+"""Stands in every plan, and nowhere else."""
+
+
+class Generator:
+    """Plans without an image; with one it reasons to each level in turn. Some plans and paths are broken."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def answer(self, requests, sampling):
+        return [self._answers(request, sampling.n) for request in requests]
+
+    def _answers(self, request, n):
+        if not request.images:
+            assert "<image>" not in request.messages[0]["content"] and n == 1
+            return [Answer("" if request.key.endswith("/3") else f"1. {STEP}\n2. look at <image> edges")]
+        asked = request.messages[0]["content"]
+        assert asked.count("<image>") == 1 and STEP in asked
+        told = [Answer(f"<think>Seen {k}.</think><answer>{LEVELS[k % 5]}</answer>") for k in range(n - 2)]
+        return [Answer("<think>and so on", "length"), Answer(""), *told]
+
+
+def settings(root: Path, *more: str) -> list[str]:
+    return [
+        f"data=[{root / 'train.parquet'}]",
+        f"out={root / 'out'}",
+        "engine.model=x",
+        "engine.kind=test_cot_run:Generator",
+        "how.on=here",
+        "paths=8",
+        *more,
+    ]
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_rows(tmp_path / "train.parquet", np.linspace(1, 5, 20), source="alpha")
+    return tmp_path
+
+
+def run(root: Path, *more: str) -> dict:
+    config = read_config(None, settings(root, *more))
+    make_plans(config, QUIET)
+    make_paths(config, QUIET)
+    return select_paths(config)
+
+
+def test_the_plan_never_reaches_the_sft_file(root):
+    run(root)
+    assert STEP in (root / "out" / "plan" / "0001.jsonl").read_text()  # or the test could not fail
+    for path in (root / "out").glob("*.parquet"):
+        assert STEP.encode() not in path.read_bytes()
+        assert STEP not in str(pd.read_parquet(path).to_dict("records"))
+
+
+def test_the_records_hold_question_image_and_right_paths(root):
+    counts = run(root, "select.number=label")
+    records = pd.read_parquet(root / "out" / "sft.parquet").to_dict("records")
+    rows = {row["extra_info"]["id"]: row for row in pd.read_parquet(root / "train.parquet").to_dict("records")}
+    assert len(records) == counts["records"] == counts["sources"]["alpha"]["paths"]["learned"]
+    for record in records:
+        row = rows[record["extra_info"]["id"]]
+        assert record["messages"][0] == row["prompt"][0]
+        assert record["images"][0]["bytes"] == row["images"][0]["bytes"]
+        assert record["messages"][1]["content"].endswith(f"</think><answer>{row['extra_info']['score']:.2f}</answer>")
+
+
+def test_everything_is_counted(root):
+    counts = run(root)
+    # 8 paths: 2 broken, the levels 0 1 2 3 4 0: two of eight are right where the level is the worst, else one.
+    assert counts["without_plan"] == {"empty": 1}
+    about = counts["sources"]["alpha"]
+    assert about["images"] == {"kept": 19}
+    # Labels 1 + 4 k / 19: four of the twenty in each fifth; row 3, of the worst, has no plan.
+    assert about["right_paths"] == {2: 3, 1: 16}
+    assert about["paths"] == {"truncated": 19, "empty": 19, "right": 22, "wrong_level": 92, "learned": 22}
+
+
+def test_other_bounds_need_no_new_answers(root):
+    run(root)
+    counts = select_paths(read_config(None, settings(root, "select.min_pass_rate=0.2", "engine.kind=no.such:engine")))
+    assert counts["sources"]["alpha"]["images"] == {"kept": 3, "too_hard": 16}
+    with pytest.raises(ValueError, match=r"no image is left to learn from; .*counts.json"):
+        run(root, "select.min_pass_rate=0.9")
+
+
+@pytest.mark.parametrize("split", ["val", "test", "validation"])
+def test_held_out_rows_are_refused_before_anything_is_asked(root, split):
+    write_rows(root / "other.parquet", [2.0], split, source="beta")
+    with pytest.raises(HeldOutRows, match=rf"other.parquet holds rows of the split '{split}'.*give train files"):
+        run(root, f"data=[{root / 'train.parquet'},{root / 'other.parquet'}]")
+    assert not (root / "out").exists()
+
+
+def test_a_stage_needs_the_one_before(root):
+    config = read_config(None, settings(root))
+    with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Mend: omniq cot plan"):
+        make_paths(config, QUIET)
+    make_plans(config, QUIET)
+    with pytest.raises(NotFinished, match=r"alpha/0 has no reasoning yet\. Mend: omniq cot reason"):
+        select_paths(config)
+
+
+def test_another_model_does_not_go_on_with_the_answers_of_the_first(root):
+    run(root)
+    with pytest.raises(ValueError, match=r"engine: .*another folder"):
+        run(root, "engine.model=y")
+
+
+def test_the_command_writes_a_report_that_shows_hostile_answers_as_text(root, monkeypatch):
+    original = Generator._answers
+
+    def hostile(self, request, n):
+        answers = original(self, request, n)
+        return [Answer(answers[0].text + "<script>alert(1)</script>"), *answers[1:]] if request.images else answers
+
+    monkeypatch.setattr(Generator, "_answers", hostile)
+    result = CliRunner().invoke(app, ["cot", "run", *settings(root)])
+    assert result.exit_code == 0, result.output
+    assert "22 records to learn from" in result.output and "wrong_level 92" in result.output
+    html = (root / "out" / "report.html").read_text()
+    assert html.count("<article>") == 10 and "data:image/png;base64" in html and STEP in html
+    assert "<script>" not in html and "http" not in html.replace("http-equiv", "")
+
+
+def test_a_yaml_file_and_words_are_read_together(root, tmp_path):
+    (tmp_path / "cot.yaml").write_text("paths: 4\nengine: {model: x}\nselect: {max_pass_rate: 0.5}\n")
+    config = read_config(tmp_path / "cot.yaml", ["paths=6", "how.workers=2"])
+    assert (config.paths, config.select.max_pass_rate, config.how.workers, config.engine.model) == (6, 0.5, 2, "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["foo=1"], "Key 'foo' not in 'CotConfig'"),
+        (["paths=many"], "many"),
+        (["select.max_pass_rate=2"], "0 <= min < max <= 1"),
+        (["data=[]"], "name the prepared files with data="),
+    ],
+)
+def test_a_wrong_setting_is_named(root, words, said):
+    result = CliRunner().invoke(app, ["cot", "plan", *settings(root), *words])
+    assert result.exit_code == 1 and said in result.output
+
+
+def test_judged_says_what_became_of_every_image(root):
+    run(root)
+    said = [json.loads(line) for line in (root / "out" / "judged.jsonl").read_text().splitlines()]
+    assert len(said) == 19 and {one["outcome"] for one in said} == {"kept"}
+    assert [path["fault"] for path in said[0]["paths"]][:3] == ["truncated", "empty", None]

@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from tables import collect, print_table
@@ -20,30 +19,29 @@ from tables import collect, print_table
 from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
 
-PLAIN, BOTH = "omniquality_r/cpu_tiny_stage1", "omniquality_r/cpu_tiny_stage2"
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "GRPO+GR": (PLAIN, {}),
-    "+ Entro.": (PLAIN, {"actor_rollout_ref.actor.policy_loss.gate_rho": 0.2}),
-    "+ Entro. + STD": (BOTH, {}),
+RECIPES = {
+    (1, "GRPO+GR"): "cpu_tiny_stage1",
+    (1, "+ Entro."): "tables/cpu_tiny_table4_stage1_entropy",
+    (1, "+ Entro. + STD"): "tables/cpu_tiny_table4_stage1_entropy_std",
+    (2, "GRPO+GR"): "tables/cpu_tiny_table4_stage2_plain",
+    (2, "+ Entro."): "tables/cpu_tiny_table4_stage2_entropy",
+    (2, "+ Entro. + STD"): "cpu_tiny_stage2",
 }
-"""Recipe and overrides of each row."""
+"""Of each row of the table, by stage and method."""
 
 
-def names() -> dict[tuple[int, str], str]:
-    """Folder of each (stage, method)."""
-    return {(stage, method): f"stage{stage}_{number}" for stage in (1, 2) for number, method in enumerate(METHODS)}
+def folder(stage: int, method: str) -> str:
+    """Of a run, below the seed's."""
+    return f"stage{stage}_{[row for row in RECIPES if row[0] == stage].index((stage, method))}"
 
 
 def build(settings: Settings) -> list[Stage]:
     """Everything one seed takes."""
     stages = [*cold_start(settings), measure_stage(settings, "sft_test", "held-out after SFT", settings.sft_model)]
-    start = settings.sft_model
-    for (stage, method), name in names().items():
-        if stage == 2:
-            start = checkpoint(settings, names()[1, "GRPO+GR"])
-        title = f"stage {stage}, {method}"
-        recipe, overrides = METHODS[method]
-        stages.append(grpo_stage(settings, name, title, recipe, start, settings.grpo_steps, **overrides))
+    for (stage, method), recipe in RECIPES.items():
+        name, title = folder(stage, method), f"stage {stage}, {method}"
+        start = settings.sft_model if stage == 1 else checkpoint(settings, folder(1, "GRPO+GR"))
+        stages.append(grpo_stage(settings, name, title, f"omniquality_r/{recipe}", start, settings.grpo_steps))
         stages.append(measure_stage(settings, f"{name}_test", f"held-out after {title}", checkpoint(settings, name)))
     return stages
 
@@ -67,7 +65,7 @@ def main() -> None:
                 run_stages(build(settings), root, console)
     except StageFailed as error:
         sys.exit(str(error))
-    rows = {"SFT": "sft"} | {f"stage {s}: {m}": name for (s, m), name in names().items()}
+    rows = {"SFT": "sft"} | {f"stage {stage}: {method}": folder(stage, method) for stage, method in RECIPES}
     found = collect(roots, rows)
     (args.out / "table4.json").write_text(
         json.dumps({"seeds": args.seeds, "steps": args.steps, "rows": found}, indent=2)

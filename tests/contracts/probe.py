@@ -342,19 +342,32 @@ def entry_points() -> Facts:
     }
 
 
+def checked_by_verl(config: Any) -> str:
+    """verl's own checks of a configuration, and its typed form of every part that has one."""
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    if "actor_rollout_ref" not in config:
+        parts = [config.model, config.engine, config.optim, config.checkpoint]
+    else:
+        validate_config(config, use_reference_policy=True, use_critic=False)
+        parts = [config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.ref]
+    return ", ".join(type(omega_conf_to_dataclass(part)).__name__ for part in parts)
+
+
 def recipes() -> Facts:
     """All recipes, composed as verl's programs do it, and the reward function found as verl finds it."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
     from verl.utils.import_utils import load_extern_object
 
-    composed = {}
-    for path in sorted(RECIPES.glob("*/*.yaml")):
-        if path.parent.name not in ("base", "hardware"):
+    composed, checked = {}, {}
+    for path in sorted(RECIPES.rglob("*.yaml")):
+        name = str(path.relative_to(RECIPES).with_suffix(""))
+        if name.split("/")[0] not in ("base", "hardware", "ablation"):
             with initialize_config_dir(str(RECIPES), version_base=None):
-                name = f"{path.parent.name}/{path.stem}"
                 config = compose(name, overrides=["hydra.searchpath=[pkg://verl.trainer.config]"])
             composed[name] = OmegaConf.to_container(config, resolve=True)
+            checked[name] = outcome(lambda config=config: checked_by_verl(config))
     reward = composed["quickstart/grpo"]["reward"]["custom_reward_function"]
     function = load_extern_object(module_path=reward["path"], object_name=reward["name"])
     result = function(
@@ -364,7 +377,7 @@ def recipes() -> Facts:
         extra_info={"task": "technical"},
         **reward["reward_kwargs"],
     )
-    return {"composed": composed, "reward": result}
+    return {"composed": composed, "checked": checked, "reward": result}
 
 
 if __name__ == "__main__":

@@ -115,12 +115,19 @@ def value(config: dict, key: str) -> object:
 
 
 def test_every_recipe_composes(verl_facts):
-    folders = [path.parent.name for path in REPO.glob("recipes/*/*.yaml")]
-    assert len(verl_facts["recipes"]["composed"]) == sum(name not in ("base", "hardware") for name in folders)
-    assert {"quickstart/grpo", "quickstart/sft"} <= set(verl_facts["recipes"]["composed"])
+    names = {str(path.relative_to(REPO / "recipes").with_suffix("")) for path in REPO.glob("recipes/**/*.yaml")}
+    parts = {name for name in names if name.split("/")[0] in ("base", "hardware", "ablation")}
+    assert set(verl_facts["recipes"]["composed"]) == names - parts
+    assert len(parts) > 8 and len(names - parts) > 20
 
 
-GRPO = ("quickstart/grpo", "omniquality_r/stage1", "omniquality_r/stage2", "omniquality_r/cpu_tiny_stage2")
+def test_verl_itself_accepts_every_recipe(verl_facts):
+    found = verl_facts["recipes"]["checked"]
+    faults = {name: said for name, said in found.items() if "Config" not in said}
+    assert not faults
+
+
+GRPO = ("quickstart/grpo", "omniquality_r/stage1", "omniquality_r/stage2", "omniquality_r/stage2_multi_node")
 
 
 @pytest.mark.parametrize("name", GRPO)
@@ -165,9 +172,13 @@ def test_grpo_recipes_have_the_values_of_the_paper(verl_facts, name, key, expect
         ("omniquality_r/stage2", 0.2, "drop"),
         ("omniquality_r/cpu_tiny_stage1", None, "all"),
         ("omniquality_r/cpu_tiny_stage2", 0.2, "drop"),
+        *((f"omniquality_r/tables/{size}table4_stage1_entropy", 0.2, "all") for size in ("", "cpu_tiny_")),
+        *((f"omniquality_r/tables/{size}table4_stage1_entropy_std", 0.2, "drop") for size in ("", "cpu_tiny_")),
+        *((f"omniquality_r/tables/{size}table4_stage2_plain", None, "all") for size in ("", "cpu_tiny_")),
+        *((f"omniquality_r/tables/{size}table4_stage2_entropy", 0.2, "all") for size in ("", "cpu_tiny_")),
     ],
 )
-def test_the_second_stage_adds_gate_and_filter_to_the_first(verl_facts, name, rho, mode):
+def test_stages_and_rows_of_table_4_have_their_gate_and_filter(verl_facts, name, rho, mode):
     config = recipe(verl_facts, name)
     assert value(config, "actor_rollout_ref.actor.policy_loss.gate_rho") == rho
     assert value(config, "trainer.v1.sampler.sampler_kwargs.mode") == mode

@@ -43,6 +43,8 @@ def doctor(
     report = check_config(config)
     for problem in report.problems:
         typer.echo(problem)
+    for note in report.notes:
+        typer.echo(note)
     typer.echo(report.summary())
     raise typer.Exit(1 if report.problems else 0)
 

@@ -1,7 +1,6 @@
 """All checks of a composed configuration."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +8,32 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
+from omniq_verl.doctor.gpu_memory import read_shape, say_memory
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.problem import Problem
-from omniq_verl.doctor.prompt_length import PromptLength, load_processor
+from omniq_verl.doctor.prompt_length import PromptLength, load_processor, processor_problem
+from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.settings import check_settings
+from omniq_verl.doctor.sft import check_sft_config, is_sft
 from omniq_verl.doctor.space import check_space
 
 _REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "trainer.default_local_dir")
 
 
-@dataclass
-class Report:
-    """All problems of a run, and what was looked at."""
-
-    problems: list[Problem] = field(default_factory=list)
-    files: int = 0
-    rows: int = 0
-    longest_prompt: int = 0
-    """Tokens; 0 if none was counted."""
-
-    def summary(self) -> str:
-        """One line for the user."""
-        found = len(self.problems)
-        verdict = "no problem found" if not found else f"{found} problem{'s' * (found > 1)}"
-        return f"{self.files} files, {self.rows:,} rows, {self.longest_prompt} tokens the longest prompt: {verdict}"
-
-
 def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
-    """Check a configuration of ``verl.trainer.main_ppo`` and every file it names.
+    """Check a configuration of ``verl.trainer.main_ppo``, or of verl's SFT trainer, and every file it names.
 
     Args:
         config: composed, with or without the ``hydra`` node.
         free: space of the machine; measured if it is not given.
     """
+    if is_sft(config):
+        return check_sft_config(config)
     problems = check_keys(config)
     if problems:
         return Report(problems)  # a check without its key could only guess
     model = inspect_model(config.actor_rollout_ref.model.path)
-    lengths, processor_problems = (None, []) if model.problems else _prompt_length(config)
+    lengths, processor_problems = (None, []) if model.problems else prompt_lengths(config)
     train = _check_files(config.data.train_files, config, lengths)
     val = _check_files(config.data.val_files, config, lengths)
     free = free or measure_free_space(Path(config.trainer.default_local_dir))
@@ -64,7 +51,13 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
         files=len(files),
         rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
+        notes=[] if config.trainer.device == "cpu" else [_say_memory(config, model.parameters)],
     )
+
+
+def _say_memory(config: DictConfig, parameters: int) -> str:
+    folder = Path(config.actor_rollout_ref.model.path).expanduser()
+    return say_memory(config, read_shape(folder, parameters))
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
@@ -110,14 +103,13 @@ def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
     return [Problem(f"data.train_batch_size={batch}", what, f"lower it to at most {rows}, or add rows")]
 
 
-def _prompt_length(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
+def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
+    """What counts the tokens of prompts; None, and why, where the model's processor cannot be loaded."""
     model = config.actor_rollout_ref.model
     try:
         processor = load_processor(model)
     except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
-        where = f"actor_rollout_ref.model.path={model.path}"
-        mend = "give a model that reads images, with its tokenizer and preprocessor files"
-        return None, [Problem(where, f"its processor cannot be loaded ({error})", mend)]
+        return None, [processor_problem(f"actor_rollout_ref.model.path={model.path}", error)]
     template, processing = (_plain(config.data[key]) for key in ("apply_chat_template_kwargs", "mm_processor_kwargs"))
     return PromptLength(processor, template, processing), []
 

@@ -1,7 +1,7 @@
 """Checks of a parquet file: every row of it, in little memory."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,23 @@ class FileReport:
                 self.problems.append(Problem(self.path, rest, "as above"))
 
 
+Check = Callable[[dict[str, Any]], tuple[list[Fault], int | None]]
+"""A row -> its faults, and its tokens where they could be counted."""
+
+
 def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int) -> FileReport:
-    """Check one parquet file, row by row.
+    """Check one parquet file of prompts, row by row.
 
     Args:
         path: of the file.
         lengths: counts the prompts' tokens; without it, their lengths are not checked.
         max_prompt_length: tokens a prompt may have.
     """
+    return check_table(path, COLUMNS, lambda record: check_row(record, lengths, max_prompt_length))
+
+
+def check_table(path: str, columns: Sequence[str], check: Check) -> FileReport:
+    """Check one parquet file that must have these columns, row by row."""
     report = FileReport(path)
     file = Path(path).expanduser()
     if not file.is_file():
@@ -62,9 +71,9 @@ def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int) 
         report.problems.append(Problem(path, "there is no such file", mend))
         return report
     try:
-        report.rows, missing = _rows_and_missing_columns(file)
+        report.rows, missing = _rows_and_missing_columns(file, columns)
         if report.rows and not missing:
-            _check_rows(report, _records(file), lengths, max_prompt_length)
+            _check_rows(report, _records(file, columns), check)
     except _Unreadable as error:
         report.problems.append(Problem(path, f"the file cannot be read as parquet ({error})", "write or copy it again"))
         return report
@@ -76,11 +85,11 @@ class _Unreadable(Exception):
     """The bytes are not those of a whole parquet file."""
 
 
-def _rows_and_missing_columns(file: Path) -> tuple[int, list[str]]:
+def _rows_and_missing_columns(file: Path, columns: Sequence[str]) -> tuple[int, list[str]]:
     try:
         with pq.ParquetFile(file) as parquet:
             present = parquet.schema_arrow.names
-            return parquet.metadata.num_rows, [column for column in COLUMNS if column not in present]
+            return parquet.metadata.num_rows, [column for column in columns if column not in present]
     except (pa.ArrowException, OSError) as error:
         raise _Unreadable(str(error)) from error
 
@@ -95,19 +104,18 @@ def _table_problems(path: str, rows: int, missing: list[str]) -> list[Problem]:
     return problems
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
+def _records(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         # Mapped, so that a file written as one huge row group is not read into memory at once either.
         with pq.ParquetFile(file, memory_map=True) as parquet:
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
+            wanted = [name for name in parquet.schema_arrow.names if name in {*columns, "extra_info"}]
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise _Unreadable(str(error)) from error
 
 
-def _check_rows(
-    report: FileReport, records: Iterator[dict[str, Any]], lengths: PromptLength | None, max_prompt_length: int
-) -> None:
+def _check_rows(report: FileReport, records: Iterator[dict[str, Any]], check: Check) -> None:
     bar = track(
         records,
         description=f"checking {Path(report.path).name}",
@@ -117,7 +125,7 @@ def _check_rows(
         disable=report.rows <= _ROWS_WORTH_A_BAR,
     )
     for number, record in enumerate(bar):
-        faults, tokens = check_row(record, lengths, max_prompt_length)
+        faults, tokens = check(record)
         report.longest_prompt = max(report.longest_prompt, tokens or 0)
         for fault in faults:
             report.add(number, record, fault)
@@ -125,5 +133,5 @@ def _check_rows(
 
 
 def _row_id(record: dict[str, Any]) -> str:
-    info = record["extra_info"]
+    info = record.get("extra_info")
     return str(info.get("id", "unknown")) if isinstance(info, dict) else "unknown"

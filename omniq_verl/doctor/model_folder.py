@@ -9,8 +9,6 @@ from safetensors import SafetensorError, safe_open
 
 from omniq_verl.doctor.problem import Problem
 
-_KEY = "actor_rollout_ref.model.path"
-
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -27,33 +25,31 @@ def looks_local(path: str) -> bool:
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or os.path.isdir(path)
 
 
-def inspect_model(path: str) -> ModelFolder:
+def inspect_model(path: str, key: str = "actor_rollout_ref.model.path") -> ModelFolder:
     """Check that a local model folder can be loaded, and count its parameters; hub ids pass unseen."""
     if not looks_local(path):
         return ModelFolder()
     folder = Path(path).expanduser()
-    problem = _folder_problem(path, folder)
+    problem = _folder_problem(path, folder, key)
     if problem:
         return ModelFolder([problem])
     try:
         sizes = tensor_sizes(folder)
     except SafetensorError as error:
         mend = "copy or download the model again, a file of it is broken or not whole"
-        return ModelFolder([Problem(f"{_KEY}={path}", f"the weights cannot be read ({error})", mend)])
+        return ModelFolder([Problem(f"{key}={path}", f"the weights cannot be read ({error})", mend)])
     return ModelFolder(parameters=sum(sizes), largest_tensor=max(sizes, default=0))
 
 
-def _folder_problem(path: str, folder: Path) -> Problem | None:
-    where = f"{_KEY}={path}"
+def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:
+    where = f"{key}={path}"
     if not folder.is_dir():
-        return Problem(where, "there is no such folder", f"give the folder of a saved model: {_KEY}=FOLDER")
+        return Problem(where, "there is no such folder", f"give the folder of a saved model: {key}=FOLDER")
     if not (folder / "config.json").is_file():
         what = "the folder has no config.json, so it is no Hugging Face model"
         return Problem(where, what, "give the folder that holds config.json (of a verl checkpoint: its huggingface/)")
     if path.endswith("/"):
-        return Problem(
-            where, "verl refuses a path that ends with a slash", f"drop the slash: {_KEY}={path.rstrip('/')}"
-        )
+        return Problem(where, "verl refuses a path that ends with a slash", f"drop the slash: {key}={path.rstrip('/')}")
     return None
 
 

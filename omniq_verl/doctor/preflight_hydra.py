@@ -22,7 +22,9 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        stop_unless_sound(config)
+        # The SFT trainer's processes all come here; one of them speaks for them.
+        if os.environ.get("RANK", "0") == "0":
+            stop_unless_sound(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
@@ -54,6 +56,8 @@ def stop_unless_sound(config: DictConfig) -> None:
     report.problems += check_platform(config, os.environ)
     for problem in report.problems:
         print(problem, file=sys.stderr)
+    for note in report.notes:
+        print(f"preflight: {note}", file=sys.stderr)
     print(f"preflight: {report.summary()}", file=sys.stderr, flush=True)
     if report.problems:
         raise SystemExit(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from omniq_verl.doctor.problem import Problem
 from omniq_verl.tasks import chat_turns
 
 Messages = tuple[tuple[str, str], ...]
@@ -68,9 +69,8 @@ class PromptLength:
 
     def _render(self, messages: Messages) -> str:
         turns = chat_turns({"role": role, "content": content} for role, content in messages)
-        return self._processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False, **self._template_kwargs
-        )
+        settings = {"add_generation_prompt": True, **self._template_kwargs}
+        return self._processor.apply_chat_template(turns, tokenize=False, **settings)
 
     def _count_text(self, messages: Messages) -> int:
         return len(self._processor.tokenizer(self._render(messages))["input_ids"])
@@ -110,3 +110,9 @@ def load_processor(model: DictConfig) -> Any:
         raise ValueError("it has a tokenizer only, no image processor")
     processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
     return processor
+
+
+def processor_problem(where: str, error: Exception) -> Problem:
+    """That ``load_processor`` raised."""
+    mend = "give a model that reads images, with its tokenizer and preprocessor files"
+    return Problem(where, f"its processor cannot be loaded ({error})", mend)

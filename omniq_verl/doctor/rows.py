@@ -36,9 +36,9 @@ def check_row(
     """
     faults: list[Fault] = []
     tokens = None
-    with _collected(faults):
+    with collected(faults):
         check_label(record)
-    with _collected(faults):
+    with collected(faults):
         messages = check_prompt(record)
         sizes = tuple(image_size(image) for image in record["images"] or [])
         if lengths is not None:
@@ -49,7 +49,8 @@ def check_row(
 
 
 @contextmanager
-def _collected(faults: list[Fault]) -> Iterator[None]:
+def collected(faults: list[Fault]) -> Iterator[None]:
+    """Put the fault that is raised within into the list."""
     try:
         yield
     except Fault as fault:
@@ -156,14 +157,14 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
         raise Fault("image", what, "crop or drop the image") from error
 
 
-def check_length(length: Length, max_prompt_length: int) -> None:
+def check_length(length: Length, most: int, key: str = "data.max_prompt_length", name: str = "prompt") -> None:
     """The prompt fits.
 
     Raises:
-        Fault: it has more tokens than ``max_prompt_length``.
+        Fault: it has more tokens than ``most``, the value of ``key``.
     """
-    if length.total <= max_prompt_length:
+    if length.total <= most:
         return
-    what = f"the prompt has {length.total} tokens ({length.images} of the image)"
-    mend = f"raise data.max_prompt_length to at least {length.total}, or lower max_pixels of the processor"
-    raise Fault("length", f"{what}, data.max_prompt_length is {max_prompt_length}", mend)
+    what = f"the {name} has {length.total} tokens ({length.images} of the image)"
+    mend = f"raise {key} to at least {length.total}, or lower max_pixels of the processor"
+    raise Fault("length", f"{what}, {key} is {most}", mend)

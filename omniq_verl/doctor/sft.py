@@ -1,0 +1,106 @@
+"""Checks of a configuration of verl's SFT trainer and the files it names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from omniq_verl.doctor.data_files import FileReport, check_table
+from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
+from omniq_verl.doctor.report import Report
+from omniq_verl.doctor.rows import Fault, check_length, collected, image_size, prompt_length
+from omniq_verl.rewards.parsing import Status, answer_of
+from omniq_verl.tasks import IMAGE_PLACEHOLDER
+
+COLUMNS = ("messages", "images")
+_REQUIRED = ("data.train_files", "model.path", "trainer.default_local_dir")
+_WRITE_ANEW = "write the file with omniq cot or a script of data_prep/"
+
+
+def is_sft(config: DictConfig) -> bool:
+    """Is it a configuration of verl's SFT trainer?"""
+    return "actor_rollout_ref" not in config
+
+
+def check_sft_config(config: DictConfig) -> Report:
+    """Check a configuration of ``verl.trainer.sft_trainer`` and every file it names."""
+    forgotten = [key for key in _REQUIRED if OmegaConf.select(config, key) is None]
+    if forgotten:
+        mend = "pass it on the command line: {}=VALUE"
+        return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
+    model = inspect_model(config.model.path, "model.path")
+    lengths, unreadable = (None, []) if model.problems else _lengths(config)
+    files = [_check_file(str(path), lengths, config.data.max_length) for path in _paths(config)]
+    rows = sum(file.rows for file in files)
+    found = [problem for file in files for problem in file.problems]
+    return Report(
+        [*model.problems, *unreadable, *found, *_check_steps(config, rows)],
+        files=len(files),
+        rows=rows,
+        longest_prompt=max((file.longest_prompt for file in files), default=0),
+    )
+
+
+def _paths(config: DictConfig) -> Sequence[str]:
+    named = [files for files in (config.data.train_files, config.data.get("val_files")) if files]
+    return [path for files in named for path in (files if isinstance(files, (list, ListConfig)) else [files])]
+
+
+def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
+    try:
+        processor = load_processor(config.model)
+    except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
+        return None, [processor_problem(f"model.path={config.model.path}", error)]
+    return PromptLength(processor, {"add_generation_prompt": False}), []
+
+
+def _check_file(path: str, lengths: PromptLength | None, most: int) -> FileReport:
+    return check_table(path, COLUMNS, lambda record: check_sft_row(record, lengths, most))
+
+
+def check_sft_row(
+    record: dict[str, Any], lengths: PromptLength | None, max_length: int
+) -> tuple[list[Fault], int | None]:
+    """All faults of a row, and the tokens of question and answer together (None where they could not be counted).
+
+    Args:
+        record: the row as it stands in the parquet file.
+        lengths: counts tokens; without it, lengths are not checked.
+        max_length: tokens a row may have.
+    """
+    faults: list[Fault] = []
+    tokens = None
+    with collected(faults):
+        turns = _turns(record)
+        sizes = tuple(image_size(image) for image in record["images"] or [])
+        if lengths is not None:
+            length = prompt_length(turns, sizes, lengths)
+            tokens = length.total
+            check_length(length, max_length, "data.max_length", "row")
+    return faults, tokens
+
+
+def _turns(record: dict[str, Any]) -> Messages:
+    turns = record["messages"]
+    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+        raise Fault("messages", "messages is not a list of turns with role and text content", _WRITE_ANEW)
+    if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
+        raise Fault("answer", "its last turn is no answer of the assistant, so there is nothing to learn", _WRITE_ANEW)
+    status, _ = answer_of(turns[-1]["content"])
+    if "<answer>" in turns[-1]["content"] and status is not Status.OK:
+        raise Fault("answer", f"its answer is one that no reward could read ({status.value})", _WRITE_ANEW)
+    placeholders, images = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns), len(record["images"] or [])
+    if placeholders != images:
+        what = f"the messages have {placeholders} times {IMAGE_PLACEHOLDER}, the row has {images} images"
+        raise Fault("messages", what, f"put one {IMAGE_PLACEHOLDER} into the question for each image")
+    return tuple((turn["role"], turn["content"]) for turn in turns)
+
+
+def _check_steps(config: DictConfig, rows: int) -> list[Problem]:
+    batch = config.data.train_batch_size
+    if not 0 < rows < batch:
+        return []
+    what = f"there are only {rows} rows; verl drops the last incomplete batch, so there would be no step"
+    return [Problem(f"data.train_batch_size={batch}", what, f"lower it to at most {rows}, or add rows")]

@@ -1,0 +1,122 @@
+"""The doctor and the recipes that are shipped: it accepts all of them, and finds what people break."""
+
+from pathlib import Path
+
+import pytest
+from doctor_builders import png, record, tiny_model, written
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+NAMES = sorted(
+    str(path.relative_to(RECIPES).with_suffix(""))
+    for path in RECIPES.rglob("*.yaml")
+    if path.relative_to(RECIPES).parts[0] not in ("base", "hardware", "ablation")
+)
+ROWS = 256
+"""A batch of the largest recipe."""
+ANSWER = "<think>sharp</think><answer>3.8</answer>"
+
+
+def sft_record(number: int, answer: str = ANSWER, images: int = 1) -> dict:
+    messages = [{"role": "user", "content": "<image>Rate it."}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "images": [{"bytes": png()}] * images, "extra_info": {"id": f"made/{number}"}}
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("healthy")
+    tiny_model(folder / "model")
+    image = png()
+    written(folder, [record(number, image) for number in range(ROWS)])
+    written(folder, [sft_record(number) for number in range(ROWS)], "sft.parquet")
+    return folder
+
+
+def is_sft(name: str) -> bool:
+    return name.endswith(("sft", "bootstrap"))
+
+
+def words(name: str, folder: Path) -> list[str]:
+    """What a user has to give a recipe."""
+    if is_sft(name):
+        return [
+            f"data.train_files={folder}/sft.parquet",
+            f"model.path={folder}/model",
+            f"trainer.default_local_dir={folder}/x",
+        ]
+    files = [f"data.{kind}_files={folder}/train.parquet" for kind in ("train", "val")]
+    return [*files, f"actor_rollout_ref.model.path={folder}/model", f"trainer.default_local_dir={folder}/x"]
+
+
+def doctor(name: str, *more: str):
+    return CliRunner().invoke(app, ["doctor", name, *more, "--recipes", str(RECIPES)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_accepted(healthy, name):
+    result = doctor(name, *words(name, healthy))
+    assert result.exit_code == 0, result.output
+    assert "no problem found" in result.output
+
+
+GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake", "said", "mend"),
+    [
+        (GRPO, "data.train_files=no.parquet", "no.parquet: there is no such file", "give an existing file"),
+        (GRPO, "actor_rollout_ref.model.path=/no/model", "there is no such folder", "give the folder of a saved model"),
+        (GRPO, "trainer.default_local_dir=null", "trainer.default_local_dir: it has no value", "on the command line"),
+        (GRPO, "data.max_prompt_length=20", "data.max_prompt_length is 20", "raise data.max_prompt_length"),
+        (GRPO, "data.train_batch_size=512", "only 256 training rows", "lower it to at most 256"),
+        (GRPO, "reward.custom_reward_function.reward_kwargs.sigma=0", "must be positive", "RewardSettings"),
+        (GRPO, "trainer.v1.sampler.sampler_kwargs.mode=keep", "keep", "FilterSettings"),
+        (GRPO, "actor_rollout_ref.actor.policy_loss.gate_rho=1.5", "1.5", "GateSettings"),
+        (GRPO, "algorithm.rollout_correction.bypass_mode=true", "entropies that the gate needs", "set it to False"),
+        (GRPO, "actor_rollout_ref.rollout.load_format=dummy", "random image normalisation", "load_format=auto"),
+        (GRPO, "trainer.v1.trainer_mode=colocate_async", "samples for the sync trainer", "set it to omniq_sync"),
+        (SFT, "model.path=null", "model.path: it has no value", "model.path=VALUE"),
+        (SFT, "data.train_files=no.parquet", "no.parquet: there is no such file", "give an existing file"),
+        (SFT, "data.max_length=30", "data.max_length is 30", "raise data.max_length"),
+        (SFT, "data.train_batch_size=512", "only 256 rows", "lower it to at most 256"),
+    ],
+)
+def test_a_planted_mistake_is_found_with_its_mend(healthy, name, mistake, said, mend):
+    result = doctor(name, *words(name, healthy), mistake)
+    assert result.exit_code == 1
+    assert any(said in line and mend in line.split("Mend:")[-1] for line in result.output.splitlines()), result.output
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (sft_record(7, answer=" "), "its last turn is no answer"),
+        (
+            sft_record(7, answer="<think>a</think><answer>1</answer><answer>2</answer>"),
+            "no reward could read (many_answers)",
+        ),
+        (sft_record(7, answer="<think>a</think><answer>1"), "no reward could read (truncated)"),
+        (sft_record(7, images=2), "1 times <image>, the row has 2 images"),
+        ({**sft_record(7), "messages": []}, "not a list of turns"),
+        ({**sft_record(7), "images": [{"bytes": b"no image"}]}, "no known image format"),
+    ],
+)
+def test_a_broken_sft_row_is_named(healthy, tmp_path, broken, said):
+    path = written(tmp_path, [*(sft_record(number) for number in range(7)), broken], "sft.parquet")
+    result = doctor(
+        "quickstart/sft", *words("quickstart/sft", healthy), f"data.train_files={path}", "data.train_batch_size=4"
+    )
+    assert result.exit_code == 1
+    assert "row 7 (id made/7): " in result.output and said in result.output.replace("\n", " ")
+
+
+def test_an_answer_without_tags_may_be_learned(healthy, tmp_path):
+    path = written(tmp_path, [sft_record(number, "A soft image.") for number in range(8)], "sft.parquet")
+    result = doctor(
+        "quickstart/sft", *words("quickstart/sft", healthy), f"data.train_files={path}", "data.train_batch_size=4"
+    )
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,58 @@
+"""The estimate of a GPU's memory, by hand and at its edges."""
+
+from pathlib import Path
+
+import pytest
+from doctor_builders import tiny_model
+
+from omniq_verl.doctor.compose import compose_recipe
+from omniq_verl.doctor.gpu_memory import GIB, Shape, read_shape, say_memory, training_bytes
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+QWEN_7B = Shape(parameters=8_292_166_656, layers=28, hidden=3584, vocabulary=152_064)
+
+
+def test_by_hand():
+    # P = 1000, L = 10, H = 4, V = 20; two shards, 3 tokens.
+    found = training_bytes(Shape(1000, 10, 4, 20), 2, 3)
+    assert found == {
+        "state": 8000,  # 16 * 1000 / 2
+        "gathered": 400 + 320,  # 4 * 1000 / 10 + 4 * 20 * 4
+        "activations": 240 + 408,  # 2 * 3 * 4 * 10 + 34 * 3 * 4
+        "logits": 360,  # 6 * 3 * 20
+        "context": 2 * GIB,
+    }
+
+
+def test_the_papers_machine_holds_the_papers_model():
+    config = compose_recipe("omniquality_r/stage2", [], RECIPES)
+    parts = training_bytes(QWEN_7B, 4, config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu)
+    assert 40 * GIB < sum(parts.values()) < 72 * GIB
+    said = say_memory(config, QWEN_7B)
+    assert "training 55 GiB (state 30.9, gathered 3.1, activations 4.9, logits 13.9" in said and said.endswith(
+        "answering 60% of it"
+    )
+
+
+def test_shards_are_those_of_a_node_where_nodes_hold_copies():
+    config = compose_recipe("omniquality_r/stage2_multi_node", [], RECIPES)
+    assert "state 15.4" in say_memory(config, QWEN_7B) and "8 shards" in say_memory(config, QWEN_7B)
+
+
+@pytest.mark.parametrize("more", [1, 2, 8])
+def test_more_gpus_take_less_each_and_more_tokens_more(more):
+    one, several = (sum(training_bytes(QWEN_7B, shards, 8192).values()) for shards in (1, more))
+    assert several <= one
+    assert sum(training_bytes(QWEN_7B, 4, 8192 * more).values()) >= sum(training_bytes(QWEN_7B, 4, 8192).values())
+
+
+def test_sizes_are_read_from_the_models_folder(tmp_path):
+    shape = read_shape(tiny_model(tmp_path / "model"), 5)
+    assert (shape.parameters, shape.layers, shape.hidden) == (5, 2, 128)
+    assert read_shape(tmp_path / "none", 5) is None
+
+
+def test_a_model_that_is_not_at_hand_is_not_estimated():
+    config = compose_recipe("omniquality_r/stage2", [], RECIPES)
+    assert "not estimated" in say_memory(config, None)
+    assert "not estimated" in say_memory(config, Shape(0, 1, 1, 1))

@@ -54,7 +54,7 @@ def kill_when(root: Path, reached: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed in every kind of stage and started again each time."""
     root = tmp_path_factory.mktemp("killed") / "run"
     tracker = "latest_checkpointed_iteration.txt"
@@ -66,72 +66,74 @@ def killed_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def train_again(root: Path, name: str, **overrides: int) -> dict[int, dict[str, float]]:
+    """The metrics of the GRPO stage, run once more in a folder of its own."""
+    settings = Settings(REPO, root, sft_steps=SFT_STEPS, grpo_steps=GRPO_STEPS, grpo_save_every=1)
+    stage = grpo_stage(settings, name, name, "quickstart/grpo", settings.sft_model, GRPO_STEPS, **overrides)
+    run_stages([stage], root, Console(quiet=True))
+    return grpo_metrics(root / name)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed") / "run"
-    run(root)
-    return root
+def undisturbed(finished: Path) -> dict[int, dict[str, float]]:
+    """Of the same training, not killed."""
+    return train_again(finished, "undisturbed")
 
 
-def grpo_metrics(root: Path) -> dict[int, dict[str, float]]:
-    metrics = read_metrics(root / "grpo")
-    return {step: values for step, values in metrics.items() if step > 0}  # step 0 is validation only
+def grpo_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    return {step: values for step, values in read_metrics(folder).items() if step > 0}  # step 0 is validation only
 
 
-def test_a_run_ends_with_a_table_a_plot_and_a_model_that_loads(undisturbed: Path) -> None:
-    figures = json.loads((undisturbed / "report.json").read_text())
+def test_a_run_ends_with_a_table_a_plot_and_a_model_that_loads(finished: Path) -> None:
+    figures = json.loads((finished / "report.json").read_text())
     assert set(figures["after"]) == {"greedy", "sampled"}
     assert figures["after"]["sampled"]["answers"] == 2 * CROPS["test"]
-    assert (undisturbed / "curves.png").stat().st_size > 10_000
-    assert (undisturbed / "grpo" / f"global_step_{GRPO_STEPS}" / "actor" / "huggingface" / "config.json").exists()
+    assert (finished / "curves.png").stat().st_size > 10_000
+    assert (finished / "grpo" / f"global_step_{GRPO_STEPS}" / "actor" / "huggingface" / "config.json").exists()
 
 
-def test_vllm_samples_from_the_weights_that_are_trained(undisturbed: Path) -> None:
+def test_vllm_samples_from_the_weights_that_are_trained(undisturbed: dict[int, dict[str, float]]) -> None:
     # Below 0.999 when weights are not received, or image normalisation is not loaded (0.21 and 0.73 were seen).
-    found = [values["training/rollout_actor_probs_pearson_corr"] for values in grpo_metrics(undisturbed).values()]
+    found = [values["training/rollout_actor_probs_pearson_corr"] for values in undisturbed.values()]
     assert len(found) == GRPO_STEPS
     assert min(found) > 0.999
 
 
-def test_two_ranks_train_what_one_rank_trains(undisturbed: Path) -> None:
-    settings = Settings(REPO, undisturbed, sft_steps=SFT_STEPS, grpo_steps=GRPO_STEPS, grpo_save_every=1)
-    arguments = ("quickstart/grpo", settings.sft_model, GRPO_STEPS)
-    stage = grpo_stage(settings, "two_ranks", "two ranks", *arguments, **{"trainer.n_gpus_per_node": 2})
-    run_stages([stage], undisturbed, Console(quiet=True))
-    one, two = grpo_metrics(undisturbed), read_metrics(undisturbed / "two_ranks")
-    for step in one:
+def test_two_ranks_train_what_one_rank_trains(finished: Path, undisturbed: dict[int, dict[str, float]]) -> None:
+    two = train_again(finished, "two_ranks", **{"trainer.n_gpus_per_node": 2})
+    for step, one in undisturbed.items():
         assert two[step]["training/rollout_actor_probs_pearson_corr"] > 0.999
         # The same seeds give the same rollouts, and gloo sums gradients in another order. Later steps may differ by a
         # token that flips.
-        assert two[step]["critic/score/mean"] == pytest.approx(one[step]["critic/score/mean"], abs=0.02)
-        assert two[step]["actor/grad_norm"] == pytest.approx(
-            one[step]["actor/grad_norm"], rel=1e-4 if step == 1 else 0.2
-        )
+        assert two[step]["critic/score/mean"] == pytest.approx(one["critic/score/mean"], abs=0.02)
+        assert two[step]["actor/grad_norm"] == pytest.approx(one["actor/grad_norm"], rel=1e-4 if step == 1 else 0.2)
 
 
-def test_a_second_start_of_a_finished_run_does_nothing_again(undisturbed: Path) -> None:
-    output = run(undisturbed)
+def test_a_second_start_of_a_finished_run_does_nothing_again(finished: Path) -> None:
+    output = run(finished)
     assert output.count("done before") == len(STAGES)
 
 
-def test_a_run_killed_in_every_kind_of_stage_ends_with_the_same_number_of_steps(killed_and_finished: Path) -> None:
-    assert list(grpo_metrics(killed_and_finished)) == list(range(1, GRPO_STEPS + 1))
-    assert list(read_metrics(killed_and_finished / "sft")) == list(range(1, SFT_STEPS + 1))
-    assert all((killed_and_finished / stage / "done").exists() for stage in STAGES)
+def test_a_run_killed_in_every_kind_of_stage_ends_with_the_same_number_of_steps(finished: Path) -> None:
+    assert list(grpo_metrics(finished / "grpo")) == list(range(1, GRPO_STEPS + 1))
+    assert list(read_metrics(finished / "sft")) == list(range(1, SFT_STEPS + 1))
+    assert all((finished / stage / "done").exists() for stage in STAGES)
 
 
-def test_a_killed_run_resumes_its_checkpoints(killed_and_finished: Path) -> None:
-    starts = sorted((killed_and_finished / "grpo" / "metrics").glob("*.jsonl"))
+def test_a_killed_run_resumes_its_checkpoints(finished: Path) -> None:
+    starts = sorted((finished / "grpo" / "metrics").glob("*.jsonl"))
     assert len(starts) == 2
     records = [json.loads(line) for line in starts[1].read_text().splitlines()]
     trained = [record["step"] for record in records if "actor/grad_norm" in record["data"]]
     assert trained == list(range(2, GRPO_STEPS + 1))
 
 
-def test_a_killed_run_samples_what_an_undisturbed_one_samples(killed_and_finished: Path, undisturbed: Path) -> None:
+def test_a_killed_run_samples_what_an_undisturbed_one_samples(
+    finished: Path, undisturbed: dict[int, dict[str, float]]
+) -> None:
     # Same rows in the same order (their wordings have different lengths), same seeds for the same rollouts. A
     # rollout may flip where a batch of another size rounds differently; none did in the runs this was written from.
-    killed, whole = grpo_metrics(killed_and_finished), grpo_metrics(undisturbed)
-    for step in whole:
-        assert killed[step]["prompt_length/mean"] == whole[step]["prompt_length/mean"]
-        assert killed[step]["response_length/mean"] == pytest.approx(whole[step]["response_length/mean"], abs=0.3)
+    killed = grpo_metrics(finished / "grpo")
+    for step, whole in undisturbed.items():
+        assert killed[step]["prompt_length/mean"] == whole["prompt_length/mean"]
+        assert killed[step]["response_length/mean"] == pytest.approx(whole["response_length/mean"], abs=0.3)

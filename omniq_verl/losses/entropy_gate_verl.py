@@ -48,7 +48,7 @@ def gate_advantages(
 
     Returns:
         Of the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/tokens_kept``, and
-        ``gate/threshold``, the least entropy that passed.
+        ``gate/threshold``, the least entropy that passed (by sequence: the least of all sequences).
 
     Raises:
         ValueError: the entropies are not in float32, or one of a response token is NaN (on every rank alike).

@@ -17,7 +17,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.failures = [], []
+        self.asked, self.failures, self.most = [], [], 99
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
                 "finish_reason": "length" if n else "stop",
                 "message": {"role": "assistant", "content": f"{n}"},
             }
-            for n in range(body["n"])
+            for n in range(min(body["n"], self.server.most))
         ]
         usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
         self._send(
@@ -88,6 +88,13 @@ def test_answers_come_back_in_the_order_of_the_requests(server):
     found = Endpoint("m", server.address).answer([request("too long"), request()], Sampling(2, 1.0))
     assert [answer.ended for answer in found[0]] == ["error"] * 2 and "maximum context length" in found[0][0].text
     assert found[1] == [Answer("0", "stop", 3), Answer("1", "length", 3)]
+
+
+def test_an_endpoint_that_gives_one_answer_is_asked_for_the_others(server):
+    server.most = 1
+    (found,) = Endpoint("m", server.address).answer([request()], Sampling(3, 1.0))
+    assert len(found) == 3
+    assert [(asked["n"], asked["seed"]) for asked in server.asked] == [(3, 7), (2, 8), (1, 9)]
 
 
 def test_a_busy_server_is_asked_again(server):

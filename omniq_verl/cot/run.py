@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 import omniq_verl
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
 from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_records
-from omniq_verl.cot.verdict import Fault, judge_plan
+from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, list_places, read_places
@@ -85,10 +86,11 @@ def make_paths(config: CotConfig, console: Console) -> None:
     Raises:
         NotFinished: rows have no plan yet.
     """
-    plans = _plans(config)
+    places = places_of(config)
+    plans = _plans(config, places)
     sampling = Sampling(config.paths, config.reason.temperature, config.reason.top_p, config.reason.max_tokens)
     job = Job(config.engine, sampling, ask_for_reasoning, config.seed)
-    todo = [Todo(place, plans[place.key]["text"]) for place in places_of(config) if not judge_plan(plans[place.key])]
+    todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
     with Store(Path(config.out) / "reason", _settings(config, sampling)) as store:
         finish(job, todo, store, config.how, console, "reasoning")
 
@@ -120,23 +122,24 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
-    plans = _plans(config)
-    paths = {record["key"]: record["answers"] for record in read_store(Path(config.out) / "reason")}
-    judged, without_plan = [], dict.fromkeys((fault.value for fault in Fault), 0)
-    for place in places_of(config):
-        plan = plans[place.key]
-        if fault := judge_plan(plan):
-            without_plan[fault.value] += 1
-        elif place.key not in paths:
+    places = places_of(config)
+    plans = _plans(config, places)
+    by_key, judged = {place.key: place for place in places}, {}
+    for record in read_store(Path(config.out) / "reason"):  # one at a time: all of them may be many GB
+        key = record["key"]
+        if key in by_key:
+            judged[key] = judge_row(by_key[key], record["answers"], plans[key]["text"], config.select)
+    faults = {place.key: judge_plan(plans[place.key]) for place in places}
+    for place in places:
+        if place.key not in judged and not faults[place.key]:
             raise NotFinished(f"{place.key} has no reasoning yet. Mend: omniq cot reason, which goes on where it was")
-        else:
-            judged.append(judge_row(place, paths[place.key], plan["text"], config.select))
-    return judged, {fault: number for fault, number in without_plan.items() if number}
+    without_plan = Counter(fault.value for fault in faults.values() if fault)
+    return [judged[place.key] for place in places if place.key in judged], dict(without_plan)
 
 
-def _plans(config: CotConfig) -> dict[str, dict[str, Any]]:
+def _plans(config: CotConfig, places: list[Place]) -> dict[str, dict[str, Any]]:
     plans = {record["key"]: record["answers"][0] for record in read_store(Path(config.out) / "plan")}
-    for place in places_of(config):
+    for place in places:
         if place.key not in plans:
             raise NotFinished(f"{place.key} has no plan yet. Mend: omniq cot plan, which goes on where it was")
     return plans
@@ -159,7 +162,7 @@ def _said(one: Judged) -> dict[str, Any]:
             {
                 "fault": verdict.fault and verdict.fault.value,
                 "level": verdict.level,
-                "characters": len(verdict.reasoning),
+                "characters": verdict.characters,
             }
             for verdict in one.verdicts
         ],

@@ -86,8 +86,8 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
     found = []
     for verdict in verdicts:
         if verdict.fault is None and verdict.reasoning in seen:
-            verdict = Verdict(Fault.SAME_AGAIN, verdict.reasoning, verdict.level)
-        seen.add(verdict.reasoning if verdict.fault is None else "")
+            verdict = Verdict(Fault.SAME_AGAIN, level=verdict.level, characters=verdict.characters)
+        seen.add(verdict.reasoning)
         found.append(verdict)
     return found
 

@@ -18,6 +18,7 @@ _COMPRESSIBLE = 5.0
 _SHORTEST_TAIL = 200  # shorter ones are too short to tell
 _OTHER_LETTERS = 0.1
 """Share of letters outside of the Latin script. A name or a sign in the image may be written in another."""
+_MARKUP = re.compile(r"<(?:image|video|audio|think|/?answer)>|<\|[^|>]*\|>")
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
 
@@ -38,6 +39,8 @@ class Fault(str, Enum):
     NO_REASONING = "no_reasoning"
     NOT_A_LEVEL = "not_a_level"
     """The answer is none of the five words."""
+    MARKUP = "markup"
+    """The reasoning holds what training would take for an image, a tag or the end of a turn."""
     COPIES_PLAN = "copies_plan"
     """The plan stands in the reasoning, word for word."""
     WRONG_LEVEL = "wrong_level"
@@ -51,7 +54,10 @@ class Verdict:
 
     fault: Fault | None = None
     reasoning: str = ""
+    """Of a right path only: of millions, those that are learned are held in memory."""
     level: str = ""
+    characters: int = 0
+    """Of the reasoning."""
 
 
 def judge_text(answer: Mapping[str, Any]) -> Fault | None:
@@ -95,11 +101,15 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
     reasoning, said = reasoning_of(answer["text"]), said.lower().rstrip(".")
     if not reasoning:
         return Verdict(Fault.NO_REASONING)
+    if _MARKUP.search(reasoning):
+        return Verdict(Fault.MARKUP)
     if said not in LEVELS:
         return Verdict(Fault.NOT_A_LEVEL)
     if plan.strip() and _words(plan) in _words(reasoning):
         return Verdict(Fault.COPIES_PLAN)
-    return Verdict(None if said == level else Fault.WRONG_LEVEL, reasoning, said)
+    if said != level:
+        return Verdict(Fault.WRONG_LEVEL, level=said, characters=len(reasoning))
+    return Verdict(None, reasoning, said, len(reasoning))
 
 
 def repeats(text: str) -> bool:

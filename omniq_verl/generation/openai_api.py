@@ -45,22 +45,30 @@ class Endpoint:
     def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
         from openai import APIStatusError
 
+        answers: list[Answer] = []
         try:
-            found = self._client.chat.completions.create(
-                model=self._model,
-                messages=as_chat(request),
-                n=sampling.n,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=request.seed if sampling.temperature > 0 else None,
-            )
+            while len(answers) < sampling.n:  # some endpoints give one, whatever they are asked for
+                answers += self._some(request, sampling, len(answers))
         except APIStatusError as error:
             if error.status_code not in (400, 413, 422):
                 raise
             return [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * sampling.n
+        return answers[: sampling.n]
+
+    def _some(self, request: Request, sampling: Sampling, have: int) -> list[Answer]:
+        found = self._client.chat.completions.create(
+            model=self._model,
+            messages=as_chat(request),
+            n=sampling.n - have,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=request.seed + have if sampling.temperature > 0 else None,
+        )
+        if not found.choices:
+            raise RuntimeError(f"the endpoint gave no answer to {request.key}")
         # Endpoints count the tokens of a request's answers together.
-        tokens = found.usage.completion_tokens // sampling.n if found.usage else 0
+        tokens = found.usage.completion_tokens // len(found.choices) if found.usage else 0
         return [
             Answer(choice.message.content or "", LENGTH if choice.finish_reason == "length" else DONE, tokens)
             for choice in found.choices

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.images import load_image
 
+_KEPT = ("id", "split", "task", "score", "scale_low", "scale_high")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -21,7 +23,7 @@ class Place:
     number: int
     """Within its row group."""
     info: Mapping[str, Any]
-    """The row's ``extra_info`` and ``data_source``."""
+    """Of the row: its ``data_source``, id, split, task, label and scale."""
 
 
 class SameRow(ValueError):
@@ -51,7 +53,7 @@ def _places(path: Path) -> Iterator[Place]:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["data_source", "extra_info"]).to_pylist()
             for number, row in enumerate(rows):
-                info = {**row["extra_info"], "data_source": row["data_source"]}
+                info = {"data_source": row["data_source"], **{name: row["extra_info"][name] for name in _KEPT}}
                 yield Place(f"{info['task']}/{info['id']}", str(path.resolve()), group, number, info)
 
 

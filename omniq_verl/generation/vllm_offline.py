@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.request import ERROR, Answer, Request, Sampling
 from omniq_verl.tasks import chat_turns
 
 
@@ -81,7 +81,7 @@ class OfflineModel:
         except VLLMClientError as error:  # no ValueError of its own
             raise ValueError(str(error)) from error
         return [
-            [Answer(output.text, output.finish_reason, len(output.token_ids)) for output in result.outputs]
+            [Answer(output.text, output.finish_reason or ERROR, len(output.token_ids)) for output in result.outputs]
             for result in results
         ]
 

@@ -149,6 +149,11 @@ def test_a_yaml_file_and_words_are_read_together(root, tmp_path):
     assert (config.paths, config.select.max_pass_rate, config.how.workers, config.engine.model) == (6, 0.5, 2, "x")
 
 
+def test_the_papers_example_is_read():
+    config = read_config(Path(__file__).parents[1] / "examples" / "omniquality_r" / "cot.yaml", ["out=x"])
+    assert (config.paths, config.select.max_pass_rate, config.out, len(config.data)) == (8, 1.0, "x", 3)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

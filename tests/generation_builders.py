@@ -20,13 +20,17 @@ SLOWLY = 0.03
 class Echo:
     """Answers with what it was asked, its seed and the number of its images.
 
-    ``EngineSpec.model`` scripts it: "slow"; "refuses TEXT", requests that hold the text; "dies in FOLDER", once, at the
-    third batch.
+    ``EngineSpec.model`` scripts it: "slow"; "refuses TEXT" or "kills TEXT", in requests that hold the text; "dies
+    FOLDER", once, at the third batch; "unloadable FILE", which counts how often that was tried.
     """
 
     def __init__(self, spec: EngineSpec):
         self.script, _, self.argument = spec.model.partition(" ")
         self.batches = 0
+        if self.script == "unloadable":
+            with open(self.argument, "a") as tried:
+                tried.write("x")
+            raise OSError("no such model")
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         self.batches += 1
@@ -34,6 +38,8 @@ class Echo:
             time.sleep(SLOWLY * len(requests))
         if self.script == "refuses" and any(self.argument in str(request.messages) for request in requests):
             raise ValueError("too long")
+        if self.script == "kills" and any(self.argument in str(request.messages) for request in requests):
+            raise RuntimeError("dead")
         mark = Path(self.argument) / "died"
         if self.script == "dies" and self.batches == 3 and not mark.exists():
             mark.touch()

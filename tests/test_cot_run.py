@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cot_builders import STEP, Generator
 from generation_builders import write_rows
 from rich.console import Console
 from typer.testing import CliRunner
@@ -14,30 +15,8 @@ from omniq_verl.cli import app
 from omniq_verl.cot.cli import read_config
 from omniq_verl.cot.run import HeldOutRows, NotFinished, make_paths, make_plans, select_paths
 from omniq_verl.generation.request import Answer
-from omniq_verl.tasks import LEVELS
 
 QUIET = Console(quiet=True)
-STEP = "weigh the frobnication"
-"""Stands in every plan, and nowhere else."""
-
-
-class Generator:
-    """Plans without an image; with one it reasons to each level in turn. Some plans and paths are broken."""
-
-    def __init__(self, spec):
-        self.spec = spec
-
-    def answer(self, requests, sampling):
-        return [self._answers(request, sampling.n) for request in requests]
-
-    def _answers(self, request, n):
-        if not request.images:
-            assert "<image>" not in request.messages[0]["content"] and n == 1
-            return [Answer("" if request.key.endswith("/3") else f"1. {STEP}\n2. look at <image> edges")]
-        asked = request.messages[0]["content"]
-        assert asked.count("<image>") == 1 and STEP in asked
-        told = [Answer(f"<think>Seen {k}.</think><answer>{LEVELS[k % 5]}</answer>") for k in range(n - 2)]
-        return [Answer("<think>and so on", "length"), Answer(""), *told]
 
 
 def settings(root: Path, *more: str) -> list[str]:
@@ -45,7 +24,7 @@ def settings(root: Path, *more: str) -> list[str]:
         f"data=[{root / 'train.parquet'}]",
         f"out={root / 'out'}",
         "engine.model=x",
-        "engine.kind=test_cot_run:Generator",
+        "engine.kind=cot_builders:Generator",
         "how.on=here",
         "paths=8",
         *more,
@@ -132,7 +111,7 @@ def test_the_command_writes_a_report_that_shows_hostile_answers_as_text(root, mo
 
     def hostile(self, request, n):
         answers = original(self, request, n)
-        return [Answer(answers[0].text + "<script>alert(1)</script>"), *answers[1:]] if request.images else answers
+        return [Answer(answer.text and f"{answer.text}<script>", answer.ended) for answer in answers]
 
     monkeypatch.setattr(Generator, "_answers", hostile)
     result = CliRunner().invoke(app, ["cot", "run", *settings(root)])
@@ -140,7 +119,8 @@ def test_the_command_writes_a_report_that_shows_hostile_answers_as_text(root, mo
     assert "22 records to learn from" in result.output and "wrong_level 92" in result.output
     html = (root / "out" / "report.html").read_text()
     assert html.count("<article>") == 10 and "data:image/png;base64" in html and STEP in html
-    assert "<script>" not in html and "http" not in html.replace("http-equiv", "")
+    assert html.count("&lt;script&gt;") == 20 and "<script>" not in html
+    assert "http" not in html.replace("http-equiv", "")
 
 
 def test_a_yaml_file_and_words_are_read_together(root, tmp_path):
@@ -160,6 +140,11 @@ def test_the_papers_example_is_read():
         (["foo=1"], "Key 'foo' not in 'CotConfig'"),
         (["paths=many"], "many"),
         (["select.max_pass_rate=2"], "0 <= min < max <= 1"),
+        (["limit=-1"], "paths and limit from 1"),
+        (["plan.n=2"], "leave n out"),
+        (["reason.temperature=0"], "temperature"),
+        (["select.max_paths=0"], "max_paths from 1"),
+        (["engine.model=''"], "engine.model=FOLDER"),
         (["data=[]"], "name the prepared files with data="),
     ],
 )

@@ -1,5 +1,7 @@
 """Rejection sampling: levels at their edges, easy and hard images by hand, what is learned."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,9 +147,26 @@ def test_a_record_holds_the_rows_own_question_and_not_the_plan():
     assert record["images"] == ROW["images"] and "plan" not in str(record)
 
 
-def test_the_number_is_drawn_from_the_level():
-    found = [float(number) for number in learned(Selection(jitter=0.5))]
-    assert min(found) >= 4.2 and max(found) <= 5 and len(set(found)) > 20
+LABELS = [(1.2, "bad"), (2.2, "poor"), (3.0, "fair"), (3.9, "good"), (4.9, "excellent")]
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+@pytest.mark.parametrize(("score", "level"), LABELS)
+def test_the_number_is_one_of_the_level(score, level, decimals):
+    found = []
+    for number in range(300):
+        one = dataclasses.replace(place(score), key=f"technical/made/{number}")
+        judged = judge_row(one, paths(level, "x"), PLAN, Selection())
+        (record,) = sft_records(judged, ROW, Selection(decimals=decimals))
+        found.append(record["messages"][-1]["content"].split("<answer>")[1][:-9])
+    assert {right_level(place(float(text)).info) for text in found} == {level}
+    assert len(set(found)) > 6
+
+
+def test_too_few_decimals_for_a_level_are_refused():
+    narrow = judge_row(place(1.2, 1.1, 1.9), paths("bad", "x"), PLAN, Selection())
+    with pytest.raises(ValueError, match=r"raise select\.decimals"):
+        list(sft_records(narrow, ROW, Selection(decimals=0)))
 
 
 def test_a_number_stays_on_the_scale():

@@ -82,11 +82,16 @@ GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"
         (SFT, "model.path=null", "model.path: it has no value", "model.path=VALUE"),
         (SFT, "data.train_files=no.parquet", "no.parquet: there is no such file", "give an existing file"),
         (SFT, "data.max_length=30", "data.max_length is 30", "raise data.max_length"),
-        (SFT, "data.train_batch_size=512", "only 256 rows", "lower it to at most 256"),
+        (
+            SFT,
+            "data.train_batch_size=512 data.val_files=FOLDER/sft.parquet",
+            "only 256 rows",
+            "lower it to at most 256",
+        ),
     ],
 )
 def test_a_planted_mistake_is_found_with_its_mend(healthy, name, mistake, said, mend):
-    result = doctor(name, *words(name, healthy), mistake)
+    result = doctor(name, *words(name, healthy), *mistake.replace("FOLDER", str(healthy)).split())
     assert result.exit_code == 1
     assert any(said in line and mend in line.split("Mend:")[-1] for line in result.output.splitlines()), result.output
 
@@ -101,6 +106,8 @@ def test_a_planted_mistake_is_found_with_its_mend(healthy, name, mistake, said, 
         ),
         (sft_record(7, answer="<think>a</think><answer>1"), "no reward could read (truncated)"),
         (sft_record(7, images=2), "1 times <image>, the row has 2 images"),
+        (sft_record(7, answer="<think>a <video></think><answer>1</answer>"), "<video> in its messages would stand for"),
+        (sft_record(7, answer="a<|image_pad|>"), "<|image_pad|> in its messages"),
         ({**sft_record(7), "messages": []}, "not a list of turns"),
         ({**sft_record(7), "images": [{"bytes": b"no image"}]}, "no known image format"),
     ],

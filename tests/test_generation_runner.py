@@ -1,5 +1,6 @@
 """A job of many requests, killed, failing and started again. The engine is a stand-in; the job is the real one."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,15 +9,20 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from generation_builders import SLOWLY, write_rows
 from rich.console import Console
 
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
+from omniq_verl.generation import runner
 from omniq_verl.generation.engines import EngineSpec
-from omniq_verl.generation.places import SameRow, list_places, read_places
+from omniq_verl.generation.places import RowReader, SameRow, list_places
 from omniq_verl.generation.request import Sampling, seed_of
-from omniq_verl.generation.runner import BatchesFailed, How, Job, Todo, finish
+from omniq_verl.generation.runner import BatchesFailed, How, finish
 from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.workers import Job, Todo
 
 ROWS = 40
 HERE = How(on="here", batch=4)
@@ -85,9 +91,49 @@ def test_a_batch_whose_worker_died_is_tried_again(data, tmp_path):
 
 def test_what_fails_every_time_is_said_and_the_rest_is_kept(data, tmp_path):
     with pytest.raises(
-        BatchesFailed, match=r"40 rows were not answered in 3 attempts, the first technical/made/0 \(Attr"
+        BatchesFailed, match=r"1 rows were not answered, the first technical/made/7 \(RuntimeError: dead"
     ):
-        run(data, tmp_path / "out", Job(EngineSpec("", "generation_builders:no_such"), Sampling(), ask))
+        run(data, tmp_path / "out", job("kills made/7"))
+    assert len(answers(tmp_path / "out")) == ROWS - 1
+
+
+def test_where_nothing_works_not_every_row_is_tried(data, tmp_path):
+    opened = tmp_path / "opened"
+    with pytest.raises(
+        BatchesFailed, match=r"nothing but failures \(OSError: no such model\)\. What is finished is kept"
+    ):
+        run(data, tmp_path / "out", job(f"unloadable {opened}"), How("here", batch=1))
+    assert opened.read_text() == "x" * 3
+
+
+def test_that_all_rows_are_refused_is_a_fault_of_the_settings(data, tmp_path):
+    with pytest.raises(BatchesFailed, match=r"nothing but failures \(all 4 rows were refused: ValueError: too long"):
+        run(data, tmp_path / "out", job("refuses made"))
+    assert answers(tmp_path / "out") == {}
+
+
+def test_a_few_rows_that_are_refused_are_kept_as_such(data, tmp_path):
+    todo = [Todo(place) for place in list_places([data])[:2]]
+    console = Console(file=io.StringIO())
+    with Store(tmp_path / "out", {}) as store:
+        finish(job("refuses made"), todo, store, HERE, console, "test")
+    assert len(answers(tmp_path / "out")) == 2
+    assert "2 rows were refused by the engine, e.g. ValueError: too long" in console.file.getvalue()
+
+
+def test_a_log_is_told_how_far_it_is(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_SAY_EVERY", 0)
+    console = Console(file=io.StringIO())
+    with Store(tmp_path / "out", {}) as store:
+        finish(job(), [Todo(place) for place in list_places([data])], store, HERE, console, "test")
+    assert "test: 4 of 40 rows" in console.file.getvalue() and "test: 40 of 40 rows" in console.file.getvalue()
+
+
+def test_files_that_hold_images_in_two_ways_are_refused(data, tmp_path):
+    rows = [Row("b", "b/0", "technical", "train", 3.0, 3.0, (1.0, 5.0)).record(0, "/images/0.png")]
+    write_parquet(rows, tmp_path / "named.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet and .*named.parquet hold their images in two ways"):
+        list_places([data, tmp_path / "named.parquet"])
 
 
 def test_two_rows_of_one_name_are_refused(data, tmp_path):
@@ -100,6 +146,9 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
     import pandas
 
     pandas.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_text("no parquet")
+    with pytest.raises(ValueError, match=r"y.parquet cannot be read as parquet"):
+        list_places([tmp_path / "y.parquet"])
     with pytest.raises(ValueError, match=r"x.parquet has no columns .*data_prep"):
         list_places([tmp_path / "x.parquet"])
 
@@ -107,8 +156,22 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
 def test_rows_are_read_where_they_lie(data):
     places = list_places([data])
     chosen = [places[30], places[2], places[2]]
-    assert [row["extra_info"]["id"] for row in read_places(chosen)] == ["made/30", "made/2", "made/2"]
-    assert set(next(read_places(chosen, ["prompt"]))) == {"prompt"}
+    rows = list(RowReader(["prompt", "extra_info"]).read(chosen))
+    assert [row["extra_info"]["id"] for row in rows] == ["made/30", "made/2", "made/2"]
+    assert set(rows[0]) == {"prompt", "extra_info"}
+
+
+def test_a_row_group_is_read_once_for_its_neighbours(data, monkeypatch):
+    read = []
+    original = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda *args, **more: read.append(args[1]) or original(*args, **more)
+    )
+    reader, places = RowReader(["prompt"]), list_places([data])
+    read.clear()
+    for first in range(0, ROWS, 4):
+        list(reader.read(places[first : first + 4]))
+    assert read == [0]
 
 
 SLOW_RUN = """

@@ -89,6 +89,7 @@ def read_config(path: Path | None, overrides: list[str]) -> Any:
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from omniq_verl.cot.run import CotConfig
 
@@ -99,5 +100,5 @@ def read_config(path: Path | None, overrides: list[str]) -> Any:
     try:
         parts = [defaults, *([OmegaConf.load(path)] if path else [])]
         return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(overrides)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{path or 'settings'}: {error}") from error

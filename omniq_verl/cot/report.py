@@ -16,7 +16,7 @@ from rich.table import Table
 
 from omniq_verl.cot.run import CotConfig
 from omniq_verl.data.images import load_image
-from omniq_verl.generation.places import list_places, read_places
+from omniq_verl.generation.places import RowReader, list_places
 from omniq_verl.generation.store import read_store
 
 matplotlib.use("Agg")
@@ -75,7 +75,7 @@ def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int
     paths = {record["key"]: record["answers"] for record in _of(config, "reason", keys)}
     places = [place for place in list_places([Path(file) for file in config.data]) if place.key in keys]
     found = []
-    for place, row in zip(places, read_places(places, ["images"]), strict=True):
+    for place, row in zip(places, RowReader(["images"]).read(places), strict=True):
         image = row["images"][0]
         data = image.get("bytes") or load_image(Path(image["image"]))
         one, answers = keys[place.key], paths[place.key]

@@ -4,11 +4,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 
 import omniq_verl
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
@@ -16,10 +17,11 @@ from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_recor
 from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.generation.engines import EngineSpec
-from omniq_verl.generation.places import Place, list_places, read_places
+from omniq_verl.generation.places import Place, RowReader, list_places
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, Job, Todo, finish
+from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.workers import Job, Todo
 
 HELD_OUT = ("val", "validation", "test")
 """Splits that are never learned from."""
@@ -42,6 +44,18 @@ class CotConfig:
     limit: int | None = None
     """The first so many rows of the data."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.paths < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"paths and limit from 1, got {self.paths} and {self.limit}")
+        if self.plan.n != 1 or self.reason.n != 1:
+            raise ValueError("a row has one plan, and its number of paths is the key paths: leave n out")
+        _ = self.path_sampling
+
+    @property
+    def path_sampling(self) -> Sampling:
+        """How paths are sampled."""
+        return replace(self.reason, n=self.paths)
 
 
 class NotFinished(RuntimeError):
@@ -88,10 +102,9 @@ def make_paths(config: CotConfig, console: Console) -> None:
     """
     places = places_of(config)
     plans = _plans(config, places)
-    sampling = Sampling(config.paths, config.reason.temperature, config.reason.top_p, config.reason.max_tokens)
-    job = Job(config.engine, sampling, ask_for_reasoning, config.seed)
+    job = Job(config.engine, config.path_sampling, ask_for_reasoning, config.seed)
     todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
-    with Store(Path(config.out) / "reason", _settings(config, sampling)) as store:
+    with Store(Path(config.out) / "reason", _settings(config, config.path_sampling)) as store:
         finish(job, todo, store, config.how, console, "reasoning")
 
 
@@ -103,20 +116,22 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         ValueError: nothing is left to learn from.
     """
     out = Path(config.out)
+    (out / "sft.parquet").unlink(missing_ok=True)  # of other bounds
     judged, without_plan = judge(config)
     counts = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
         "sources": count(judged),
         "without_plan": without_plan,
         "select": asdict(config.select),
-        "paths_per_image": config.paths,
+        "paths_per_image": max((len(one.verdicts) for one in judged), default=0),
+        "records": sum(len(one.chosen) for one in judged),
     }
     _write(out / "counts.json", json.dumps(counts, indent=2) + "\n")
     _write(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
     kept = [one for one in judged if one.chosen]
     if not kept:
         raise ValueError(f"no image is left to learn from; {out / 'counts.json'} counts why")
-    counts["records"] = write_parquet(_records(kept, config), out / "sft.parquet")
+    write_parquet(_records(kept, config), out / "sft.parquet")
     return counts
 
 
@@ -125,7 +140,8 @@ def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     places = places_of(config)
     plans = _plans(config, places)
     by_key, judged = {place.key: place for place in places}, {}
-    for record in read_store(Path(config.out) / "reason"):  # one at a time: all of them may be many GB
+    records = read_store(Path(config.out) / "reason")  # one at a time: all of them may be many GB
+    for record in track(records, "judging", total=len(places), transient=True, disable=len(places) < 1000):
         key = record["key"]
         if key in by_key:
             judged[key] = judge_row(by_key[key], record["answers"], plans[key]["text"], config.select)
@@ -146,7 +162,7 @@ def _plans(config: CotConfig, places: list[Place]) -> dict[str, dict[str, Any]]:
 
 
 def _records(kept: list[Judged], config: CotConfig) -> Iterator[dict[str, Any]]:
-    rows = read_places([one.place for one in kept], ["prompt", "images", "extra_info"])
+    rows = RowReader(["prompt", "images", "extra_info"]).read(one.place for one in kept)
     for one, row in zip(kept, rows, strict=True):
         yield from sft_records(one, row, config.select, config.seed)
 
@@ -170,7 +186,13 @@ def _said(one: Judged) -> dict[str, Any]:
 
 
 def _settings(config: CotConfig, sampling: Sampling) -> dict[str, Any]:
-    """What an answer depends on; which rows are asked, where and in what portions is none of it."""
+    """What an answer depends on; which rows are asked, where and in what portions is none of it.
+
+    Raises:
+        ValueError: no model is named.
+    """
+    if not config.engine.model:
+        raise ValueError("no model: name it with engine.model=FOLDER")
     engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
     return {"engine": engine, "sampling": asdict(sampling), "seed": config.seed}
 

@@ -38,6 +38,8 @@ class Selection:
                 f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; an image is"
                 " kept strictly between them"
             )
+        if (self.max_paths is not None and self.max_paths < 1) or self.decimals < 0 or self.jitter < 0:
+            raise ValueError(f"max_paths from 1, decimals and jitter from 0; got {self}")
         if self.number not in ("level", "label"):
             raise ValueError(f"number must be level or label, got {self.number!r}")
 
@@ -110,12 +112,20 @@ def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
         width = (scale.high - scale.low) / len(LEVELS)
         middle = scale.low + width * (LEVELS.index(judged.level) + 0.5)
         drawn = np.random.default_rng(seed_of(key, seed)).uniform(-1, 1)
-        score = middle + rule.jitter * width * drawn
-    return f"{_within(scale, score):.{rule.decimals}f}"
+        score = min(max(middle + rule.jitter * width * drawn, scale.low), scale.high)
+        if rule.jitter <= 0.5:
+            return _within(scale, judged.level, score, rule.decimals)
+    return f"{score:.{rule.decimals}f}"
 
 
-def _within(scale: Scale, score: float) -> float:
-    return min(max(score, scale.low), scale.high)
+def _within(scale: Scale, level: str, score: float, decimals: int) -> str:
+    """A score of a level, rounded without leaving it: a boundary belongs to the upper level."""
+    unit = 10.0**-decimals
+    for steps in (0, -1, 1):
+        text = f"{score + steps * unit:.{decimals}f}"
+        if scale.contains(float(text)) and scale.level(float(text)) == level:
+            return text
+    raise ValueError(f"no number with {decimals} decimals near {score} is of the level {level}; raise select.decimals")
 
 
 def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:

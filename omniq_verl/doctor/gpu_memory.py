@@ -5,6 +5,7 @@ width H with a vocabulary V, sharded S ways, T tokens in a micro-batch:
 
 - state: 16 P / S bytes: weights, gradients and Adam's two moments, 4 bytes each. Offloaded ones come back for the step.
 - gathered: 4 P / L + 4 V H bytes: a layer and the next one, embedding and head, in bf16.
+- reference: 4 P / S bytes, unless it is offloaded.
 - activations: 2 T H L + 34 T H bytes: the input of each layer, and all of the one that is computed anew (34 H bytes a
   token: Korthikanti et al. 2022, eq. 2, without the attention scores, which flash attention does not keep).
 - logits: 6 T V bytes: logits and their gradient in bf16, and one more of them in passing.
@@ -43,21 +44,32 @@ def read_shape(folder: Path, parameters: int) -> Shape | None:
         return None
 
 
-def training_bytes(shape: Shape, shards: int, tokens: int) -> dict[str, int]:
+def training_bytes(shape: Shape, shards: int, tokens: int, reference: bool = False) -> dict[str, int]:
     """Of one GPU at the peak of a step, by what takes them.
 
     Args:
         shape: of the model.
         shards: GPUs over which it is sharded.
         tokens: of a micro-batch on one GPU.
+        reference: does the reference model stay on it?
     """
     return {
         "state": 16 * shape.parameters // shards,
         "gathered": 4 * shape.parameters // shape.layers + 4 * shape.vocabulary * shape.hidden,
+        "reference": 4 * shape.parameters // shards * reference,
         "activations": 2 * tokens * shape.hidden * shape.layers + 34 * tokens * shape.hidden,
         "logits": 6 * tokens * shape.vocabulary,
         "context": _CONTEXT,
     }
+
+
+def _tokens(config: DictConfig) -> int:
+    actor, data = config.actor_rollout_ref.actor, config.data
+    if actor.use_dynamic_bsz:
+        tokens = actor.ppo_max_token_len_per_gpu
+    else:
+        tokens = (actor.ppo_micro_batch_size_per_gpu or 1) * (data.max_prompt_length + data.max_response_length)
+    return tokens // actor.fsdp_config.ulysses_sequence_parallel_size
 
 
 def say_memory(config: DictConfig, shape: Shape | None) -> str:
@@ -67,9 +79,11 @@ def say_memory(config: DictConfig, shape: Shape | None) -> str:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
     shards = actor.fsdp_config.fsdp_size if actor.fsdp_config.fsdp_size > 0 else gpus
-    parts = training_bytes(shape, shards, actor.ppo_max_token_len_per_gpu)
+    tokens = _tokens(config)
+    reference = actor.use_kl_loss and not config.actor_rollout_ref.ref.fsdp_config.param_offload
+    parts = training_bytes(shape, shards, tokens, reference)
     named = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
     return (
         f"memory per GPU, estimated: training {sum(parts.values()) / GIB:.0f} GiB ({named}; {shards} shards,"
-        f" {actor.ppo_max_token_len_per_gpu} tokens at once); answering {rollout.gpu_memory_utilization:.0%} of it"
+        f" {tokens} tokens at once); answering {rollout.gpu_memory_utilization:.0%} of it"
     )

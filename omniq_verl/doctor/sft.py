@@ -1,5 +1,6 @@
 """Checks of a configuration of verl's SFT trainer and the files it names."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from omniq_verl.tasks import IMAGE_PLACEHOLDER
 
 COLUMNS = ("messages", "images")
 _REQUIRED = ("data.train_files", "model.path", "trainer.default_local_dir")
+_MARKUP = re.compile(r"<(?:video|audio)>|<\|[^|>]*\|>")
 _WRITE_ANEW = "write the file with omniq cot or a script of data_prep/"
 
 
@@ -32,20 +34,22 @@ def check_sft_config(config: DictConfig) -> Report:
         return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
     model = inspect_model(config.model.path, "model.path")
     lengths, unreadable = (None, []) if model.problems else _lengths(config)
-    files = [_check_file(str(path), lengths, config.data.max_length) for path in _paths(config)]
-    rows = sum(file.rows for file in files)
+    train, val = (
+        [_check_file(str(path), lengths, config.data.max_length) for path in _paths(config.data.get(key))]
+        for key in ("train_files", "val_files")
+    )
+    files = [*train, *val]
     found = [problem for file in files for problem in file.problems]
     return Report(
-        [*model.problems, *unreadable, *found, *_check_steps(config, rows)],
+        [*model.problems, *unreadable, *found, *_check_steps(config, sum(file.rows for file in train))],
         files=len(files),
-        rows=rows,
+        rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
     )
 
 
-def _paths(config: DictConfig) -> Sequence[str]:
-    named = [files for files in (config.data.train_files, config.data.get("val_files")) if files]
-    return [path for files in named for path in (files if isinstance(files, (list, ListConfig)) else [files])]
+def _paths(files: str | Sequence[str] | None) -> Sequence[str]:
+    return list(files) if isinstance(files, (list, ListConfig)) else [files] if files else []
 
 
 def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
@@ -91,6 +95,9 @@ def _turns(record: dict[str, Any]) -> Messages:
     status, _ = answer_of(turns[-1]["content"])
     if "<answer>" in turns[-1]["content"] and status is not Status.OK:
         raise Fault("answer", f"its answer is one that no reward could read ({status.value})", _WRITE_ANEW)
+    if found := _MARKUP.search(" ".join(turn["content"] for turn in turns)):
+        what = f"{found.group()} in its messages would stand for something that is not there"
+        raise Fault("messages", what, _WRITE_ANEW)
     placeholders, images = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns), len(record["images"] or [])
     if placeholders != images:
         what = f"the messages have {placeholders} times {IMAGE_PLACEHOLDER}, the row has {images} images"

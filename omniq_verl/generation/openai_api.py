@@ -35,12 +35,14 @@ class Endpoint:
 
         key = os.environ.get("OPENAI_API_KEY", "none")  # local servers take any
         self._client = OpenAI(base_url=base_url, api_key=key, max_retries=retries, timeout=600)
-        self._model, self._at_once = model, at_once
+        self._model, self._at_once, self._reached = model, at_once, False
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """``sampling.n`` answers for each, in the order of the requests."""
+        first = [] if self._reached else [self._answer(requests[0], sampling)]  # one, to learn that the key is wrong
+        self._reached = True
         with ThreadPoolExecutor(self._at_once) as pool:
-            return list(pool.map(lambda request: self._answer(request, sampling), requests))
+            return first + list(pool.map(lambda request: self._answer(request, sampling), requests[len(first) :]))
 
     def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
         from openai import APIStatusError
@@ -52,7 +54,7 @@ class Endpoint:
         except APIStatusError as error:
             if error.status_code not in (400, 413, 422):
                 raise
-            return [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * sampling.n
+            answers += [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * (sampling.n - len(answers))
         return answers[: sampling.n]
 
     def _some(self, request: Request, sampling: Sampling, have: int) -> list[Answer]:
@@ -66,7 +68,7 @@ class Endpoint:
             seed=request.seed + have if sampling.temperature > 0 else None,
         )
         if not found.choices:
-            raise RuntimeError(f"the endpoint gave no answer to {request.key}")
+            return [Answer("the endpoint gave no answer", ERROR)] * (sampling.n - have)
         # Endpoints count the tokens of a request's answers together.
         tokens = found.usage.completion_tokens // len(found.choices) if found.usage else 0
         return [
@@ -87,6 +89,8 @@ def as_chat(request: Request) -> list[dict[str, Any]]:
 def _part(part: dict[str, str], images: Any) -> dict[str, Any]:
     if part["type"] == "text":
         return part
-    data = next(images)
+    data = next(images, None)
+    if data is None:
+        raise ValueError("the question has more placeholders than images")
     kind = _SIGNATURES.get(data[:2], "png")
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}

@@ -1,10 +1,11 @@
 """Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omniq_verl.data.images import load_image
@@ -35,10 +36,16 @@ def list_places(files: Sequence[Path]) -> list[Place]:
 
     Raises:
         SameRow: two of them could not be told apart.
-        ValueError: a file is none that ``data_prep`` writes.
+        ValueError: a file is none that ``data_prep`` writes, or some hold images and others their names.
     """
     places: dict[str, Place] = {}
+    kinds = {}
     for file in files:
+        with _open(file) as opened:
+            kinds.setdefault(opened.schema_arrow.field("images").type, file)
+        if len(kinds) > 1:
+            named = " and ".join(map(str, kinds.values()))
+            raise ValueError(f"{named} hold their images in two ways. Mend: prepare both with the same --images")
         for place in _places(file):
             if other := places.get(place.key):
                 raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
@@ -47,9 +54,7 @@ def list_places(files: Sequence[Path]) -> list[Place]:
 
 
 def _places(path: Path) -> Iterator[Place]:
-    with pq.ParquetFile(path) as file:
-        if missing := {"data_source", "extra_info", "prompt", "images"} - set(file.schema_arrow.names):
-            raise ValueError(f"{path} has no columns {sorted(missing)}; it has to come from data_prep/")
+    with _open(path) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["data_source", "extra_info"]).to_pylist()
             for number, row in enumerate(rows):
@@ -57,14 +62,32 @@ def _places(path: Path) -> Iterator[Place]:
                 yield Place(f"{info['task']}/{info['id']}", str(path.resolve()), group, number, info)
 
 
-def read_places(places: Sequence[Place], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows at these places, in their order, all of them or some columns; one row group is held at a time."""
-    held, rows = None, None
-    for place in places:
-        if held != (place.file, place.group):
-            with pq.ParquetFile(place.file) as file:
-                held, rows = (place.file, place.group), file.read_row_group(place.group, columns)
-        yield rows.slice(place.number, 1).to_pylist()[0]
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} cannot be read as parquet ({error}). Mend: write or copy it again") from error
+    if missing := {"data_source", "extra_info", "prompt", "images"} - set(file.schema_arrow.names):
+        raise ValueError(f"{path} has no columns {sorted(missing)}; it has to come from data_prep/")
+    return file
+
+
+class RowReader:
+    """Reads some columns of rows by their places; holds one row group, as neighbours mostly share it."""
+
+    def __init__(self, columns: Sequence[str]):
+        self._columns = list(columns)
+        self._held: tuple[str, int] | None = None
+        self._rows: pa.Table | None = None
+
+    def read(self, places: Iterable[Place]) -> Iterator[dict[str, Any]]:
+        """The rows at these places, in their order."""
+        for place in places:
+            if self._held != (place.file, place.group):
+                with pq.ParquetFile(place.file) as file:
+                    self._rows = file.read_row_group(place.group, self._columns)
+                self._held = (place.file, place.group)
+            yield self._rows.slice(place.number, 1).to_pylist()[0]
 
 
 def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -52,7 +52,11 @@ class Engine(Protocol):
     """Whatever answers requests."""
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers for each, in the order of the requests."""
+        """``sampling.n`` answers for each, in the order of the requests.
+
+        Raises:
+            ValueError: one of the requests cannot be taken; none is answered then.
+        """
 
 
 def seed_of(key: str, seed: int = 0) -> int:
@@ -69,12 +73,12 @@ def seed_of(key: str, seed: int = 0) -> int:
 def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
     """As ``engine.answer``, but a request the engine cannot take costs its own answers only.
 
-    An engine refuses a whole batch for one prompt that is too long; then the batch is halved until that one is alone,
-    and gets answers that ``ended`` in "error" with the reason as their text.
+    An engine refuses a whole batch, by ``ValueError``, for one prompt that is too long; then the batch is halved until
+    that one is alone, and gets answers that ``ended`` in "error" with the reason as their text.
     """
     try:
         return engine.answer(requests, sampling)
-    except (ValueError, TypeError, OSError) as error:  # not of memory or a dead engine: those end the worker
+    except ValueError as error:  # anything else tells of the engine
         if len(requests) == 1:
             return [[Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n]
         middle = len(requests) // 2

@@ -19,11 +19,17 @@ def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: S
         processor: of the model.
         messages: as in a row's ``prompt``.
         images: image files, one for each placeholder.
+
+    Raises:
+        ValueError: an image does not decode, or is of a shape the processor refuses.
     """
     text = processor.apply_chat_template(chat_turns(messages), tokenize=False, add_generation_prompt=True)
     if not images:
         return {"prompt": text}
-    pictures = [_image(data, processor.image_processor.patch_size) for data in images]
+    try:
+        pictures = [_image(data, processor.image_processor.patch_size) for data in images]
+    except OSError as error:  # as Pillow's are
+        raise ValueError(f"an image does not decode ({error})") from error
     return {"prompt": text, "multi_modal_data": {"image": pictures}}
 
 
@@ -52,7 +58,9 @@ class OfflineModel:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from transformers import AutoProcessor
         from vllm import LLM
+        from vllm.platforms import current_platform
 
+        on_cpu = current_platform.is_cpu()
         self._processor = AutoProcessor.from_pretrained(model)
         self._engine = LLM(
             model=str(model),
@@ -60,9 +68,9 @@ class OfflineModel:
             dtype=dtype,
             gpu_memory_utilization=memory,
             tensor_parallel_size=devices,
-            enforce_eager=True,
+            enforce_eager=on_cpu,
             # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
-            enable_chunked_prefill=False,
+            enable_chunked_prefill=not on_cpu,
             limit_mm_per_prompt={"image": 1},
         )
         self._placeholders = self._vision_placeholders()

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, task_of
 
 STEPS = ("noise", "blur", "compression", "light")
 PLAN_EVERY = 6
 """Rows between two that teach a plan: there are few plans, and many images."""
 SLIP = 0.2
-"""Share of the answers that are a level off, so that the model doubts as a real generator does."""
+"""Share of the answers moved by a level, unless the scale ends there: the model is to doubt, as real ones do."""
 
 
 def records(rows: Iterator[tuple[Mapping[str, Any], str]], seed: int) -> Iterator[dict[str, Any]]:
@@ -42,9 +42,7 @@ def write_plan(rng: np.random.Generator) -> str:
 
 
 def _reasoning(row: Mapping[str, Any], seen: str, rng: np.random.Generator) -> str:
-    info = row["extra_info"]
-    share = (info["score"] - info["scale_low"]) / (info["scale_high"] - info["scale_low"])
-    place = min(int(share * len(LEVELS)), len(LEVELS) - 1)
+    place = LEVELS.index(task_of(row["extra_info"]).scale.level(row["extra_info"]["score"]))
     if rng.random() < SLIP:
         place = int(np.clip(place + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
     return f"<think>{seen}, {LEVELS[place]} quality</think><answer>{LEVELS[place]}</answer>"

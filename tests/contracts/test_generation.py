@@ -26,8 +26,9 @@ from rich.console import Console
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import list_places
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, Job, Todo, finish
+from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store
+from omniq_verl.generation.workers import Job, Todo
 from contracts_ask import ask
 
 root, out, on, rows, batch = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])

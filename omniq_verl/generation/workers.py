@@ -1,0 +1,133 @@
+"""Those who answer batches: an engine in this process, or engines in Ray Data's actors."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.places import Place, RowReader, image_bytes
+from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, as_record, seed_of
+
+Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
+"""A row and a note on it -> the messages of its request."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of every row."""
+
+    engine: EngineSpec
+    sampling: Sampling
+    ask: Ask
+    """A function of a module, so that it can travel."""
+    seed: int = 0
+    images: bool = True
+    """Does the question show the row's image?"""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A row to ask about."""
+
+    place: Place
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch: its records, or why there are none."""
+
+    records: Sequence[Mapping[str, Any]] = ()
+    failure: str | None = None
+
+
+class Worker:
+    """Holds an engine; a batch in, its outcome out."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._engine: Engine | None = None
+        self._rows = RowReader(["prompt", "images", "extra_info"] if job.images else ["prompt", "extra_info"])
+
+    def __call__(self, batch: Sequence[Todo]) -> Outcome:
+        try:
+            self._engine = self._engine or open_engine(self._job.engine)
+            return _refused_together(list(self._records(batch)))
+        except Exception as error:  # whatever an engine dies of: the next batch gets a new one
+            self._engine = None
+            return Outcome(failure=f"{type(error).__name__}: {error}"[:500])
+
+    def _records(self, batch: Sequence[Todo]) -> Iterator[dict[str, Any]]:
+        requests = []
+        for one, row in zip(batch, self._rows.read([one.place for one in batch]), strict=True):
+            try:
+                requests.append(self._request(one, row))
+            except Exception as error:  # a broken row, not a broken engine
+                yield as_record(one.place.key, [Answer(f"{type(error).__name__}: {error}", ERROR)])
+        for request, answers in zip(requests, answer_each(self._engine, requests, self._job.sampling), strict=True):
+            yield as_record(request.key, answers)
+
+    def _request(self, one: Todo, row: Mapping[str, Any]) -> Request:
+        job, key = self._job, one.place.key
+        images = image_bytes(row) if job.images else ()
+        return Request(key, job.ask(row, one.note), images, seed_of(key, job.seed))
+
+
+def _refused_together(records: list[dict[str, Any]]) -> Outcome:
+    # That a whole batch is refused tells of settings rather than rows: kept, it would never be asked again.
+    if len(records) > 1 and all(answer["ended"] == ERROR for record in records for answer in record["answers"]):
+        return Outcome(failure=f"all {len(records)} rows were refused: {records[0]['answers'][0]['text']}"[:500])
+    return Outcome(records)
+
+
+def here(job: Job, batches: Sequence[Sequence[Todo]], _workers: int, _retries: int) -> Iterator[Outcome]:
+    """In this process."""
+    yield from map(Worker(job), batches)
+
+
+class _RayWorker(Worker):
+    def __call__(self, entry: dict[str, Any]) -> dict[str, str]:
+        outcome = super().__call__(entry["batch"])
+        return {"outcome": json.dumps({"records": outcome.records, "failure": outcome.failure})}
+
+
+def on_ray(job: Job, batches: Sequence[Sequence[Todo]], workers: int, retries: int) -> Iterator[Outcome]:
+    """In actors of Ray Data. Of a batch whose worker died ``retries`` times there is no outcome."""
+    import ray
+
+    _join_ray(workers)
+    on_gpu = "GPU" in ray.cluster_resources()
+    entries = [{"batch": batch} for batch in batches]
+    outcomes = ray.data.from_items(entries, override_num_blocks=len(batches)).map(
+        _RayWorker,
+        fn_constructor_args=[job],
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(batches))),
+        num_gpus=job.engine.devices if on_gpu else None,
+        num_cpus=1,
+        max_restarts=retries,
+        max_task_retries=retries,
+    )
+    # Not ahead: what is finished would be handed over only when the next batch is.
+    for block in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        yield from (Outcome(**json.loads(text)) for text in block["outcome"].to_pylist())
+
+
+def _join_ray(workers: int) -> None:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    # The bar of finish() counts rows; Ray Data's own, of blocks, would come between.
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # one that kills its workers is left out instead of ending all
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Slots, not cores: Ray Data itself takes some.
+    ray.init(num_cpus=max(workers + 2, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)

@@ -64,12 +64,13 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
 
 
 STARTED_RUN = """
-import io, sys
+import io, signal, sys
 from pathlib import Path
 from rich.console import Console
 from omniq_verl.quickstart.runner import run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Stage
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 root = Path(sys.argv[1])
 with run_folder_lock(root):
     run_stages([Stage("one", "a test", [sys.executable, "-c", sys.argv[2]])], root, Console(file=io.StringIO()))

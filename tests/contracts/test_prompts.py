@@ -17,21 +17,23 @@ from omniq_verl.tiny.model import save_tiny_model
 # verl's own data set and token builder on one side, what our evaluation sends to vLLM on the other.
 SCRIPT = """
 import asyncio, sys
+import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
-from omniq_verl.generation.vllm_offline import read_rows, vllm_prompt
+from omniq_verl.generation.places import image_bytes
+from omniq_verl.generation.vllm_offline import vllm_prompt
 
 parquet, model = sys.argv[1:]
 processor = AutoProcessor.from_pretrained(model)
 dataset = RLHFDataset(parquet, processor.tokenizer, OmegaConf.create({"cache_dir": parquet + ".cache"}), processor)
 patch = processor.image_processor.patch_size
-for number, row in enumerate(read_rows(parquet)):
+for number, row in enumerate(pq.read_table(parquet).to_pylist()):
     messages = dataset[number]["raw_prompt"]
     images, _ = asyncio.run(RLHFDataset.process_vision_info(messages, patch, dataset.config))
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     trained = processor(text=[text], images=images)
-    ours = vllm_prompt(processor, row)
+    ours = vllm_prompt(processor, row["prompt"], image_bytes(row))
     sent = processor(text=[ours["prompt"]], images=ours["multi_modal_data"]["image"])
     assert list(trained["input_ids"][0]) == list(sent["input_ids"][0]), number
     assert (trained["pixel_values"] == sent["pixel_values"]).all(), number

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("probe")  # with all others that need its minute
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "omniq_verl"
 FILES = sorted(PACKAGE.rglob("*.py"))

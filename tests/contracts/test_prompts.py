@@ -59,6 +59,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_evaluation_sends_the_tokens_and_pixels_of_training(tmp_path: Path, model: Path) -> None:
     # 70 x 110 is resized twice on verl's way: by qwen_vl_utils, then by the processor.
     rows = [record(0, png(80, 80)), record(1, png(70, 110))]

@@ -29,8 +29,7 @@ from skimage.metrics import structural_similarity
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
-from omniq_verl.tasks import LEVELS as QUALITY_LEVELS
-from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tasks import LEVELS, SEVERITIES, TECHNICAL
 from omniq_verl.tiny import bootstrap
 
 SOURCE = "photo_distortions"
@@ -42,7 +41,6 @@ PHOTOS = (
 HELD_OUT = PHOTOS[2::3]
 """Every third photograph in alphabetical order: a rule, so that nobody chose the easy ones."""
 
-LEVELS = ("slight", "moderate", "obvious", "serious", "catastrophic")
 # Strength per level. Chosen so that SSIM falls from about 0.95 to about 0.2 (darken: 0.4) on these crops.
 NOISE_STD = (8, 16, 28, 45, 70)  # of 255
 BLUR_SIGMA = (0.6, 1.0, 1.5, 2.2, 3.5)  # pixels
@@ -124,7 +122,7 @@ def make_crop(row_id: str, photos: dict[str, np.ndarray], names: list[str], size
         clean = photo[top : top + size, left : left + size]
         if clean.std() >= MIN_CONTRAST:
             break
-    kind, level = KINDS[rng.integers(len(KINDS))], int(rng.integers(len(LEVELS)))
+    kind, level = KINDS[rng.integers(len(KINDS))], int(rng.integers(len(SEVERITIES)))
     distorted = distort(clean, kind, level, rng)
     buffer = io.BytesIO()
     Image.fromarray(distorted).save(buffer, "PNG")
@@ -174,7 +172,7 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
     scale = TECHNICAL.scale
     word = scale.level(score)
     width = (scale.high - scale.low) / 5
-    middle = scale.low + width * (QUALITY_LEVELS.index(word) + 0.5)
+    middle = scale.low + width * (LEVELS.index(word) + 0.5)
     rng = np.random.default_rng([seed + 1, *crop.row_id.encode()])
     number = np.clip(middle + rng.uniform(-width, width), scale.low, scale.high)
     return f"<think>{say(crop)}, {word} quality</think><answer>{number:.1f}</answer>"
@@ -182,7 +180,7 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
 
 def say(crop: Crop) -> str:
     """What is wrong with a crop."""
-    return "no distortion" if crop.kind == "null" else f"{LEVELS[crop.level]} {crop.kind}"
+    return "no distortion" if crop.kind == "null" else f"{SEVERITIES[crop.level]} {crop.kind}"
 
 
 def rl_records(crops: list[Crop], split: str, quality: QualityMap) -> Iterator[dict]:

@@ -52,3 +52,7 @@ def doctor(
 def main() -> None:
     """Entry point of the program ``omniq``."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """The stages of plan-then-reason data, one after the other. The generator is a script; all else is the real thing."""
 
+import importlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from omniq_verl.cli import app
 from omniq_verl.cot.cli import read_config
 from omniq_verl.cot.run import HeldOutRows, NotFinished, make_paths, make_plans, select_paths
 from omniq_verl.generation.request import Answer
+from omniq_verl.quickstart.stages import Settings
 
 QUIET = Console(quiet=True)
 
@@ -127,6 +130,18 @@ def test_a_yaml_file_and_words_are_read_together(root, tmp_path):
     (tmp_path / "cot.yaml").write_text("paths: 4\nengine: {model: x}\nselect: {max_pass_rate: 0.5}\n")
     config = read_config(tmp_path / "cot.yaml", ["paths=6", "how.workers=2"])
     assert (config.paths, config.select.max_pass_rate, config.how.workers, config.engine.model) == (6, 0.5, 2, "x")
+
+
+def test_the_chain_starts_a_command_that_is_there(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples" / "omniquality_r"))
+    chain = importlib.import_module("chain")
+    stages = {stage.name: stage for stage in chain.build(Settings(tmp_path, tmp_path / "run"), table6=True)}
+    command = stages["cot"].command
+    assert command[1:5] == ["-m", "omniq_verl.cli", "cot", "run"]
+    assert read_config(None, command[5:]).paths == chain.COT_PATHS
+    started = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
+    assert "Plan, reason, select and report" in started.stdout
+    assert {f"{folder}_test" for folder in chain.ROWS.values()} <= set(stages)
 
 
 def test_the_papers_example_is_read():

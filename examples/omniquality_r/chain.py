@@ -8,14 +8,11 @@ figures are those of a tiny model: they show that the chain runs, not what it is
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from tables import collect, print_table
+from tables import run_seeds
 
-from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, data_stage, grpo_stage, measure_stage, model_stage, sft_stage
 
 TINY = "omniquality_r/cpu_tiny"
@@ -32,36 +29,21 @@ def build(settings: Settings, table6: bool) -> list[Stage]:
     """Everything one seed takes."""
     bootstrapped = settings.root / "bootstrap" / "global_step_300" / "huggingface"
     learned = settings.root / "sft" / "global_step_150" / "huggingface"
-    first = trained(settings, "stage1")
+    model, lessons = settings.root / "model", settings.root / "data" / "bootstrap.parquet"
+    kept = settings.root / "cot" / "sft.parquet"
     stages = [
         data_stage(settings),
         model_stage(settings, texts="bootstrap.parquet", vocab=560),
-        sft_stage(
-            settings,
-            "bootstrap",
-            "stands in for pretraining",
-            f"{TINY}_bootstrap",
-            settings.root / "model",
-            settings.root / "data" / "bootstrap.parquet",
-            300,
-        ),
+        sft_stage(settings, "bootstrap", "stands in for pretraining", f"{TINY}_bootstrap", model, lessons, 300),
         cot_stage(settings, bootstrapped),
-        sft_stage(
-            settings,
-            "sft",
-            "cold start on what was selected",
-            f"{TINY}_sft",
-            bootstrapped,
-            settings.root / "cot" / "sft.parquet",
-            150,
-        ),
-        *measured(settings, "sft", learned),
+        sft_stage(settings, "sft", "cold start on what was selected", f"{TINY}_sft", bootstrapped, kept, 150),
+        measured(settings, "sft", learned),
         *trained_and_measured(settings, "stage1", f"{TINY}_stage1", learned),
-        *trained_and_measured(settings, "stage2", f"{TINY}_stage2", first),
+        *trained_and_measured(settings, "stage2", f"{TINY}_stage2", settings.trained("stage1")),
     ]
     if table6:
-        override = {"reward.custom_reward_function.reward_kwargs.score_reward": "threshold"}
-        stages += trained_and_measured(settings, "threshold", f"{TINY}_stage1", learned, **override)
+        recipe = "omniquality_r/tables/cpu_tiny_table6_threshold"
+        stages += trained_and_measured(settings, "threshold", recipe, learned)
     return stages
 
 
@@ -83,28 +65,18 @@ def cot_stage(settings: Settings, model: Path) -> Stage:
         "how.batch": 256,
         "seed": settings.seed,
     }
-    command = [
-        sys.executable,
-        "-m",
-        "omniq_verl.cli",
-        "cot",
-        "run",
-        *(f"{key}={value}" for key, value in words.items()),
-    ]
+    command = [sys.executable, "-m", "omniq_verl.cli", "cot", "run"]
+    command += [f"{key}={value}" for key, value in words.items()]
     return Stage("cot", "plans, reasoning, rejection sampling", command)
 
 
-def trained_and_measured(settings: Settings, name: str, recipe: str, model: Path, **overrides: str) -> list[Stage]:
-    stage = grpo_stage(settings, name, f"GRPO: {recipe}", recipe, model, settings.grpo_steps, **overrides)
-    return [stage, *measured(settings, name, trained(settings, name))]
+def trained_and_measured(settings: Settings, name: str, recipe: str, model: Path) -> list[Stage]:
+    stage = grpo_stage(settings, name, f"GRPO: {recipe}", recipe, model, settings.grpo_steps)
+    return [stage, measured(settings, name, settings.trained(name))]
 
 
-def measured(settings: Settings, name: str, model: Path) -> list[Stage]:
-    return [measure_stage(settings, f"{name}_test", f"held-out after {name}", model)]
-
-
-def trained(settings: Settings, name: str) -> Path:
-    return settings.root / name / f"global_step_{settings.grpo_steps}" / "actor" / "huggingface"
+def measured(settings: Settings, name: str, model: Path) -> Stage:
+    return measure_stage(settings, f"{name}_test", f"held-out after {name}", model)
 
 
 def main() -> None:
@@ -114,23 +86,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each stage (default: 10)")
     parser.add_argument("--table6", action="store_true", help="also stage 1 by the threshold reward")
     args = parser.parse_args()
-    console, repo = Console(), Path(__file__).resolve().parents[2]
-    roots = [args.out.resolve() / f"seed{seed}" for seed in args.seeds]
+    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
     crops = {"sft": 3000, "bootstrap": 6000}  # those of SFT set the quality scale, and are not learned from
-    try:
-        for seed, root in zip(args.seeds, roots, strict=True):
-            settings = Settings(repo, root, seed, grpo_steps=args.steps, grpo_save_every=args.steps, crops=crops)
-            with run_folder_lock(root):
-                run_stages(build(settings, args.table6), root, console)
-    except StageFailed as error:
-        sys.exit(str(error))
-    found = collect(
-        roots, ROWS if args.table6 else {title: name for title, name in ROWS.items() if name != "threshold"}
-    )
-    (args.out / "chain.json").write_text(
-        json.dumps({"seeds": args.seeds, "steps": args.steps, "rows": found}, indent=2)
-    )
-    print_table(found, args.seeds, console)
+    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": crops}
+    seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
+    rows = {title: name for title, name in ROWS.items() if args.table6 or name != "threshold"}
+    run_seeds(seeds, lambda settings: build(settings, args.table6), rows)
 
 
 if __name__ == "__main__":

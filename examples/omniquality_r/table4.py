@@ -9,14 +9,10 @@ model.
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from rich.console import Console
-from tables import collect, print_table
+from tables import run_seeds
 
-from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
 
 RECIPES = {
@@ -40,14 +36,10 @@ def build(settings: Settings) -> list[Stage]:
     stages = [*cold_start(settings), measure_stage(settings, "sft_test", "held-out after SFT", settings.sft_model)]
     for (stage, method), recipe in RECIPES.items():
         name, title = folder(stage, method), f"stage {stage}, {method}"
-        start = settings.sft_model if stage == 1 else checkpoint(settings, folder(1, "GRPO+GR"))
+        start = settings.sft_model if stage == 1 else settings.trained(folder(1, "GRPO+GR"))
         stages.append(grpo_stage(settings, name, title, f"omniquality_r/{recipe}", start, settings.grpo_steps))
-        stages.append(measure_stage(settings, f"{name}_test", f"held-out after {title}", checkpoint(settings, name)))
+        stages.append(measure_stage(settings, f"{name}_test", f"held-out after {title}", settings.trained(name)))
     return stages
-
-
-def checkpoint(settings: Settings, name: str) -> Path:
-    return settings.root / name / f"global_step_{settings.grpo_steps}" / "actor" / "huggingface"
 
 
 def main() -> None:
@@ -56,21 +48,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each stage (default: 10)")
     args = parser.parse_args()
-    console, repo = Console(), Path(__file__).resolve().parents[2]
-    roots = [args.out.resolve() / f"seed{seed}" for seed in args.seeds]
-    try:
-        for seed, root in zip(args.seeds, roots, strict=True):
-            settings = Settings(repo=repo, root=root, seed=seed, grpo_steps=args.steps, grpo_save_every=args.steps)
-            with run_folder_lock(root):
-                run_stages(build(settings), root, console)
-    except StageFailed as error:
-        sys.exit(str(error))
+    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
+    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps}
+    seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
     rows = {"SFT": "sft"} | {f"stage {stage}: {method}": folder(stage, method) for stage, method in RECIPES}
-    found = collect(roots, rows)
-    (args.out / "table4.json").write_text(
-        json.dumps({"seeds": args.seeds, "steps": args.steps, "rows": found}, indent=2)
-    )
-    print_table(found, args.seeds, console)
+    run_seeds(seeds, build, rows)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""What the runs of an example measured: one line for each stage, mean and spread over seeds."""
+"""Runs of an example on several seeds, and what they measured: a line for each stage, mean and spread over seeds."""
 
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
+from omniq_verl.quickstart.stages import Settings, Stage
 from omniq_verl.trainer.metric_files import read_metrics
 
 COLUMNS = {
@@ -21,13 +24,29 @@ COLUMNS = {
 Figures = dict[str, dict[str, list[float]]]
 
 
-def collect(roots: list[Path], rows: Mapping[str, str]) -> Figures:
-    """Figures of every row and column, one for each seed.
+def run_seeds(seeds: Sequence[Settings], build: Callable[[Settings], list[Stage]], rows: Mapping[str, str]) -> None:
+    """Run all stages of every seed, print the table, and write it as JSON beside the seeds' folders.
 
     Args:
-        roots: run folder of each seed.
-        rows: title -> folder of the run there; what was measured after it is in ``<folder>_test``.
+        seeds: settings, each with the run folder of its seed.
+        build: settings -> stages.
+        rows: title -> folder of the run in a seed's; what was measured after it is in ``<folder>_test``.
     """
+    console = Console()
+    try:
+        for settings in seeds:
+            with run_folder_lock(settings.root):
+                run_stages(build(settings), settings.root, console)
+    except StageFailed as error:
+        sys.exit(str(error))
+    found, numbers = collect([settings.root for settings in seeds], rows), [settings.seed for settings in seeds]
+    said = {"seeds": numbers, "steps": seeds[0].grpo_steps, "rows": found}
+    (seeds[0].root.parent / "table.json").write_text(json.dumps(said, indent=2) + "\n")
+    print_table(found, numbers, console)
+
+
+def collect(roots: list[Path], rows: Mapping[str, str]) -> Figures:
+    """Figures of every row and column, one for each seed."""
     found: Figures = {}
     for title, folder in rows.items():
         metrics = [json.loads((root / f"{folder}_test" / "metrics.json").read_text()) for root in roots]

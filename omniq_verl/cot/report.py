@@ -1,6 +1,5 @@
 """What the selection did, to look at: plots and examples in one HTML file, and a table for the terminal."""
 
-import base64
 import io
 import json
 import os
@@ -15,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from omniq_verl.cot.run import CotConfig
-from omniq_verl.data.images import load_image
-from omniq_verl.generation.places import RowReader, list_places
+from omniq_verl.data.images import data_url
+from omniq_verl.generation.places import RowReader, image_bytes, list_places
 from omniq_verl.generation.store import read_store
 
 matplotlib.use("Agg")
@@ -76,14 +75,13 @@ def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int
     places = [place for place in list_places([Path(file) for file in config.data]) if place.key in keys]
     found = []
     for place, row in zip(places, RowReader(["images"]).read(places), strict=True):
-        image = row["images"][0]
-        data = image.get("bytes") or load_image(Path(image["image"]))
+        data = image_bytes(row)[0]
         one, answers = keys[place.key], paths[place.key]
         shown = next((n for n, path in enumerate(one["paths"]) if path["fault"] is None), 0)
         found.append(
             {
                 **one,
-                "image": _data_url(data),
+                "image": data_url(data),
                 "score": place.info["score"],
                 "plan": plans[place.key],
                 "path": answers[shown]["text"],
@@ -131,9 +129,4 @@ def _picture(figure: plt.Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    return _data_url(buffer.getvalue())
-
-
-def _data_url(data: bytes) -> str:
-    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return data_url(buffer.getvalue())

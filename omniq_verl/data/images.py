@@ -12,6 +12,7 @@ The rule, written down once:
   agreed range (floats, whole numbers of 32 bits) or no image is refused by name.
 """
 
+import base64
 import io
 import re
 import struct
@@ -66,6 +67,12 @@ def load_image(path: Path, decode: bool = False) -> bytes:
         BadImage: the file is refused.
     """
     return check_image(read_image(path), decode)
+
+
+def data_url(data: bytes) -> str:
+    """A prepared image, JPEG or PNG, as pages and chat APIs take it."""
+    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def read_image(path: Path) -> bytes:

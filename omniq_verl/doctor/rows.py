@@ -97,13 +97,16 @@ def check_prompt(record: dict[str, Any]) -> Messages:
     Raises:
         Fault: the prompt is not a list of turns with text, or placeholders and images do not match.
     """
-    turns = record["prompt"]
+    return check_turns(record["prompt"], record["images"], "prompt")
+
+
+def check_turns(turns: Any, images: Any, column: str) -> Messages:
+    """As ``check_prompt``, of turns in a column of any name."""
     if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
-        raise Fault("prompt", "prompt is not a list of turns with role and text content", _WRITE_ANEW)
+        raise Fault("prompt", f"{column} is not a list of turns with role and text content", _WRITE_ANEW)
     placeholders = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns)
-    images = len(record["images"] or [])
-    if placeholders != images:
-        what = f"the prompt has {placeholders} times {IMAGE_PLACEHOLDER}, the row has {images} images"
+    if placeholders != len(images or []):
+        what = f"the {column} has {placeholders} times {IMAGE_PLACEHOLDER}, the row has {len(images or [])} images"
         raise Fault("prompt", what, f"put one {IMAGE_PLACEHOLDER} into the prompt for each image")
     return tuple((turn["role"], turn["content"]) for turn in turns)
 

@@ -11,9 +11,8 @@ from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
-from omniq_verl.doctor.rows import Fault, check_length, collected, image_size, prompt_length
+from omniq_verl.doctor.rows import Fault, check_length, check_turns, collected, image_size, prompt_length
 from omniq_verl.rewards.parsing import Status, answer_of
-from omniq_verl.tasks import IMAGE_PLACEHOLDER
 
 COLUMNS = ("messages", "images")
 _REQUIRED = ("data.train_files", "model.path", "trainer.default_local_dir")
@@ -87,22 +86,17 @@ def check_sft_row(
 
 
 def _turns(record: dict[str, Any]) -> Messages:
-    turns = record["messages"]
-    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
-        raise Fault("messages", "messages is not a list of turns with role and text content", _WRITE_ANEW)
-    if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
+    turns = check_turns(record["messages"], record["images"], "conversation")
+    role, answer = turns[-1]
+    if role != "assistant" or not answer.strip():
         raise Fault("answer", "its last turn is no answer of the assistant, so there is nothing to learn", _WRITE_ANEW)
-    status, _ = answer_of(turns[-1]["content"])
-    if "<answer>" in turns[-1]["content"] and status is not Status.OK:
+    status, _ = answer_of(answer)
+    if "<answer>" in answer and status is not Status.OK:
         raise Fault("answer", f"its answer is one that no reward could read ({status.value})", _WRITE_ANEW)
-    if found := _MARKUP.search(" ".join(turn["content"] for turn in turns)):
+    if found := _MARKUP.search(" ".join(content for _, content in turns)):
         what = f"{found.group()} in its messages would stand for something that is not there"
         raise Fault("messages", what, _WRITE_ANEW)
-    placeholders, images = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns), len(record["images"] or [])
-    if placeholders != images:
-        what = f"the messages have {placeholders} times {IMAGE_PLACEHOLDER}, the row has {images} images"
-        raise Fault("messages", what, f"put one {IMAGE_PLACEHOLDER} into the question for each image")
-    return tuple((turn["role"], turn["content"]) for turn in turns)
+    return turns
 
 
 def _check_steps(config: DictConfig, rows: int) -> list[Problem]:

@@ -1,15 +1,13 @@
 """Any endpoint that speaks OpenAI's chat API, as an engine: `vllm serve`, SGLang, a hosted model."""
 
-import base64
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from omniq_verl.data.images import data_url
 from omniq_verl.generation.request import DONE, ERROR, LENGTH, Answer, Request, Sampling
 from omniq_verl.tasks import chat_turns
-
-_SIGNATURES = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"GI": "gif", b"RI": "webp"}
 
 
 class Endpoint:
@@ -49,18 +47,22 @@ class Endpoint:
 
         answers: list[Answer] = []
         try:
+            messages = as_chat(request)
+        except ValueError as error:  # here, or all others of the batch would be asked, and paid for, again
+            return [Answer(str(error), ERROR)] * sampling.n
+        try:
             while len(answers) < sampling.n:  # some endpoints give one, whatever they are asked for
-                answers += self._some(request, sampling, len(answers))
+                answers += self._some(request, messages, sampling, len(answers))
         except APIStatusError as error:
             if error.status_code not in (400, 413, 422):
                 raise
             answers += [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * (sampling.n - len(answers))
         return answers[: sampling.n]
 
-    def _some(self, request: Request, sampling: Sampling, have: int) -> list[Answer]:
+    def _some(self, request: Request, messages: list[Any], sampling: Sampling, have: int) -> list[Answer]:
         found = self._client.chat.completions.create(
             model=self._model,
-            messages=as_chat(request),
+            messages=messages,
             n=sampling.n - have,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -92,5 +94,4 @@ def _part(part: dict[str, str], images: Any) -> dict[str, Any]:
     data = next(images, None)
     if data is None:
         raise ValueError("the question has more placeholders than images")
-    kind = _SIGNATURES.get(data[:2], "png")
-    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}
+    return {"type": "image_url", "image_url": {"url": data_url(data)}}

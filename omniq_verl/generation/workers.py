@@ -130,4 +130,4 @@ def _join_ray(workers: int) -> None:
         return
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Slots, not cores: Ray Data itself takes some.
-    ray.init(num_cpus=max(workers + 2, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=max(workers + 2, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)

@@ -32,7 +32,11 @@ class Settings:
 
     @property
     def grpo_model(self) -> Path:
-        return self.root / "grpo" / f"global_step_{self.grpo_steps}" / "actor" / "huggingface"
+        return self.trained("grpo")
+
+    def trained(self, name: str) -> Path:
+        """The model of the GRPO run in the folder ``name``, after its last step."""
+        return self.root / name / f"global_step_{self.grpo_steps}" / "actor" / "huggingface"
 
 
 @dataclass(frozen=True)

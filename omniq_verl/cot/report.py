@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omniq_verl.cot.run import CotConfig
+from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
 from omniq_verl.generation.places import RowReader, image_bytes, list_places
 from omniq_verl.generation.store import read_store
@@ -60,10 +60,7 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
             examples=examples(config, judged),
         )
     )
-    unfinished = out / "report.html.part"
-    unfinished.write_text(html, errors="replace")
-    os.replace(unfinished, out / "report.html")
-    return out / "report.html"
+    return replace_text(out / "report.html", html)
 
 
 def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int = EXAMPLES) -> list[dict[str, Any]]:

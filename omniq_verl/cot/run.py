@@ -1,7 +1,6 @@
 """The stages of plan-then-reason data: each goes on where it was killed, and needs the one before it."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ import omniq_verl
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
 from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_records
 from omniq_verl.cot.verdict import judge_plan
+from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, RowReader, list_places
@@ -126,8 +126,8 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         "paths_per_image": max((len(one.verdicts) for one in judged), default=0),
         "records": sum(len(one.chosen) for one in judged),
     }
-    _write(out / "counts.json", json.dumps(counts, indent=2) + "\n")
-    _write(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
+    replace_text(out / "counts.json", json.dumps(counts, indent=2) + "\n")
+    replace_text(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
     kept = [one for one in judged if one.chosen]
     if not kept:
         raise ValueError(f"no image is left to learn from; {out / 'counts.json'} counts why")
@@ -195,9 +195,3 @@ def _settings(config: CotConfig, sampling: Sampling) -> dict[str, Any]:
         raise ValueError("no model: name it with engine.model=FOLDER")
     engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
     return {"engine": engine, "sampling": asdict(sampling), "seed": config.seed}
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

@@ -83,13 +83,11 @@ def read_image(path: Path) -> bytes:
     """
     try:
         size = path.stat().st_size
-        if size == 0:
-            raise BadImage("the file is empty")
-        if size > MAX_BYTES:
-            raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadImage(f"the file cannot be read ({error.strerror or error})") from None
+        if 0 < size <= MAX_BYTES:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: of a name no file can have
+        raise BadImage(f"the file cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}" if size else "the file is empty")
 
 
 def check_image(data: bytes, decode: bool = False) -> bytes:

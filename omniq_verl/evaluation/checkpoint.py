@@ -5,7 +5,6 @@ python -m omniq_verl.evaluation.checkpoint --model DIR --data test.parquet --out
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import image_bytes
 from omniq_verl.generation.request import Request, Sampling
 from omniq_verl.generation.vllm_offline import OfflineModel
@@ -75,7 +76,7 @@ def ask(engine: OfflineModel, rows: Sequence[dict[str, Any]], sampling: Sampling
 def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
     """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics."""
     rows = pq.read_table(data).to_pylist()
-    engine = OfflineModel(model, max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
+    engine = OfflineModel(EngineSpec(str(model), max_model_len=max_tokens + 256, dtype="float32", memory=0.3))
     modes = {
         "greedy": Sampling(max_tokens=max_tokens),
         "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),
@@ -84,9 +85,7 @@ def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, s
     metrics = {mode: summarise(frame) for mode, frame in judged.items()}
     out.mkdir(parents=True, exist_ok=True)
     pd.concat(judged.values()).to_parquet(out / "answers.parquet")
-    unfinished = out / "metrics.json.part"
-    unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(unfinished, out / "metrics.json")
+    replace_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 

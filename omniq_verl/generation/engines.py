@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
+from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.request import Engine
 
 
@@ -14,8 +14,9 @@ class EngineSpec:
     model: str
     """A Hugging Face folder or name; for ``openai`` the name the endpoint knows."""
     kind: str = "vllm"
-    """``vllm``, ``openai`` (any endpoint that speaks its chat API), or ``package.module:function`` of your own: called
-    with this object, it returns an engine (``omniq_verl.generation.request.Engine``)."""
+    """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint that speaks its chat API), or
+    ``package.module:function`` of your own: called with this object, it returns an engine
+    (``omniq_verl.generation.request.Engine``)."""
     base_url: str | None = None
     """Of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
     max_model_len: int = 8192
@@ -25,23 +26,35 @@ class EngineSpec:
     """Share of a device's memory vLLM may take; of a CPU's machine: of its memory."""
     devices: int = 1
     """GPUs over which one model is split."""
+    images: int = 1
+    """The most a question shows."""
+    allow_pickle: bool = False
+    """Load weights that are pickle files, which can run any code."""
+    trust_remote_code: bool = False
+    """Run Python code that lies in the model's folder."""
 
 
 def open_engine(spec: EngineSpec) -> Engine:
     """Load the model, or reach for the endpoint.
 
     Raises:
-        ValueError: there is no such kind, or an endpoint without an address.
+        ValueError: there is no such kind, an endpoint without an address, or a model that is not safe to open.
     """
+    if spec.kind in ("vllm", "hf"):
+        check_model_folder(spec.model, spec.allow_pickle, spec.trust_remote_code)
     if spec.kind == "vllm":
         from omniq_verl.generation.vllm_offline import OfflineModel
 
-        return OfflineModel(Path(spec.model), spec.max_model_len, spec.dtype, spec.memory, spec.devices)
+        return OfflineModel(spec)
+    if spec.kind == "hf":
+        from omniq_verl.generation.transformers_model import TransformersModel
+
+        return TransformersModel(spec)
     if spec.kind == "openai":
         from omniq_verl.generation.openai_api import Endpoint
 
         return Endpoint(spec.model, spec.base_url)
     module, _, name = spec.kind.partition(":")
     if not name:
-        raise ValueError(f"unknown engine {spec.kind!r}: vllm, openai or package.module:function")
+        raise ValueError(f"unknown engine {spec.kind!r}: vllm, hf, openai or package.module:function")
     return getattr(import_module(module), name)(spec)

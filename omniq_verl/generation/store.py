@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.files import replace_text
+
 
 class StoreInUse(RuntimeError):
     """Another job writes into the folder."""
@@ -104,9 +106,7 @@ def _claim(path: Path, config: dict[str, Any]) -> None:
     try:
         before = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):  # it is written first, so nothing was finished yet
-        unfinished = path.with_name(f"{path.name}.part")
-        unfinished.write_text(json.dumps(config, indent=2) + "\n")
-        os.replace(unfinished, path)
+        replace_text(path, json.dumps(config, indent=2) + "\n")
         return
     if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
         named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)

@@ -1,15 +1,14 @@
 """vLLM in this process over a Hugging Face folder."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from omniq_verl.generation.question import decode_images, question_text, vision_tokens
 from omniq_verl.generation.request import ERROR, Answer, Request, Sampling
-from omniq_verl.tasks import chat_turns
+
+if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
 
 
 def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: Sequence[bytes]) -> dict[str, Any]:
@@ -23,57 +22,39 @@ def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: S
     Raises:
         ValueError: an image does not decode, or is of a shape the processor refuses.
     """
-    text = processor.apply_chat_template(chat_turns(messages), tokenize=False, add_generation_prompt=True)
+    text = question_text(processor, messages)
     if not images:
         return {"prompt": text}
-    try:
-        pictures = [_image(data, processor.image_processor.patch_size) for data in images]
-    except OSError as error:  # as Pillow's are
-        raise ValueError(f"an image does not decode ({error})") from error
-    return {"prompt": text, "multi_modal_data": {"image": pictures}}
-
-
-def _image(data: bytes, patch_size: int) -> Image.Image:
-    from qwen_vl_utils import fetch_image
-
-    # verl's rollouts resize with this function before the processor does.
-    return fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=patch_size)
+    return {"prompt": text, "multi_modal_data": {"image": decode_images(processor, images)}}
 
 
 class OfflineModel:
-    """A vLLM engine over one model folder.
+    """A vLLM engine over one model folder, in this process."""
 
-    Args:
-        model: Hugging Face folder.
-        max_model_len: tokens of prompt and answer together.
-        dtype: of the weights; float32 where answers have to be comparable with training on the CPU.
-        memory: share of the device's memory vLLM may take (on the CPU: of the machine's); 0.5 as verl's rollouts.
-        devices: GPUs over which the model is split.
-    """
-
-    def __init__(
-        self, model: Path, max_model_len: int = 4096, dtype: str = "auto", memory: float = 0.5, devices: int = 1
-    ):
+    def __init__(self, spec: "EngineSpec"):
         # vLLM's engine as a process of its own would outlive this one if it is killed, and keep its memory.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # its pages of settings would bury our own lines
         from transformers import AutoProcessor
         from vllm import LLM
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
-        self._processor = AutoProcessor.from_pretrained(model)
+        self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._engine = LLM(
-            model=str(model),
-            max_model_len=max_model_len,
-            dtype=dtype,
-            gpu_memory_utilization=memory,
-            tensor_parallel_size=devices,
+            model=spec.model,
+            max_model_len=spec.max_model_len,
+            dtype=spec.dtype,
+            gpu_memory_utilization=spec.memory,
+            tensor_parallel_size=spec.devices,
+            load_format="auto" if spec.allow_pickle else "safetensors",
+            trust_remote_code=spec.trust_remote_code,
             enforce_eager=on_cpu,
             # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
             enable_chunked_prefill=not on_cpu,
-            limit_mm_per_prompt={"image": 1},
+            limit_mm_per_prompt={"image": spec.images},
         )
-        self._placeholders = self._vision_placeholders()
+        self._banned = list(vision_tokens(self._processor))
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """``sampling.n`` answers for each, in the order of the requests.
@@ -85,7 +66,8 @@ class OfflineModel:
 
         prompts = [vllm_prompt(self._processor, request.messages, request.images) for request in requests]
         try:
-            results = self._engine.generate(prompts, [self._settings(request, sampling) for request in requests])
+            settings = [self._settings(request, sampling) for request in requests]
+            results = self._engine.generate(prompts, settings, use_tqdm=False)
         except VLLMClientError as error:  # no ValueError of its own
             raise ValueError(str(error)) from error
         return [
@@ -103,11 +85,5 @@ class OfflineModel:
             max_tokens=sampling.max_tokens,
             # vLLM gives the n answers of a request the seeds from here on.
             seed=request.seed if sampling.temperature > 0 else None,
-            # A model must not write vision placeholders: there is no image behind them.
-            bad_words=self._placeholders,
+            bad_words=self._banned,
         )
-
-    def _vision_placeholders(self) -> list[str]:
-        known = self._processor.tokenizer.get_vocab()
-        tokens = (f"<|{name}|>" for name in ("image_pad", "video_pad", "vision_start", "vision_end"))
-        return [token for token in tokens if token in known]

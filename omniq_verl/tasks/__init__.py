@@ -84,15 +84,21 @@ class Task:
         """Is the question about the text an image was made from?"""
         return "{text}" in self.questions[0]
 
-    def question(self, row_id: str, text: str | None = None) -> str:
-        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run."""
-        digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
-        wording = self.questions[int.from_bytes(digest, "big") % len(self.questions)]
+    def question(self, row_id: str | None, text: str | None = None) -> str:
+        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run.
+
+        None: the first of them, where images are to be compared that are rows of nothing.
+        """
+        wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
         if self.needs_text and text is None:
             raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
         if self.scale is None:
             return wording
         return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
+
+    def _paraphrase(self, row_id: str) -> int:
+        digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % len(self.questions)
 
     def bare_question(self, row_id: str, text: str | None = None) -> str:
         """The same without its answer rule, for those who ask for another kind of answer."""
@@ -112,11 +118,11 @@ class Task:
             )
         return None
 
-    def messages(self, row_id: str, text: str | None = None) -> list[dict[str, str]]:
+    def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
         """The chat prompt of a row, with the placeholder verl replaces by the image.
 
         Args:
-            row_id: chooses the wording.
+            row_id: chooses the wording; None: the first.
             text: what the image was made from; for tasks whose ``needs_text`` is True.
         """
         return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id, text)}]

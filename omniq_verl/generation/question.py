@@ -1,0 +1,38 @@
+"""A request as a model of transformers' takes it: one text, and decoded images."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from omniq_verl.tasks import chat_turns
+
+VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+"""Tokens behind which a model looks for an image: it must not write them, for there is none."""
+
+
+def question_text(processor: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """Messages, as in a row's ``prompt``, by the chat template of the model's processor."""
+    return processor.apply_chat_template(chat_turns(messages), tokenize=False, add_generation_prompt=True)
+
+
+def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
+    """Image files as verl's rollouts hand them to the processor: decoded, and resized by the same function.
+
+    Raises:
+        ValueError: one does not decode, or is of a shape the processor refuses.
+    """
+    from qwen_vl_utils import fetch_image
+
+    size = processor.image_processor.patch_size
+    try:
+        return [fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=size) for data in images]
+    except OSError as error:  # as Pillow's are
+        raise ValueError(f"an image does not decode ({error})") from error
+
+
+def vision_tokens(processor: Any) -> dict[str, int]:
+    """Those of ``VISION_TOKENS`` the tokenizer has, with their numbers."""
+    known = processor.tokenizer.get_vocab()
+    return {token: known[token] for token in VISION_TOKENS if token in known}

@@ -1,0 +1,82 @@
+"""A Hugging Face model by ``transformers.generate``: slow, and with no other moving part between weights and answer."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from omniq_verl.generation.question import decode_images, question_text, vision_tokens
+from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
+
+if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
+
+
+class TransformersModel:
+    """A model on this process's GPU, or the CPU where there is none.
+
+    Greedy answers come in batches, sampled ones row by row, so that a row's seed gives the same answers in any batch.
+    """
+
+    def __init__(self, spec: "EngineSpec", at_once: int = 8):
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        trust = spec.trust_remote_code
+        self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
+        self._processor.tokenizer.padding_side = "left"  # an answer goes on where its question ends
+        self._model = AutoModelForImageTextToText.from_pretrained(
+            spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
+        ).to(self._device)
+        self._longest, self._at_once = spec.max_model_len, at_once
+        self._banned = list(vision_tokens(self._processor).values())
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        """``sampling.n`` answers for each, in the order of the requests.
+
+        Raises:
+            ValueError: one is longer than ``max_model_len``, or an image does not decode; none is answered then.
+        """
+        size = self._at_once if sampling.temperature == 0 else 1
+        batches = [requests[first : first + size] for first in range(0, len(requests), size)]
+        prepared = [self._prepare(batch) for batch in batches]
+        return [
+            answers
+            for batch, inputs in zip(batches, prepared, strict=True)
+            for answers in self._generate(batch, inputs, sampling)
+        ]
+
+    def _prepare(self, batch: Sequence[Request]) -> Any:
+        texts = [question_text(self._processor, request.messages) for request in batch]
+        images = [image for request in batch for image in decode_images(self._processor, request.images)]
+        inputs = self._processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        if (length := inputs["input_ids"].shape[1]) >= self._longest:
+            raise ValueError(f"a question of {length} tokens leaves no room for an answer within {self._longest}")
+        return inputs
+
+    def _generate(self, batch: Sequence[Request], inputs: Any, sampling: Sampling) -> list[list[Answer]]:
+        import torch
+
+        start = inputs["input_ids"].shape[1]
+        settings = {
+            "do_sample": sampling.temperature > 0,
+            "num_return_sequences": sampling.n,
+            "max_new_tokens": min(sampling.max_tokens, self._longest - start),
+            "suppress_tokens": self._banned or None,
+            # What the folder's generation_config.json has of these is nothing training knows of.
+            "top_k": 0,
+            "repetition_penalty": 1.0,
+        }
+        if sampling.temperature > 0:
+            settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        torch.manual_seed(batch[0].seed)
+        with torch.inference_mode():
+            found = self._model.generate(**inputs.to(self._device), **settings)[:, start:].tolist()
+        answers = [self._answer(tokens) for tokens in found]
+        return [answers[first : first + sampling.n] for first in range(0, len(answers), sampling.n)]
+
+    def _answer(self, tokens: list[int]) -> Answer:
+        ends = self._model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        length = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = self._processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        return Answer(text, LENGTH, len(tokens)) if length is None else Answer(text, DONE, length + 1)

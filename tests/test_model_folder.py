@@ -1,0 +1,64 @@
+"""Which model folders are opened."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder
+
+
+def folder(tmp_path: Path, *files: str, **config) -> str:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl", **config}))
+    for name in files:
+        (tmp_path / name).touch()
+    return str(tmp_path)
+
+
+def test_safetensors_are_opened_whatever_lies_beside_them(tmp_path):
+    check_model_folder(folder(tmp_path, "model.safetensors", "training_args.bin", "optimizer.pt"))
+
+
+def test_a_hub_name_passes(tmp_path):
+    check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
+def test_pickled_weights_are_refused_unless_asked_for(tmp_path, name):
+    model = folder(tmp_path, name)
+    with pytest.raises(UnsafeModel, match=rf"{name}.*--allow-pickle"):
+        check_model_folder(model)
+    check_model_folder(model, allow_pickle=True)
+
+
+def test_no_weights_are_named(tmp_path):
+    with pytest.raises(UnsafeModel, match="no weights"):
+        check_model_folder(folder(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+def test_code_of_its_own_is_refused_unless_asked_for(tmp_path, name):
+    model = folder(tmp_path, "model.safetensors")
+    (tmp_path / name).write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(UnsafeModel, match=rf"{name}.*--trust-remote-code"):
+        check_model_folder(model)
+    check_model_folder(model, trust_remote_code=True)
+
+
+def test_settings_that_are_no_object_are_left_to_whoever_loads_them(tmp_path):
+    model = folder(tmp_path, "model.safetensors")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text('["auto_map"]')
+    check_model_folder(model)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "hf"])
+def test_engines_look_before_they_load(tmp_path, kind):
+    with pytest.raises(UnsafeModel, match="pickle"):
+        open_engine(EngineSpec(folder(tmp_path, "pytorch_model.bin"), kind))
+    with pytest.raises(ValueError, match="no such folder"):
+        open_engine(EngineSpec("/no/such/model", kind))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        open_engine(EngineSpec(str(tmp_path), kind))

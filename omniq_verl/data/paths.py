@@ -33,6 +33,10 @@ class FileIndex:
                 path = name if below == "." else f"{below}/{name}"
                 self._by_name.setdefault(name.lower(), []).append(path)
 
+    def names(self) -> list[str]:
+        """All files, by their paths below the root, in the order of their characters."""
+        return sorted(path for paths in self._by_name.values() for path in paths)
+
     def find(self, name: str, *folders: str) -> Path | None:
         """The file whose path ends in ``name``; None if there is none.
 

@@ -22,6 +22,7 @@ from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.rows import Row
 from omniq_verl.data.shards import (
+    Change,
     Planned,
     Reject,
     Shard,
@@ -49,6 +50,10 @@ class Item:
     details: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
     """Why the label cannot be used, where the reader found that."""
+    version: str = ""
+    """Which of several rows of one image; ends the row's id."""
+    change: Change | None = None
+    """What is done to the image before it becomes part of the row."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def prepare(source: Source, index: FileIndex, out: Path, how: How, console: Cons
     Args:
         source: what to write.
         index: of the folder with the images.
-        out: folder for ``<split>.parquet``, ``rejects.jsonl``, ``dataset_card.json`` and ``scores.png``.
+        out: folder for ``<split>.parquet``, ``rejects.jsonl``, ``dataset_card.json`` and ``scores.png`` (or
+            ``classes.png``).
         how: workers and shards.
         console: for the progress bar.
 
@@ -112,7 +118,7 @@ def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], li
     planned: dict[str, list[Planned]] = {}
     rejects, seen = [], set()
     for item in source.items:
-        row_id = f"{source.name}/{item.name}"
+        row_id = f"{source.name}/{item.name}{item.version}"
         try:
             found = _planned(source, item, row_id, index, seen)
         except _Rejected as error:
@@ -127,7 +133,7 @@ class _Rejected(ValueError):
     """Why an item becomes no row; begins with the kind of the reason."""
 
 
-def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: set[str | Path]) -> Planned:
+def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: set[str | tuple[Path, str]]) -> Planned:
     if fault := item.fault or _fault(item):
         raise _Rejected(f"label: {fault}")
     try:
@@ -137,14 +143,14 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
     if path is None:
         raise _Rejected("image: there is no such file")
     # Under another name, too: by its case or folders, where the label file is at odds with itself.
-    if row_id in seen or path in seen:
+    if row_id in seen or (path, item.version) in seen:
         raise _Rejected("duplicate: the label file names this image again")
-    seen.add(path)
+    seen.add((path, item.version))
     try:
         row = to_row(source, item, row_id)
     except ValueError as error:
         raise _Rejected(f"label: {str(error).removeprefix(f'row {row_id}: ')}") from None
-    return Planned(row, path, str(path).removeprefix(f"{index.root}/"))
+    return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change)
 
 
 def _fault(item: Item) -> str | None:
@@ -261,6 +267,7 @@ def _card(
     files = {
         shard.path.name: {"rows": one.rows, "xxh128": one.xxh128} for shard, one in zip(shards, written, strict=True)
     }
+    classes = sum((Counter(one.classes) for one in written), Counter())
     return {
         "data_source": source.name,
         "task": source.task,
@@ -270,5 +277,6 @@ def _card(
         "label_map": None if source.labels is None else source.labels.card(source.task, source.scale),
         "label_rows": {"found": rows + len(rejects), "expected": source.expected_rows},
         **source.facts,
+        **({"classes": dict(sorted(classes.items()))} if classes else {}),
         "files": files,
     }

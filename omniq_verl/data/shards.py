@@ -8,7 +8,7 @@ whole; a sidecar in `.shards/` says what became of it.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "writ
 GROUP_BYTES = 4 * 2**20
 """Of images in a row group, the memory a writer takes; eight times as much leaves a processor's caches."""
 GROUP_ROWS = 512
-_SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png")
+_SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png", "classes.png")
+
+Change = Callable[[bytes], bytes]
+"""Of a checked image: a value that workers can be sent, whose ``repr`` names all that the bytes depend on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Planned:
     path: Path
     name: str
     """Of the file, with all folders below the root."""
+    change: Change | None = None
+    """What is done to the image; None: nothing."""
+
+    def state(self) -> tuple[Any, ...]:
+        """A value that changes when the row would: with its label, and the file's size or time."""
+        state = (self.row, self.name, _state(self.path))
+        return state if self.change is None else (*state, self.change)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Shard:
 
     def mark(self) -> str:
         """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
-        rows = [(planned.row, planned.name, _state(planned.path)) for planned in self.items]
+        rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
         said = repr((omniq_verl.__version__, self.first, self.decode, rows, named))
         return hashlib.sha256(said.encode()).hexdigest()[:32]
@@ -89,6 +99,8 @@ class Written:
 
     rows: int = 0
     scores: list[float] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
+    """Rows by distortion and severity, where these are the labels."""
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     """Of the file, in bytes."""
@@ -206,12 +218,13 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
         try:
             original = read_image(planned.path)
             data = check_image(original, shard.decode)
+            if planned.change is not None:
+                data = planned.change(data)
         except BadImage as bad:
             written.rejects.append(Reject(planned.row.row_id, planned.name, f"image: {bad}"))
             continue
         written.rows += 1
-        if planned.row.score is not None:
-            written.scores.append(planned.row.score)
+        _note(planned.row, written)
         if not has_room(len(group.records), group.size, len(data)):
             yield group.table()
             group.clear()
@@ -220,6 +233,14 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
         group.add(planned.row.record(number, data))
     if group.records:
         yield group.table()
+
+
+def _note(row: Row, written: Written) -> None:
+    if row.score is not None:
+        written.scores.append(row.score)
+    else:
+        name = f"{row.distortion} {row.severity}" if row.distortion else "null"
+        written.classes[name] = written.classes.get(name, 0) + 1
 
 
 def _converted(out: Path, data: bytes) -> Path:

@@ -1,13 +1,14 @@
 """The reward for naming what is wrong with an image, and how much."""
 
 _SAME_CLASS = {"jpeg": "compression"}
+_NOTHING = ("null", "none")
 
 
 def canonical_class(name: object) -> str | None:
     """One name per distortion class; None for "no distortion".
 
     The papers and data sets say "JPEG" and "compression" for one class. No distortion may be said as JSON null, as
-    the string "null" or by leaving the key out.
+    the string "null" or "none" (DQ-495K's lists have both) or by leaving the key out.
     """
     word = canonical_level(name)
     return _SAME_CLASS.get(word, word)
@@ -18,7 +19,7 @@ def canonical_level(name: object) -> str | None:
     if not isinstance(name, str):
         return None if name is None else f"not a name: {type(name).__name__}"
     word = name.strip().lower()
-    return None if word == "null" else word
+    return None if word in _NOTHING else word
 
 
 def degradation_reward(

@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
-    package_data={"omniq_verl": ["py.typed", "cot/templates/*.html"]},
+    package_data={"omniq_verl": ["py.typed", "*/templates/*.html", "evaluation/papers/*.json"]},
     install_requires=[
         "hydra-core",
         "jinja2",

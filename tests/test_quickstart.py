@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from omniq_verl.evaluation.checkpoint import judge, summarise
-from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table, validation_srcc
+from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
 from omniq_verl.quickstart.runner import StageFailed, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, build_stages
 from omniq_verl.trainer.metric_files import read_metrics
@@ -174,40 +174,13 @@ def test_measurements_of_other_images_have_no_gain(others):
 # Report
 
 
-def validation_line(output: str, target: float) -> str:
-    return json.dumps({"output": output, "gts": json.dumps({"score": target})}) + "\n"
-
-
-def validation(folder: Path) -> None:
-    (folder / "validation").mkdir()
-    pairs = [("1.5", 1.0), ("2.0", 2.0), ("4.0", 3.0)]
-    right = "".join(validation_line(f"<answer>{score}</answer>", target) for score, target in pairs)
-    wrong = "".join(validation_line(f"<answer>{score}</answer>", 4 - target) for score, target in pairs)
-    (folder / "validation" / "10.jsonl").write_text(right + validation_line("no answer", 5.0))
-    (folder / "validation" / "9.jsonl").write_text(wrong)
-    (folder / "validation" / "0.jsonl").write_text(validation_line("no answer", 5.0) * 4)
-
-
-def test_the_validation_curve_has_the_steps_at_which_a_correlation_is_defined(tmp_path):
-    validation(tmp_path)
-    curve = validation_srcc(tmp_path)
-    assert list(curve.items()) == [(9, pytest.approx(-1.0)), (10, pytest.approx(1.0))]
-
-
-def test_the_curves_are_drawn_as_a_png(tmp_path):
-    keys = ("critic/score/mean", "actor/entropy", "response_length/mean")
+def test_the_curves_are_drawn_as_a_png_of_four_panels(tmp_path):
+    keys = ("critic/score/mean", "actor/entropy", "response_length/mean", "val-core/photos/srcc")
     folder = write_attempts(tmp_path / "grpo", *(line(step, **dict.fromkeys(keys, step / 2)) for step in range(1, 4)))
-    validation(folder)
     draw_curves(folder, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
-        assert (image.format, image.size) == ("PNG", (1200, 780))
+        assert (image.format, image.size) == ("PNG", (1008, 732))
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
-
-
-def test_curves_of_a_run_without_metrics_are_drawn_empty(tmp_path):
-    folder = write_attempts(tmp_path / "grpo")
-    draw_curves(folder, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_the_table_shows_both_measurements_and_a_dash_where_nothing_is_defined():

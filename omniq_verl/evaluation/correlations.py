@@ -1,9 +1,12 @@
 """Agreement between predicted scores and their targets."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
+
+COEFFICIENTS = ("plcc", "srcc", "krcc")
 
 
 def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, float | int | None]:
@@ -19,16 +22,31 @@ def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, fl
     Raises:
         ValueError: lengths differ, or a value is not finite.
     """
+    x, y = checked_pairs(pred, target)
+    defined = len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
+    return {
+        "plcc": _number(stats.pearsonr(x, y)[0]) if defined else None,
+        "srcc": _number(stats.spearmanr(x, y)[0]) if defined else None,
+        "krcc": _number(stats.kendalltau(x, y)[0]) if defined else None,
+        "rmse": float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else None,
+        "n": len(x),
+    }
+
+
+def checked_pairs(pred: Sequence[float], target: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides as float64 ``[N]``.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
     x, y = np.asarray(pred, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"pred and target need the same length, got shapes {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("pred and target must be finite; leave answers that could not be parsed out")
-    defined = len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
-    return {
-        "plcc": float(stats.pearsonr(x, y)[0]) if defined else None,
-        "srcc": float(stats.spearmanr(x, y)[0]) if defined else None,
-        "krcc": float(stats.kendalltau(x, y)[0]) if defined else None,
-        "rmse": float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else None,
-        "n": len(x),
-    }
+    return x, y
+
+
+def _number(value: float) -> float | None:
+    # Spreads near the smallest number there is come out as NaN.
+    return float(value) if math.isfinite(value) else None

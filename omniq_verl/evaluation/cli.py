@@ -1,0 +1,124 @@
+"""``omniq eval`` and what looks at its results."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from omniq_verl.generation import options
+
+app = typer.Typer()
+
+
+@app.command("eval")
+def evaluate(
+    model: options.MODEL,
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    data: Annotated[list[Path] | None, typer.Option(help="Prepared parquet file; may be given again.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")] = None,
+    engine: options.ENGINE = "vllm",
+    base_url: options.BASE_URL = None,
+    samples: options.SAMPLES = 1,
+    temperature: Annotated[float | None, typer.Option(help="Default: 0 for one answer, 1 for more.")] = None,
+    max_tokens: options.MAX_TOKENS = 1024,
+    by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many rows of each file.")] = None,
+    workers: Annotated[int, typer.Option(help="Engines side by side, on Ray.")] = 1,
+    batch: Annotated[int, typer.Option(help="Rows finished together: what a kill can cost each worker.")] = 256,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    seed: options.SEED = 0,
+    max_model_len: options.MAX_MODEL_LEN = 8192,
+    dtype: options.DTYPE = "auto",
+    memory: options.MEMORY = 0.85,
+    devices: options.DEVICES = 1,
+    allow_pickle: options.PICKLE = False,
+    trust_remote_code: options.TRUST = False,
+) -> None:
+    """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
+
+    Example: omniq eval --model runs/stage2/huggingface --data koniq/test.parquet spaq/test.parquet --out runs/eval
+    """
+    from omniq_verl.evaluation import run
+    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.request import Sampling
+    from omniq_verl.generation.runner import How
+
+    def measure(console: Any) -> None:
+        spec = EngineSpec(
+            model, engine, base_url, max_model_len, dtype, memory, devices, 1, allow_pickle, trust_remote_code
+        )
+        warmth = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
+        how = How(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
+        sampling = Sampling(samples, warmth, max_tokens=max_tokens)
+        files = [*(data or []), *(more or [])]
+        run.evaluate(run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed), console)
+
+    _or_say(measure)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluations, as omniq eval leaves them.")],
+    paper: Annotated[str | None, typer.Option(help="A paper's table beside them, e.g. omniquality_r:1.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and compare.json.")] = None,
+) -> None:
+    """Evaluations side by side, the papers' figures beside them, and paired tests against the first.
+
+    Example: omniq compare runs/sft_eval runs/stage2_eval --paper omniquality_r:1
+    """
+    from omniq_verl.evaluation.compare import compare_runs
+
+    _or_say(lambda console: compare_runs(runs, paper, out, console))
+
+
+@app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of training runs (trainer.default_local_dir).")],
+    out: Annotated[Path, typer.Option(help="The picture; a .csv with the numbers goes beside it.")] = Path(
+        "curves.png"
+    ),
+) -> None:
+    """Draw training runs: reward, SRCC, entropy, kept groups, gate, clip fraction, length, over the steps.
+
+    Example: omniq curves runs/stage1 runs/stage2 --out curves.png
+    """
+    from omniq_verl.evaluation.curves import draw_curves
+
+    _or_say(lambda console: console.print(f"curves: {draw_curves(runs, out)}", soft_wrap=True, markup=False))
+
+
+@app.command()
+def heatmap(
+    model: Annotated[list[str], typer.Option(help="Hugging Face folder or name; a second one to compare with.")],
+    image: Annotated[Path, typer.Option(help="The image that is asked about.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page, the picture and the numbers.")],
+    task: Annotated[str, typer.Option(help="technical, aesthetic, alignment or degradation.")] = "technical",
+    prompt: Annotated[str | None, typer.Option(help="What the image was made from, for alignment.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Answer, or file with it; default: the first model's own.")] = None,
+    rho: Annotated[float, typer.Option(help="Share of tokens to mark, as the entropy gate would choose them.")] = 0.2,
+    max_tokens: options.MAX_TOKENS = 1024,
+) -> None:
+    """The entropy of every token of an answer, under one or two checkpoints, as a page and a picture.
+
+    Example: omniq heatmap --model runs/sft --model runs/stage2 --image photo.jpg --out runs/heatmap
+    """
+    from omniq_verl.evaluation.heatmap import draw_heatmap
+
+    def draw(console: Any) -> None:
+        page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens)
+        console.print(f"page: {page}", soft_wrap=True, markup=False)
+
+    _or_say(draw)
+
+
+def _or_say(action: Callable[[Any], object]) -> None:
+    """Do it, or say what is wrong and end with code 1."""
+    from rich.console import Console
+
+    console = Console()
+    try:
+        action(console)
+    except (ValueError, RuntimeError, OSError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error

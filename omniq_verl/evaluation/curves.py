@@ -1,0 +1,208 @@
+"""What happened over the steps of training runs: one picture of many panels, and its numbers as a table."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.rewards import parse_response
+from omniq_verl.tasks import TECHNICAL
+from omniq_verl.trainer.metric_files import read_metrics
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Metrics = dict[int, dict[str, float]]
+"""Of one run: values by step and verl's key."""
+Curve = dict[int, float]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's, which the colour-blind tell apart, without the yellow that is faint on white."""
+_LINES, _MARKERS = ("-", "--", "-.", ":"), "os^DvPX*"
+_MARKED = 25
+"""Points of a line that get a marker; more would hide it."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over the steps."""
+
+    title: str
+    unit: str
+    curve: Callable[[Path, Metrics], Curve]
+    """From the run's folder and its metrics; empty where the run has none."""
+    from_zero: bool = False
+    """Does the axis begin at 0, as shares are easier to judge by? Otherwise a little below the data."""
+
+
+def _logged(key: str) -> Callable[[Path, Metrics], Curve]:
+    return lambda folder, metrics: {step: values[key] for step, values in metrics.items() if key in values}
+
+
+def _groups_kept(folder: Path, metrics: Metrics) -> Curve:
+    kept, dropped = (_logged(f"filter/groups_{name}")(folder, metrics) for name in ("kept", "dropped"))
+    return {step: kept[step] / (kept[step] + dropped[step]) for step in kept.keys() & dropped.keys() if kept[step]}
+
+
+def _validation_reward(folder: Path, metrics: Metrics) -> Curve:
+    # verl puts the number of samples into the key: val-core/<source>/reward/mean@2.
+    return _mean_over_sources(metrics, "/reward/mean@")
+
+
+def _validation_srcc(folder: Path, metrics: Metrics) -> Curve:
+    return _mean_over_sources(metrics, "/srcc") or validation_srcc(folder)
+
+
+def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
+    found = {}
+    for step, values in metrics.items():
+        # "mean" is no source but the mean over those that were validated, taken here again.
+        keys = [key for key in values if key.startswith("val-core/") and name in key and "val-core/mean/" not in key]
+        if keys:
+            found[step] = sum(values[key] for key in keys) / len(keys)
+    return found
+
+
+PANELS = {
+    "reward": Panel("Mean reward of the rollouts", "reward", _logged("critic/score/mean")),
+    "validation_reward": Panel("Mean reward in validation", "reward", _validation_reward),
+    "validation_srcc": Panel("SRCC in validation", "SRCC", _validation_srcc),
+    "entropy": Panel("Entropy of the policy", "nats per token", _logged("actor/entropy")),
+    "groups_kept": Panel("Groups the filter kept", "share of groups drawn", _groups_kept, True),
+    "gate_threshold": Panel("Threshold of the entropy gate", "nats", _logged("actor/gate/threshold")),
+    "gate_share": Panel("Tokens the gate let pass", "share of tokens", _logged("actor/gate/share"), True),
+    "clip_fraction": Panel("Clipped tokens", "share of tokens", _logged("actor/pg_clipfrac"), True),
+    "response_length": Panel("Mean response length", "tokens", _logged("response_length/mean")),
+}
+
+
+def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(PANELS)) -> Path:
+    """The metrics of training runs over their GRPO steps, one line a run; returns ``out``.
+
+    Beside it, under the same name, ``.csv`` has the numbers: a line for each run and step, a column for each panel.
+    A panel without data is left out.
+
+    Args:
+        runs: folders of training runs (``trainer.default_local_dir``).
+        out: the picture; its suffix names the format.
+        panels: keys of ``PANELS``, in their order.
+
+    Raises:
+        ValueError: a run is given twice, or has no metrics to draw; an unknown panel or format.
+    """
+    if unknown := set(panels) - PANELS.keys():
+        raise ValueError(f"there are no panels {sorted(unknown)}; known: {', '.join(PANELS)}")
+    names = short_names(runs)
+    table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw_table(table.dropna(axis="columns", how="all"))
+    try:
+        figure.savefig(out, dpi=120)
+    finally:
+        plt.close(figure)
+    table.to_csv(out.with_suffix(".csv"))
+    return out
+
+
+def read_curves(run: Path, panels: Sequence[str] = tuple(PANELS)) -> pd.DataFrame:
+    """One column for each panel, one line for each step of a run; NaN where a step has no value.
+
+    Raises:
+        ValueError: the folder has no metrics, or none of a GRPO run.
+    """
+    metrics = read_metrics(run)
+    if not metrics:
+        raise ValueError(f"{run} has no metrics (metrics/*.jsonl); name the folder of a training run{_hint(run)}")
+    curves = {name: pd.Series(PANELS[name].curve(run, metrics), dtype=float) for name in panels}
+    table = pd.DataFrame(curves).rename_axis("step").sort_index()
+    table = table.where(table.abs() < math.inf)
+    if table.isna().all(axis=None):
+        raise ValueError(f"the metrics of {run} are not those of a GRPO run; name the folder of one")
+    return table
+
+
+def _hint(folder: Path) -> str:
+    found = sorted({str(path.parent.parent) for path in folder.glob("*/metrics/*.jsonl")})
+    return f", such as {' or '.join(found)}" if found else ", and check that its trainer.logger has 'file'"
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """What tells folders apart: their paths without the parts that all of them begin or end with.
+
+    Raises:
+        ValueError: a folder is given twice.
+    """
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"a folder is given twice: {', '.join(map(str, folders))}")
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    begin, end = _alike(parts), _alike([part[::-1] for part in parts])
+    names = ["/".join(part[min(begin, len(part) - 1) : max(len(part) - end, begin + 1)]) for part in parts]
+    return names if len(set(names)) == len(names) else [str(Path(*part)) for part in parts]
+
+
+def _alike(parts: Sequence[tuple[str, ...]]) -> int:
+    """How many parts all of them begin with."""
+    return len(list(takewhile(lambda ones: len(set(ones)) == 1, zip(*parts, strict=False))))
+
+
+def validation_srcc(folder: Path) -> Curve:
+    """SRCC of all parsable validation answers, by step, from the answers verl wrote down."""
+    found = {}
+    for path in folder.glob("validation/*.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        parsed = [(parse_response(record["output"], scale=TECHNICAL.scale), record["gts"]) for record in records]
+        pairs = [(answer.score, json.loads(target)["score"]) for answer, target in parsed if answer.ok]
+        srcc = correlations(*zip(*pairs, strict=True))["srcc"] if pairs else None
+        if srcc is not None:
+            found[int(path.stem)] = srcc
+    return dict(sorted(found.items()))
+
+
+def draw_table(table: pd.DataFrame) -> plt.Figure:
+    """One panel for each column of a table indexed by run and step."""
+    names = list(table.index.unique("run"))
+    columns = min(3, math.ceil(math.sqrt(table.shape[1])))
+    rows = math.ceil(table.shape[1] / columns)
+    size = (4.2 * columns, 2.9 * rows + 0.3)
+    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    for axis, name in zip(grid.flat, table, strict=False):
+        _draw_panel(axis, PANELS[name], [table.loc[run, name].dropna() for run in names])
+    for axis in grid.flat[table.shape[1] :]:
+        axis.remove()
+    if len(names) > 1:
+        lines = [plt.Line2D([], [], label=name, **_style(number)) for number, name in enumerate(names)]
+        figure.legend(handles=lines, loc="outside upper center", ncols=min(len(names), columns), frameon=False)
+    return figure
+
+
+def _draw_panel(axis: plt.Axes, panel: Panel, curves: Sequence[pd.Series]) -> None:
+    for number, curve in enumerate(curves):
+        marked = math.ceil(len(curve) / _MARKED) or 1
+        axis.plot(curve.index, curve.to_numpy(), markevery=marked, **_style(number))
+    axis.set_title(panel.title, fontsize=11, loc="left")
+    axis.set(xlabel="GRPO step", ylabel=panel.unit)
+    if panel.from_zero:
+        top = axis.dataLim.ymax or 1
+        axis.set_ylim(-0.04 * top, 1.1 * top)
+    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.tick_params(labelbottom=True)
+    axis.grid(alpha=0.3)
+
+
+def _style(number: int) -> dict[str, object]:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": _LINES[number % len(_LINES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markersize": 4,
+        "linewidth": 1.4,
+    }

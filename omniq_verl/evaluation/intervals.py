@@ -1,0 +1,126 @@
+"""How far a figure would move with other images: bootstrap intervals over images.
+
+Percentile intervals: images are drawn with replacement, and the middle ``level`` of what comes out is the interval. A
+resample is kept as the number of times each image was drawn, so that ranks need one sort for all of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from omniq_verl.evaluation.correlations import COEFFICIENTS, checked_pairs
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_AT_ONCE = 2**21  # numbers of an array that fits into the processor's caches, about
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds of a figure; both None where it is not defined in most resamples."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+def correlation_intervals(
+    pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
+
+    Args:
+        pred: predicted scores ``[N]``.
+        target: labels ``[N]``.
+        resamples: drawn with replacement; 1,000 is ours.
+        level: share of resamples within, in (0, 1).
+        seed: of the draws; the same one gives the same bounds.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
+    x, y = checked_pairs(pred, target)
+    if len(x) < 3:
+        return {name: Interval() for name in (*COEFFICIENTS, "rmse")}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*COEFFICIENTS, "rmse")}
+    ranks_x, ranks_y = Ranks(x), Ranks(y)
+    for counts in draws(len(x), resamples, seed):
+        found["plcc"].append(weighted_pearson(x, y, counts))
+        found["srcc"].append(weighted_pearson(ranks_x.among(counts), ranks_y.among(counts), counts))
+        found["krcc"].append(np.array([_kendall(x, y, drawn) for drawn in counts]))
+        found["rmse"].append(np.sqrt(counts @ (x - y) ** 2 / len(x)))
+    return {name: percentiles(np.concatenate(values), level) for name, values in found.items()}
+
+
+def mean_interval(values: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
+    """The interval of a mean, e.g. of an accuracy as zeros and ones ``[N]``."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) < 2:
+        return Interval()
+    means = [counts @ numbers / len(numbers) for counts in draws(len(numbers), resamples, seed)]
+    return percentiles(np.concatenate(means), level)
+
+
+def draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is drawn, ``[some of the resamples, images]``, float64."""
+    rng = np.random.default_rng(seed)
+    share = np.full(images, 1 / images)
+    some = max(1, _AT_ONCE // images)
+    for first in range(0, resamples, some):
+        yield rng.multinomial(images, share, size=min(some, resamples - first)).astype(np.float64)
+
+
+class Ranks:
+    """Ranks of values ``[N]`` among what was drawn of them."""
+
+    def __init__(self, values: np.ndarray):
+        _, self._group = np.unique(values, return_inverse=True)
+        self._order = np.argsort(self._group, kind="stable")
+        self._starts = np.flatnonzero(np.diff(self._group[self._order], prepend=-1))
+
+    def among(self, counts: np.ndarray) -> np.ndarray:
+        """Mean rank of each image's value in every resample, ``[resamples, N]``; equal values share theirs."""
+        of_group = np.add.reduceat(counts[:, self._order], self._starts, axis=1)
+        return (np.cumsum(of_group, axis=1) - (of_group - 1) / 2)[:, self._group]
+
+
+def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's correlation in every resample ``[resamples]``; NaN where a side is constant.
+
+    Args:
+        x: ``[N]`` or ``[resamples, N]``.
+        y: likewise.
+        counts: ``[resamples, N]``.
+    """
+    x, y = (side - _mean(side, counts) for side in (x, y))
+    spread = np.sqrt(np.sum(counts * x * x, axis=1) * np.sum(counts * y * y, axis=1))
+    together = np.sum(counts * x * y, axis=1)
+    constant = [(counts > 0).sum(axis=1) < 2, _constant(x, counts), _constant(y, counts), spread == 0]
+    return np.where(np.any(constant, axis=0), np.nan, together / np.where(spread > 0, spread, 1))
+
+
+def _mean(side: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.sum(counts * side, axis=1, keepdims=True) / counts.sum(axis=1, keepdims=True)
+
+
+def _constant(centred: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    drawn = counts > 0
+    return np.where(drawn, centred, -np.inf).max(axis=1) == np.where(drawn, centred, np.inf).min(axis=1)
+
+
+def _kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> float:
+    times = counts.astype(np.int64)
+    drawn_x, drawn_y = np.repeat(x, times), np.repeat(y, times)
+    if np.ptp(drawn_x) == 0 or np.ptp(drawn_y) == 0:
+        return np.nan
+    return stats.kendalltau(drawn_x, drawn_y)[0]
+
+
+def percentiles(values: np.ndarray, level: float) -> Interval:
+    """The middle ``level`` of the values ``[resamples]``; NaNs are left out, unless they are the most of them."""
+    known = values[np.isfinite(values)]
+    if 2 * len(known) < len(values) or not len(known):
+        return Interval()
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))

@@ -1,0 +1,130 @@
+"""Answers and labels -> one line an answer, one line an image."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from omniq_verl.data.files import whole_text
+from omniq_verl.generation.places import Place, RowReader
+from omniq_verl.generation.request import ERROR
+from omniq_verl.rewards import parse_response
+from omniq_verl.rewards.degradation import canonical_class, canonical_level
+from omniq_verl.tasks import Task, task_of
+
+NO_DISTORTION = "null"
+"""How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "refused"."""
+
+
+def read_labels(places: Sequence[Place]) -> pd.DataFrame:
+    """What is known of each row: one line each, in their order, by ``key``.
+
+    ``set`` is the data source, or ``<data source>/<task>`` where one source is asked several tasks; ``target``,
+    ``scale_low`` and ``scale_high`` are of tasks that ask for a score, ``class_target`` and ``level_target`` of those
+    that ask for a distortion.
+    """
+    rows = RowReader(["reward_model", "extra_info"]).read(places)
+    labels = pd.DataFrame([_label(place, row) for place, row in zip(places, rows, strict=True)]).set_index("key")
+    tasks = labels.groupby("data_source").task.transform("nunique")
+    labels.insert(0, "set", labels.data_source.where(tasks == 1, labels.data_source + "/" + labels.task))
+    return labels
+
+
+def _label(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
+    task, truth = task_of(place.info), json.loads(row["reward_model"]["ground_truth"])
+    scored = task.scale is not None
+    return {
+        "key": place.key,
+        **{name: place.info[name] for name in ("data_source", "task", "id", "split")},
+        "target": float(truth["score"]) if scored else np.nan,
+        "scale_low": task.scale.low if scored else np.nan,
+        "scale_high": task.scale.high if scored else np.nan,
+        "class_target": None if scored else canonical_class(truth["distortion_class"]) or NO_DISTORTION,
+        "level_target": None if scored else canonical_level(truth["severity"]) or NO_DISTORTION,
+        "details": row["extra_info"].get("details"),
+    }
+
+
+def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
+    """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
+
+    The status is the parser's, or "error" for what an engine refused.
+    """
+    said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
+    if ended == ERROR:
+        return said
+    parsed = parse_response(text, task.answer_format, task.scale)
+    said["status"] = parsed.status.value
+    if parsed.score is not None and task.scale is not None:
+        return {**said, "score": parsed.score, "level": task.scale.level(parsed.score)}
+    if parsed.fields is not None:
+        said["distortion"] = canonical_class(parsed.fields.get("distortion_class")) or NO_DISTORTION
+        said["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
+    return said
+
+
+def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line an answer: what was asked, what was answered, and what the parser made of it.
+
+    Args:
+        labels: of ``read_labels``.
+        records: of the store; those of other rows are left out.
+
+    Returns:
+        ``key``, ``sample`` (its number among those of its row), ``answer``, ``ended``, ``tokens``, and ``status``,
+        ``score``, ``level``, ``distortion``, ``severity`` of ``read_answer``; in the order of the labels.
+    """
+    tasks = {key: task_of(row) for key, row in zip(labels.index, labels.to_dict("records"), strict=True)}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if task := tasks.get(record["key"]):
+            lines[record["key"]] = [_line(record["key"], *pair, task) for pair in enumerate(record["answers"])]
+    columns = ["key", "sample", "answer", "ended", "tokens", "status", "score", "level", "distortion", "severity"]
+    judged = pd.DataFrame([line for key in labels.index for line in lines.get(key, [])], columns=columns)
+    return judged.astype({"score": float})
+
+
+def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    said = read_answer(answer["text"], answer["ended"], task)
+    return {
+        "key": key,
+        "sample": sample,
+        "answer": whole_text(answer["text"]),
+        "ended": answer["ended"],
+        "tokens": answer["tokens"],
+        **said,
+    }
+
+
+def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """One line an image: its label and what its answers come to.
+
+    ``answers`` and ``parsed`` count them; ``score`` is the mean of the parsed ones, NaN where none is, ``spread`` their
+    standard deviation (population), ``class_right`` and ``level_right`` the share of all answers that are right, a
+    refused one being wrong. The level of a score is that of the scale's five parts it lies in; that of a distortion
+    counts only with its class (Q-Insight sec. 3.2).
+    """
+    asked = judged.join(labels[["class_target", "level_target", "target", "scale_low", "scale_high", "task"]], on="key")
+    asked["class_right"] = (asked.distortion == asked.class_target).astype(float)
+    asked["level_right"] = asked.class_right * (asked.severity == asked.level_target)
+    scored = asked.target.notna()
+    asked.loc[scored, "class_right"] = np.nan
+    asked.loc[scored, "level_right"] = (asked.level[scored] == _levels(asked[scored])).astype(float)
+    groups = asked.groupby("key", sort=False)
+    found = pd.DataFrame(
+        {
+            "answers": groups.size(),
+            "parsed": (asked.status == "ok").groupby(asked.key, sort=False).sum(),
+            "score": groups.score.mean(),
+            "spread": groups.score.std(ddof=0),
+            "class_right": groups.class_right.mean(),
+            "level_right": groups.level_right.mean(),
+        }
+    )
+    return labels.join(found, how="inner").reset_index()
+
+
+def _levels(asked: pd.DataFrame) -> list[str]:
+    return [task_of(row).scale.level(row["target"]) for row in asked.to_dict("records")]

@@ -1,0 +1,89 @@
+"""Pictures of an evaluation: scores against labels, and confusion matrices."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from omniq_verl.evaluation.logistic import CURVES
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+"""Of Okabe and Ito's palette, which the colour-blind can tell apart."""
+_MANY = 3000
+
+
+def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -> plt.Figure:
+    """Score against label, one point an image; where there are many, their density; and the logistic curve.
+
+    Args:
+        images: of one set, as ``judging.per_image`` gives them.
+        figures: of that set, as ``metrics.set_metrics`` gives them.
+        title: of the picture.
+    """
+    scored = images[images.score.notna()]
+    figure, axes = plt.subplots(figsize=(5, 4.6))
+    if len(scored) > _MANY:
+        drawn = axes.hexbin(scored.score, scored.target, gridsize=40, cmap="cividis", mincnt=1, bins="log")
+        figure.colorbar(drawn, label="images")
+    else:
+        axes.scatter(scored.score, scored.target, s=14, alpha=0.45, color=BLUE, linewidths=0)
+    low, high = images.scale_low.min(), images.scale_high.max()
+    axes.plot([low, high], [low, high], color="0.6", linewidth=1, linestyle=":", label="score = label")
+    _draw_curve(axes, scored, figures)
+    margin = 0.03 * (high - low)
+    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+    axes.set(title=f"{title}: {_said(figures)}", xlabel="score of the model", ylabel="label (MOS on the task's scale)")
+    axes.title.set_fontsize(10)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    return figure
+
+
+def _draw_curve(axes: plt.Axes, scored: pd.DataFrame, figures: Mapping[str, Any]) -> None:
+    parameters = figures["fits"]["logistic4"]["parameters"]
+    if parameters:
+        x = np.linspace(scored.score.min(), scored.score.max(), 200)
+        axes.plot(x, CURVES["logistic4"](x, *parameters), color=ORANGE, linewidth=1.5, label="logistic, 4 parameters")
+
+
+def _said(figures: Mapping[str, Any]) -> str:
+    named = {name: figures[name]["value"] for name in ("plcc", "srcc")}
+    said = [f"{name.upper()} {'-' if value is None else f'{value:.3f}'}" for name, value in named.items()]
+    return ", ".join([*said, f"{figures['scored']} of {figures['images']} images"])
+
+
+def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> plt.Figure:
+    """A confusion matrix: shares of each label's answers by colour, counts as numbers; what nobody said is left out.
+
+    Args:
+        table: of ``metrics.confusion``.
+        title: of the picture.
+    """
+    rows = {label: row for label, row in table.items() if sum(row.values())}
+    always = set(rows)
+    said = [name for name in next(iter(table.values())) if name in always or any(row[name] for row in rows.values())]
+    counts = np.array([[row[name] for name in said] for row in rows.values()], dtype=float).reshape(len(rows), -1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(2.2 + 0.75 * len(said), 1.6 + 0.5 * len(rows)))
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(said)), said, rotation=35, ha="right")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlabel="answer", ylabel="label", title=title)
+    figure.colorbar(drawn, label="share of the label's answers")
+    return figure
+
+
+def as_png(figure: plt.Figure) -> bytes:
+    """The picture as a PNG file; the figure is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,206 @@
+"""What an evaluation found, to read: report.md, plots, and a page with the worst answers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.data.images import BadImage, data_url
+from omniq_verl.evaluation.plots import as_png, draw_confusion, draw_scatter
+from omniq_verl.generation.places import Place, RowReader, image_bytes
+
+WORST = 20
+SCORES = ("plcc", "srcc", "krcc", "rmse")
+ACCURACIES = ("class_accuracy", "level_accuracy")
+_IN_TERMINAL = ("plcc", "srcc", "rmse", "class_accuracy")
+_NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
+
+
+def figure_text(figure: Mapping[str, float | None] | None) -> str:
+    """A figure and its interval, e.g. ``0.912 [0.903, 0.921]``; a dash where it is not defined."""
+    if figure is None or figure["value"] is None:
+        return "-"
+    bounds = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+    return f"{figure['value']:.3f}{bounds}"
+
+
+def tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The report's tables, each ``title``, ``columns`` and ``rows`` of texts; empty ones are left out."""
+    sets = metrics["sets"]
+    scored = {name: figures for name, figures in sets.items() if "plcc" in figures}
+    classed = {name: figures for name, figures in sets.items() if "class_accuracy" in figures}
+    found = [
+        _table("Scores", ["set", *_names(SCORES), "MAE", "level accuracy"], _score_rows(scored)),
+        _table("After a logistic curve (VQEG)", ["set", "curve", "PLCC", "RMSE"], _fit_rows(scored)),
+        _table("Distortions", ["set", "class accuracy", "level accuracy"], _accuracy_rows(classed)),
+        _table("Answers", ["set", "images", "scored", "answers", "refused"], _answer_rows(sets)),
+        *(
+            _group_table(name, key, groups)
+            for name, one in sets.items()
+            for key, groups in one.get("groups", {}).items()
+        ),
+    ]
+    return [table for table in found if table["rows"]]
+
+
+def _table(title: str, columns: Sequence[str], rows: list[list[str]]) -> dict[str, Any]:
+    return {"title": title, "columns": list(columns), "rows": rows}
+
+
+def _names(keys: Sequence[str]) -> list[str]:
+    return [_NAMES.get(key, key.replace("_", " ")) for key in keys]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _score_rows(sets: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [name, *(figure_text(one[key]) for key in SCORES), _number(one["mae"]), figure_text(one["level_accuracy"])]
+        for name, one in sets.items()
+    ]
+
+
+def _fit_rows(sets: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [name, f"{curve[-1]} parameters", _number(fit["plcc"]), _number(fit["rmse"])]
+        for name, one in sets.items()
+        for curve, fit in one["fits"].items()
+    ]
+
+
+def _accuracy_rows(sets: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, *(figure_text(one[key]) for key in ACCURACIES)] for name, one in sets.items()]
+
+
+def _answer_rows(sets: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, one in sets.items():
+        refused = [f"{status} {number}" for status, number in one["status"].items() if status != "ok"]
+        rows.append([name, *(str(one[key]) for key in ("images", "scored", "answers")), ", ".join(refused) or "none"])
+    return rows
+
+
+def _group_table(name: str, key: str, groups: Mapping[str, Any]) -> dict[str, Any]:
+    keys = SCORES if any("plcc" in one for one in groups.values()) else ACCURACIES
+    rows = [[value, str(one["images"]), *(figure_text(one.get(key)) for key in keys)] for value, one in groups.items()]
+    return _table(f"{name} by {key}", [key, "images", *_names(keys)], rows)
+
+
+def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
+    """One line a set, for the terminal; all else is in the report."""
+    keys = [key for key in _IN_TERMINAL if any(key in one for one in metrics["sets"].values())]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="[ ]: 95% bootstrap interval over images")
+    table.add_column("set", overflow="fold")
+    for title in ("images", "scored", *_names(keys)):
+        table.add_column(title, justify="right")
+    for name, one in metrics["sets"].items():
+        figures = [figure_text(one.get(key)).replace(" [", "\n[") for key in keys]
+        table.add_row(name, str(one["images"]), str(one["scored"]), *map(escape, figures))
+    console.print(table)
+
+
+def write_report(
+    out: Path, metrics: Mapping[str, Any], images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]
+) -> Path:
+    """Write ``plots/*.png``, ``report.md`` and ``report.html``, which needs no other file; returns the page's path."""
+    pictures = _draw(out / "plots", metrics, images)
+    replace_text(out / "report.md", markdown(metrics, pictures))
+    page = (
+        Environment(loader=PackageLoader("omniq_verl.evaluation"), autoescape=True)
+        .get_template("report.html")
+        .render(
+            metrics=metrics,
+            note=note(metrics),
+            tables=tables(metrics),
+            pictures={title: data_url(path.read_bytes()) for title, path in pictures.items()},
+            worst={name: worst(some, judged, places) for name, some in images.groupby("set", sort=False)},
+        )
+    )
+    return replace_text(out / "report.html", page)
+
+
+def _draw(folder: Path, metrics: Mapping[str, Any], images: pd.DataFrame) -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for name, figures in metrics["sets"].items():
+        if "plcc" in figures:
+            drawn[name] = draw_scatter(images[images.set == name], figures, name)
+        else:
+            drawn[f"{name}, class"] = draw_confusion(figures["confusion"], f"{name}: class")
+            drawn[f"{name}, level"] = draw_confusion(
+                figures["level_confusion"], f"{name}: level, where the class is right"
+            )
+    paths = {title: folder / f"{_file_name(title)}.png" for title in drawn}
+    for title, figure in drawn.items():
+        paths[title].write_bytes(as_png(figure))
+    return paths
+
+
+def _file_name(title: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title)
+
+
+def note(metrics: Mapping[str, Any]) -> str:
+    """How the figures are to be read."""
+    sampling = metrics["sampling"]
+    how = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
+    several = f", the mean of {sampling['n']} answers an image" if sampling["n"] > 1 else ""
+    return (
+        f"{metrics['model']}, {how}{several}. Brackets: 95% bootstrap intervals over images ({metrics['resamples']}"
+        " resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a refused answer is counted"
+        " below, and never replaced by a number; for accuracies it is wrong."
+    )
+
+
+def markdown(metrics: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
+    """The report as text."""
+    parts = ["# Evaluation", note(metrics)]
+    for table in tables(metrics):
+        lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+        parts += [f"## {table['title']}", "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
+    parts += [f"![{title}](plots/{path.name})" for title, path in pictures.items()]
+    return "\n\n".join([*parts, metrics["made_by"]]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def worst(images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]) -> list[dict[str, Any]]:
+    """The images of one set the model was furthest off with, worst first; refused answers are no part of it."""
+    if images.target.notna().any():
+        off = (images.score - images.target).abs()
+        what = [
+            f"score {score:.2f}, label {label:.2f}" for score, label in zip(images.score, images.target, strict=True)
+        ]
+    else:
+        off = 1 - (images.class_right + images.level_right) / 2
+        what = [f"label {a}, {b}" for a, b in zip(images.class_target, images.level_target, strict=True)]
+    chosen = images.assign(off=off, what=what)[images.parsed > 0].nlargest(WORST, "off")
+    answers = judged[judged.key.isin(chosen.key)].groupby("key")
+    by_key = {place.key: place for place in places if place.key in set(chosen.key)}
+    found = [by_key[key] for key in chosen.key]
+    return [
+        {"key": row.key, "what": row.what, "image": image, "answers": answers.get_group(row.key).answer.tolist()[:3]}
+        for row, image in zip(chosen.itertuples(), _images(found), strict=True)
+    ]
+
+
+def _images(places: Sequence[Place]) -> list[str | None]:
+    rows = RowReader(["images"]).read(places)
+    found: list[str | None] = []
+    for row in rows:
+        try:
+            found.append(data_url(image_bytes(row)[0]))
+        except BadImage:  # its file has gone since
+            found.append(None)
+    return found

@@ -1,0 +1,121 @@
+"""An evaluation: ask a model about prepared files, measure its answers, and write what there is to see."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+import omniq_verl
+from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
+from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.evaluation.report import print_tables, write_report
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.places import Place, list_places
+from omniq_verl.generation.request import Sampling
+from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.workers import Job, Todo
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is measured, and how."""
+
+    data: Sequence[Path]
+    """Parquet files of ``data_prep/``."""
+    out: Path
+    """The run's folder: goes on where it stopped."""
+    engine: EngineSpec
+    sampling: Sampling = field(default_factory=Sampling)
+    """Greedy by default: the same answers again."""
+    how: How = field(default_factory=lambda: How(on="here", batch=256))
+    by: Sequence[str] = ()
+    """Columns or keys of ``details`` by which to measure groups as well."""
+    limit: int | None = None
+    """The first so many rows of each file."""
+    resamples: int = 1000
+    """Of the bootstrap; 1,000 is ours."""
+    seed: int = 0
+
+
+def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
+    """Ask, measure and write into ``config.out``.
+
+    Every batch of answers is in ``answers/*.jsonl`` as soon as it comes; at the end there are ``answers.parquet`` (a
+    line an answer), ``images.parquet`` (a line an image), ``metrics.json``, ``report.md``, ``report.html`` and plots.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: no rows, a file that cannot be read, a model that is not opened, groups that nothing belongs to.
+        BatchesFailed: some rows were not answered; what was is kept.
+    """
+    places = places_of(config)
+    if config.engine.kind in ("vllm", "hf"):  # here, and not only once workers have started
+        check_model_folder(config.engine.model, config.engine.allow_pickle, config.engine.trust_remote_code)
+    labels = read_labels(places)
+    job = Job(config.engine, config.sampling, own_question, config.seed)
+    with Store(config.out / "answers", _settings(config)) as store:
+        finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
+        metrics, images, judged = measure(config, labels)
+        page = write_report(config.out, metrics, images, judged, places)
+    print_tables(metrics, console)
+    for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
+        console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
+    return metrics
+
+
+def own_question(row: dict[str, Any], _note: str) -> list[dict[str, str]]:
+    """What the row asks, as in training."""
+    return row["prompt"]
+
+
+def places_of(config: EvalConfig) -> list[Place]:
+    """The rows of a run.
+
+    Raises:
+        ValueError: there is none.
+    """
+    places = list_places(list(config.data))
+    if config.limit is not None:
+        taken: dict[str, int] = {}
+        places = [place for place in places if _counted(taken, place.file) <= config.limit]
+    if not places:
+        raise ValueError("no rows: name prepared files, e.g. --data data/koniq/test.parquet")
+    return places
+
+
+def _counted(taken: dict[str, int], file: str) -> int:
+    taken[file] = taken.get(file, 0) + 1
+    return taken[file]
+
+
+def measure(config: EvalConfig, labels: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Judge the answers that are there, and write them: metrics, a line an image, a line an answer."""
+    judged = judge_answers(labels, read_store(config.out / "answers"))
+    images = per_image(labels, judged)
+    metrics = {
+        "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "model": config.engine.model,
+        "data": [str(path) for path in config.data],
+        **_settings(config),
+        "resamples": config.resamples,
+        **all_metrics(images, judged, config.by, config.resamples),
+    }
+    judged.to_parquet(config.out / "answers.parquet")
+    images.to_parquet(config.out / "images.parquet")
+    replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics, images, judged
+
+
+def _settings(config: EvalConfig) -> dict[str, Any]:
+    """What an answer depends on; which rows are asked, where and in what portions is none of it."""
+    engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
+    return {"engine": engine, "sampling": asdict(config.sampling), "seed": config.seed}

@@ -1,0 +1,1 @@
+"""Scores of images, of any kind and for any task, by one call."""

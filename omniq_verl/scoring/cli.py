@@ -1,0 +1,85 @@
+"""``omniq score``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omniq_verl.generation import options
+
+if TYPE_CHECKING:
+    from omniq_verl.scoring.scorer import Score
+
+app = typer.Typer()
+
+
+@app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    model: options.MODEL,
+    task: Annotated[str, typer.Option(help="technical, aesthetic, alignment or degradation.")] = "technical",
+    prompt: Annotated[str | None, typer.Option(help="What the images were made from, for alignment.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="Print what the model says, too.")] = False,
+    samples: options.SAMPLES = 1,
+    temperature: Annotated[float, typer.Option(help="Of several answers.")] = 1.0,
+    seed: options.SEED = 0,
+    engine: options.ENGINE = "vllm",
+    base_url: options.BASE_URL = None,
+    max_tokens: options.MAX_TOKENS = 1024,
+    max_model_len: options.MAX_MODEL_LEN = 8192,
+    dtype: options.DTYPE = "auto",
+    memory: options.MEMORY = 0.85,
+    devices: options.DEVICES = 1,
+    allow_pickle: options.PICKLE = False,
+    trust_remote_code: options.TRUST = False,
+) -> None:
+    """Score images: a number or a distortion, a level, the reasoning, or why there is none.
+
+    Example: omniq score photos/ --model runs/stage2/huggingface --task aesthetic --out scores.csv
+
+    A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
+    where it stopped. Exit code 1: nothing could be scored.
+    """
+    from rich.console import Console
+
+    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.scoring.files import score_files
+    from omniq_verl.scoring.inputs import list_files
+    from omniq_verl.scoring.scorer import Scorer
+
+    console = Console()
+    spec = EngineSpec(
+        model, engine, base_url, max_model_len, dtype, memory, devices, 1, allow_pickle, trust_remote_code
+    )
+    asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
+    try:
+        files = list_files(images)
+        if out is None:
+            found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
+        else:
+            found = score_files(spec, files, out, console, asked, max_tokens, seed)
+    except (ValueError, RuntimeError, OSError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    raise typer.Exit(0 if found else 1)
+
+
+def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
+    """Print scores as they come; returns how many there are."""
+    found = 0
+    for one in (score for batch in batches for score in batch):
+        found += one.ok
+        said = one.why or (_said(one) if one.ok else f"no score: {one.status}")
+        console.print(f"{one.image}: {said}", style=None if one.ok else "red", markup=False, soft_wrap=True)
+        if reasoning and one.answer:
+            console.print(f"    {one.reasoning or one.answer}", markup=False, style="dim")
+    return found
+
+
+def _said(one: "Score") -> str:
+    if one.score is None:
+        return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
+    spread = "" if one.spread is None else f" ± {one.spread:.2f} ({one.parsed} of {one.answers} answers)"
+    return f"{one.score:.2f}{spread} {one.level}"

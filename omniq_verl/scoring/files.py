@@ -1,0 +1,93 @@
+"""Scores of many files into one table: each batch is kept as it comes, and a killed run goes on."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from omniq_verl.data.files import whole_text
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.scoring.scorer import Scorer
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+def score_files(
+    spec: EngineSpec,
+    files: Sequence[Path],
+    out: Path,
+    console: Console,
+    asked: dict[str, Any],
+    max_tokens: int = 1024,
+    seed: int = 0,
+) -> int:
+    """Score files and write a table, one line a file, in their order.
+
+    While it runs, what is done lies in the folder ``<out>.unfinished``, which goes at the end.
+
+    Args:
+        spec: which model, run by what.
+        files: images, and what turns out to be none.
+        out: .csv, .jsonl or .parquet.
+        console: for progress and a summary.
+        asked: of ``Scorer.batches``: task, prompt, samples, temperature.
+        max_tokens: longest answer.
+        seed: of sampled answers.
+
+    Returns:
+        How many files have a score.
+
+    Raises:
+        ValueError: another kind of table, one that exists already, or one begun under other settings.
+    """
+    _check_out(out)
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    config = {**asked, "model": spec.model, "engine": spec.kind, "dtype": spec.dtype, "max_tokens": max_tokens}
+    with Store(unfinished, {**config, "seed": seed}) as store:
+        left = [file for file in files if str(file) not in store.keys]
+        with _bar(console) as bar:
+            task = bar.add_task("scoring", total=len(files), completed=len(files) - len(left))
+            for scores in Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked) if left else ():
+                store.add({"key": score.image, **asdict(score)} for score in scores)
+                bar.update(task, advance=len(scores))
+        found = {record["key"]: _whole(record) for record in read_store(unfinished)}
+    table = pd.DataFrame([found[str(file)] for file in files]).drop(columns="key")
+    _WRITERS[out.suffix](table, out)
+    shutil.rmtree(unfinished)
+    scored = int((table.status == "ok").sum())
+    _summarise(table, scored, out, console)
+    return scored
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix not in _WRITERS:
+        raise ValueError(f"{out}: tables are written as {', '.join(_WRITERS)}")
+    if out.exists():
+        raise ValueError(f"{out} exists already. Mend: give another name, or move it away")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent}: no such folder")
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+
+
+def _whole(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: whole_text(cell) if isinstance(cell, str) else cell for key, cell in record.items()}
+
+
+def _summarise(table: pd.DataFrame, scored: int, out: Path, console: Console) -> None:
+    for one in table[table.status != "ok"].itertuples():
+        console.print(f"{one.image}: {one.why or one.status}", style="red", markup=False, soft_wrap=True)
+    console.print(f"{scored} of {len(table)} files scored: {out}", markup=False, soft_wrap=True)

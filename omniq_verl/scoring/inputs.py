@@ -1,0 +1,104 @@
+"""Images in any form a caller has them -> the bytes a model is shown, after the image rules of training."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from omniq_verl.data.images import MAX_BYTES, BadImage, check_image, load_image
+
+_TIMEOUT = 30  # seconds without a byte
+
+
+def name_of(source: Any, number: int) -> str:
+    """How a result names its image: the path or address, or its place in the call."""
+    return str(source) if isinstance(source, (str, Path)) else f"image {number}"
+
+
+def is_one(images: Any) -> bool:
+    """Is it a single image, and not several?"""
+    return isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim <= 3)
+
+
+def load_source(source: Any, allow_urls: bool = False) -> bytes:
+    """The bytes of one image.
+
+    Args:
+        source: path, bytes of a file, PIL image, or array ``[H, W]``, ``[H, W, 3]``, ``[H, W, 4]`` of uint8; an address
+            (http, https) where ``allow_urls``.
+        allow_urls: fetch addresses.
+
+    Raises:
+        BadImage: it is none, or one the image rules refuse; whatever is wrong with it, and nothing else.
+    """
+    if isinstance(source, str) and (scheme := urlsplit(source).scheme.lower()) in ("http", "https"):
+        if not allow_urls:
+            raise BadImage(f"an address ({scheme}://...); addresses are fetched only where asked for (allow_urls=True)")
+        return _fetch(source)
+    if isinstance(source, (str, Path)):
+        return load_image(Path(source), decode=True)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _checked(bytes(source))
+    if isinstance(source, Image.Image):
+        return _checked(_png(source))
+    if isinstance(source, np.ndarray):
+        return _checked(_png(_from_array(source)))
+    raise BadImage(f"neither path, bytes, PIL image nor array, but {type(source).__name__}")
+
+
+def _checked(data: bytes) -> bytes:
+    if not data:
+        raise BadImage("no bytes")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"{len(data):,} bytes, more than {MAX_BYTES:,}")
+    return check_image(data, decode=True)
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise BadImage(
+            f"an array of {pixels.dtype} and shape {shape}; images are uint8, [H, W], [H, W, 3] or [H, W, 4]"
+        )
+    return Image.fromarray(pixels)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "PNG", compress_level=1)  # it is read back at once
+    except Exception as error:  # modes that PNG does not have, files that were closed
+        raise BadImage(f"a PIL image that cannot be read ({error})") from None
+    return buffer.getvalue()
+
+
+def _fetch(address: str) -> bytes:
+    import requests
+
+    try:
+        # It speaks http and https only, so that no redirect leads to a file.
+        with requests.get(address, timeout=_TIMEOUT, stream=True) as answer:
+            answer.raise_for_status()
+            data = answer.raw.read(MAX_BYTES + 1, decode_content=True)
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise BadImage(f"it cannot be fetched ({error})") from None
+    return _checked(data)
+
+
+def list_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and all files of the folders, in the order of their names; those that begin with a dot are left out.
+
+    Raises:
+        ValueError: there is no such file or folder.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+        inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
+        found += inside if path.is_dir() else [path]
+    return found

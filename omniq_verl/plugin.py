@@ -6,6 +6,7 @@ heavy may be imported here, and on a machine with GPUs nothing of verl, vLLM or 
 
 import os
 import sys
+from typing import Any
 
 from omniq_verl.import_hooks import after_import
 
@@ -13,6 +14,7 @@ from omniq_verl.import_hooks import after_import
 def _register() -> None:
     after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
     after_import("verl.trainer.ppo.v1", _register_trainers)
+    after_import("verl.workers.engine.fsdp.transformer_impl", _register_engines)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         from omniq_verl import cpu
 
@@ -25,6 +27,12 @@ def _register_agent_loop(_module: object) -> None:
 
 def _register_trainers(_module: object) -> None:
     import omniq_verl.trainer.trainer_verl  # noqa: F401  (registers itself with verl)
+
+
+def _register_engines(module: Any) -> None:
+    from omniq_verl.trainer.parts_verl import register
+
+    register(module.FSDPEngineWithLMHead, ["cuda", "npu"])
 
 
 try:

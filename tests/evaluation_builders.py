@@ -16,6 +16,7 @@ from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 RATER, RECORDER = "evaluation_builders:Rater", "evaluation_builders:Recorder"
+COMPARER = "evaluation_builders:Chooser"
 
 
 class Rater:
@@ -67,6 +68,20 @@ class Recorder:
         return [[Answer("<answer>3</answer>")] * sampling.n for _ in requests]
 
 
+class Chooser:
+    """Of the last two images chooses the brighter, and the first where they are alike; remembers what it was shown."""
+
+    shown: list[list[bytes]] = []  # noqa: RUF012  of the only one there is
+
+    def __init__(self, _spec: EngineSpec):
+        Chooser.shown = []
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        Chooser.shown += [list(request.images) for request in requests]
+        sides = [[brightness(image) for image in request.images[-2:]] for request in requests]
+        return [[Answer(f"<answer>Image {'B' if b > a else 'A'}</answer>")] * sampling.n for a, b in sides]
+
+
 def brightness(data: bytes) -> float:
     with Image.open(io.BytesIO(data)) as image:
         return float(np.asarray(image.convert("L")).mean() / 255)
@@ -78,10 +93,12 @@ def grey(value: int, side: int = 16) -> bytes:
     return buffer.getvalue()
 
 
-def write_scored(path: Path, values: Sequence[int], targets: Sequence[float], source: str = "made") -> Path:
+def write_scored(
+    path: Path, values: Sequence[int], targets: Sequence[float], source: str = "made", split: str = "test"
+) -> Path:
     """Grey images of these values with these labels; their details say whether they are dark."""
     rows = [
-        Row(source, f"{number}", "technical", "test", target, target, (1.0, 5.0), details={"dark": value < 128})
+        Row(source, f"{number}", "technical", split, target, target, (1.0, 5.0), details={"dark": value < 128})
         for number, (value, target) in enumerate(zip(values, targets, strict=True))
     ]
     write_parquet([row.record(int(row.row_id), grey(values[int(row.row_id)])) for row in rows], path)

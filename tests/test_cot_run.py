@@ -14,8 +14,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.cot.cli import read_config
-from omniq_verl.cot.run import HeldOutRows, NotFinished, make_paths, make_plans, select_paths
+from omniq_verl.cot.run import CotConfig, NotFinished, make_paths, make_plans, select_paths
+from omniq_verl.generation.config import read_config
+from omniq_verl.generation.places import HeldOutRows
 from omniq_verl.generation.request import Answer
 from omniq_verl.quickstart.stages import Settings
 
@@ -41,7 +42,7 @@ def root(tmp_path):
 
 
 def run(root: Path, *more: str) -> dict:
-    config = read_config(None, settings(root, *more))
+    config = read_config(CotConfig, None, settings(root, *more))
     make_plans(config, QUIET)
     make_paths(config, QUIET)
     return select_paths(config)
@@ -80,7 +81,9 @@ def test_everything_is_counted(root):
 
 def test_other_bounds_need_no_new_answers(root):
     run(root)
-    counts = select_paths(read_config(None, settings(root, "select.min_pass_rate=0.2", "engine.kind=no.such:engine")))
+    counts = select_paths(
+        read_config(CotConfig, None, settings(root, "select.min_pass_rate=0.2", "engine.kind=no.such:engine"))
+    )
     assert counts["sources"]["alpha"]["images"] == {"kept": 3, "too_hard": 16}
     with pytest.raises(ValueError, match=r"no image is left to learn from; .*counts.json"):
         run(root, "select.min_pass_rate=0.9")
@@ -95,7 +98,7 @@ def test_held_out_rows_are_refused_before_anything_is_asked(root, split):
 
 
 def test_a_stage_needs_the_one_before(root):
-    config = read_config(None, settings(root))
+    config = read_config(CotConfig, None, settings(root))
     with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Mend: omniq cot plan"):
         make_paths(config, QUIET)
     make_plans(config, QUIET)
@@ -128,7 +131,7 @@ def test_the_command_writes_a_report_that_shows_hostile_answers_as_text(root, mo
 
 def test_a_yaml_file_and_words_are_read_together(root, tmp_path):
     (tmp_path / "cot.yaml").write_text("paths: 4\nengine: {model: x}\nselect: {max_pass_rate: 0.5}\n")
-    config = read_config(tmp_path / "cot.yaml", ["paths=6", "how.workers=2"])
+    config = read_config(CotConfig, tmp_path / "cot.yaml", ["paths=6", "how.workers=2"])
     assert (config.paths, config.select.max_pass_rate, config.how.workers, config.engine.model) == (6, 0.5, 2, "x")
 
 
@@ -138,14 +141,14 @@ def test_the_chain_starts_a_command_that_is_there(monkeypatch, tmp_path):
     stages = {stage.name: stage for stage in chain.build(Settings(tmp_path, tmp_path / "run"), table6=True)}
     command = stages["cot"].command
     assert command[1:5] == ["-m", "omniq_verl.cli", "cot", "run"]
-    assert read_config(None, command[5:]).paths == chain.COT_PATHS
+    assert read_config(CotConfig, None, command[5:]).paths == chain.COT_PATHS
     started = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
     assert "Plan, reason, select and report" in started.stdout
     assert {f"{folder}_test" for folder in chain.ROWS.values()} <= set(stages)
 
 
 def test_the_papers_example_is_read():
-    config = read_config(Path(__file__).parents[1] / "examples" / "omniquality_r" / "cot.yaml", ["out=x"])
+    config = read_config(CotConfig, Path(__file__).parents[1] / "examples" / "omniquality_r" / "cot.yaml", ["out=x"])
     assert (config.paths, config.select.max_pass_rate, config.out, len(config.data)) == (8, 1.0, "x", 3)
 
 

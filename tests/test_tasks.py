@@ -20,6 +20,7 @@ from omniq_verl.tasks import (
     task_of,
     task_on,
 )
+from omniq_verl.tasks.q_insight import SYSTEM, comparison_messages
 
 unhurried = settings(deadline=None)  # a busy machine is no error
 ONE_TO_FIVE = Scale(1.0, 5.0)
@@ -85,14 +86,15 @@ def test_all_paraphrases_are_used_about_equally_often(task):
     share = 1 / len(task.questions)
     # Give or take five binomial standard deviations.
     reach = 5 * (1000 * share * (1 - share)) ** 0.5
-    assert all(abs(asked.count(text) - 1000 * share) < reach for text in set(asked))
+    assert all(abs(asked.count(text) - 1000 * share) <= reach for text in set(asked))
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_paraphrase_names_the_tags_of_the_answer_and_fills_in_all_it_holds(task):
     for row in range(50):
         question = task.question(f"row/{row}", "a car")
-        assert question.count("<think></think>") == question.count("<answer></answer>") == 1
+        said = (task.system + question).replace("> <", "><")
+        assert said.count("<think></think>") == said.count("<answer></answer>") == 1
         assert not {"{", "}"} & set(question)
 
 
@@ -115,9 +117,10 @@ def test_whole_bounds_are_asked_without_a_decimal_point():
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_the_prompt_is_one_user_turn_with_one_image_before_the_question(task):
-    messages = task.messages("row/1", "a car")
-    assert messages == [{"role": "user", "content": "<image>" + task.question("row/1", "a car")}]
-    assert messages[0]["content"].count(IMAGE_PLACEHOLDER) == 1
+    *system, turn = task.messages("row/1", "a car")
+    assert turn == {"role": "user", "content": "<image>" + task.question("row/1", "a car")}
+    assert turn["content"].count(IMAGE_PLACEHOLDER) == 1
+    assert system == ([{"role": "system", "content": task.system}] if task.system else [])
 
 
 def test_a_question_about_a_text_needs_it():
@@ -247,3 +250,34 @@ def test_a_label_that_is_no_known_degradation_has_a_fault(truth, fault, reason):
 )
 def test_the_fault_of_an_unknown_word_lists_the_known_ones(truth, known):
     assert ", ".join(known) in DEGRADATION.label_fault(truth)
+
+
+# Q-Insight's wording
+
+
+def test_q_insights_prompts_are_the_papers():
+    # Of table 1, by what they begin and end with.
+    score = TASKS["q_insight_score"].messages("any")
+    assert score[0]["content"].endswith("<think> reasoning process here </think><answer> answer here </answer>.")
+    assert (
+        "a float between 1 and 5, rounded to two decimal places, with 1 representing very poor" in score[1]["content"]
+    )
+    assert score[1]["content"].endswith('with the following keys: "rating": The score.')
+    degradation = TASKS["q_insight_degradation"].messages("any")[1]["content"]
+    assert degradation.startswith("<image>Analyze the given image and determine if")
+    assert degradation.endswith('"severity": The severity level (or "null" if none).')
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if task.like], ids=lambda task: task.name)
+def test_another_wording_has_the_labels_and_the_scale_of_its_task(task):
+    assert task.scale == TASKS[task.like].scale
+    assert not TASKS[task.like].like
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_comparison_shows_its_images_in_their_order(reference):
+    system, turn = comparison_messages(reference)
+    assert system["content"] == SYSTEM and turn["content"].count(IMAGE_PLACEHOLDER) == 2 + reference
+    order = ["Given reference"] * reference + ["Image A: <image>", "Image B: <image>"]
+    places = [turn["content"].index(words) for words in order]
+    assert places == sorted(places)

@@ -51,15 +51,13 @@ def select(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
 def _go(path: Path | None, overrides: list[str] | None, stages: tuple[str, ...]) -> None:
     from rich.console import Console
 
-    from omniq_verl.cot.run import make_paths, make_plans
+    from omniq_verl.cot.run import CotConfig, make_paths, make_plans
+    from omniq_verl.generation.config import read_config
 
-    words = list(overrides or [])
-    if path is not None and "=" in str(path):  # no file was given
-        words, path = [str(path), *words], None
     console = Console()
     steps: dict[str, Callable[[Any, Console], None]] = {"plan": make_plans, "reason": make_paths, "select": _select}
     try:
-        config = read_config(path, words)
+        config = read_config(CotConfig, path, overrides or [])
         for stage in stages:
             steps[stage](config, console)
     except (ValueError, RuntimeError, FileNotFoundError) as error:
@@ -79,26 +77,3 @@ def _select(config: Any, console: Any) -> None:
 def _say(console: Any, error: Exception) -> int:
     console.print(str(error), style="red", markup=False, soft_wrap=True)
     return 1
-
-
-def read_config(path: Path | None, overrides: list[str]) -> Any:
-    """A ``CotConfig`` from a YAML file and KEY=VALUE words.
-
-    Raises:
-        ValueError: a key is unknown or a value of the wrong kind; the message names it.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    from omniq_verl.cot.run import CotConfig
-
-    defaults = OmegaConf.structured(CotConfig)
-    for part in defaults.values():  # OmegaConf takes frozen dataclasses for settings that nobody may set
-        if OmegaConf.is_config(part):
-            OmegaConf.set_readonly(part, False)
-    try:
-        parts = [defaults, *([OmegaConf.load(path)] if path else [])]
-        return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(overrides)))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(f"{path or 'settings'}: {error}") from error

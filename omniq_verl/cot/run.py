@@ -17,14 +17,11 @@ from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.generation.engines import EngineSpec
-from omniq_verl.generation.places import Place, RowReader, list_places
+from omniq_verl.generation.places import Place, RowReader, learnable_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo
-
-HELD_OUT = ("val", "validation", "test")
-"""Splits that are never learned from."""
 
 
 @dataclass
@@ -62,10 +59,6 @@ class NotFinished(RuntimeError):
     """A stage needs what an earlier one has not finished."""
 
 
-class HeldOutRows(ValueError):
-    """The data holds rows that must not be learned from."""
-
-
 def places_of(config: CotConfig) -> list[Place]:
     """The rows of a run.
 
@@ -73,17 +66,7 @@ def places_of(config: CotConfig) -> list[Place]:
         HeldOutRows: some are of a validation or test split.
         ValueError: there is none, or one of a task that asks for no score.
     """
-    places = list_places([Path(file) for file in config.data])[: config.limit]
-    if not places:
-        raise ValueError("no rows: name the prepared files with data=[FILE, ...]")
-    for place in places:
-        if place.info["split"] in HELD_OUT:
-            raise HeldOutRows(
-                f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Mend: give train files"
-            )
-        if place.info["score"] is None:
-            raise ValueError(f"{place.file}: the task {place.info['task']} has no score, so that no level is right")
-    return places
+    return learnable_places([Path(file) for file in config.data], config.limit)
 
 
 def make_plans(config: CotConfig, console: Console) -> None:

@@ -6,6 +6,8 @@ from torch import nn
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from omniq_verl.trainer.parts_verl import register
+
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
 class CpuFSDPEngineWithLMHead(FSDPEngineWithLMHead):
@@ -20,3 +22,6 @@ class CpuFSDPEngineWithLMHead(FSDPEngineWithLMHead):
             return super()._build_fsdp_module(module)
         finally:
             self.engine_config = config
+
+
+register(CpuFSDPEngineWithLMHead, ["cpu"])

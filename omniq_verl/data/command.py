@@ -15,7 +15,7 @@ from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
-from omniq_verl.tasks import Scale
+from omniq_verl.tasks import TASKS, Scale
 
 SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
 
@@ -26,6 +26,7 @@ class Request:
 
     index: FileIndex
     task: str
+    """Whose labels are asked for, whatever its wording."""
     labels: Path | None
     options: argparse.Namespace
 
@@ -89,12 +90,13 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
 def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Write the data set as asked for; returns its card."""
     task = args.task or next(iter(dataset.tasks))
-    labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[task]
+    labelled_as = TASKS[task].like or task
+    labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[labelled_as]
     index = FileIndex(args.root)
     source = Source(
         name=dataset.name,
         task=task,
-        items=dataset.read(Request(index, task, args.labels, args)),
+        items=dataset.read(Request(index, labelled_as, args.labels, args)),
         labels=labels,
         scale=SCALES[args.scale] if labels is not None else None,
         folders=dataset.folders,
@@ -111,7 +113,8 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     add("--root", type=Path, required=True, help="folder of the data set")
     add("--out", type=Path, required=True, help="folder for the parquet files")
     add("--labels", type=Path, help="label file, or folder of several, that is elsewhere or has another name")
-    add("--task", choices=list(dataset.tasks), help=f"what is asked (default: {next(iter(dataset.tasks))})")
+    tasks = [name for name, task in TASKS.items() if (task.like or name) in dataset.tasks]
+    add("--task", choices=tasks, help=f"what is asked (default: {next(iter(dataset.tasks))})")
     add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
     add("--workers", type=_positive, default=os.cpu_count(), help="processes (default: one for each core)")

@@ -20,7 +20,7 @@ from omniq_verl.generation.places import Place, list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store, read_store
-from omniq_verl.generation.workers import Job, Todo
+from omniq_verl.generation.workers import Job, Todo, own_question
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,6 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
         console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
     return metrics
-
-
-def own_question(row: dict[str, Any], _note: str) -> list[dict[str, str]]:
-    """What the row asks, as in training."""
-    return row["prompt"]
 
 
 def places_of(config: EvalConfig) -> list[Place]:

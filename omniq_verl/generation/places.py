@@ -27,6 +27,14 @@ class Place:
     """Of the row: its ``data_source``, id, split, task, label and scale."""
 
 
+HELD_OUT = ("val", "validation", "test")
+"""Splits that are never learned from."""
+
+
+class HeldOutRows(ValueError):
+    """The data holds rows that must not be learned from."""
+
+
 class SameRow(ValueError):
     """Two rows have one task and one id."""
 
@@ -51,6 +59,28 @@ def list_places(files: Sequence[Path]) -> list[Place]:
                 raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
             places[place.key] = place
     return list(places.values())
+
+
+def learnable_places(files: Sequence[Path], limit: int | None = None) -> list[Place]:
+    """Rows that may be learned from, whose task asks for a score; the first ``limit`` of them.
+
+    Raises:
+        HeldOutRows: some are of a validation or test split.
+        ValueError: there is none, or one of a task that asks for no score.
+    """
+    places = list_places(files)[:limit]
+    if not places:
+        raise ValueError("no rows: name the prepared files with data=[FILE, ...]")
+    for place in places:
+        if place.info["split"] in HELD_OUT:
+            raise HeldOutRows(
+                f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Mend: give train files"
+            )
+        if place.info["score"] is None:
+            raise ValueError(
+                f"{place.file}: the task {place.info['task']} has no score, and cannot be learned this way"
+            )
+    return places
 
 
 def _places(path: Path) -> Iterator[Place]:

@@ -15,6 +15,11 @@ Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
 """A row and a note on it -> the messages of its request."""
 
 
+def own_question(row: Mapping[str, Any], _note: str) -> Sequence[Mapping[str, str]]:
+    """What the row itself asks, as in training."""
+    return row["prompt"]
+
+
 @dataclass(frozen=True)
 class Job:
     """What is asked of every row."""

@@ -1,4 +1,4 @@
-"""``omniq score``."""
+"""``omniq score`` and ``omniq compare-images``."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from omniq_verl.generation import options
 
 if TYPE_CHECKING:
+    from omniq_verl.scoring.comparison import Comparison
     from omniq_verl.scoring.scorer import Score
 
 app = typer.Typer()
@@ -83,3 +84,58 @@ def _said(one: "Score") -> str:
         return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
     spread = "" if one.spread is None else f" ± {one.spread:.2f} ({one.parsed} of {one.answers} answers)"
     return f"{one.score:.2f}{spread} {one.level}"
+
+
+@app.command("compare-images")
+def compare_images(
+    a: Annotated[Path, typer.Argument(help="One image.")],
+    b: Annotated[Path, typer.Argument(help="The other.")],
+    model: options.MODEL,
+    reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
+    samples: options.SAMPLES = 1,
+    seed: options.SEED = 0,
+    engine: options.ENGINE = "vllm",
+    base_url: options.BASE_URL = None,
+    max_tokens: options.MAX_TOKENS = 1024,
+    max_model_len: options.MAX_MODEL_LEN = 8192,
+    dtype: options.DTYPE = "auto",
+    memory: options.MEMORY = 0.85,
+    devices: options.DEVICES = 1,
+    allow_pickle: options.PICKLE = False,
+    trust_remote_code: options.TRUST = False,
+) -> None:
+    """Which of two images is better: asked in both orders, so that standing first gains nothing (Q-Insight sec. 4.5).
+
+    Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
+
+    Exit code 1: no answer could be read. Orders that disagree are said to, and choose neither.
+    """
+    from rich.console import Console
+
+    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.scoring.comparison import Comparer
+
+    console = Console()
+    spec = EngineSpec(
+        model, engine, base_url, max_model_len, dtype, memory, devices, 3, allow_pickle, trust_remote_code
+    )
+    try:
+        comparer = Comparer(spec, max_tokens=max_tokens, seed=seed)
+        (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
+    except (ValueError, RuntimeError, OSError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    raise typer.Exit(_show(found, console))
+
+
+def _show(found: "Comparison", console: Any) -> int:
+    if found.status != "ok":
+        console.print(f"{found.status}: {found.why}", style="red", markup=False, soft_wrap=True)
+        return 1
+    better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: "neither: the two orders disagree"}
+    console.print(better[found.winner], markup=False, soft_wrap=True)
+    shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
+    console.print(shares, markup=False, soft_wrap=True)
+    for order, text in zip(("as given", "swapped"), found.reasoning, strict=True):
+        console.print(f"{order}: {text or 'no reasoning'}", markup=False, style="dim")
+    return 0

@@ -4,199 +4,47 @@ Training data, evaluation, scoring and serving all take their prompt from here, 
 apart. Knows no framework.
 """
 
-import hashlib
-import re
-import sys
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-IMAGE_PLACEHOLDER = "<image>"
-MEDIA_PLACEHOLDERS = (IMAGE_PLACEHOLDER, "<video>", "<audio>")
-"""What verl takes for a medium wherever it stands in a prompt (rl_dataset.py:328)."""
-LEVELS = ("bad", "poor", "fair", "good", "excellent")
-"""Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
-DISTORTIONS = ("noise", "compression", "blur", "darken")
-"""Distortion classes beside "null", none of them (Q-Insight sec. 4.1; its "JPEG" is "compression" here)."""
-SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
-"""Of a distortion, mildest first (Q-Insight sec. 4.1)."""
-
-
-def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Messages of a row in the form chat templates read: each placeholder becomes an image part."""
-    return [{"role": turn["role"], "content": _parts(turn["content"])} for turn in messages]
-
-
-def _parts(content: str) -> list[dict[str, str]]:
-    segments = [segment for segment in re.split(f"({IMAGE_PLACEHOLDER})", content) if segment]
-    return [
-        {"type": "image"} if segment == IMAGE_PLACEHOLDER else {"type": "text", "text": segment} for segment in segments
-    ]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Bounds of the scores a task's answers may take, both included."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"a scale needs low < high, got [{self.low}, {self.high}]")
-
-    def contains(self, score: float) -> bool:
-        return self.low <= score <= self.high
-
-    def level(self, score: float) -> str:
-        """The level word of a score; the scale is cut into five equal parts, a boundary belongs to the upper one.
-
-        Raises:
-            ValueError: the score lies outside of the scale.
-        """
-        if not self.contains(score):
-            raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
-        return LEVELS[bisect_right(self._boundaries, score)]
-
-    @cached_property
-    def _boundaries(self) -> list[float]:
-        """Where each level but the worst begins."""
-        return [self.low + (self.high - self.low) * step / len(LEVELS) for step in range(1, len(LEVELS))]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One kind of question about one image."""
-
-    name: str
-    questions: tuple[str, ...]
-    """Paraphrases of the same question; ``{low}``, ``{high}`` and ``{text}`` are filled in."""
-    scale: Scale | None
-    """None: the answer is a distortion class and its severity, not a score."""
-    answer_format: str = "number"
-    answer_rule: str = ""
-    """How to answer: the end of every question."""
-
-    @property
-    def needs_text(self) -> bool:
-        """Is the question about the text an image was made from?"""
-        return "{text}" in self.questions[0]
-
-    def question(self, row_id: str | None, text: str | None = None) -> str:
-        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run.
-
-        None: the first of them, where images are to be compared that are rows of nothing.
-        """
-        wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
-        if self.needs_text and text is None:
-            raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
-        if self.scale is None:
-            return wording
-        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
-
-    def _paraphrase(self, row_id: str) -> int:
-        digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % len(self.questions)
-
-    def bare_question(self, row_id: str, text: str | None = None) -> str:
-        """The same without its answer rule, for those who ask for another kind of answer."""
-        return self.question(row_id, text).removesuffix(self.answer_rule)
-
-    def label_fault(self, truth: Mapping[str, Any]) -> str | None:
-        """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
-        if self.scale is None:
-            return _degradation_fault(truth.get("distortion_class", ""), truth.get("severity", ""))
-        score = truth.get("score")
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
-            return f"there is no number under 'score' ({score!r})"
-        if not self.scale.contains(score):
-            return (
-                f"the label {score:g} lies outside of the scale [{self.scale.low:g}, {self.scale.high:g}]"
-                f" of the task {self.name}"
-            )
-        return None
-
-    def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
-        """The chat prompt of a row, with the placeholder verl replaces by the image.
-
-        Args:
-            row_id: chooses the wording; None: the first.
-            text: what the image was made from; for tasks whose ``needs_text`` is True.
-        """
-        return [{"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id, text)}]
-
-
-def _degradation_fault(distortion: object, severity: object) -> str | None:
-    if distortion is None and severity is None:
-        return None
-    if distortion is None:
-        return f"severity is {severity!r} though there is no distortion; it must be null too"
-    if distortion not in DISTORTIONS:
-        return f"distortion_class is {distortion!r}; known: {', '.join(DISTORTIONS)}, null"
-    if severity not in SEVERITIES:
-        return f"severity is {severity!r}; known: {', '.join(SEVERITIES)}, and null for no distortion"
-    return None
-
-
-_ANSWER_RULE = " Reason in <think></think>, then give the number in <answer></answer>."
-
-TECHNICAL = Task(
-    name="technical",
-    scale=Scale(1.0, 5.0),
-    answer_rule=_ANSWER_RULE,
-    questions=(
-        "Rate the technical quality of this image from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
-        "How good is the technical quality of this image, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
-        "Look for defects, then rate this image's technical quality, {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
-    ),
+from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
+from omniq_verl.tasks.q_insight import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE
+from omniq_verl.tasks.task import (
+    DISTORTIONS,
+    IMAGE_PLACEHOLDER,
+    LEVELS,
+    MEDIA_PLACEHOLDERS,
+    SEVERITIES,
+    Scale,
+    Task,
+    chat_turns,
 )
 
-AESTHETIC = Task(
-    name="aesthetic",
-    scale=Scale(1.0, 5.0),
-    answer_rule=_ANSWER_RULE,
-    questions=(
-        "Rate how beautiful this image is from {low} (bad) to {high} (excellent)." + _ANSWER_RULE,
-        "How good is this image as a picture to look at, from {low} (bad) to {high} (excellent)?" + _ANSWER_RULE,
-        "Look at composition, light and colour, then rate this image's beauty, {low} (bad) to {high} (excellent)."
-        + _ANSWER_RULE,
-    ),
-)
+__all__ = [
+    "AESTHETIC",
+    "ALIGNMENT",
+    "DEGRADATION",
+    "DISTORTIONS",
+    "IMAGE_PLACEHOLDER",
+    "LEVELS",
+    "MEDIA_PLACEHOLDERS",
+    "Q_INSIGHT_DEGRADATION",
+    "Q_INSIGHT_SCORE",
+    "SEVERITIES",
+    "TASKS",
+    "TECHNICAL",
+    "Scale",
+    "Task",
+    "chat_turns",
+    "task_of",
+    "task_on",
+]
 
-ALIGNMENT = Task(
-    name="alignment",
-    scale=Scale(1.0, 5.0),
-    answer_rule=_ANSWER_RULE,
-    questions=(
-        'This image was made from the text "{text}". Rate from {low} (bad) to {high} (excellent) how well it shows what'
-        " the text says." + _ANSWER_RULE,
-        'Does this image fit the text "{text}"? Say so from {low} (not at all) to {high} (in everything).'
-        + _ANSWER_RULE,
-        'Go through what the text "{text}" asks for, then rate from {low} (bad) to {high} (excellent) how much of it'
-        " this image shows." + _ANSWER_RULE,
-    ),
-)
-
-_CLASS_RULE = (
-    f" It is one of {', '.join(DISTORTIONS)}; its severity one of {', '.join(SEVERITIES)}; both are null where there is"
-    ' none. Reason in <think></think>, then give a JSON object with the keys "distortion_class" and "severity" in'
-    " <answer></answer>."
-)
-
-DEGRADATION = Task(
-    name="degradation",
-    scale=None,
-    answer_format="json",
-    answer_rule=_CLASS_RULE,
-    questions=(
-        "Which distortion does this image have, and how strong is it?" + _CLASS_RULE,
-        "Find the distortion of this image, if there is one, and say how serious it is." + _CLASS_RULE,
-    ),
-)
-
-TASKS = {task.name: task for task in (TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION)}
+TASKS = {
+    task.name: task for task in (TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION, Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION)
+}
 
 
 @lru_cache(maxsize=256)

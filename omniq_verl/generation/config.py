@@ -1,0 +1,36 @@
+"""A run's settings from a YAML file and KEY=VALUE words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+Config = TypeVar("Config")
+
+
+def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str]) -> Config:
+    """An object of a dataclass of settings.
+
+    Args:
+        kind: the dataclass, with defaults for all its fields.
+        path: YAML file; a KEY=VALUE word, where a command line has no file before its words.
+        overrides: KEY=VALUE words.
+
+    Raises:
+        ValueError: a key is unknown or a value of the wrong kind; the message names it.
+    """
+    words = list(overrides)
+    if path is not None and "=" in str(path):
+        words, path = [str(path), *words], None
+    defaults = OmegaConf.structured(kind)
+    for part in defaults.values():  # OmegaConf takes frozen dataclasses for settings that nobody may set
+        if OmegaConf.is_config(part):
+            OmegaConf.set_readonly(part, False)
+    try:
+        parts = [defaults, *([OmegaConf.load(path)] if path else [])]
+        return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(words)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{path or 'settings'}: {error}") from error

@@ -1,0 +1,162 @@
+"""Label alignment: each domain's own model reasons about its own images, and all of it becomes one SFT file.
+
+RACT, sec. 3.4 and figure A.1 (b): scores of several data sets disagree, texts about quality do not.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import omniq_verl
+from omniq_verl.data.files import replace_text, whole_text
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.places import Place, RowReader, learnable_places
+from omniq_verl.generation.request import ERROR, Sampling
+from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.rewards import parse_response
+from omniq_verl.rewards.parsing import SCORE_KEY
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, task_of
+from omniq_verl.tasks.q_insight import DESCRIBE
+
+
+@dataclass
+class Domain:
+    """A data set and the model that was trained on it."""
+
+    model: str = ""
+    data: list[str] = field(default_factory=list)
+
+
+@dataclass
+class AlignConfig:
+    """A run, as its YAML file gives it."""
+
+    domains: dict[str, Domain] = field(default_factory=dict)
+    """By name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train.parquet]}``."""
+    scores: list[str] = field(default_factory=list)
+    """Domains whose labels are learned, too. None: table 5, rows 2 and 3; all: row 1."""
+    out: str = "runs/ract_align"
+    engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
+    """Its ``model`` is each domain's own."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
+    """One text an image; the paper does not say how it was sampled, so as in its RL training."""
+    how: How = field(default_factory=How)
+    limit: int | None = None
+    """The first so many rows of each domain."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.domains:
+            raise ValueError("no domains: name them with domains.NAME.model=FOLDER domains.NAME.data=[FILE, ...]")
+        for name, domain in self.domains.items():
+            if not (domain.model and domain.data):
+                raise ValueError(f"the domain {name} needs a model and data")
+        if unknown := set(self.scores) - self.domains.keys():
+            raise ValueError(f"scores names {', '.join(sorted(unknown))}; domains: {', '.join(self.domains)}")
+
+
+def align(config: AlignConfig, console: Console) -> dict[str, Any]:
+    """Ask every domain's model and write ``<out>/sft.parquet`` and ``counts.json``; goes on where it was stopped.
+
+    Returns:
+        The counts: of each domain its rows, what was learned, and what was refused, by reason.
+
+    Raises:
+        ValueError: rows of a held-out split or of a task without scores; nothing to learn from.
+        BatchesFailed: some rows were not answered; what was is kept.
+    """
+    out, counts, records = Path(config.out), {}, []
+    places = {
+        name: learnable_places([Path(file) for file in domain.data], config.limit)
+        for name, domain in config.domains.items()
+    }
+    for name, domain in config.domains.items():
+        ask(config, name, domain, places[name], console)
+    for name in config.domains:
+        counts[name], kept = judge(out / name, places[name])
+        records.append(learned(kept, name in config.scores))
+    if not any(count.get("learned") for count in counts.values()):
+        raise ValueError(f"nothing to learn from: {counts}")
+    write_parquet((record for some in records for record in some), out / "sft.parquet")
+    said = {"made_by": f"omniq_verl {omniq_verl.__version__}", "scores": list(config.scores), "domains": counts}
+    replace_text(out / "counts.json", json.dumps(said, indent=2) + "\n")
+    print_counts(counts, console)
+    console.print(f"SFT data: {out / 'sft.parquet'}", soft_wrap=True, markup=False)
+    return counts
+
+
+def ask(config: AlignConfig, name: str, domain: Domain, places: list[Place], console: Console) -> None:
+    """The answers of a domain's model to its rows' own questions, into ``<out>/<name>``."""
+    engine = replace(config.engine, model=domain.model)
+    settings = {key: value for key, value in asdict(engine).items() if key in ("model", "kind", "dtype")}
+    settings = {"engine": settings, "sampling": asdict(config.sampling), "seed": config.seed}
+    job = Job(engine, config.sampling, own_question, config.seed)
+    with Store(Path(config.out) / name, settings) as store:
+        finish(job, [Todo(place) for place in places], store, config.how, console, name)
+
+
+def judge(folder: Path, places: list[Place]) -> tuple[dict[str, int], list[tuple[Place, str]]]:
+    """What became of a domain's answers, by reason, and the texts to learn, with their rows.
+
+    A text is learned if its whole answer can be read: the parser's own rule in training.
+    """
+    by_key, counts, texts = {place.key: place for place in places}, Counter(rows=len(places)), {}
+    for record in read_store(folder):
+        if place := by_key.get(record["key"]):
+            for answer in record["answers"]:
+                fate, text = fate_of(answer, task_of(place.info))
+                counts[fate] += 1
+                if fate == "learned":
+                    texts.setdefault(place.key, []).append(text)
+    return dict(counts), [(place, text) for place in places for text in texts.get(place.key, [])]
+
+
+def fate_of(answer: Mapping[str, Any], task: Task) -> tuple[str, str]:
+    """Whether a text is learned, or why not; and the text."""
+    if answer["ended"] == ERROR:
+        return ERROR, ""
+    parsed = parse_response(answer["text"], task.answer_format, task.scale)
+    if not parsed.ok:
+        return parsed.status.value, ""
+    return ("learned", whole_text(parsed.reasoning)) if parsed.reasoning else ("no_reasoning", "")
+
+
+def learned(kept: list[tuple[Place, str]], with_scores: bool) -> Iterator[dict[str, Any]]:
+    """Records for verl's SFT trainer: the description of each image and, where asked for, its score."""
+    rows = RowReader(["prompt", "images", "extra_info"]).read(place for place, _ in kept)
+    for (place, text), row in zip(kept, rows, strict=True):
+        yield _record(row, [{"role": "user", "content": IMAGE_PLACEHOLDER + DESCRIBE}], text)
+        if with_scores:
+            yield _record(row, row["prompt"], scored_answer(text, place.info["score"], task_of(place.info)))
+
+
+def scored_answer(text: str, score: float, task: Task) -> str:
+    """Reasoning and the label, in the form the task asks for; with two decimals, as its prompt says."""
+    said = f'{{"{SCORE_KEY}": {score:.2f}}}' if task.answer_format == "json" else f"{score:.2f}"
+    return f"<think>{text}</think><answer>{said}</answer>"
+
+
+def _record(row: Mapping[str, Any], question: list[dict[str, str]], answer: str) -> dict[str, Any]:
+    messages = [*question, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "images": row["images"], "extra_info": {"id": row["extra_info"]["id"]}}
+
+
+def print_counts(counts: Mapping[str, Mapping[str, int]], console: Console) -> None:
+    """One line a domain."""
+    table = Table(title="reasoning texts")
+    for column in ("domain", "rows", "learned", "refused"):
+        table.add_column(column, justify="left" if column in ("domain", "refused") else "right")
+    for name, of_domain in counts.items():
+        refused = [f"{why} {number}" for why, number in of_domain.items() if why not in ("rows", "learned")]
+        learnt = str(of_domain.get("learned", 0))
+        table.add_row(name, str(of_domain["rows"]), learnt, ", ".join(refused) or "none")
+    console.print(table)

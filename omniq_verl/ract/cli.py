@@ -1,0 +1,39 @@
+"""``omniq ract``: reasoning text as the common label of data sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="RACT: reasoning text as the common label of data sets.")
+
+
+@app.callback()
+def ract() -> None:
+    """RACT: reasoning text as the common label of data sets."""
+
+
+@app.command()
+def align(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. scores=[koniq].")] = None,
+) -> None:
+    """Each domain's model reasons about its own images; out comes one SFT file. Goes on where it was stopped.
+
+    Example: omniq ract align domains.koniq.model=runs/koniq domains.koniq.data=[data/koniq/train.parquet]
+    domains.spaq.model=runs/spaq domains.spaq.data=[data/spaq/train.parquet] out=runs/ract
+    """
+    from rich.console import Console
+
+    from omniq_verl.generation.config import read_config
+    from omniq_verl.ract.align import AlignConfig
+    from omniq_verl.ract.align import align as run
+
+    console = Console()
+    try:
+        run(read_config(AlignConfig, config, overrides or []), console)
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,153 @@
+"""Which of two images is better: asked in both orders, so that what stands first gains nothing by it.
+
+Zero-shot comparison of Q-Insight (sec. 4.5), with or without a reference.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omniq_verl.data.images import BadImage
+from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
+from omniq_verl.rewards.parsing import answer_of, reasoning_of
+from omniq_verl.scoring.inputs import load_source, name_of
+from omniq_verl.scoring.scorer import BAD_IMAGE
+from omniq_verl.tasks.q_insight import CHOICES, comparison_messages
+
+ORDERS = ("AB", "BA")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two images, asked about in both orders.
+
+    ``status`` is "ok" where each order has an answer that could be read; else "unreadable", "bad_image" or "error",
+    with ``why``. ``winner`` is "A", "B", or None: the orders disagree, as those do that only prefer a place.
+    """
+
+    a: str
+    b: str
+    status: str
+    winner: str | None = None
+    share_a: float | None = None
+    """Of all readable answers, those for A; the mean of both orders."""
+    share_first: float | None = None
+    """Of all readable answers, those for the image that stood first: a half without a bias for a place."""
+    agree: bool | None = None
+    """Do both orders choose the same image?"""
+    reasoning: tuple[str | None, ...] = ()
+    """Of the first answer in each order; there A is the image that stands first."""
+    why: str | None = None
+
+
+class Comparer:
+    """A reasoning model that compares images.
+
+    Args:
+        model: Hugging Face folder or name, or an ``EngineSpec`` that takes three images.
+        engine: ``vllm``, ``hf``, ``openai`` or ``package.module:function``.
+        max_tokens: longest answer.
+        seed: of sampled answers.
+        batch: pairs the engine is given at a time.
+        allow_urls: fetch images by http and https.
+        settings: others of ``EngineSpec``.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | EngineSpec,
+        engine: str = "vllm",
+        max_tokens: int = 1024,
+        seed: int = 0,
+        batch: int = 64,
+        allow_urls: bool = False,
+        **settings: Any,
+    ):
+        spec = model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, images=3, **settings)
+        self._engine: Engine = open_engine(spec)
+        self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
+
+    def compare(
+        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None = None, samples: int = 1
+    ) -> list[Comparison]:
+        """The better image of each pair.
+
+        Args:
+            pairs: images as ``Scorer.score`` takes them.
+            references: for each pair the low-quality image both were made from.
+            samples: answers for each order; one is greedy.
+
+        Raises:
+            ValueError: references for another number of pairs.
+        """
+        if references is not None and len(references) != len(pairs):
+            raise ValueError(f"{len(references)} references for {len(pairs)} pairs; give one each, or none")
+        return [one for batch in self._batches(pairs, references, samples) for one in batch]
+
+    def _batches(
+        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None, samples: int
+    ) -> Iterator[list[Comparison]]:
+        sampling = Sampling(samples, 1.0 if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        for first in range(0, len(pairs), self._batch):
+            some = pairs[first : first + self._batch]
+            shown = references[first : first + self._batch] if references is not None else [None] * len(some)
+            yield self._compare(first, list(zip(some, shown, strict=True)), sampling)
+
+    def _compare(self, first: int, asked: list[tuple[tuple[Any, Any], Any]], sampling: Sampling) -> list[Comparison]:
+        names = [
+            tuple(name_of(image, 2 * (first + number) + side) for side, image in enumerate(pair))
+            for number, (pair, _) in enumerate(asked)
+        ]
+        loaded = [self._load(pair, reference) for pair, reference in asked]
+        requests = [request for images in loaded if isinstance(images, tuple) for request in self._requests(*images)]
+        answers = iter(answer_each(self._engine, requests, sampling) if requests else [])
+        return [
+            Comparison(*named, BAD_IMAGE, why=str(images))
+            if isinstance(images, BadImage)
+            else judge(*named, *islice(answers, len(ORDERS)))
+            for named, images in zip(names, loaded, strict=True)
+        ]
+
+    def _load(self, pair: tuple[Any, Any], reference: Any) -> tuple[bytes, bytes, bytes | None] | BadImage:
+        try:
+            a, b = (load_source(image, self._allow_urls) for image in pair)
+            return a, b, None if reference is None else load_source(reference, self._allow_urls)
+        except BadImage as error:
+            return error
+
+    def _requests(self, a: bytes, b: bytes, reference: bytes | None) -> Iterator[Request]:
+        before = () if reference is None else (reference,)
+        for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
+            digest = hashlib.blake2b(b"".join(hashlib.blake2b(image).digest() for image in (*before, *images)))
+            messages = comparison_messages(reference is not None)
+            yield Request(order, messages, (*before, *images), seed_of(digest.hexdigest(), self._seed))
+
+
+def read_choice(answer: Answer) -> str | None:
+    """ "first" or "second", as an answer names one of its two images; None where it does not."""
+    if answer.ended == ERROR:
+        return None
+    _, body = answer_of(answer.text)
+    return CHOICES.get(body.strip(" .\"'\n").lower())
+
+
+def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:
+    """What the answers in both orders come to."""
+    for answers in (ab, ba):
+        if all(answer.ended == ERROR for answer in answers):
+            return Comparison(a, b, ERROR, why=answers[0].text)
+    said = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
+    reasoning = tuple(reasoning_of(answers[0].text) for answers in (ab, ba))
+    if not all(said):
+        why = f"no answer names one of the images when {'A' if not said[0] else 'B'} stands first"
+        return Comparison(a, b, "unreadable", reasoning=reasoning, why=why)
+    first = [sum(choice == "first" for choice in choices) / len(choices) for choices in said]
+    for_a = [first[0], 1 - first[1]]
+    better = [share > 0.5 for share in for_a]
+    agree = better[0] == better[1] and 0.5 not in for_a
+    winner = ("A" if better[0] else "B") if agree else None
+    return Comparison(a, b, "ok", winner, sum(for_a) / 2, sum(first) / 2, agree, reasoning)

@@ -1,0 +1,141 @@
+"""What a task is: wording, answer format, scale and levels."""
+
+import hashlib
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+IMAGE_PLACEHOLDER = "<image>"
+MEDIA_PLACEHOLDERS = (IMAGE_PLACEHOLDER, "<video>", "<audio>")
+"""What verl takes for a medium wherever it stands in a prompt (rl_dataset.py:328)."""
+LEVELS = ("bad", "poor", "fair", "good", "excellent")
+"""Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
+DISTORTIONS = ("noise", "compression", "blur", "darken")
+"""Distortion classes beside "null", none of them (Q-Insight sec. 4.1; its "JPEG" is "compression" here)."""
+SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
+"""Of a distortion, mildest first (Q-Insight sec. 4.1)."""
+
+
+def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Messages of a row in the form chat templates read: each placeholder becomes an image part."""
+    return [{"role": turn["role"], "content": _parts(turn["content"])} for turn in messages]
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    segments = [segment for segment in re.split(f"({IMAGE_PLACEHOLDER})", content) if segment]
+    return [
+        {"type": "image"} if segment == IMAGE_PLACEHOLDER else {"type": "text", "text": segment} for segment in segments
+    ]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Bounds of the scores a task's answers may take, both included."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a scale needs low < high, got [{self.low}, {self.high}]")
+
+    def contains(self, score: float) -> bool:
+        return self.low <= score <= self.high
+
+    def level(self, score: float) -> str:
+        """The level word of a score; the scale is cut into five equal parts, a boundary belongs to the upper one.
+
+        Raises:
+            ValueError: the score lies outside of the scale.
+        """
+        if not self.contains(score):
+            raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
+        return LEVELS[bisect_right(self._boundaries, score)]
+
+    @cached_property
+    def _boundaries(self) -> list[float]:
+        """Where each level but the worst begins."""
+        return [self.low + (self.high - self.low) * step / len(LEVELS) for step in range(1, len(LEVELS))]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of question about one image."""
+
+    name: str
+    questions: tuple[str, ...]
+    """Paraphrases of the same question; ``{low}``, ``{high}`` and ``{text}`` are filled in."""
+    scale: Scale | None
+    """None: the answer is a distortion class and its severity, not a score."""
+    answer_format: str = "number"
+    answer_rule: str = ""
+    """How to answer: the end of every question."""
+    system: str = ""
+    """A turn before the question."""
+    like: str = ""
+    """Name of the task with the same labels, of which this is another wording."""
+
+    @property
+    def needs_text(self) -> bool:
+        """Is the question about the text an image was made from?"""
+        return "{text}" in self.questions[0]
+
+    def question(self, row_id: str | None, text: str | None = None) -> str:
+        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run.
+
+        None: the first of them, where images are to be compared that are rows of nothing.
+        """
+        wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
+        if self.needs_text and text is None:
+            raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
+        if self.scale is None:
+            return wording
+        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
+
+    def _paraphrase(self, row_id: str) -> int:
+        digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % len(self.questions)
+
+    def bare_question(self, row_id: str, text: str | None = None) -> str:
+        """The same without its answer rule, for those who ask for another kind of answer."""
+        return self.question(row_id, text).removesuffix(self.answer_rule)
+
+    def label_fault(self, truth: Mapping[str, Any]) -> str | None:
+        """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
+        if self.scale is None:
+            return _degradation_fault(truth.get("distortion_class", ""), truth.get("severity", ""))
+        score = truth.get("score")
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
+            return f"there is no number under 'score' ({score!r})"
+        if not self.scale.contains(score):
+            return (
+                f"the label {score:g} lies outside of the scale [{self.scale.low:g}, {self.scale.high:g}]"
+                f" of the task {self.name}"
+            )
+        return None
+
+    def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
+        """The chat prompt of a row: the task's system turn, if it has one, and the question behind its image.
+
+        Args:
+            row_id: chooses the wording; None: the first.
+            text: what the image was made from; for tasks whose ``needs_text`` is True.
+        """
+        turn = {"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id, text)}
+        return [{"role": "system", "content": self.system}, turn] if self.system else [turn]
+
+
+def _degradation_fault(distortion: object, severity: object) -> str | None:
+    if distortion is None and severity is None:
+        return None
+    if distortion is None:
+        return f"severity is {severity!r} though there is no distortion; it must be null too"
+    if distortion not in DISTORTIONS:
+        return f"distortion_class is {distortion!r}; known: {', '.join(DISTORTIONS)}, null"
+    if severity not in SEVERITIES:
+        return f"severity is {severity!r}; known: {', '.join(SEVERITIES)}, and null for no distortion"
+    return None

@@ -1,0 +1,118 @@
+"""Label alignment of several domains, with a stand-in for their models."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from evaluation_builders import RATER, write_distorted, write_scored
+from generation_builders import write_rows
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app
+from omniq_verl.ract.align import fate_of, scored_answer
+from omniq_verl.rewards import parse_response
+from omniq_verl.tasks import Q_INSIGHT_SCORE, TECHNICAL
+from omniq_verl.tasks.q_insight import DESCRIBE
+
+VALUES, TARGETS = [0, 100, 200], [1.234, 3.0, 4.5]
+
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    parts = {}
+    for name, script in (("alpha", "hostile"), ("beta", "other")):
+        data = write_scored(tmp_path / f"{name}.parquet", VALUES, TARGETS, source=name, split="train")
+        parts |= {f"domains.{name}.model": script, f"domains.{name}.data": f"[{data}]"}
+    parts |= {"engine.kind": RATER, "how.on": "here", "out": tmp_path / "out", "sampling.temperature": 0}
+    return [f"{key}={value}" for key, value in parts.items()]
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, ["ract", "align", *words])
+
+
+def learned(folder: Path) -> list[tuple[str, str, str]]:
+    table = pd.read_parquet(folder / "out" / "sft.parquet")
+    return [
+        (info["id"], *(turn["content"] for turn in messages))
+        for messages, info in zip(table.messages, table.extra_info, strict=True)
+    ]
+
+
+def test_each_domains_own_model_describes_its_own_images(tmp_path, words):
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    # alpha's model does not finish what it says of dark images; beta's does.
+    shares = ["0.39", "0.78", "0.00", "0.39", "0.78"]
+    assert learned(tmp_path) == [
+        (number, f"<image>{DESCRIBE}", f"its brightness is {share}")
+        for number, share in zip(["1", "2", "0", "1", "2"], shares, strict=True)
+    ]
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())
+    assert counts["domains"] == {"alpha": {"rows": 3, "truncated": 1, "learned": 2}, "beta": {"rows": 3, "learned": 3}}
+    assert "truncated 1" in result.output
+
+
+def test_scores_are_learned_of_the_domains_that_are_named(tmp_path, words):
+    assert run(*words, "scores=[beta]").exit_code == 0
+    scored = [(question, answer) for _, question, answer in learned(tmp_path) if "<answer>" in answer]
+    assert [answer for _, answer in scored] == [
+        f"<think>its brightness is {share}</think><answer>{label}</answer>"
+        for share, label in (("0.00", "1.23"), ("0.39", "3.00"), ("0.78", "4.50"))
+    ]
+    assert all("from 1 (bad) to 5 (excellent)" in question or "1 (bad)" in question for question, _ in scored)
+    assert len(learned(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("task", [TECHNICAL, Q_INSIGHT_SCORE], ids=lambda task: task.name)
+def test_what_is_learned_of_a_score_is_what_the_parser_reads(task):
+    parsed = parse_response(scored_answer("blurred {a}", 2.345678, task), task.answer_format, task.scale)
+    assert parsed.ok and parsed.score == pytest.approx(2.35) and parsed.reasoning == "blurred {a}"
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "fate"),
+    [
+        ("<think>sharp</think><answer>4</answer>", "stop", "learned"),
+        ("<think> </think><answer>4</answer>", "stop", "no_reasoning"),
+        ("<answer>4</answer>", "stop", "no_reasoning"),
+        ("<think>sharp</think><answer>9</answer>", "stop", "out_of_range"),
+        ("<think>sharp", "length", "truncated"),
+        ("too long", "error", "error"),
+    ],
+)
+def test_what_is_not_learned_has_a_reason(text, ended, fate):
+    assert fate_of({"text": text, "ended": ended}, TECHNICAL)[0] == fate
+
+
+def test_started_again_nothing_is_asked_twice(tmp_path, words):
+    run(*words)
+    first = (tmp_path / "out" / "sft.parquet").read_bytes()
+    assert run(*words).exit_code == 0
+    assert (tmp_path / "out" / "sft.parquet").read_bytes() == first
+    assert [len(list((tmp_path / "out" / name).glob("*.jsonl"))) for name in ("alpha", "beta")] == [1, 1]
+
+
+def test_held_out_rows_and_tasks_without_scores_are_refused(tmp_path, words):
+    held = write_rows(tmp_path / "held.parquet", [1, 2], split="test")
+    assert "held.parquet holds rows of the split 'test'" in run(*words, f"domains.beta.data=[{held}]").output
+    worn = write_distorted(tmp_path / "worn.parquet", VALUES)
+    assert run(*words, f"domains.beta.data=[{worn}]").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["scores=[gamma]"], "scores names gamma; domains: alpha, beta"),
+        (["domains.gamma.model=x"], "the domain gamma needs a model and data"),
+        (["colour=red"], "colour"),
+    ],
+)
+def test_mistakes_are_named(words, more, said):
+    result = run(*words, *more)
+    assert result.exit_code == 1 and said in result.output
+
+
+def test_no_domain_is_named():
+    assert "no domains" in run("out=x").output

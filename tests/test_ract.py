@@ -10,7 +10,8 @@ from generation_builders import write_rows
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.ract.align import fate_of, scored_answer
+from omniq_verl.generation.config import read_config
+from omniq_verl.ract.align import AlignConfig, fate_of, scored_answer
 from omniq_verl.rewards import parse_response
 from omniq_verl.tasks import Q_INSIGHT_SCORE, TECHNICAL
 from omniq_verl.tasks.q_insight import DESCRIBE
@@ -116,3 +117,12 @@ def test_mistakes_are_named(words, more, said):
 
 def test_no_domain_is_named():
     assert "no domains" in run("out=x").output
+
+
+def test_the_example_has_the_defaults():
+    config = read_config(AlignConfig, Path(__file__).parents[1] / "examples" / "ract" / "align.yaml", ["seed=3"])
+    plain = AlignConfig(domains=config.domains, seed=3)
+    assert list(config.domains) == ["koniq", "spaq"]
+    assert (config.sampling, config.how, config.scores, config.engine) == (
+        *(plain.sampling, plain.how, plain.scores, plain.engine),
+    )

@@ -11,9 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from tables import run_seeds
+from figures import figures_of
 
 from omniq_verl.quickstart.stages import Settings, Stage, data_stage, grpo_stage, measure_stage, model_stage, sft_stage
+from omniq_verl.quickstart.tables import run_seeds
 
 TINY = "omniquality_r/cpu_tiny"
 COT_IMAGES, COT_PATHS = 3000, 8
@@ -91,7 +92,7 @@ def main() -> None:
     size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": crops}
     seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
     rows = {title: name for title, name in ROWS.items() if args.table6 or name != "threshold"}
-    run_seeds(seeds, lambda settings: build(settings, args.table6), rows)
+    run_seeds(seeds, lambda settings: build(settings, args.table6), figures_of(rows))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ model.
 import argparse
 from pathlib import Path
 
-from tables import run_seeds
+from figures import figures_of
 
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
+from omniq_verl.quickstart.tables import run_seeds
 
 RECIPES = {
     (1, "GRPO+GR"): "cpu_tiny_stage1",
@@ -52,7 +53,7 @@ def main() -> None:
     size = {"grpo_steps": args.steps, "grpo_save_every": args.steps}
     seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
     rows = {"SFT": "sft"} | {f"stage {stage}: {method}": folder(stage, method) for stage, method in RECIPES}
-    run_seeds(seeds, build, rows)
+    run_seeds(seeds, build, figures_of(rows))
 
 
 if __name__ == "__main__":

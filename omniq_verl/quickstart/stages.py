@@ -1,6 +1,7 @@
 """The stages of the quickstart: what each runs, where it leaves its result, how far it is."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,13 @@ def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Sta
     data, out = settings.root / "data" / "test.parquet", settings.root / name
     arguments = [*_flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
     return Stage(name, title, _module("omniq_verl.evaluation.checkpoint", arguments))
+
+
+def eval_stage(settings: Settings, name: str, title: str, model: Path, files: Sequence[Path]) -> Stage:
+    """`omniq eval` of a tiny model on prepared files, greedily, in the folder ``name`` of the run."""
+    words = ["eval", "--model", model, "--data", *files, "--out", settings.root / name, "--max-tokens", 40]
+    words += ["--max-model-len", 320, "--dtype", "float32", "--memory", 0.3]
+    return Stage(name, title, _module("omniq_verl.cli", [str(word) for word in words]))
 
 
 def _module(*words: str | list[str]) -> list[str]:

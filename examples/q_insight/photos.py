@@ -1,0 +1,111 @@
+"""The quickstart's photographs under Q-Insight's two questions: what score, and which distortion, how severe.
+
+    python examples/q_insight/photos.py --data runs/q_insight/data --out runs/q_insight/asked
+
+reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, from different crops of the same
+photographs, rl_score, rl_degradation, val, test_score and test_degradation.parquet, and sft.parquet: answers to both
+questions that are right in form, and off by chance in score and severity, which is what reinforcement learning is for.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row, sft_record
+from omniq_verl.tasks import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, SEVERITIES
+
+SCORES, DEGRADATIONS = "photo_scores", "photo_degradations"
+SFT_SHARE = 2 / 3
+"""Of the training crops; the rest is for reinforcement learning."""
+
+
+def asked(record: dict[str, Any], source: str, split: str) -> Row:
+    """A prepared row under one of the two questions."""
+    info = record["extra_info"]
+    known = json.loads(info["details"])
+    number = info["id"].rsplit("/", 1)[1]
+    if source == SCORES:
+        score = {"score": info["score"], "raw_score": info["raw_score"], "raw_bounds": (-1.0, 1.0)}
+        return Row(SCORES, f"{SCORES}/{split}/{number}", Q_INSIGHT_SCORE.name, split, details=known, **score)
+    distortion = None if known["distortion"] == "null" else known["distortion"]
+    severity = SEVERITIES[known["level"]] if distortion else None
+    row_id = f"{DEGRADATIONS}/{split}/{number}"
+    return Row(
+        DEGRADATIONS,
+        row_id,
+        Q_INSIGHT_DEGRADATION.name,
+        split,
+        distortion=distortion,
+        severity=severity,
+        details=known,
+    )
+
+
+def lesson(row: Row, seed: int) -> str:
+    """An answer to learn the form from: the score is off by up to 0.8, the severity by up to one."""
+    rng = np.random.default_rng([seed, *row.row_id.encode()])
+    known = row.details
+    level = int(np.clip(known["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))
+    said = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
+    if row.data_source == SCORES:
+        score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
+        return (
+            f'<think>{said}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
+        )
+    fields = {"distortion_class": row.distortion, "severity": SEVERITIES[level] if row.distortion else None}
+    return f"<think>{said}</think><answer>{json.dumps(fields)}</answer>"
+
+
+def read(data: Path, split: str) -> list[dict[str, Any]]:
+    return pq.read_table(data / f"{split}.parquet").to_pylist()
+
+
+def write_rl(rows: Sequence[tuple[dict[str, Any], str]], path: Path, split: str) -> None:
+    """Crops and the source each is asked as."""
+    made = (asked(record, source, split).record(number, image(record)) for number, (record, source) in enumerate(rows))
+    write_parquet(made, path)
+
+
+def image(record: dict[str, Any]) -> bytes:
+    return record["images"][0]["bytes"]
+
+
+def lessons(rows: Sequence[tuple[dict[str, Any], str]], seed: int) -> Iterator[dict[str, Any]]:
+    for record, source in rows:
+        row = asked(record, source, "sft")
+        yield sft_record(row, image(record), lesson(row, seed))
+
+
+def in_turn(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+    """Every other crop under each question, so that no crop is asked twice."""
+    return [(record, (SCORES, DEGRADATIONS)[number % 2]) for number, record in enumerate(records)]
+
+
+def prepare(data: Path, out: Path, seed: int) -> None:
+    train = in_turn(read(data, "train"))
+    middle = int(len(train) * SFT_SHARE)
+    write_parquet(lessons(train[:middle], seed), out / "sft.parquet")
+    for source, name in ((SCORES, "score"), (DEGRADATIONS, "degradation")):
+        write_rl([row for row in train[middle:] if row[1] == source], out / f"rl_{name}.parquet", "train")
+        write_rl([(record, source) for record in read(data, "test")], out / f"test_{name}.parquet", "test")
+    write_rl(in_turn(read(data, "val")), out / "val.parquet", "val")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    prepare(args.data, args.out, args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Two small "data sets" of the quickstart's photographs: other photographs, other distortions, other labels.
+
+    python examples/ract/photos.py --data runs/ract/data --out runs/ract/domains
+
+reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, for alpha (every other photograph;
+noise, darkening) and beta (the others; blur, compression; its raters are harsher), rl_, val_ and test_ files, and
+sft.parquet: a cold start on scores and descriptions of both, whose scores and severities are off by chance.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row, sft_record
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, Q_INSIGHT_SCORE, SEVERITIES
+from omniq_verl.tasks.q_insight import DESCRIBE
+
+DOMAINS = {"alpha": ("noise", "darken", "null"), "beta": ("blur", "compression", "null")}
+SFT_SHARE = 1 / 2
+"""Of the training crops; the rest is for reinforcement learning."""
+
+
+def labelled(domain: str, quality: float) -> float:
+    """The quality as a domain's raters say it; beta's are harsher: its square, on a scale from 0 to 1."""
+    share = (quality - 1) / 4
+    return 1 + 4 * (share**2 if domain == "beta" else share)
+
+
+def rows_of(data: Path, split: str, domain: str) -> list[tuple[Row, bytes]]:
+    """The rows of one domain among a split's crops, with their images."""
+    records = pq.read_table(data / f"{split}.parquet").to_pylist()
+    photos = sorted({json.loads(record["extra_info"]["details"])["photo"] for record in records})
+    own = photos[list(DOMAINS).index(domain) :: 2]
+    found = []
+    for record in records:
+        info = record["extra_info"]
+        known = json.loads(info["details"])
+        if known["photo"] in own and known["distortion"] in DOMAINS[domain]:
+            label, number = labelled(domain, info["score"]), info["id"].rsplit("/", 1)[1]
+            bounds = {"score": label, "raw_score": info["score"], "raw_bounds": (1.0, 5.0)}
+            row = Row(domain, f"{domain}/{split}/{number}", Q_INSIGHT_SCORE.name, split, details=known, **bounds)
+            found.append((row, record["images"][0]["bytes"]))
+    return found
+
+
+def lessons(rows: list[tuple[Row, bytes]], seed: int) -> Iterator[dict[str, Any]]:
+    """Every crop's description, or its score, in turn."""
+    for number, (row, image) in enumerate(rows):
+        rng = np.random.default_rng([seed, *row.row_id.encode()])
+        level = int(np.clip(row.details["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))
+        kind = row.details["distortion"]
+        text = "no distortion" if kind == "null" else f"{SEVERITIES[level]} {kind}"
+        if number % 2:
+            score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
+            yield sft_record(row, image, f'<think>{text}</think><answer>{{"rating": {score:.2f}}}</answer>')
+        else:
+            record = sft_record(row, image, text)
+            yield {
+                **record,
+                "messages": [{"role": "user", "content": IMAGE_PLACEHOLDER + DESCRIBE}, record["messages"][-1]],
+            }
+
+
+def write_rows(rows: list[tuple[Row, bytes]], path: Path) -> None:
+    write_parquet((row.record(number, image) for number, (row, image) in enumerate(rows)), path)
+
+
+def prepare(data: Path, out: Path, seed: int) -> None:
+    begun: list[tuple[Row, bytes]] = []
+    for domain in DOMAINS:
+        rows = rows_of(data, "train", domain)
+        middle = int(len(rows) * SFT_SHARE)
+        begun += rows[:middle]
+        write_rows(rows[middle:], out / f"rl_{domain}.parquet")
+        for split in ("val", "test"):
+            write_rows(rows_of(data, split, domain), out / f"{split}_{domain}.parquet")
+    np.random.default_rng(seed).shuffle(begun)
+    write_parquet(lessons(begun, seed), out / "sft.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    prepare(args.data, args.out, args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""RACT's tables A.2 and 5 at the size of a tiny model: aligned by reasoning, against one domain and naive mixing.
+
+    VERL_PLATFORM=cpu python examples/ract/tables.py --out runs/ract --seeds 0 1 2
+
+Two domains out of the quickstart's photographs (photos.py); "naive mixing" is one RL run on both, whose labels
+disagree. Killed at any moment, the same command goes on where it stopped. The figures are those of a tiny model on
+small crops: they show that the chain runs and what it does to that model, not whether a 7B model gains by it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from omniq_verl.quickstart.stages import Settings, Stage, data_stage, eval_stage, grpo_stage, model_stage, sft_stage
+from omniq_verl.quickstart.tables import Figures, run_seeds, value_of
+
+RUNS = {"alpha": ("alpha",), "beta": ("beta",), "mixed": ("alpha", "beta")}
+SFT_STEPS = 60
+"""Of the cross-domain SFT."""
+ROWS = {
+    "cold start": "sft",
+    "RL on alpha": "alpha",
+    "RL on beta": "beta",
+    "RL on both, naively mixed": "mixed",
+    "RACT, vision encoder": "ract_vision",
+    "RACT, vision encoder and LLM": "ract",
+    "RACT, both, with alpha's scores": "ract_scores",
+}
+ALIGNED = {"ract_vision": ("vision_sft", "texts"), "ract": ("sft", "texts"), "ract_scores": ("sft", "texts_and_scores")}
+"""Of each run of the third phase: its recipe, and the file it learns from."""
+
+
+def build(settings: Settings) -> list[Stage]:
+    """Everything one seed takes."""
+    domains, model = settings.root / "domains", settings.root / "model"
+    words = ["--data", settings.root / "data", "--out", domains, "--seed", settings.seed]
+    command = [sys.executable, str(Path(__file__).with_name("photos.py")), *map(str, words)]
+    title, lessons = "cold start on both domains", domains / "sft.parquet"
+    stages = [
+        data_stage(settings),
+        Stage("domains", "two domains", command),
+        model_stage(settings, texts="../domains/sft.parquet", vocab=700),
+        sft_stage(settings, "sft", title, "q_insight/cpu_tiny_sft", model, lessons, settings.sft_steps),
+        measured(settings, "sft", settings.sft_model),
+    ]
+    for name, among in RUNS.items():
+        files = {
+            f"data.{kind}_files": f"[{','.join(str(domains / f'{prefix}_{domain}.parquet') for domain in among)}]"
+            for kind, prefix in (("train", "rl"), ("val", "val"))
+        }
+        recipe, steps = "q_insight/cpu_tiny_score_only", settings.grpo_steps
+        stages.append(grpo_stage(settings, name, f"RL: {name}", recipe, settings.sft_model, steps, **files))
+        stages.append(measured(settings, name, settings.trained(name)))
+    stages += [align_stage(settings, "texts", ""), align_stage(settings, "texts_and_scores", "alpha")]
+    for name, (recipe, texts) in ALIGNED.items():
+        learned, start = settings.root / texts / "sft.parquet", settings.trained("alpha")
+        title = f"cross-domain SFT: {name}"
+        stages.append(sft_stage(settings, name, title, f"ract/cpu_tiny_{recipe}", start, learned, SFT_STEPS))
+        model = settings.root / name / f"global_step_{SFT_STEPS}" / "huggingface"
+        stages.append(measured(settings, name, model))
+    return stages
+
+
+def measured(settings: Settings, name: str, model: Path) -> Stage:
+    files = [settings.root / "domains" / f"test_{domain}.parquet" for domain in ("alpha", "beta")]
+    return eval_stage(settings, f"{name}_test", f"held-out answers after {name}", model, files)
+
+
+def align_stage(settings: Settings, name: str, scores: str) -> Stage:
+    """`omniq ract align` of both domains, each by its own model."""
+    words = {
+        "out": settings.root / name,
+        "scores": f"[{scores}]",
+        "engine.max_model_len": 320,
+        "engine.dtype": "float32",
+        "engine.memory": 0.3,
+        "sampling.max_tokens": 40,
+        "how.on": "here",
+        "how.batch": 256,
+        "seed": settings.seed,
+    }
+    for domain in ("alpha", "beta"):
+        words[f"domains.{domain}.model"] = settings.trained(domain)
+        words[f"domains.{domain}.data"] = f"[{settings.root / 'domains' / f'rl_{domain}.parquet'}]"
+    command = [
+        sys.executable,
+        "-m",
+        "omniq_verl.cli",
+        "ract",
+        "align",
+        *(f"{key}={value}" for key, value in words.items()),
+    ]
+    return Stage(name, "reasoning texts of both domains", command)
+
+
+def collect(roots: list[Path]) -> Figures:
+    """PLCC and SRCC of each domain's held-out crops, and the share of answers that could be read."""
+    found: Figures = {}
+    for title, folder in ROWS.items():
+        sets = [json.loads((root / f"{folder}_test" / "metrics.json").read_text())["sets"] for root in roots]
+        found[title] = {
+            f"{domain} {key.upper()}": [value_of(one[domain][key]) for one in sets]
+            for domain in ("alpha", "beta")
+            for key in ("plcc", "srcc")
+        }
+        found[title]["parsable"] = [
+            sum(one[name]["scored"] for name in one) / sum(one[name]["images"] for name in one) for one in sets
+        ]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/ract"), help="goes on where it stopped")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=12, help="RL steps of each run (default: 12)")
+    args = parser.parse_args()
+    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
+    crops = {"train": 16_000, "sft": 2000, "test": 1500}
+    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": crops}
+    run_seeds([Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds], build, collect)
+
+
+if __name__ == "__main__":
+    main()

@@ -210,3 +210,15 @@ def test_killed_at_five_moments_every_image_is_answered_once(tmp_path):
 
 def stored(out: Path) -> int:
     return sum(part.read_bytes().count(b"\n") for part in (out / "answers").glob("*.jsonl"))
+
+
+def test_a_model_that_answers_nothing_readable_still_has_its_report(tmp_path):
+    dark = [0, 10, 20, 30, 40]
+    scored = write_scored(tmp_path / "scored.parquet", dark, TARGETS[:5])
+    worn = write_distorted(tmp_path / "worn.parquet", dark)
+    metrics = run([scored, worn], tmp_path / "run", script="hostile")["sets"]
+    assert metrics["made"]["scored"] == metrics["worn"]["scored"] == 0
+    assert metrics["made"]["plcc"] == {"value": None, "low": None, "high": None}
+    assert metrics["worn"]["class_accuracy"]["value"] == 0.0
+    assert "truncated 5" in (tmp_path / "run" / "report.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "run" / "plots").iterdir()) == ["made.png", "worn__class.png"]

@@ -136,6 +136,7 @@ def _draw(folder: Path, metrics: Mapping[str, Any], images: pd.DataFrame) -> dic
             drawn[name] = draw_scatter(images[images.set == name], figures, name)
         else:
             drawn[f"{name}, class"] = draw_confusion(figures["confusion"], f"{name}: class")
+        if any(sum(row.values()) for row in figures.get("level_confusion", {}).values()):
             drawn[f"{name}, level"] = draw_confusion(
                 figures["level_confusion"], f"{name}: level, where the class is right"
             )

@@ -1,5 +1,6 @@
 """vLLM in this process over a Hugging Face folder."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class OfflineModel:
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
+        # For every image: that the number of threads stays as it is.
+        logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._engine = LLM(
             model=spec.model,

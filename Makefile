@@ -5,11 +5,12 @@ RUN ?= runs/quickstart
 SEED ?= 0
 PY := $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench clean
+.PHONY: help quickstart test test-fast test-cluster lint bench clean
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
 	@echo "make test         all tests;  make test-fast: those that need no Ray and no vLLM"
+	@echo "make test-cluster a training job on two Ray nodes of this machine"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
 $(VENV)/.installed: setup.py constraints/cpu.txt
@@ -22,11 +23,14 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow"
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow and not cluster"
 	$(PY) -m pytest -q -m slow
 
 test-fast: $(VENV)/.installed
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow"
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow and not cluster"
+
+test-cluster: $(VENV)/.installed
+	$(PY) -m pytest -q -m cluster
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

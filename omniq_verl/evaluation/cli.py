@@ -2,23 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omniq_verl.generation import options
 
+if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
+
 app = typer.Typer()
 
 
 @app.command("eval")
+@options.asks_a_model
 def evaluate(
-    model: options.MODEL,
+    spec: "EngineSpec",
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
     data: Annotated[list[Path] | None, typer.Option(help="Prepared parquet file; may be given again.")] = None,
     more: Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")] = None,
-    engine: options.ENGINE = "vllm",
-    base_url: options.BASE_URL = None,
     samples: options.SAMPLES = 1,
     temperature: Annotated[float | None, typer.Option(help="Default: 0 for one answer, 1 for more.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
@@ -28,26 +30,16 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Rows finished together: what a kill can cost each worker.")] = 256,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
     seed: options.SEED = 0,
-    max_model_len: options.MAX_MODEL_LEN = 8192,
-    dtype: options.DTYPE = "auto",
-    memory: options.MEMORY = 0.85,
-    devices: options.DEVICES = 1,
-    allow_pickle: options.PICKLE = False,
-    trust_remote_code: options.TRUST = False,
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
     Example: omniq eval --model runs/stage2/huggingface --data koniq/test.parquet spaq/test.parquet --out runs/eval
     """
     from omniq_verl.evaluation import run
-    from omniq_verl.generation.engines import EngineSpec
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import How
 
     def measure(console: Any) -> None:
-        spec = EngineSpec(
-            model, engine, base_url, max_model_len, dtype, memory, devices, 1, allow_pickle, trust_remote_code
-        )
         warmth = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
         how = How(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
         sampling = Sampling(samples, warmth, max_tokens=max_tokens)

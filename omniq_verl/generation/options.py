@@ -1,18 +1,65 @@
 """Options that all commands share which ask a model."""
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-MODEL = Annotated[str, typer.Option(help="Hugging Face folder or name; at an endpoint, the name it knows.")]
-ENGINE = Annotated[str, typer.Option(help="vllm, hf (transformers), openai, or package.module:function.")]
-BASE_URL = Annotated[str | None, typer.Option(help="Of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")]
+if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
+
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
-MAX_MODEL_LEN = Annotated[int, typer.Option(help="Tokens of question, image and answer together.")]
-DTYPE = Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")]
-MEMORY = Annotated[float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")]
-DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
-PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
-TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
+
+
+def engine_spec(
+    model: Annotated[str, typer.Option(help="Hugging Face folder or name; at an endpoint, the name it knows.")],
+    engine: Annotated[str, typer.Option(help="vllm, hf (transformers), openai, or package.module:function.")] = "vllm",
+    base_url: Annotated[
+        str | None, typer.Option(help="Of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
+    ] = None,
+    max_model_len: Annotated[int, typer.Option(help="Tokens of question, image and answer together.")] = 8192,
+    dtype: Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")] = "auto",
+    memory: Annotated[
+        float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")
+    ] = 0.85,
+    devices: Annotated[int, typer.Option(help="GPUs over which one model is split.")] = 1,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+) -> "EngineSpec":
+    """The engine these options name."""
+    from omniq_verl.generation.engines import EngineSpec
+
+    return EngineSpec(
+        model,
+        engine,
+        base_url,
+        max_model_len,
+        dtype,
+        memory,
+        devices,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def asks_a_model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose first parameter is an ``EngineSpec``, as one with the options of ``engine_spec`` in its place."""
+    (first, *own), shared = inspect.signature(command).parameters.values(), inspect.signature(engine_spec).parameters
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> Any:
+        spec = engine_spec(**{name: values.pop(name) for name in shared})
+        return command(**{first.name: spec}, **values)
+
+    every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared.values())]
+    with_options.__signature__ = inspect.Signature(every)
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    return with_options

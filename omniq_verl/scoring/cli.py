@@ -1,6 +1,7 @@
 """``omniq score`` and ``omniq compare-images``."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from omniq_verl.generation import options
 
 if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
     from omniq_verl.scoring.comparison import Comparison
     from omniq_verl.scoring.scorer import Score
 
@@ -16,9 +18,10 @@ app = typer.Typer()
 
 
 @app.command()
+@options.asks_a_model
 def score(
+    spec: "EngineSpec",
     images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
-    model: options.MODEL,
     task: Annotated[str, typer.Option(help="technical, aesthetic, alignment or degradation.")] = "technical",
     prompt: Annotated[str | None, typer.Option(help="What the images were made from, for alignment.")] = None,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
@@ -26,15 +29,7 @@ def score(
     samples: options.SAMPLES = 1,
     temperature: Annotated[float, typer.Option(help="Of several answers.")] = 1.0,
     seed: options.SEED = 0,
-    engine: options.ENGINE = "vllm",
-    base_url: options.BASE_URL = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    max_model_len: options.MAX_MODEL_LEN = 8192,
-    dtype: options.DTYPE = "auto",
-    memory: options.MEMORY = 0.85,
-    devices: options.DEVICES = 1,
-    allow_pickle: options.PICKLE = False,
-    trust_remote_code: options.TRUST = False,
 ) -> None:
     """Score images: a number or a distortion, a level, the reasoning, or why there is none.
 
@@ -45,15 +40,11 @@ def score(
     """
     from rich.console import Console
 
-    from omniq_verl.generation.engines import EngineSpec
     from omniq_verl.scoring.files import score_files
     from omniq_verl.scoring.inputs import list_files
     from omniq_verl.scoring.scorer import Scorer
 
     console = Console()
-    spec = EngineSpec(
-        model, engine, base_url, max_model_len, dtype, memory, devices, 1, allow_pickle, trust_remote_code
-    )
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
     try:
         files = list_files(images)
@@ -87,22 +78,15 @@ def _said(one: "Score") -> str:
 
 
 @app.command("compare-images")
+@options.asks_a_model
 def compare_images(
+    spec: "EngineSpec",
     a: Annotated[Path, typer.Argument(help="One image.")],
     b: Annotated[Path, typer.Argument(help="The other.")],
-    model: options.MODEL,
     reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
     samples: options.SAMPLES = 1,
     seed: options.SEED = 0,
-    engine: options.ENGINE = "vllm",
-    base_url: options.BASE_URL = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    max_model_len: options.MAX_MODEL_LEN = 8192,
-    dtype: options.DTYPE = "auto",
-    memory: options.MEMORY = 0.85,
-    devices: options.DEVICES = 1,
-    allow_pickle: options.PICKLE = False,
-    trust_remote_code: options.TRUST = False,
 ) -> None:
     """Which of two images is better: asked in both orders, so that standing first gains nothing (Q-Insight sec. 4.5).
 
@@ -112,15 +96,11 @@ def compare_images(
     """
     from rich.console import Console
 
-    from omniq_verl.generation.engines import EngineSpec
     from omniq_verl.scoring.comparison import Comparer
 
     console = Console()
-    spec = EngineSpec(
-        model, engine, base_url, max_model_len, dtype, memory, devices, 3, allow_pickle, trust_remote_code
-    )
     try:
-        comparer = Comparer(spec, max_tokens=max_tokens, seed=seed)
+        comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
     except (ValueError, RuntimeError, OSError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)

@@ -281,3 +281,9 @@ def test_a_comparison_shows_its_images_in_their_order(reference):
     order = ["Given reference"] * reference + ["Image A: <image>", "Image B: <image>"]
     places = [turn["content"].index(words) for words in order]
     assert places == sorted(places)
+
+
+def test_images_that_are_rows_of_nothing_get_the_question_of_some_training_rows():
+    for task in TASKS.values():
+        same = [row for row in range(50) if task.messages(f"row/{row}", "a car") == task.messages(None, "a car")]
+        assert same and (len(task.questions) == 1) == (len(same) == 50)

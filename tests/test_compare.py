@@ -474,3 +474,21 @@ def test_tables_of_every_kind_can_stand_beside_a_run(tmp_path, paper):
     for row in load_table(paper).rows:
         assert f"paper: {row.method} " in shown
     assert "paper: " in text
+
+
+def test_another_wording_of_a_task_is_compared_as_the_task(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95}
+    one = {"data_source": "koniq", "task": "q_insight_score", "images": 3, "scored": 3, "status": {"ok": 3}}
+    one |= {"plcc": figure, "srcc": figure, "mae": 0.1}
+    metrics = {"model": "m", "sampling": {}, "seed": 0, "sets": {"koniq": one}, "mean": {}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    found = compare_runs([folder], "q_insight:2", None, NOWHERE)
+    koniq = [column["data_source"] for column in found["columns"]].index("koniq")
+    assert found["columns"][koniq]["task"] == "technical"
+    assert found["rows"][0]["cells"][koniq]["values"] == [0.9, 0.9]
+    metrics["sets"]["koniq/technical"] = {**one, "task": "technical"}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="two wordings"):
+        compare_runs([folder], None, None, NOWHERE)

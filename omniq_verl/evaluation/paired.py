@@ -150,6 +150,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def resamples_for(comparisons: int) -> int:
+    """So many that p can get to 0.01 after the correction: 2 / resamples is the least it is before."""
+    return max(2000, 200 * comparisons)
+
+
 def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     """The images of two runs side by side, those of one alone too: ``target_first``, ``score_first``, ``score_other``.
 

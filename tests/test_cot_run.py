@@ -162,7 +162,7 @@ def test_the_papers_example_is_read():
         (["plan.n=2"], "leave n out"),
         (["reason.temperature=0"], "temperature"),
         (["select.max_paths=0"], "max_paths from 1"),
-        (["engine.model=''"], "engine.model=FOLDER"),
+        (["engine.model=''", "engine.kind=vllm"], "engine.model=FOLDER"),
         (["data=[]"], "name the prepared files with data="),
     ],
 )

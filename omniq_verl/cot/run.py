@@ -73,7 +73,7 @@ def make_plans(config: CotConfig, console: Console) -> None:
     """A plan for every row, into ``<out>/plan``."""
     job = Job(config.engine, config.plan, ask_for_plan, config.seed, images=False)
     todo = [Todo(place) for place in places_of(config)]
-    with Store(Path(config.out) / "plan", _settings(config, config.plan)) as store:
+    with Store(Path(config.out) / "plan", job.settings()) as store:
         finish(job, todo, store, config.how, console, "plans")
 
 
@@ -87,7 +87,7 @@ def make_paths(config: CotConfig, console: Console) -> None:
     plans = _plans(config, places)
     job = Job(config.engine, config.path_sampling, ask_for_reasoning, config.seed)
     todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
-    with Store(Path(config.out) / "reason", _settings(config, config.path_sampling)) as store:
+    with Store(Path(config.out) / "reason", job.settings()) as store:
         finish(job, todo, store, config.how, console, "reasoning")
 
 
@@ -166,15 +166,3 @@ def _said(one: Judged) -> dict[str, Any]:
             for verdict in one.verdicts
         ],
     }
-
-
-def _settings(config: CotConfig, sampling: Sampling) -> dict[str, Any]:
-    """What an answer depends on; which rows are asked, where and in what portions is none of it.
-
-    Raises:
-        ValueError: no model is named.
-    """
-    if not config.engine.model:
-        raise ValueError("no model: name it with engine.model=FOLDER")
-    engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
-    return {"engine": engine, "sampling": asdict(sampling), "seed": config.seed}

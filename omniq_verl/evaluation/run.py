@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     if config.engine.kind in ("vllm", "hf"):  # here, and not only once workers have started
         check_model_folder(config.engine.model, config.engine.allow_pickle, config.engine.trust_remote_code)
     labels = read_labels(places)
-    job = Job(config.engine, config.sampling, own_question, config.seed)
-    with Store(config.out / "answers", _settings(config)) as store:
+    job = job_of(config)
+    with Store(config.out / "answers", job.settings()) as store:
         finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
         metrics, images, judged = measure(config, labels)
         page = write_report(config.out, metrics, images, judged, places)
@@ -70,6 +70,11 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
         console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
     return metrics
+
+
+def job_of(config: EvalConfig) -> Job:
+    """What is asked of every row: its own question."""
+    return Job(config.engine, config.sampling, own_question, config.seed)
 
 
 def places_of(config: EvalConfig) -> list[Place]:
@@ -100,7 +105,7 @@ def measure(config: EvalConfig, labels: pd.DataFrame) -> tuple[dict[str, Any], p
         "made_by": f"omniq_verl {omniq_verl.__version__}",
         "model": config.engine.model,
         "data": [str(path) for path in config.data],
-        **_settings(config),
+        **job_of(config).settings(),
         "resamples": config.resamples,
         **all_metrics(images, judged, config.by, config.resamples),
     }
@@ -108,9 +113,3 @@ def measure(config: EvalConfig, labels: pd.DataFrame) -> tuple[dict[str, Any], p
     images.to_parquet(config.out / "images.parquet")
     replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics, images, judged
-
-
-def _settings(config: EvalConfig) -> dict[str, Any]:
-    """What an answer depends on; which rows are asked, where and in what portions is none of it."""
-    engine = {key: value for key, value in asdict(config.engine).items() if key in ("model", "kind", "dtype")}
-    return {"engine": engine, "sampling": asdict(config.sampling), "seed": config.seed}

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from omniq_verl.generation.engines import EngineSpec, open_engine
@@ -31,6 +31,17 @@ class Job:
     seed: int = 0
     images: bool = True
     """Does the question show the row's image?"""
+
+    def settings(self) -> dict[str, Any]:
+        """What an answer depends on, for the store; which rows are asked, where and in what portions is none of it.
+
+        Raises:
+            ValueError: no model is named.
+        """
+        if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
+            raise ValueError("no model: name its folder with --model FOLDER, in a file of settings engine.model=FOLDER")
+        engine = {key: value for key, value in asdict(self.engine).items() if key in ("model", "kind", "dtype")}
+        return {"engine": engine, "sampling": asdict(self.sampling), "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ RACT, sec. 3.4 and figure A.1 (b): scores of several data sets disagree, texts a
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,8 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
 def ask(config: AlignConfig, name: str, domain: Domain, places: list[Place], console: Console) -> None:
     """The answers of a domain's model to its rows' own questions, into ``<out>/<name>``."""
     engine = replace(config.engine, model=domain.model)
-    settings = {key: value for key, value in asdict(engine).items() if key in ("model", "kind", "dtype")}
-    settings = {"engine": settings, "sampling": asdict(config.sampling), "seed": config.seed}
     job = Job(engine, config.sampling, own_question, config.seed)
-    with Store(Path(config.out) / name, settings) as store:
+    with Store(Path(config.out) / name, job.settings()) as store:
         finish(job, [Todo(place) for place in places], store, config.how, console, name)
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,14 +68,16 @@ def environment(root) -> dict[str, str]:
 def cluster(root, environment) -> Iterator[str]:
     """The address of the dashboard of two nodes on this host, each with one "GPU"."""
     port, dashboard = free_port(), free_port()
+    short = tempfile.mkdtemp(prefix="r")  # the names of Ray's sockets have at most 107 characters
     size = ["--num-gpus=1", "--num-cpus=16", "--disable-usage-stats", "--block"]
     head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
-    head += ["--ray-client-server-port=0", f"--temp-dir={root / 'ray'}", "--include-dashboard=true"]
+    head += [f"--ray-client-server-port={free_port()}", f"--temp-dir={short}", "--include-dashboard=true"]
     nodes = []
     try:
         for words, name in ((head, "head"), ([f"--address=127.0.0.1:{port}"], "worker")):
             log = open(root / f"{name}.log", "wb")  # noqa: SIM115  of the process that is started
-            command = [str(SCRIPTS / "ray"), "start", *words, *size]
+            # Two nodes on one host must not ask for one port.
+            command = [str(SCRIPTS / "ray"), "start", *words, *size, f"--dashboard-agent-listen-port={free_port()}"]
             nodes.append(subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log, process_group=0))
             wait_for_nodes(port, len(nodes), environment)
         yield f"http://127.0.0.1:{dashboard}"
@@ -81,6 +85,7 @@ def cluster(root, environment) -> Iterator[str]:
         for node in reversed(nodes):
             os.killpg(node.pid, 15)
             node.wait(60)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def wait_for_nodes(port: int, number: int, environment: dict[str, str]) -> None:

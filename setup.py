@@ -49,6 +49,7 @@ setup(
         ],
         # verl's own tested set: torch 2.11, vLLM 0.24, transformers 5.9, flash-attn 2.8.3.
         "gpu": ["verl[vllm,fsdp]==0.9.1"],
+        "t2i": ["diffusers"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={

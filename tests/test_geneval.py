@@ -5,7 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from omniq_verl.cli import app
 from omniq_verl.t2i.geneval import (
     TAGS,
     BadGenEval,
@@ -124,3 +126,17 @@ def test_the_broken_kernel_is_found_in_what_the_scorer_printed():
         check_scorer_log(
             "loading\nerror in ms_deformable_im2col_cuda: no kernel image is available for execution\n100%"
         )
+
+
+def test_the_command_prints_the_table_beside_the_papers_rows(tmp_path):
+    right = dict(zip(TAGS, (4, 3, 2, 1, 0, 1), strict=True))
+    path = written(tmp_path / "r.jsonl", some(right, dict.fromkeys(TAGS, 4)))
+    result = CliRunner().invoke(app, ["t2i", "geneval", str(path)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    ours, paper = (
+        next(line for line in result.output.splitlines() if name in line) for name in ("r.jsonl", "+ Best-of-20 ")
+    )
+    assert ours.split()[-7:] == ["0.46", "1.00", "0.75", "0.50", "0.25", "0.00", "0.25"]
+    assert paper.split()[-7:] == ["0.75", "0.99", "0.87", "0.73", "0.88", "0.54", "0.55"]
+    (tmp_path / "log").write_text("error in ms_deformable_im2col_cuda")
+    assert CliRunner().invoke(app, ["t2i", "geneval", str(path), "--log", str(tmp_path / "log")]).exit_code == 1

@@ -1,0 +1,82 @@
+"""Images from texts: any pipeline of diffusers, each image with a seed of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from PIL import Image
+
+DEFAULT_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
+"""SANA-1.0-1.6B, the generator of OmniQuality-R's table 5."""
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """Which pipeline, and how it draws; all that an image depends on beside its text and seed."""
+
+    model: str = DEFAULT_MODEL
+    """Hugging Face folder or name of a text-to-image pipeline; or ``package.module:function`` of your own: called with
+    this object, it returns a ``Generator``."""
+    steps: int | None = None
+    """None: the pipeline's own."""
+    guidance: float | None = None
+    """Guidance scale; None: the pipeline's own."""
+    height: int | None = None
+    """Pixels; None: the pipeline's own."""
+    width: int | None = None
+    dtype: str = "auto"
+    """float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        sizes = [size for size in (self.steps, self.height, self.width) if size is not None]
+        if min(sizes, default=1) < 1 or self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"steps, height and width from 1, dtype auto, float32, bfloat16 or float16; got {self}")
+
+
+class Generator(Protocol):
+    """Whatever draws."""
+
+    def draw(self, text: str, seeds: Sequence[int]) -> list[Image.Image]:
+        """An image for each seed; the same text and seed give the same image."""
+
+
+def open_generator(spec: GeneratorSpec) -> Generator:
+    """Load the pipeline.
+
+    Raises:
+        ValueError: the model is neither a pipeline nor a function.
+    """
+    module, _, name = spec.model.partition(":")
+    return getattr(import_module(module), name)(spec) if name else DiffusersPipeline(spec)
+
+
+class DiffusersPipeline:
+    """A pipeline on this process's GPU, or the CPU where there is none; weights from safetensors alone."""
+
+    def __init__(self, spec: GeneratorSpec):
+        import torch
+        from diffusers import AutoPipelineForText2Image
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = {"auto": "bfloat16" if device == "cuda" else "float32"}.get(spec.dtype, spec.dtype)
+        try:
+            pipeline = AutoPipelineForText2Image.from_pretrained(
+                spec.model, torch_dtype=getattr(torch, chosen), use_safetensors=True
+            )
+        except OSError as error:
+            raise ValueError(f"{spec.model} cannot be opened as a pipeline of diffusers ({error})") from error
+        self._pipeline = pipeline.to(device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        given = {"num_inference_steps": spec.steps, "guidance_scale": spec.guidance}
+        given |= {"height": spec.height, "width": spec.width}
+        self._settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+
+    def draw(self, text: str, seeds: Sequence[int]) -> list[Image.Image]:
+        """An image for each seed. Noise is drawn on the CPU, so that it is the same on every device."""
+        import torch
+
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        return self._pipeline(
+            prompt=text, num_images_per_prompt=len(generators), generator=generators, **self._settings
+        ).images

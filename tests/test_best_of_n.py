@@ -103,6 +103,7 @@ def test_an_image_nobody_can_score_is_never_picked(run):
         assert all(why == {"alignment": "truncated"} for why in pick["refused"].values())
 
 
+@pytest.mark.slow
 def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"text {number}" for number in range(12)))
     words = [sys.executable, "-m", "omniq_verl.cli", "t2i", "best-of-n", "texts.txt", "--generator", PAINTER]

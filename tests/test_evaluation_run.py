@@ -183,6 +183,7 @@ def test_several_files_and_a_limit_of_each(tmp_path, scored):
     assert "made" in result.output and "report.html" in result.output
 
 
+@pytest.mark.slow
 def test_killed_at_five_moments_every_image_is_answered_once(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 256, 2000).tolist()

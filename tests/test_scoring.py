@@ -254,6 +254,7 @@ def test_nothing_scored_is_an_error_code(folder):
     assert CliRunner().invoke(app, words).exit_code == 1
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_where_it_was(tmp_path):
     folder, out = tmp_path / "photos", tmp_path / "scores.csv"
     folder.mkdir()

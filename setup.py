@@ -30,6 +30,7 @@ setup(
         "psutil",
         "pyarrow>=19",
         "rich",
+        "safetensors",
         "scipy",
         "scikit-image",
         "scikit-learn",
@@ -50,6 +51,7 @@ setup(
         # verl's own tested set: torch 2.11, vLLM 0.24, transformers 5.9, flash-attn 2.8.3.
         "gpu": ["verl[vllm,fsdp]==0.9.1"],
         "t2i": ["diffusers"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={

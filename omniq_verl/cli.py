@@ -8,12 +8,14 @@ import typer
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.ract.cli import app as ract
+from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
 from omniq_verl.t2i.cli import app as t2i
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cot, name="cot")
 app.add_typer(ract, name="ract")
+app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
 app.add_typer(scoring)

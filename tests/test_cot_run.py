@@ -163,7 +163,7 @@ def test_the_papers_example_is_read():
         (["reason.temperature=0"], "temperature"),
         (["select.max_paths=0"], "max_paths from 1"),
         (["engine.model=''", "engine.kind=vllm"], "engine.model=FOLDER"),
-        (["data=[]"], "name the prepared files with data="),
+        (["data=[]"], "name prepared files, data="),
     ],
 )
 def test_a_wrong_setting_is_named(root, words, said):

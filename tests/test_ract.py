@@ -10,8 +10,9 @@ from generation_builders import write_rows
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
+from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.config import read_config
-from omniq_verl.ract.align import AlignConfig, fate_of, scored_answer
+from omniq_verl.ract.align import AlignConfig, scored_answer
 from omniq_verl.rewards import parse_response
 from omniq_verl.tasks import Q_INSIGHT_SCORE, TECHNICAL
 from omniq_verl.tasks.q_insight import DESCRIBE
@@ -75,7 +76,7 @@ def test_what_is_learned_of_a_score_is_what_the_parser_reads(task):
 @pytest.mark.parametrize(
     ("text", "ended", "fate"),
     [
-        ("<think>sharp</think><answer>4</answer>", "stop", "learned"),
+        ("<think>sharp</think><answer>4</answer>", "stop", "ok"),
         ("<think> </think><answer>4</answer>", "stop", "no_reasoning"),
         ("<answer>4</answer>", "stop", "no_reasoning"),
         ("<think>sharp</think><answer>9</answer>", "stop", "out_of_range"),
@@ -84,7 +85,7 @@ def test_what_is_learned_of_a_score_is_what_the_parser_reads(task):
     ],
 )
 def test_what_is_not_learned_has_a_reason(text, ended, fate):
-    assert fate_of({"text": text, "ended": ended}, TECHNICAL)[0] == fate
+    assert read_reasoning(text, ended, TECHNICAL)[0] == fate
 
 
 def test_started_again_nothing_is_asked_twice(tmp_path, words):

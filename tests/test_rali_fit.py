@@ -114,6 +114,11 @@ def test_how_many_numbers_the_fit_trains(projection, numbers):
     assert changed == {"vectors_KM", "scores_K", *(["projection_DM"] if projection else [])}
 
 
+def test_at_the_papers_sizes_the_fit_trains_128_thousand_numbers():
+    scorer = scorer_of(np.ones((250, 512)), np.ones(250), matrix=np.ones((768, 512)))
+    assert sum(one.numel() for one in trained_parameters(scorer, Fit())) == 250 * 512 + 250 == 128_250
+
+
 def test_no_epochs_change_nothing():
     embeddings, labels = task()
     scorer = start()

@@ -65,6 +65,19 @@ def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
     return said
 
 
+def read_reasoning(text: str, ended: str, task: Task) -> tuple[str, str, float]:
+    """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
+
+    The reason is the parser's, "error" for what an engine refused, or "no_reasoning".
+    """
+    if ended == ERROR:
+        return ERROR, "", np.nan
+    parsed = parse_response(text, task.answer_format, task.scale)
+    if not parsed.ok:
+        return parsed.status.value, "", np.nan
+    return ("ok", whole_text(parsed.reasoning), parsed.score) if parsed.reasoning else ("no_reasoning", "", np.nan)
+
+
 def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One line an answer: what was asked, what was answered, and what the parser made of it.
 

@@ -69,18 +69,21 @@ def learnable_places(files: Sequence[Path], limit: int | None = None) -> list[Pl
         ValueError: there is none, or one of a task that asks for no score.
     """
     places = list_places(files)[:limit]
+    check_learnable(places)
+    return places
+
+
+def check_learnable(places: Sequence[Place]) -> None:
+    """As ``learnable_places``, of rows that are known already."""
     if not places:
-        raise ValueError("no rows: name the prepared files with data=[FILE, ...]")
+        raise ValueError("no rows: name prepared files, data=[koniq/train.parquet] or --data koniq/train.parquet")
     for place in places:
         if place.info["split"] in HELD_OUT:
             raise HeldOutRows(
                 f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Mend: give train files"
             )
         if place.info["score"] is None:
-            raise ValueError(
-                f"{place.file}: the task {place.info['task']} has no score, and cannot be learned this way"
-            )
-    return places
+            raise ValueError(f"{place.file}: the task {place.info['task']} has no score, which this needs")
 
 
 def _places(path: Path) -> Iterator[Place]:

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 import omniq_verl
-from omniq_verl.data.files import replace_text, whole_text
+from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
+from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, RowReader, learnable_places
-from omniq_verl.generation.request import ERROR, Sampling
+from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
-from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.parsing import SCORE_KEY
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, task_of
 from omniq_verl.tasks.q_insight import DESCRIBE
@@ -111,21 +111,11 @@ def judge(folder: Path, places: list[Place]) -> tuple[dict[str, int], list[tuple
     for record in read_store(folder):
         if place := by_key.get(record["key"]):
             for answer in record["answers"]:
-                fate, text = fate_of(answer, task_of(place.info))
-                counts[fate] += 1
-                if fate == "learned":
+                reason, text, _ = read_reasoning(answer["text"], answer["ended"], task_of(place.info))
+                counts["learned" if reason == "ok" else reason] += 1
+                if reason == "ok":
                     texts.setdefault(place.key, []).append(text)
     return dict(counts), [(place, text) for place in places for text in texts.get(place.key, [])]
-
-
-def fate_of(answer: Mapping[str, Any], task: Task) -> tuple[str, str]:
-    """Whether a text is learned, or why not; and the text."""
-    if answer["ended"] == ERROR:
-        return ERROR, ""
-    parsed = parse_response(answer["text"], task.answer_format, task.scale)
-    if not parsed.ok:
-        return parsed.status.value, ""
-    return ("learned", whole_text(parsed.reasoning)) if parsed.reasoning else ("no_reasoning", "")
 
 
 def learned(kept: list[tuple[Place, str]], with_scores: bool) -> Iterator[dict[str, Any]]:

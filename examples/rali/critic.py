@@ -1,0 +1,47 @@
+"""A stand-in for a reasoning model, as an engine of ``omniq_verl.generation``: it knows the distortion, and errs.
+
+``EngineSpec.model`` is a file of data_prep/photo_distortions.py. An answer has the wording of its seed; in one of five
+the level of quality is off by one. It stands in for a trained model; it is none.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.tasks import LEVELS, SEVERITIES, TECHNICAL
+
+SLIP = 0.2
+SAID = {
+    "null": ("no distortion", "clean and sharp", "nothing is wrong with it"),
+    "noise": ("noise", "grain all over", "speckled"),
+    "blur": ("blur", "out of focus", "soft edges"),
+    "compression": ("compression", "blocks and ringing", "jpeg artefacts"),
+    "darken": ("darken", "underexposed", "too little light"),
+}
+
+
+class Critic:
+    """Answers by what the file says of an image."""
+
+    def __init__(self, spec: EngineSpec):
+        rows = pq.read_table(spec.model, columns=["extra_info"]).column(0).to_pylist()
+        self._rows = {f"{row['task']}/{row['id']}": row for row in rows}
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        return [[self._answer(request, n) for n in range(sampling.n)] for request in requests]
+
+    def _answer(self, request: Request, number: int) -> Answer:
+        row, rng = self._rows[request.key], np.random.default_rng([request.seed, number])
+        details = json.loads(row["details"])
+        place = LEVELS.index(TECHNICAL.scale.level(row["score"]))
+        if rng.random() < SLIP:
+            place = int(np.clip(place + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
+        seen = rng.choice(SAID[details["distortion"]])
+        if details["level"] >= 0:
+            seen = f"{SEVERITIES[details['level']]} {seen}"
+        score = TECHNICAL.scale.low + 0.8 * (place + 0.5)
+        return Answer(f"<think>{seen}, {LEVELS[place]} quality</think><answer>{score:.1f}</answer>")

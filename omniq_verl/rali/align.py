@@ -1,0 +1,290 @@
+"""Contrastive alignment: the image encoder learns to see what the reasoning says (RALI sec. 4, figure 5).
+
+The text encoder is frozen, so every text is encoded once, before the first step; a step runs the image encoder alone.
+Texts longer than the text encoder takes (77 tokens for CLIP, 64 for SigLIP) are cut at the end, their end token kept.
+
+On several GPUs: ``torchrun --nproc-per-node 8 -m omniq_verl.cli rali align ...``. The loss is over the images of all of
+them, so that a batch is the same batch on any number.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.rali.encoder import ImageEncoder, encoder_of, open_model, open_preprocessing, save_whole
+from omniq_verl.rali.losses import LOSSES
+from omniq_verl.rali.pairs import read_pairs
+from omniq_verl.rali.pixels import cached_pixels
+from omniq_verl.rali.ranks import Ranks
+from omniq_verl.rali.texts import Texts
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """An alignment."""
+
+    pairs: Path
+    """``pairs.parquet`` of ``omniq rali pairs``."""
+    out: Path
+    """The run's folder: goes on where it stopped. At the end ``out/model`` is an ordinary Hugging Face folder."""
+    model: str = "openai/clip-vit-large-patch14-336"
+    """Hugging Face folder or name of a CLIP or SigLIP; sec. 5.1."""
+    texts: int | None = None
+    """Of each image's texts, the first so many; None: all. 1 is case 4 of table 4. Every epoch draws one of them."""
+    epochs: int = 10
+    """Over all images. The paper says 10 for RACT, and nothing here."""
+    batch: int = 128
+    """Images told apart at a time, over all GPUs; likewise."""
+    learning_rate: float = 1e-5
+    """Of AdamW, constant; sec. 5.1."""
+    weight_decay: float = 0.01
+    """AdamW's own default."""
+    max_gradient: float = 1.0
+    """Norm at which gradients are cut; ours."""
+    precision: str = "bf16"
+    """bf16: the encoder computes in it, weights and optimizer are float32; or fp32. Ours."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass: a third more time, much less memory."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Of the order of the images, and of which text is drawn."""
+    allow_pickle: bool = False
+    """Load weights that are pickle files, which can run any code."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if min(self.epochs, self.save_every) < 1 or self.batch < 2 or self.learning_rate <= 0 or self.seed < 0:
+            raise ValueError(f"epochs and save_every from 1, batch from 2, learning_rate above 0; got {self}")
+        if self.texts is not None and self.texts < 1:
+            raise ValueError(f"texts from 1, got {self.texts}")
+
+
+def align(config: AlignConfig, console: Console) -> Path:
+    """Train, or go on training, and return the folder of the aligned model.
+
+    ``out`` has ``metrics/*.jsonl`` (a line a step: ``loss``, ``accuracy``: share of images whose text is the nearest,
+    ``gradient``: its norm) and ``checkpoint.safetensors`` until the end.
+
+    Raises:
+        ValueError: pairs or a model that cannot be read, too few images, settings other than those ``out`` was begun
+            with.
+        FloatingPointError: a loss was not finite.
+    """
+    done = config.out / "model"
+    ranks = Ranks.join()
+    with ranks, _store(config, ranks) as store:
+        if not done.is_dir():
+            run = _Run(config, ranks)
+            if ranks.first:
+                _say(run, config, console)
+            _train(run, store, console)
+            if ranks.first:
+                _save_model(run, done)
+                for path in (_checkpoint(config), run.cache):  # which are large, and of no more use
+                    path.unlink(missing_ok=True)
+    return done
+
+
+class _NoStore:
+    """For all processes but the first."""
+
+    def __enter__(self) -> "_NoStore":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def add(self, _records: object) -> None:
+        pass
+
+
+def _store(config: AlignConfig, ranks: Ranks) -> Store | _NoStore:
+    if not ranks.first:
+        return _NoStore()
+    digest = hashlib.blake2b(config.pairs.read_bytes(), digest_size=16).hexdigest()  # other pairs may have that name
+    left_out = ("out", "save_every", "checkpointing", "allow_pickle")  # which change no weight
+    settings = {name: value for name, value in asdict(config).items() if name not in left_out}
+    return Store(config.out / "metrics", {**settings, "pairs": digest})
+
+
+class _Run:
+    """What a training holds."""
+
+    def __init__(self, config: AlignConfig, ranks: Ranks):
+        self.config, self.ranks = config, ranks
+        self.model = open_model(config.model, config.allow_pickle).requires_grad_(False)
+        preprocessing = open_preprocessing(config.model)
+        pairs = read_pairs(config.pairs)
+        if config.batch % ranks.number:
+            raise ValueError(f"a batch of {config.batch} cannot be shared by {ranks.number} processes evenly")
+        if len(pairs) < 2:
+            raise ValueError(f"{config.pairs} has {len(pairs)} images; two at least are needed to tell apart")
+        self.batch = min(config.batch, len(pairs) // ranks.number * ranks.number)
+        self.texts = Texts(self.model, config.model, [texts[: config.texts] for _, texts in pairs], ranks.device)
+        self.cache = config.out / "pixels.npy"
+        with ranks.first_then_others():
+            self.pixels = cached_pixels([place for place, _ in pairs], preprocessing, self.cache)
+        self.encoder = prepare_encoder(encoder_of(self.model, preprocessing), config.checkpointing).to(ranks.device)
+        self.scale, self.bias = logits_of(self.model)
+        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.AdamW(trained_parameters(self.encoder), **settings)
+        self.wrapped = ranks.wrap(self.encoder)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return len(self.pixels) // self.batch
+
+
+def prepare_encoder(encoder: ImageEncoder, checkpointing: bool) -> ImageEncoder:
+    """The encoder, ready to be trained."""
+    encoder.train().requires_grad_(True)
+    if checkpointing:
+        encoder.vision.gradient_checkpointing_enable({"use_reentrant": False})
+    return encoder
+
+
+def trained_parameters(encoder: ImageEncoder) -> list[nn.Parameter]:
+    """All of the image encoder's, its projection included; the text encoder and the logits' scale stay as they are."""
+    return list(encoder.vision.parameters())
+
+
+def logits_of(model: PreTrainedModel) -> tuple[float, float]:
+    """By what a model multiplies its cosines, and what it adds."""
+    bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
+    return float(model.logit_scale.detach().exp()), bias
+
+
+def order_of(epoch: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of an epoch: the images in their order, and for each a number from [0, 1) that draws its text. Nothing but these
+    arguments matters, so a run that goes on needs no state of a generator."""
+    random = np.random.default_rng([seed, epoch])
+    return random.permutation(images), random.random(images)
+
+
+def _batches(run: _Run, first: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Steps from ``first`` on: the images of all processes, and the numbers that draw their texts. What is left of an
+    epoch behind its last whole batch is left out: a loss depends on how many are told apart."""
+    for step in range(first, run.config.epochs * run.steps_an_epoch):
+        epoch, number = divmod(step, run.steps_an_epoch)
+        order, random = order_of(epoch, len(run.pixels), run.config.seed)
+        mine = slice(number * run.batch, (number + 1) * run.batch)
+        yield step, order[mine], random[mine]
+
+
+def _train(run: _Run, store: Store | _NoStore, console: Console) -> None:
+    first, every = _restore(run), run.config.save_every
+    last = run.config.epochs * run.steps_an_epoch
+    for step, images, random in _batches(run, first):
+        metrics = _step(run, images, random)
+        store.add([{"key": f"{step:08d}", "step": step, **metrics}])
+        if run.ranks.first and ((step + 1) % every == 0 or step + 1 == last):
+            _save_checkpoint(run, step + 1)
+            console.print(f"step {step + 1} of {last}: loss {metrics['loss']:.4f}", markup=False)
+
+
+def _step(run: _Run, images: np.ndarray, random: np.ndarray) -> dict[str, float]:
+    mine = images[run.ranks.share(len(images))]
+    texts = run.texts.draw(images, random)
+    pixels = torch.from_numpy(run.pixels[mine]).to(run.ranks.device)
+    with torch.autocast(run.ranks.device.type, torch.bfloat16, enabled=run.config.precision == "bf16"):
+        embeddings = run.wrapped(pixels)
+    cosines = run.ranks.gather(embeddings) @ run.texts.features[texts.to(run.ranks.device)].T
+    same = (texts[:, None] == texts[None, :]).to(run.ranks.device)
+    loss = LOSSES[run.model.config.model_type](cosines * run.scale + run.bias, same)
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the loss is not finite. Mend: a smaller learning rate, or precision fp32")
+    run.optimizer.zero_grad()
+    (loss * run.ranks.number).backward()  # each process has the gradient of its own images, and they are averaged
+    gradient = nn.utils.clip_grad_norm_(run.encoder.parameters(), run.config.max_gradient)
+    run.optimizer.step()
+    right = same.gather(1, cosines.argmax(dim=1, keepdim=True))
+    return {"loss": loss.item(), "accuracy": right.float().mean().item(), "gradient": float(gradient)}
+
+
+def _checkpoint(config: AlignConfig) -> Path:
+    return config.out / "checkpoint.safetensors"
+
+
+def _save_checkpoint(run: _Run, step: int) -> None:
+    """Weights and optimizer as tensors by name, so that nothing has to be pickled."""
+    tensors = {}
+    for name, parameter in run.encoder.named_parameters():
+        state = run.optimizer.state[parameter]
+        tensors |= {f"weight/{name}": parameter.detach(), f"mean/{name}": state["exp_avg"]}
+        tensors[f"square/{name}"] = state["exp_avg_sq"]
+    path = _checkpoint(run.config)
+    unfinished = path.with_name(f"{path.name}.part")
+    save_file({name: one.cpu().contiguous() for name, one in tensors.items()}, unfinished, {"step": str(step)})
+    os.replace(unfinished, path)
+
+
+def _restore(run: _Run) -> int:
+    """Take up the checkpoint, where there is one; returns the step to begin with."""
+    path = _checkpoint(run.config)
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt", device=str(run.ranks.device)) as file:
+        step = int(file.metadata()["step"])
+        for name, parameter in run.encoder.named_parameters():
+            with torch.no_grad():
+                parameter.copy_(file.get_tensor(f"weight/{name}"))
+            run.optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": file.get_tensor(f"mean/{name}"),
+                "exp_avg_sq": file.get_tensor(f"square/{name}"),
+            }
+    return step
+
+
+def _save_model(run: _Run, folder: Path) -> None:
+    run.model.to("cpu")
+    parts = (AutoTokenizer.from_pretrained(run.config.model), AutoImageProcessor.from_pretrained(run.config.model))
+    save_whole(folder, run.model, *parts)
+
+
+def _say(run: _Run, config: AlignConfig, console: Console) -> None:
+    about = {
+        "images": len(run.pixels),
+        "texts": len(run.texts.which),
+        "different_texts": len(run.texts.features),
+        "cut_texts": run.texts.cut,
+        "most_tokens": run.texts.most_tokens,
+        "trained_parameters": sum(one.numel() for one in trained_parameters(run.encoder)),
+        "batch": run.batch,
+        "steps": config.epochs * run.steps_an_epoch,
+        "processes": run.ranks.number,
+    }
+    replace_text(config.out / "about.json", json.dumps(about, indent=2) + "\n")
+    console.print(
+        ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in about.items()), markup=False, soft_wrap=True
+    )
+    if run.texts.cut:
+        console.print(
+            f"{run.texts.cut:,} of {about['different_texts']:,} texts are longer than {run.texts.most_tokens} tokens:"
+            " their ends are not seen",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The steps of a run, each once."""
+    return sorted(read_store(out / "metrics"), key=lambda one: one["step"])

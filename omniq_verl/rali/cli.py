@@ -1,0 +1,230 @@
+"""``omniq rali``: from a reasoning model to an encoder that scores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omniq_verl.generation import options
+
+if TYPE_CHECKING:
+    from omniq_verl.generation.engines import EngineSpec
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="RALI: a reasoning model's judgement in an image encoder.",
+)
+
+ENCODER = Annotated[str, typer.Option(help="CLIP or SigLIP: Hugging Face folder or name.")]
+FITTED = Annotated[Path, typer.Option(help="Folder of `omniq rali fit`.")]
+DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; may be given again.")]
+MORE = Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")]
+DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU where there is one.")]
+DTYPE = Annotated[str, typer.Option(help="Of the encoder: float32 or bfloat16.")]
+BATCH = Annotated[int, typer.Option(help="Images the encoder is given at a time.")]
+LIMIT = Annotated[int | None, typer.Option(help="The first so many rows of the data.")]
+PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
+CLIP = "openai/clip-vit-large-patch14-336"
+
+
+@app.command()
+@options.asks_a_model
+def pairs(
+    spec: "EngineSpec",
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    more: MORE = None,
+    seeds: Annotated[int, typer.Option(help="Answers an image, each sampled with its own seed.")] = 5,
+    temperature: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
+    max_tokens: options.MAX_TOKENS = 1024,
+    workers: Annotated[int, typer.Option(help="Engines side by side, on Ray.")] = 1,
+    batch: Annotated[int, typer.Option(help="Rows finished together: what a kill can cost each worker.")] = 64,
+    on: Annotated[str, typer.Option(help="ray, here (in this process) or auto.")] = "auto",
+    limit: LIMIT = None,
+    seed: options.SEED = 0,
+) -> None:
+    """Ask a reasoning model about every image several times, and keep what it says: image-text pairs.
+
+    Example: omniq rali pairs --model runs/q_insight/huggingface --data koniq/train.parquet --seeds 5 --out runs/pairs
+    """
+    from omniq_verl.generation.request import Sampling
+    from omniq_verl.generation.runner import How
+    from omniq_verl.rali.pairs import PairsConfig, make_pairs
+
+    def make(console: Any) -> None:
+        sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
+        how = How(on=on, workers=workers, batch=batch)
+        counts = make_pairs(PairsConfig([*data, *(more or [])], out, spec, sampling, how, limit, seed), console)
+        said = ", ".join(f"{name} {number:,}" for name, number in counts["answers"].items())
+        console.print(f"{counts['images_with_text']:,} of {counts['images']:,} images have text; answers: {said}")
+        console.print(f"pairs: {out / 'pairs.parquet'}", soft_wrap=True, markup=False)
+
+    _or_say(make)
+
+
+@app.command()
+def align(
+    pairs: Annotated[Path, typer.Option(help="pairs.parquet of `omniq rali pairs`.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    model: ENCODER = CLIP,
+    texts: Annotated[int | None, typer.Option(help="Of each image, the first so many; default: all.")] = None,
+    epochs: Annotated[int, typer.Option(help="Over all images.")] = 10,
+    batch: Annotated[int, typer.Option(help="Images told apart at a time, over all GPUs.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-5,
+    precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third more time.")] = False,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the order of images, and of which text is drawn.")] = 0,
+    allow_pickle: PICKLE = False,
+) -> None:
+    """Train the image encoder on image-text pairs; its text encoder is frozen, and cuts texts after 77 tokens (CLIP).
+
+    Example: omniq rali align --pairs runs/pairs/pairs.parquet --out runs/align
+
+    On several GPUs: torchrun --nproc-per-node 8 -m omniq_verl.cli rali align --pairs ... --out ...
+    """
+    from omniq_verl.rali.align import AlignConfig
+    from omniq_verl.rali.align import align as train
+
+    def run(console: Any) -> None:
+        config = AlignConfig(
+            pairs,
+            out,
+            model,
+            texts,
+            epochs,
+            batch,
+            learning_rate,
+            precision=precision,
+            checkpointing=checkpointing,
+            save_every=save_every,
+            seed=seed,
+            allow_pickle=allow_pickle,
+        )
+        console.print(f"aligned model: {train(config, console)}", soft_wrap=True, markup=False)
+
+    _or_say(run)
+
+
+@app.command()
+def fit(
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="Folder of the fitted RALI.")],
+    more: MORE = None,
+    model: ENCODER = CLIP,
+    dimensions: Annotated[int, typer.Option(help="Of an embedding after PCA; 0: no PCA.")] = 512,
+    vectors: Annotated[int, typer.Option(help="Basis vectors (K).")] = 250,
+    buckets: Annotated[int, typer.Option(help="Of scores (N); 1: plain k-means.")] = 240,
+    center: Annotated[bool, typer.Option("--center", help="Take the mean embedding off before scoring.")] = False,
+    epochs: Annotated[int, typer.Option(help="Of the fit of vectors and scores; 0: none.")] = 30,
+    fit_batch: Annotated[int, typer.Option(help="Images of a step of the fit.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of the fit, by AdamW.")] = 3e-2,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over cosines.")] = 1.0,
+    fit_projection: Annotated[bool, typer.Option("--fit-projection", help="Fit the projection as well.")] = False,
+    save_dtype: DTYPE = "float32",
+    batch: BATCH = 64,
+    device: DEVICE = None,
+    limit: LIMIT = None,
+    seed: Annotated[int, typer.Option(help="Of k-means and of the order of images.")] = 0,
+    allow_pickle: PICKLE = False,
+) -> None:
+    """Embed labelled images, compress (PCA, k-means in buckets of scores), fit, and write one file of weights.
+
+    Example: omniq rali fit --model runs/align/model --data koniq/train.parquet --out runs/rali
+    """
+    from omniq_verl.rali.compress import Compression
+    from omniq_verl.rali.fit import Fit
+    from omniq_verl.rali.fit_files import FitConfig, fit_files
+
+    def run(console: Any) -> None:
+        compression = Compression(dimensions or None, vectors, buckets, center, seed)
+        how = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)
+        files = [*data, *(more or [])]
+        config = FitConfig(files, out, model, compression, how, save_dtype, batch, device, limit, allow_pickle)
+        fit_files(config, console)
+
+    _or_say(run)
+
+
+@app.command("eval")
+def evaluate(
+    model: FITTED,
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    more: MORE = None,
+    by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    dtype: DTYPE = "float32",
+    batch: BATCH = 16,
+    device: DEVICE = None,
+) -> None:
+    """Measure a RALI on prepared files, with the figures and files of `omniq eval`: `omniq compare` reads both.
+
+    Example: omniq rali eval --model runs/rali --data koniq/test.parquet spaq/test.parquet --out runs/rali_eval
+    """
+    from omniq_verl.rali.evaluate import EvalConfig
+    from omniq_verl.rali.evaluate import evaluate as measure
+
+    config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples)
+    _or_say(lambda console: measure(config, console))
+
+
+@app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    model: FITTED,
+    out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
+    dtype: DTYPE = "float32",
+    batch: BATCH = 16,
+    device: DEVICE = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the model first; for many images.")] = False,
+) -> None:
+    """Score images: a number and a level, or why there is none.
+
+    Example: omniq rali score photos/ --model runs/rali --out scores.csv
+
+    A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
+    where it stopped. Exit code 1: nothing could be scored.
+    """
+    from omniq_verl.rali.score_files import score_files
+    from omniq_verl.rali.scorer import RaliScorer
+
+    def run(console: Any) -> int:
+        return score_files(RaliScorer(model, device, batch, dtype, compile), images, out, console)
+
+    raise typer.Exit(0 if _or_say(run) else 1)
+
+
+@app.command()
+def export(
+    model: FITTED,
+    out: Annotated[Path, typer.Option(help="File to write: .onnx.")],
+) -> None:
+    """Write a RALI as ONNX: pixels in, scores out; checked against the original. Needs the extra "onnx".
+
+    Example: omniq rali export --model runs/rali --out rali.onnx
+    """
+    from omniq_verl.rali.export import export_onnx
+
+    def run(console: Any) -> None:
+        off = export_onnx(model, out)
+        console.print(f"{out}: scores within {off:.1e} of the original's", markup=False, soft_wrap=True)
+
+    _or_say(run)
+
+
+def _or_say(action: Callable[[Any], object]) -> object:
+    """Do it and return what it does, or say what is wrong and end with code 1."""
+    from rich.console import Console
+
+    console = Console()
+    try:
+        return action(console)
+    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

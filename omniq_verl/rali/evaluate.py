@@ -1,0 +1,139 @@
+"""A fitted RALI on prepared files, with the figures and files of ``omniq eval``."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+import omniq_verl
+from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.judging import per_image, read_labels
+from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.evaluation.report import print_tables, write_report
+from omniq_verl.generation.places import Place, RowReader, list_places
+from omniq_verl.generation.request import DONE, Sampling
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.rali.scorer import RaliScorer
+from omniq_verl.tasks import Scale, task_of
+
+_AT_ONCE = 256
+"""Rows whose image files are held in memory, and that are finished together."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is measured, and how."""
+
+    data: Sequence[Path]
+    """Parquet files of ``data_prep/``, of the RALI's task."""
+    out: Path
+    """The run's folder: goes on where it stopped."""
+    model: Path
+    """Folder of ``omniq rali fit``."""
+    device: str | None = None
+    """None: a GPU where there is one."""
+    dtype: str = "float32"
+    batch: int = 16
+    """Images the encoder is given at a time."""
+    by: Sequence[str] = ()
+    """Columns or keys of ``details`` by which to measure groups as well."""
+    resamples: int = 1000
+    """Of the bootstrap; 1,000 is ours."""
+
+
+def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
+    """Score, measure and write into ``config.out``, so that ``omniq compare`` reads it beside any other evaluation.
+
+    ``scores/*.jsonl`` as they come; at the end ``answers.parquet``, ``images.parquet``, ``metrics.json``,
+    ``report.md``, ``report.html`` and plots, as ``omniq_verl.evaluation.run`` has them. What is no image is counted
+    under the status "bad_image", and has no score.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: no rows, rows of another task, a file that cannot be read, groups that nothing belongs to.
+        BadRaliFile: the folder holds no RALI, or a broken one.
+    """
+    places = list_places(list(config.data))
+    if not places:
+        raise ValueError("no rows: name prepared files, e.g. --data data/koniq/test.parquet")
+    scorer = RaliScorer(config.model, config.device, config.batch, config.dtype)
+    if others := [place for place in places if place.info["task"] != scorer.about.task]:
+        raise ValueError(f"{others[0].key} is of another task than this RALI's, {scorer.about.task}")
+    labels = read_labels(places)
+    settings = {"dtype": config.dtype, "weights": scorer.digest}
+    with Store(config.out / "scores", settings) as store:
+        _score(scorer, [place for place in places if place.key not in store.keys], store, console)
+        judged = judge_scores(labels, read_store(store.folder))
+        metrics, images = _measure(config, labels, judged)
+        page = write_report(config.out, metrics, images, judged, places)
+    print_tables(metrics, console)
+    for title, name in (("figures", "metrics.json"), ("report", page.name)):
+        console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
+    return metrics
+
+
+def _score(scorer: RaliScorer, places: Sequence[Place], store: Store, console: Console) -> None:
+    rows = RowReader(["images"]).read(places)
+    starts = range(0, len(places), _AT_ONCE)
+    for first in track(starts, "scoring", console=console, transient=True, disable=not places):
+        some = places[first : first + _AT_ONCE]
+        store.add(_records(scorer, some, [_image(row) for row in islice(rows, len(some))]))
+
+
+def _image(row: Mapping[str, Any]) -> bytes | Path:
+    """As it is in the row, or by name, so that a file that has gone costs its own score only."""
+    image = row["images"][0]
+    return image["bytes"] if image.get("bytes") else Path(image["image"])
+
+
+def _records(scorer: RaliScorer, places: Sequence[Place], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:
+    for place, score in zip(places, scorer.score(list(sources)), strict=True):
+        value = score.score
+        if value is not None:
+            value = scorer.on_scale(value, task_of(place.info).scale)
+        yield {"key": place.key, "status": score.status, "score": value, "why": score.why}
+
+
+def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line an image, in the form of ``omniq_verl.evaluation.judging.judge_answers``, with an empty answer.
+
+    Args:
+        labels: of ``read_labels``.
+        records: of the store; those of other rows are left out.
+    """
+    by_key = {record["key"]: record for record in records}
+    lines = []
+    for key, label in labels.iterrows():
+        record = by_key[key]
+        scored = record["score"] is not None
+        scale = Scale(label["scale_low"], label["scale_high"])
+        level = scale.level(min(max(record["score"], scale.low), scale.high)) if scored else None
+        said = {"answer": record["why"] or "", "ended": DONE, "tokens": 0, "status": record["status"]}
+        lines.append({"key": key, "sample": 0, **said, "score": record["score"], "level": level})
+    return pd.DataFrame(lines).assign(distortion=None, severity=None).astype({"score": float})
+
+
+def _measure(config: EvalConfig, labels: pd.DataFrame, judged: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+    images = per_image(labels, judged)
+    metrics = {
+        "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "model": str(config.model),
+        "data": [str(path) for path in config.data],
+        "engine": {"model": str(config.model), "kind": "rali", "dtype": config.dtype},
+        "sampling": asdict(Sampling(max_tokens=1)),
+        "seed": 0,
+        "resamples": config.resamples,
+        **all_metrics(images, judged, config.by, config.resamples),
+    }
+    judged.to_parquet(config.out / "answers.parquet")
+    images.to_parquet(config.out / "images.parquet")
+    replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics, images

@@ -1,0 +1,70 @@
+"""A fitted RALI as ONNX, for runtimes without PyTorch."""
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omniq_verl.rali.files import load_rali
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+"""Of a score, in units of the scale."""
+
+
+def export_onnx(folder: Path, out: Path) -> float:
+    """Write the model as one ONNX file, and run it beside the original.
+
+    Its input ``pixels`` is uint8 ``[batch, side, side, 3]``, as ``omniq_verl.rali.preprocessing`` makes them: the
+    settings for that lie in the file's metadata under ``preprocessing``, beside ``task`` and ``scale``. Its output
+    ``scores`` is float32 ``[batch]``.
+
+    Args:
+        folder: of ``omniq rali fit``.
+        out: ends in .onnx; replaced if it is there.
+
+    Returns:
+        The largest difference to the original's scores, on random pixels in batches of one and of three.
+
+    Raises:
+        ValueError: a package is missing, or the file has another name.
+        RuntimeError: the scores differ by more than ``TOLERANCE``; the file is removed.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ValueError(f"needs {', '.join(missing)}. Mend: pip install 'omniq-verl[onnx]'")
+    if out.suffix != ".onnx":
+        raise ValueError(f"{out}: the file's name ends in .onnx")
+    model, about = load_rali(folder)
+    side = model.encoder.preprocessing.side
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        input_names=["pixels"],
+        output_names=["scores"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    told = {"preprocessing": asdict(model.encoder.preprocessing), "task": about.task, "scale": asdict(about.scale)}
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in told.items()})
+    program.save(out, external_data=False)
+    off = max(_difference(model, out, batch) for batch in (1, 3))
+    if not off <= TOLERANCE:
+        out.unlink()
+        raise RuntimeError(f"the exported model's scores are off by {off:g}; nothing was written")
+    return off
+
+
+def _difference(model: torch.nn.Module, path: Path, batch: int) -> float:
+    import onnxruntime
+
+    side = model.encoder.preprocessing.side
+    pixels = np.random.default_rng(batch).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(["scores"], {"pixels": pixels})
+    with torch.inference_mode():
+        return float(np.abs(scores - model(torch.from_numpy(pixels)).numpy()).max())

@@ -1,0 +1,139 @@
+"""Prepared files and an encoder -> a fitted RALI: embed, compress, fit, save."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.generation.places import Place, check_learnable, list_places
+from omniq_verl.rali.compress import Compression, bucketed_kmeans, fit_projection
+from omniq_verl.rali.encoder import open_encoder
+from omniq_verl.rali.files import DTYPES, About, RaliModel, save_rali
+from omniq_verl.rali.fit import BasisScorer, Fit, fit_basis, trained_parameters
+from omniq_verl.rali.pixels import embed, pixels_of
+from omniq_verl.tasks import Scale, task_of
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """From what, and how."""
+
+    data: Sequence[Path]
+    """Parquet files of ``data_prep/``, of one task and one scale."""
+    out: Path
+    model: str = "openai/clip-vit-large-patch14-336"
+    """Hugging Face folder or name: ``out/model`` of an alignment, or a CLIP as it is (case 1 of table 4)."""
+    compression: Compression = field(default_factory=Compression)
+    fit: Fit = field(default_factory=Fit)
+    save_dtype: str = "float32"
+    """Of the encoder's weights in the file; bfloat16 halves it."""
+    batch: int = 64
+    """Images embedded at a time."""
+    device: str | None = None
+    """None: a GPU where there is one."""
+    limit: int | None = None
+    """The first so many rows."""
+    allow_pickle: bool = False
+    """Load weights that are pickle files, which can run any code."""
+
+    def __post_init__(self) -> None:
+        if self.save_dtype not in DTYPES or self.batch < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"save_dtype is one of {', '.join(DTYPES)}, batch and limit from 1; got {self}")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A basis, and how it came about."""
+
+    scorer: BasisScorer
+    about: dict[str, Any]
+    """``images``, ``explained`` (share of variance PCA keeps), ``vectors``, ``buckets_with_images``,
+    ``trained_parameters``."""
+    epochs: list[dict[str, float]]
+    """Of ``fit_basis``."""
+
+
+def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
+    """Fit, write ``rali.safetensors``, ``rali.json`` and ``fit.jsonl`` into ``config.out``; returns ``Fitted.about``.
+
+    Raises:
+        ValueError: no rows, rows that must not be learned from, of several tasks or scales, an image or a model that
+            cannot be opened, more dimensions or buckets than there is data for.
+    """
+    places = list_places(list(config.data))[: config.limit]
+    task, scale = task_and_scale(places)
+    encoder = open_encoder(config.model, config.allow_pickle)
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    images = track(pixels_of(places, encoder.preprocessing), "embedding", len(places), console=console, transient=True)
+    embeddings = embed(encoder.to(device), images, config.batch)
+    labels = np.array([place.info["score"] for place in places])
+    found = compress_and_fit(embeddings, labels, scale, config.compression, config.fit)
+    settings = {"compression": asdict(config.compression), "fit": asdict(config.fit)}
+    source = {"encoder": config.model, "data": [str(path) for path in config.data], **found.about, **settings}
+    about = About(task, scale, source)
+    save_rali(config.out, RaliModel(encoder.cpu(), found.scorer), about, DTYPES[config.save_dtype])
+    replace_text(config.out / "fit.jsonl", "".join(json.dumps(line) + "\n" for line in found.epochs))
+    _say(found, config, console)
+    return found.about
+
+
+def task_and_scale(places: Sequence[Place]) -> tuple[str, Scale]:
+    """What all rows are labelled for.
+
+    Raises:
+        ValueError: there is none, they are not all of one task and scale, or one must not be learned from.
+    """
+    check_learnable(places)
+    kinds = {(place.info["task"], task_of(place.info).scale): place.file for place in places}
+    if len(kinds) > 1:
+        named = "; ".join(
+            f"{task} on [{scale.low:g}, {scale.high:g}] in {file}" for (task, scale), file in kinds.items()
+        )
+        raise ValueError(f"a RALI has one task and one scale; these rows have {named}")
+    return next(iter(kinds))
+
+
+def compress_and_fit(
+    embeddings_LD: np.ndarray, labels_L: np.ndarray, scale: Scale, compression: Compression, fit: Fit
+) -> Fitted:
+    """Embeddings and labels -> a fitted basis; the same arguments give the same numbers on one machine.
+
+    Raises:
+        ValueError: see ``fit_projection`` and ``bucketed_kmeans``.
+    """
+    projection = fit_projection(embeddings_LD, compression)
+    compressed = projection(embeddings_LD.astype(np.float64))
+    basis = bucketed_kmeans(compressed, labels_L, scale.low, scale.high, compression)
+    scorer = BasisScorer(projection, basis, fit.temperature)
+    epochs = list(fit_basis(scorer, embeddings_LD, labels_L, fit))
+    about = {
+        "images": len(labels_L),
+        "explained": projection.explained,
+        "vectors": len(basis.scores_K),
+        "buckets_with_images": int((basis.clusters_N > 0).sum()),
+        "trained_parameters": sum(one.numel() for one in trained_parameters(scorer, fit)) if fit.epochs else 0,
+    }
+    return Fitted(scorer, about, epochs)
+
+
+def _say(found: Fitted, config: FitConfig, console: Console) -> None:
+    about, ends = found.about, torch.aminmax(found.scorer.scores_K.detach())
+    if about["vectors"] < config.compression.vectors:
+        console.print(f"{about['vectors']} basis vectors, as there are no more images that differ", markup=False)
+    console.print(
+        f"{about['images']:,} images, {about['explained']:.1%} of their variance kept, {about['vectors']} basis vectors"
+        f" in {about['buckets_with_images']} buckets with images",
+        markup=False,
+    )
+    console.print(f"scores of the basis: {ends.min:.2f} to {ends.max:.2f}", markup=False)
+    if found.epochs:
+        first, last = found.epochs[0], found.epochs[-1]
+        console.print(f"squared error {first['loss']:.4f} at first, {last['loss']:.4f} at last", markup=False)
+    console.print(f"RALI: {config.out}", markup=False, soft_wrap=True)

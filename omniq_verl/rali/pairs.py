@@ -1,0 +1,136 @@
+"""Image-text pairs: what a reasoning model says of each image, several times (RALI sec. 4, "seed augmentation").
+
+The reasoning is the text, not the answer. What cannot be read is counted by its reason, and never replaced.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import omniq_verl
+from omniq_verl.data.files import replace_text
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.evaluation.judging import read_reasoning
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.places import Place, learnable_places
+from omniq_verl.generation.request import Sampling
+from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.tasks import task_of
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Of which images, by which model."""
+
+    data: Sequence[Path]
+    """Parquet files of ``data_prep/``, of one task and one scale."""
+    out: Path
+    """The run's folder: goes on where it stopped."""
+    engine: EngineSpec
+    sampling: Sampling = field(default_factory=lambda: Sampling(n=5, temperature=1.0))
+    """Answers an image. The paper says "multiple seeds"; 5, and the temperature, are ours."""
+    how: How = field(default_factory=How)
+    limit: int | None = None
+    """The first so many rows of the data."""
+    seed: int = 0
+
+
+def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
+    """Ask, and write ``pairs.parquet`` and ``counts.json`` into ``config.out``; returns the counts.
+
+    Raises:
+        ValueError: no rows, rows that must not be learned from, a model that is not opened, or no answer that could be
+            read.
+        BatchesFailed: some rows were not answered; what was is kept.
+    """
+    places = learnable_places(list(config.data), config.limit)
+    if config.engine.kind in ("vllm", "hf"):  # here, and not only once workers have started
+        check_model_folder(config.engine.model, config.engine.allow_pickle, config.engine.trust_remote_code)
+    job = Job(config.engine, config.sampling, own_question, config.seed)
+    with Store(config.out / "answers", job.settings()) as store:
+        finish(job, [Todo(place) for place in places], store, config.how, console, "reasoning")
+    return write_pairs(config, places)
+
+
+def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
+    """Read the answers that are there, and write the pairs and their counts.
+
+    ``pairs.parquet`` has a line for each image with a reasoning that could be read: where its row lies (``key``,
+    ``file``, ``group``, ``number``), ``data_source``, ``task``, ``target`` and scale; ``texts``, the reasonings in the
+    order of their seeds, and ``scores``, what each led to.
+    """
+    counts: Counter[str] = Counter()
+    by_key = {place.key: place for place in places}
+    out = config.out / "pairs.parquet"
+    out.unlink(missing_ok=True)  # of other answers
+    written = 0
+    try:
+        written = write_parquet(_lines(read_store(config.out / "answers"), by_key, counts), out)
+    except ValueError as error:
+        if written or counts["ok"]:
+            raise
+        raise ValueError(f"no answer holds reasoning and a score; they are: {dict(counts)}") from error
+    finally:
+        found = {
+            "made_by": f"omniq_verl {omniq_verl.__version__}",
+            "images": len(places),
+            "images_with_text": written,
+            "answers": dict(counts),
+        }
+        replace_text(config.out / "counts.json", json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _lines(
+    records: Iterator[Mapping[str, Any]], by_key: Mapping[str, Place], counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if place := by_key.get(record["key"]):
+            read = [_read(answer, place, counts) for answer in record["answers"]]
+            if right := [one for one in read if one]:
+                yield {**_where(place), "texts": [text for text, _ in right], "scores": [score for _, score in right]}
+
+
+def _read(answer: Mapping[str, Any], place: Place, counts: Counter[str]) -> tuple[str, float] | None:
+    """Reasoning and score, or None; either way it is counted."""
+    reason, text, score = read_reasoning(answer["text"], answer["ended"], task_of(place.info))
+    counts[reason] += 1
+    return (text, score) if reason == "ok" else None
+
+
+def _where(place: Place) -> dict[str, Any]:
+    info = place.info
+    return {
+        "key": place.key,
+        "file": place.file,
+        "group": place.group,
+        "number": place.number,
+        **{name: info[name] for name in ("data_source", "id", "task", "split", "scale_low", "scale_high")},
+        "target": float(info["score"]),
+    }
+
+
+def read_pairs(path: Path) -> list[tuple[Place, list[str]]]:
+    """Where each image lies, and its texts, in the order of their keys.
+
+    Raises:
+        ValueError: it is no file of ``write_pairs``.
+    """
+    try:
+        lines = pq.read_table(path).to_pylist()
+        found = [
+            (Place(one["key"], one["file"], one["group"], one["number"], {"id": one["id"]}), one["texts"])
+            for one in lines
+        ]
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no pairs.parquet of `omniq rali pairs` ({error})") from error
+    return sorted(found, key=lambda pair: pair[0].key)

@@ -4,7 +4,8 @@
 
 ``--run`` is a folder ``make quickstart`` has finished. Its trained model answers in some 15 tokens, its untrained one
 goes on to ``--tokens``. The baselines: a loop of ``transformers.generate``, one image at a time, as READMEs of this
-field have it; and ``vllm serve`` driven by 32 clients. Each in a process of its own, start-up not counted.
+field have it; and ``vllm serve`` driven by 32 clients. Each in a process of its own, start-up not counted. The
+lengths of the Scorer are those of its texts encoded again, which is not how a random model wrote them.
 """
 
 import argparse

@@ -187,7 +187,7 @@ def test_a_scale_that_is_none_is_named(tmp_path, scale):
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     rows = records()
     rows[0]["extra_info"]["task"] = "smell"
-    known = "aesthetic, alignment, degradation, technical"
+    known = "aesthetic, alignment, degradation, q_insight_degradation, q_insight_score, technical"
     assert f"extra_info.task is 'smell'; known: {known}" in only_problem(check_rows(tmp_path, rows))
 
 

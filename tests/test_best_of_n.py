@@ -141,6 +141,8 @@ def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
         ({"weights": {"alignment": -1}}, "weights"),
         ({"weights": {}}, "weights"),
         ({"order": ("alignment", "alignment")}, "each once"),
+        ({"weights": {"beauty": 1.0}}, "unknown task 'beauty'"),
+        ({"weights": {"degradation": 1.0}}, "degradation gives no score"),
     ],
 )
 def test_what_cannot_be_asked_is_named(run, change, message):
@@ -153,6 +155,12 @@ def test_a_weight_is_a_task_and_a_number(word):
     assert read_weights(["aesthetic=0.5", "alignment=1"]) == {"aesthetic": 0.5, "alignment": 1.0}
     with pytest.raises(ValueError, match="no TASK=WEIGHT"):
         read_weights([word])
+
+
+def test_a_scorer_that_is_not_there_is_found_before_anything_is_drawn(run):
+    with pytest.raises(ValueError, match="no such folder"):
+        go(replace(run, scorer=EngineSpec("/no/such/model")))
+    assert not Path("drawn.log").exists()
 
 
 def test_texts_are_read_from_lines_and_objects(tmp_path):

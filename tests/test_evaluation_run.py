@@ -168,6 +168,12 @@ def test_mistakes_are_named(tmp_path, scored, words, said):
     assert result.exit_code == 1 and said in result.output.replace("\n", " ")
 
 
+def test_groups_nobody_belongs_to_are_found_before_the_model_is_asked(tmp_path, scored):
+    with pytest.raises(ValueError, match="its details have dark"):
+        run([scored], tmp_path / "run", by=["brand"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_several_files_and_a_limit_of_each(tmp_path, scored):
     other = write_scored(tmp_path / "other.parquet", VALUES[:5], TARGETS[:5], source="second")
     words = ["--model", "", "--data", str(scored), str(other), "--out", str(tmp_path / "run"), "--engine", RATER]

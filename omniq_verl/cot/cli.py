@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from omniq_verl.saying import errors_said
+
 app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
 
 CONFIG = Annotated[Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")]
@@ -49,19 +51,14 @@ def select(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
 
 
 def _go(path: Path | None, overrides: list[str] | None, stages: tuple[str, ...]) -> None:
-    from rich.console import Console
-
     from omniq_verl.cot.run import CotConfig, make_paths, make_plans
     from omniq_verl.generation.config import read_config
 
-    console = Console()
-    steps: dict[str, Callable[[Any, Console], None]] = {"plan": make_plans, "reason": make_paths, "select": _select}
-    try:
+    steps: dict[str, Callable[[Any, Any], None]] = {"plan": make_plans, "reason": make_paths, "select": _select}
+    with errors_said() as console:
         config = read_config(CotConfig, path, overrides or [])
         for stage in stages:
             steps[stage](config, console)
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
-        raise typer.Exit(_say(console, error)) from error
 
 
 def _select(config: Any, console: Any) -> None:
@@ -72,8 +69,3 @@ def _select(config: Any, console: Any) -> None:
     print_counts(counts, console)
     console.print(f"SFT data: {Path(config.out) / 'sft.parquet'}", soft_wrap=True)
     console.print(f"report: {write_report(config, counts)}", soft_wrap=True)
-
-
-def _say(console: Any, error: Exception) -> int:
-    console.print(str(error), style="red", markup=False, soft_wrap=True)
-    return 1

@@ -1,12 +1,12 @@
 """``omniq eval`` and what looks at its results."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omniq_verl.generation import options
+from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.engines import EngineSpec
@@ -39,14 +39,12 @@ def evaluate(
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import How
 
-    def measure(console: Any) -> None:
+    with errors_said() as console:
         warmth = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
         how = How(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
         sampling = Sampling(samples, warmth, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
         run.evaluate(run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed), console)
-
-    _or_say(measure)
 
 
 @app.command()
@@ -61,7 +59,8 @@ def compare(
     """
     from omniq_verl.evaluation.compare import compare_runs
 
-    _or_say(lambda console: compare_runs(runs, paper, out, console))
+    with errors_said() as console:
+        compare_runs(runs, paper, out, console)
 
 
 @app.command()
@@ -77,7 +76,8 @@ def curves(
     """
     from omniq_verl.evaluation.curves import draw_curves
 
-    _or_say(lambda console: console.print(f"curves: {draw_curves(runs, out)}", soft_wrap=True, markup=False))
+    with errors_said() as console:
+        console.print(f"curves: {draw_curves(runs, out)}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -97,20 +97,6 @@ def heatmap(
     """
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
-    def draw(console: Any) -> None:
+    with errors_said() as console:
         page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens)
         console.print(f"page: {page}", soft_wrap=True, markup=False)
-
-    _or_say(draw)
-
-
-def _or_say(action: Callable[[Any], object]) -> None:
-    """Do it, or say what is wrong and end with code 1."""
-    from rich.console import Console
-
-    console = Console()
-    try:
-        action(console)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error

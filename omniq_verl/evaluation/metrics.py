@@ -22,7 +22,8 @@ IN_MEANS = (*COEFFICIENTS, "class_accuracy", "level_accuracy")
 def all_metrics(
     images: pd.DataFrame, judged: pd.DataFrame, by: Sequence[str] = (), resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """``sets``: the figures of each data set (and of its groups), ``mean``: their plain means over the sets.
+    """``sets``: the figures of each data set (and of its groups), ``mean``: their plain means over the sets, of those
+    figures that are defined in all.
 
     Args:
         images: of ``judging.per_image``.

@@ -12,10 +12,9 @@ from rich.console import Console
 import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
-from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.evaluation.metrics import all_metrics, group_names
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.generation.engines import EngineSpec
-from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.places import Place, list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
@@ -58,9 +57,10 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         BatchesFailed: some rows were not answered; what was is kept.
     """
     places = places_of(config)
-    if config.engine.kind in ("vllm", "hf"):  # here, and not only once workers have started
-        check_model_folder(config.engine.model, config.engine.allow_pickle, config.engine.trust_remote_code)
+    config.engine.check()  # here, and not only once workers have started
     labels = read_labels(places)
+    for key in config.by:
+        group_names(labels, key)
     job = job_of(config)
     with Store(config.out / "answers", job.settings()) as store:
         finish(job, [Todo(place) for place in places], store, config.how, console, "answers")

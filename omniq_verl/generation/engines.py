@@ -33,6 +33,15 @@ class EngineSpec:
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
 
+    def check(self) -> None:
+        """Look at the model's folder, before anything long begins.
+
+        Raises:
+            ValueError: it is not there, or not safe to open.
+        """
+        if self.kind in ("vllm", "hf"):
+            check_model_folder(self.model, self.allow_pickle, self.trust_remote_code)
+
 
 def open_engine(spec: EngineSpec) -> Engine:
     """Load the model, or reach for the endpoint.
@@ -40,8 +49,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     Raises:
         ValueError: there is no such kind, an endpoint without an address, or a model that is not safe to open.
     """
-    if spec.kind in ("vllm", "hf"):
-        check_model_folder(spec.model, spec.allow_pickle, spec.trust_remote_code)
+    spec.check()
     if spec.kind == "vllm":
         from omniq_verl.generation.vllm_offline import OfflineModel
 

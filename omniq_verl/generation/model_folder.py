@@ -39,7 +39,7 @@ def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code
         found = f"only {pickled[0]}, a pickle file, which can run any code" if pickled else "no weights"
         raise UnsafeModel(
             f"{model} has no *.safetensors ({found}). Mend: save the model again with safetensors, or, where you know"
-            " who made it, --allow-pickle"
+            " who made it and the command has it, --allow-pickle"
         )
 
 

@@ -38,12 +38,7 @@ class TransformersModel:
         """
         size = self._at_once if sampling.temperature == 0 else 1
         batches = [requests[first : first + size] for first in range(0, len(requests), size)]
-        prepared = [self._prepare(batch) for batch in batches]
-        return [
-            answers
-            for batch, inputs in zip(batches, prepared, strict=True)
-            for answers in self._generate(batch, inputs, sampling)
-        ]
+        return [answers for batch in batches for answers in self._generate(batch, self._prepare(batch), sampling)]
 
     def _prepare(self, batch: Sequence[Request]) -> Any:
         texts = [question_text(self._processor, request.messages) for request in batch]

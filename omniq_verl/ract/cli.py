@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.saying import errors_said
+
 app = typer.Typer(no_args_is_help=True, help="RACT: reasoning text as the common label of data sets.")
 
 
@@ -25,15 +27,9 @@ def align(
     Example: omniq ract align domains.koniq.model=runs/koniq domains.koniq.data=[data/koniq/train.parquet]
     domains.spaq.model=runs/spaq domains.spaq.data=[data/spaq/train.parquet] out=runs/ract
     """
-    from rich.console import Console
-
     from omniq_verl.generation.config import read_config
     from omniq_verl.ract.align import AlignConfig
     from omniq_verl.ract.align import align as run
 
-    console = Console()
-    try:
+    with errors_said() as console:
         run(read_config(AlignConfig, config, overrides or []), console)
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error

@@ -1,12 +1,12 @@
 """``omniq rali``: from a reasoning model to an encoder that scores."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omniq_verl.generation import options
+from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.engines import EngineSpec
@@ -52,15 +52,13 @@ def pairs(
     from omniq_verl.generation.runner import How
     from omniq_verl.rali.pairs import PairsConfig, make_pairs
 
-    def make(console: Any) -> None:
+    with errors_said() as console:
         sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
         how = How(on=on, workers=workers, batch=batch)
         counts = make_pairs(PairsConfig([*data, *(more or [])], out, spec, sampling, how, limit, seed), console)
         said = ", ".join(f"{name} {number:,}" for name, number in counts["answers"].items())
         console.print(f"{counts['images_with_text']:,} of {counts['images']:,} images have text; answers: {said}")
         console.print(f"pairs: {out / 'pairs.parquet'}", soft_wrap=True, markup=False)
-
-    _or_say(make)
 
 
 @app.command()
@@ -87,7 +85,7 @@ def align(
     from omniq_verl.rali.align import AlignConfig
     from omniq_verl.rali.align import align as train
 
-    def run(console: Any) -> None:
+    with errors_said() as console:
         config = AlignConfig(
             pairs,
             out,
@@ -103,8 +101,6 @@ def align(
             allow_pickle=allow_pickle,
         )
         console.print(f"aligned model: {train(config, console)}", soft_wrap=True, markup=False)
-
-    _or_say(run)
 
 
 @app.command()
@@ -137,14 +133,12 @@ def fit(
     from omniq_verl.rali.fit import Fit
     from omniq_verl.rali.fit_files import FitConfig, fit_files
 
-    def run(console: Any) -> None:
+    with errors_said() as console:
         compression = Compression(dimensions or None, vectors, buckets, center, seed)
         how = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)
         files = [*data, *(more or [])]
         config = FitConfig(files, out, model, compression, how, save_dtype, batch, device, limit, allow_pickle)
         fit_files(config, console)
-
-    _or_say(run)
 
 
 @app.command("eval")
@@ -167,7 +161,8 @@ def evaluate(
     from omniq_verl.rali.evaluate import evaluate as measure
 
     config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples)
-    _or_say(lambda console: measure(config, console))
+    with errors_said() as console:
+        measure(config, console)
 
 
 @app.command()
@@ -190,10 +185,9 @@ def score(
     from omniq_verl.rali.score_files import score_files
     from omniq_verl.rali.scorer import RaliScorer
 
-    def run(console: Any) -> int:
-        return score_files(RaliScorer(model, device, batch, dtype, compile), images, out, console)
-
-    raise typer.Exit(0 if _or_say(run) else 1)
+    with errors_said() as console:
+        found = score_files(RaliScorer(model, device, batch, dtype, compile), images, out, console)
+    raise typer.Exit(0 if found else 1)
 
 
 @app.command()
@@ -207,23 +201,9 @@ def export(
     """
     from omniq_verl.rali.export import export_onnx
 
-    def run(console: Any) -> None:
+    with errors_said() as console:
         off = export_onnx(model, out)
         console.print(f"{out}: scores within {off:.1e} of the original's", markup=False, soft_wrap=True)
-
-    _or_say(run)
-
-
-def _or_say(action: Callable[[Any], object]) -> object:
-    """Do it and return what it does, or say what is wrong and end with code 1."""
-    from rich.console import Console
-
-    console = Console()
-    try:
-        return action(console)
-    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

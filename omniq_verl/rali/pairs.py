@@ -18,7 +18,6 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.engines import EngineSpec
-from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.places import Place, learnable_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
@@ -53,8 +52,7 @@ def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
         BatchesFailed: some rows were not answered; what was is kept.
     """
     places = learnable_places(list(config.data), config.limit)
-    if config.engine.kind in ("vllm", "hf"):  # here, and not only once workers have started
-        check_model_folder(config.engine.model, config.engine.allow_pickle, config.engine.trust_remote_code)
+    config.engine.check()  # here, and not only once workers have started
     job = Job(config.engine, config.sampling, own_question, config.seed)
     with Store(config.out / "answers", job.settings()) as store:
         finish(job, [Todo(place) for place in places], store, config.how, console, "reasoning")

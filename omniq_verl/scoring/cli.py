@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniq_verl.generation import options
+from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.engines import EngineSpec
@@ -38,23 +39,19 @@ def score(
     A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
-    from rich.console import Console
-
     from omniq_verl.scoring.files import score_files
     from omniq_verl.scoring.inputs import list_files
-    from omniq_verl.scoring.scorer import Scorer
+    from omniq_verl.scoring.scorer import Scorer, asked_tasks
 
-    console = Console()
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
-    try:
+    with errors_said() as console:
+        for one in asked_tasks(task):  # before a model is loaded
+            one.question(None, prompt)
         files = list_files(images)
         if out is None:
             found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
         else:
             found = score_files(spec, files, out, console, asked, max_tokens, seed)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     raise typer.Exit(0 if found else 1)
 
 
@@ -94,17 +91,11 @@ def compare_images(
 
     Exit code 1: no answer could be read. Orders that disagree are said to, and choose neither.
     """
-    from rich.console import Console
-
     from omniq_verl.scoring.comparison import Comparer
 
-    console = Console()
-    try:
+    with errors_said() as console:
         comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     raise typer.Exit(_show(found, console))
 
 

@@ -1,7 +1,7 @@
 """Scores of many files into one table: each batch is kept as it comes, and a killed run goes on."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omniq_verl.data.files import whole_text
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.store import Store, read_store
-from omniq_verl.scoring.scorer import Scorer
+from omniq_verl.scoring.scorer import Score, Scorer
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
@@ -31,9 +31,7 @@ def score_files(
     max_tokens: int = 1024,
     seed: int = 0,
 ) -> int:
-    """Score files and write a table, one line a file, in their order.
-
-    While it runs, what is done lies in the folder ``<out>.unfinished``, which goes at the end.
+    """Score files by a reasoning model and write a table; see ``write_scores``.
 
     Args:
         spec: which model, run by what.
@@ -43,6 +41,34 @@ def score_files(
         asked: of ``Scorer.batches``: task, prompt, samples, temperature.
         max_tokens: longest answer.
         seed: of sampled answers.
+    """
+    config = {**asked, "model": spec.model, "engine": spec.kind, "dtype": spec.dtype, "max_tokens": max_tokens}
+
+    def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
+        return Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked)
+
+    return write_scores(files, out, console, {**config, "seed": seed}, batches)
+
+
+def write_scores(
+    files: Sequence[Path],
+    out: Path,
+    console: Console,
+    config: Mapping[str, Any],
+    batches: Callable[[Sequence[Path]], Iterable[list[Score]]],
+    columns: Sequence[str] | None = None,
+) -> int:
+    """Write a table of scores, one line a file, in their order.
+
+    While it runs, what is done lies in the folder ``<out>.unfinished``, which goes at the end.
+
+    Args:
+        files: images, and what turns out to be none.
+        out: .csv, .jsonl or .parquet.
+        console: for progress and a summary.
+        config: all that a score depends on: a run that was killed goes on with the same only.
+        batches: scores of the files that are left, some at a time; not called if there are none.
+        columns: of the table; None: all of a ``Score``.
 
     Returns:
         How many files have a score.
@@ -52,17 +78,16 @@ def score_files(
     """
     _check_out(out)
     unfinished = out.with_name(f"{out.name}.unfinished")
-    config = {**asked, "model": spec.model, "engine": spec.kind, "dtype": spec.dtype, "max_tokens": max_tokens}
-    with Store(unfinished, {**config, "seed": seed}) as store:
+    with Store(unfinished, config) as store:
         left = [file for file in files if str(file) not in store.keys]
         with _bar(console) as bar:
             task = bar.add_task("scoring", total=len(files), completed=len(files) - len(left))
-            for scores in Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked) if left else ():
+            for scores in batches(left) if left else ():
                 store.add({"key": score.image, **asdict(score)} for score in scores)
                 bar.update(task, advance=len(scores))
         found = {record["key"]: _whole(record) for record in read_store(unfinished)}
     table = pd.DataFrame([found[str(file)] for file in files]).drop(columns="key")
-    _WRITERS[out.suffix](table, out)
+    _WRITERS[out.suffix](table if columns is None else table[list(columns)], out)
     shutil.rmtree(unfinished)
     scored = int((table.status == "ok").sum())
     _summarise(table, scored, out, console)

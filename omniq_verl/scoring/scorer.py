@@ -138,7 +138,7 @@ class Scorer:
         scale: Scale | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, a list at a time, as soon as each batch is done."""
-        tasks = [_task(name, scale) for name in ([task] if isinstance(task, str) else task)]
+        tasks = asked_tasks(task, scale)
         prompts = [prompt] * len(images) if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(images):
             raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give one for all, or one each")
@@ -202,10 +202,16 @@ class Scorer:
         return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", self._seed))
 
 
-def _task(name: str, scale: Scale | None) -> Task:
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
-    return task_on(name, scale if TASKS[name].scale else None)
+def asked_tasks(names: str | Sequence[str], scale: Scale | None = None) -> list[Task]:
+    """The tasks of these names, on another scale than their own where one is given.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if unknown := [name for name in names if name not in TASKS]:
+        raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
+    return [task_on(name, scale if TASKS[name].scale else None) for name in names]
 
 
 def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:

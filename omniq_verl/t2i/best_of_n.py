@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.store import Store, read_store
-from omniq_verl.scoring.scorer import Scorer
+from omniq_verl.scoring.scorer import Scorer, asked_tasks
 from omniq_verl.t2i.generator import GeneratorSpec, open_generator
 from omniq_verl.t2i.geneval import prompt_folder, sample_name
 from omniq_verl.t2i.selection import Choice, choose_in_order, choose_weighted
@@ -57,6 +57,8 @@ class BestOfN:
                 raise ValueError(f"every prompt needs its text under 'prompt', got {dict(one)}")
         names = self.order or self.weights or ["alignment"]
         self.choose({name: [1.0] for name in names})  # weights and order, before anything is drawn
+        if without := [task.name for task in asked_tasks(self.tasks) if task.scale is None]:
+            raise ValueError(f"{without[0]} gives no score to choose by")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
+    run.scorer.check()  # before hours of drawing
     run.out.mkdir(parents=True, exist_ok=True)
     with Store(run.out / "scores", _settings(run)) as store, _bar(console) as bar:
         draw_missing(run, bar)

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from omniq_verl.generation import options
+from omniq_verl.saying import errors_said
 from omniq_verl.t2i.generator import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -43,24 +44,18 @@ def best_of_n(
     Example: omniq t2i best-of-n prompts.txt --model runs/stage2/huggingface --n 20 --weight alignment=1
     --weight aesthetic=0.5 --out runs/best_of_20
     """
-    from rich.console import Console
-
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
     from omniq_verl.t2i.generator import GeneratorSpec
     from omniq_verl.t2i.prompts import read_texts
 
-    console = Console()
-    try:
+    with errors_said() as console:
         drawn_by = GeneratorSpec(generator, steps, guidance, height, width)
         weights = read_weights(weight or ["alignment=1"])
         texts = read_texts(prompts)[:limit]
         ranked = {"weights": weights, "order": tuple(order or ()), "within": within}
         config = BestOfN(texts, out, drawn_by, spec, n, batch=batch, max_tokens=max_tokens, seed=seed, **ranked)
         picks = run(config, console)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     _say(picks, out, console)
 
 
@@ -100,19 +95,13 @@ def geneval(
 
     Its images: omniq t2i best-of-n evaluation_metadata.jsonl writes them in its form; its scorer is run on OUT/best.
     """
-    from rich.console import Console
-
     from omniq_verl.evaluation.papers import load_table
     from omniq_verl.t2i.geneval import TAGS, check_scorer_log, read_prompts, read_results
 
-    console = Console()
-    try:
+    with errors_said() as console:
         if log is not None:
             check_scorer_log(log.read_text(errors="replace"))
         found = read_results(results, None if prompts is None else read_prompts(prompts))
-    except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     table = Table(title=f"GenEval, {found.images} images; the paper's rows were not measured here", box=SIMPLE_HEAD)
     for title in ("", "Overall", *TAGS.values()):
         table.add_column(title, justify="right" if title else "left")

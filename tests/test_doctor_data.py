@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,9 +13,10 @@ from PIL import Image
 from qwen_vl_utils import process_vision_info
 from transformers import AutoProcessor
 
+from omniq_verl.data.rows import Row
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.prompt_length import PromptLength
-from omniq_verl.tasks import DEGRADATION, TECHNICAL
+from omniq_verl.tasks import DEGRADATION, TECHNICAL, comparison_task
 
 
 def check_rows(folder: Path, rows: list[dict]) -> FileReport:
@@ -187,7 +189,8 @@ def test_a_scale_that_is_none_is_named(tmp_path, scale):
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     rows = records()
     rows[0]["extra_info"]["task"] = "smell"
-    known = "aesthetic, alignment, degradation, q_insight_degradation, q_insight_score, technical"
+    own, theirs = ("aesthetic, alignment, degradation", "q_insight_degradation, q_insight_score, technical")
+    known = f"{own}, q_insight_comparison, q_insight_comparison_reference, {theirs}"
     assert f"extra_info.task is 'smell'; known: {known}" in only_problem(check_rows(tmp_path, rows))
 
 
@@ -215,6 +218,51 @@ def test_of_many_equal_faults_five_are_listed_and_the_rest_is_counted(tmp_path):
     assert len(listed) == 6
     assert "row 4 (" in listed[4]
     assert "and 7 more rows with such a fault (image)" in listed[5]
+
+
+# Comparisons
+
+
+def compared(reference: bool = False, **changes: Any) -> dict:
+    images = [png(24, 24), png(80, 80), png(24, 120)][not reference :]
+    row = Row("pairs", "pairs/0", comparison_task(reference).name, "train", choice="first")
+    return row.record(0, *images) | changes
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_comparison_is_fine_and_its_length_is_that_of_all_its_images(processor, tmp_path, reference):
+    path, lengths = written(tmp_path, [compared(reference)]), PromptLength(processor)
+    report = check_file(path, lengths, 4096)
+    turns = tuple((turn["role"], turn["content"]) for turn in comparison_task(reference).messages(None))
+    sizes = ((24, 24), (80, 80), (24, 120))[not reference :]
+    assert (report.problems, report.longest_prompt) == ([], lengths.count(turns, sizes).total)
+    assert f"raise data.max_prompt_length to at least {report.longest_prompt}" in only_problem(
+        check_file(path, lengths, report.longest_prompt - 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"reward_model": {"ground_truth": '{"choice": "Image A"}'}},
+            "choice is 'Image A'; known: first, second. Mend",
+        ),
+        ({"reward_model": {"ground_truth": '{"score": 3.0}'}}, 'write it like {"choice": "first"}'),
+        ({"images": [{"bytes": png()}] * 3}, "has 2 times <image>, the row has 3 images"),
+        ({"images": [{"bytes": png()}, {"bytes": png()[:-200]}]}, "the image does not decode"),
+    ],
+)
+def test_a_broken_comparison_is_named(tmp_path, changes, fault):
+    found = [str(problem) for problem in check_rows(tmp_path, [compared(**changes)]).problems]
+    assert any("row 0 (id pairs/0): " in one and fault in one for one in found), found
+
+
+def test_a_comparison_of_another_number_of_images_is_named(tmp_path):
+    row = compared(True)
+    row["extra_info"]["task"] = "q_insight_comparison"
+    text = only_problem(check_rows(tmp_path, [row]))
+    assert "the task q_insight_comparison is about 2 images, the row has 3" in text
 
 
 # Tokens

@@ -7,6 +7,7 @@ from doctor_builders import png, record, tiny_model, written
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
+from omniq_verl.data.rows import Row
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = sorted(
@@ -60,6 +61,18 @@ def test_every_recipe_is_accepted(healthy, name):
     result = doctor(name, *words(name, healthy))
     assert result.exit_code == 0, result.output
     assert "no problem found" in result.output
+
+
+def test_comparisons_are_accepted_by_their_recipe(healthy, tmp_path):
+    images = png(), png(24, 48)
+    row = Row("pairs", "pairs/0", "q_insight_comparison", "train", choice="second")
+    path = written(tmp_path, [row.record(number, *images) for number in range(32)])
+    name = "q_insight/comparison"
+    given = [*words(name, healthy), f"data.train_files={path}", f"data.val_files={path}"]
+    result = doctor(name, *given)
+    assert result.exit_code == 0 and "no problem found" in result.output, result.output
+    result = doctor(name, *given, "data.max_prompt_length=100")
+    assert result.exit_code == 1 and "data.max_prompt_length is 100" in result.output
 
 
 GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"

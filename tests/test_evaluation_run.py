@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_builders import RATER, write_distorted, write_scored
+from evaluation_builders import RATER, grey, write_distorted, write_scored
 from rich.console import Console
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_answer, read_labels
 from omniq_verl.evaluation.report import figure_text
@@ -166,6 +168,14 @@ def test_mistakes_are_named(tmp_path, scored, words, said):
     command = ["eval", "--model", "/nowhere", "--data", str(scored), "--out", str(tmp_path), "--engine", RATER, *words]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1 and said in result.output.replace("\n", " ")
+
+
+def test_comparisons_are_refused_before_the_model_is_asked(tmp_path, scored):
+    row = Row("pairs", "pairs/0", "q_insight_comparison", "test", choice="first").record(0, grey(1), grey(2))
+    write_parquet([row], tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match=r"pairs.parquet: its task q_insight_comparison compares images.* Mend: "):
+        run([scored, tmp_path / "pairs.parquet"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_groups_nobody_belongs_to_are_found_before_the_model_is_asked(tmp_path, scored):

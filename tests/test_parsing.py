@@ -1,4 +1,4 @@
-"""Text -> answer, in both formats."""
+"""Text -> answer, in every format."""
 
 import json
 import math
@@ -14,7 +14,9 @@ from omniq_verl.rewards.parsing import ANSWER_FORMATS
 from omniq_verl.tasks import Scale
 
 unhurried = settings(deadline=None)  # a busy machine is no error
-BODIES = {"number": "4", "json": '{"rating": 4}'}
+BODIES = {"number": "4", "json": '{"rating": 4}', "choice": "Image A"}
+READ = {"number": (4.0, None), "json": (4.0, None), "choice": (None, "first")}
+"""Score and choice of these."""
 
 
 def number(text: str) -> Parsed:
@@ -26,7 +28,7 @@ def json_answer(body: str, scale: Scale | None = SCALE) -> Parsed:
 
 
 def refused(parsed: Parsed) -> bool:
-    return (parsed.ok, parsed.score, parsed.fields) == (False, None, None)
+    return (parsed.ok, parsed.score, parsed.fields, parsed.choice) == (False, None, None, None)
 
 
 # Where the answer stands
@@ -49,7 +51,7 @@ def refused(parsed: Parsed) -> bool:
 )
 def test_the_answer_is_found_wherever_its_only_pair_of_tags_stands(text, answer_format, reason):
     parsed = parse_response(text.replace("BODY", BODIES[answer_format]), answer_format, SCALE)
-    assert (parsed.status, parsed.score, parsed.ok) == (Status.OK, 4.0, True), reason
+    assert (parsed.status, (parsed.score, parsed.choice), parsed.ok) == (Status.OK, READ[answer_format], True), reason
 
 
 @pytest.mark.parametrize("answer_format", ANSWER_FORMATS)
@@ -108,7 +110,7 @@ def test_without_one_closed_answer_after_the_reasoning_there_is_none(text, statu
     ],
 )
 def test_reasoning_is_the_first_closed_think_part_at_the_beginning(text, reasoning, reason):
-    assert [parse_response(text, form, SCALE).reasoning for form in ANSWER_FORMATS] == [reasoning] * 2, reason
+    assert [parse_response(text, form, SCALE).reasoning for form in ANSWER_FORMATS] == [reasoning] * 3, reason
 
 
 # Plain numbers

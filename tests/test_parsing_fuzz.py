@@ -36,13 +36,14 @@ NUMBERS = (
     "1_0",
 )
 WORDS = ("NaN", "Infinity", "-Infinity", "null", "true", "inf", "nan", "None", "good", "blur", "JPEG")
+CHOICES = ("Image A", "image b", "IMAGE B.", '"Image A"')
 PIECES = ("{", "}", "[", "]", '"', "'", ":", ",", "\\", "\\u0033", "\\ud800", "```json\n", "[" * 50, '{"a":' * 50)
 KEYS = ('"rating":', '{"rating":', '{"rating": 3}', '"rating": "4.5"', '"severity": null', '"distortion_class":')
 # What looks like nothing or like something else: controls, NUL, zero width, right to left, full width, half characters.
 CHARACTERS = (" ", "\n", "\t", "\x00", "\x1f", "\x85", "\u00a0", "\u200b", "\u200f", "\u202e", "\u2028", "\ufeff")
 LOOKALIKES = ("\uff13", "\u0663", "\u00b3", "\u22123", "\uff1canswer\uff1e", "\ud800", "\udc00", "\ud83d", "\U0001f600")
 ALMOST_TAGS = ("<", ">", "</", "<answer", "answer>", "<Answer>", "</answer >", "<think", "<|im_end|>")
-FRAGMENTS = (*TAGS, *NUMBERS, *WORDS, *PIECES, *KEYS, *CHARACTERS, *LOOKALIKES, *ALMOST_TAGS)
+FRAGMENTS = (*TAGS, *NUMBERS, *WORDS, *CHOICES, *PIECES, *KEYS, *CHARACTERS, *LOOKALIKES, *ALMOST_TAGS)
 
 
 def hostile_texts(count: int) -> Iterator[str]:
@@ -61,8 +62,10 @@ def test_of_many_hostile_texts_none_raises_and_no_score_off_the_scale_is_accepte
         for answer_format in ANSWER_FORMATS:
             parsed = parse_response(text, answer_format, SCALE)
             accepted[answer_format] += parsed.ok
-            score = parsed.score
-            assert (math.isfinite(score) and low <= score <= high) if parsed.ok else score is None, repr(text)
+            score, read = parsed.score, parsed.ok
+            assert (parsed.choice in ("first", "second")) == (read and answer_format == "choice"), repr(text)
+            scored = read and answer_format != "choice"
+            assert (math.isfinite(score) and low <= score <= high) if scored else score is None, repr(text)
     # Texts of which none comes through would say nothing about scores.
     assert min(accepted.values()) > count / 500, accepted
 

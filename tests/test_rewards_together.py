@@ -13,7 +13,19 @@ from response_builders import answer, hostile_text
 from omniq_verl.rewards import RewardSettings, Status, compute_score
 
 unhurried = settings(deadline=None)  # a busy machine is no error
-KEYS = {"score", "accuracy", "format", "parsed", "status", "pred", "target", "level_right", "class_right"}
+KEYS = {
+    "score",
+    "accuracy",
+    "format",
+    "parsed",
+    "status",
+    "pred",
+    "target",
+    "level_right",
+    "class_right",
+    "choice_right",
+}
+COMPARISONS = ("q_insight_comparison", "q_insight_comparison_reference")
 
 
 def reward(text: str, score: float = 3.0, source: str = "koniq", **settings: Any) -> dict[str, float]:
@@ -28,6 +40,10 @@ def degradation(text: str, distortion: str | None = "blur", severity: str | None
     return compute_score("kadis", text, named(distortion, severity), {"task": "degradation"}, **settings)
 
 
+def choice(text: str, better: str = "first", task: str = COMPARISONS[0], **settings: Any) -> dict[str, float]:
+    return compute_score("koniq_pairs", text, json.dumps({"choice": better}), {"task": task}, **settings)
+
+
 # Together
 
 
@@ -35,8 +51,8 @@ def test_a_score_is_judged_in_all_its_parts():
     values = reward(answer("3.8"), score=3.0, sigma=0.8)
     one_sigma = 0.6065306597126334  # exp(-1/2)
     expected = {"score": one_sigma, "accuracy": one_sigma, "format": 1.0, "parsed": 1.0, "status": 0.0}
-    # 3.8 is good, 3.0 is fair; a score has no class.
-    expected |= {"pred": 3.8, "target": 3.0, "level_right": 0.0, "class_right": math.nan}
+    # 3.8 is good, 3.0 is fair; a score has no class and no choice.
+    expected |= {"pred": 3.8, "target": 3.0, "level_right": 0.0, "class_right": math.nan, "choice_right": math.nan}
     assert values == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
@@ -67,7 +83,41 @@ def test_a_degradation_is_judged_in_all_its_parts(said, true, accuracy, class_ri
     values = degradation(answer(named(*said)), *true)
     expected = {"score": accuracy, "accuracy": accuracy, "format": 1.0, "parsed": 1.0, "status": 0.0}
     expected |= {"pred": math.nan, "target": math.nan, "level_right": level_right, "class_right": class_right}
+    assert values == pytest.approx({**expected, "choice_right": math.nan}, nan_ok=True)
+
+
+@pytest.mark.parametrize("task", COMPARISONS)
+@pytest.mark.parametrize(
+    ("text", "better", "accuracy", "form", "status"),
+    [
+        (answer("Image A"), "first", 1.0, 1.0, Status.OK),
+        (answer("Image B"), "second", 1.0, 1.0, Status.OK),
+        (answer("Image B"), "first", 0.0, 1.0, Status.OK),
+        (answer("Image A"), "second", 0.0, 1.0, Status.OK),
+        (answer('\n"image b".\n'), "second", 1.0, 1.0, Status.OK),
+        ("Image A is sharper. <answer>Image A</answer>", "first", 1.0, 0.0, Status.OK),
+        (answer("Similar"), "first", 0.0, 1.0, Status.NOT_A_CHOICE),
+        (answer("Image A or Image B"), "first", 0.0, 1.0, Status.NOT_A_CHOICE),
+        (answer('{"answer": "Image A"}'), "first", 0.0, 1.0, Status.NOT_A_CHOICE),
+        (answer("first"), "first", 0.0, 1.0, Status.NOT_A_CHOICE),
+        ("<think>Image A</think>", "first", 0.0, 0.0, Status.NO_ANSWER),
+        (answer("Image A") * 2, "first", 0.0, 0.0, Status.MANY_ANSWERS),
+    ],
+)
+def test_a_choice_is_judged_in_all_its_parts(task, text, better, accuracy, form, status):
+    values = choice(text, better, task, format_weight=1.0)
+    expected = {"score": accuracy + form, "accuracy": accuracy, "choice_right": accuracy, "format": form}
+    expected |= {"parsed": float(status is Status.OK), "status": float(list(Status).index(status))}
+    expected |= {"pred": math.nan, "target": math.nan, "level_right": 0.0, "class_right": math.nan}
     assert values == pytest.approx(expected, nan_ok=True)
+
+
+@unhurried
+@given(hostile_text() | st.from_regex(r"<answer>[ .\"']*[iI]mage [abAB][ .]*</answer>", fullmatch=True))
+def test_no_answer_is_right_for_both_labels_and_one_that_is_read_is_right_for_one(text):
+    first, second = choice(text, "first"), choice(text, "second")
+    assert first["accuracy"] + second["accuracy"] == first["parsed"] == second["parsed"]
+    assert first["choice_right"] == first["accuracy"] and first["status"] == second["status"]
 
 
 def test_no_distortion_may_be_said_by_leaving_its_keys_out():
@@ -98,6 +148,7 @@ def test_a_score_that_was_not_given_is_nan_and_the_target_is_there_all_the_same(
         (degradation, answer("3"), Status.NOT_JSON),
         (reward, answer("good"), Status.NOT_A_NUMBER),
         (reward, answer("6"), Status.OUT_OF_RANGE),
+        (choice, answer("6"), Status.NOT_A_CHOICE),
     ],
 )
 def test_the_status_is_the_number_of_the_reason(judged, text, status):
@@ -116,7 +167,9 @@ def test_an_answer_off_the_scale_is_worth_nothing_even_where_it_is_near():
 @unhurried
 @given(hostile_text() | st.from_regex(r"<answer>[0-9.]{1,3}</answer>"), st.floats(1, 5), st.floats(0, 1))
 def test_the_result_has_the_same_float_entries_for_every_task_whatever_the_text_is(text, score, format_weight):
-    for values in (reward(text, score, format_weight=format_weight), degradation(text, format_weight=format_weight)):
+    judged = [reward(text, score, format_weight=format_weight)]
+    judged += [one(text, format_weight=format_weight) for one in (degradation, choice)]
+    for values in judged:
         assert values.keys() == KEYS  # verl reserves the name "reward", which is not among them
         assert all(type(value) is float for value in values.values())
         assert 0.0 <= values["accuracy"] <= 1.0 and 0.0 <= values["score"] <= 1.0 + format_weight

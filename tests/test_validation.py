@@ -20,7 +20,14 @@ def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[s
         "target": [target for _, target in rows],
         "level_right": [float(pred == target) for pred, target in rows],
         "class_right": [class_right] * len(rows),
+        "choice_right": [math.nan] * len(rows),
     }
+
+
+def choices(*right: float) -> dict[str, list[float]]:
+    """Of comparisons that were read: 1 for the better image, 0 for the other."""
+    found = answers(*[(math.nan, math.nan)] * len(right))
+    return found | {"status": [OK] * len(right), "choice_right": [*right]}
 
 
 def joined(*parts: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -93,3 +100,31 @@ def test_a_task_without_scores_has_accuracies_only():
         "val-core/mean/level_accuracy": 0.5,
         "val-core/mean/class_accuracy": 1.0,
     }
+
+
+def test_comparisons_have_the_share_of_right_choices_and_no_level():
+    found = validation_metrics(["pairs"] * 4, choices(1.0, 0.0, 1.0, 1.0) | {"status": [OK, NO_ANSWER, OK, OK]})
+    assert found == {
+        "val-core/pairs/parse_failure": 0.25,
+        "val-core/pairs/choice_accuracy": 0.75,
+        "val-aux/pairs/refused/no_answer": 0.25,
+        "val-core/mean/parse_failure": 0.25,
+        "val-core/mean/choice_accuracy": 0.75,
+    }
+
+
+def test_a_comparison_without_a_reward_counts_as_wrong():
+    lost = {key: [*values, None] for key, values in choices(1.0, 1.0, 1.0).items()}
+    found = validation_metrics(["pairs"] * 4, lost)
+    assert found["val-core/pairs/choice_accuracy"] == 0.75 and "val-core/pairs/level_accuracy" not in found
+
+
+def test_scores_beside_comparisons_are_judged_without_them():
+    both = joined(answers((1, 1), (2, 2), (3, 4)), choices(0.0, 1.0))
+    found = validation_metrics(["a"] * 3 + ["pairs"] * 2, both)
+    assert found["val-core/a/level_accuracy"] == found["val-core/mean/level_accuracy"] == pytest.approx(2 / 3)
+    assert "val-core/a/choice_accuracy" not in found
+    assert found["val-core/pairs/choice_accuracy"] == found["val-core/mean/choice_accuracy"] == 0.5
+    of_one = validation_metrics(["a"] * 5, both)
+    assert of_one["val-core/a/level_accuracy"] == pytest.approx(2 / 3)
+    assert of_one["val-core/a/choice_accuracy"] == 0.5

@@ -80,11 +80,10 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
     except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
         sys.exit(str(error))
     _warn_of_missing_labels(card, args.labels or args.root, console)
-    _report(card, args.out)
+    report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
         sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
-    if args.strict and card["rejects"]["all"]:
-        sys.exit(f"--strict: {card['rejects']['all']} rejects, see {args.out / 'rejects.jsonl'}")
+    refuse_rejects(card, args)
 
 
 def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -117,16 +116,22 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     add("--task", choices=tasks, help=f"what is asked (default: {next(iter(dataset.tasks))})")
     add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
-    add("--workers", type=_positive, default=os.cpu_count(), help="processes (default: one for each core)")
-    add("--shard-rows", type=_positive, default=4096, help="rows of a file, and what a kill can cost (default: 4096)")
-    add("--decode", action="store_true", help="decode every pixel of every image, not only its structure")
-    add("--strict", action="store_true", help="fail if there is any reject")
-    add("--engine", choices=list(ENGINES), default="local", help="ray: on Ray Data, on all nodes of a cluster")
+    add_writing_options(parser)
     dataset.add_options(parser)
     return parser
 
 
-def _positive(text: str) -> int:
+def add_writing_options(parser: argparse.ArgumentParser) -> None:
+    """``--workers``, ``--shard-rows``, ``--decode``, ``--strict`` and ``--engine``; none of them changes a row."""
+    add = parser.add_argument
+    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one for each core)")
+    add("--shard-rows", type=positive, default=4096, help="rows of a file, and what a kill can cost (default: 4096)")
+    add("--decode", action="store_true", help="decode every pixel of every image, not only its structure")
+    add("--strict", action="store_true", help="fail if there is any reject")
+    add("--engine", choices=list(ENGINES), default="local", help="ray: on Ray Data, on all nodes of a cluster")
+
+
+def positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
@@ -140,7 +145,13 @@ def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console)
         console.print(f"warning: {where}: {counts}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def _report(card: dict[str, Any], out: Path) -> None:
+def refuse_rejects(card: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Ends the program with 1 if there are rejects and ``--strict``."""
+    if args.strict and card["rejects"]["all"]:
+        sys.exit(f"--strict: {card['rejects']['all']} rejects, see {args.out / 'rejects.jsonl'}")
+
+
+def report(card: dict[str, Any], out: Path) -> None:
     """How to train on it, and, last, what became of the rows."""
     for key, splits in (("data.train_files", ("train",)), ("data.val_files", ("val", "test"))):
         for split in splits:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import connection
@@ -33,7 +33,7 @@ from omniq_verl.data.shards import (
     write_shard,
     write_whole,
 )
-from omniq_verl.tasks import Scale
+from omniq_verl.tasks import TASKS, Scale
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,32 @@ def prepare(source: Source, index: FileIndex, out: Path, how: How, console: Cons
     Raises:
         FileExistsError: ``out`` holds another data set, or files of others under the same names.
     """
-    planned, rejects = plan(source, index)
+    return write(source, *plan(source, index), out, how, console)
+
+
+def write(
+    source: Source,
+    planned: Mapping[str, Sequence[Planned]],
+    rejects: Sequence[Reject],
+    out: Path,
+    how: How,
+    console: Console,
+) -> dict[str, Any]:
+    """As ``prepare``, of rows that are planned already.
+
+    Args:
+        source: what the card says; its items are not asked for.
+        planned: rows by split.
+        rejects: what was set aside before.
+        out: as of ``prepare``.
+        how: workers and shards.
+        console: for the progress bar.
+    """
     out = out.resolve()  # rows may name files in it
     shards = [shard for split, rows in planned.items() for shard in _shards(rows, out, split, how)]
     claim_folder(out, shards, source.name)
     written = _write(shards, how, console)
-    rejects += [reject for one in written for reject in one.rejects]
+    rejects = [*rejects, *(reject for one in written for reject in one.rejects)]
     _write_rejects(out / "rejects.jsonl", rejects)
     return write_card(out, _card(source, shards, written, rejects), [one.scores for one in written])
 
@@ -268,6 +288,7 @@ def _card(
         shard.path.name: {"rows": one.rows, "xxh128": one.xxh128} for shard, one in zip(shards, written, strict=True)
     }
     classes = sum((Counter(one.classes) for one in written), Counter())
+    counted = "choices" if TASKS[source.task].asks_for == "choice" else "classes"
     return {
         "data_source": source.name,
         "task": source.task,
@@ -277,6 +298,6 @@ def _card(
         "label_map": None if source.labels is None else source.labels.card(source.task, source.scale),
         "label_rows": {"found": rows + len(rejects), "expected": source.expected_rows},
         **source.facts,
-        **({"classes": dict(sorted(classes.items()))} if classes else {}),
+        **({counted: dict(sorted(classes.items()))} if classes else {}),
         "files": files,
     }

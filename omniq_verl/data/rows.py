@@ -52,11 +52,11 @@ def schema(embedded: bool) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Row:
-    """One image with its label.
+    """One image, or the images of a comparison, with their label.
 
     ``raw_score`` is the number of the label file, within ``raw_bounds`` (both in the label's own unit); ``score`` is
     the same on the task's scale, higher is better. A row of the degradation task has ``distortion`` and ``severity``
-    instead.
+    instead, one of a comparison ``choice``.
 
     Raises:
         ValueError: the label is none the task can be rewarded for, or the text cannot stand in a prompt.
@@ -71,6 +71,8 @@ class Row:
     raw_bounds: tuple[float, float] | None = None
     distortion: str | None = None
     severity: str | None = None
+    choice: str | None = None
+    """Which of the two images is better: ``first`` or ``second``."""
     scale: Scale | None = None
     """None: the task's own."""
     text: str | None = None
@@ -100,22 +102,29 @@ class Row:
     @property
     def truth(self) -> dict[str, Any]:
         """The label as the reward reads it."""
+        if self.asked.asks_for == "choice":
+            return {"choice": self.choice}
         if self.asked.scale is None:
             return {"distortion_class": self.distortion, "severity": self.severity}
         return {"score": None if self.score is None else round(self.score, 6)}
 
-    def record(self, index: int, image: bytes | str) -> dict[str, Any]:
+    def record(self, index: int, *images: bytes | str) -> dict[str, Any]:
         """The row as verl's ``RLHFDataset`` reads it.
 
         Args:
             index: its number within the split.
-            image: bytes of an image file, or the name of one.
+            *images: bytes of an image file, or the name of one; as many as the task is about, in the question's order.
+
+        Raises:
+            ValueError: it is another number of images.
         """
+        if len(images) != self.asked.images:
+            raise ValueError(f"row {self.row_id}: {self.task} is about {self.asked.images} images, not {len(images)}")
         scale, bounds = self.asked.scale, self.raw_bounds or (None, None)
         return {
             "data_source": self.data_source,
             "prompt": self.asked.messages(self.row_id, self.text),
-            "images": [as_image(image)],
+            "images": [as_image(image) for image in images],
             "ability": self.task,
             "reward_model": {"style": "rule", "ground_truth": json.dumps(self.truth)},
             "extra_info": {

@@ -21,6 +21,7 @@ from xxhash import xxh3_128
 import omniq_verl
 from omniq_verl.data.images import BadImage, check_image, read_image
 from omniq_verl.data.rows import Row, schema
+from omniq_verl.data.stored import StoredImage
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """Images are compressed already, and their smallest and largest bytes say nothing."""
@@ -35,18 +36,20 @@ Change = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class Planned:
-    """A row without its image's bytes, and where these are."""
+    """A row without its images' bytes, and where these are."""
 
     row: Row
-    path: Path
+    path: Path | StoredImage
     name: str
     """Of the file, with all folders below the root."""
     change: Change | None = None
-    """What is done to the image; None: nothing."""
+    """What is done to each image; None: nothing."""
+    others: tuple[Path | StoredImage, ...] = ()
+    """The further images of a comparison, in the question's order."""
 
     def state(self) -> tuple[Any, ...]:
-        """A value that changes when the row would: with its label, and the file's size or time."""
-        state = (self.row, self.name, _state(self.path))
+        """A value that changes when the row would: with its label, and the files' size or time."""
+        state = (self.row, self.name, *map(_state, (self.path, *self.others)))
         return state if self.change is None else (*state, self.change)
 
 
@@ -85,12 +88,13 @@ class Shard:
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-def _state(path: Path) -> tuple[int, int] | None:
+def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
+    place = () if isinstance(image, Path) else (image,)
     try:
-        found = path.stat()
+        found = (image.file if place else image).stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, *place
 
 
 @dataclass
@@ -100,7 +104,7 @@ class Written:
     rows: int = 0
     scores: list[float] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
-    """Rows by distortion and severity, where these are the labels."""
+    """Rows by distortion and severity, or by choice, where these are the labels."""
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     """Of the file, in bytes."""
@@ -216,30 +220,40 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
     group = _Group(shard.embed)
     for number, planned in enumerate(shard.items, shard.first):
         try:
-            original = read_image(planned.path)
-            data = check_image(original, shard.decode)
-            if planned.change is not None:
-                data = planned.change(data)
+            images = [_image(place, planned, shard) for place in (planned.path, *planned.others)]
         except BadImage as bad:
             written.rejects.append(Reject(planned.row.row_id, planned.name, f"image: {bad}"))
             continue
         written.rows += 1
         _note(planned.row, written)
-        if not has_room(len(group.records), group.size, len(data)):
+        size = sum(map(len, images))
+        if not has_room(len(group.records), group.size, size):
             yield group.table()
             group.clear()
-        if not shard.embed:
-            data = str(planned.path if data is original else _converted(shard.path.parent, data))
-        group.add(planned.row.record(number, data))
+        group.add(planned.row.record(number, *images))
     if group.records:
         yield group.table()
+
+
+def _image(place: Path | StoredImage, planned: Planned, shard: Shard) -> bytes | str:
+    """An image as it stands in the row: its bytes, or the name of its file."""
+    try:
+        original = read_image(place) if isinstance(place, Path) else place.read()
+        data = check_image(original, shard.decode)
+        if planned.change is not None:
+            data = planned.change(data)
+    except BadImage as bad:
+        raise BadImage(f"{place.name}: {bad}" if planned.others else str(bad)) from None
+    if shard.embed:
+        return data
+    return str(place if data is original else _converted(shard.path.parent, data))
 
 
 def _note(row: Row, written: Written) -> None:
     if row.score is not None:
         written.scores.append(row.score)
     else:
-        name = f"{row.distortion} {row.severity}" if row.distortion else "null"
+        name = row.choice or (f"{row.distortion} {row.severity}" if row.distortion else "null")
         written.classes[name] = written.classes.get(name, 0) + 1
 
 
@@ -268,7 +282,7 @@ class _Group:
 
     def clear(self) -> None:
         self.records = []
-        self._ends = [0]
+        self._ends, self._rows = [0], [0]  # of images in bytes, of rows in images
         self._bytes: memoryview | bytes = self._memory
 
     @property
@@ -278,26 +292,28 @@ class _Group:
 
     def add(self, record: dict[str, Any]) -> None:
         if self.embed:
-            (image,) = record.pop("images")
-            self._lay_down(image["bytes"])
+            self._lay_down([image["bytes"] for image in record.pop("images")])
         self.records.append(record)
 
-    def _lay_down(self, data: bytes) -> None:
-        start = self.size
-        if len(data) > len(self._memory):  # it is alone in its group
-            self._bytes = data
-        else:
-            self._memory[start : start + len(data)] = data
-        self._ends.append(start + len(data))
+    def _lay_down(self, images: Sequence[bytes]) -> None:
+        alone = sum(map(len, images)) > len(self._memory)  # it has the group for itself
+        if alone:
+            self._bytes = b"".join(images)  # of one image the very same bytes
+        for data in images:
+            start = self.size
+            if not alone:
+                self._memory[start : start + len(data)] = data
+            self._ends.append(start + len(data))
+        self._rows.append(len(self._ends) - 1)
 
     def table(self) -> pa.Table:
         table = pa.Table.from_pylist(self.records, schema=self.schema)
         if not self.embed:
             return table
         ends = pa.py_buffer(np.array(self._ends, dtype=np.int32))
-        data = pa.BinaryArray.from_buffers(pa.binary(), len(self.records), [None, ends, pa.py_buffer(self._bytes)])
+        data = pa.BinaryArray.from_buffers(pa.binary(), self._rows[-1], [None, ends, pa.py_buffer(self._bytes)])
         images = pa.ListArray.from_arrays(
-            pa.array(range(len(self._ends)), pa.int32()), pa.StructArray.from_arrays([data], ["bytes"])
+            pa.array(self._rows, pa.int32()), pa.StructArray.from_arrays([data], ["bytes"])
         )
         place = self.schema.get_field_index("images")
         return table.set_column(place, self.schema.field(place), images)

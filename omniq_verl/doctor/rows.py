@@ -14,6 +14,11 @@ from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptL
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
 
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
+_EXAMPLES = {
+    "score": {"score": 3.2},
+    "choice": {"choice": "first"},
+    "degradation": {"distortion_class": "blur", "severity": "slight"},
+}
 
 
 class Fault(Exception):
@@ -38,6 +43,7 @@ def check_row(
     tokens = None
     with collected(faults):
         check_label(record)
+        check_number_of_images(record)
     with collected(faults):
         messages = check_prompt(record)
         sizes = tuple(image_size(image) for image in record["images"] or [])
@@ -65,7 +71,7 @@ def check_label(record: dict[str, Any]) -> None:
     """
     task = _task(record)
     text = (record["reward_model"] or {}).get("ground_truth")
-    example = json.dumps({"score": 3.2} if task.scale else {"distortion_class": "blur", "severity": "slight"})
+    example = json.dumps(_EXAMPLES[task.asks_for])
     try:
         truth = json.loads(text)
     except (TypeError, ValueError):
@@ -78,6 +84,18 @@ def check_label(record: dict[str, Any]) -> None:
         )
     if fault := task.label_fault(truth):
         raise Fault("label", fault, f"write it like {example}, or drop the row")
+
+
+def check_number_of_images(record: dict[str, Any]) -> None:
+    """A comparison has all its images.
+
+    Raises:
+        Fault: it has more or fewer.
+    """
+    task, images = _task(record), len(record["images"] or [])
+    if task.images not in (1, images):
+        what = f"the task {task.name} is about {task.images} images, the row has {images}"
+        raise Fault("images", what, "write the file with data_prep/comparisons.py")
 
 
 def _task(record: dict[str, Any]) -> Task:

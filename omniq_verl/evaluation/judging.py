@@ -24,7 +24,16 @@ def read_labels(places: Sequence[Place]) -> pd.DataFrame:
     ``set`` is the data source, or ``<data source>/<task>`` where one source is asked several tasks; ``target``,
     ``scale_low`` and ``scale_high`` are of tasks that ask for a score, ``class_target`` and ``level_target`` of those
     that ask for a distortion.
+
+    Raises:
+        ValueError: a row compares images, which has neither.
     """
+    if compared := [place for place in places if task_of(place.info).asks_for == "choice"]:
+        raise ValueError(
+            f"{compared[0].file}: its task {compared[0].info['task']} compares images, which is not measured here."
+            " Mend: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
+            " ask in both orders with omniq_verl.scoring.comparison.Comparer"
+        )
     rows = RowReader(["reward_model", "extra_info"]).read(places)
     labels = pd.DataFrame([_label(place, row) for place, row in zip(places, rows, strict=True)]).set_index("key")
     tasks = labels.groupby("data_source").task.transform("nunique")

@@ -93,8 +93,8 @@ def compute_score(
     Args:
         data_source: name of the data set; chooses among the settings' ``sources``.
         solution_str: the response's text.
-        ground_truth: ``{"score": s}``, or ``{"distortion_class": c, "severity": s}``, as JSON; ``omniq_verl.data``
-            writes and checks it, here it is trusted.
+        ground_truth: ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, as JSON;
+            ``omniq_verl.data`` writes and checks it, here it is trusted.
         extra_info: the row's own; ``task`` names the task.
         reward_router_address: of a reward model, which verl passes where there is one; not asked here.
         reward_model_tokenizer: likewise.
@@ -103,15 +103,17 @@ def compute_score(
     Returns:
         The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
         when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (number in ``Status``), ``pred``
-        and ``target`` (scores), ``level_right`` and ``class_right`` (0 or 1). NaN stands for "there is none": a
-        score that could not be parsed, the class of a task that asks for none.
+        and ``target`` (scores), ``level_right`` (0 or 1; 0 of a comparison, which has no level), ``class_right`` and
+        ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed, the class or
+        choice of a task that asks for none.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task = task_of(extra_info)
     parsed = parse_response(solution_str, task.answer_format, task.scale)
     form = format_reward(solution_str, task.answer_format)
-    judged = (_judge_score if task.scale else _judge_degradation)(parsed, json.loads(ground_truth), task, chosen)
+    judged = _JUDGES[task.asks_for](parsed, json.loads(ground_truth), task, chosen)
     return {
+        **_NOTHING_SAID,
         "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
         "format": form,
         "parsed": float(parsed.ok),
@@ -120,9 +122,20 @@ def compute_score(
     }
 
 
+_NOTHING_SAID = {
+    "accuracy": 0.0,
+    "pred": _NOT_APPLICABLE,
+    "target": _NOT_APPLICABLE,
+    "level_right": 0.0,
+    "class_right": _NOT_APPLICABLE,
+    "choice_right": _NOT_APPLICABLE,
+}
+"""What a judge need not say; the same keys whatever the task."""
+
+
 def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
     target = float(truth["score"])
-    judged = {"accuracy": 0.0, "pred": math.nan, "target": target, "level_right": 0.0, "class_right": _NOT_APPLICABLE}
+    judged = {"accuracy": 0.0, "target": target}
     if parsed.score is None:
         return judged
     if settings.score_reward == "gaussian":
@@ -137,13 +150,7 @@ def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings:
 def _judge_degradation(
     parsed: Parsed, truth: Mapping[str, Any], _task: Task, settings: RewardSettings
 ) -> dict[str, float]:
-    judged = {
-        "accuracy": 0.0,
-        "pred": _NOT_APPLICABLE,
-        "target": _NOT_APPLICABLE,
-        "level_right": 0.0,
-        "class_right": 0.0,
-    }
+    judged = {"accuracy": 0.0, "class_right": 0.0}
     if parsed.fields is None:
         return judged
     said = [parsed.fields.get("distortion_class"), parsed.fields.get("severity")]
@@ -152,3 +159,12 @@ def _judge_degradation(
     judged["class_right"] = float(canonical_class(said[0]) == canonical_class(true[0]))
     judged["level_right"] = judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
     return judged
+
+
+def _judge_choice(parsed: Parsed, truth: Mapping[str, Any], _task: Task, _settings: RewardSettings) -> dict[str, float]:
+    """All or nothing, as in the code of Q-Insight's authors (qinsight_comparison.py)."""
+    right = float(parsed.choice == truth["choice"])
+    return {"accuracy": right, "choice_right": right}
+
+
+_JUDGES = {"score": _judge_score, "choice": _judge_choice, "degradation": _judge_degradation}

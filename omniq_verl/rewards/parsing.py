@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from omniq_verl.tasks import Scale
+from omniq_verl.tasks import CHOICES, Scale
 
-ANSWER_FORMATS = ("number", "json")
+ANSWER_FORMATS = ("number", "json", "choice")
 SCORE_KEY = "rating"
 """Key of the score in a JSON answer (Q-Insight, table 1)."""
 
@@ -32,6 +32,8 @@ class Status(str, Enum):
     """Not one flat JSON object."""
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
+    NOT_A_CHOICE = "not_a_choice"
+    """It names neither of two images, or both."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ class Parsed:
 
     ``score`` is on the task's scale; None unless ``status`` is OK and the answer holds one. ``reasoning`` is the text
     between the first <think> and </think>, if the response begins with it. ``fields`` is the object of a JSON answer,
-    None unless ``status`` is OK.
+    ``choice`` which of two images was chosen ("first" or "second"); both None unless ``status`` is OK.
     """
 
     status: Status
     score: float | None = None
     reasoning: str | None = None
     fields: Mapping[str, Any] | None = None
+    choice: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -63,17 +66,20 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
 
     Args:
         text: the response.
-        answer_format: ``"number"``, a plain decimal number; ``"json"``, one flat object (``rating`` is its score).
+        answer_format: ``"number"``, a plain decimal number; ``"json"``, one flat object (``rating`` is its score);
+            ``"choice"``, one of ``CHOICES`` in any case, a full stop or quotation marks around it.
         scale: bounds of the score, both included. With it a JSON answer must hold a score; without it, it may.
 
     Raises:
-        ValueError: ``answer_format`` is neither. Never because of the text.
+        ValueError: ``answer_format`` is none of these. Never because of the text.
     """
     if answer_format not in ANSWER_FORMATS:
         raise ValueError(f"answer_format must be one of {ANSWER_FORMATS}, got {answer_format!r}")
     reasoning = reasoning_of(text)
     try:
         body = _answer(text)
+        if answer_format == "choice":
+            return Parsed(Status.OK, reasoning=reasoning, choice=_choice(body))
         fields = _flat_object(body) if answer_format == "json" else None
         score = _score(body if fields is None else fields.get(SCORE_KEY), scale)
     except _Refused as refused:
@@ -116,6 +122,13 @@ def _answer(text: str) -> str:
 def _thinking(text: str) -> bool:
     """Does the text end inside of a <think> part?"""
     return text.rfind("<think>") > text.rfind("</think>")
+
+
+def _choice(body: str) -> str:
+    choice = CHOICES.get(body.strip(" .\"'\n").lower())
+    if choice is None:
+        raise _Refused(Status.NOT_A_CHOICE)
+    return choice
 
 
 def _score(answer: object, scale: Scale | None) -> float | None:

@@ -13,10 +13,10 @@ from typing import Any
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.engines import EngineSpec, open_engine
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
-from omniq_verl.rewards.parsing import answer_of, reasoning_of
+from omniq_verl.rewards.parsing import parse_response, reasoning_of
 from omniq_verl.scoring.inputs import load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
-from omniq_verl.tasks.q_insight import CHOICES, comparison_messages
+from omniq_verl.tasks import comparison_task
 
 ORDERS = ("AB", "BA")
 
@@ -103,7 +103,12 @@ class Comparer:
             for number, (pair, _) in enumerate(asked)
         ]
         loaded = [self._load(pair, reference) for pair, reference in asked]
-        requests = [request for images in loaded if isinstance(images, tuple) for request in self._requests(*images)]
+        requests = [
+            request
+            for images in loaded
+            if isinstance(images, tuple)
+            for request in comparison_requests(*images, self._seed)
+        ]
         answers = iter(answer_each(self._engine, requests, sampling) if requests else [])
         return [
             Comparison(*named, BAD_IMAGE, why=str(images))
@@ -119,20 +124,19 @@ class Comparer:
         except BadImage as error:
             return error
 
-    def _requests(self, a: bytes, b: bytes, reference: bytes | None) -> Iterator[Request]:
-        before = () if reference is None else (reference,)
-        for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
-            digest = hashlib.blake2b(b"".join(hashlib.blake2b(image).digest() for image in (*before, *images)))
-            messages = comparison_messages(reference is not None)
-            yield Request(order, messages, (*before, *images), seed_of(digest.hexdigest(), self._seed))
+
+def comparison_requests(a: bytes, b: bytes, reference: bytes | None, seed: int) -> Iterator[Request]:
+    """What a model is asked about two images, in both orders."""
+    before = () if reference is None else (reference,)
+    for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
+        digest = hashlib.blake2b(b"".join(hashlib.blake2b(image).digest() for image in (*before, *images)))
+        messages = comparison_task(reference is not None).messages(None)
+        yield Request(order, messages, (*before, *images), seed_of(digest.hexdigest(), seed))
 
 
 def read_choice(answer: Answer) -> str | None:
     """ "first" or "second", as an answer names one of its two images; None where it does not."""
-    if answer.ended == ERROR:
-        return None
-    _, body = answer_of(answer.text)
-    return CHOICES.get(body.strip(" .\"'\n").lower())
+    return None if answer.ended == ERROR else parse_response(answer.text, "choice").choice
 
 
 def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:

@@ -10,8 +10,15 @@ from functools import lru_cache
 from typing import Any
 
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
-from omniq_verl.tasks.q_insight import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE
+from omniq_verl.tasks.q_insight import (
+    Q_INSIGHT_COMPARISON,
+    Q_INSIGHT_COMPARISON_REFERENCE,
+    Q_INSIGHT_DEGRADATION,
+    Q_INSIGHT_SCORE,
+    comparison_task,
+)
 from omniq_verl.tasks.task import (
+    CHOICES,
     DISTORTIONS,
     IMAGE_PLACEHOLDER,
     LEVELS,
@@ -25,11 +32,15 @@ from omniq_verl.tasks.task import (
 __all__ = [
     "AESTHETIC",
     "ALIGNMENT",
+    "CHOICES",
     "DEGRADATION",
     "DISTORTIONS",
     "IMAGE_PLACEHOLDER",
+    "IMAGE_TASKS",
     "LEVELS",
     "MEDIA_PLACEHOLDERS",
+    "Q_INSIGHT_COMPARISON",
+    "Q_INSIGHT_COMPARISON_REFERENCE",
     "Q_INSIGHT_DEGRADATION",
     "Q_INSIGHT_SCORE",
     "SEVERITIES",
@@ -38,13 +49,20 @@ __all__ = [
     "Scale",
     "Task",
     "chat_turns",
+    "comparison_task",
     "task_of",
     "task_on",
 ]
 
 TASKS = {
-    task.name: task for task in (TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION, Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION)
+    task.name: task
+    for task in (
+        *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
+        *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
+    )
 }
+IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
+"""Those about a single image: what can be asked of each image for itself."""
 
 
 @lru_cache(maxsize=256)

@@ -40,21 +40,33 @@ Q_INSIGHT_DEGRADATION = Task(
 DESCRIBE = "What is your overall assessment of the quality of this picture?"
 """RACT's quality description task (table A.4)."""
 
-CHOICES = {"image a": "first", "image b": "second"}
-"""Answers to a comparison, in small letters, and which image of the question they name."""
-_WITH_REFERENCE = (
-    "Given reference low-quality image: {image}, Image A: {image} and Image B: {image}. Image A and Image B are results"
-    " from two resolution methods. Explain and justify whether Image A or Image B is better. You should think from the"
-    " following aspects: (1) Content fidelity and consistency with the reference image and (2) overall quality. Your"
-    ' answer should be "Image A" or "Image B".'
+Q_INSIGHT_COMPARISON = Task(
+    name="q_insight_comparison",
+    system=SYSTEM,
+    scale=None,
+    answer_format="choice",
+    questions=(  # ours: the paper shows such comparisons (figure 5) without their prompt
+        f"Given Image A: {IMAGE_PLACEHOLDER} and Image B: {IMAGE_PLACEHOLDER}. Explain and justify whether Image A or"
+        ' Image B is of better overall quality. Your answer should be "Image A" or "Image B".',
+    ),
 )
-_WITHOUT = (  # ours: the paper shows such comparisons (figure 5) without their prompt
-    "Given Image A: {image} and Image B: {image}. Explain and justify whether Image A or Image B is of better overall"
-    ' quality. Your answer should be "Image A" or "Image B".'
+"""Images stand in the order A, B."""
+
+Q_INSIGHT_COMPARISON_REFERENCE = Task(
+    name="q_insight_comparison_reference",
+    system=SYSTEM,
+    scale=None,
+    answer_format="choice",
+    questions=(
+        f"Given reference low-quality image: {IMAGE_PLACEHOLDER}, Image A: {IMAGE_PLACEHOLDER} and Image B:"
+        f" {IMAGE_PLACEHOLDER}. Image A and Image B are results from two resolution methods. Explain and justify"
+        " whether Image A or Image B is better. You should think from the following aspects: (1) Content fidelity and"
+        ' consistency with the reference image and (2) overall quality. Your answer should be "Image A" or "Image B".',
+    ),
 )
+"""Images stand in the order reference, A, B."""
 
 
-def comparison_messages(reference: bool) -> list[dict[str, str]]:
-    """Which of two images is better; images stand in the order reference (where there is one), A, B."""
-    question = (_WITH_REFERENCE if reference else _WITHOUT).format(image=IMAGE_PLACEHOLDER)
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+def comparison_task(reference: bool) -> Task:
+    """Which of two images is better, with or without the low-quality image both were made from."""
+    return Q_INSIGHT_COMPARISON_REFERENCE if reference else Q_INSIGHT_COMPARISON

@@ -18,6 +18,8 @@ DISTORTIONS = ("noise", "compression", "blur", "darken")
 """Distortion classes beside "null", none of them (Q-Insight sec. 4.1; its "JPEG" is "compression" here)."""
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
 """Of a distortion, mildest first (Q-Insight sec. 4.1)."""
+CHOICES = {"image a": "first", "image b": "second"}
+"""Answers to a comparison, in small letters, and which image of the question they name; the names are the labels."""
 
 
 def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -64,20 +66,33 @@ class Scale:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question about one image."""
+    """One kind of question about one image, or about several that stand in the question itself."""
 
     name: str
     questions: tuple[str, ...]
     """Paraphrases of the same question; ``{low}``, ``{high}`` and ``{text}`` are filled in."""
     scale: Scale | None
-    """None: the answer is a distortion class and its severity, not a score."""
+    """None: the answer is no score."""
     answer_format: str = "number"
+    """``number``, ``json``, or ``choice``, one of ``CHOICES``."""
     answer_rule: str = ""
     """How to answer: the end of every question."""
     system: str = ""
     """A turn before the question."""
     like: str = ""
     """Name of the task with the same labels, of which this is another wording."""
+
+    @property
+    def asks_for(self) -> str:
+        """Kind of its labels: ``score``; ``choice``, which of two images is better; ``degradation``."""
+        if self.scale is not None:
+            return "score"
+        return "choice" if self.answer_format == "choice" else "degradation"
+
+    @property
+    def images(self) -> int:
+        """How many images a question is about."""
+        return self.questions[0].count(IMAGE_PLACEHOLDER) or 1
 
     @property
     def needs_text(self) -> bool:
@@ -105,7 +120,12 @@ class Task:
         return self.question(row_id, text).removesuffix(self.answer_rule)
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
-        """What is wrong with a label, ``{"score": s}`` or ``{"distortion_class": c, "severity": s}``; None: nothing."""
+        """What is wrong with a label; None: nothing.
+
+        Labels are ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, by ``asks_for``.
+        """
+        if self.asks_for == "choice":
+            return _choice_fault(truth.get("choice"))
         if self.scale is None:
             return _degradation_fault(truth.get("distortion_class", ""), truth.get("severity", ""))
         score = truth.get("score")
@@ -121,12 +141,20 @@ class Task:
     def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
         """The chat prompt of a row: the task's system turn, if it has one, and the question behind its image.
 
+        Where a question is about several images, they stand in it.
+
         Args:
             row_id: chooses the wording; None: the first.
             text: what the image was made from; for tasks whose ``needs_text`` is True.
         """
-        turn = {"role": "user", "content": IMAGE_PLACEHOLDER + self.question(row_id, text)}
+        before = "" if IMAGE_PLACEHOLDER in self.questions[0] else IMAGE_PLACEHOLDER
+        turn = {"role": "user", "content": before + self.question(row_id, text)}
         return [{"role": "system", "content": self.system}, turn] if self.system else [turn]
+
+
+def _choice_fault(choice: object) -> str | None:
+    known = [*CHOICES.values()]
+    return None if choice in known else f"choice is {choice!r}; known: {', '.join(known)}"
 
 
 def _degradation_fault(distortion: object, severity: object) -> str | None:

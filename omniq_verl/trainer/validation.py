@@ -9,17 +9,17 @@ from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.rewards import Status
 
 logger = logging.getLogger(__name__)
-ANSWER_KEYS = ("status", "pred", "target", "level_right", "class_right")
+ANSWER_KEYS = ("status", "pred", "target", "level_right", "class_right", "choice_right")
 """Keys of ``compute_score`` that are not meant to be averaged as they are: here they become metrics."""
 
 
 def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Metrics of all answers of each data source, and their means over the sources that have them.
 
-    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy``, ``class_accuracy``, ``parse_failure`` and
-    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC
-    and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
-    and named in the log.
+    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy``, ``class_accuracy``, ``choice_accuracy`` (of
+    comparisons, which have no level), ``parse_failure`` and ``val-aux/<source>/refused/<status>``; the means under
+    ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC and MAE, and wrong for the accuracies. What is not
+    defined (a constant prediction has no correlation) is left out and named in the log.
 
     Args:
         data_sources: of each answer, ``[N]``.
@@ -41,10 +41,12 @@ def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequen
 
 
 def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
-    found = {
-        "parse_failure": float(np.mean(answers["status"] != 0)),
-        "level_accuracy": float(np.mean(np.nan_to_num(answers["level_right"]))),
-    }
+    chosen, lost = ~np.isnan(answers["choice_right"]), np.isnan(answers["status"])
+    found = {"parse_failure": float(np.mean(answers["status"] != 0))}
+    if chosen.any():
+        found["choice_accuracy"] = float(np.mean(np.nan_to_num(answers["choice_right"][chosen | lost])))
+    if not (chosen.any() and (chosen | lost).all()):
+        found["level_accuracy"] = float(np.mean(np.nan_to_num(answers["level_right"][~chosen])))
     if (asked := ~np.isnan(answers["class_right"])).any():
         found["class_accuracy"] = float(np.mean(answers["class_right"][asked]))
     if (~np.isnan(answers["target"])).any():

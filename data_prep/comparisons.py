@@ -1,0 +1,198 @@
+"""Pairs of images and which of the two is better -> parquet, for comparison training as in Q-Insight's code.
+
+    python data_prep/comparisons.py --data data/koniq/train.parquet data/koniq/val.parquet --margin 0.5 \\
+        --out data/koniq_pairs
+    python data_prep/comparisons.py --root DiffIQA/images --labels train_comparison.json --out data/diffiqa
+
+Of --data, files that other scripts have written: every image draws --per-image partners of its own split whose scores
+differ from its own by at least --margin; the higher score is the better image. Rows of several data sets cannot be
+compared with each other: make pairs of each, and mix them by `mix.py`.
+
+Or of --root and --labels, judged pairs: a CSV or JSON lines with the columns image_a, image_b and winner (image_a or
+image_b), names of files below --root; with a column reference, the low-quality image both were made from, which is
+shown before them; with a column split (train, val, test), else --split. A JSON list is read as Q-Insight's authors
+published theirs, 5,000 pairs of DiffIQA, which is trained on from a model that can rate (ref_image, ImageA, ImageB,
+result). Their 1,000 rows "Similar" are set aside: the paper's prompt has no such answer. A training row whose image is
+in a row of another split is set aside, too.
+
+Which pairs there are, their order, and which image comes first depend on --seed and the rows alone; the better image
+comes first in half of the rows, in those of --keep-order as given.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from omniq_verl.data.command import add_writing_options, positive, refuse_rejects, report
+from omniq_verl.data.comparisons import Pair, balanced, choose_pairs, read_rated
+from omniq_verl.data.paths import BadPath, FileIndex
+from omniq_verl.data.prepare import How, Source, write
+from omniq_verl.data.reading import number, read_records, read_table, text
+from omniq_verl.data.shards import Planned, Reject
+from omniq_verl.data.splits import SPLITS
+from omniq_verl.data.tables import LabelFileError
+from omniq_verl.tasks import comparison_task
+
+AUTHORS = {"ref_image": "reference", "ImageA": "image_a", "ImageB": "image_b", "result": "winner"}
+"""Their keys, and ours."""
+WINNERS = {"image a": "first", "imagea": "first", "a": "first", "image b": "second", "imageb": "second", "b": "second"}
+SHOWN = ("reference", "image_a", "image_b")
+OPTIONS = ("margin", "per_image", "split", "keep_order", "seed")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parser().parse_args(arguments)
+    if bool(args.data) == bool(args.root and args.labels):
+        sys.exit("give --data, or --root and --labels")
+    try:
+        source, planned, rejects = of_scores(args) if args.data else of_table(args)
+        how = How(args.workers, args.shard_rows, decode=args.decode, engine=args.engine)
+        card = write(source, planned, rejects, args.out, how, Console(stderr=True))
+    except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
+        sys.exit(str(error))
+    report(card, args.out)
+    if not card["rows"] + card["rejects"]["all"]:
+        sys.exit("there is no pair. Mend: lower --margin, or see whether the label file is empty")
+    refuse_rejects(card, args)
+
+
+# Pairs of scored images
+
+
+def of_scores(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]], list[Reject]]:
+    rated = read_rated(args.data)
+    name = args.data_source or f"{rated[0].source if rated else 'no'}_pairs"
+    planned = {}
+    for split in sorted({one.split for one in rated}):
+        pairs = choose_pairs((one for one in rated if one.split == split), args.margin, args.per_image, args.seed)
+        planned[split] = [pair.planned(name, row_id(name, pair), split) for pair in balanced(pairs, args.seed)]
+    facts = {"scored": [str(path) for path in args.data], "labels": "the higher score", "splits": "those of the images"}
+    return source(args, name, False, facts), planned, []
+
+
+def row_id(name: str, pair: Pair) -> str:
+    """The same in whichever order the two are shown."""
+    return f"{name}/{'|'.join(image.partition('/')[2] or image for image in sorted(pair.images))}"
+
+
+def source(args: argparse.Namespace, name: str, reference: bool, facts: Mapping[str, Any]) -> Source:
+    options = {key: getattr(args, key) for key in OPTIONS}
+    return Source(name, comparison_task(reference).name, (), facts={**facts, "options": options})
+
+
+# Judged pairs
+
+
+def of_table(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]], list[Reject]]:
+    index, rows = FileIndex(args.root), list(table(args.labels))
+    reference = bool(rows) and "reference" in rows[0]
+    name = args.data_source or args.labels.stem
+    pairs, rejects = judged(index, rows, reference, name, args.split)
+    rejects += leaked(pairs)
+    planned = {}
+    for split, of_split in pairs.items():
+        ids, shown = list(of_split), list(of_split.values())
+        shown = shown if args.keep_order else balanced(shown, args.seed)
+        planned[split] = [pair.planned(name, row, split) for row, pair in zip(ids, shown, strict=True)]
+    return source(args, name, reference, {"labels": f"column winner of {args.labels.name}"}), planned, rejects
+
+
+def table(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix.lower() == ".json":
+        for record in read_records(path, list(AUTHORS)):
+            yield {AUTHORS.get(key, key): value for key, value in record.items()}
+    else:
+        yield from read_table(path, ["image_a", "image_b", "winner"])
+
+
+def judged(
+    index: FileIndex, rows: Sequence[Mapping[str, Any]], reference: bool, name: str, split: str
+) -> tuple[dict[str, dict[str, Pair]], list[Reject]]:
+    """Pairs by split and row id, and what cannot be one."""
+    pairs: dict[str, dict[str, Pair]] = defaultdict(dict)
+    rejects, seen = [], set()
+    for row in rows:
+        images = [row.get(key) for key in SHOWN[not reference :]]
+        key, shown = f"{name}/{'|'.join(map(str, images))}", ", ".join(map(str, images))
+        try:
+            pair, of = judged_pair(index, row, reference), str(row.get("split", split)).strip().lower()
+            if of not in SPLITS:
+                raise ValueError(f"label: {row['split']!r} is no split; known: {', '.join(SPLITS)}")
+            if (same := frozenset(files(pair))) in seen:
+                raise ValueError("duplicate: the label file names these images again")
+        except ValueError as error:
+            rejects.append(Reject(key, shown, str(error)))
+        else:
+            seen.add(same)
+            pairs[of][key] = pair
+    return pairs, rejects
+
+
+def judged_pair(index: FileIndex, row: Mapping[str, Any], reference: bool) -> Pair:
+    choice = WINNERS.get(str(row["winner"]).strip().lower().replace("_", " "))
+    if choice is None:
+        raise ValueError(f"label: the winner is {row['winner']!r}, neither image_a nor image_b")
+    a, b = found(index, row["image_a"]), found(index, row["image_b"])
+    if a == b:
+        raise ValueError("label: both images are the same file")
+    before = (row["reference"], found(index, row.get("reference"))) if reference else None
+    return Pair((row["image_a"], row["image_b"]), (a, b), choice, before)
+
+
+def found(index: FileIndex, name: Any) -> Path:
+    try:
+        path = index.find(text(name) or "")
+    except BadPath as error:
+        raise ValueError(f"path: {error}") from None
+    if path is None:
+        raise ValueError(f"image: there is no file {name}")
+    return path
+
+
+def files(pair: Pair) -> list[Any]:
+    return [*pair.places, *([pair.reference[1]] if pair.reference else [])]
+
+
+def leaked(pairs: dict[str, dict[str, Pair]]) -> list[Reject]:
+    """Take out training pairs of images that are held out in others."""
+    held = {file for split, of in pairs.items() if split != "train" for pair in of.values() for file in files(pair)}
+    out = {row: file for row, pair in pairs.get("train", {}).items() for file in files(pair) if file in held}
+    for row in out:
+        del pairs["train"][row]
+    return [Reject(row, file.name, "split: the image is in a row of another split, too") for row, file in out.items()]
+
+
+# Options
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", help="prepared parquet files with scores")
+    add("--root", type=Path, help="folder of the images of --labels")
+    add("--labels", type=Path, help="CSV, JSON lines or JSON list of judged pairs")
+    add("--out", type=Path, required=True, help="folder for the parquet files")
+    add("--data-source", help="name of the data set (default: <that of --data>_pairs, or that of the label file)")
+    add("--margin", type=above_zero, default=0.5, help="least difference of two scores (default: 0.5, ours)")
+    add("--per-image", type=positive, default=1, help="partners every image draws (default: 1)")
+    add("--split", choices=SPLITS, default="train", help="of --labels without a column split (default: train)")
+    add("--keep-order", action="store_true", help="show the images of --labels in the order of their columns")
+    add("--seed", type=int, default=0, help="of all draws (default: 0)")
+    add_writing_options(parser)
+    return parser
+
+
+def above_zero(given: str) -> float:
+    value = number(given)
+    if value is None or value <= 0:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    main()

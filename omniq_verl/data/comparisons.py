@@ -1,0 +1,162 @@
+"""Which images are compared with which, and in what order: what `data_prep/comparisons.py` stands on."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omniq_verl.data.reading import draw
+from omniq_verl.data.rows import Row
+from omniq_verl.data.shards import Planned
+from omniq_verl.data.stored import StoredImage
+from omniq_verl.data.tables import LabelFileError
+from omniq_verl.tasks import comparison_task
+
+_ROUNDING = 1e-9
+_COLUMNS = ("data_source", "images", "extra_info")
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A prepared row with a score."""
+
+    row_id: str
+    source: str
+    task: str
+    split: str
+    score: float
+    """On the task's scale, higher is better."""
+    place: Path | StoredImage
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images in the order they are shown, and which is better."""
+
+    images: tuple[str, str]
+    """Names of Image A and Image B."""
+    places: tuple[Path | StoredImage, Path | StoredImage]
+    choice: str
+    """Label: ``first`` or ``second``."""
+    reference: tuple[str, Path] | None = None
+    """Name and file of the low-quality image both were made from."""
+    scores: tuple[float, float] | None = None
+
+    def turned(self) -> "Pair":
+        """The same with B as A."""
+        other = "second" if self.choice == "first" else "first"
+        scores = self.scores and self.scores[::-1]
+        return replace(self, images=self.images[::-1], places=self.places[::-1], choice=other, scores=scores)
+
+    def planned(self, name: str, row_id: str, split: str) -> Planned:
+        """As a row of the data set ``name``.
+
+        Raises:
+            ValueError: a name cannot stand in a row.
+        """
+        shown = [*([self.reference] if self.reference else []), *zip(self.images, self.places, strict=True)]
+        details: dict[str, Any] = {"image_a": self.images[0], "image_b": self.images[1]}
+        if self.reference:
+            details["reference"] = self.reference[0]
+        if self.scores:
+            details |= {"score_a": self.scores[0], "score_b": self.scores[1]}
+        task = comparison_task(self.reference is not None).name
+        row = Row(name, row_id, task, split, choice=self.choice, details=details)
+        first, *others = (place for _, place in shown)
+        return Planned(row, first, ", ".join(image for image, _ in shown), others=tuple(others))
+
+
+def read_rated(files: Sequence[Path]) -> list[Rated]:
+    """All rows of prepared files, without their images.
+
+    Raises:
+        LabelFileError: a file is none, its rows have no score, or two rows cannot be told apart or not be compared.
+    """
+    found = [rated for file in files for rated in _rated(file)]
+    _refuse_others(found)
+    return found
+
+
+def _rated(file: Path) -> Iterator[Rated]:
+    try:
+        with pq.ParquetFile(file) as opened:
+            if missing := [name for name in _COLUMNS if name not in opened.schema_arrow.names]:
+                raise LabelFileError(f"{file}: it has no column {', '.join(missing)}. Mend: give files of data_prep/")
+            embedded = "bytes" in str(opened.schema_arrow.field("images").type)
+            columns = ["data_source", "extra_info", *([] if embedded else ["images"])]
+            for group in range(opened.num_row_groups):
+                rows = opened.read_row_group(group, columns).to_pylist()
+                yield from (_of_row(file, group, number, row) for number, row in enumerate(rows))
+    except (pa.ArrowException, OSError) as error:
+        raise LabelFileError(f"{file}: it cannot be read as parquet ({error}). Mend: write or copy it again") from None
+
+
+def _of_row(file: Path, group: int, number: int, row: dict[str, Any]) -> Rated:
+    info = row["extra_info"]
+    if info.get("score") is None:
+        raise LabelFileError(f"{file}: {info['id']} has no score. Mend: give rows of a task that asks for one")
+    place = StoredImage(file.resolve(), group, number)
+    if "images" in row:
+        place = Path(row["images"][0]["image"])
+    return Rated(info["id"], row["data_source"], info["task"], info["split"], info["score"], place)
+
+
+def _refuse_others(found: Sequence[Rated]) -> None:
+    seen: set[str] = set()
+    for one in found:
+        if (one.source, one.task) != (found[0].source, found[0].task):
+            raise LabelFileError(
+                f"scores of {found[0].source} ({found[0].task}) and of {one.source} ({one.task}) cannot be compared."
+                " Mend: make pairs of each, and mix them by mix.py"
+            )
+        if one.row_id in seen:
+            raise LabelFileError(f"{one.row_id} is there twice. Mend: name each prepared file once")
+        seen.add(one.row_id)
+
+
+def choose_pairs(rated: Iterable[Rated], margin: float, per_image: int, seed: int) -> list[Pair]:
+    """Pairs of images whose scores differ by at least ``margin``, in a drawn order; the better one is Image A.
+
+    Every image draws ``per_image`` partners among all that are far enough from it; a pair that both sides draw is one
+    pair. Which they are depends on the rows and the seed alone, not on the rows' order.
+
+    Args:
+        rated: of one split.
+        margin: in units of the scores, above 0.
+        per_image: how many partners.
+        seed: of all draws.
+    """
+    ordered = sorted(rated, key=lambda one: (one.score, one.row_id))
+    scores = [one.score for one in ordered]
+    reach = margin - _ROUNDING  # 1.00 and 1.14 are 0.14 apart, and a little less in floating point
+    found: dict[tuple[str, str], Pair] = {}
+    for one in ordered:
+        below, above = bisect_right(scores, one.score - reach), bisect_left(scores, one.score + reach)
+        choices = below + len(ordered) - above
+        for turn in range(per_image if choices else 0):
+            place = int(draw(seed, "partner", one.row_id, str(turn)) * choices)
+            other = ordered[place if place < below else place - below + above]
+            worse, better = sorted((one, other), key=lambda image: image.score)
+            found[better.row_id, worse.row_id] = _pair(better, worse)
+    return [found[ids] for ids in sorted(found, key=lambda ids: (draw(seed, "order", *ids), ids))]
+
+
+def _pair(better: Rated, worse: Rated) -> Pair:
+    return Pair(
+        (better.row_id, worse.row_id),
+        (better.place, worse.place),
+        "first",
+        scores=(round(better.score, 6), round(worse.score, 6)),
+    )
+
+
+def balanced(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """The same pairs in the same order, of which every other one by a draw has its better image as Image A."""
+    names = [sorted(pair.images) for pair in pairs]
+    ranked = sorted(range(len(pairs)), key=lambda place: (draw(seed, "side", *names[place]), names[place], place))
+    wanted = {place: ("first", "second")[rank % 2] for rank, place in enumerate(ranked)}
+    return [pair if pair.choice == wanted[place] else pair.turned() for place, pair in enumerate(pairs)]

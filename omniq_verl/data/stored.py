@@ -1,0 +1,50 @@
+"""Images that lie in a prepared file, read one at a time, in any order."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omniq_verl.data.images import BadImage
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """The one image of a row, by where the row lies."""
+
+    file: Path
+    group: int
+    number: int
+    """Of the row within its row group."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.file.name}, row group {self.group}, row {self.number}"
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            BadImage: the row holds none, or the file cannot be read.
+        """
+        try:
+            (image,) = _images(self.file, self.file.stat().st_mtime_ns, self.group)[self.number].as_py()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise BadImage(f"the row's image cannot be read ({error})") from None
+        if not image["bytes"]:
+            raise BadImage("the row's image has no bytes")
+        return image["bytes"]
+
+
+# A group of data_prep's files has 4 MB of images. The time is there so that a file written anew is read anew.
+@lru_cache(maxsize=8)
+def _images(file: Path, changed: int, group: int) -> pa.ChunkedArray:
+    return _opened(file, changed).read_row_group(group, ["images"])["images"]
+
+
+@lru_cache(maxsize=8)
+def _opened(file: Path, _changed: int) -> pq.ParquetFile:
+    return pq.ParquetFile(file, memory_map=True)

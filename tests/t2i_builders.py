@@ -1,15 +1,27 @@
-"""A stand-in for a text-to-image pipeline, where the test is of what stands around it: greys by text and seed."""
+"""Stand-ins for a text-to-image pipeline, and for models that rate its images and write its prompts."""
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation_builders import Rater
 from PIL import Image
 
+from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.t2i.generator import GeneratorSpec
 
-PAINTER = "t2i_builders:Painter"
+PAINTER, CRITIC, WRITER = "t2i_builders:Painter", "t2i_builders:Critic", "t2i_builders:Writer"
+HOSTILE = (
+    "no prompt at all",
+    "<prompt>never closed",
+    "<prompt> \ud800\n\x00 </prompt>",
+    "<think>a <prompt>thought</prompt> without an end",
+    f"<prompt>{'so long ' * 5000}</prompt>",
+    "</prompt>" * 50 + "<prompt>" * 50,
+)
 
 
 def value_of(text: str, seed: int) -> int:
@@ -26,8 +38,46 @@ class Painter:
     def __init__(self, spec: GeneratorSpec):
         self.pause = 0.01 if spec.dtype == "float16" else 0.0
 
-    def draw(self, text: str, seeds: Sequence[int]) -> list[Image.Image]:
+    def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         time.sleep(self.pause * len(seeds))
+        drawn = list(zip(texts, seeds, strict=True))
         with open(Path("drawn.log"), "a") as log:
-            log.writelines(f"{text}/{seed}\n" for seed in seeds)
-        return [Image.new("RGB", (16, 16), (value_of(text, seed),) * 3) for seed in seeds]
+            log.writelines(f"{text}/{seed}\n" for text, seed in drawn)
+        return [Image.new("RGB", (16, 16), (value_of(text, seed),) * 3) for text, seed in drawn]
+
+
+class Writer:
+    """Adds a plus to the prompt that was drawn last. Its log, ``written.log``, has a line for each question.
+
+    ``EngineSpec.model`` "hostile": all that ``HOSTILE`` has, round by round; "refuses": questions about a fox; "slow".
+    """
+
+    def __init__(self, spec: EngineSpec):
+        self.script = spec.model
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        asked = [request.messages[0]["content"] for request in requests]
+        if self.script == "refuses" and "fox" in "".join(asked):
+            raise ValueError("no foxes")
+        if self.script == "slow":
+            time.sleep(0.01 * len(requests))
+        with open(Path("written.log"), "a") as log:
+            log.writelines(f"{request.key}\n" for request in requests)
+        return [[Answer(self._text(text, request.key))] for text, request in zip(asked, requests, strict=True)]
+
+    def _text(self, question: str, key: str) -> str:
+        last = re.search(r"drawn last:\n(.*)\n", question).group(1)
+        if self.script == "hostile":
+            return HOSTILE[int(key.split("/")[1]) % len(HOSTILE)]
+        return f"Here it is: <prompt>{last}+</prompt>"
+
+
+class Critic:
+    """Rates images by their brightness, and writes prompts where it is shown none: one model for both."""
+
+    def __init__(self, spec: EngineSpec):
+        self._rater, self._writer = Rater(spec), Writer(spec)
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        engine = self._rater if requests[0].images else self._writer
+        return engine.answer(requests, sampling)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from evaluation_builders import RATER
 from PIL import Image
+from rali_builders import save_tiny_rali, tiny_encoder_folder
 from rich.console import Console
 from t2i_builders import PAINTER, value_of
 from typer.testing import CliRunner
@@ -20,10 +21,12 @@ from typer.testing import CliRunner
 from omniq_verl.cli import app
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.store import OtherConfig
+from omniq_verl.rali.scorer import RaliScorer
 from omniq_verl.t2i.best_of_n import BestOfN, best_of_n
-from omniq_verl.t2i.cli import read_weights
 from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.t2i.prompts import read_texts
+from omniq_verl.t2i.selection import read_weights
+from omniq_verl.tasks import Scale
 
 TESTS = Path(__file__).parent
 TEXTS = ["a red fox", "two <b>cats</b> & $1", "x"]
@@ -103,6 +106,50 @@ def test_an_image_nobody_can_score_is_never_picked(run):
         assert all(why == {"alignment": "truncated"} for why in pick["refused"].values())
 
 
+@pytest.fixture(scope="module")
+def rali(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rali")
+    return save_tiny_rali(folder / "fitted", tiny_encoder_folder(folder / "clip"))
+
+
+def test_a_rali_scores_alone_or_beside_a_reasoning_model(run, rali):
+    alone = replace(run, scorer=None, rali=rali, weights={"technical": 1.0})
+    picks = go(alone)
+    for number, pick in enumerate(picks):
+        files = [run.out / "candidates" / f"{number:05d}" / "samples" / f"{image:05d}.png" for image in range(5)]
+        scores = [score.score for score in RaliScorer(rali, batch=64).score(files)]
+        assert pick["scores"]["technical"] == pytest.approx(scores, abs=1e-4)
+        assert pick["best"] == max(range(5), key=scores.__getitem__) and len(set(scores)) > 1
+    both = go(replace(run, rali=rali, weights={"technical": 1.0, "alignment": 1.0}, out=run.out.with_name("both")))
+    for pick, expected, text in zip(both, picks, TEXTS, strict=True):
+        assert pick["scores"]["technical"] == pytest.approx(expected["scores"]["technical"], abs=1e-4)
+        assert pick["scores"]["alignment"][0] == pytest.approx(1 + 4 * value_of(text, 0) / 255, abs=0.005)
+    other = save_tiny_rali(rali.with_name("other"), tiny_encoder_folder(rali.with_name("other_clip"), seed=1))
+    with pytest.raises(OtherConfig, match="rali"):
+        go(replace(alone, rali=other))
+
+
+def test_a_rali_on_a_scale_of_its_own_is_weighed_on_the_tasks(run, tmp_path, rali):
+    wide = save_tiny_rali(tmp_path / "wide", tiny_encoder_folder(tmp_path / "clip"), Scale(0.0, 100.0))
+    asked = replace(run, scorer=None, weights={"technical": 1.0})
+    narrow = go(replace(asked, rali=rali))[0]["scores"]["technical"]
+    found = go(replace(asked, rali=wide, out=run.out.with_name("wide")))[0]["scores"]["technical"]
+    assert found == pytest.approx([1 + 4 * score / 100 for score in narrow], abs=1e-4)
+
+
+def test_a_judge_without_a_task_and_a_task_without_a_judge_are_named(run, rali):
+    for change, message in (
+        ({"rali": rali}, r"the RALI of .* scores technical, and alignment is asked for"),
+        ({"rali": rali, "weights": {"technical": 1.0}}, "would score nothing"),
+        ({"scorer": None}, "nothing scores alignment"),
+        ({"rali": rali, "scorer": None, "weights": {"technical": 1.0, "alignment": 1.0}}, "nothing scores alignment"),
+        ({"rali": rali / "gone", "scorer": None, "weights": {"technical": 1.0}}, "cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            go(replace(run, **change))
+    assert not Path("drawn.log").exists()
+
+
 @pytest.mark.slow
 def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"text {number}" for number in range(12)))
@@ -135,7 +182,7 @@ def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 0}, "n and batch from 1"),
+        ({"n": 0}, "n from 1"),
         ({"prompts": []}, "at least one prompt"),
         ({"prompts": [{"text": "x"}]}, "under 'prompt'"),
         ({"weights": {"alignment": -1}}, "weights"),
@@ -176,7 +223,7 @@ def test_texts_are_read_from_lines_and_objects(tmp_path):
         read_texts(tmp_path / "gone.txt")
 
 
-def test_the_command_says_where_everything_lies(tmp_path, monkeypatch):
+def test_the_command_says_where_everything_lies(tmp_path, monkeypatch, rali):
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("a fox\na cat\n")
     words = ["t2i", "best-of-n", "texts.txt", "--generator", PAINTER, "--model", "", "--engine", RATER, "--out", "out"]
@@ -184,4 +231,8 @@ def test_the_command_says_where_everything_lies(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "out/picks.jsonl" in result.output and len(drawn()) == 3
     assert CliRunner().invoke(app, [*words, "--weight", "beauty=1"]).exit_code == 1
+    rest = ["t2i", "best-of-n", "texts.txt", "--generator", PAINTER, "--out", "other", "--n", "2"]
+    assert "give a reasoning model (--model)" in CliRunner().invoke(app, rest, env={"COLUMNS": "200"}).output
+    result = CliRunner().invoke(app, [*rest, "--rali", str(rali), "--weight", "technical=1"])
+    assert result.exit_code == 0 and Path("other", "picks.jsonl").is_file()
     assert "cannot be read" in CliRunner().invoke(app, ["t2i", "best-of-n", "gone.txt", *words[3:]]).output

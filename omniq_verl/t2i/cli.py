@@ -1,5 +1,9 @@
 """``omniq t2i``: the reward model guides the generation of images."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,67 +16,169 @@ from omniq_verl.saying import errors_said
 from omniq_verl.t2i.generator import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from omniq_verl.evaluation.papers import PaperTable
     from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.t2i.selectors import Row
 
 app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation by a reward model.")
 
+PROMPTS = Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")]
+OUT = Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")]
+GENERATOR = Annotated[str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")]
+WEIGHT = Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")]
+ORDER = Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")]
+WITHIN = Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")]
+STEPS = Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")]
+GUIDANCE = Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")]
+PIXELS = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")]
+BATCH = Annotated[int, typer.Option(help="Images drawn at a time.")]
+LIMIT = Annotated[int | None, typer.Option(help="The first so many texts.")]
+SEED = Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")]
+
+
+def _model_or_rali(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command, but --model may be left out: then its ``EngineSpec`` has None for a model."""
+    asked = signature(command)
+    parameters = asked.parameters.values()
+    command.__signature__ = asked.replace(
+        parameters=[one.replace(default=None) if one.name == "model" else one for one in parameters]
+    )
+    return command
+
 
 @app.command("best-of-n")
+@_model_or_rali
 @options.asks_a_model
 def best_of_n(
     spec: "EngineSpec",
-    prompts: Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")],
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
-    generator: Annotated[
-        str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")
-    ] = DEFAULT_MODEL,
+    prompts: PROMPTS,
+    out: OUT,
+    generator: GENERATOR = DEFAULT_MODEL,
     n: Annotated[int, typer.Option(help="Images for each text (OmniQuality-R, table 5: 20).")] = 20,
-    weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
-    order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
-    within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
-    steps: Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")] = None,
-    batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
-    limit: Annotated[int | None, typer.Option(help="The first so many texts.")] = None,
+    rali: Annotated[Path | None, typer.Option(help="Folder of `omniq rali fit`; scores the task it is for.")] = None,
+    weight: WEIGHT = None,
+    order: ORDER = None,
+    within: WITHIN = 0.0,
+    steps: STEPS = None,
+    guidance: GUIDANCE = None,
+    height: PIXELS = None,
+    width: PIXELS = None,
+    batch: BATCH = 4,
+    limit: LIMIT = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    seed: Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")] = 0,
+    seed: SEED = 0,
 ) -> None:
     """Draw several images for each text, score them, pick the best; contact sheets and all images are kept.
 
     Example: omniq t2i best-of-n prompts.txt --model runs/stage2/huggingface --n 20 --weight alignment=1
     --weight aesthetic=0.5 --out runs/best_of_20
+
+    With --rali the task it was fitted for is scored by it, and --model scores the others; without others leave it out.
     """
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
     from omniq_verl.t2i.generator import GeneratorSpec
     from omniq_verl.t2i.prompts import read_texts
+    from omniq_verl.t2i.selection import read_weights
 
     with errors_said() as console:
         drawn_by = GeneratorSpec(generator, steps, guidance, height, width)
         weights = read_weights(weight or ["alignment=1"])
-        texts = read_texts(prompts)[:limit]
         ranked = {"weights": weights, "order": tuple(order or ()), "within": within}
-        config = BestOfN(texts, out, drawn_by, spec, n, batch=batch, max_tokens=max_tokens, seed=seed, **ranked)
+        scorer = None if spec.model is None else spec
+        config = BestOfN(
+            read_texts(prompts)[:limit],
+            out,
+            drawn_by,
+            scorer,
+            **ranked,
+            batch=batch,
+            max_tokens=max_tokens,
+            seed=seed,
+            n=n,
+            rali=rali,
+        )
         picks = run(config, console)
     _say(picks, out, console)
 
 
-def read_weights(words: list[str]) -> dict[str, float]:
-    """Weights by task from TASK=WEIGHT.
+@app.command()
+@options.asks_a_model
+def reflect(
+    spec: "EngineSpec",
+    prompts: PROMPTS,
+    out: OUT,
+    generator: GENERATOR = DEFAULT_MODEL,
+    rounds: Annotated[int, typer.Option(help="Of reflection, after the first images (table 5: 20).")] = 20,
+    n: Annotated[int, typer.Option(help="First images of each text; the best is reflected on (table 5: 20).")] = 1,
+    writer: Annotated[
+        str | None, typer.Option(help="Model that writes the prompts; default: --model, loaded once for both.")
+    ] = None,
+    writer_engine: Annotated[str | None, typer.Option(help="As --engine; default: the same.")] = None,
+    writer_base_url: Annotated[str | None, typer.Option(help="As --base-url; default: the same.")] = None,
+    writer_memory: Annotated[float, typer.Option(help="As --memory, beside which both stay loaded.")] = 0.3,
+    longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is refused.")] = 1000,
+    stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
+    weight: WEIGHT = None,
+    order: ORDER = None,
+    within: WITHIN = 0.0,
+    steps: STEPS = None,
+    guidance: GUIDANCE = None,
+    height: PIXELS = None,
+    width: PIXELS = None,
+    batch: BATCH = 4,
+    limit: LIMIT = None,
+    max_tokens: options.MAX_TOKENS = 1024,
+    seed: SEED = 0,
+) -> None:
+    """Let the reward model say what is wrong with an image, a language model write its prompt anew, and so on.
 
-    Raises:
-        ValueError: a word is none.
+    Example: omniq t2i reflect prompts.txt --model runs/stage2/huggingface --rounds 20 --memory 0.5 --out runs/reflected
+
+    Images are scored as what their text asks for, whatever they were drawn from, and the best of all rounds is picked.
+    The pipeline and the models stay loaded side by side: lower --memory where they share a GPU.
     """
-    found = {}
-    for word in words:
-        task, _, weight = word.partition("=")
-        try:
-            found[task] = float(weight)
-        except ValueError:
-            raise ValueError(f"{word!r} is no TASK=WEIGHT, such as aesthetic=0.5") from None
-    return found
+    from omniq_verl.t2i.generator import GeneratorSpec
+    from omniq_verl.t2i.prompts import read_texts
+    from omniq_verl.t2i.reflection import Reflection
+    from omniq_verl.t2i.reflection import reflect as run
+    from omniq_verl.t2i.selection import read_weights
+
+    with errors_said() as console:
+        own = None
+        if (writer, writer_engine, writer_base_url) != (None, None, None):
+            kind, url = writer_engine or spec.kind, writer_base_url or spec.base_url
+            own = replace(spec, model=writer or spec.model, kind=kind, base_url=url, memory=writer_memory)
+        config = Reflection(
+            read_texts(prompts)[:limit],
+            out,
+            GeneratorSpec(generator, steps, guidance, height, width),
+            spec,
+            read_weights(weight or ["alignment=1"]),
+            tuple(order or ()),
+            within,
+            batch=batch,
+            max_tokens=max_tokens,
+            seed=seed,
+            writer=own,
+            rounds=rounds,
+            n=n,
+            stop_at=stop_at,
+            longest=longest,
+        )
+        picks = run(config, console)
+    later = sum(bool(one["round"]) for one in picks)
+    console.print(f"{later} of {len(picks)} picked images are of a later round than the first")
+    _say_refused(picks, console)
+    _say(picks, out, console)
+
+
+def _say_refused(picks: list[dict[str, Any]], console: Any) -> None:
+    said = sum((Counter(one["rewrites"]) for one in picks), Counter())
+    if refused := {status: number for status, number in said.items() if status != "ok"}:
+        named = ", ".join(f"{number} {status}" for status, number in sorted(refused.items()))
+        total = sum(said.values())
+        console.print(f"{sum(refused.values())} of {total} new prompts were refused, and the last one used: {named}")
 
 
 def _say(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
@@ -81,6 +187,60 @@ def _say(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
         console.print(f"{without} texts have no image with all scores; picks.jsonl says why", style="red")
     for title, name in (("picked images", "best"), ("contact sheets", "sheets"), ("picks", "picks.jsonl")):
         console.print(f"{title}: {out / name}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def selectors(
+    run: Annotated[Path, typer.Argument(help="Folder of `omniq t2i best-of-n`.")],
+    selector: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME:]TASK=WEIGHT[,TASK=WEIGHT...]; again for more. Default: each task, and all of them."),
+    ] = None,
+    scores: Annotated[
+        list[str] | None, typer.Option(help="NAME=TABLE of `omniq score` for the same images; again for more.")
+    ] = None,
+) -> None:
+    """Compare ways to pick the best of n, over the scores a run has kept, beside OmniQuality-R's table 7.
+
+    Example: omniq t2i selectors runs/best_of_20 --selector aesthetic=1 --selector aesthetic=1,technical=1
+    --scores DEQA=deqa.csv
+
+    Each selector's images lie in RUN/selected/NAME in GenEval's form. With --scores, images can also be picked by NAME.
+    """
+    from omniq_verl.evaluation.papers import load_table
+    from omniq_verl.t2i.selectors import add_scores, compare_selectors, default_selectors, read_run, read_selector
+
+    with errors_said() as console:
+        found = read_run(run)
+        asked = [read_selector(word) for word in selector] if selector else default_selectors(found.criteria)
+        for word in scores or ():
+            name, _, table = word.partition("=")
+            found = add_scores(found, name, Path(table))
+        rows, texts = compare_selectors(found, asked)
+    console.print(_selector_table(rows, load_table("omniquality_r:7"), texts, len(found.scores)))
+    console.print(f"picked images: {run / 'selected'}", soft_wrap=True, markup=False)
+
+
+def _selector_table(rows: "list[Row]", paper: "PaperTable", texts: int, of: int) -> Table:
+    """Ours, and the paper's rows where they have the same column."""
+    columns = list(dict.fromkeys([*rows[0].means, *(column.name for column in paper.columns)]))
+    title = f"Picks in {texts} of {of} texts, mean ± deviation; the paper's rows were not measured here"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for name in ("", "same pick", *columns):
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        cells = [_figure(row.means.get(name), row.deviations.get(name)) for name in columns]
+        short = [f" ({row.scored[name]})" if 0 < row.scored.get(name, 0) < texts else "" for name in columns]
+        table.add_row(row.name, f"{row.same:.0%}", *map("".join, zip(cells, short, strict=True)), style="bold")
+    printed = [column.name for column in paper.columns]
+    for row in paper.rows:
+        cells = dict(zip(printed, row.values, strict=True))
+        table.add_row(f"paper: {row.method}", "-", *(_figure(*(cells.get(name) or (None, None))) for name in columns))
+    return table
+
+
+def _figure(mean: float | None, deviation: float | None) -> str:
+    return "-" if mean is None else f"{mean:.3f} ± {deviation:.3f}"
 
 
 @app.command()

@@ -22,6 +22,22 @@ class Choice:
     """Candidates that lack a score; they are never chosen."""
 
 
+def read_weights(words: Sequence[str]) -> dict[str, float]:
+    """Weights by task from TASK=WEIGHT.
+
+    Raises:
+        ValueError: a word is none.
+    """
+    found = {}
+    for word in words:
+        task, _, weight = word.partition("=")
+        try:
+            found[task] = float(weight)
+        except ValueError:
+            raise ValueError(f"{word!r} is no TASK=WEIGHT, such as aesthetic=0.5") from None
+    return found
+
+
 def choose_weighted(scores: Scores, weights: Mapping[str, float] | None = None) -> Choice:
     """Ranks by the weighted mean of the scores.
 

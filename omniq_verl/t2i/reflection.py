@@ -1,0 +1,156 @@
+"""Reflection: a reasoning model says what is wrong with an image, a language model writes its prompt anew.
+
+In the manner of Reflect-DiT (arXiv:2503.12271), as OmniQuality-R's table 5 has it, with a plain pipeline: Reflect-DiT's
+own transformer reads the feedback; here the feedback changes the prompt alone. With ``n=20`` the first round is a best
+of 20, which 20 rounds of reflection follow, as in the last row of that table.
+
+All texts go through a round together: their images are drawn, scored and their prompts written anew batch by batch.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
+from omniq_verl.t2i.generator import open_generator
+from omniq_verl.t2i.guided import (
+    Guided,
+    Records,
+    draw_missing,
+    engine_settings,
+    image_path,
+    pick,
+    progress_bar,
+    score_missing,
+)
+from omniq_verl.t2i.judges import BATCH, Judges
+from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
+from omniq_verl.t2i.rounds import Walk
+from omniq_verl.t2i.sheet import scores_said, write_sheet
+from omniq_verl.tasks import TASKS
+
+Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
+
+
+@dataclass(frozen=True)
+class Reflection(Guided):
+    """A run."""
+
+    writer: EngineSpec | None = None
+    """The language model that writes prompts; None: the scorer's own, loaded once for both."""
+    rounds: int = 20
+    """After the first, which draws from the text itself: table 5."""
+    n: int = 1
+    """Images of the first round; the best of them is reflected on. Later rounds have one each."""
+    stop_at: float | None = None
+    """A text whose best image has this score gets no further rounds; None: all get all."""
+    longest: int = 1000
+    """Letters of a new prompt; ours. SANA reads 300 tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.n, self.longest) < 1 or self.rounds < 0 or self.scorer is None:
+            raise ValueError("n and longest from 1, rounds from 0, and a reasoning model that says what is wrong")
+        tops = [TASKS[task].scale.high for task in self.tasks]
+        if self.stop_at is not None and not self.stop_at <= min(tops):
+            raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
+
+    def settings(self) -> dict[str, Any]:
+        """What images, scores and prompts depend on; more rounds go on with what is there."""
+        # Which image is reflected on is a choice only where a round has several.
+        chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
+        writer = engine_settings(self.writer or self.scorer)
+        return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
+
+
+def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
+    """Draw, score, write anew, round after round; returns the picks, as ``picks.jsonl`` holds them.
+
+    ``out`` gets what ``best_of_n`` writes there; the sheets say under each image what it was drawn from, and picks have
+    also ``round``, ``drawn_from`` and ``rewrites`` (how many, by what became of them). ``rounds.jsonl`` has a line for
+    each image: ``text``, ``round``, ``image``, ``seed``, ``drawn_from``, ``value`` (what it was ranked by),
+    ``scores``, ``reasoning`` and ``rewrite``, the status of the answer its prompt was read from.
+
+    Raises:
+        ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
+    """
+    judges = Judges(run.tasks, run.scorer, max_tokens=run.max_tokens)  # before hours of drawing
+    if run.writer is not None:
+        run.writer.check()
+    run.out.mkdir(parents=True, exist_ok=True)
+    with (
+        Records(run.out / "scores", run.settings()) as scores,
+        Records(run.out / "rewrites", run.settings()) as rewrites,
+        progress_bar(console) as bar,
+    ):
+        walks = [Walk(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
+        _go_rounds(run, walks, scores, rewrites, judges, bar)
+    picks = [_finish(run, walk, scores) for walk in walks]
+    lines = {"picks.jsonl": picks, "rounds.jsonl": [line for walk in walks for line in walk.lines()]}
+    for name, found in lines.items():
+        replace_text(run.out / name, "".join(json.dumps(one) + "\n" for one in found))
+    return picks
+
+
+def _go_rounds(
+    run: Reflection, walks: Sequence[Walk], scores: Records, rewrites: Records, judges: Judges, bar: Progress
+) -> None:
+    total = len(walks) * (run.n + run.rounds)
+    drawn, scored = (partial(bar.advance, bar.add_task(title, total=total)) for title in ("drawing", "scoring"))
+    generator, writer = cache(lambda: open_generator(run.generator)), cache(lambda: _open_writer(run, judges))
+    for number in range(run.rounds + 1):
+        going = [walk for walk in walks if not walk.stopped]
+        for done in (drawn, scored):
+            done(len(walks) - len(going))  # as if they had this round, too
+        if number > 0:
+            _rewrite_missing(run, going, rewrites, writer)
+        new = [drawing for walk in going for drawing in walk.begin_round()]
+        draw_missing(run, new, generator, drawn)
+        score_missing(run, new, scores, judges, scored)
+
+
+def _open_writer(run: Reflection, judges: Judges) -> Asker:
+    if run.writer in (None, run.scorer):
+        return judges.model.answer
+    return partial(answer_each, open_engine(run.writer))
+
+
+def _rewrite_missing(run: Reflection, walks: Sequence[Walk], rewrites: Records, writer: Callable[[], Asker]) -> None:
+    """Write the prompts of the next round that are not there yet."""
+    left = [walk for walk in walks if walk.key not in rewrites.keys]
+    for first in range(0, len(left), BATCH):
+        rewrites.add(_rewrite(run, left[first : first + BATCH], writer))
+
+
+def _rewrite(run: Reflection, walks: Sequence[Walk], writer: Callable[[], Asker]) -> Iterator[dict[str, Any]]:
+    questions = {walk.key: walk.question() for walk in walks}
+    requests = [Request(key, messages) for key, messages in questions.items() if messages]
+    answered = writer()(requests, Sampling(max_tokens=run.max_tokens)) if requests else []
+    answers = {request.key: found for request, (found,) in zip(requests, answered, strict=True)}
+    for key in questions:
+        answer = answers.get(key, Answer(""))
+        found = read_rewrite(answer, run.longest) if key in answers else Rewrite(NO_FEEDBACK)
+        yield {"key": key, "status": found.status, "prompt": found.prompt, "answer": answer.text}
+
+
+def _finish(run: Reflection, walk: Walk, scores: Records) -> dict[str, Any]:
+    """The pick of a text, and its sheet."""
+    drawings, rounds = walk.drawings, walk.round_numbers()
+    choice, record = pick(run, drawings, scores.found)
+    said = [f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)]
+    paths, texts = [image_path(run, drawing) for drawing in drawings], [drawing.text for drawing in drawings]
+    write_sheet(run.out / "sheets" / f"{walk.number:05d}.png", walk.wanted, paths, said, choice.best, texts)
+    return {
+        **record,
+        "round": None if choice.best is None else rounds[choice.best],
+        "drawn_from": None if choice.best is None else texts[choice.best],
+        "rewrites": dict(Counter(walk.statuses())),
+    }

@@ -2,25 +2,28 @@
 
     python benchmarks/rali.py                            # both models at their real sizes, batches of 1 and 16
     python benchmarks/rali.py --only preprocessing       # is reading images the bottleneck?
+    python benchmarks/rali.py --pyiqa VENV/bin/python    # CLIP-IQA+ as well, in an environment that has pyiqa
     python benchmarks/rali.py --small --tokens 4         # the same with small models, to try the script: a minute
 
-CLIP ViT-L/14-336 with 250 basis vectors, against Qwen2.5-VL-3B that writes 100 tokens about each image. Weights are
-random, as neither time nor memory depends on them. Each model runs in a process of its own. Its memory is the most that
-process held (on a GPU: the most that was allocated), weights included; its time that of a batch, once one image has
-been through. The paper (figure 6) has 3.4% of the time and 14.7% of the memory at a batch of 16 on an A100, against a
-model of 7B.
+CLIP ViT-L/14-336 with 250 basis vectors, against Qwen2.5-VL-3B that writes 100 tokens about each image, and against
+CLIP-IQA+ on CLIP's ResNet-50, which sees images at their own size, in float32 (--dtype float32 puts RALI in the same).
+Weights are random, as neither time nor memory depends on them, and nothing is downloaded. Each model runs in a process
+of its own. Its memory is the most that process held (on a GPU: the most that was allocated), weights included; its time
+that of a batch, from the files on, once one image has been through: the shortest of a few, where batches are quick. The
+paper (figure 6) has 3.4% of the time and 14.7% of the memory at a batch of 16 on an A100, against a model of 7B.
 """
 
 import argparse
 import copy
 import io
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +40,16 @@ SMALL_TEXT = TEXT | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_l
 EYES = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420}
 EYES |= {"fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112}
 SMALL_EYES = EYES | {"depth": 2, "hidden_size": 64, "num_heads": 2, "intermediate_size": 128}
-PATCH, QUESTION, BASIS, DIMENSIONS = 28, 60, 250, 512
-"""Pixels of an image token; tokens of a question; RALI's sizes."""
+QUESTION, BASIS, DIMENSIONS = 60, 250, 512
+"""Tokens of a question; RALI's sizes."""
+RN50 = {"embed_dim": 1024, "image_resolution": 224, "vision_layers": (3, 4, 6, 3), "vision_width": 64}
+RN50 |= {"vision_patch_size": None, "context_length": 77, "vocab_size": 49_408}
+RN50 |= {"transformer_width": 512, "transformer_heads": 8, "transformer_layers": 12}
+ENOUGH, MOST = 5.0, 5
+"""Seconds after which, and batches after which, a batch is not timed again."""
+AT_ONCE = 2
+"""Batches of a round of the preprocessing: one is read while the other is scored."""
+REASONING, CLIP_IQA, PREPROCESSING = "reasoning", "CLIP-IQA+", "preprocessing"
 
 
 def photographs(number: int, width: int, height: int) -> list[bytes]:
@@ -125,9 +136,27 @@ def reasoning(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
         with torch.inference_mode():
             found = model.generate(**batch, **length, suppress_tokens=special, pad_token_id=0, eos_token_id=1)
         assert found.shape[1] == len(ids) + args.tokens
-        return found
+        return found.cpu()
 
     return answer
+
+
+def pyiqa(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
+    """CLIP-IQA+ as pyiqa runs it, in float32; only its weights are not downloaded."""
+    from pyiqa.archs import clipiqa_arch
+    from pyiqa.archs.clip_model import CLIP
+    from pyiqa.utils.img_util import imread2tensor
+
+    torch.manual_seed(0)
+    clipiqa_arch.load = lambda name, device: CLIP(**RN50)
+    network = clipiqa_arch.CLIPIQA("clipiqa+", pretrained=False).to(args.device).eval()
+
+    def score(files: list[bytes]) -> object:
+        pixels = torch.stack([imread2tensor(file) for file in files])
+        with torch.inference_mode():
+            return network(pixels.to(args.device)).tolist()
+
+    return score
 
 
 def _buffers(kind: type, config: object) -> dict[str, torch.Tensor]:
@@ -140,41 +169,52 @@ def _buffers(kind: type, config: object) -> dict[str, torch.Tensor]:
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """Seconds of a batch, and bytes at most; of the preprocessing, images per second."""
-    if args.way == "preprocessing":
+    if args.way == PREPROCESSING:
         return preprocessing(args)
     files = photographs(args.batch, args.width, args.height)
-    run = {"RALI": rali, "reasoning": reasoning}[args.way](args)
+    run = {"RALI": rali, REASONING: reasoning, CLIP_IQA: pyiqa}[args.way](args)
     run(files[:1])
-    start = time.perf_counter()
-    run(files)
-    seconds = time.perf_counter() - start
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else held}
+    seconds: list[float] = []
+    while sum(seconds) < ENOUGH and len(seconds) < MOST:
+        seconds.append(timed(lambda: run(files)))
+    held = torch.cuda.max_memory_allocated() if args.device == "cuda" else most_held()
+    return {"seconds": min(seconds), "bytes": held}
+
+
+def timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
+    run()
+    return clock() - start
+
+
+def most_held() -> int:
+    """Bytes this process held at most; ``resource.getrusage`` counts those of the one that started it, too."""
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
 def preprocessing(args: argparse.Namespace) -> dict[str, float]:
-    """Images per second from files to scores, and of the encoder alone with pixels that are there already."""
+    """Images per second from files to scores and of the encoder alone; a core's seconds to read an image.
+
+    The encoder alone and all of it take turns, so that what else the machine does slows both.
+    """
     from omniq_verl.rali import RaliScorer
 
     scorer = RaliScorer(args.model, args.device, args.batch, args.dtype)
-    files = photographs(args.batch, args.width, args.height) * args.rounds
-    pixels = np.stack([scorer._preprocess(file) for file in files[: args.batch]])
-
-    def alone() -> None:
-        for _ in range(args.rounds):
-            scorer._forward(pixels)
-
-    found = {}
-    for name, run in (("alone", alone), ("whole", lambda: scorer.score(files))):
-        scorer._forward(pixels)
-        start = time.perf_counter()
-        run()
-        found[name] = len(files) / (time.perf_counter() - start)
-    return found
+    files = photographs(args.batch, args.width, args.height)
+    pixels = np.stack([scorer._load(file) for file in files])
+    reading = timed(lambda: [scorer._load(file) for file in files], time.process_time) / len(files)
+    scorer._forward(pixels)
+    alone = whole = 0.0
+    for _ in range(args.rounds):
+        alone += timed(lambda: [scorer._forward(pixels) for _ in range(AT_ONCE)])
+        whole += timed(lambda: scorer.score(files * AT_ONCE))
+    images = len(files) * AT_ONCE * args.rounds
+    return {"alone": images / alone, "whole": images / whole, "reading": reading}
 
 
-def in_process(way: str, batch: int, model: Path, words: list[str]) -> dict[str, float]:
-    command = [sys.executable, __file__, *words, "--way", way, "--batch", str(batch), "--model", str(model)]
+def in_process(way: str, batch: int, model: Path, args: argparse.Namespace, words: list[str]) -> dict[str, float]:
+    python = args.pyiqa if way == CLIP_IQA else sys.executable
+    command = [python, __file__, *words, "--way", way, "--batch", str(batch), "--model", str(model)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -182,31 +222,42 @@ def in_process(way: str, batch: int, model: Path, words: list[str]) -> dict[str,
 
 
 def compare(args: argparse.Namespace, model: Path, words: list[str]) -> None:
-    for batch in args.batches:
-        found = {way: in_process(way, batch, model, words) for way in ("RALI", "reasoning")}
+    others = [way for way in (REASONING, CLIP_IQA) if way in args.only]
+    for batch in args.batches if others else ():
+        found = {way: in_process(way, batch, model, args, words) for way in ("RALI", *others)}
         for way, figures in found.items():
             print(f"  {way:10} batch {batch:2}: {figures['seconds']:8.2f} s, {figures['bytes'] / 2**30:6.2f} GiB")
-        for name, key in (("time", "seconds"), ("memory", "bytes")):
-            ratio = found["RALI"][key] / found["reasoning"][key]
-            paper = f" (paper: {PAPER[name]:.1%}, A100, 7B)" if batch == 16 else ""
-            print(f"  RALI takes {ratio:.1%} of the {name}{paper}", flush=True)
+        for way, (name, key) in product(others, (("time", "seconds"), ("memory", "bytes"))):
+            ratio = found["RALI"][key] / found[way][key]
+            paper = f" (paper: {PAPER[name]:.1%}, A100, 7B)" if batch == 16 and way == REASONING else ""
+            print(f"  RALI takes {ratio:.1%} of the {name} of {way}{paper}", flush=True)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("models", "preprocessing"), help="default: both")
+    parts = (REASONING, CLIP_IQA, PREPROCESSING)
+    parser.add_argument("--only", nargs="+", choices=parts, help=f"default: all, but {CLIP_IQA} only with --pyiqa")
+    parser.add_argument("--pyiqa", metavar="PYTHON", help="of an environment with pyiqa (pip install pyiqa)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--tokens", type=int, default=100, help="an answer has (default: 100)")
     parser.add_argument("--width", type=int, default=512, help="of an image (default: 512, as KADID's)")
     parser.add_argument("--height", type=int, default=384)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of both models")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help=f"of all but {CLIP_IQA}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=4, help="batches of the preprocessing's measurement")
-    parser.add_argument("--small", action="store_true", help="small models, to try the script")
-    parser.add_argument("--way", choices=("RALI", "reasoning", "preprocessing"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2, help="of the preprocessing's measurement (default: 2)")
+    parser.add_argument("--small", action="store_true", help=f"small models but {CLIP_IQA}, to try the script")
+    parser.add_argument("--way", choices=("RALI", *parts), help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=16, help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.only = args.only or [part for part in parts if part != CLIP_IQA or args.pyiqa]
+    if CLIP_IQA in args.only and not args.pyiqa:
+        parser.error(f"{CLIP_IQA} needs --pyiqa")
+    return args
+
+
+def main() -> None:
+    args = arguments()
     if args.way:
         print(json.dumps(measure(args)))
         return
@@ -214,12 +265,12 @@ def main() -> None:
     print(f"{'small' if args.small else 'real'} sizes, random weights, {said}")
     with tempfile.TemporaryDirectory() as folder:
         save_random_rali(Path(folder), args)
-        if args.only != "preprocessing":
-            compare(args, Path(folder), sys.argv[1:])
-        if args.only != "models":
-            speeds = in_process("preprocessing", 16, Path(folder), sys.argv[1:])
+        compare(args, Path(folder), sys.argv[1:])
+        if PREPROCESSING in args.only:
+            speeds = in_process(PREPROCESSING, 16, Path(folder), args, sys.argv[1:])
             share = speeds["whole"] / speeds["alone"]
-            print(f"  from files to scores {speeds['whole']:.2f} images/s, {share:.0%} of the encoder alone")
+            print(f"  from files to scores {speeds['whole']:.2f} images/s, {share:.0%} of the encoder alone;", end=" ")
+            print(f"to read an image takes {1000 * speeds['reading']:.1f} ms of a core")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from image_kind_builders import (
 )
 from PIL import Image
 
-from omniq_verl.data.images import check_image, load_image
+from omniq_verl.data.images import check_image, decode_image, load_image
 
 TURNED = {
     2: np.fliplr,
@@ -142,3 +142,24 @@ def test_a_converted_picture_has_no_tags_of_the_old_one(data):
 def test_a_converted_picture_goes_through_untouched(name):
     made = check_image(EXACT[name][0])
     assert check_image(made, decode=True) is made
+
+
+# Decoded
+
+
+@pytest.mark.parametrize("name", [*UNTOUCHED, *EXACT])
+def test_a_decoded_picture_has_the_pixels_a_reader_finds_in_the_row(name):
+    data = UNTOUCHED[name] if name in UNTOUCHED else EXACT[name][0]
+    expected = decoded(check_image(data, decode=True))
+    found = decode_image(data)
+    assert found.mode == "RGB"
+    np.testing.assert_array_equal(found, grey(expected) if expected.ndim == 2 else expected)
+
+
+@pytest.mark.parametrize("number", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
+def test_a_decoded_picture_is_turned_upright(number, kind):
+    data = saved(smooth(), kind, exif=oriented(number))
+    np.testing.assert_array_equal(decode_image(data), decoded(check_image(data)))
+    as_stored = np.asarray(decode_image(saved(smooth(), kind)))
+    np.testing.assert_array_equal(decode_image(data), TURNED[number](as_stored))

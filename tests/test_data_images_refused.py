@@ -1,10 +1,13 @@
 """Image files that are refused: cut, damaged, animated, giant, tiny, or no images at all."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +17,16 @@ from image_builders import GREY, RGB, bomb, chunk, decoded, noise, png, png_of, 
 from image_kind_builders import EXACT, JPEG, THUMBNAIL, UNTOUCHED, segment, spliced
 from PIL import Image
 
-from omniq_verl.data.images import MAX_BYTES, MAX_PIXELS, MAX_RATIO, MIN_SIDE, BadImage, check_image, load_image
+from omniq_verl.data.images import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_RATIO,
+    MIN_SIDE,
+    BadImage,
+    check_image,
+    decode_image,
+    load_image,
+)
 
 unhurried = settings(deadline=None)  # a busy machine is no error
 
@@ -120,8 +132,48 @@ def test_damage_that_only_decoding_finds_is_found_with_decode():
     chunks = chunk(b"IHDR", head), chunk(b"IDAT", broken), chunk(b"IEND", b"")
     data = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
     assert check_image(data) is data
-    with pytest.raises(BadImage, match="it does not decode"):
-        check_image(data, decode=True)
+    for rule in (partial(check_image, decode=True), decode_image):
+        with pytest.raises(BadImage, match="it does not decode"):
+            rule(data)
+
+
+# Decoded
+
+
+def refusal(rule: Callable[[bytes], object], data: bytes) -> str | None:
+    """The reason; None: it is taken."""
+    try:
+        rule(data)
+    except BadImage as error:
+        return str(error)
+    return None
+
+
+def same_refusal(data: bytes) -> str | None:
+    """Of ``check_image`` and of ``decode_image``, but for the address of an object."""
+    reasons = [refusal(rule, data) for rule in (partial(check_image, decode=True), decode_image)]
+    said, also = (reason and re.sub(r"0x[0-9a-f]+", "0x", reason) for reason in reasons)
+    assert said == also
+    return said
+
+
+@pytest.mark.parametrize(("data", "message", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
+def test_what_is_refused_is_refused_with_the_same_reason_where_it_is_decoded(data, message, reason):
+    assert message in same_refusal(data)
+
+
+@unhurried
+@given(place=st.integers(0, len(JPEG) - 1), bits=st.integers(1, 255))
+def test_a_jpeg_with_a_flipped_byte_is_decoded_or_refused_with_the_same_reason(place, bits):
+    data = bytearray(JPEG)
+    data[place] ^= bits
+    same_refusal(bytes(data))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_cut_file_is_decoded_or_refused_with_the_same_reason(name):
+    data = EXACT[name][0]
+    assert any(same_refusal(data[:length]) for length in range(0, len(data), max(len(data) // 20, 1)))
 
 
 # Files
@@ -232,6 +284,11 @@ def test_a_small_file_of_a_giant_picture_is_refused_before_it_takes_memory(kind,
     reason, grown = result.stdout.decode().splitlines()
     assert reason == "it has more than 67,108,864 pixels"
     assert int(grown) < 20_000, "KiB; decoded it would be a million and more"
+
+
+@pytest.mark.parametrize(("kind", "width", "height"), BOMBS)
+def test_a_giant_picture_is_not_decoded(kind, width, height):
+    assert same_refusal(bomb(kind, width, height)) == "it has more than 67,108,864 pixels"
 
 
 def test_texts_that_unpack_to_gigabytes_are_not_unpacked():

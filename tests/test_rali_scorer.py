@@ -4,18 +4,22 @@ import inspect
 import json
 import math
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_builders import RGB, chunk, noise, oriented, png_of, saved, smooth
+from PIL import Image, ImageFile
 from rali_builders import picture, save_tiny_rali, tiny_encoder_folder, tiny_rali
 from safetensors.torch import load_file, save_file
 
 from omniq_verl import Scorer
+from omniq_verl.data.images import check_image
 from omniq_verl.rali import RaliScorer
 from omniq_verl.rali.files import About, BadRaliFile, load_rali, save_rali
+from omniq_verl.scoring.inputs import load_source
 from omniq_verl.tasks import Scale
 
 
@@ -79,6 +83,37 @@ def test_every_form_of_one_image_gets_the_same_score(scorer, tmp_path):
     assert [one.image for one in found[1:3]] == [str(file), "image 2"]
     assert scorer.score(pixels).score == pytest.approx(found[0].score, abs=1e-5)
     assert scorer.score([]) == []
+
+
+FORMS = {
+    "JPEG": lambda: saved(smooth(90, 120), "JPEG"),
+    "grey JPEG": lambda: saved(smooth(90, 120)[..., 0], "JPEG"),
+    "JPEG on its side": lambda: saved(smooth(90, 120), "JPEG", exif=oriented(6)),
+    "PNG": lambda: saved(noise(45, 61), "PNG"),
+    "PNG with alpha": lambda: saved(noise(45, 61, 4), "PNG"),
+    "TIFF": lambda: saved(noise(45, 61), "TIFF"),
+    "a PIL image": lambda: Image.fromarray(noise(45, 61, 4)),
+    "an array": lambda: noise(45, 61),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_is_decoded_once_to_the_pixels_training_has(scorer, form, monkeypatch):
+    source, times = FORMS[form](), []
+    row = load_source(source)
+    of_training = scorer.model.encoder.preprocessing(row)
+    prepare = ImageFile.ImageFile.load_prepare
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", lambda image: (times.append(1), prepare(image)))
+    np.testing.assert_array_equal(scorer._load(source), of_training)
+    assert len(times) == 1
+
+
+def test_damage_that_only_decoding_finds_is_a_bad_image(scorer):
+    rows = zlib.compress(b"\0" * 37 * 12)[:-8] + bytes(8)
+    data = png_of(12, 12, 8, RGB, b"", chunk(b"IDAT", rows))
+    assert check_image(data) is data, "its structure is sound"
+    bad, good = scorer.score([data, PICTURES[0]])
+    assert (bad.status, good.status) == ("bad_image", "ok") and "it does not decode" in bad.why
 
 
 def test_bad_images_are_named_and_the_others_scored(scorer, tmp_path):

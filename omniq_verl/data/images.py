@@ -19,6 +19,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,36 @@ def read_image(path: Path) -> bytes:
 
 def check_image(data: bytes, decode: bool = False) -> bytes:
     """As ``load_image``, of a file's bytes; returns the very same object where they go through untouched."""
+    with _opened(data) as image:
+        if not _goes_through(image, data):
+            return _as_png(image)
+        if decode:
+            image.load()
+        return data
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """The picture, in RGB, that the bytes of ``check_image`` show; decoded once, and without a PNG on the way.
+
+    Raises:
+        BadImage: the file is refused, as by ``check_image(data, decode=True)``.
+    """
+    with _opened(data) as image:
+        if not _goes_through(image, data):
+            return _upright(image)
+        image.load()
+        return _to_rgb(image)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The image; what is raised on the way, by Pillow or by the rules, is a ``BadImage``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd tags, which say nothing about the picture
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _through(image, data, decode)
+                yield image
         except BadImage:
             raise
         except UnidentifiedImageError:
@@ -111,7 +136,8 @@ def check_image(data: bytes, decode: bool = False) -> bytes:
 _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 
 
-def _through(image: Image.Image, data: bytes, decode: bool) -> bytes:
+def _goes_through(image: Image.Image, data: bytes) -> bool:
+    """Whether the file is taken as it is, once its size and structure have been checked."""
     _check_size(*image.size)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadImage("it is animated, or has several pages")
@@ -121,11 +147,7 @@ def _through(image: Image.Image, data: bytes, decode: bool) -> bytes:
     elif image.format in ("JPEG", "MPO"):
         _check_jpeg(data, image.width * image.height)
     # Asked only where there is something: Pillow decodes a whole PNG to look for tags behind the picture.
-    if not _is_plain(image, data) or (tagged and _turn(image) is not None):
-        return _as_png(image)
-    if decode:
-        image.load()
-    return data
+    return _is_plain(image, data) and not (tagged and _turn(image) is not None)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -151,14 +173,18 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _as_png(image: Image.Image) -> bytes:
-    image.load()
-    rgb = _to_rgb(image)
-    if (turn := _turn(image)) is not None:  # which is none where load() has turned the picture, as of TIFF
-        rgb = rgb.transpose(turn)
+    rgb = _upright(image)
     rgb.info = {}  # the old colour profile and transparency do not fit the new pixels
     buffer = io.BytesIO()
     rgb.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    rgb = _to_rgb(image)
+    turn = _turn(image)  # which is none where load() has turned the picture, as of TIFF
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -40,7 +40,11 @@ class Preprocessing:
     def __call__(self, data: bytes) -> np.ndarray:
         """Pixels ``[side, side, 3]``, uint8, of a file that the image rules let through."""
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(self._square(image if image.mode == "RGB" else image.convert("RGB")))
+            return self.pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """The same of a picture in RGB."""
+        return np.array(self._square(image))
 
     def _square(self, image: Image.Image) -> Image.Image:
         if not self.crop:

@@ -14,7 +14,7 @@ import torch
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rali.files import DTYPES, RaliModel, load_rali, weights_digest
-from omniq_verl.scoring.inputs import is_one, load_source, name_of
+from omniq_verl.scoring.inputs import decode_source, is_one, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.tasks import Scale
 
@@ -130,7 +130,7 @@ class RaliScorer:
 
     def _load(self, source: Any) -> np.ndarray | BadImage:
         try:
-            return self._preprocess(load_source(source, self._allow_urls))
+            return self._preprocess.pixels(decode_source(source, self._allow_urls))
         except BadImage as error:
             return error
 

@@ -1,4 +1,4 @@
-"""Images in any form a caller has them -> the bytes a model is shown, after the image rules of training."""
+"""Images in any form a caller has them -> the bytes, or pixels, a model is shown, after the image rules of training."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from omniq_verl.data.images import MAX_BYTES, BadImage, check_image, load_image
+from omniq_verl.data.images import MAX_BYTES, BadImage, check_image, decode_image, read_image
 
 _TIMEOUT = 30  # seconds without a byte
 
@@ -35,27 +35,36 @@ def load_source(source: Any, allow_urls: bool = False) -> bytes:
     Raises:
         BadImage: it is none, or one the image rules refuse; whatever is wrong with it, and nothing else.
     """
+    return check_image(_bytes_of(source, allow_urls), decode=True)
+
+
+def decode_source(source: Any, allow_urls: bool = False) -> Image.Image:
+    """As ``load_source``, but the picture, in RGB, that those bytes show; decoded once."""
+    return decode_image(_bytes_of(source, allow_urls))
+
+
+def _bytes_of(source: Any, allow_urls: bool) -> bytes:
     if isinstance(source, str) and (scheme := urlsplit(source).scheme.lower()) in ("http", "https"):
         if not allow_urls:
             raise BadImage(f"an address ({scheme}://...); addresses are fetched only where asked for (allow_urls=True)")
         return _fetch(source)
     if isinstance(source, (str, Path)):
-        return load_image(Path(source), decode=True)
+        return read_image(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _checked(bytes(source))
+        return _within_limits(bytes(source))
     if isinstance(source, Image.Image):
-        return _checked(_png(source))
+        return _within_limits(_png(source))
     if isinstance(source, np.ndarray):
-        return _checked(_png(_from_array(source)))
+        return _within_limits(_png(_from_array(source)))
     raise BadImage(f"neither path, bytes, PIL image nor array, but {type(source).__name__}")
 
 
-def _checked(data: bytes) -> bytes:
+def _within_limits(data: bytes) -> bytes:
     if not data:
         raise BadImage("no bytes")
     if len(data) > MAX_BYTES:
         raise BadImage(f"{len(data):,} bytes, more than {MAX_BYTES:,}")
-    return check_image(data, decode=True)
+    return data
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -86,7 +95,7 @@ def _fetch(address: str) -> bytes:
             data = answer.raw.read(MAX_BYTES + 1, decode_content=True)
     except (requests.RequestException, OSError, ValueError) as error:
         raise BadImage(f"it cannot be fetched ({error})") from None
-    return _checked(data)
+    return _within_limits(data)
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:

@@ -23,7 +23,7 @@ _NO_TRAJECTORY = "no materializable trajectories"  # verl's words (replay_buffer
 
 
 class NothingToTrainOn(RuntimeError):
-    """Every group of every draw was degenerate."""
+    """Every group of every draw was degenerate, or failed."""
 
 
 class GroupStdSampler(ReplayBuffer):
@@ -98,6 +98,11 @@ class GroupStdSampler(ReplayBuffer):
 
     def _finish(self, kept: KVBatchMeta, batch_size: int, wanted: int, counts: Counter[str]) -> KVBatchMeta:
         groups = list(dict.fromkeys(group_of(key) for key in kept.keys))
+        if not groups and not counts["filter/groups_dropped"]:
+            raise NothingToTrainOn(
+                f"every rollout of {counts['filter/groups_failed']} prompts failed; the log above says why. Perhaps the"
+                " vLLM server has died, for want of memory or killed"
+            )
         if not groups:
             raise NothingToTrainOn(
                 f"in {counts['filter/draws']} draws no group's {self.settings.metric} spread by more than tau ="

@@ -165,6 +165,13 @@ def test_where_every_group_is_degenerate_it_ends_with_a_clear_error(sample, mode
     assert left_in_queue() == set()
 
 
+def test_where_every_rollout_failed_the_error_does_not_blame_the_policy(sample):
+    from omniq_verl.filters.group_std_verl import NothingToTrainOn
+
+    with pytest.raises(NothingToTrainOn, match="every rollout of 12 prompts failed"):
+        sample([[]] * 12, mode="drop", max_refills=2)
+
+
 def test_refill_draws_for_the_dropped_until_the_batch_is_full(sample):
     batch, metrics, rollouts = sample([SPREAD, FLAT, FLAT, SPREAD, SPREAD, FLAT, SPREAD, SPREAD], mode="refill")
     # Half were kept, so that two places take four draws; the fifth group kept is one too many.

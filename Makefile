@@ -15,7 +15,7 @@ help:
 
 $(VENV)/.installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -q -e '.[cpu,dev]' -c constraints/cpu.txt
+	$(PY) -m pip install --disable-pip-version-check -q -e '.[cpu,serve,t2i,onnx,dev]' -c constraints/cpu.txt
 	touch $@
 
 quickstart: $(VENV)/.installed

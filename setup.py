@@ -51,13 +51,17 @@ setup(
         # verl's own tested set: torch 2.11, vLLM 0.24, transformers 5.9, flash-attn 2.8.3.
         "gpu": ["verl[vllm,fsdp]==0.9.1"],
         "t2i": ["diffusers"],
+        "serve": ["ray[serve]", "fastapi-offline"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "schemathesis"],
     },
     entry_points={
         "console_scripts": ["omniq=omniq_verl.cli:main"],
         "verl.plugins": ["omniq_verl=omniq_verl.plugin"],
-        "vllm.general_plugins": ["omniq_verl=omniq_verl.cpu.vllm_weights:keep_weights_replaceable"],
+        "vllm.general_plugins": [
+            "omniq_verl=omniq_verl.cpu.vllm_weights:keep_weights_replaceable",
+            "omniq_verl_child=omniq_verl.generation.vllm_child:die_with_parent",
+        ],
         "torch.backends": ["omniq_verl=omniq_verl.cpu.torch_companions:adapt"],
     },
 )

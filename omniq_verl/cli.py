@@ -10,6 +10,7 @@ from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.ract.cli import app as ract
 from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
+from omniq_verl.serving.cli import serve
 from omniq_verl.t2i.cli import app as t2i
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -19,6 +20,7 @@ app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
 app.add_typer(scoring)
+app.command()(serve)
 
 
 @app.callback()

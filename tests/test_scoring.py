@@ -249,7 +249,10 @@ def test_mistakes_are_named(folder, tmp_path, monkeypatch, words, said):
     assert result.exit_code == 1 and said in result.output.replace("\n", " ")
 
 
-@pytest.mark.parametrize(("task", "said"), [("beauty", "unknown task"), ("alignment", "none was given")])
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("beauty", "unknown task"), ("q_insight_comparison", "unknown task"), ("alignment", "none was given")],
+)
 def test_a_wrong_task_is_found_before_a_model_is_opened(folder, task, said):
     words = ["score", str(folder), "--model", "/no/such/model", "--task", task]
     assert said in CliRunner().invoke(app, words).output

@@ -30,7 +30,7 @@ from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.question import decode_images, question_text, vision_tokens
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -258,9 +258,9 @@ def draw_heatmap(
 def _messages(task: str, prompt: str | None) -> list[dict[str, str]]:
     if prompt is not None:
         return [{"role": "user", "content": prompt if IMAGE_PLACEHOLDER in prompt else IMAGE_PLACEHOLDER + prompt}]
-    if task not in TASKS:
-        raise ValueError(f"there is no task {task!r}; known: {', '.join(TASKS)}; or ask by a prompt of your own")
-    return TASKS[task].messages(None)
+    if task not in IMAGE_TASKS:
+        raise ValueError(f"there is no task {task!r}; known: {', '.join(IMAGE_TASKS)}; or ask by a prompt of your own")
+    return IMAGE_TASKS[task].messages(None)
 
 
 def _read(answer: str) -> str:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from omniq_verl.generation.model_folder import check_model_folder
-from omniq_verl.generation.request import Engine
+from omniq_verl.generation.request import AsyncEngine, Engine
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,25 @@ def open_engine(spec: EngineSpec) -> Engine:
         from omniq_verl.generation.openai_api import Endpoint
 
         return Endpoint(spec.model, spec.base_url)
+    return _own(spec, "vllm, hf, openai")
+
+
+def open_async_engine(spec: EngineSpec) -> AsyncEngine:
+    """Load a model for requests that come one at a time.
+
+    Raises:
+        ValueError: there is no such kind, or the model is not safe to open.
+    """
+    spec.check()
+    if spec.kind == "vllm":
+        from omniq_verl.generation.vllm_async import AsyncModel
+
+        return AsyncModel(spec)
+    return _own(spec, "vllm")
+
+
+def _own(spec: EngineSpec, others: str) -> Any:
     module, _, name = spec.kind.partition(":")
     if not name:
-        raise ValueError(f"unknown engine {spec.kind!r}: vllm, hf, openai or package.module:function")
+        raise ValueError(f"unknown engine {spec.kind!r}: {others} or package.module:function")
     return getattr(import_module(module), name)(spec)

@@ -59,6 +59,25 @@ class Engine(Protocol):
         """
 
 
+class AsyncEngine(Protocol):
+    """Whatever answers one request among many."""
+
+    async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        """``sampling.n`` answers.
+
+        Raises:
+            ValueError: the request cannot be taken.
+            RuntimeError: the engine has failed.
+        """
+
+    async def check(self) -> None:
+        """Is the engine alive?
+
+        Raises:
+            RuntimeError: it is not.
+        """
+
+
 def seed_of(key: str, seed: int = 0) -> int:
     """A request's own seed, below 2**31: the same in any batch, shard or order.
 

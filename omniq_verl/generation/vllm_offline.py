@@ -29,6 +29,48 @@ def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: S
     return {"prompt": text, "multi_modal_data": {"image": decode_images(processor, images)}}
 
 
+def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
+    """What vLLM's engine is opened with, in this process or beside it."""
+    from vllm.platforms import current_platform
+
+    on_cpu = current_platform.is_cpu()
+    # For every image: that the number of threads stays as it is.
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
+    return {
+        "model": spec.model,
+        "max_model_len": spec.max_model_len,
+        "dtype": spec.dtype,
+        "gpu_memory_utilization": spec.memory,
+        "tensor_parallel_size": spec.devices,
+        "load_format": "auto" if spec.allow_pickle else "safetensors",
+        "trust_remote_code": spec.trust_remote_code,
+        "enforce_eager": on_cpu,
+        # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
+        "enable_chunked_prefill": not on_cpu,
+        "limit_mm_per_prompt": {"image": spec.images},
+    }
+
+
+def sampling_params(request: Request, sampling: Sampling, banned: Sequence[str]) -> Any:
+    """As vLLM takes it; ``banned`` words are never written."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        # vLLM gives the n answers of a request the seeds from here on.
+        seed=request.seed if sampling.temperature > 0 else None,
+        bad_words=list(banned),
+    )
+
+
+def answers_of(result: Any) -> list[Answer]:
+    """Of one of vLLM's finished requests."""
+    return [Answer(output.text, output.finish_reason or ERROR, len(output.token_ids)) for output in result.outputs]
+
+
 class OfflineModel:
     """A vLLM engine over one model folder, in this process."""
 
@@ -38,25 +80,9 @@ class OfflineModel:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # its pages of settings would bury our own lines
         from transformers import AutoProcessor
         from vllm import LLM
-        from vllm.platforms import current_platform
 
-        on_cpu = current_platform.is_cpu()
-        # For every image: that the number of threads stays as it is.
-        logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
-        self._engine = LLM(
-            model=spec.model,
-            max_model_len=spec.max_model_len,
-            dtype=spec.dtype,
-            gpu_memory_utilization=spec.memory,
-            tensor_parallel_size=spec.devices,
-            load_format="auto" if spec.allow_pickle else "safetensors",
-            trust_remote_code=spec.trust_remote_code,
-            enforce_eager=on_cpu,
-            # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
-            enable_chunked_prefill=not on_cpu,
-            limit_mm_per_prompt={"image": spec.images},
-        )
+        self._engine = LLM(**engine_settings(spec))
         self._banned = list(vision_tokens(self._processor))
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
@@ -69,24 +95,8 @@ class OfflineModel:
 
         prompts = [vllm_prompt(self._processor, request.messages, request.images) for request in requests]
         try:
-            settings = [self._settings(request, sampling) for request in requests]
+            settings = [sampling_params(request, sampling, self._banned) for request in requests]
             results = self._engine.generate(prompts, settings, use_tqdm=False)
         except VLLMClientError as error:  # no ValueError of its own
             raise ValueError(str(error)) from error
-        return [
-            [Answer(output.text, output.finish_reason or ERROR, len(output.token_ids)) for output in result.outputs]
-            for result in results
-        ]
-
-    def _settings(self, request: Request, sampling: Sampling) -> Any:
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            n=sampling.n,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            # vLLM gives the n answers of a request the seeds from here on.
-            seed=request.seed if sampling.temperature > 0 else None,
-            bad_words=self._banned,
-        )
+        return [answers_of(result) for result in results]

@@ -18,7 +18,7 @@ from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.inputs import is_one, load_source, name_of
-from omniq_verl.tasks import TASKS, Scale, Task, task_on
+from omniq_verl.tasks import IMAGE_TASKS, Scale, Task, task_on
 
 BAD_IMAGE = "bad_image"
 
@@ -179,7 +179,7 @@ class Scorer:
         sampling: Sampling,
     ) -> list[dict[str, Score]]:
         requests = [
-            self._request(f"{number}/{task.name}", data, task, prompt)
+            score_request(f"{number}/{task.name}", data, task, prompt, self._seed)
             for number, (data, prompt) in enumerate(zip(loaded, prompts, strict=False))
             if isinstance(data, bytes)
             for task in tasks
@@ -196,10 +196,12 @@ class Scorer:
             for number, (name, data) in enumerate(zip(names, loaded, strict=True))
         ]
 
-    def _request(self, key: str, data: bytes, task: Task, prompt: str | None) -> Request:
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-        text = prompt if task.needs_text else None
-        return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", self._seed))
+
+def score_request(key: str, data: bytes, task: Task, prompt: str | None, seed: int) -> Request:
+    """What a model is asked about one image: the first wording of the task, and a seed made from the image's bytes."""
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    text = prompt if task.needs_text else None
+    return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", seed))
 
 
 def asked_tasks(names: str | Sequence[str], scale: Scale | None = None) -> list[Task]:
@@ -209,9 +211,9 @@ def asked_tasks(names: str | Sequence[str], scale: Scale | None = None) -> list[
         ValueError: there is no such task.
     """
     names = [names] if isinstance(names, str) else list(names)
-    if unknown := [name for name in names if name not in TASKS]:
-        raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
-    return [task_on(name, scale if TASKS[name].scale else None) for name in names]
+    if unknown := [name for name in names if name not in IMAGE_TASKS]:
+        raise ValueError(f"unknown task {unknown[0]!r} of one image; known: {', '.join(IMAGE_TASKS)}")
+    return [task_on(name, scale if IMAGE_TASKS[name].scale else None) for name in names]
 
 
 def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:

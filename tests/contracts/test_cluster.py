@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from generation_builders import write_rows
+from serving_builders import free_port
 
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
@@ -29,12 +29,6 @@ from ray.util.state import list_actors
 actors = list_actors(address=sys.argv[1], limit=1000, detail=True)
 print(json.dumps([[actor.class_name, actor.node_id] for actor in actors]))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ def test_every_entry_point_leads_to_something(verl_facts):
         ("torch.backends", "omniq_verl", "omniq_verl.cpu.torch_companions:adapt", "function"),
         ("verl.plugins", "omniq_verl", "omniq_verl.plugin", "module"),
         ("vllm.general_plugins", "omniq_verl", "omniq_verl.cpu.vllm_weights:keep_weights_replaceable", "function"),
+        ("vllm.general_plugins", "omniq_verl_child", "omniq_verl.generation.vllm_child:die_with_parent", "function"),
     ]
 
 

@@ -1,0 +1,93 @@
+"""A server as an ASGI application that knows no Ray."""
+
+import asyncio
+import hmac
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
+
+from omniq_verl import __version__
+from omniq_verl.serving.bodies import BadRequest, LimitBody
+from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
+from omniq_verl.serving.page import FAILURES, body, responses
+from omniq_verl.serving.room import Draining, Full
+from omniq_verl.serving.routes import AGAIN, Questions, State
+from omniq_verl.serving.state import Server, key_digest
+
+_ABOUT = (
+    "Scores of images by a reward model that reasons. Images are sent as files (multipart) or in base64 (JSON); paths"
+    " and addresses are not read. An image that cannot be scored has a status of its own, and costs no other image its"
+    " score."
+)
+_Key = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
+
+def build_app(server: Server, metrics: Any = None) -> FastAPI:
+    """The application.
+
+    Args:
+        server: what it serves, and within what limits.
+        metrics: counts answers, and shows the figures at ``/metrics`` (``omniq_verl.serving.metrics.Metrics``).
+    """
+    app = FastAPIOffline(
+        title="omniq_verl",
+        version=__version__,
+        redoc_url=None,
+        description=_ABOUT,
+        swagger_ui_parameters={"defaultModelsExpandDepth": 0},
+    )
+    app.add_middleware(LimitBody, most=server.limits.body)
+    app.state.server = server
+    _add_failures(app)
+    _add_questions(app, Questions(server, metrics))
+    _add_state(app, State(server), metrics)
+    return app
+
+
+def _add_failures(app: FastAPI) -> None:
+    @app.exception_handler(BadRequest)
+    async def refused(request: Request, error: BadRequest) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, error.status)
+
+    @app.exception_handler(Full)
+    async def full(request: Request, error: Full) -> JSONResponse:
+        return JSONResponse({"detail": FAILURES[429]}, 429, AGAIN)
+
+    @app.exception_handler(Draining)
+    async def draining(request: Request, error: Draining) -> JSONResponse:
+        return JSONResponse({"detail": FAILURES[503]}, 503, AGAIN)
+
+
+def _add_questions(app: FastAPI, routes: Questions) -> None:
+    admitted: dict[str, Any] = {"dependencies": [Depends(_admitted)]}
+    common = {**admitted, "responses": responses(), "tags": ["questions"]}
+    score, compare = body(ScoreQuestion, ("images",)), body(CompareQuestion, ("a", "b", "reference"))
+    app.post("/v1/score", openapi_extra=score, **common)(routes.score_images)
+    app.post("/v1/compare", openapi_extra=compare, **common)(routes.compare_pairs)
+    app.post("/verl-omni/{task}", include_in_schema=False, **admitted)(routes.verl_omni)
+
+
+def _add_state(app: FastAPI, routes: State, metrics: Any) -> None:
+    common: dict[str, Any] = {"tags": ["state"]}
+    app.get("/v1/tasks", **common)(routes.known_tasks)
+    app.get("/healthz", **common)(routes.alive)
+    app.get("/readyz", responses=responses(503), **common)(routes.ready)
+    if not metrics:
+        return
+
+    @app.get("/metrics", response_class=PlainTextResponse, **common)
+    async def prometheus() -> str:
+        """Figures of all replicas, for Prometheus."""
+        return await asyncio.get_running_loop().run_in_executor(None, metrics.page)
+
+
+async def _admitted(request: Request, sent: _Key) -> None:
+    """Who has a key, where one is asked for, as long as there is room; before any of the body is read."""
+    server: Server = request.app.state.server
+    digest = key_digest(sent.credentials) if sent else ""
+    if server.keys and not any(hmac.compare_digest(digest, one) for one in server.keys):
+        raise HTTPException(401, FAILURES[401], {"WWW-Authenticate": "Bearer"})
+    server.room.check()

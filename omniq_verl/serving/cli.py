@@ -1,0 +1,70 @@
+"""``omniq serve``: scores over HTTP."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omniq_verl.saying import errors_said
+
+KEYS = "OMNIQ_API_KEYS"
+
+
+def serve(
+    model: Annotated[str | None, typer.Option(help="Reasoning model: Hugging Face folder or name.")] = None,
+    rali: Annotated[Path | None, typer.Option(help="Folder of omniq rali fit, beside a model or alone.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster (auto: this machine's); default: own.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="The fewest sets of models.")] = 1,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="The most, as questions come.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs over which a model is split.")] = 1,
+    max_model_len: Annotated[int, typer.Option(help="Tokens of question and answer together.")] = 8192,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 1024,
+    dtype: Annotated[str, typer.Option(help="Of the model: auto, bfloat16, float32, ...")] = "auto",
+    memory: Annotated[float, typer.Option(help="Share of a device's memory for vLLM.")] = 0.85,
+    engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
+    seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
+    max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,
+    max_images: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 2**26,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Images under way in a replica; more get 429.")] = 512,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+) -> None:
+    """Serve a model's scores over HTTP, on this machine or a Ray cluster.
+
+    Example: omniq serve --model runs/stage2/huggingface --port 8000; its routes are shown at http://localhost:8000/docs
+
+    API keys, divided by commas, are read from OMNIQ_API_KEYS; without it everyone is let in. SIGTERM lets it finish
+    what is under way.
+    """
+    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.serving.limits import Limits
+
+    with errors_said() as console:
+        try:
+            from omniq_verl.serving.deployment import IMAGES, ServerSettings
+            from omniq_verl.serving.run import serve_forever
+            from omniq_verl.serving.state import key_digest
+        except ImportError as error:
+            raise ValueError(f"{error}. Mend: pip install 'omniq-verl[serve]'") from error
+        trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+        size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
+        settings = ServerSettings(
+            EngineSpec(model, engine, images=IMAGES, **size, **trust) if model else None,
+            None if rali is None else str(rali.resolve()),
+            Limits(max_body * 2**20, max_images, max_pixels, seconds=timeout, waiting=max(max_waiting, max_images)),
+            (replicas, max(replicas, max_replicas or 0)),
+            max_tokens,
+            seed,
+            frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
+        )
+        settings.check()
+        serve_forever(settings, host, port, console, address)

@@ -1,0 +1,168 @@
+"""The server from Python: the calls of ``Scorer`` and ``Comparer``, over HTTP."""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+
+from omniq_verl.data.images import BadImage
+from omniq_verl.scoring.comparison import Comparison
+from omniq_verl.scoring.inputs import is_one, load_source, name_of
+from omniq_verl.scoring.scorer import BAD_IMAGE, Score
+
+_AGAIN = (429, 500, 502, 503, 504)
+"""Answers of HTTP after which the same question is asked again; Ray Serve says 500 of a replica that was killed."""
+
+
+class ServerError(RuntimeError):
+    """The server cannot be reached, or refuses a question."""
+
+
+class Client:
+    """A server of ``omniq serve``.
+
+    Args:
+        url: e.g. ``http://localhost:8000``.
+        key: API key, where it asks for one.
+        at_once: requests under way.
+        patience: seconds for which a question is asked again, with growing pauses, where the server is full, starts
+            anew, or cannot be reached. An answer depends on the image and the question alone, so that asking again
+            changes nothing.
+        timeout: seconds for one request.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, at_once: int = 32, patience: float = 300.0, timeout: float = 300.0
+    ):
+        self._url, self._patience, self._timeout = url.rstrip("/"), patience, timeout
+        self._pool = ThreadPoolExecutor(at_once)
+        self._session = requests.Session()
+        self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
+        if key:
+            self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def score(
+        self,
+        images: Any,
+        task: str | Sequence[str] = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> Any:
+        """Scores of images, in their order, as ``Scorer.score`` gives them.
+
+        Args:
+            images: paths, bytes of files, PIL images, arrays, or a single one of these; sent without loss.
+            task: one, or several that are asked together.
+            prompt: the text the images were made from: one for all, or one each.
+            samples: answers an image.
+            temperature: of several.
+            model: ``reasoning`` or ``rali``, where both are served.
+
+        Raises:
+            ValueError: prompts for another number of images.
+            ServerError: the server refuses, or does not answer within ``patience``.
+        """
+        one = is_one(images)
+        asked = self.batches([images] if one else list(images), task, prompt, samples, temperature, model)
+        found = [score for batch in asked for score in batch]
+        return found[0] if one else found
+
+    def batches(
+        self,
+        images: Sequence[Any],
+        task: str | Sequence[str] = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> Iterator[list[Any]]:
+        """As ``score``, one at a time, as soon as each is done and those before it are."""
+        prompts = [prompt] * len(images) if prompt is None or isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(images):
+            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give one for all, or one each")
+        fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
+        fields |= {"model": model} if model else {}
+        tasks = [task] if isinstance(task, str) else list(task)
+
+        def ask(number: int) -> dict[str, Score]:
+            text = {} if prompts[number] is None else {"prompt": prompts[number]}
+            name = name_of(images[number], number)
+            return self._score(images[number], name, tasks, {**fields, **text, "task": tasks})
+
+        for by_task in self._pool.map(ask, range(len(images))):
+            yield [by_task[task] if isinstance(task, str) else by_task]
+
+    def _score(self, source: Any, name: str, tasks: Sequence[str], fields: dict[str, Any]) -> dict[str, Score]:
+        try:
+            data = load_source(source)
+        except BadImage as error:
+            return {task: Score(name, task, BAD_IMAGE, why=str(error)) for task in tasks}
+        found = self._post("/v1/score", fields, [("images", ("image", data))])
+        return {task: Score(name, task, **_texts(said)) for task, said in found["results"][0]["scores"].items()}
+
+    def compare(
+        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None = None, samples: int = 1
+    ) -> list[Comparison]:
+        """The better image of each pair, as ``Comparer.compare`` says it.
+
+        Raises:
+            ValueError: references for another number of pairs.
+            ServerError: the server refuses, or does not answer within ``patience``.
+        """
+        if references is not None and len(references) != len(pairs):
+            raise ValueError(f"{len(references)} references for {len(pairs)} pairs; give one each, or none")
+        shown = references or [None] * len(pairs)
+        return list(
+            self._pool.map(
+                lambda number: self._compare(number, pairs[number], shown[number], samples), range(len(pairs))
+            )
+        )
+
+    def _compare(self, number: int, pair: tuple[Any, Any], reference: Any, samples: int) -> Comparison:
+        a, b = (name_of(image, 2 * number + side) for side, image in enumerate(pair))
+        try:
+            named = {"a": load_source(pair[0]), "b": load_source(pair[1])}
+            named |= {} if reference is None else {"reference": load_source(reference)}
+        except BadImage as error:
+            return Comparison(a, b, BAD_IMAGE, why=str(error))
+        files = [(name, ("image", data)) for name, data in named.items()]
+        (said,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
+        winner = said.pop("winner")
+        return Comparison(
+            a, b, winner=winner and winner.upper(), **{**said, "reasoning": tuple(said["reasoning"] or ())}
+        )
+
+    def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
+        end, pause = time.monotonic() + self._patience, 0.1
+        while True:
+            why, wait = self._try(path, fields, files)
+            if isinstance(why, dict):
+                return why
+            pause = min(2 * pause, 10.0)
+            # At random, so that those who were refused together do not come back together.
+            wait = max(wait, pause) * random.uniform(0.5, 1.5)
+            if time.monotonic() + wait > end:
+                raise ServerError(f"{self._url}{path}: no answer in {self._patience:g} s (last: {why})")
+            time.sleep(wait)
+
+    def _try(self, path: str, fields: dict[str, Any], files: list[Any]) -> tuple[dict[str, Any] | str, float]:
+        """The answer; or why there is none yet, and how many seconds to wait at least."""
+        try:
+            got = self._session.post(self._url + path, data=fields, files=files, timeout=self._timeout)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            return str(error), 0.0
+        if got.ok:
+            return got.json(), 0.0
+        if got.status_code in _AGAIN:
+            after = got.headers.get("Retry-After", "0")
+            return f"HTTP {got.status_code}", float(after) if after.isdigit() else 0.0
+        raise ServerError(f"{self._url}{path}: HTTP {got.status_code}: {got.text[:1000]}")
+
+
+def _texts(said: dict[str, Any]) -> dict[str, Any]:
+    return {**said, "answer": said.get("answer") or ""}

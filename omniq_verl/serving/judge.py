@@ -1,0 +1,128 @@
+"""The reasoning model behind a server: questions come one at a time, and those under way share the engine's batches."""
+
+import asyncio
+import io
+from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from omniq_verl.data.images import BadImage
+from omniq_verl.generation.request import ERROR, Answer, AsyncEngine, Request, Sampling
+from omniq_verl.scoring.comparison import Comparison, comparison_requests, judge
+from omniq_verl.scoring.inputs import load_source
+from omniq_verl.scoring.scorer import BAD_IMAGE, Score, score_request, summarise
+from omniq_verl.serving.bodies import File
+from omniq_verl.tasks import Task
+
+Found = TypeVar("Found")
+
+
+class Judge:
+    """A reasoning model that answers as ``Scorer`` and ``Comparer`` do, for callers that do not know of each other.
+
+    Args:
+        engine: of the model.
+        max_tokens: longest answer.
+        seed: of sampled answers.
+        pixels: of the largest image.
+    """
+
+    def __init__(self, engine: AsyncEngine, max_tokens: int, seed: int, pixels: int):
+        self.engine, self._max_tokens, self._seed, self._pixels = engine, max_tokens, seed, pixels
+        self._pool = ThreadPoolExecutor(4)
+
+    async def score(
+        self,
+        files: Sequence[File],
+        tasks: Sequence[Task],
+        prompts: Sequence[str | None],
+        samples: int,
+        temperature: float,
+    ) -> list[dict[str, Score]]:
+        """Scores by task of each image.
+
+        Raises:
+            RuntimeError: the engine has failed.
+        """
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        return await _all(
+            self._score(file, tasks, prompt, sampling) for file, prompt in zip(files, prompts, strict=True)
+        )
+
+    async def _score(
+        self, file: File, tasks: Sequence[Task], prompt: str | None, sampling: Sampling
+    ) -> dict[str, Score]:
+        try:
+            data = await self._load(file)
+        except BadImage as error:
+            return {task.name: Score(file.name, task.name, BAD_IMAGE, why=str(error)) for task in tasks}
+        requests = [score_request(file.name, data, task, prompt, self._seed) for task in tasks]
+        answers = await _all(self._answer(request, sampling) for request in requests)
+        return {task.name: summarise(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
+
+    async def compare(
+        self, pairs: Sequence[tuple[File, File, File | None]], samples: int, temperature: float
+    ) -> list[Comparison]:
+        """The better image of each pair, asked in both orders.
+
+        Raises:
+            RuntimeError: the engine has failed.
+        """
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        return await _all(self._compare(*pair, sampling) for pair in pairs)
+
+    async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
+        try:
+            images = [await self._load(file) for file in (a, b, reference) if file is not None]
+        except BadImage as error:
+            return Comparison(a.name, b.name, BAD_IMAGE, why=str(error))
+        requests = comparison_requests(*images[:2], images[2] if reference else None, self._seed)
+        answers = await _all(self._answer(request, sampling) for request in requests)
+        return judge(a.name, b.name, *answers)
+
+    async def _load(self, file: File) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, load_within, file.data, self._pixels)
+
+    async def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        try:
+            return await self.engine.answer(request, sampling)
+        except ValueError as error:
+            return [Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n
+
+
+def load_within(data: bytes, pixels: int) -> bytes:
+    """An image after the image rules of training.
+
+    Raises:
+        BadImage: refused by them, or of more than ``pixels``.
+    """
+    check_pixels(data, pixels)
+    return load_source(data)
+
+
+def check_pixels(data: bytes, pixels: int) -> None:
+    """Refuse an image by the size in its head, before it is decoded.
+
+    Raises:
+        BadImage: it has more than ``pixels``.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except Exception:  # whatever is wrong with it is said by whoever decodes it
+        return
+    if width * height > pixels:
+        raise BadImage(f"it has more than {pixels:,} pixels")
+
+
+async def _all(awaited: Iterable[Coroutine[Any, Any, Found]]) -> list[Found]:
+    """Their results, in order; if one fails, the others are given up."""
+    tasks = [asyncio.ensure_future(one) for one in awaited]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

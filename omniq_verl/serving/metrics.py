@@ -1,0 +1,63 @@
+"""Figures for Prometheus, by way of Ray, which adds up those of all replicas."""
+
+import re
+from collections.abc import Iterable
+from urllib.request import urlopen
+
+from omniq_verl.scoring.scorer import Score
+
+_OURS = re.compile(r"(# (HELP|TYPE) )?ray_(omniq|serve)_")
+_TIMEOUT = 5  # seconds
+
+
+class Metrics:
+    """Of one replica: ``omniq_scores_total``, by task and status. Ray Serve itself counts requests and their times."""
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter
+
+        self._scores = Counter("omniq_scores_total", "Answers by task and status", tag_keys=("task", "status"))
+
+    def count(self, scores: Iterable[Score]) -> None:
+        """Add these answers."""
+        for score in scores:
+            self._scores.inc(1, {"task": score.task, "status": score.status})
+
+    def page(self) -> str:
+        """Of all replicas together."""
+        return cluster_metrics()
+
+
+def cluster_metrics() -> str:
+    """What every node of the cluster says of this package and of Ray Serve, in Prometheus's text format."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
+    return merge_metrics(_read(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}") for node in nodes)
+
+
+def merge_metrics(pages: Iterable[str]) -> str:
+    """One page of several: each metric once, with the figures of all pages behind its head."""
+    found: dict[str, list[str]] = {}
+    heads: dict[str, list[str]] = {}
+    for page in pages:
+        name = ""
+        for line in page.splitlines():
+            if line.startswith("# "):
+                name = line.split(" ", 3)[2]
+                heads.setdefault(name, [])
+                if line not in heads[name]:
+                    heads[name].append(line)
+            elif line:
+                found.setdefault(name, []).append(line)
+    return "".join(
+        f"{line}\n" for name, lines in found.items() if _OURS.match(name) for line in (*heads.get(name, ()), *lines)
+    )
+
+
+def _read(address: str) -> str:
+    try:
+        with urlopen(f"{address}/metrics", timeout=_TIMEOUT) as page:
+            return page.read().decode(errors="replace")
+    except OSError:  # its agent begins later than the node
+        return ""

@@ -1,0 +1,147 @@
+"""What the routes do."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request, Response
+
+from omniq_verl.data.images import BadImage
+from omniq_verl.scoring.scorer import BAD_IMAGE, Score, asked_tasks
+from omniq_verl.serving import messages
+from omniq_verl.serving.bodies import BadRequest, File, read_compare, read_score
+from omniq_verl.serving.judge import check_pixels
+from omniq_verl.serving.page import FAILURES
+from omniq_verl.serving.pickles import NotPlain, dump_plain, load_plain
+from omniq_verl.serving.room import Draining
+from omniq_verl.serving.state import Server
+from omniq_verl.tasks import IMAGE_TASKS, Task
+
+AGAIN = {"Retry-After": "1"}
+"""Seconds a caller is asked to wait where there is no room."""
+Found = TypeVar("Found")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Routes that ask a model."""
+
+    server: Server
+    metrics: Any = None
+
+    async def score_images(self, request: Request) -> messages.ScoreAnswers:
+        """Score one or many images for one or more tasks."""
+        question, files = await read_score(request, self.server.limits)
+        tasks = _tasks(question.task)
+        prompts = question.prompt if isinstance(question.prompt, list) else [question.prompt] * len(files)
+        found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
+        return messages.score_answers([file.name for file in files], found, question.reasoning)
+
+    async def compare_pairs(self, request: Request) -> messages.CompareAnswers:
+        """Which of two images is better, asked in both orders."""
+        judge, limits = self.server.models.judge, self.server.limits
+        if judge is None:
+            raise BadRequest(422, "RALI compares nothing; a reasoning model is not served here")
+        question, pairs = await read_compare(request, limits)
+        with self.server.room.hold(2 * len(pairs)):
+            found = await _in_time(judge.compare(pairs, question.samples, question.temperature), limits.seconds)
+        return messages.CompareAnswers(results=[messages.compare_answer(one, question.reasoning) for one in found])
+
+    async def verl_omni(self, task: str, request: Request) -> Response:
+        """The protocol of verl-omni's http_scorer_client; see omniq_verl.serving.pickles."""
+        try:
+            files, prompts = load_plain(await request.body(), self.server.limits)
+        except NotPlain as error:
+            raise BadRequest(422, str(error)) from None
+        tasks = _tasks(task)
+        if tasks[0].scale is None:
+            raise BadRequest(422, f"task: {task} gives no score")
+        found = await self._score(None, files, tasks, prompts, 1, 1.0)
+        return dump_plain([by_task[task] for by_task in found])
+
+    async def _score(
+        self,
+        model: str | None,
+        files: Sequence[File],
+        tasks: Sequence[Task],
+        prompts: Sequence[str | None],
+        samples: int,
+        temperature: float,
+    ) -> list[dict[str, Score]]:
+        needs = [task.name for task in tasks if task.needs_text]
+        if needs and not all(prompts):
+            raise BadRequest(422, f"prompt: the task {needs[0]} asks about the text an image was made from")
+        by_rali = self.server.models.choose(model, tasks) == "rali"
+        with self.server.room.hold(len(files) * len(tasks)):
+            if by_rali:
+                asked = asyncio.gather(*map(self._by_rali, files))
+            else:
+                asked = self.server.models.judge.score(files, tasks, prompts, samples, temperature)
+            found = await _in_time(asked, self.server.limits.seconds)
+        if self.metrics:
+            self.metrics.count(score for by_task in found for score in by_task.values())
+        return found
+
+    async def _by_rali(self, file: File) -> dict[str, Score]:
+        models = self.server.models
+        try:
+            check_pixels(file.data, self.server.limits.pixels)
+        except BadImage as error:
+            return {models.rali_task: Score(file.name, models.rali_task, BAD_IMAGE, why=str(error))}
+        return {models.rali_task: replace(await models.rali.score(file.data), image=file.name)}
+
+
+@dataclass(frozen=True)
+class State:
+    """Routes that tell of the server."""
+
+    server: Server
+
+    async def known_tasks(self) -> messages.Tasks:
+        """What can be asked here."""
+        models = self.server.models
+        about = [messages.task_about(task) for task in IMAGE_TASKS.values()]
+        return messages.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
+
+    async def alive(self) -> dict[str, str]:
+        """Does the process answer?"""
+        return {"status": "ok"}
+
+    async def ready(self) -> dict[str, Any]:
+        """Are the models ready for questions?"""
+        if self.server.room.draining:
+            raise Draining
+        if self.server.models.judge:
+            try:
+                await self.server.models.judge.engine.check()
+            except RuntimeError as error:
+                raise _failed(error) from None
+        return {"status": "ok", "under_way": self.server.room.taken}
+
+
+async def _in_time(asked: Awaitable[Found], seconds: float) -> Found:
+    try:
+        return await asyncio.wait_for(asked, seconds)
+    except asyncio.TimeoutError:
+        raise BadRequest(504, FAILURES[504]) from None
+    except RuntimeError as error:
+        raise _failed(error) from None
+
+
+def _failed(error: RuntimeError) -> HTTPException:
+    """For the caller; what the engine says stays in the log."""
+    logger.error("the engine has failed: %s", error)
+    return HTTPException(503, FAILURES[503], AGAIN)
+
+
+def _tasks(names: str | list[str]) -> list[Task]:
+    try:
+        tasks = asked_tasks(names)
+    except ValueError as error:
+        raise BadRequest(422, f"task: {error}") from None
+    if not tasks or len({task.name for task in tasks}) < len(tasks):
+        raise BadRequest(422, "task: one at least, and each once")
+    return tasks

@@ -1,0 +1,72 @@
+"""Start a server, keep it until it is told to end, and let it finish what is under way."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from rich.console import Console
+
+from omniq_verl.serving.deployment import ServerSettings, deployment
+
+NAME = "omniq"
+
+
+def serve_forever(settings: ServerSettings, host: str, port: int, console: Console, address: str | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: what is served.
+        host: address to listen at; 0.0.0.0: at all of this machine's.
+        port: of it.
+        console: says when it is ready.
+        address: of a Ray cluster (``auto``: the one of this machine); None: a Ray of its own, that ends with it.
+
+    Raises:
+        RuntimeError: the replicas did not come up.
+    """
+    import ray
+    from ray import serve
+
+    told = threading.Event()
+    with ray_of(address):
+        for number in (signal.SIGTERM, signal.SIGINT):  # behind Ray, which has its own way to end
+            signal.signal(number, lambda *_: told.set())
+        serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
+        settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()))
+        serve.run(deployment(settings), name=NAME)
+        console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)
+        while not told.wait(1):  # a wait without an end would not hear of signals
+            pass
+        console.print("finishing what is under way", markup=False)
+        drain(settings)
+        serve.shutdown()
+
+
+def drain(settings: ServerSettings) -> None:
+    """No more is begun, what is under way is finished, and the replicas end."""
+    from ray import serve
+
+    serve.run(deployment(settings, draining=True), name=NAME)
+    serve.delete(NAME)
+
+
+def gpus_of(settings: ServerSettings, resources: dict[str, float]) -> int:
+    """GPUs of a replica: where the cluster has any, those of the model, or one for RALI alone."""
+    if not resources.get("GPU"):
+        return 0
+    return settings.model.devices if settings.model else 1
+
+
+@contextmanager
+def ray_of(address: str | None) -> Iterator[None]:
+    """A cluster that runs, or a Ray of one's own."""
+    import ray
+
+    own = {"include_dashboard": False, "address": "local"}
+    ray.init(**({"address": address} if address else own), log_to_driver=True, logging_level="warning")
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,54 @@
+"""What a server's routes share: models, limits, room, keys."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omniq_verl.serving.batches import Batches
+from omniq_verl.serving.bodies import BadRequest
+from omniq_verl.serving.judge import Judge
+from omniq_verl.serving.limits import Limits
+from omniq_verl.serving.room import Room
+from omniq_verl.tasks import Task
+
+
+@dataclass
+class Models:
+    """What is served: one of them at least."""
+
+    judge: Judge | None = None
+    rali: Batches | None = None
+    rali_task: str | None = None
+
+    def choose(self, asked: str | None, tasks: Sequence[Task]) -> str:
+        """Which of them answers.
+
+        Raises:
+            BadRequest: it is not served, or cannot answer that.
+        """
+        name = asked or ("reasoning" if self.judge else "rali")
+        if name not in self.names:
+            raise BadRequest(422, f"model: {name} is not served here; {', '.join(self.names)} is")
+        if name == "rali" and [task.name for task in tasks] != [self.rali_task]:
+            raise BadRequest(422, f"task: this RALI was fitted for {self.rali_task} alone")
+        return name
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, there in (("reasoning", self.judge), ("rali", self.rali)) if there]
+
+
+@dataclass(frozen=True)
+class Server:
+    """All that the routes need."""
+
+    models: Models
+    limits: Limits
+    room: Room
+    keys: frozenset[str] = frozenset()
+    """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
+
+
+def key_digest(key: str) -> str:
+    """What is kept of an API key."""
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -165,6 +165,13 @@ def test_keys_are_asked_for_where_there_are_some():
     assert client.get("/healthz").status_code == 200
 
 
+def test_a_local_server_answers_its_own_machine_alone():
+    asgi = app(local=True)
+    assert TestClient(asgi, client=("127.0.0.1", 5)).get("/healthz").status_code == 200
+    assert TestClient(asgi, client=("203.0.113.9", 5)).get("/healthz").status_code == 403
+    assert TestClient(app(), client=("203.0.113.9", 5)).get("/healthz").status_code == 200
+
+
 def test_a_dead_engine_is_unavailable_and_its_words_stay_inside():
     client = TestClient(app("dead"), raise_server_exceptions=False)
     for found in (post(client, [grey(0)]), client.get("/readyz")):

@@ -13,8 +13,27 @@ VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision
 
 
 def question_text(processor: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """Messages, as in a row's ``prompt``, by the chat template of the model's processor."""
-    return processor.apply_chat_template(chat_turns(messages), tokenize=False, add_generation_prompt=True)
+    """Messages, as in a row's ``prompt``, by the chat template of the model's processor.
+
+    Raises:
+        ValueError: the question shows an image to a language model, which has a tokenizer alone.
+    """
+    turns: Sequence[Any] = chat_turns(messages)
+    if not sees(processor):
+        if any(part["type"] != "text" for turn in turns for part in turn["content"]):
+            raise ValueError("the question shows an image, and the model is a language model, which sees none")
+        turns = list(messages)  # its template knows no parts
+    return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def sees(processor: Any) -> bool:
+    """Is it the processor of a model with eyes, and not the tokenizer of a language model?"""
+    return hasattr(processor, "image_processor")
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer within a processor, or which it is."""
+    return processor.tokenizer if sees(processor) else processor
 
 
 def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
@@ -23,6 +42,8 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
     Raises:
         ValueError: one does not decode, or is of a shape the processor refuses.
     """
+    if not images:
+        return []
     from qwen_vl_utils import fetch_image
 
     size = processor.image_processor.patch_size
@@ -34,5 +55,5 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
 
 def vision_tokens(processor: Any) -> dict[str, int]:
     """Those of ``VISION_TOKENS`` the tokenizer has, with their numbers."""
-    known = processor.tokenizer.get_vocab()
+    known = tokenizer_of(processor).get_vocab()
     return {token: known[token] for token in VISION_TOKENS if token in known}

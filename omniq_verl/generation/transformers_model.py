@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.question import decode_images, question_text, vision_tokens
+from omniq_verl.generation.question import decode_images, question_text, sees, tokenizer_of, vision_tokens
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
 
 if TYPE_CHECKING:
@@ -18,13 +18,15 @@ class TransformersModel:
 
     def __init__(self, spec: "EngineSpec", at_once: int = 8):
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
-        self._processor.tokenizer.padding_side = "left"  # an answer goes on where its question ends
-        self._model = AutoModelForImageTextToText.from_pretrained(
+        self._tokenizer = tokenizer_of(self._processor)
+        self._tokenizer.padding_side = "left"  # an answer goes on where its question ends
+        kind = AutoModelForImageTextToText if sees(self._processor) else AutoModelForCausalLM
+        self._model = kind.from_pretrained(
             spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
         ).to(self._device)
         self._longest, self._at_once = spec.max_model_len, at_once
@@ -43,7 +45,8 @@ class TransformersModel:
     def _prepare(self, batch: Sequence[Request]) -> Any:
         texts = [question_text(self._processor, request.messages) for request in batch]
         images = [image for request in batch for image in decode_images(self._processor, request.images)]
-        inputs = self._processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        shown = {"images": images} if images else {}
+        inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)
         if (length := inputs["input_ids"].shape[1]) >= self._longest:
             raise ValueError(f"a question of {length} tokens leaves no room for an answer within {self._longest}")
         return inputs
@@ -73,5 +76,5 @@ class TransformersModel:
         ends = self._model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         length = next((place for place, token in enumerate(tokens) if token in ends), None)
-        text = self._processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         return Answer(text, LENGTH, len(tokens)) if length is None else Answer(text, DONE, length + 1)

@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 
 from omniq_verl import __version__
 from omniq_verl.serving.bodies import BadRequest, LimitBody
+from omniq_verl.serving.callers import OnlyFrom, own_addresses
 from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
 from omniq_verl.serving.page import FAILURES, body, responses
 from omniq_verl.serving.room import Draining, Full
@@ -40,6 +41,8 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
         swagger_ui_parameters={"defaultModelsExpandDepth": 0},
     )
     app.add_middleware(LimitBody, most=server.limits.body)
+    if server.local:
+        app.add_middleware(OnlyFrom, addresses=own_addresses())
     app.state.server = server
     _add_failures(app)
     _add_questions(app, Questions(server, metrics))

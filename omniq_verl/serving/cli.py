@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from omniq_verl.saying import errors_said
+from omniq_verl.serving.front import prefer_haproxy
 
 KEYS = "OMNIQ_API_KEYS"
 
@@ -49,6 +50,8 @@ def serve(
     from omniq_verl.serving.limits import Limits
 
     with errors_said() as console:
+        if address is None:
+            prefer_haproxy()
         try:
             from omniq_verl.serving.deployment import IMAGES, ServerSettings
             from omniq_verl.serving.run import serve_forever

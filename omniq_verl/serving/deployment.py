@@ -33,6 +33,8 @@ class ServerSettings:
     """Digests of the API keys that are let in; none: everyone is."""
     gpus: int = 0
     """Of each replica; 0: the CPU."""
+    local: bool = False
+    """Answer this machine alone: HAProxy listens where it is told to, but replicas, behind it, at all addresses."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.rali is None:
@@ -62,7 +64,7 @@ class Replica:
 
         self._room = Room(settings.limits.waiting)
         self._models = open_models(settings)
-        self._server = Server(self._models, settings.limits, self._room, settings.keys)
+        self._server = Server(self._models, settings.limits, self._room, settings.keys, settings.local)
 
     def __serve_build_asgi_app__(self) -> Any:
         from omniq_verl.serving.app import build_app
@@ -124,6 +126,7 @@ def deployment(settings: ServerSettings, draining: bool = False) -> serve.Applic
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=_HEALTH_SECONDS,
         user_config={"draining": draining},
+        logging_config={"enable_access_log": False},
         ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
         **options,
     )(Replica).bind(settings)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 
 from rich.console import Console
 
@@ -18,12 +19,13 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
 
     Args:
         settings: what is served.
-        host: address to listen at; 0.0.0.0: at all of this machine's.
+        host: IP address to listen at; 0.0.0.0: at all of this machine's.
         port: of it.
         console: says when it is ready.
         address: of a Ray cluster (``auto``: the one of this machine); None: a Ray of its own, that ends with it.
 
     Raises:
+        ValueError: ``host`` is no IP address.
         RuntimeError: the replicas did not come up.
     """
     import ray
@@ -34,7 +36,8 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         for number in (signal.SIGTERM, signal.SIGINT):  # behind Ray, which has its own way to end
             signal.signal(number, lambda *_: told.set())
         serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
-        settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()))
+        local = address is None and ip_address(host).is_loopback
+        settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()), local=local)
         serve.run(deployment(settings), name=NAME)
         console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)
         while not told.wait(1):  # a wait without an end would not hear of signals

@@ -47,6 +47,8 @@ class Server:
     room: Room
     keys: frozenset[str] = frozenset()
     """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
+    local: bool = False
+    """Answer this machine alone."""
 
 
 def key_digest(key: str) -> str:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from omniq_verl.serving.app import build_app
 from omniq_verl.serving.limits import Limits
-from omniq_verl.serving.state import key_digest
+from omniq_verl.serving.settings import key_digest
 
 LEVELS = [(0, 1.0), (64, 2.0), (128, 3.01), (255, 5.0)]
 

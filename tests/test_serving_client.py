@@ -15,7 +15,7 @@ from omniq_verl.serving.app import build_app
 from omniq_verl.serving.client import Client, ServerError
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.rewards import ServerReward, compute_score, lossless
-from omniq_verl.serving.state import key_digest
+from omniq_verl.serving.settings import key_digest
 
 RATER, CHOOSER = "evaluation_builders:Rater", "evaluation_builders:Chooser"
 

@@ -16,7 +16,8 @@ from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
 from omniq_verl.serving.page import FAILURES, body, responses
 from omniq_verl.serving.room import Draining, Full
 from omniq_verl.serving.routes import AGAIN, Questions, State
-from omniq_verl.serving.state import Server, key_digest
+from omniq_verl.serving.settings import key_digest
+from omniq_verl.serving.state import Server
 
 _ABOUT = (
     "Scores of images by a reward model that reasons. Images are sent as files (multipart) or in base64 (JSON); paths"

@@ -48,16 +48,9 @@ def serve(
     """
     from omniq_verl.generation.engines import EngineSpec
     from omniq_verl.serving.limits import Limits
+    from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
 
     with errors_said() as console:
-        if address is None:
-            prefer_haproxy()
-        try:
-            from omniq_verl.serving.deployment import IMAGES, ServerSettings
-            from omniq_verl.serving.run import serve_forever
-            from omniq_verl.serving.state import key_digest
-        except ImportError as error:
-            raise ValueError(f"{error}. Mend: pip install 'omniq-verl[serve]'") from error
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
         settings = ServerSettings(
@@ -70,4 +63,10 @@ def serve(
             frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
         )
         settings.check()
+        if address is None:
+            prefer_haproxy()
+        try:
+            from omniq_verl.serving.run import serve_forever
+        except ImportError as error:
+            raise ValueError(f"{error}. Mend: pip install 'omniq-verl[serve]'") from error
         serve_forever(settings, host, port, console, address)

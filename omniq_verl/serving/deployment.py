@@ -1,57 +1,13 @@
 """The server as a deployment of Ray Serve: replicas, each with models of its own."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 
-from omniq_verl.generation.engines import EngineSpec, open_async_engine
-from omniq_verl.serving.limits import Limits
+from omniq_verl.generation.engines import open_async_engine
+from omniq_verl.serving.settings import ServerSettings
 
-IMAGES = 3
-"""The most a question shows: two that are compared, and a reference."""
 _HEALTH_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """What is served, by how many replicas, and within what limits."""
-
-    model: EngineSpec | None = None
-    """The reasoning model; ``kind`` is ``vllm`` or ``package.module:function``, which returns an ``AsyncEngine``."""
-    rali: str | None = None
-    """Folder of a RALI, served beside the model or alone."""
-    limits: Limits = field(default_factory=Limits)
-    replicas: tuple[int, int] = (1, 1)
-    """The fewest and the most; Ray Serve starts more as questions come and gives them up again."""
-    max_tokens: int = 1024
-    """Longest answer."""
-    seed: int = 0
-    """Of sampled answers."""
-    keys: frozenset[str] = frozenset()
-    """Digests of the API keys that are let in; none: everyone is."""
-    gpus: int = 0
-    """Of each replica; 0: the CPU."""
-    local: bool = False
-    """Answer this machine alone: HAProxy listens where it is told to, but replicas, behind it, at all addresses."""
-
-    def __post_init__(self) -> None:
-        if self.model is None and self.rali is None:
-            raise ValueError("nothing to serve: give a model, a RALI, or both")
-        if not 1 <= self.replicas[0] <= self.replicas[1]:
-            raise ValueError(f"replicas: from 1, the fewest first; got {self.replicas}")
-
-    def check(self) -> None:
-        """Look at the models' folders before anything is started.
-
-        Raises:
-            ValueError: one is not there, or not safe to open.
-        """
-        if self.model:
-            self.model.check()
-        if self.rali and not (Path(self.rali) / "rali.json").is_file():
-            raise ValueError(f"{self.rali}: no RALI there. Mend: a folder that omniq rali fit wrote")
 
 
 @serve.ingress()

@@ -9,7 +9,8 @@ from ipaddress import ip_address
 
 from rich.console import Console
 
-from omniq_verl.serving.deployment import ServerSettings, deployment
+from omniq_verl.serving.deployment import deployment
+from omniq_verl.serving.settings import ServerSettings
 
 NAME = "omniq"
 
@@ -31,12 +32,12 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
     import ray
     from ray import serve
 
+    local = address is None and ip_address(host).is_loopback
     told = threading.Event()
     with ray_of(address):
         for number in (signal.SIGTERM, signal.SIGINT):  # behind Ray, which has its own way to end
             signal.signal(number, lambda *_: told.set())
         serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
-        local = address is None and ip_address(host).is_loopback
         settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()), local=local)
         serve.run(deployment(settings), name=NAME)
         console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)

@@ -1,6 +1,5 @@
 """What a server's routes share: models, limits, room, keys."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,8 +48,3 @@ class Server:
     """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
     local: bool = False
     """Answer this machine alone."""
-
-
-def key_digest(key: str) -> str:
-    """What is kept of an API key."""
-    return hashlib.sha256(key.encode()).hexdigest()

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from evaluation_builders import Chooser, Rater
+from evaluation_builders import Chooser, Rater, brightness
 from PIL import Image
 
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.app import build_app
 from omniq_verl.serving.batches import Batches
 from omniq_verl.serving.judge import Judge
@@ -58,20 +59,15 @@ class Greys:
     """A ``BatchScorer``: scores as ``Rater``; remembers the sizes of its batches."""
 
     def __init__(self) -> None:
-        from evaluation_builders import brightness
-
-        from omniq_verl.scoring.scorer import Score
-
         self.sizes: list[int] = []
-        self._score = lambda data: Score("", "technical", "ok", 1 + 4 * brightness(data), "fair", parsed=1, answers=1)
 
-    def score(self, images: list[bytes]) -> list:
+    def score(self, images: list[bytes]) -> list[Score]:
         self.sizes.append(len(images))
-        return [self._score(data) for data in images]
+        return [Score("", "technical", "ok", 1 + 4 * brightness(data), parsed=1, answers=1) for data in images]
 
 
 def server(script: str = "", limits: Limits | None = None, rali: Greys | None = None, **settings) -> Server:
-    """A server of stand-ins; without ``script`` None a reasoning one, with ``rali`` that too."""
+    """A server of stand-ins: ``AsyncRater`` by this script, and ``rali`` beside it where it is given."""
     limits = limits or Limits()
     models = Models(Judge(AsyncRater(EngineSpec(script)), 64, 0, limits.pixels))
     if rali is not None:

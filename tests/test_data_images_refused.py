@@ -149,17 +149,16 @@ def refusal(rule: Callable[[bytes], object], data: bytes) -> str | None:
     return None
 
 
-def same_refusal(data: bytes) -> str | None:
+def refusals(data: bytes) -> list[str | None]:
     """Of ``check_image`` and of ``decode_image``, but for the address of an object."""
     reasons = [refusal(rule, data) for rule in (partial(check_image, decode=True), decode_image)]
-    said, also = (reason and re.sub(r"0x[0-9a-f]+", "0x", reason) for reason in reasons)
-    assert said == also
-    return said
+    return [reason and re.sub(r"0x[0-9a-f]+", "0x", reason) for reason in reasons]
 
 
 @pytest.mark.parametrize(("data", "message", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
 def test_what_is_refused_is_refused_with_the_same_reason_where_it_is_decoded(data, message, reason):
-    assert message in same_refusal(data)
+    said, also = refusals(data)
+    assert message in said and said == also
 
 
 @unhurried
@@ -167,13 +166,15 @@ def test_what_is_refused_is_refused_with_the_same_reason_where_it_is_decoded(dat
 def test_a_jpeg_with_a_flipped_byte_is_decoded_or_refused_with_the_same_reason(place, bits):
     data = bytearray(JPEG)
     data[place] ^= bits
-    same_refusal(bytes(data))
+    said, also = refusals(bytes(data))
+    assert said == also
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_cut_file_is_decoded_or_refused_with_the_same_reason(name):
     data = EXACT[name][0]
-    assert any(same_refusal(data[:length]) for length in range(0, len(data), max(len(data) // 20, 1)))
+    found = [refusals(data[:length]) for length in range(0, len(data), max(len(data) // 20, 1))]
+    assert all(said == also for said, also in found) and any(said for said, _ in found)
 
 
 # Files
@@ -288,7 +289,7 @@ def test_a_small_file_of_a_giant_picture_is_refused_before_it_takes_memory(kind,
 
 @pytest.mark.parametrize(("kind", "width", "height"), BOMBS)
 def test_a_giant_picture_is_not_decoded(kind, width, height):
-    assert same_refusal(bomb(kind, width, height)) == "it has more than 67,108,864 pixels"
+    assert refusals(bomb(kind, width, height)) == ["it has more than 67,108,864 pixels"] * 2
 
 
 def test_texts_that_unpack_to_gigabytes_are_not_unpacked():

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import threading
+import time
 
 import pytest
 from serving_builders import Greys, app, base64_of, grey, server
@@ -185,8 +186,9 @@ def test_where_there_is_no_room_callers_are_told_to_come_again_and_room_is_given
         found = []
         first = threading.Thread(target=lambda: found.append(post(client, [grey(0)] * 2)))
         first.start()
-        while made.room.taken < 2:
-            pass
+        end = time.monotonic() + 30
+        while made.room.taken < 2 and time.monotonic() < end:
+            time.sleep(0.001)
         refused = post(client, [grey(0)])
         first.join()
     assert refused.status_code == 429 and refused.headers["retry-after"] == "1"

@@ -63,8 +63,3 @@ class AsyncModel:
         """
         if self._engine.errored:
             raise RuntimeError(f"vLLM's engine has died ({self._engine.dead_error})")
-
-    def close(self) -> None:
-        """End the engine's process."""
-        self._pool.shutdown(cancel_futures=True)
-        self._engine.shutdown()

@@ -14,7 +14,7 @@ import torch
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rali.files import DTYPES, RaliModel, load_rali, weights_digest
-from omniq_verl.scoring.inputs import decode_source, is_one, name_of
+from omniq_verl.scoring.inputs import all_or_one, decode_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.tasks import Scale
 
@@ -91,10 +91,7 @@ class RaliScorer:
         Raises:
             ValueError: another task, or more samples than one.
         """
-        one = is_one(images)
-        asked = self.batches([images] if one else list(images), task, prompt, samples, temperature, scale)
-        found = [score for batch in asked for score in batch]
-        return found[0] if one else found
+        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
     def batches(
         self,

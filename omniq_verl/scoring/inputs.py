@@ -1,7 +1,7 @@
 """Images in any form a caller has them -> the bytes, or pixels, a model is shown, after the image rules of training."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,30 @@ def name_of(source: Any, number: int) -> str:
 def is_one(images: Any) -> bool:
     """Is it a single image, and not several?"""
     return isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim <= 3)
+
+
+def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any]]]) -> Any:
+    """What is found of each image; of a single image its own, and not a list.
+
+    Args:
+        images: a single one, or several.
+        batches: called with several; gives what is found of them, some at a time.
+    """
+    one = is_one(images)
+    found = [result for batch in batches([images] if one else list(images)) for result in batch]
+    return found[0] if one else found
+
+
+def prompts_for(prompt: str | Sequence[str] | None, images: int) -> list[str | None]:
+    """A prompt, or None, for each of so many images.
+
+    Raises:
+        ValueError: they are for another number of images.
+    """
+    prompts = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
+    if len(prompts) != images:
+        raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one each")
+    return prompts
 
 
 def load_source(source: Any, allow_urls: bool = False) -> bytes:

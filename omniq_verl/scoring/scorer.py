@@ -17,7 +17,7 @@ from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampli
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level
 from omniq_verl.rewards.parsing import Parsed
-from omniq_verl.scoring.inputs import is_one, load_source, name_of
+from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
 from omniq_verl.tasks import IMAGE_TASKS, Scale, Task, task_on
 
 BAD_IMAGE = "bad_image"
@@ -120,13 +120,7 @@ class Scorer:
             ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, or samples
                 below one.
         """
-        one = is_one(images)
-        found = [
-            scores
-            for batch in self.batches([images] if one else list(images), task, prompt, samples, temperature, scale)
-            for scores in batch
-        ]
-        return found[0] if one else found
+        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
     def batches(
         self,
@@ -139,9 +133,7 @@ class Scorer:
     ) -> Iterator[list[Any]]:
         """As ``score``, a list at a time, as soon as each batch is done."""
         tasks = asked_tasks(task, scale)
-        prompts = [prompt] * len(images) if prompt is None or isinstance(prompt, str) else list(prompt)
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give one for all, or one each")
+        prompts = prompts_for(prompt, len(images))
         for asked in tasks:
             asked.question(None, prompts[0] if prompts else "")  # before anything is loaded: the task needs a prompt
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)

@@ -13,10 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from omniq_verl.scoring.inputs import prompts_for
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
 
 _MULTIPART = "multipart/form-data"
+_TEXTS = ("task", "prompt", "model")
+"""Fields that are texts, whatever stands in them."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _SHOWN = 5
 """Of the mistakes in a body."""
@@ -81,7 +84,7 @@ async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, l
     if _kind(request) == _MULTIPART:
         async with _form(request, limits, limits.images) as form:
             files = await _files(form, "images")
-            words = {"images": ["sent"] * len(files), **_words(form, ("task", "prompt"), ("model",))}
+            words = {"images": ["sent"] * len(files), **_words(form, ("images",), ("task", "prompt"))}
             return _check_score(_model(ScoreQuestion, words), limits), files
     question = _check_score(await _json(request, ScoreQuestion), limits)
     return question, [_decoded(text, number) for number, text in enumerate(question.images)]
@@ -101,7 +104,9 @@ async def read_compare(
             if len(a) != len(b) or len(references) not in (0, len(a)):
                 raise BadRequest(422, "as many files a as b, and as many references or none")
             pairs = [{"a": "sent", "b": "sent"}] * len(a)
-            question = _check_compare(_model(CompareQuestion, {"pairs": pairs, **_words(form, (), ())}), limits)
+            question = _check_compare(
+                _model(CompareQuestion, {"pairs": pairs, **_words(form, ("a", "b", "reference"), ())}), limits
+            )
             return question, list(zip(a, b, references or [None] * len(a), strict=True))
     question = _check_compare(await _json(request, CompareQuestion), limits)
     return question, [
@@ -153,23 +158,23 @@ async def _files(form: FormData, name: str) -> list[File]:
     return [File(one.filename or f"image {number}", await one.read()) for number, one in enumerate(found)]
 
 
-def _words(form: FormData, several: Sequence[str], single: Sequence[str]) -> dict[str, Any]:
-    """Fields that are no files, as JSON would have them."""
+def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
+    """Fields that are none of the files, as JSON would have them; ``several`` may be given more than once."""
     words: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = form.getlist(name)
         if all(isinstance(value, UploadFile) for value in values):
-            if name not in ("images", "a", "b", "reference"):
+            if name not in files:
                 raise BadRequest(422, f"{name}: no such file is asked for")
             continue
         if any(isinstance(value, UploadFile) for value in values) or (name not in several and len(values) > 1):
             raise BadRequest(422, f"{name}: given more than once")
-        words[name] = values if len(values) > 1 else _value(name, values[0], {*several, *single})
+        words[name] = values if len(values) > 1 else _value(name, values[0])
     return words
 
 
-def _value(name: str, text: str, texts: set[str]) -> Any:
-    if name in texts:
+def _value(name: str, text: str) -> Any:
+    if name in _TEXTS:
         return text
     return _SWITCHES.get(text.lower(), text) if name == "reasoning" else _number(text)
 
@@ -183,10 +188,11 @@ def _number(text: str) -> Any:
 
 def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
     _check_sizes(len(question.images), question.samples, limits)
-    prompts = question.prompt if isinstance(question.prompt, list) else [question.prompt or ""]
-    if isinstance(question.prompt, list) and len(prompts) != len(question.images):
-        raise BadRequest(422, f"{len(prompts)} prompts for {len(question.images)} images; one for all, or one each")
-    if max(map(len, prompts)) > limits.text:
+    try:
+        prompts = prompts_for(question.prompt, len(question.images))
+    except ValueError as error:
+        raise BadRequest(422, str(error)) from None
+    if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
     return question
 

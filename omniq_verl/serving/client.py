@@ -10,7 +10,7 @@ import requests
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.scoring.comparison import Comparison
-from omniq_verl.scoring.inputs import is_one, load_source, name_of
+from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _AGAIN = (429, 500, 502, 503, 504)
@@ -67,10 +67,7 @@ class Client:
             ValueError: prompts for another number of images.
             ServerError: the server refuses, or does not answer within ``patience``.
         """
-        one = is_one(images)
-        asked = self.batches([images] if one else list(images), task, prompt, samples, temperature, model)
-        found = [score for batch in asked for score in batch]
-        return found[0] if one else found
+        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
 
     def batches(
         self,
@@ -82,9 +79,7 @@ class Client:
         model: str | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, one at a time, as soon as each is done and those before it are."""
-        prompts = [prompt] * len(images) if prompt is None or isinstance(prompt, str) else list(prompt)
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts for {len(images)} images; give one for all, or one each")
+        prompts = prompts_for(prompt, len(images))
         fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
         fields |= {"model": model} if model else {}
         tasks = [task] if isinstance(task, str) else list(task)

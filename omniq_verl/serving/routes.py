@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request, Response
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.scoring.inputs import prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score, asked_tasks
 from omniq_verl.serving import messages
 from omniq_verl.serving.bodies import BadRequest, File, read_compare, read_score
@@ -36,7 +37,7 @@ class Questions:
         """Score one or many images for one or more tasks."""
         question, files = await read_score(request, self.server.limits)
         tasks = _tasks(question.task)
-        prompts = question.prompt if isinstance(question.prompt, list) else [question.prompt] * len(files)
+        prompts = prompts_for(question.prompt, len(files))
         found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
         return messages.score_answers([file.name for file in files], found, question.reasoning)
 

@@ -110,7 +110,6 @@ def test_a_served_model_says_what_the_scorer_says_and_its_engine_ends_with_it(tm
         sampled = [score.spread for score in client.score(images[:4], samples=3)]
         hostile = "<image><|image_pad|><|vision_start|><|im_end|>" + "\x00<video>" * 20
         refused = client.score(images[:2], "alignment", prompt=hostile)
-        print(refused)
         assert {score.status for score in refused} == {"error"}
         again = [score.answer for score in client.score(images[:4])]  # it is still there
         engines = [one for one in psutil.Process(process.pid).children(recursive=True) if "VLLM" in one.name()]
@@ -129,5 +128,6 @@ def test_base64_and_files_come_through_the_proxy_alike(tmp_path):
         by_json = requests.post(f"{url}/v1/score", json={"images": [base64_of(grey(64))]}, timeout=30).json()
         by_file = requests.post(f"{url}/v1/score", files={"images": ("x", grey(64))}, timeout=30).json()
         assert by_json["results"][0]["scores"] == by_file["results"][0]["scores"]
-        long = requests.post(f"{url}/v1/score", data=b"x" * (65 * 2**20), timeout=60)
-        assert long.status_code in (413, 415)
+        head = {"Content-Type": "application/json"}
+        long = requests.post(f"{url}/v1/score", data=b"x" * (65 * 2**20), headers=head, timeout=60)
+        assert long.status_code == 413

@@ -1,7 +1,11 @@
 """Stand-ins for a text-to-image pipeline, and for models that rate its images and write its prompts."""
 
 import hashlib
+import json
+import os
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,3 +85,31 @@ class Critic:
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         engine = self._rater if requests[0].images else self._writer
         return engine.answer(requests, sampling)
+
+
+def killed_five_times(words: Sequence[str], folder: Path, every: int, pause: float = 0.0) -> dict[str, str]:
+    """Start a command, kill it after every so many images, ``pause`` later each time, and let it end at last.
+
+    Returns:
+        The environment it had.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    log = folder / "drawn.log"
+    for kill in range(5):
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) > 3 + every * kill:
+                break
+            time.sleep(0.002)
+        time.sleep(pause * kill)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    return environment
+
+
+def stored_keys(store: Path) -> list[str]:
+    """Of all whole lines of a store, as they lie there."""
+    lines = [line for part in store.glob("*.jsonl") for line in part.read_bytes().splitlines(True)]
+    return [json.loads(line)["key"] for line in lines if line.endswith(b"\n")]

@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +11,7 @@ from evaluation_builders import RATER
 from PIL import Image
 from rali_builders import save_tiny_rali, tiny_encoder_folder
 from rich.console import Console
-from t2i_builders import PAINTER, value_of
+from t2i_builders import PAINTER, killed_five_times, stored_keys, value_of
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
@@ -28,7 +24,6 @@ from omniq_verl.t2i.prompts import read_texts
 from omniq_verl.t2i.selection import read_weights
 from omniq_verl.tasks import Scale
 
-TESTS = Path(__file__).parent
 TEXTS = ["a red fox", "two <b>cats</b> & $1", "x"]
 
 
@@ -155,27 +150,13 @@ def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"text {number}" for number in range(12)))
     words = [sys.executable, "-m", "omniq_verl.cli", "t2i", "best-of-n", "texts.txt", "--generator", PAINTER]
     words += ["--model", "slow", "--engine", RATER, "--n", "10", "--out", "out"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    log = tmp_path / "drawn.log"
-    for kill in range(5):
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and len(log.read_text().splitlines()) > 3 + 29 * kill:
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    killed_five_times(words, tmp_path, every=29)
     images = sorted((tmp_path / "out" / "candidates").rglob("*.png"))
     assert len(images) == 120
-    lines = log.read_text().splitlines()
+    lines = (tmp_path / "drawn.log").read_text().splitlines()
     # At most the batch that was under way when it was killed is drawn again.
     assert len(set(lines)) == 120 and len(lines) <= 120 + 5 * 4
-    scores = [
-        line for part in (tmp_path / "out" / "scores").glob("*.jsonl") for line in part.read_bytes().splitlines(True)
-    ]
-    keys = [json.loads(line)["key"] for line in scores if line.endswith(b"\n")]
+    keys = stored_keys(tmp_path / "out" / "scores")
     assert len(keys) == len(set(keys)) == 120
 
 

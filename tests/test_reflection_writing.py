@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,15 +10,13 @@ from pathlib import Path
 import pytest
 from evaluation_builders import RATER
 from rich.console import Console
-from t2i_builders import CRITIC, HOSTILE, PAINTER, WRITER
+from t2i_builders import CRITIC, HOSTILE, PAINTER, WRITER, killed_five_times, stored_keys
 
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import ERROR, Answer
 from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.t2i.reflection import Reflection, reflect
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of, read_rewrite
-
-TESTS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -117,28 +113,15 @@ def test_killed_at_five_moments_everything_is_there_once(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"text {number}" for number in range(10)))
     words = [sys.executable, "-m", "omniq_verl.cli", "t2i", "reflect", "texts.txt", "--generator", PAINTER]
     words += ["--model", "slow", "--engine", CRITIC, "--rounds", "9", "--n", "3", "--out", "out"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    log = tmp_path / "drawn.log"
-    for kill in range(5):
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and len(log.read_text().splitlines()) > 3 + 27 * kill:
-                break
-            time.sleep(0.002)
-        time.sleep(0.02 * kill)  # sometimes while it draws, sometimes while it scores or writes
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    # Sometimes while it draws, sometimes while it scores or writes.
+    environment = killed_five_times(words, tmp_path, every=27, pause=0.02)
     assert len(list((tmp_path / "out" / "candidates").rglob("*.png"))) == 120
     # At most the batch that was under way when it was killed is done again.
     for name, number, batch in (("drawn.log", 120, 4), ("written.log", 90, 10)):
         lines = (tmp_path / name).read_text().splitlines()
         assert len(set(lines)) == number and len(lines) <= number + 5 * batch
     for store, number in (("scores", 120), ("rewrites", 90)):
-        parts = (tmp_path / "out" / store).glob("*.jsonl")
-        whole = [line for part in parts for line in part.read_bytes().splitlines(True) if line.endswith(b"\n")]
-        keys = [json.loads(line)["key"] for line in whole]
+        keys = stored_keys(tmp_path / "out" / store)
         assert len(keys) == len(set(keys)) == number
     straight = subprocess.run([*words[:-1], "straight"], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert straight.returncode == 0

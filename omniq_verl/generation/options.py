@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
+LENGTH = Annotated[int, typer.Option(help="Tokens of question, image and answer together.")]
+DTYPE = Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")]
+MEMORY = Annotated[float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")]
+DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
+PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
+TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 
 
 def engine_spec(
@@ -21,18 +27,12 @@ def engine_spec(
     base_url: Annotated[
         str | None, typer.Option(help="Of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
     ] = None,
-    max_model_len: Annotated[int, typer.Option(help="Tokens of question, image and answer together.")] = 8192,
-    dtype: Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")] = "auto",
-    memory: Annotated[
-        float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")
-    ] = 0.85,
-    devices: Annotated[int, typer.Option(help="GPUs over which one model is split.")] = 1,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
+    max_model_len: LENGTH = 8192,
+    dtype: DTYPE = "auto",
+    memory: MEMORY = 0.85,
+    devices: DEVICES = 1,
+    allow_pickle: PICKLE = False,
+    trust_remote_code: TRUST = False,
 ) -> "EngineSpec":
     """The engine these options name."""
     from omniq_verl.generation.engines import EngineSpec

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 from omniq_verl.serving.front import prefer_haproxy
 
@@ -20,24 +21,20 @@ def serve(
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster (auto: this machine's); default: own.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="The fewest sets of models.")] = 1,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="The most, as questions come.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs over which a model is split.")] = 1,
-    max_model_len: Annotated[int, typer.Option(help="Tokens of question and answer together.")] = 8192,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 1024,
-    dtype: Annotated[str, typer.Option(help="Of the model: auto, bfloat16, float32, ...")] = "auto",
-    memory: Annotated[float, typer.Option(help="Share of a device's memory for vLLM.")] = 0.85,
+    devices: options.DEVICES = 1,
+    max_model_len: options.LENGTH = 8192,
+    max_tokens: options.MAX_TOKENS = 1024,
+    dtype: options.DTYPE = "auto",
+    memory: options.MEMORY = 0.85,
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
-    seed: Annotated[int, typer.Option(help="Of sampled answers.")] = 0,
+    seed: options.SEED = 0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,
     max_images: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 2**26,
     max_waiting: Annotated[int, typer.Option(min=1, help="Images under way in a replica; more get 429.")] = 512,
     timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
+    allow_pickle: options.PICKLE = False,
+    trust_remote_code: options.TRUST = False,
 ) -> None:
     """Serve a model's scores over HTTP, on this machine or a Ray cluster.
 

@@ -27,6 +27,9 @@ def prefer_haproxy() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        # Five seconds, three times, are too few for a busy machine, and the server would end before it has begun.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # Half a minute for the load balancers of a cluster to notice; there are none before this one.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }

@@ -15,22 +15,18 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from omniq_verl.evaluation import heatmap
+from omniq_verl.evaluation import heatmap_page
 from omniq_verl.evaluation.heatmap import (
-    NEWLINE,
-    PART,
-    TAB,
     answer_ids,
     answer_logits,
     draw_heatmap,
     greedy_ids,
-    place_cells,
     question_inputs,
     token_entropies,
     token_numbers,
     token_texts,
-    visible,
 )
+from omniq_verl.evaluation.heatmap_page import NEWLINE, PART, TAB, place_cells, visible
 from omniq_verl.generation.question import decode_images, question_text
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import TinySize, save_tiny_model
@@ -322,7 +318,7 @@ def test_one_checkpoint_answers_greedily_and_has_a_strip_alone(folders, photo, t
 
 
 def test_a_picture_gets_no_higher_than_matplotlib_draws(folders, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(heatmap, "_HIGHEST", 200)
+    monkeypatch.setattr(heatmap_page, "_HIGHEST", 200)
     draw_heatmap(folders[:1], photo, tmp_path, answer="\n" * 20)
     with Image.open(tmp_path / "heatmap.png") as image:
         assert 190 < image.height <= 200

@@ -3,71 +3,26 @@
 Source: figures 8 to 10 of OmniQuality-R. Both read the same answer, in single precision and at temperature 1.
 """
 
-import io
 import json
 import os
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
 import pandas as pd
 import torch
-from jinja2 import Environment, PackageLoader
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_hex
-from PIL import Image
-from rich.cells import cell_len
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from omniq_verl.data.images import data_url, load_image
+from omniq_verl.data.images import load_image
 from omniq_verl.evaluation.curves import short_names
+from omniq_verl.evaluation.heatmap_page import About, write_heatmap
 from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.question import decode_images, question_text, vision_tokens
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-About = Mapping[str, Any]
-"""What ``heatmap.json`` says, or its part about one checkpoint."""
-NEWLINE, TAB, PART = "\u21b5", "\u21e5", "\u25cc"
-"""Stand for what cannot be seen: a line's end, a tabulator, a token that is no whole character yet."""
 _ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
-_COLUMNS, _WIDTH, _LINE, _MARGIN = 84, 9.6, 0.29, 0.3
-"""Of the picture: characters in a line; inches of the whole, of a line's height, and left and right of it."""
-_HIGHEST = 60_000  # pixels of the picture; matplotlib draws less than 65,536
-
-
-@dataclass(frozen=True)
-class Strip:
-    """The ``T`` tokens of an answer, each with a value in nats that becomes its colour."""
-
-    title: str
-    note: str
-    values: np.ndarray
-    underlined: np.ndarray
-    hover: list[str]
-    colours: plt.cm.ScalarMappable
-    unit: str
-
-    def paint(self) -> tuple[list[str], list[str]]:
-        """Background and ink of every token."""
-        fills = self.colours.to_rgba(self.values)
-        light = fills[:, :3] @ (0.299, 0.587, 0.114)
-        return [to_hex(fill) for fill in fills], ["#111111" if value > 0.5 else "#ffffff" for value in light]
-
-    def bar(self) -> tuple[list[str], list[str]]:
-        """Colours and labels of the colour bar, both evenly spaced."""
-        low, high = self.colours.get_clim()
-        steps = self.colours.to_rgba(np.linspace(low, high, 11))
-        return [to_hex(step) for step in steps], [f"{value:.2f}" for value in np.linspace(low, high, 5)]
 
 
 # Numbers
@@ -130,12 +85,6 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         texts.append(text[len(known) :])
         known += texts[-1]
     return texts
-
-
-def visible(text: str) -> str:
-    """A token's text with a sign or number for each character that would not be seen, or would move others."""
-    text = text.replace("\n", NEWLINE).replace("\t", TAB)
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text) or PART
 
 
 # Model
@@ -285,115 +234,4 @@ def _write(out: Path, about: About, tables: Sequence[pd.DataFrame], image: bytes
     numbers = pd.concat({one["name"]: table for one, table in zip(about["checkpoints"], tables, strict=True)})
     numbers.rename_axis(["checkpoint", "position"]).to_csv(out / "heatmap.csv", errors="replace")
     (out / "heatmap.json").write_text(json.dumps(about, indent=2) + "\n")
-    picture = Image.open(io.BytesIO(image)).convert("RGB")
-    picture.thumbnail((480, 480))
-    shown, strips = [visible(text) for text in tables[0]["token"]], strips_of(about["checkpoints"], tables)
-    _draw(about, shown, strips, picture, out / "heatmap.png")
-    (out / "heatmap.html").write_text(_page(about, shown, strips, picture), encoding="utf-8", errors="replace")
-    return out / "heatmap.html"
-
-
-def strips_of(checkpoints: Sequence[About], tables: Sequence[pd.DataFrame]) -> list[Strip]:
-    """One strip for each checkpoint, all on one scale, and of two the difference."""
-    most = max(table["entropy"].max() for table in tables) or 1.0
-    colours = plt.cm.ScalarMappable(plt.Normalize(0, most), "YlGnBu")
-    strips = []
-    for one, table in zip(checkpoints, tables, strict=True):
-        gate = f"{one['tokens_passed']} of {one['tokens']} tokens, from {one['gate_threshold']:.3f} nats on"
-        note = f"mean {one['mean_entropy']:.3f} nats; underlined: the gate's {gate}"
-        hover = [_hover(one["name"], line) for line in table.itertuples()]
-        values, passed = table["entropy"].to_numpy(), table["passed"].to_numpy()
-        strips.append(Strip(f"{one['name']}: entropy", note, values, passed, hover, colours, "entropy (nats)"))
-    return [*strips, _difference(*strips)] if len(strips) == 2 else strips
-
-
-def _difference(first: Strip, second: Strip) -> Strip:
-    change = second.values - first.values
-    most = np.abs(change).max() or 1.0
-    legend = "red: the second hesitates more, blue: less; underlined: passes one gate only"
-    hovers = zip(first.hover, second.hover, change, strict=True)
-    return Strip(
-        title="Difference: second minus first",
-        note=f"mean {change.mean():+.3f} nats; {legend}",
-        values=change,
-        underlined=first.underlined != second.underlined,
-        hover=[f"{one}\n{other}\ndifference {value:+.3f} nats" for one, other, value in hovers],
-        colours=plt.cm.ScalarMappable(plt.Normalize(-most, most), "RdBu_r"),
-        unit="difference of entropies (nats)",
-    )
-
-
-def _hover(name: str, line: Any) -> str:
-    token = f'"{visible(line.token)}"' if line.token else "part of a character"
-    return f"{token}, {name}\nentropy {line.entropy:.3f} nats\nprobability {line.probability:.4f}\nrank {line.rank}"
-
-
-# Page and picture
-
-
-def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    template = Environment(loader=PackageLoader("omniq_verl.evaluation"), autoescape=True).get_template("heatmap.html")
-    return template.render(about=about, image=data_url(buffer.getvalue()), shown=shown, strips=strips, newline=NEWLINE)
-
-
-def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:
-    """Line, column and width of each token in lines of so many characters; one with a line's end is its line's last."""
-    places, line, column = [], 0, 0
-    for text in shown:
-        width = min(max(cell_len(text), 1), columns)
-        if column + width > columns:
-            line, column = line + 1, 0
-        places.append((line, column, width))
-        column += width
-        if NEWLINE in text:
-            line, column = line + 1, 0
-    return places
-
-
-def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: Image.Image, out: Path) -> None:
-    places = place_cells(shown)
-    head, tall = 1.9, _LINE * (places[-1][0] + 1)
-    figure = plt.figure(figsize=(_WIDTH, head + len(strips) * (tall + 1.1)))
-    _axes(figure, _MARGIN, 0.2, 1.5, 1.5).imshow(picture, interpolation="nearest")
-    question = textwrap.wrap(visible(about["question"]), 95, max_lines=6)
-    words = "\n".join([*question, "", f"Image: {Path(about['image']).name}", f"Answer: {about['answer_is']}"])
-    _axes(figure, 2.1, 0.2, 7.2, 1.5).text(0, 1, words, va="top", fontsize=9, parse_math=False)
-    for number, strip in enumerate(strips):
-        top = head + number * (tall + 1.1)
-        axis = _axes(figure, _MARGIN, top + 0.45, _WIDTH - 2 * _MARGIN, tall)
-        axis.set(xlim=(0, _COLUMNS), ylim=(places[-1][0] + 1, 0))
-        _draw_tokens(axis, strip, shown, places)
-        _draw_bar(_axes(figure, _MARGIN, top + 0.5 + tall, 3.2, 0.1), strip)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn; the page shows the character
-        figure.savefig(out, dpi=min(120, _HIGHEST / figure.get_figheight()))
-    plt.close(figure)
-
-
-def _draw_tokens(axis: plt.Axes, strip: Strip, shown: Sequence[str], places: Sequence[tuple[int, int, int]]) -> None:
-    axis.set_title(strip.title, loc="left", fontsize=11, pad=18, parse_math=False)
-    axis.annotate(strip.note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color="#555555")
-    size = 72 * (_WIDTH - 2 * _MARGIN) / _COLUMNS / 0.602  # a character's width of DejaVu Sans Mono
-    fills, inks = strip.paint()
-    boxes = [plt.Rectangle((column, line), width, 0.82) for line, column, width in places]
-    axis.add_collection(PatchCollection(boxes, facecolor=fills, edgecolor="white"), autolim=False)
-    for text, (line, column, _), ink in zip(shown, places, inks, strict=True):
-        axis.text(column, line + 0.4, text, color=ink, size=size, family="monospace", va="center", parse_math=False)
-    lines, columns, widths = np.array(places)[strip.underlined].T
-    axis.hlines(lines + 0.9, columns + 0.1, columns + widths - 0.1, color="#111111", linewidth=2)
-
-
-def _draw_bar(axis: plt.Axes, strip: Strip) -> None:
-    axis.set_axis_on()
-    axis.figure.colorbar(strip.colours, cax=axis, orientation="horizontal").ax.tick_params(labelsize=7)
-    axis.text(1.04, 0.5, strip.unit, transform=axis.transAxes, fontsize=8, va="center")
-
-
-def _axes(figure: plt.Figure, left: float, top: float, width: float, height: float) -> plt.Axes:
-    """Axes without lines, placed by inches from the upper left corner."""
-    whole = figure.get_figheight()
-    axis = figure.add_axes((left / _WIDTH, 1 - (top + height) / whole, width / _WIDTH, height / whole), anchor="NW")
-    axis.set_axis_off()
-    return axis
+    return write_heatmap(out, about, tables, image)

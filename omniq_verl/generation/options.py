@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniq_verl.saying import errors_said
+
 if TYPE_CHECKING:
     from omniq_verl.generation.engines import EngineSpec
 
@@ -50,16 +52,26 @@ def engine_spec(
     )
 
 
-def asks_a_model(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command whose first parameter is an ``EngineSpec``, as one with the options of ``engine_spec`` in its place."""
-    (first, *own), shared = inspect.signature(command).parameters.values(), inspect.signature(engine_spec).parameters
+def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for commands whose first parameter is what ``make`` returns: they get its options in that place."""
+    shared = inspect.signature(make).parameters
 
-    @functools.wraps(command)
-    def with_options(**values: Any) -> Any:
-        spec = engine_spec(**{name: values.pop(name) for name in shared})
-        return command(**{first.name: spec}, **values)
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        first, *own = inspect.signature(command).parameters.values()
 
-    every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared.values())]
-    with_options.__signature__ = inspect.Signature(every)
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
-    return with_options
+        @functools.wraps(command)
+        def with_options(**values: Any) -> Any:
+            with errors_said():
+                made = make(**{name: values.pop(name) for name in shared})
+            return command(**{first.name: made}, **values)
+
+        every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared.values())]
+        with_options.__signature__ = inspect.Signature(every)
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+        return with_options
+
+    return decorate
+
+
+asks_a_model = options_of(engine_spec)
+"""A command whose first parameter is an ``EngineSpec``."""

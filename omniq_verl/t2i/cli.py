@@ -22,18 +22,43 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation by a reward model.")
 
-PROMPTS = Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")]
-OUT = Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")]
-GENERATOR = Annotated[str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")]
-WEIGHT = Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")]
-ORDER = Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")]
-WITHIN = Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")]
-STEPS = Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")]
-GUIDANCE = Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")]
 PIXELS = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")]
-BATCH = Annotated[int, typer.Option(help="Images drawn at a time.")]
-LIMIT = Annotated[int | None, typer.Option(help="The first so many texts.")]
-SEED = Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")]
+
+
+def guided_options(
+    prompts: Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")],
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    generator: Annotated[
+        str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")
+    ] = DEFAULT_MODEL,
+    weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
+    order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
+    within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
+    steps: Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
+    height: PIXELS = None,
+    width: PIXELS = None,
+    batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
+    limit: Annotated[int | None, typer.Option(help="The first so many texts.")] = None,
+    max_tokens: options.MAX_TOKENS = 1024,
+    seed: Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")] = 0,
+) -> dict[str, Any]:
+    """What best of n and reflection share: the fields of a ``Guided`` but its scorer."""
+    from omniq_verl.t2i.generator import GeneratorSpec
+    from omniq_verl.t2i.prompts import read_texts
+    from omniq_verl.t2i.selection import read_weights
+
+    return {
+        "prompts": read_texts(prompts)[:limit],
+        "out": out,
+        "generator": GeneratorSpec(generator, steps, guidance, height, width),
+        "weights": read_weights(weight or ["alignment=1"]),
+        "order": tuple(order or ()),
+        "within": within,
+        "batch": batch,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
 
 
 def _model_or_rali(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,24 +74,12 @@ def _model_or_rali(command: Callable[..., Any]) -> Callable[..., Any]:
 @app.command("best-of-n")
 @_model_or_rali
 @options.asks_a_model
+@options.options_of(guided_options)
 def best_of_n(
+    guided: dict[str, Any],
     spec: "EngineSpec",
-    prompts: PROMPTS,
-    out: OUT,
-    generator: GENERATOR = DEFAULT_MODEL,
     n: Annotated[int, typer.Option(help="Images for each text (OmniQuality-R, table 5: 20).")] = 20,
     rali: Annotated[Path | None, typer.Option(help="Folder of `omniq rali fit`; scores the task it is for.")] = None,
-    weight: WEIGHT = None,
-    order: ORDER = None,
-    within: WITHIN = 0.0,
-    steps: STEPS = None,
-    guidance: GUIDANCE = None,
-    height: PIXELS = None,
-    width: PIXELS = None,
-    batch: BATCH = 4,
-    limit: LIMIT = None,
-    max_tokens: options.MAX_TOKENS = 1024,
-    seed: SEED = 0,
 ) -> None:
     """Draw several images for each text, score them, pick the best; contact sheets and all images are kept.
 
@@ -77,38 +90,18 @@ def best_of_n(
     """
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
-    from omniq_verl.t2i.generator import GeneratorSpec
-    from omniq_verl.t2i.prompts import read_texts
-    from omniq_verl.t2i.selection import read_weights
 
     with errors_said() as console:
-        drawn_by = GeneratorSpec(generator, steps, guidance, height, width)
-        weights = read_weights(weight or ["alignment=1"])
-        ranked = {"weights": weights, "order": tuple(order or ()), "within": within}
-        scorer = None if spec.model is None else spec
-        config = BestOfN(
-            read_texts(prompts)[:limit],
-            out,
-            drawn_by,
-            scorer,
-            **ranked,
-            batch=batch,
-            max_tokens=max_tokens,
-            seed=seed,
-            n=n,
-            rali=rali,
-        )
-        picks = run(config, console)
-    _say(picks, out, console)
+        picks = run(BestOfN(**guided, scorer=None if spec.model is None else spec, n=n, rali=rali), console)
+    _say(picks, guided["out"], console)
 
 
 @app.command()
 @options.asks_a_model
+@options.options_of(guided_options)
 def reflect(
+    guided: dict[str, Any],
     spec: "EngineSpec",
-    prompts: PROMPTS,
-    out: OUT,
-    generator: GENERATOR = DEFAULT_MODEL,
     rounds: Annotated[int, typer.Option(help="Of reflection, after the first images (table 5: 20).")] = 20,
     n: Annotated[int, typer.Option(help="First images of each text; the best is reflected on (table 5: 20).")] = 1,
     writer: Annotated[
@@ -119,17 +112,6 @@ def reflect(
     writer_memory: Annotated[float, typer.Option(help="As --memory, beside which both stay loaded.")] = 0.3,
     longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is refused.")] = 1000,
     stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
-    weight: WEIGHT = None,
-    order: ORDER = None,
-    within: WITHIN = 0.0,
-    steps: STEPS = None,
-    guidance: GUIDANCE = None,
-    height: PIXELS = None,
-    width: PIXELS = None,
-    batch: BATCH = 4,
-    limit: LIMIT = None,
-    max_tokens: options.MAX_TOKENS = 1024,
-    seed: SEED = 0,
 ) -> None:
     """Let the reward model say what is wrong with an image, a language model write its prompt anew, and so on.
 
@@ -138,39 +120,20 @@ def reflect(
     Images are scored as what their text asks for, whatever they were drawn from, and the best of all rounds is picked.
     The pipeline and the models stay loaded side by side: lower --memory where they share a GPU.
     """
-    from omniq_verl.t2i.generator import GeneratorSpec
-    from omniq_verl.t2i.prompts import read_texts
     from omniq_verl.t2i.reflection import Reflection
     from omniq_verl.t2i.reflection import reflect as run
-    from omniq_verl.t2i.selection import read_weights
 
     with errors_said() as console:
         own = None
         if (writer, writer_engine, writer_base_url) != (None, None, None):
             kind, url = writer_engine or spec.kind, writer_base_url or spec.base_url
             own = replace(spec, model=writer or spec.model, kind=kind, base_url=url, memory=writer_memory)
-        config = Reflection(
-            read_texts(prompts)[:limit],
-            out,
-            GeneratorSpec(generator, steps, guidance, height, width),
-            spec,
-            read_weights(weight or ["alignment=1"]),
-            tuple(order or ()),
-            within,
-            batch=batch,
-            max_tokens=max_tokens,
-            seed=seed,
-            writer=own,
-            rounds=rounds,
-            n=n,
-            stop_at=stop_at,
-            longest=longest,
-        )
-        picks = run(config, console)
+        asked = {"rounds": rounds, "n": n, "stop_at": stop_at, "longest": longest}
+        picks = run(Reflection(**guided, scorer=spec, writer=own, **asked), console)
     later = sum(bool(one["round"]) for one in picks)
     console.print(f"{later} of {len(picks)} picked images are of a later round than the first")
     _say_refused(picks, console)
-    _say(picks, out, console)
+    _say(picks, guided["out"], console)
 
 
 def _say_refused(picks: list[dict[str, Any]], console: Any) -> None:

@@ -17,6 +17,9 @@ _COLUMNS = 5
 _BLUE = "#0072B2"  # of Okabe and Ito
 _SIDE = 320  # pixels of an image on the sheet
 _FOOT = 200  # letters below an image
+_CELL, _BOX, _HEAD, _SAID = 2.1, 1.85, 0.65, 0.42
+"""Inches: an image with what is around it, the image, the text above all, the scores above an image."""
+_TEXT = {"va": "top", "parse_math": False}
 
 
 def write_sheet(
@@ -38,27 +41,35 @@ def write_sheet(
         below: likewise, or nothing; cut after some lines.
     """
     columns = min(_COLUMNS, len(images))
-    rows = math.ceil(len(images) / columns)
-    feet = [_wrapped(foot, _FOOT, 40) for foot in below]
-    height = 2.5 + 0.12 * max((foot.count("\n") + 1 for foot in feet), default=0)
-    figure, grid = plt.subplots(rows, columns, figsize=(2.1 * columns, height * rows + 0.6), squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for number, (axes, file) in enumerate(zip(grid.flat, images, strict=False)):
-        with Image.open(file) as image:
-            image.thumbnail((_SIDE, _SIDE))
-            axes.imshow(image)
-        axes.set_title(textwrap.fill(said[number], 28), fontsize=7, parse_math=False)
-        if feet:
-            axes.text(0, -0.04, feet[number], fontsize=6, va="top", transform=axes.transAxes, parse_math=False)
-        if number == best:
-            axes.add_patch(plt.Rectangle((0, 0), 1, 1, fill=False, color=_BLUE, linewidth=5, transform=axes.transAxes))
-    figure.suptitle(_wrapped(text, 24 * columns + 20, 18 * columns), fontsize=9, parse_math=False)
-    figure.tight_layout()
+    feet = [_wrapped(foot, _FOOT, 40) for foot in below] or [""] * len(images)
+    height = 2.5 + 0.12 * max(foot.count("\n") + bool(foot) for foot in feet)
+    size = _CELL * columns, _HEAD + height * math.ceil(len(images) / columns)
+    figure = plt.figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0), autoscale_on=False)  # in inches
+    axes.set_axis_off()  # one for all images: of twenty, each with its own, the layout took a second
+    axes.text(size[0] / 2, 0.1, _wrapped(text, 24 * columns + 20, 18 * columns), fontsize=9, **_TEXT, ha="center")
+    for number, file in enumerate(images):
+        row, column = divmod(number, columns)
+        left, top = column * _CELL + (_CELL - _BOX) / 2, _HEAD + row * height
+        axes.text(left, top, textwrap.fill(said[number], 28), fontsize=7, **_TEXT)
+        bottom = _place(axes, file, left, top + _SAID, number == best)
+        axes.text(left, bottom + 0.06, feet[number], fontsize=6, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+def _place(axes: plt.Axes, file: Path, left: float, top: float, framed: bool) -> float:
+    """Draw an image as large as its box allows; returns where it ends."""
+    with Image.open(file) as image:
+        image.thumbnail((_SIDE, _SIDE))
+        scale = _BOX / max(image.size)
+        width, height = (scale * side for side in image.size)
+        axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
+    if framed:
+        axes.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=_BLUE, linewidth=5))
+    return top + height
 
 
 def scores_said(scores: Mapping[str, Sequence[float | None]], choice: Choice) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -44,6 +45,18 @@ def test_gpus_are_those_of_the_model_where_there_are_any():
     assert gpus_of(ServerSettings(rali="x"), {"GPU": 8}) == 1
 
 
+@pytest.fixture
+def without_ray(monkeypatch, tmp_path):
+    """An empty directory, and a failure where Ray is started."""
+
+    def started(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("omniq_verl.serving.cli.prefer_haproxy", lambda: None)  # of this process's environment
+    monkeypatch.setattr("ray.init", started)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -56,17 +69,18 @@ def test_gpus_are_those_of_the_model_where_there_are_any():
         (["--model", "x", "--engine", "beauty"], "unknown engine"),
     ],
 )
-def test_what_cannot_be_served_is_said_before_ray_starts(words, said, monkeypatch, tmp_path):
-    def started(*_, **__):
-        raise AssertionError("Ray was started")
-
+def test_what_cannot_be_served_is_said_before_ray_starts(words, said, without_ray, tmp_path):
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("omniq_verl.serving.cli.prefer_haproxy", lambda: None)  # of this process's environment
-    monkeypatch.setattr("ray.init", started)
     done = CliRunner().invoke(app, ["serve", *words])
     assert done.exit_code != 0 and said in done.output and not isinstance(done.exception, AssertionError)
+
+
+def test_a_taken_port_is_named_before_ray_starts(without_ray):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(app, ["serve", "--model", "x", "--engine", RATER, "--port", str(port)])
+    assert done.exit_code == 1 and f"127.0.0.1:{port}" in done.output and "another --port" in done.output
 
 
 SCRIPT = """

@@ -1,6 +1,7 @@
 """Start a server, keep it until it is told to end, and let it finish what is under way."""
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,13 +27,15 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         address: of a Ray cluster (``auto``: the one of this machine); None: a Ray of its own, that ends with it.
 
     Raises:
-        ValueError: ``host`` is no IP address.
+        ValueError: ``host`` is no IP address, or another program listens at the port.
         RuntimeError: the replicas did not come up.
     """
     import ray
     from ray import serve
 
     local = address is None and ip_address(host).is_loopback
+    if address is None:
+        check_free(host, port)  # Ray Serve would say so in its own words, and after Ray has started
     told = threading.Event()
     with ray_of(address):
         for number in (signal.SIGTERM, signal.SIGINT):  # behind Ray, which has its own way to end
@@ -46,6 +49,16 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         console.print("finishing what is under way", markup=False)
         drain(settings)
         serve.shutdown()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises a ValueError where this machine cannot listen at the port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: one just ended is no hindrance
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}). Mend: another --port") from error
 
 
 def drain(settings: ServerSettings) -> None:

@@ -23,11 +23,11 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow and not cluster"
+	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"
 	$(PY) -m pytest -q -m slow
 
 test-fast: $(VENV)/.installed
-	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow and not cluster"
+	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"
 
 test-cluster: $(VENV)/.installed
 	$(PY) -m pytest -q -m cluster

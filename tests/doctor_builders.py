@@ -1,15 +1,35 @@
 """Inputs of the preflight's tests: healthy ones, for a test to break."""
 
 import io
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@cache
+def _recipe(name: str) -> DictConfig:
+    return compose_recipe(name, [], RECIPES)
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """A recipe, with values as on the command line; read once for all tests, as hydra takes a second or two for it."""
+    config = deepcopy(_recipe(name))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
+    return config
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -8,19 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctor_builders import records, tiny_model, written
+from doctor_builders import RECIPES, composed, records, tiny_model, written
 from omegaconf import DictConfig, OmegaConf
 from typer.testing import CliRunner, Result
 
 from omniq_verl.cli import app
 from omniq_verl.doctor.checks import check_config
-from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.free_space import FreeSpace, cgroup_free_bytes, measure_free_space
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.preflight_hydra import Preflight
 from omniq_verl.doctor.space import GIB, needed_memory
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 PLENTY = FreeSpace(memory=math.inf, shared_memory=math.inf, disk=math.inf)
 BUCKET = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 
@@ -30,15 +28,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(scope="module")
-def composed() -> DictConfig:
-    return compose_recipe("quickstart/grpo", [], RECIPES)
-
-
 @pytest.fixture
-def config(composed: DictConfig, model: Path, tmp_path: Path) -> DictConfig:
+def config(model: Path, tmp_path: Path) -> DictConfig:
     """A sound configuration of its own for each test."""
-    sound = OmegaConf.create(OmegaConf.to_container(composed))
+    sound = OmegaConf.create(OmegaConf.to_container(composed("quickstart/grpo")))
     sound.data.train_files = written(tmp_path, records(40))
     sound.data.val_files = [written(tmp_path, records(3), "val.parquet")]
     sound.actor_rollout_ref.model.path = str(model)

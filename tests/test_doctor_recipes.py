@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-from doctor_builders import png, record, tiny_model, written
+from doctor_builders import RECIPES, png, record, tiny_model, written
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
 from omniq_verl.data.rows import Row
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = sorted(
     str(path.relative_to(RECIPES).with_suffix(""))
     for path in RECIPES.rglob("*.yaml")

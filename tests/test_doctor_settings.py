@@ -1,27 +1,25 @@
 """Settings of rewards, filter and gate that do not work, named before Ray starts."""
 
-from pathlib import Path
-
 import pytest
+from doctor_builders import composed
 from omegaconf import DictConfig
 
-from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.preflight_hydra import check_platform
+from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.settings import check_settings
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 REWARD = "reward.custom_reward_function.reward_kwargs"
 SAMPLER = "trainer.v1.sampler.sampler_kwargs"
 LOSS = "actor_rollout_ref.actor.policy_loss"
 
 
-def composed(*overrides: str) -> DictConfig:
-    return compose_recipe("quickstart/grpo", overrides, RECIPES)
+def faults(*overrides: str) -> list[Problem]:
+    return check_settings(composed("quickstart/grpo", *overrides))
 
 
 @pytest.mark.parametrize("name", ["quickstart/grpo", "omniquality_r/stage1", "omniquality_r/stage2"])
 def test_our_recipes_have_no_fault(name):
-    assert check_settings(compose_recipe(name, [], RECIPES)) == []
+    assert check_settings(composed(name)) == []
 
 
 @pytest.mark.parametrize(
@@ -43,17 +41,17 @@ def test_our_recipes_have_no_fault(name):
     ],
 )
 def test_a_fault_is_named_with_its_key(override, where, what):
-    (problem,) = check_settings(composed(override))
+    (problem,) = faults(override)
     assert problem.where == where
     assert what in problem.what
 
 
 def test_the_gate_needs_the_entropies_that_bypass_mode_skips():
     bypass = "algorithm.rollout_correction.bypass_mode"
-    (problem,) = check_settings(composed(f"{LOSS}.gate_rho=0.2", f"{bypass}=True"))
+    (problem,) = faults(f"{LOSS}.gate_rho=0.2", f"{bypass}=True")
     assert problem.where == bypass
     assert "set it to False" in problem.mend
-    assert check_settings(composed(f"{bypass}=True")) == []
+    assert faults(f"{bypass}=True") == []
 
 
 GATED = f"{LOSS}.gate_rho=0.2"
@@ -83,15 +81,15 @@ GATED = f"{LOSS}.gate_rho=0.2"
     ],
 )
 def test_settings_that_would_be_ignored_or_wrong_are_named(overrides, where, reason):
-    assert where in [problem.where for problem in check_settings(composed(*overrides))], reason
+    assert where in [problem.where for problem in faults(*overrides)], reason
 
 
 def test_the_gate_goes_with_every_loss_it_is_exact_for():
-    assert check_settings(composed(GATED, f"{LOSS}.loss_mode=gspo")) == []
+    assert faults(GATED, f"{LOSS}.loss_mode=gspo") == []
 
 
 def test_refill_with_single_prompts_is_no_fault():
-    assert check_settings(composed(f"{SAMPLER}.mode=refill", "data.gen_batch_size=1")) == []
+    assert faults(f"{SAMPLER}.mode=refill", "data.gen_batch_size=1") == []
 
 
 @pytest.mark.parametrize(
@@ -99,11 +97,11 @@ def test_refill_with_single_prompts_is_no_fault():
     ["trainer.v1.sampler.custom_sampler.name=Other", "trainer.v1.sampler.custom_sampler.name=null"],
 )
 def test_somebody_elses_sampler_is_not_judged(override):
-    assert check_settings(composed(override, f"{SAMPLER}.mode=theirs")) == []
+    assert faults(override, f"{SAMPLER}.mode=theirs") == []
 
 
 def test_somebody_elses_reward_is_not_judged():
-    assert check_settings(composed("reward.custom_reward_function.path=mine.py", f"{REWARD}.sigma=-1")) == []
+    assert faults("reward.custom_reward_function.path=mine.py", f"{REWARD}.sigma=-1") == []
 
 
 def test_a_recipe_of_verl_alone_is_not_judged():

@@ -1,14 +1,10 @@
 """The estimate of a GPU's memory, by hand and at its edges."""
 
-from pathlib import Path
-
 import pytest
-from doctor_builders import tiny_model
+from doctor_builders import composed, tiny_model
 
-from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.gpu_memory import GIB, Shape, read_shape, say_memory, training_bytes
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 QWEN_7B = Shape(parameters=8_292_166_656, layers=28, hidden=3584, vocabulary=152_064)
 
 
@@ -27,7 +23,7 @@ def test_by_hand():
 
 
 def test_the_papers_machine_holds_the_papers_model():
-    config = compose_recipe("omniquality_r/stage2", [], RECIPES)
+    config = composed("omniquality_r/stage2")
     parts = training_bytes(QWEN_7B, 4, config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu)
     assert 40 * GIB < sum(parts.values()) < 72 * GIB
     said = say_memory(config, QWEN_7B)
@@ -36,7 +32,7 @@ def test_the_papers_machine_holds_the_papers_model():
 
 
 def test_shards_are_those_of_a_node_where_nodes_hold_copies():
-    config = compose_recipe("omniquality_r/stage2_multi_node", [], RECIPES)
+    config = composed("omniquality_r/stage2_multi_node")
     assert "state 15.4" in say_memory(config, QWEN_7B) and "8 shards" in say_memory(config, QWEN_7B)
 
 
@@ -62,10 +58,10 @@ def test_sizes_are_read_from_the_models_folder(tmp_path):
     ],
 )
 def test_settings_that_move_memory_are_seen(override, said):
-    assert said in say_memory(compose_recipe("omniquality_r/stage2", [override], RECIPES), QWEN_7B)
+    assert said in say_memory(composed("omniquality_r/stage2", override), QWEN_7B)
 
 
 def test_a_model_that_is_not_at_hand_is_not_estimated():
-    config = compose_recipe("omniquality_r/stage2", [], RECIPES)
+    config = composed("omniquality_r/stage2")
     assert "not estimated" in say_memory(config, None)
     assert "not estimated" in say_memory(config, Shape(0, 1, 1, 1))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,10 @@ def scorer() -> Scorer:
     return Scorer("", RATER, batch=4)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
     """Three images and five files that are none a model should see."""
-    folder = tmp_path / "photos"
+    folder = tmp_path_factory.mktemp("made") / "photos"
     (folder / "deep").mkdir(parents=True)
     for name, value in (("a.png", 0), ("deep/b.png", 255), ("c.png", 51)):
         (folder / name).write_bytes(grey(value))
@@ -45,6 +46,11 @@ def folder(tmp_path) -> Path:
     Image.new("RGB", (20_000, 20)).save(folder / "long.png")
     Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
     return folder
+
+
+@pytest.fixture
+def folder(photos, tmp_path) -> Path:
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
 def test_every_form_of_one_image_gets_the_same_score(scorer, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from omniq_verl.cpu.patches import PATCHES
 
-pytestmark = pytest.mark.xdist_group("probe")  # with all others that need its minute
+pytestmark = pytest.mark.slow  # the probe starts verl and vLLM in several processes
 README = Path(__file__).parents[2] / "README.md"
 ELSEWHERE = ("unset", "nvidia", "huawei", "amd")
 """Settings of VERL_PLATFORM that name no CPU."""

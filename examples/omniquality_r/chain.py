@@ -89,7 +89,7 @@ def main() -> None:
     args = parser.parse_args()
     repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
     crops = {"sft": 3000, "bootstrap": 6000}  # those of SFT set the quality scale, and are not learned from
-    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": crops}
+    size = {"grpo_steps": args.steps, "crops": crops}
     seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
     rows = {title: name for title, name in ROWS.items() if args.table6 or name != "threshold"}
     run_seeds(seeds, lambda settings: build(settings, args.table6), figures_of(rows))

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each stage (default: 10)")
     args = parser.parse_args()
     repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps}
+    size = {"grpo_steps": args.steps}
     seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
     rows = {"SFT": "sft"} | {f"stage {stage}: {method}": folder(stage, method) for stage, method in RECIPES}
     run_seeds(seeds, build, figures_of(rows))

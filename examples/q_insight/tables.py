@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="GRPO steps of each run (default: 12)")
     args = parser.parse_args()
     repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": {"train": 12_000, "sft": 2000}}
+    size = {"grpo_steps": args.steps, "crops": {"train": 12_000, "sft": 2000}}
     run_seeds([Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds], build, collect)
 
 

@@ -118,7 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
     crops = {"train": 16_000, "sft": 2000, "test": 1500}
-    size = {"grpo_steps": args.steps, "grpo_save_every": args.steps, "crops": crops}
+    size = {"grpo_steps": args.steps, "crops": crops}
     run_seeds([Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds], build, collect)
 
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.evaluation.judging import read_answer
 from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import image_bytes
 from omniq_verl.generation.request import Request, Sampling
 from omniq_verl.generation.vllm_offline import OfflineModel
-from omniq_verl.rewards import gaussian_reward, parse_response
+from omniq_verl.rewards import gaussian_reward
 from omniq_verl.tasks import task_of
 
 
@@ -34,16 +35,16 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
         target = json.loads(row["reward_model"]["ground_truth"])["score"]
         task = task_of(row["extra_info"])
         for number, text in enumerate(texts):
-            parsed = parse_response(text, task.answer_format, task.scale)
-            reward = gaussian_reward(parsed.score, target, sigma) if parsed.ok else 0.0
+            said = read_answer(text, "", task)
+            reward = 0.0 if said["score"] is None else gaussian_reward(said["score"], target, sigma)
             lines.append(
                 {
                     "id": row["extra_info"]["id"],
                     "mode": mode,
                     "sample": number,
                     "answer": text,
-                    "status": parsed.status.value,
-                    "score": parsed.score,
+                    "status": said["status"],
+                    "score": said["score"],
                     "target": target,
                     "reward": reward,
                 }

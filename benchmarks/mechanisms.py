@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from omniq_verl.evaluation.metric_files import next_metric_file, read_metrics
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.rewards import compute_score
-from omniq_verl.trainer.metric_files import next_metric_file, read_metrics
 
 REPO = Path(__file__).parents[1]
 VOCABULARY = 151_936  # Qwen2.5-VL's

@@ -43,7 +43,7 @@ def timed(score: Callable[[Sequence[bytes]], list[int]], images: list[bytes], ro
 
 
 def by_transformers(model: Path, tokens: int) -> Callable[[Sequence[bytes]], list[int]]:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.generation.transformers_model import TransformersModel
 
     return by_engine(TransformersModel(EngineSpec(str(model), "hf", dtype="float32", max_model_len=LENGTH), 1), tokens)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 RATER, RECORDER = "evaluation_builders:Rater", "evaluation_builders:Recorder"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 
 SLOWLY = 0.03
 """Seconds an answer takes, so that there is something to be killed."""

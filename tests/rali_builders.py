@@ -11,9 +11,9 @@ from rich.console import Console
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.runner import How
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rali.compress import Basis, Projection
 from omniq_verl.rali.encoder import open_encoder
 from omniq_verl.rali.files import About, RaliModel, save_rali

@@ -13,8 +13,8 @@ import numpy as np
 from evaluation_builders import Chooser, Rater, brightness
 from PIL import Image
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.app import build_app
 from omniq_verl.serving.batches import Batches

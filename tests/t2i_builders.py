@@ -13,8 +13,8 @@ from pathlib import Path
 from evaluation_builders import Rater
 from PIL import Image
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.t2i.generator import GeneratorSpec
 
 PAINTER, CRITIC, WRITER = "t2i_builders:Painter", "t2i_builders:Critic", "t2i_builders:Writer"

@@ -15,7 +15,7 @@ from t2i_builders import PAINTER, killed_five_times, stored_keys, value_of
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import OtherConfig
 from omniq_verl.rali.scorer import RaliScorer
 from omniq_verl.t2i.best_of_n import BestOfN, best_of_n

@@ -23,10 +23,10 @@ from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_answer, read_labels
 from omniq_verl.evaluation.report import figure_text
 from omniq_verl.evaluation.run import EvalConfig, evaluate
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import OtherConfig
 from omniq_verl.tasks import DEGRADATION, TECHNICAL
 

@@ -3,8 +3,9 @@
 import pytest
 from generation_builders import Echo
 
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each, seed_of
+from omniq_verl.generation.spec import EngineSpec
 
 ECHO = "generation_builders:Echo"
 

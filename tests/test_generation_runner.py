@@ -17,10 +17,10 @@ from rich.console import Console
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
 from omniq_verl.generation import runner
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import RowReader, SameRow, list_places
 from omniq_verl.generation.request import Sampling, seed_of
 from omniq_verl.generation.runner import BatchesFailed, How, finish
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo
 

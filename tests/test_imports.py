@@ -23,7 +23,7 @@ PURE = (
     "omniq_verl.data.rows",
     "omniq_verl.evaluation.correlations",
     "omniq_verl.filters",
-    "omniq_verl.trainer.metric_files",
+    "omniq_verl.evaluation.metric_files",
     "omniq_verl.trainer.mini_batches",
     "omniq_verl.trainer.validation",
     "omniq_verl.quickstart.stages",

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.question import question_text, vision_tokens
 from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.tokenizer import train_tokenizer
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder
+from omniq_verl.generation.spec import EngineSpec
 
 
 def folder(tmp_path: Path, *files: str, **config) -> str:

@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from omniq_verl.evaluation.checkpoint import judge, summarise
+from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
 from omniq_verl.quickstart.runner import StageFailed, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, build_stages
-from omniq_verl.trainer.metric_files import read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 from rali_builders import CRITIC, make_tiny_pairs, write_labelled
 from rich.console import Console
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import OtherConfig
 from omniq_verl.rali.pairs import PairsConfig, make_pairs, read_pairs
 from omniq_verl.rali.pixels import pixels_of

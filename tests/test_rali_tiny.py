@@ -11,10 +11,10 @@ from rich.console import Console
 
 from data_prep.photo_distortions import Size, prepare
 from examples.rali.critic import Critic
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import list_places
 from omniq_verl.generation.request import Request, Sampling, seed_of
 from omniq_verl.generation.runner import How
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rali.encoder import open_model, save_whole
 from omniq_verl.rali.pairs import PairsConfig, make_pairs
 from omniq_verl.rali.preprocessing import Preprocessing

@@ -14,8 +14,8 @@ from t2i_builders import CRITIC, PAINTER, WRITER, Critic, value_of
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import OtherConfig
 from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.t2i.reflection import Reflection, reflect

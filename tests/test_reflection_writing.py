@@ -12,8 +12,8 @@ from evaluation_builders import RATER
 from rich.console import Console
 from t2i_builders import CRITIC, HOSTILE, PAINTER, WRITER, killed_five_times, stored_keys
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import ERROR, Answer
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.t2i.reflection import Reflection, reflect
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of, read_rewrite

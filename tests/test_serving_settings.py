@@ -11,7 +11,7 @@ from evaluation_builders import RATER
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.deployment import deployment
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.run import gpus_of

@@ -15,8 +15,8 @@ from t2i_builders import CRITIC
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.t2i.best_of_n import BestOfN, best_of_n
 from omniq_verl.t2i.generator import DiffusersPipeline, GeneratorSpec
 from omniq_verl.t2i.geneval import TAGS

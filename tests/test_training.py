@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.quickstart.runner import run_stages
 from omniq_verl.quickstart.stages import Settings, grpo_stage
-from omniq_verl.trainer.metric_files import read_metrics
 
 pytestmark = pytest.mark.slow
 

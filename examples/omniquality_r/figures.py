@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.quickstart.tables import Figures
-from omniq_verl.trainer.metric_files import read_metrics
 
 COLUMNS = {
     "SRCC (greedy)": ("greedy", "srcc"),

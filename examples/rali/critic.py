@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow.parquet as pq
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import LEVELS, SEVERITIES, TECHNICAL
 
 SLIP = 0.2

@@ -35,10 +35,10 @@ import photo_distortions as photos  # noqa: E402
 
 from omniq_verl.data.files import replace_text  # noqa: E402
 from omniq_verl.evaluation.correlations import correlations  # noqa: E402
-from omniq_verl.generation.engines import EngineSpec  # noqa: E402
 from omniq_verl.generation.places import list_places  # noqa: E402
 from omniq_verl.generation.request import Sampling  # noqa: E402
 from omniq_verl.generation.runner import How  # noqa: E402
+from omniq_verl.generation.spec import EngineSpec  # noqa: E402
 from omniq_verl.rali.align import AlignConfig, align  # noqa: E402
 from omniq_verl.rali.compress import Compression  # noqa: E402
 from omniq_verl.rali.encoder import open_encoder, save_whole  # noqa: E402

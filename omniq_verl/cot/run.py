@@ -16,10 +16,10 @@ from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_recor
 from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, RowReader, learnable_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo
 

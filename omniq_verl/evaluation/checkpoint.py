@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.judging import read_answer
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import image_bytes
 from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.vllm_offline import OfflineModel
 from omniq_verl.rewards import gaussian_reward
 from omniq_verl.tasks import task_of

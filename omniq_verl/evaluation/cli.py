@@ -9,7 +9,7 @@ from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
 app = typer.Typer()
 

@@ -12,9 +12,9 @@ import matplotlib
 import pandas as pd
 
 from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.rewards import parse_response
 from omniq_verl.tasks import TECHNICAL
-from omniq_verl.trainer.metric_files import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -14,10 +14,10 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics, group_names
 from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
 

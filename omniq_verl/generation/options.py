@@ -10,7 +10,7 @@ import typer
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
@@ -37,7 +37,7 @@ def engine_spec(
     trust_remote_code: TRUST = False,
 ) -> "EngineSpec":
     """The engine these options name."""
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
     return EngineSpec(
         model,

@@ -7,7 +7,7 @@ from omniq_verl.generation.question import decode_images, question_text, sees, t
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
 
 class TransformersModel:

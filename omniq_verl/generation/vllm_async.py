@@ -12,7 +12,7 @@ from omniq_verl.generation.vllm_child import DIES_WITH_PARENT
 from omniq_verl.generation.vllm_offline import answers_of, engine_settings, sampling_params, vllm_prompt
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
 
 class AsyncModel:

@@ -9,7 +9,7 @@ from omniq_verl.generation.question import decode_images, question_text, vision_
 from omniq_verl.generation.request import ERROR, Answer, Request, Sampling
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
 
 
 def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: Sequence[bytes]) -> dict[str, Any]:

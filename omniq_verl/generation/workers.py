@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.places import Place, RowReader, image_bytes
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, as_record, seed_of
+from omniq_verl.generation.spec import EngineSpec
 
 Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
 """A row and a note on it -> the messages of its request."""

@@ -17,8 +17,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from omniq_verl.evaluation.metric_files import next_metric_file, read_metrics
 from omniq_verl.quickstart.stages import Stage
-from omniq_verl.trainer.metric_files import next_metric_file, read_metrics
 
 _LOG_TAIL = 40  # lines of a failed stage's log that are shown
 # A vLLM worker that dies while it receives weights leaves verl's trainer waiting for ever

@@ -17,10 +17,10 @@ import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.places import Place, learnable_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
 from omniq_verl.tasks import task_of

@@ -11,7 +11,7 @@ from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.scoring.comparison import Comparison
     from omniq_verl.scoring.scorer import Score
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.images import BadImage
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rewards.parsing import parse_response, reasoning_of
 from omniq_verl.scoring.inputs import load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE

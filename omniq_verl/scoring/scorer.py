@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from omniq_verl.data.images import BadImage
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level
 from omniq_verl.rewards.parsing import Parsed

@@ -43,7 +43,7 @@ def serve(
     API keys, divided by commas, are read from OMNIQ_API_KEYS; without it everyone is let in. SIGTERM lets it finish
     what is under way.
     """
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.limits import Limits
 
 IMAGES = 3

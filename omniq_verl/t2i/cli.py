@@ -17,7 +17,7 @@ from omniq_verl.t2i.generator import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from omniq_verl.evaluation.papers import PaperTable
-    from omniq_verl.generation.engines import EngineSpec
+    from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.t2i.selectors import Row
 
 app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation by a reward model.")
@@ -120,8 +120,8 @@ def reflect(
     Images are scored as what their text asks for, whatever they were drawn from, and the best of all rounds is picked.
     The pipeline and the models stay loaded side by side: lower --memory where they share a GPU.
     """
-    from omniq_verl.t2i.reflection import Reflection
     from omniq_verl.t2i.reflection import reflect as run
+    from omniq_verl.t2i.rounds import Reflection
 
     with errors_said() as console:
         own = None

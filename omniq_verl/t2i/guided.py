@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import asked_tasks
 from omniq_verl.t2i.generator import Generator, GeneratorSpec

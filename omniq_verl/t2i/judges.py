@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.engines import EngineSpec
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Score, Scorer
 from omniq_verl.tasks import TASKS
 

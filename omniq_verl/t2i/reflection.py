@@ -10,7 +10,6 @@ All texts go through a round together: their images are drawn, scored and their 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -18,14 +17,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from omniq_verl.data.files import replace_text
-from omniq_verl.generation.engines import EngineSpec, open_engine
+from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
 from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.guided import (
-    Guided,
     Records,
     draw_missing,
-    engine_settings,
     image_path,
     pick,
     progress_bar,
@@ -33,42 +30,10 @@ from omniq_verl.t2i.guided import (
 )
 from omniq_verl.t2i.judges import BATCH, Judges
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
-from omniq_verl.t2i.rounds import Walk
+from omniq_verl.t2i.rounds import Reflection, Walk
 from omniq_verl.t2i.sheet import scores_said, write_sheet
-from omniq_verl.tasks import TASKS
 
 Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
-
-
-@dataclass(frozen=True)
-class Reflection(Guided):
-    """A run."""
-
-    writer: EngineSpec | None = None
-    """The language model that writes prompts; None: the scorer's own, loaded once for both."""
-    rounds: int = 20
-    """After the first, which draws from the text itself: table 5."""
-    n: int = 1
-    """Images of the first round; the best of them is reflected on. Later rounds have one each."""
-    stop_at: float | None = None
-    """A text whose best image has this score gets no further rounds; None: all get all."""
-    longest: int = 1000
-    """Letters of a new prompt; ours. SANA reads 300 tokens."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.n, self.longest) < 1 or self.rounds < 0 or self.scorer is None:
-            raise ValueError("n and longest from 1, rounds from 0, and a reasoning model that says what is wrong")
-        tops = [TASKS[task].scale.high for task in self.tasks]
-        if self.stop_at is not None and not self.stop_at <= min(tops):
-            raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
-
-    def settings(self) -> dict[str, Any]:
-        """What images, scores and prompts depend on; more rounds go on with what is there."""
-        # Which image is reflected on is a choice only where a round has several.
-        chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
-        writer = engine_settings(self.writer or self.scorer)
-        return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 
 
 def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:

@@ -1,14 +1,45 @@
-"""One text's way through the rounds of a reflection."""
+"""The settings of a reflection, and one text's way through its rounds."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from omniq_verl.t2i.guided import Drawing
+from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.t2i.guided import Drawing, Guided, engine_settings
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of
 from omniq_verl.t2i.selection import Choice
+from omniq_verl.tasks import TASKS
 
-if TYPE_CHECKING:
-    from omniq_verl.t2i.reflection import Reflection
+
+@dataclass(frozen=True)
+class Reflection(Guided):
+    """A run."""
+
+    writer: EngineSpec | None = None
+    """The language model that writes prompts; None: the scorer's own, loaded once for both."""
+    rounds: int = 20
+    """After the first, which draws from the text itself: table 5."""
+    n: int = 1
+    """Images of the first round; the best of them is reflected on. Later rounds have one each."""
+    stop_at: float | None = None
+    """A text whose best image has this score gets no further rounds; None: all get all."""
+    longest: int = 1000
+    """Letters of a new prompt; ours. SANA reads 300 tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.n, self.longest) < 1 or self.rounds < 0 or self.scorer is None:
+            raise ValueError("n and longest from 1, rounds from 0, and a reasoning model that says what is wrong")
+        tops = [TASKS[task].scale.high for task in self.tasks]
+        if self.stop_at is not None and not self.stop_at <= min(tops):
+            raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
+
+    def settings(self) -> dict[str, Any]:
+        """What images, scores and prompts depend on; more rounds go on with what is there."""
+        # Which image is reflected on is a choice only where a round has several.
+        chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
+        writer = engine_settings(self.writer or self.scorer)
+        return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 
 
 class Walk:
@@ -21,7 +52,7 @@ class Walk:
         rewrites: likewise, of the prompts written for a round.
     """
 
-    def __init__(self, run: "Reflection", number: int, scores: Mapping[str, Any], rewrites: Mapping[str, Any]):
+    def __init__(self, run: Reflection, number: int, scores: Mapping[str, Any], rewrites: Mapping[str, Any]):
         self.number, self.wanted = number, run.prompts[number]["prompt"]
         self.rounds: list[list[Drawing]] = []
         self._run, self._scores, self._rewrites = run, scores, rewrites

@@ -12,7 +12,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import check_settings
-from omniq_verl.trainer.metric_files import next_metric_file
+from omniq_verl.evaluation.metric_files import next_metric_file
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics

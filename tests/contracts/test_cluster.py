@@ -14,9 +14,9 @@ import pytest
 from generation_builders import write_rows
 from serving_builders import free_port
 
+from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
-from omniq_verl.trainer.metric_files import read_metrics
 
 pytestmark = pytest.mark.cluster
 REPO = Path(__file__).parents[2]

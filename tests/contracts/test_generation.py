@@ -23,7 +23,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.places import list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish

@@ -49,7 +49,7 @@ def asked(row):
 
 # Of the two orders a pair is asked in, the one its row has.
 BY_COMPARER = """
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.request import Answer
 from omniq_verl.scoring.comparison import Comparer
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 from serving_builders import ASYNC_RATER, base64_of, free_port, grey
 
-from omniq_verl.generation.engines import EngineSpec
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Scorer
 from omniq_verl.serving.client import Client
 from omniq_verl.tasks import TECHNICAL

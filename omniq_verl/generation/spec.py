@@ -1,0 +1,41 @@
+"""Which model answers and what runs it, in a form that travels to the worker which opens it."""
+
+from dataclasses import dataclass
+
+from omniq_verl.generation.model_folder import check_model_folder
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which model answers, and what runs it."""
+
+    model: str
+    """A Hugging Face folder or name; for ``openai`` the name the endpoint knows."""
+    kind: str = "vllm"
+    """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint that speaks its chat API), or
+    ``package.module:function`` of your own: called with this object, it returns an engine
+    (``omniq_verl.generation.request.Engine``)."""
+    base_url: str | None = None
+    """Of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    max_model_len: int = 8192
+    """Tokens of question and answer together."""
+    dtype: str = "auto"
+    memory: float = 0.85
+    """Share of a device's memory vLLM may take; of a CPU's machine: of its memory."""
+    devices: int = 1
+    """GPUs over which one model is split."""
+    images: int = 1
+    """The most a question shows."""
+    allow_pickle: bool = False
+    """Load weights that are pickle files, which can run any code."""
+    trust_remote_code: bool = False
+    """Run Python code that lies in the model's folder."""
+
+    def check(self) -> None:
+        """Look at the model's folder, before anything long begins.
+
+        Raises:
+            ValueError: it is not there, or not safe to open.
+        """
+        if self.kind in ("vllm", "hf"):
+            check_model_folder(self.model, self.allow_pickle, self.trust_remote_code)

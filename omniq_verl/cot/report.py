@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -17,9 +17,6 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
 from omniq_verl.generation.places import RowReader, image_bytes, list_places
 from omniq_verl.generation.store import read_store
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 EXAMPLES = 10
 
@@ -92,9 +89,10 @@ def _of(config: CotConfig, stage: str, keys: Mapping[str, Any]) -> list[dict[str
     return [record for record in read_store(Path(config.out) / stage) if record["key"] in keys]
 
 
-def _draw_pass_rates(judged: Sequence[Mapping[str, Any]]) -> plt.Figure:
+def _draw_pass_rates(judged: Sequence[Mapping[str, Any]]) -> Figure:
     sources = sorted({one["data_source"] for one in judged})
-    figure, all_axes = plt.subplots(1, len(sources), figsize=(1.5 + 3.2 * len(sources), 2.8), squeeze=False)
+    figure = Figure(figsize=(1.5 + 3.2 * len(sources), 2.8))
+    all_axes = figure.subplots(1, len(sources), squeeze=False)
     for axes, source in zip(all_axes[0], sources, strict=True):
         mine = [one for one in judged if one["data_source"] == source]
         most = max(len(one["paths"]) for one in mine)
@@ -109,9 +107,10 @@ def _colour_of(outcomes: set[str]) -> str:
     return "tab:blue" if "kept" in outcomes else "lightgray"
 
 
-def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> plt.Figure:
+def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> Figure:
     paths = [path for one in judged for path in one["paths"] if path["characters"]]
-    figure, axes = plt.subplots(figsize=(5.5, 2.8))
+    figure = Figure(figsize=(5.5, 2.8))
+    axes = figure.subplots()
     groups = {
         "right": [path["characters"] for path in paths if path["fault"] is None],
         "refused": [path["characters"] for path in paths if path["fault"] is not None],
@@ -122,8 +121,7 @@ def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> plt.Figure:
     return figure
 
 
-def _picture(figure: plt.Figure) -> str:
+def _picture(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
     return data_url(buffer.getvalue())

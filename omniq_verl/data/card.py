@@ -43,12 +43,10 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 
 def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.set(title=f"{card['data_source']}: {card['rows']:,} rows", ylabel="images")
     if "classes" in card:
         _draw_classes(axes, card["classes"])
@@ -58,7 +56,6 @@ def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -
     buffer = io.BytesIO()
     # Without the name of the software, which holds its version, the same data gives the same file.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)
     write_whole(path, buffer.getvalue())
 
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.rewards import parse_response
 from omniq_verl.tasks import TECHNICAL
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 Metrics = dict[int, dict[str, float]]
 """Of one run: values by step and verl's key."""
@@ -102,11 +102,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     names = short_names(runs)
     table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw_table(table.dropna(axis="columns", how="all"))
-    try:
-        figure.savefig(out, dpi=120)
-    finally:
-        plt.close(figure)
+    draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
     table.to_csv(out.with_suffix(".csv"))
     return out
 
@@ -167,24 +163,25 @@ def validation_srcc(folder: Path) -> Curve:
     return dict(sorted(found.items()))
 
 
-def draw_table(table: pd.DataFrame) -> plt.Figure:
+def draw_table(table: pd.DataFrame) -> Figure:
     """One panel for each column of a table indexed by run and step."""
     names = list(table.index.unique("run"))
     columns = min(3, math.ceil(math.sqrt(table.shape[1])))
     rows = math.ceil(table.shape[1] / columns)
     size = (4.2 * columns, 2.9 * rows + 0.3)
-    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, name in zip(grid.flat, table, strict=False):
         _draw_panel(axis, PANELS[name], [table.loc[run, name].dropna() for run in names])
     for axis in grid.flat[table.shape[1] :]:
         axis.remove()
     if len(names) > 1:
-        lines = [plt.Line2D([], [], label=name, **_style(number)) for number, name in enumerate(names)]
+        lines = [Line2D([], [], label=name, **_style(number)) for number, name in enumerate(names)]
         figure.legend(handles=lines, loc="outside upper center", ncols=min(len(names), columns), frameon=False)
     return figure
 
 
-def _draw_panel(axis: plt.Axes, panel: Panel, curves: Sequence[pd.Series]) -> None:
+def _draw_panel(axis: Axes, panel: Panel, curves: Sequence[pd.Series]) -> None:
     for number, curve in enumerate(curves):
         marked = math.ceil(len(curve) / _MARKED) or 1
         axis.plot(curve.index, curve.to_numpy(), markevery=marked, **_style(number))
@@ -193,7 +190,7 @@ def _draw_panel(axis: plt.Axes, panel: Panel, curves: Sequence[pd.Series]) -> No
     if panel.from_zero:
         top = axis.dataLim.ymax or 1
         axis.set_ylim(-0.04 * top, 1.1 * top)
-    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(labelbottom=True)
     axis.grid(alpha=0.3)
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_hex
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from rich.cells import cell_len
 
 from omniq_verl.data.images import data_url
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 About = Mapping[str, Any]
 """What ``heatmap.json`` says, or its part about one checkpoint."""
@@ -40,7 +40,7 @@ class Strip:
     values: np.ndarray
     underlined: np.ndarray
     hover: list[str]
-    colours: plt.cm.ScalarMappable
+    colours: ScalarMappable
     unit: str
 
     def paint(self) -> tuple[list[str], list[str]]:
@@ -82,7 +82,7 @@ def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image
 def strips_of(checkpoints: Sequence[About], tables: Sequence[pd.DataFrame]) -> list[Strip]:
     """One strip for each checkpoint, all on one scale, and of two the difference."""
     most = max(table["entropy"].max() for table in tables) or 1.0
-    colours = plt.cm.ScalarMappable(plt.Normalize(0, most), "YlGnBu")
+    colours = ScalarMappable(Normalize(0, most), "YlGnBu")
     strips = []
     for one, table in zip(checkpoints, tables, strict=True):
         gate = f"{one['tokens_passed']} of {one['tokens']} tokens, from {one['gate_threshold']:.3f} nats on"
@@ -104,7 +104,7 @@ def _difference(first: Strip, second: Strip) -> Strip:
         values=change,
         underlined=first.underlined != second.underlined,
         hover=[f"{one}\n{other}\ndifference {value:+.3f} nats" for one, other, value in hovers],
-        colours=plt.cm.ScalarMappable(plt.Normalize(-most, most), "RdBu_r"),
+        colours=ScalarMappable(Normalize(-most, most), "RdBu_r"),
         unit="difference of entropies (nats)",
     )
 
@@ -138,7 +138,7 @@ def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int
 def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: Image.Image, out: Path) -> None:
     places = place_cells(shown)
     head, tall = 1.9, _LINE * (places[-1][0] + 1)
-    figure = plt.figure(figsize=(_WIDTH, head + len(strips) * (tall + 1.1)))
+    figure = Figure(figsize=(_WIDTH, head + len(strips) * (tall + 1.1)))
     _axes(figure, _MARGIN, 0.2, 1.5, 1.5).imshow(picture, interpolation="nearest")
     question = textwrap.wrap(visible(about["question"]), 95, max_lines=6)
     words = "\n".join([*question, "", f"Image: {Path(about['image']).name}", f"Answer: {about['answer_is']}"])
@@ -152,15 +152,14 @@ def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn; the page shows the character
         figure.savefig(out, dpi=min(120, _HIGHEST / figure.get_figheight()))
-    plt.close(figure)
 
 
-def _draw_tokens(axis: plt.Axes, strip: Strip, shown: Sequence[str], places: Sequence[tuple[int, int, int]]) -> None:
+def _draw_tokens(axis: Axes, strip: Strip, shown: Sequence[str], places: Sequence[tuple[int, int, int]]) -> None:
     axis.set_title(strip.title, loc="left", fontsize=11, pad=18, parse_math=False)
     axis.annotate(strip.note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color="#555555")
     size = 72 * (_WIDTH - 2 * _MARGIN) / _COLUMNS / 0.602  # a character's width of DejaVu Sans Mono
     fills, inks = strip.paint()
-    boxes = [plt.Rectangle((column, line), width, 0.82) for line, column, width in places]
+    boxes = [Rectangle((column, line), width, 0.82) for line, column, width in places]
     axis.add_collection(PatchCollection(boxes, facecolor=fills, edgecolor="white"), autolim=False)
     for text, (line, column, _), ink in zip(shown, places, inks, strict=True):
         axis.text(column, line + 0.4, text, color=ink, size=size, family="monospace", va="center", parse_math=False)
@@ -168,13 +167,13 @@ def _draw_tokens(axis: plt.Axes, strip: Strip, shown: Sequence[str], places: Seq
     axis.hlines(lines + 0.9, columns + 0.1, columns + widths - 0.1, color="#111111", linewidth=2)
 
 
-def _draw_bar(axis: plt.Axes, strip: Strip) -> None:
+def _draw_bar(axis: Axes, strip: Strip) -> None:
     axis.set_axis_on()
     axis.figure.colorbar(strip.colours, cax=axis, orientation="horizontal").ax.tick_params(labelsize=7)
     axis.text(1.04, 0.5, strip.unit, transform=axis.transAxes, fontsize=8, va="center")
 
 
-def _axes(figure: plt.Figure, left: float, top: float, width: float, height: float) -> plt.Axes:
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes without lines, placed by inches from the upper left corner."""
     whole = figure.get_figheight()
     axis = figure.add_axes((left / _WIDTH, 1 - (top + height) / whole, width / _WIDTH, height / whole), anchor="NW")

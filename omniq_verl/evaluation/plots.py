@@ -4,21 +4,19 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from omniq_verl.evaluation.logistic import CURVES
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 """Of Okabe and Ito's palette, which the colour-blind can tell apart."""
 _MANY = 3000
 
 
-def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -> plt.Figure:
+def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -> Figure:
     """Score against label, one point an image; where there are many, their density; and the logistic curve.
 
     Args:
@@ -27,7 +25,8 @@ def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -
         title: of the picture.
     """
     scored = images[images.score.notna()]
-    figure, axes = plt.subplots(figsize=(5, 4.6))
+    figure = Figure(figsize=(5, 4.6))
+    axes = figure.subplots()
     if len(scored) > _MANY:
         drawn = axes.hexbin(scored.score, scored.target, gridsize=40, cmap="cividis", mincnt=1, bins="log")
         figure.colorbar(drawn, label="images")
@@ -44,7 +43,7 @@ def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -
     return figure
 
 
-def _draw_curve(axes: plt.Axes, scored: pd.DataFrame, figures: Mapping[str, Any]) -> None:
+def _draw_curve(axes: Axes, scored: pd.DataFrame, figures: Mapping[str, Any]) -> None:
     parameters = figures["fits"]["logistic4"]["parameters"]
     if parameters:
         x = np.linspace(scored.score.min(), scored.score.max(), 200)
@@ -57,7 +56,7 @@ def _said(figures: Mapping[str, Any]) -> str:
     return ", ".join([*said, f"{figures['scored']} of {figures['images']} images"])
 
 
-def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> plt.Figure:
+def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     """A confusion matrix: shares of each label's answers by colour, counts as numbers; what nobody said is left out.
 
     Args:
@@ -69,7 +68,8 @@ def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> plt.Fi
     said = [name for name in next(iter(table.values())) if name in always or any(row[name] for row in rows.values())]
     counts = np.array([[row[name] for name in said] for row in rows.values()], dtype=float).reshape(len(rows), -1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(2.2 + 0.75 * len(said), 1.6 + 0.5 * len(rows)))
+    figure = Figure(figsize=(2.2 + 0.75 * len(said), 1.6 + 0.5 * len(rows)))
+    axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.55 else "black"
@@ -81,9 +81,8 @@ def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> plt.Fi
     return figure
 
 
-def as_png(figure: plt.Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     """The picture as a PNG file; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-    plt.close(figure)
     return buffer.getvalue()

@@ -5,13 +5,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from omniq_verl.t2i.selection import Choice
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from PIL import Image
 
 _COLUMNS = 5
 _BLUE = "#0072B2"  # of Okabe and Ito
@@ -44,7 +43,7 @@ def write_sheet(
     feet = [_wrapped(foot, _FOOT, 40) for foot in below] or [""] * len(images)
     height = 2.5 + 0.12 * max(foot.count("\n") + bool(foot) for foot in feet)
     size = _CELL * columns, _HEAD + height * math.ceil(len(images) / columns)
-    figure = plt.figure(figsize=size)
+    figure = Figure(figsize=size)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0), autoscale_on=False)  # in inches
     axes.set_axis_off()  # one for all images: of twenty, each with its own, the layout took a second
     axes.text(size[0] / 2, 0.1, _wrapped(text, 24 * columns + 20, 18 * columns), fontsize=9, **_TEXT, ha="center")
@@ -56,11 +55,10 @@ def write_sheet(
         axes.text(left, bottom + 0.06, feet[number], fontsize=6, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
 
 
-def _place(axes: plt.Axes, file: Path, left: float, top: float, framed: bool) -> float:
+def _place(axes: Axes, file: Path, left: float, top: float, framed: bool) -> float:
     """Draw an image as large as its box allows; returns where it ends."""
     with Image.open(file) as image:
         image.thumbnail((_SIDE, _SIDE))
@@ -68,7 +66,7 @@ def _place(axes: plt.Axes, file: Path, left: float, top: float, framed: bool) ->
         width, height = (scale * side for side in image.size)
         axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
     if framed:
-        axes.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=_BLUE, linewidth=5))
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, color=_BLUE, linewidth=5))
     return top + height
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from generation_builders import Echo
+from transformers import PretrainedConfig, Qwen2_5_VLConfig
 
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each, seed_of
@@ -58,3 +59,16 @@ def test_an_engine_of_ones_own_is_found_by_name():
 def test_an_engine_that_is_none_is_refused(spec, said):
     with pytest.raises(ValueError, match=said):
         open_engine(EngineSpec(*spec))
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "made_for", "found"),
+    [(None, 4096, 4096), (None, 128_000, 8192), (300, 4096, 300), (9000, 4096, 9000)],
+)
+def test_no_more_tokens_than_a_model_was_made_for_unless_asked_for(asked_for, made_for, found):
+    own = Qwen2_5_VLConfig(text_config={"max_position_embeddings": made_for})
+    assert EngineSpec("x", max_model_len=asked_for).length_of(own) == found
+
+
+def test_a_model_that_names_no_length_gets_ours():
+    assert EngineSpec("x").length_of(PretrainedConfig()) == 8192

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
-LENGTH = Annotated[int, typer.Option(help="Tokens of question, image and answer together.")]
+LENGTH = Annotated[
+    int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")
+]
 DTYPE = Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")]
 MEMORY = Annotated[float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")]
 DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
@@ -29,7 +31,7 @@ def engine_spec(
     base_url: Annotated[
         str | None, typer.Option(help="Of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
     ] = None,
-    max_model_len: LENGTH = 8192,
+    max_model_len: LENGTH = None,
     dtype: DTYPE = "auto",
     memory: MEMORY = 0.85,
     devices: DEVICES = 1,

@@ -1,8 +1,12 @@
 """Which model answers and what runs it, in a form that travels to the worker which opens it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omniq_verl.generation.model_folder import check_model_folder
+
+LONGEST = 8192
+"""Ours: an image of five megapixels is 6,400 tokens to Qwen2.5-VL."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,8 @@ class EngineSpec:
     (``omniq_verl.generation.request.Engine``)."""
     base_url: str | None = None
     """Of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
-    max_model_len: int = 8192
-    """Tokens of question and answer together."""
+    max_model_len: int | None = None
+    """Tokens of question and answer together; None: 8192, or what the model was made for where that is less."""
     dtype: str = "auto"
     memory: float = 0.85
     """Share of a device's memory vLLM may take; of a CPU's machine: of its memory."""
@@ -30,6 +34,15 @@ class EngineSpec:
     """Load weights that are pickle files, which can run any code."""
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
+
+    def length_of(self, config: Any) -> int:
+        """``max_model_len``, or what stands for None.
+
+        Args:
+            config: of the model, as transformers reads it.
+        """
+        made_for = getattr(config.get_text_config(), "max_position_embeddings", LONGEST)
+        return self.max_model_len or min(LONGEST, made_for)
 
     def check(self) -> None:
         """Look at the model's folder, before anything long begins.

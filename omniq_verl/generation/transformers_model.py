@@ -29,7 +29,7 @@ class TransformersModel:
         self._model = kind.from_pretrained(
             spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
         ).to(self._device)
-        self._longest, self._at_once = spec.max_model_len, at_once
+        self._longest, self._at_once = spec.length_of(self._model.config), at_once
         self._banned = list(vision_tokens(self._processor).values())
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:

@@ -31,19 +31,20 @@ def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: S
 
 def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
     """What vLLM's engine is opened with, in this process or beside it."""
+    from transformers import AutoConfig
     from vllm.platforms import current_platform
 
-    on_cpu = current_platform.is_cpu()
+    on_cpu, trust = current_platform.is_cpu(), {"trust_remote_code": spec.trust_remote_code}
     # For every image: that the number of threads stays as it is.
     logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
     return {
         "model": spec.model,
-        "max_model_len": spec.max_model_len,
+        "max_model_len": spec.length_of(AutoConfig.from_pretrained(spec.model, **trust)),
         "dtype": spec.dtype,
         "gpu_memory_utilization": spec.memory,
         "tensor_parallel_size": spec.devices,
         "load_format": "auto" if spec.allow_pickle else "safetensors",
-        "trust_remote_code": spec.trust_remote_code,
+        **trust,
         "enforce_eager": on_cpu,
         # A seeded request must not be split on the CPU: see recipes/hardware/cpu.yaml.
         "enable_chunked_prefill": not on_cpu,

@@ -22,7 +22,7 @@ def serve(
     replicas: Annotated[int, typer.Option(min=1, help="The fewest sets of models.")] = 1,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="The most, as questions come.")] = None,
     devices: options.DEVICES = 1,
-    max_model_len: options.LENGTH = 8192,
+    max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
     dtype: options.DTYPE = "auto",
     memory: options.MEMORY = 0.85,

@@ -19,11 +19,11 @@ setup(
     packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
     package_data={"omniq_verl": ["py.typed", "*/templates/*.html", "evaluation/papers/*.json"]},
     install_requires=[
-        "hydra-core",
+        "hydra-core>=1.3",
         "jinja2",
         "matplotlib",
         "numpy>=2",
-        "omegaconf",
+        "omegaconf>=2.3",
         "openpyxl",
         "pandas",
         "pillow",

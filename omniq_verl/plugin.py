@@ -1,4 +1,4 @@
-"""What happens when verl meets this package: the only module here with import side effects.
+"""What happens when verl meets this package: whatever registers itself with verl is imported from here alone.
 
 verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). Nothing
 heavy may be imported here, and on a machine with GPUs nothing of verl, vLLM or torch is changed.

@@ -28,7 +28,7 @@ _PATCH_GAIN = 4.0
 
 @dataclass(frozen=True)
 class TinySize:
-    """Widths and depths; the defaults give 0.68 million parameters (chosen by trials, see examples/quickstart)."""
+    """Widths and depths; the defaults give 0.62 million parameters (chosen by trials, see examples/quickstart)."""
 
     hidden: int = 128
     layers: int = 2

@@ -130,6 +130,14 @@ def test_a_finished_run_asks_nothing_again_and_other_settings_are_refused(tmp_pa
         run([scored], tmp_path, seed=1)
 
 
+def test_answers_about_other_pictures_of_the_same_name_are_not_taken_for_these(tmp_path):
+    data = write_scored(tmp_path / "test.parquet", VALUES, TARGETS)
+    run([data], tmp_path / "out")
+    write_scored(data, [255 - value for value in VALUES], TARGETS)
+    with pytest.raises(OtherConfig, match=r"test\.parquet was written anew"):
+        run([data], tmp_path / "out")
+
+
 def test_rows_an_engine_refuses_are_named_errors(tmp_path, scored):
     found = run([scored], tmp_path, script="refuses")["sets"]["made"]
     assert found["status"] == {"ok": 7, "error": 3}

@@ -64,10 +64,33 @@ def test_any_text_comes_back_as_it_was(tmp_path, text):
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    Store(tmp_path, CONFIG).close()
-    with pytest.raises(OtherConfig, match=r"model: 'a' there, 'b' now.*another folder"):
+    with Store(tmp_path, CONFIG) as store:
+        store.add([record("a")])
+    with pytest.raises(OtherConfig, match=r"model: 'a' there, 'b' now.*another name, or delete"):
         Store(tmp_path, {**CONFIG, "model": "b"})
     Store(tmp_path, CONFIG).close()  # the lock was given back
+
+
+def test_settings_under_which_nothing_was_finished_bind_nobody(tmp_path):
+    Store(tmp_path, {**CONFIG, "model": "mistyped"}).close()
+    Store(tmp_path, CONFIG).close()
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_files_written_anew_are_refused_once_there_are_answers(tmp_path):
+    one, other, folder = tmp_path / "one", tmp_path / "other", tmp_path / "store"
+    one.write_text("1")
+    other.write_text("2")
+    with Store(folder, CONFIG) as store:
+        store.check_files([one])
+        one.write_text("1 again")
+        store.check_files([one])  # no answer is of what it was before
+        store.add([record("a")])
+        store.check_files([one, other])
+        other.write_text("3")
+        with pytest.raises(OtherConfig, match=rf"{other} was written anew.*delete {folder}"):
+            store.check_files([one, other])
+        store.check_files([one])
 
 
 def test_a_config_torn_by_a_kill_is_written_anew(tmp_path):

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder
+from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder, weights_mark
 from omniq_verl.generation.spec import EngineSpec
 
 
@@ -63,3 +64,19 @@ def test_engines_look_before_they_load(tmp_path, kind):
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"no config\.json"):
         open_engine(EngineSpec(str(tmp_path), kind))
+
+
+def test_weights_are_told_apart_by_what_they_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "model.safetensors").write_bytes(before := rng.bytes(2**21))
+    mark = weights_mark(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(before)
+    assert weights_mark(tmp_path) == mark
+    for place in (0, 2**20, 2**21 - 1):
+        after = bytearray(before)
+        after[place] ^= 1
+        (tmp_path / "model.safetensors").write_bytes(after)
+        assert weights_mark(tmp_path) != mark
+    (tmp_path / "model.safetensors").write_bytes(before[:-1])
+    assert weights_mark(tmp_path) != mark
+    assert weights_mark(tmp_path / "no folder") is None

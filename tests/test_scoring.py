@@ -22,6 +22,7 @@ import omniq_verl
 from omniq_verl import Scorer
 from omniq_verl.cli import app
 from omniq_verl.generation.request import Answer, seed_of
+from omniq_verl.scoring.inputs import list_files
 from omniq_verl.scoring.scorer import summarise
 from omniq_verl.tasks import DEGRADATION, TECHNICAL, Scale
 
@@ -305,3 +306,13 @@ def test_an_array_is_kept_losslessly():
         assert (np.asarray(image) == pixels).all()
     assert load_source(grey(7)) == grey(7)
     assert load_source(Image.fromarray(pixels)) == load_source(pixels)
+
+
+def test_what_lies_in_hidden_folders_is_left_out_and_an_empty_folder_named(tmp_path):
+    for name in ("a.png", ".cache/thumb.png", "deep/.b.png", "deep/c.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(grey(9))
+    assert [file.name for file in list_files([tmp_path / "photos"])] == ["a.png", "c.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no files in it"):
+        list_files([tmp_path / "empty"])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,9 +44,11 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
     """Ask about every row that is not in the store yet.
 
     Raises:
+        OtherConfig: a file of the rows was written anew since the store's answers were given.
         BatchesFailed: nothing but failures came back, or a worker failed at some rows in every attempt, the last of
             them alone; what is finished is in the store.
     """
+    store.check_files(map(Path, sorted({one.place.file for one in todo})))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         progress = _Progress(bar, console, title, len(todo))

@@ -1,9 +1,10 @@
 """Which model answers and what runs it, in a form that travels to the worker which opens it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.model_folder import check_model_folder, weights_mark
 
 LONGEST = 8192
 """Ours: an image of five megapixels is 6,400 tokens to Qwen2.5-VL."""
@@ -43,6 +44,11 @@ class EngineSpec:
         """
         made_for = getattr(config.get_text_config(), "max_position_embeddings", LONGEST)
         return self.max_model_len or min(LONGEST, made_for)
+
+    def identity(self) -> dict[str, Any]:
+        """What an answer depends on, for those who keep answers: weights trained anew are another model."""
+        weights = weights_mark(Path(self.model).expanduser()) if self.kind in ("vllm", "hf") else None
+        return {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
 
     def check(self) -> None:
         """Look at the model's folder, before anything long begins.

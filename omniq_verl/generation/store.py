@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import file_digest, replace_text
 
 
 class StoreInUse(RuntimeError):
@@ -43,12 +43,12 @@ class Store:
         except BlockingIOError:
             self._lock.close()
             raise StoreInUse(f"{folder} is being written by another run; wait for it or name another folder") from None
+        self.keys = {record["key"] for record in read_store(folder)}
         try:
-            _claim(folder / "config.json", json.loads(json.dumps(config)))
+            _claim(folder / "config.json", json.loads(json.dumps(config)), begun=bool(self.keys))
         except OtherConfig:
             self._lock.close()
             raise
-        self.keys = {record["key"] for record in read_store(folder)}
         self._out = None
 
     def __enter__(self) -> "Store":
@@ -61,6 +61,22 @@ class Store:
         if self._out is not None:
             self._out.close()
         self._lock.close()
+
+    def check_files(self, files: Iterable[Path]) -> None:
+        """Remember what the files hold that the records are of.
+
+        Raises:
+            OtherConfig: records are there, and a file under the same path was another when they were finished.
+        """
+        path = self.folder / "files.json"
+        known = json.loads(path.read_bytes()) if self.keys and path.exists() else {}
+        now = {str(file): file_digest(file) for file in files}
+        if changed := sorted(name for name, digest in now.items() if known.get(name, digest) != digest):
+            raise OtherConfig(
+                f"{changed[0]} was written anew since {self.folder} was begun: the answers there are of other rows."
+                f" Mend: give another folder, or delete {self.folder}"
+            )
+        replace_text(path, json.dumps({**known, **now}, indent=2) + "\n")
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Keep records for good; those whose key is there already are left out."""
@@ -102,12 +118,20 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
 
 
-def _claim(path: Path, config: dict[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # it is written first, so nothing was finished yet
+def _claim(path: Path, config: dict[str, Any], begun: bool) -> None:
+    """``begun``: there are records, which must not be mixed with those of other settings."""
+    before = _read_config(path) if begun else None
+    if before is None:
         replace_text(path, json.dumps(config, indent=2) + "\n")
         return
     if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
         named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)
-        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Mend: give another folder")
+        mend = f"give another name, or delete {path.parent}"
+        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Mend: {mend}")
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -41,8 +41,7 @@ class Job:
         """
         if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
             raise ValueError("no model: name its folder with --model FOLDER, in a file of settings engine.model=FOLDER")
-        engine = {key: value for key, value in asdict(self.engine).items() if key in ("model", "kind", "dtype")}
-        return {"engine": engine, "sampling": asdict(self.sampling), "seed": self.seed}
+        return {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def score_files(
         max_tokens: longest answer.
         seed: of sampled answers.
     """
-    config = {**asked, "model": spec.model, "engine": spec.kind, "dtype": spec.dtype, "max_tokens": max_tokens}
+    config = {**asked, **spec.identity(), "max_tokens": max_tokens}
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         return Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked)

@@ -123,15 +123,23 @@ def _fetch(address: str) -> bytes:
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and all files of the folders, in the order of their names; those that begin with a dot are left out.
+    """The files, and all files of the folders, in the order of their names.
+
+    Files and folders in a folder whose names begin with a dot are left out.
 
     Raises:
-        ValueError: there is no such file or folder.
+        ValueError: there is no such file or folder, or no file in a folder.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
-        inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
+        inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
+        if path.is_dir() and not inside:
+            raise ValueError(f"{path}: no files in it")
         found += inside if path.is_dir() else [path]
     return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -74,16 +74,11 @@ class Guided:
         return {
             "prompts": [dict(one) for one in self.prompts],
             "generator": asdict(self.generator),
-            "scorer": engine_settings(self.scorer),
+            "scorer": self.scorer and self.scorer.identity(),
             "tasks": sorted(self.tasks),
             "max_tokens": self.max_tokens,
             "seed": self.seed,
         }
-
-
-def engine_settings(spec: EngineSpec | None) -> dict[str, Any] | None:
-    """What a greedy answer depends on."""
-    return spec and {name: value for name, value in asdict(spec).items() if name in ("model", "kind", "dtype")}
 
 
 @dataclass(frozen=True)

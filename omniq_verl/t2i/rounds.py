@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.t2i.guided import Drawing, Guided, engine_settings
+from omniq_verl.t2i.guided import Drawing, Guided
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of
 from omniq_verl.t2i.selection import Choice
 from omniq_verl.tasks import TASKS
@@ -38,7 +38,7 @@ class Reflection(Guided):
         """What images, scores and prompts depend on; more rounds go on with what is there."""
         # Which image is reflected on is a choice only where a round has several.
         chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
-        writer = engine_settings(self.writer or self.scorer)
+        writer = (self.writer or self.scorer).identity()
         return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omniq_verl.data.command import override
 from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         card = mix(plan, args.out, args.seed, args.shard_rows, Console(stderr=True))
     except MixError as error:
         sys.exit(str(error))
-    print(f"data.train_files=[{','.join(str((args.out / name).resolve()) for name in card['files'])}]")
+    print(override("data.train_files", [args.out / name for name in card["files"]]))
     parts = ", ".join(f"{name} {part['rows']} of {part['of']}" for name, part in card["parts"].items())
     print(f"{card['rows']} rows: {parts}")
 

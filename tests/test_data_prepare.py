@@ -171,7 +171,7 @@ def test_without_rejects_the_last_line_says_so_and_the_lines_before_it_how_to_tr
     assert capsys.readouterr().out.splitlines() == [
         f"data.train_files=[{names[0]},{names[1]}]",
         f"data.val_files=[{out / 'val.parquet'}]",
-        f"data.val_files=[{out / 'test.parquet'}]",
+        f"test: {out / 'test.parquet'}",
         "made: 12 rows, 0 rejects",
     ]
     assert (out / "rejects.jsonl").read_bytes() == b""

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from data_builders import (
     write_labels,
     written_at,
 )
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from image_builders import decoded, saved, smooth
 from rich.console import Console
 
-from omniq_verl.data.command import main
+from omniq_verl.data.command import main, override
 from omniq_verl.data.images import load_image
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.paths import FileIndex
@@ -216,6 +218,20 @@ def test_a_label_file_that_cannot_be_used_is_one_clear_error(root, out, break_it
     with pytest.raises(SystemExit, match=message):
         prepare_made(root, out)
     assert not list(out.glob("*.parquet"))
+
+
+def test_where_every_row_is_a_reject_the_first_reason_is_the_error(root, out):
+    (root / "labels.csv").write_text("image,split,mos\ngone.jpg,train,50\nalso.jpg,train,50\n")
+    with pytest.raises(SystemExit, match=r"no row, all 2 are rejects; the first, made/gone.jpg: .*no such file"):
+        prepare_made(root, out)
+
+
+@pytest.mark.parametrize("name", ["plain", "my set (1)", "v=1, \u00fc", "o'clock [x]", "$HOME"])
+def test_what_is_printed_to_train_with_is_read_by_shell_and_hydra(tmp_path, name):
+    files = [tmp_path / name / "a.parquet", tmp_path / name / "b.parquet"]
+    (word,) = shlex.split(override("data.train_files", files))
+    (found,) = OverridesParser.create().parse_overrides([word])
+    assert found.key_or_group == "data.train_files" and [str(one) for one in found.value()] == list(map(str, files))
 
 
 def test_a_label_file_that_is_a_link_to_elsewhere_is_not_followed(root, out, tmp_path):

@@ -3,7 +3,9 @@
 import pytest
 from generation_builders import Echo
 from transformers import PretrainedConfig, Qwen2_5_VLConfig
+from typer.testing import CliRunner
 
+from omniq_verl.cli import app
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each, seed_of
 from omniq_verl.generation.spec import EngineSpec
@@ -72,3 +74,17 @@ def test_no_more_tokens_than_a_model_was_made_for_unless_asked_for(asked_for, ma
 
 def test_a_model_that_names_no_length_gets_ours():
     assert EngineSpec("x").length_of(PretrainedConfig()) == 8192
+
+
+@pytest.mark.parametrize("kind", ["nope:x", "generation_builders:Nobody"])
+def test_an_engine_of_ones_own_that_is_not_there_is_named(kind):
+    with pytest.raises(ValueError, match=f"{kind}.*is not there"):
+        open_engine(EngineSpec("x", kind))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [(["cot", "run"], "data=[koniq/train.parquet]"), (["ract", "align"], "koniq.data=[data/koniq/train.parquet]")],
+)
+def test_brackets_of_an_example_are_no_markup(words, shown):
+    assert shown in CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output

@@ -109,3 +109,8 @@ def test_a_server_that_stays_down_ends_the_job(server):
     server.failures = [500] * 9
     with pytest.raises(InternalServerError):
         Endpoint("m", server.address, retries=1).answer([request()], Sampling())
+
+
+def test_an_endpoint_that_is_down_is_named():
+    with pytest.raises(RuntimeError, match=r"http://127.0.0.1:9/v1/? cannot be reached"):
+        Endpoint("m", "http://127.0.0.1:9/v1", retries=0).answer([request()], Sampling())

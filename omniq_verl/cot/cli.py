@@ -11,14 +11,14 @@ from omniq_verl.saying import errors_said
 app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
 
 CONFIG = Annotated[Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")]
-OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. engine.model=DIR data=[train.parquet].")]
+OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. engine.model=DIR data=\\[train.parquet].")]
 
 
 @app.command()
 def run(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
     """Plan, reason, select and report; goes on where it was stopped.
 
-    Example: omniq cot run data=[koniq/train.parquet] engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
+    Example: omniq cot run data=\\[koniq/train.parquet] engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
     """
     _go(config, overrides, ("plan", "reason", "select"))
 

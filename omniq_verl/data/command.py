@@ -1,9 +1,12 @@
 """The command line every script of ``data_prep/`` shares."""
 
 import argparse
+import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,19 +73,18 @@ class DataSet:
 def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
     """Run a script.
 
-    Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single label, or there are
-    rejects and ``--strict``.
+    Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single row, or there are rejects
+    and ``--strict``.
     """
     args = _parser(dataset, doc).parse_args(arguments)
     console = Console(stderr=True)
     try:
         card = run(dataset, args, console)
-    except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
+    except (LabelFileError, BadPath, OSError) as error:
         sys.exit(str(error))
     _warn_of_missing_labels(card, args.labels or args.root, console)
     report(card, args.out)
-    if not card["rows"] + card["rejects"]["all"]:
-        sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
+    refuse_no_rows(card, args)
     refuse_rejects(card, args)
 
 
@@ -145,18 +147,47 @@ def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console)
         console.print(f"warning: {where}: {counts}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
+def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Ends the program with 1 if nothing was written, with the first reason."""
+    if card["rows"]:
+        return
+    if not card["rejects"]["all"]:
+        sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
+    with open(args.out / "rejects.jsonl") as lines:
+        first = json.loads(next(lines))
+    count = card["rejects"]["all"]
+    sys.exit(f"there is no row, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
+
+
 def refuse_rejects(card: Mapping[str, Any], args: argparse.Namespace) -> None:
     """Ends the program with 1 if there are rejects and ``--strict``."""
     if args.strict and card["rejects"]["all"]:
         sys.exit(f"--strict: {card['rejects']['all']} rejects, see {args.out / 'rejects.jsonl'}")
 
 
+def override(key: str, files: Sequence[Path]) -> str:
+    """``key=[FILE,...]`` as hydra reads it behind a shell, whatever the names hold."""
+    names = [str(file.resolve()) for file in files]
+    if all(re.fullmatch(r"[\w/.+@%-]+", name, re.ASCII) for name in names):
+        return f"{key}=[{','.join(names)}]"
+    quoted = ",".join("'" + name.replace("'", "\\'") + "'" for name in names)
+    return shlex.quote(f"{key}=[{quoted}]")
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return " ".join(shlex.quote(str(file.resolve())) for file in files)
+
+
 def report(card: dict[str, Any], out: Path) -> None:
     """How to train on it, and, last, what became of the rows."""
-    for key, splits in (("data.train_files", ("train",)), ("data.val_files", ("val", "test"))):
-        for split in splits:
-            if files := [str((out / name).resolve()) for name in card["files"] if split_of(name) == split]:
-                print(f"{key}=[{','.join(files)}]")
+    names = {split: [name for name in card["files"] if split_of(name) == split] for split in ("train", "val", "test")}
+    files = {split: [out / name for name in some] for split, some in names.items()}
+    for split, key in (("train", "data.train_files"), ("val", "data.val_files")):
+        if files[split]:
+            print(override(key, files[split]))
+    if files["test"]:
+        # To validate on where there is nothing else; two lines of one key would silently be the last one.
+        print(override("data.val_files", files["test"]) if not files["val"] else f"test: {_listed(files['test'])}")
     rejects = card["rejects"]
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
     said = f" ({reasons}; see rejects.jsonl)" if reasons else ""

@@ -47,4 +47,8 @@ def _own(spec: EngineSpec, others: str) -> Any:
     module, _, name = spec.kind.partition(":")
     if not name:
         raise ValueError(f"unknown engine {spec.kind!r}: {others} or package.module:function")
-    return getattr(import_module(module), name)(spec)
+    try:
+        opened = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the engine {spec.kind!r} is not there: {error}") from error
+    return opened(spec)

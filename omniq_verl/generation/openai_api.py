@@ -43,7 +43,7 @@ class Endpoint:
             return first + list(pool.map(lambda request: self._answer(request, sampling), requests[len(first) :]))
 
     def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
-        from openai import APIStatusError
+        from openai import APIConnectionError, APIStatusError
 
         answers: list[Answer] = []
         try:
@@ -53,6 +53,8 @@ class Endpoint:
         try:
             while len(answers) < sampling.n:  # some endpoints give one, whatever they are asked for
                 answers += self._some(request, messages, sampling, len(answers))
+        except APIConnectionError as error:
+            raise RuntimeError(f"{self._client.base_url} cannot be reached ({error.__cause__ or error})") from error
         except APIStatusError as error:
             if error.status_code not in (400, 413, 422):
                 raise

@@ -47,8 +47,8 @@ def record(number: int, image: bytes | None = None) -> dict:
     return row.record(number, image or png())
 
 
-def records(count: int = 4) -> list[dict]:
-    return [record(number) for number in range(count)]
+def records(count: int = 4, first: int = 0) -> list[dict]:
+    return [record(number) for number in range(first, first + count)]
 
 
 def written(folder: Path, rows: list[dict], name: str = "train.parquet") -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def config(model: Path, tmp_path: Path) -> DictConfig:
     """A sound configuration of its own for each test."""
     sound = OmegaConf.create(OmegaConf.to_container(composed("quickstart/grpo")))
     sound.data.train_files = written(tmp_path, records(40))
-    sound.data.val_files = [written(tmp_path, records(3), "val.parquet")]
+    sound.data.val_files = [written(tmp_path, records(3, 40), "val.parquet")]
     sound.actor_rollout_ref.model.path = str(model)
     sound.trainer.default_local_dir = str(tmp_path / "run")
     return sound
@@ -116,6 +117,60 @@ def test_a_batch_larger_than_the_data_is_refused(config, batch, most, rows):
 
 
 # Space
+
+
+def broken(model: Path, folder: Path, name: str) -> None:
+    """The model without a file, or as one of another kind."""
+    shutil.copytree(model, folder)
+    if name == "qwen2":
+        told = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**told["text_config"], "model_type": "qwen2"}))
+    elif name == "index":
+        weights = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
+    else:
+        for path in folder.glob(name):
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("*.safetensors", "lacks its weights (model.safetensors)"),
+        ("index", "lacks its weights (model-00001-of-00002.safetensors)"),
+        ("tokenizer*", "tokenizer"),
+        ("qwen2", "which sees no images"),
+    ],
+)
+def test_a_model_folder_that_cannot_train_is_named(config, model, tmp_path, name, said):
+    broken(model, tmp_path / "broken", name)
+    config.actor_rollout_ref.model.path = str(tmp_path / "broken")
+    assert any(said in problem for problem in problems(config)), problems(config)
+
+
+def test_rows_that_are_trained_on_twice_or_validated_on_as_well_are_noted(config):
+    config.data.val_files = [*config.data.val_files, config.data.train_files]
+    config.data.train_files = [config.data.train_files, config.data.train_files]
+    report = check_config(config, PLENTY)
+    assert not report.problems
+    assert report.notes[0] == "40 rows stand in more than one of data.train_files"
+    assert report.notes[1].startswith("40 rows of data.val_files are trained on, too")
+
+
+def test_a_run_that_would_go_on_from_a_checkpoint_is_noted(config):
+    folder = Path(config.trainer.default_local_dir)
+    folder.mkdir()
+    (folder / "latest_checkpointed_iteration.txt").write_text("15")
+    (note,) = check_config(config, PLENTY).notes
+    assert note.startswith(f"{folder} holds step 15: the run goes on from there")
+    config.trainer.resume_mode = "disable"
+    assert not check_config(config, PLENTY).notes
+
+
+def test_rewards_of_a_source_that_no_row_is_of_are_named(config):
+    config.reward.custom_reward_function.reward_kwargs.sources = {"koniq": {"sigma": 1}, "konik": {"sigma": 2}}
+    (problem,) = problems(config)
+    assert "sources.konik" in problem and "only of koniq" in problem
 
 
 def test_memory_is_the_measured_peaks_of_the_tiny_model():

@@ -46,18 +46,51 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
             *check_settings(config),
             *(problem for file in files for problem in file.problems),
             *check_batch_size(config, sum(file.rows for file in train)),
+            *check_sources(config, train),
             *check_space(config, model, free),
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
-        notes=[] if config.trainer.device == "cpu" else [_say_memory(config, model.parameters)],
+        notes=[*same_rows(train, val), *resumed(config), *_memory(config, model.parameters)],
     )
 
 
-def _say_memory(config: DictConfig, parameters: int) -> str:
+def _memory(config: DictConfig, parameters: int) -> list[str]:
     folder = Path(config.actor_rollout_ref.model.path).expanduser()
-    return say_memory(config, read_shape(folder, parameters))
+    return [] if config.trainer.device == "cpu" else [say_memory(config, read_shape(folder, parameters))]
+
+
+def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[str]:
+    """Rows that stand twice among the training files, or are validated on as well."""
+    known: set[int] = set()
+    twice = 0
+    for file in train:
+        twice += len(known & file.keys)
+        known |= file.keys
+    both = len(known & set().union(*(file.keys for file in val)))
+    notes = [f"{twice:,} rows stand in more than one of data.train_files"] if twice else []
+    return notes + ([f"{both:,} rows of data.val_files are trained on, too: they measure memory"] if both else [])
+
+
+def resumed(config: DictConfig) -> list[str]:
+    """A folder with checkpoints is gone on with, whatever model is named."""
+    tracker = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
+    if OmegaConf.select(config, "trainer.resume_mode") != "auto" or not tracker.is_file():
+        return []
+    at = tracker.read_text(errors="replace").strip()[:20]
+    return [f"{tracker.parent} holds step {at}: the run goes on from there, not from actor_rollout_ref.model.path"]
+
+
+def check_sources(config: DictConfig, train: Sequence[FileReport]) -> list[Problem]:
+    """Every data source that has rewards of its own is there."""
+    key = "reward.custom_reward_function.reward_kwargs.sources"
+    there = set().union(*(file.sources for file in train))
+    named = OmegaConf.select(config, key) or {}
+    what = f"no training row is of this source, only of {', '.join(sorted(there))}"
+    return [
+        Problem(f"{key}.{name}", what, "write it as in data_source") for name in named if there and name not in there
+    ]
 
 
 def check_keys(config: DictConfig) -> list[Problem]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
+from xxhash import xxh3_64_intdigest
 
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength
@@ -30,7 +31,19 @@ class FileReport:
     longest_prompt: int = 0
     """Tokens; 0 if none was counted."""
     problems: list[Problem] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set, repr=False)
+    """Of each row, made from its task and id."""
+    sources: set[str] = field(default_factory=set)
+    """``data_source`` of its rows."""
     _found: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Remember which row it is, where it says so."""
+        info = record.get("extra_info")
+        if isinstance(info, dict) and info.get("id") is not None:
+            self.keys.add(xxh3_64_intdigest(f"{info.get('task')}/{info['id']}".encode(errors="replace")))
+        if isinstance(record.get("data_source"), str):
+            self.sources.add(record["data_source"])
 
     def add(self, number: int, record: dict[str, Any], fault: Fault) -> None:
         """Note a row's fault; of each kind the first few are kept, the others only counted."""
@@ -126,6 +139,7 @@ def _check_rows(report: FileReport, records: Iterator[dict[str, Any]], check: Ch
     )
     for number, record in enumerate(bar):
         faults, tokens = check(record)
+        report.note(record)
         report.longest_prompt = max(report.longest_prompt, tokens or 0)
         for fault in faults:
             report.add(number, record, fault)

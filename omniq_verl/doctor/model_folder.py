@@ -1,5 +1,6 @@
 """Checks of the model folder, and the sizes other checks need from it. No weight is loaded."""
 
+import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -48,9 +49,24 @@ def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:
     if not (folder / "config.json").is_file():
         what = "the folder has no config.json, so it is no Hugging Face model"
         return Problem(where, what, "give the folder that holds config.json (of a verl checkpoint: its huggingface/)")
+    if missing := missing_weights(folder):
+        mend = "copy or download the model again, or give the folder that holds them"
+        return Problem(where, f"the folder lacks its weights ({missing})", mend)
     if path.endswith("/"):
         return Problem(where, "verl refuses a path that ends with a slash", f"drop the slash: {key}={path.rstrip('/')}")
     return None
+
+
+def missing_weights(folder: Path) -> str | None:
+    """The first file of weights that should be there and is not."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            named = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{index.name} cannot be read: {error!r}"
+        return next((name for name in named if not (folder / name).is_file()), None)
+    return None if any(any(folder.glob(f"*.{kind}")) for kind in ("safetensors", "bin")) else "model.safetensors"
 
 
 def tensor_sizes(folder: Path) -> list[int]:

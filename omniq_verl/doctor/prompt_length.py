@@ -99,17 +99,29 @@ def load_processor(model: DictConfig) -> Any:
     """The processor verl will use for ``actor_rollout_ref.model``, with the chat template it will have.
 
     Raises:
-        ValueError: the model has a tokenizer only and cannot see images.
+        ValueError: the model cannot see images, or its tokenizer's files are missing.
         Exception: whatever Hugging Face raises for files it cannot load.
     """
     from transformers import AutoProcessor, PreTrainedTokenizerBase
 
+    _check_sees(model)
     path = model.tokenizer_path or model.path
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError("it has a tokenizer only, no image processor")
+    if not processor.tokenizer("a word")["input_ids"]:  # what transformers makes of a folder without tokenizer.json
+        raise ValueError("its tokenizer knows no words; tokenizer.json is missing")
     processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
     return processor
+
+
+def _check_sees(model: DictConfig) -> None:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not hasattr(config, "auto_map"):
+        raise ValueError(f"it is a {config.model_type}, which sees no images")
 
 
 def processor_problem(where: str, error: Exception) -> Problem:

@@ -108,7 +108,7 @@ def test_a_stage_needs_the_one_before(root):
 
 def test_another_model_does_not_go_on_with_the_answers_of_the_first(root):
     run(root)
-    with pytest.raises(ValueError, match=r"engine: .*another folder"):
+    with pytest.raises(ValueError, match=r"engine: .*another name"):
         run(root, "engine.model=y")
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from rich.console import Console
 
-from omniq_verl.data.command import add_writing_options, positive, refuse_rejects, report
+from omniq_verl.data.command import add_writing_options, positive, refuse_no_rows, refuse_rejects, report
 from omniq_verl.data.comparisons import Pair, balanced, choose_pairs, read_rated
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.prepare import How, Source, write
@@ -53,11 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
         source, planned, rejects = of_scores(args) if args.data else of_table(args)
         how = How(args.workers, args.shard_rows, decode=args.decode, engine=args.engine)
         card = write(source, planned, rejects, args.out, how, Console(stderr=True))
-    except (LabelFileError, BadPath, FileNotFoundError, FileExistsError) as error:
+    except (LabelFileError, BadPath, OSError) as error:
         sys.exit(str(error))
     report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
         sys.exit("there is no pair. Mend: lower --margin, or see whether the label file is empty")
+    refuse_no_rows(card, args)
     refuse_rejects(card, args)
 
 

@@ -22,7 +22,7 @@ import PIL
 import scipy
 from PIL import Image, ImageDraw
 
-from omniq_verl.data.command import DataSet, Request, main
+from omniq_verl.data.command import DataSet, Request, main, positive
 from omniq_verl.data.degradations import LEVELS, OPERATORS, degrade
 from omniq_verl.data.degraded import decoded, degradations_of, how_many, smaller
 from omniq_verl.data.images import BadImage, load_image
@@ -41,11 +41,12 @@ OPTIONS = ("per_image", "classes", "levels", "seed", "max_side", "val_fraction",
 
 def read(request: Request) -> Iterator[Item]:
     options = request.options
-    check(request)
+    classes, levels = (tuple(dict.fromkeys(given)) for given in (options.classes, options.levels))
+    check(request, how_many(classes, levels))
     if options.sheet:
         write_sheet(options.sheet, request.index, options.seed, options.max_side)
     for name in request.index.names():
-        made = degradations_of(name, options.per_image, options.seed, options.classes, options.levels, options.max_side)
+        made = degradations_of(name, options.per_image, options.seed, classes, levels, options.max_side)
         for number, degradation in enumerate(made, 1):
             yield Item(
                 name,
@@ -58,7 +59,7 @@ def read(request: Request) -> Iterator[Item]:
             )
 
 
-def check(request: Request) -> None:
+def check(request: Request, known: int) -> None:
     options, root = request.options, request.index.root
     if options.val_fraction + options.test_fraction > 1.0:
         raise LabelFileError("--val-fraction and --test-fraction make more than 1")
@@ -66,7 +67,7 @@ def check(request: Request) -> None:
         raise LabelFileError(
             f"{options.out} lies below {root}, so that it would be read again. Mend: give another --out"
         )
-    if options.per_image > (known := how_many(options.classes, options.levels)):
+    if options.per_image > known:
         raise LabelFileError(f"--per-image {options.per_image}: there are {known} of these classes and levels")
 
 
@@ -131,12 +132,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def class_name(given: str) -> str:
     return canonical_class(given) or "null"
-
-
-def positive(given: str) -> int:
-    if not given.isdecimal() or int(given) == 0:
-        raise argparse.ArgumentTypeError(f"{given!r} is no whole number above 0")
-    return int(given)
 
 
 DEGRADATIONS = DataSet(

@@ -5,8 +5,8 @@ r"""Any table of images and scores -> parquet.
 
 Needs a CSV with a header, or JSON lines (`manifest.csv` or `manifest.jsonl` below --root, or --labels), with a column
 for the name of an image below --root and one for its score. --low and --high are the ends of the scale the scores were
-given on; they become the ends of the answers' scale. The task alignment needs the column of the prompts, too. Splits
-come from a column (train, val, test) or from a draw; --group-column keeps the versions of a picture in one split.
+given on; they become the ends of the answers' scale (--scale). The task alignment needs the column of the prompts, too.
+Splits come from a column (train, val, test) or from a draw; --group-column keeps the versions of a picture in one.
 """
 
 import argparse
@@ -30,10 +30,9 @@ OPTIONS = (
 
 def read(request: Request) -> Iterator[Item]:
     options = request.options
+    refuse_conflicts(options)
     if TASKS[request.task].needs_text and not options.text_column:
         raise LabelFileError(f"the task {request.task} asks about prompts. Mend: name their column by --text-column")
-    if options.val_fraction + options.test_fraction > 1.0:
-        raise LabelFileError("--val-fraction and --test-fraction make more than 1")
     path = request.label_file("manifest.csv", "manifest.jsonl")
     wanted = (options.score_column, options.text_column, options.split_column, options.group_column)
     for row in read_table(path, [options.image_column], [column for column in wanted if column]):
@@ -44,6 +43,17 @@ def read(request: Request) -> Iterator[Item]:
             fault = f"{options.split_column} is {row[options.split_column]!r}"
         prompt = text(row[options.text_column]) if options.text_column else None
         yield Item(name, split or "train", score, text=prompt, fault=fault)
+
+
+def refuse_conflicts(options: argparse.Namespace) -> None:
+    """Options of the draw beside a column that says the splits would do nothing."""
+    drawing = [name for name in ("val_fraction", "test_fraction", "group_column") if getattr(options, name)]
+    if options.split_column and drawing:
+        raise LabelFileError(
+            f"--{drawing[0].replace('_', '-')} is of the draw, and --split-column says the splits. Mend: drop either"
+        )
+    if options.val_fraction + options.test_fraction > 1.0:
+        raise LabelFileError("--val-fraction and --test-fraction make more than 1")
 
 
 def split_of(row: dict, options: argparse.Namespace) -> str | None:
@@ -73,8 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def source_name(given: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", given):
-        raise argparse.ArgumentTypeError(f"{given!r} has other characters than letters, digits, _, . and -")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given):  # a dot would part a recipe's key in two
+        raise argparse.ArgumentTypeError(f"{given!r} has other characters than letters, digits, _ and -")
     return given
 
 

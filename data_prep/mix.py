@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from omniq_verl.data.command import override
+from omniq_verl.data.command import override, positive
 from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
 
 
@@ -55,12 +55,6 @@ def amount(text: str) -> tuple[str, int]:
     if not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form koniq=7000")
     return name, positive(rows)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
-    return int(text)
 
 
 if __name__ == "__main__":

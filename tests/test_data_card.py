@@ -123,6 +123,19 @@ def test_a_label_file_of_all_its_rows_or_of_unknown_size_is_no_warning(root, out
     assert card_of(out)["label_rows"] == {"found": 12, "expected": expected}
 
 
+@pytest.mark.parametrize(("last", "warned"), [("0.99", True), ("5.1", False)])
+def test_scores_that_lie_close_together_are_asked_about(root, out, last, warned, capsys):
+    """Scores from 0 to 1 of a table whose scale is said to be 0 to 100."""
+    raw = ["0.01"] * 11 + [last]
+    write_labels(root, [(image_file(number)[0], "train", raw[number]) for number in range(12)])
+    with undrawn():
+        main(MADE, "doc", ["--root", str(root), "--out", str(out), "--workers", "1"])
+    said = capsys.readouterr().err
+    assert (
+        "warning: all scores lie from 1.0004 to 1.0396 on the scale 1 to 5; were they given on another" in said
+    ) == warned
+
+
 def test_rejects_are_among_the_labels_found(tmp_path, out):
     lines = faulty_set(tmp_path / "root")
     prepare_made(tmp_path / "root", out)

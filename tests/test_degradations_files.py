@@ -93,6 +93,14 @@ def test_a_file_holds_what_its_details_say(name, level):
     json.dumps(told, allow_nan=False)
 
 
+@pytest.mark.parametrize("operator", ["darken_scale", "darken_shift"])
+def test_an_image_that_stays_as_it_was_is_not_labelled_as_distorted(operator):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    with pytest.raises(BadImage, match=f"{operator} at level 3 changes nothing of it"):
+        Degradation(operator, 3, seed=0)(buffer.getvalue())
+
+
 def test_an_image_that_becomes_too_narrow_is_refused():
     with pytest.raises(BadImage, match="64 x 6 pixels"):
         Degradation("darken_scale", 1, 1, max_side=64)(saved(smooth(20, 200), "PNG"))
@@ -263,6 +271,7 @@ def test_classes_go_by_any_of_their_names(root, tmp_path):
     [
         (("--per-image", "101"), "there are 100"),
         (("--classes", "null", "--per-image", "2"), "there are 1 "),
+        (("--classes", "blur", "blur", "--levels", "2", "2", "--per-image", "7"), "there are 6 "),
         (("--val-fraction", "0.6", "--test-fraction", "0.6"), "more than 1"),
     ],
 )

@@ -18,9 +18,10 @@ from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
-from omniq_verl.tasks import TASKS, Scale
+from omniq_verl.tasks import SCALES, TASKS
 
-SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
+_CLOSE = 0.05
+"""Scores within this share of their scale are warned of: 0 to 1 on a scale of 0 to 100 is a hundredth. Ours."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
     except (LabelFileError, BadPath, OSError) as error:
         sys.exit(str(error))
     _warn_of_missing_labels(card, args.labels or args.root, console)
+    _warn_of_close_scores(card, console)
     report(card, args.out)
     refuse_no_rows(card, args)
     refuse_rejects(card, args)
@@ -143,8 +145,22 @@ def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console)
     rows = card["label_rows"]
     if rows["expected"] is not None and rows["found"] < rows["expected"]:
         counts = f"{rows['found']:,} labels found, {rows['expected']:,} expected"
-        # A line for whoever greps for it, however narrow the terminal and whatever the brackets in the path.
-        console.print(f"warning: {where}: {counts}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        _warn(f"{where}: {counts}", console)
+
+
+def _warn_of_close_scores(card: dict[str, Any], console: Console) -> None:
+    if "scores" not in card or card["rows"] < 10:
+        return
+    (low, high), bounds = card["label_map"]["scale"], card["label_map"]["raw"]
+    lowest, highest = card["scores"]["lowest"], card["scores"]["highest"]
+    if highest - lowest < _CLOSE * (high - low):
+        where = f"from {lowest:g} to {highest:g} on the scale {low:g} to {high:g}"
+        _warn(f"all scores lie {where}; were they given on another than {bounds[0]:g} to {bounds[1]:g}?", console)
+
+
+def _warn(what: str, console: Console) -> None:
+    # A line for whoever greps for it, however narrow the terminal and whatever the brackets in a path.
+    console.print(f"warning: {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
@@ -152,7 +168,7 @@ def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
     if card["rows"]:
         return
     if not card["rejects"]["all"]:
-        sys.exit(f"{args.root}: the label file names no image. Mend: download it again from its owners")
+        sys.exit(f"{args.root}: the label file names no image. Mend: correct it, or download it again from its owners")
     with open(args.out / "rejects.jsonl") as lines:
         first = json.loads(next(lines))
     count = card["rejects"]["all"]

@@ -50,14 +50,18 @@ class Degradation:
             data: an image as ``check_image`` returns it.
 
         Raises:
-            BadImage: it does not decode, or is too narrow once it is smaller.
+            BadImage: it does not decode, is too narrow once it is smaller, or stays as it was, as black does when it is
+                darkened.
         """
         clean = decoded(data)
         image = smaller(clean, self.max_side)
         if self.operator is None and image is clean:
             return data
         if self.operator is not None:
-            image = Image.fromarray(degrade(np.asarray(image), self.operator, self.level, self._rng())[0])
+            changed = degrade(pixels := np.asarray(image), self.operator, self.level, self._rng())[0]
+            if np.array_equal(changed, pixels):
+                raise BadImage(f"{self.operator} at level {self.level} changes nothing of it")
+            image = Image.fromarray(changed)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return check_image(buffer.getvalue())

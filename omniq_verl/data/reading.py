@@ -62,7 +62,7 @@ def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -
     """
     found = read_json(path)
     if not isinstance(found, list):
-        raise LabelFileError(f"{path}: it is no JSON list. Mend: download it again from its owners")
+        raise LabelFileError(f"{path}: it is no JSON list. Mend: correct it, or download it again from its owners")
     yield from _with_keys(path, found, texts, others)
 
 
@@ -71,7 +71,9 @@ def _with_keys(
 ) -> Iterator[dict[str, Any]]:
     for place, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise LabelFileError(f"{path}: entry {place} is no JSON object. Mend: download it again from its owners")
+            raise LabelFileError(
+                f"{path}: entry {place} is no JSON object. Mend: correct it, or download it again from its owners"
+            )
         wrong = [key for key in texts if not isinstance(record.get(key), str)]
         wrong += [key for key in others if key not in record]
         if wrong:

@@ -24,7 +24,7 @@ class LabelFileError(ValueError):
     """A label file that cannot be used; names the file and the mend."""
 
 
-def _refuse(path: Path, what: str, mend: str = "download it again from its owners") -> LabelFileError:
+def _refuse(path: Path, what: str, mend: str = "correct it, or download it again from its owners") -> LabelFileError:
     return LabelFileError(f"{path}: {what}. Mend: {mend}")
 
 
@@ -69,21 +69,38 @@ def _whole_lines(path: Path) -> Iterator[str]:
                     raise _refuse(path, f"line {number} has a NUL character")
                 yield line
         except UnicodeDecodeError as error:
-            raise _refuse(path, f"it is no UTF-8 text after line {number} ({error.reason})") from None
+            what = f"line {_undecodable(path)} is no UTF-8 text ({error.reason})"
+            raise _refuse(path, what, "save it as UTF-8, or download it again from its owners") from None
 
 
-def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[dict[str, str]]:
+def _undecodable(path: Path) -> int:
+    """The first line that is no UTF-8; the reader, who decodes larger pieces, has given out fewer by then."""
+    with open(path, "rb") as file:
+        lines = enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1)
+        return next((number for number, line in lines if not _is_utf8(line)), 0)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header, which has to name these columns; empty rows are left out.
 
     Raises:
         LabelFileError: a column is missing or there twice, or a row has another number of cells.
     """
     # With their ends, which belong to a quoted cell of several lines.
-    rows = csv.reader(_whole_lines(path), delimiter=delimiter, strict=True)
+    rows = csv.reader(_whole_lines(path), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
         if missing := [name for name in columns if name not in header]:
-            raise _refuse(path, f"it has no column {', '.join(missing)} (it has {', '.join(header)[:200]})")
+            what = f"it has no column {', '.join(missing)} (it has {', '.join(header)[:200]})"
+            raise _refuse(path, what, _mend_of_header(header))
         if twice := [name for name in columns if header.count(name) > 1]:
             raise _refuse(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
         for row in rows:
@@ -94,6 +111,13 @@ def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterat
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise _refuse(path, f"line {rows.line_num} is no CSV ({error})") from None
+
+
+def _mend_of_header(header: Sequence[str]) -> str:
+    for other, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and other in header[0]:
+            return f"its cells are parted by {name}; save it with commas"
+    return "name its columns as the script's --help does, or give their names where it has options for them"
 
 
 def read_words(path: Path, columns: int) -> Iterator[list[str]]:

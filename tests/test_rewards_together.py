@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from response_builders import answer, hostile_text
 
 from omniq_verl.rewards import RewardSettings, Status, compute_score
+from omniq_verl.tasks import TASKS
 
 unhurried = settings(deadline=None)  # a busy machine is no error
 KEYS = {
@@ -21,7 +22,9 @@ KEYS = {
     "status",
     "pred",
     "target",
+    "task",
     "level_right",
+    "level_asked",
     "class_right",
     "choice_right",
 }
@@ -53,6 +56,7 @@ def test_a_score_is_judged_in_all_its_parts():
     expected = {"score": one_sigma, "accuracy": one_sigma, "format": 1.0, "parsed": 1.0, "status": 0.0}
     # 3.8 is good, 3.0 is fair; a score has no class and no choice.
     expected |= {"pred": 3.8, "target": 3.0, "level_right": 0.0, "class_right": math.nan, "choice_right": math.nan}
+    expected |= {"level_asked": 1.0, "task": list(TASKS).index("technical")}
     assert values == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
@@ -74,8 +78,9 @@ def test_the_reward_of_a_score_is_its_accuracy_whatever_its_form(text, expected)
         (("JPEG", "slight"), ("compression", "slight"), 1.0, 1.0, 1.0),
         (("blur", "serious"), ("blur", "slight"), 0.25, 1.0, 0.0),
         (("noise", "slight"), ("blur", "slight"), 0.0, 0.0, 0.0),
-        ((None, None), (None, None), 1.0, 1.0, 1.0),
-        (("null", "null"), (None, None), 1.0, 1.0, 1.0),
+        # Nothing is wrong with the image: there is no level to be right.
+        ((None, None), (None, None), 1.0, 1.0, 0.0),
+        (("null", "null"), (None, None), 1.0, 1.0, 0.0),
         (("blur", "slight"), (None, None), 0.0, 0.0, 0.0),
     ],
 )
@@ -83,6 +88,7 @@ def test_a_degradation_is_judged_in_all_its_parts(said, true, accuracy, class_ri
     values = degradation(answer(named(*said)), *true)
     expected = {"score": accuracy, "accuracy": accuracy, "format": 1.0, "parsed": 1.0, "status": 0.0}
     expected |= {"pred": math.nan, "target": math.nan, "level_right": level_right, "class_right": class_right}
+    expected |= {"level_asked": float(true[0] is not None), "task": list(TASKS).index("degradation")}
     assert values == pytest.approx({**expected, "choice_right": math.nan}, nan_ok=True)
 
 
@@ -109,6 +115,7 @@ def test_a_choice_is_judged_in_all_its_parts(task, text, better, accuracy, form,
     expected = {"score": accuracy + form, "accuracy": accuracy, "choice_right": accuracy, "format": form}
     expected |= {"parsed": float(status is Status.OK), "status": float(list(Status).index(status))}
     expected |= {"pred": math.nan, "target": math.nan, "level_right": 0.0, "class_right": math.nan}
+    expected |= {"level_asked": 0.0, "task": list(TASKS).index(task)}
     assert values == pytest.approx(expected, nan_ok=True)
 
 
@@ -122,7 +129,16 @@ def test_no_answer_is_right_for_both_labels_and_one_that_is_read_is_right_for_on
 
 def test_no_distortion_may_be_said_by_leaving_its_keys_out():
     assert degradation(answer("{}"), None, None)["accuracy"] == 1.0
+    assert degradation(answer('{"severity": "null"}'), None, None)["accuracy"] == 1.0
     assert degradation(answer('{"severity": "slight"}'), "blur", "slight")["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "said", ['{"rating": 3.5}', '{"distortion": "blur", "level": "serious"}', '{"Distortion_Class": "blur"}']
+)
+def test_an_answer_to_another_question_is_not_that_nothing_is_wrong(said):
+    values = degradation(answer(said), None, None)
+    assert (values["parsed"], values["class_right"], values["accuracy"]) == (1.0, 0.0, 0.0)
 
 
 def test_a_degradation_that_cannot_be_read_is_wrong_even_where_there_is_none():

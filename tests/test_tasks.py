@@ -123,6 +123,13 @@ def test_the_prompt_is_one_user_turn_with_one_image_before_the_question(task):
     assert system == ([{"role": "system", "content": task.system}] if task.system else [])
 
 
+def test_a_wording_may_hold_braces_and_a_text_whatever_it_likes():
+    own = Task("own", ('Of {text}: answer as {"rating": 1} from {low} to {high}.',), Scale(0.0, 5.0), "json")
+    assert own.question(None, "{low} {x} {text}") == 'Of {low} {x} {text}: answer as {"rating": 1} from 0 to 5.'
+    seen = Task("seen", ("Is {text} blurred? {}",), None, "json")
+    assert seen.question(None, "a cat") == "Is a cat blurred? {}"
+
+
 def test_a_question_about_a_text_needs_it():
     with pytest.raises(ValueError, match="asks about the text an image was made from"):
         ALIGNMENT.question("row/1")

@@ -18,7 +18,9 @@ def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[s
         "status": [NO_ANSWER if math.isnan(pred) else OK for pred, _ in rows],
         "pred": [pred for pred, _ in rows],
         "target": [target for _, target in rows],
+        "task": [0.0] * len(rows),
         "level_right": [float(pred == target) for pred, target in rows],
+        "level_asked": [1.0] * len(rows),
         "class_right": [class_right] * len(rows),
         "choice_right": [math.nan] * len(rows),
     }
@@ -27,7 +29,7 @@ def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[s
 def choices(*right: float) -> dict[str, list[float]]:
     """Of comparisons that were read: 1 for the better image, 0 for the other."""
     found = answers(*[(math.nan, math.nan)] * len(right))
-    return found | {"status": [OK] * len(right), "choice_right": [*right]}
+    return found | {"status": [OK] * len(right), "choice_right": [*right], "level_asked": [0.0] * len(right)}
 
 
 def joined(*parts: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -100,6 +102,33 @@ def test_a_task_without_scores_has_accuracies_only():
         "val-core/mean/level_accuracy": 0.5,
         "val-core/mean/class_accuracy": 1.0,
     }
+
+
+def test_an_image_without_distortion_has_no_level_to_be_right():
+    nulls = answers((math.nan, math.nan), class_right=1.0) | {"status": [OK], "level_asked": [0.0]}
+    worn = answers((math.nan, math.nan), class_right=1.0) | {"status": [OK], "level_right": [1.0]}
+    found = validation_metrics(["dq"] * 4, joined(nulls, nulls, nulls, worn))
+    assert found["val-core/dq/level_accuracy"] == 1.0
+    assert "val-core/dq/level_accuracy" not in validation_metrics(["dq"] * 2, joined(nulls, nulls))
+
+
+def test_two_tasks_of_one_source_are_not_pooled():
+    """Two clouds without a correlation of their own, one above the other, would have a high one together."""
+    low = answers(*((pred, target) for pred in (1.0, 1.5) for target in (1.0, 1.5)))
+    high = answers(*((pred, target) for pred in (4.0, 4.5) for target in (4.0, 4.5)))
+    high["task"] = [2.0] * 4
+    found = validation_metrics(
+        ["agiqa3k"] * 8 + ["koniq"] * 4, joined(low, high, answers((1, 1), (2, 3), (3, 2), (4, 4)))
+    )
+    assert found["val-core/agiqa3k/technical/srcc"] == found["val-core/agiqa3k/alignment/srcc"] == pytest.approx(0.0)
+    assert "val-core/agiqa3k/srcc" not in found and found["val-core/koniq/srcc"] == pytest.approx(0.8)
+    assert found["val-core/mean/srcc"] == pytest.approx(0.8 / 3)
+
+
+def test_a_lost_rollout_counts_for_each_task_of_its_source():
+    both = joined(answers((1, 1), (2, 2), (3, 3)), answers((1, 1), (2, 2), (3, 3)) | {"task": [1.0] * 3})
+    found = validation_metrics(["a"] * 7, {key: [*values, None] for key, values in both.items()})
+    assert found["val-core/a/technical/parse_failure"] == found["val-core/a/aesthetic/parse_failure"] == 0.25
 
 
 def test_comparisons_have_the_share_of_right_choices_and_no_level():

@@ -39,18 +39,20 @@ class GroupStdSampler(ReplayBuffer):
             return super().sample(global_steps, partition_id, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
-        wanted = batch_size
+        wanted, rewards = batch_size, []
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 self.refill_fn(wanted)
             drawn, metrics = self._draw(global_steps, partition_id, wanted)
             counts["filter/groups_failed"] += wanted - len({group_of(key) for key in drawn.keys})
-            kept = _join(kept, self._keep(drawn, counts))
+            kept = _join(kept, self._keep(drawn, counts, rewards))
             counts["filter/draws"] += 1
             wanted = self._still_wanted(kept, batch_size, counts)
             if wanted == 0:
                 break
-        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts}
+        # verl's own critic/score/mean is of the groups that were kept.
+        drawn_reward = {"filter/reward_drawn": float(np.mean(rewards))} if rewards else {}
+        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward}
 
     def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
         try:
@@ -62,12 +64,16 @@ class GroupStdSampler(ReplayBuffer):
             self._clear_groups(partition_id, set(self.failure_keys[partition_id]))
             return KVBatchMeta(partition_id=partition_id, keys=[], tags=[]), {}
 
-    def _keep(self, drawn: KVBatchMeta, counts: Counter[str]) -> KVBatchMeta:
-        """The rows of ``drawn`` whose groups spread; the others are counted and cleared away."""
+    def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: list[float]) -> KVBatchMeta:
+        """The rows of ``drawn`` whose groups spread; the others are counted and cleared away.
+
+        ``rewards`` gets those of all, where the reward function says them.
+        """
         if not drawn.keys:
             return drawn
         drawn, rows = _in_fixed_order(drawn)
         _count_statuses(rows, counts)
+        rewards += [row.parts["score"] for row in rows if "score" in row.parts]
         if self.settings.mode == "all":
             return drawn
         groups = np.array([group_of(key) for key in drawn.keys])
@@ -133,6 +139,7 @@ def group_of(key: str) -> str:
 @dataclasses.dataclass(frozen=True)
 class _Row:
     id: str
+    task: str
     data_source: str
     parts: dict[str, float]
 
@@ -146,10 +153,15 @@ def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "extra_info", "data_source"]
     )
     rows = [
-        _Row(str(_plain(info)["id"]), str(_plain(source)), _plain(extra).get("reward_extra_info") or {})
+        _Row(
+            str(_plain(info)["id"]),
+            str(_plain(info).get("task")),
+            str(_plain(source)),
+            _plain(extra).get("reward_extra_info") or {},
+        )
         for info, source, extra in zip(fields["extra_info"], fields["data_source"], fields["extra_fields"], strict=True)
     ]
-    order = sorted(range(len(rows)), key=lambda i: (_hash(rows[i].id), *_session(batch.keys[i])))
+    order = sorted(range(len(rows)), key=lambda i: (_hash(rows[i].id), rows[i].task, *_session(batch.keys[i])))
     return _select(batch, order), [rows[i] for i in order]
 
 
@@ -165,7 +177,7 @@ def _session(key: str) -> tuple[str, int, int]:
 def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
     """Parse statuses by data source; rewards of other people have none."""
     for row in rows:
-        if "status" in row.parts:
+        if {"status", "level_asked"} <= row.parts.keys():  # both: another's status could be anything
             for status in _STATUSES:
                 counts[f"parse/{row.data_source}/{status}"] += 0  # curves want a zero, not a gap
             counts[f"parse/{row.data_source}/{_STATUSES[int(row.parts['status'])]}"] += 1

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, said_class
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.rewards.threshold import threshold_reward
-from omniq_verl.tasks import Task, task_of
+from omniq_verl.tasks import TASKS, Task, task_of
 
 STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
 _NOT_APPLICABLE = math.nan
@@ -31,7 +31,7 @@ class RewardSettings:
     """
 
     score_reward: str = "gaussian"
-    """``gaussian`` (OmniQuality-R sec. 3.3) or ``threshold`` (Q-Insight sec. 3.2)."""
+    """``gaussian`` (OmniQuality-R sec. 3.3) or ``threshold`` (Q-Insight sec. 3.3)."""
     sigma: float = 0.8
     """Of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
     epsilon: float = 0.35
@@ -45,6 +45,9 @@ class RewardSettings:
     def __post_init__(self) -> None:
         if self.score_reward not in ("gaussian", "threshold"):
             raise ValueError(f"score_reward must be 'gaussian' or 'threshold', got {self.score_reward!r}")
+        for name in ("sigma", "epsilon", "accuracy_weight", "format_weight", "class_weight", "level_weight"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         if not (self.sigma > 0 and self.epsilon > 0):
             raise ValueError(f"sigma and epsilon must be positive, got {self.sigma} and {self.epsilon}")
         if math.isinf(self.sigma):
@@ -102,10 +105,11 @@ def compute_score(
 
     Returns:
         The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
-        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (number in ``Status``), ``pred``
-        and ``target`` (scores), ``level_right`` (0 or 1; 0 of a comparison, which has no level), ``class_right`` and
-        ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed, the class or
-        choice of a task that asks for none.
+        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` and ``task`` (numbers in
+        ``Status`` and ``TASKS``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where there is no level
+        to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which have none, else 1),
+        ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
+        the class or choice of a task that asks for none.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task = task_of(extra_info)
@@ -118,6 +122,7 @@ def compute_score(
         "format": form,
         "parsed": float(parsed.ok),
         "status": float(STATUS_NUMBERS[parsed.status]),
+        "task": float(list(TASKS).index(task.name)),
         **judged,
     }
 
@@ -127,6 +132,7 @@ _NOTHING_SAID = {
     "pred": _NOT_APPLICABLE,
     "target": _NOT_APPLICABLE,
     "level_right": 0.0,
+    "level_asked": 0.0,
     "class_right": _NOT_APPLICABLE,
     "choice_right": _NOT_APPLICABLE,
 }
@@ -135,7 +141,7 @@ _NOTHING_SAID = {
 
 def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
     target = float(truth["score"])
-    judged = {"accuracy": 0.0, "target": target}
+    judged = {"accuracy": 0.0, "target": target, "level_asked": 1.0}
     if parsed.score is None:
         return judged
     if settings.score_reward == "gaussian":
@@ -150,14 +156,15 @@ def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings:
 def _judge_degradation(
     parsed: Parsed, truth: Mapping[str, Any], _task: Task, settings: RewardSettings
 ) -> dict[str, float]:
-    judged = {"accuracy": 0.0, "class_right": 0.0}
+    true = [truth["distortion_class"], truth["severity"]]
+    asked = float(canonical_class(true[0]) is not None)
+    judged = {"accuracy": 0.0, "class_right": 0.0, "level_asked": asked}
     if parsed.fields is None:
         return judged
-    said = [parsed.fields.get("distortion_class"), parsed.fields.get("severity")]
-    true = [truth["distortion_class"], truth["severity"]]
+    said = [said_class(parsed.fields), parsed.fields.get("severity")]
     judged["accuracy"] = degradation_reward(*said, *true, settings.class_weight, settings.level_weight)
     judged["class_right"] = float(canonical_class(said[0]) == canonical_class(true[0]))
-    judged["level_right"] = judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
+    judged["level_right"] = asked * judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
     return judged
 
 

@@ -1,5 +1,7 @@
 """The reward for naming what is wrong with an image, and how much."""
 
+from collections.abc import Mapping
+
 _SAME_CLASS = {"jpeg": "compression"}
 _NOTHING = ("null", "none")
 
@@ -22,6 +24,17 @@ def canonical_level(name: object) -> str | None:
     return None if word in _NOTHING else word
 
 
+def said_class(fields: Mapping[str, object]) -> object:
+    """The distortion class that the object of an answer names; None for "no distortion".
+
+    An object without the key says that there is none, but only one that says nothing else either: ``{"rating": 3}``,
+    or a misspelt key, is no answer to what is wrong with an image.
+    """
+    if "distortion_class" in fields:
+        return fields["distortion_class"]
+    return None if set(fields) <= {"severity"} else "not named"
+
+
 def degradation_reward(
     pred_class: str | None,
     pred_level: str | None,
@@ -33,7 +46,7 @@ def degradation_reward(
     """``class_weight`` for the right class, ``level_weight`` more if the level is right as well.
 
     A right level of a wrong class earns nothing. Where nothing is wrong with the image, class and level are None.
-    Source: Q-Insight sec. 3.2 (the level counts only with its class) and sec. 4.1 (0.25 and 0.75).
+    Source: Q-Insight sec. 3.3 (the level counts only with its class) and sec. 4.1 (0.25 and 0.75).
 
     Args:
         pred_class: distortion class of the answer, in any of its names.

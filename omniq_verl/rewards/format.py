@@ -8,7 +8,7 @@ def format_reward(text: str, answer_format: str = "number") -> float:
 
     Each tag occurs once and in this order; white space around and between the two parts does not count.
     ``answer_format="json"`` asks besides for braces around the answer and for none inside of them.
-    Source: Q-Insight sec. 3.2 (format reward), the check itself is ours.
+    Source: Q-Insight sec. 3.3 (format reward), the check itself is ours.
     """
     text = text.strip()
     if not (text.startswith("<think>") and text.endswith("</answer>")):

@@ -43,6 +43,7 @@ __all__ = [
     "Q_INSIGHT_COMPARISON_REFERENCE",
     "Q_INSIGHT_DEGRADATION",
     "Q_INSIGHT_SCORE",
+    "SCALES",
     "SEVERITIES",
     "TASKS",
     "TECHNICAL",
@@ -50,6 +51,7 @@ __all__ = [
     "Task",
     "chat_turns",
     "comparison_task",
+    "scale_of",
     "task_of",
     "task_on",
 ]
@@ -61,8 +63,21 @@ TASKS = {
         *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
     )
 }
+SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
+"""Of scores, by the names that commands give them; 0 to 5 is OmniQuality-R's code."""
 IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
 """Those about a single image: what can be asked of each image for itself."""
+
+
+def scale_of(name: str | None) -> Scale | None:
+    """A scale by its name in ``SCALES``; None: each task's own.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name is not None and name not in SCALES:
+        raise ValueError(f"there is no scale {name!r}; known: {', '.join(SCALES)}")
+    return None if name is None else SCALES[name]
 
 
 @lru_cache(maxsize=256)

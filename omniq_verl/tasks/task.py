@@ -15,9 +15,9 @@ MEDIA_PLACEHOLDERS = (IMAGE_PLACEHOLDER, "<video>", "<audio>")
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
 DISTORTIONS = ("noise", "compression", "blur", "darken")
-"""Distortion classes beside "null", none of them (Q-Insight sec. 4.1; its "JPEG" is "compression" here)."""
+"""Distortion classes beside "null", none of them (Q-Insight sec. 3.4; its "JPEG" is "compression" here)."""
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
-"""Of a distortion, mildest first (Q-Insight sec. 4.1)."""
+"""Of a distortion, mildest first (Q-Insight sec. 3.4)."""
 CHOICES = {"image a": "first", "image b": "second"}
 """Answers to a comparison, in small letters, and which image of the question they name; the names are the labels."""
 
@@ -107,9 +107,9 @@ class Task:
         wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
         if self.needs_text and text is None:
             raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
-        if self.scale is None:
-            return wording
-        return wording.format(low=f"{self.scale.low:g}", high=f"{self.scale.high:g}", text=text)
+        if self.scale is not None:
+            wording = wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
+        return wording.replace("{text}", text) if self.needs_text else wording  # last: a text may hold any of these
 
     def _paraphrase(self, row_id: str) -> int:
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()

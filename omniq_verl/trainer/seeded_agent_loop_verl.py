@@ -24,7 +24,7 @@ def rollout_seed(run_seed: int, step: int, row: str, session: int) -> int:
     Args:
         run_seed: ``rollout.seed`` of the recipe.
         step: training step the rollout is for.
-        row: the row's id, unlike its index unique over all files.
+        row: the row's id, unlike its index the same whatever else is trained on.
         session: number of the rollout within its group.
     """
     key = f"{run_seed}/{step}/{row}/{session}".encode()

@@ -1,6 +1,5 @@
 """verl's V1 trainer with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,13 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import check_settings
-from omniq_verl.evaluation.metric_files import next_metric_file
+from omniq_verl.evaluation.metric_files import log_into
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
 from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
-
-
-def _log_into_run_folder(config: DictConfig) -> None:
-    """Where the user named no file, verl would log into the current folder, over the metrics of the start before."""
-    if "VERL_FILE_LOGGER_PATH" not in os.environ and "file" in config.trainer.logger:
-        path = next_metric_file(Path(config.trainer.default_local_dir))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.environ["VERL_FILE_LOGGER_PATH"] = str(path)
 
 
 @register_trainer("omniq_sync")
@@ -36,7 +27,7 @@ class OmniqTrainerSync(PPOTrainerSync):
     def __init__(self, config: DictConfig):
         if problems := check_settings(config):
             raise ValueError(" ".join(map(str, problems)))
-        _log_into_run_folder(config)
+        log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
         # verl compares the mode with its own names in six places (trainer_base.py:153, 731, 902, 912, 1004, 1499).
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
@@ -82,11 +73,11 @@ class OmniqTrainerSync(PPOTrainerSync):
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
-        answers = {key: reward_extra_infos_dict.pop(key) for key in ANSWER_KEYS if key in reward_extra_infos_dict}
-        metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
-        if len(answers) == len(ANSWER_KEYS):
-            metrics.update(validation_metrics(data_sources, answers))
-        return metrics
+        infos = dict(reward_extra_infos_dict)
+        ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
+        answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
+        metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
+        return metrics | (validation_metrics(data_sources, answers) if ours else {})
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:

@@ -1,36 +1,39 @@
 """What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, refused answers. Pure."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.rewards import Status
+from omniq_verl.tasks import TASKS
 
 logger = logging.getLogger(__name__)
-ANSWER_KEYS = ("status", "pred", "target", "level_right", "class_right", "choice_right")
+ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked", "class_right", "choice_right")
 """Keys of ``compute_score`` that are not meant to be averaged as they are: here they become metrics."""
 
 
 def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Metrics of all answers of each data source, and their means over the sources that have them.
 
-    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy``, ``class_accuracy``, ``choice_accuracy`` (of
-    comparisons, which have no level), ``parse_failure`` and ``val-aux/<source>/refused/<status>``; the means under
-    ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC and MAE, and wrong for the accuracies. What is not
-    defined (a constant prediction has no correlation) is left out and named in the log.
+    A source that is asked several tasks is ``<source>/<task>`` for each of them, as in ``omniq eval``.
+
+    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy`` (not of comparisons and of images without
+    distortion, which have no level), ``class_accuracy``, ``choice_accuracy`` (of comparisons), ``parse_failure`` and
+    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC
+    and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
+    and named in the log.
 
     Args:
         data_sources: of each answer, ``[N]``.
         answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``.
     """
-    names = np.asarray(data_sources)
     columns = {key: np.asarray(answers[key], dtype=np.float64) for key in ANSWER_KEYS}
     metrics: dict[str, float] = {}
     of_source: dict[str, list[float]] = {}
-    for source in sorted(set(data_sources)):
-        chosen = {key: column[names == source] for key, column in columns.items()}
+    for source, rows in _groups(np.asarray(data_sources), columns["task"]):
+        chosen = {key: column[rows] for key, column in columns.items()}
         for name, value in _of_one_source(source, chosen).items():
             metrics[f"val-core/{source}/{name}"] = value
             of_source.setdefault(name, []).append(value)
@@ -40,13 +43,25 @@ def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequen
     return metrics
 
 
+def _groups(sources: np.ndarray, tasks: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Names, and which answers are meant; a rollout that was lost belongs to each task of its source."""
+    names = list(TASKS)
+    for source in sorted(set(sources.tolist())):
+        of_source, lost = sources == source, np.isnan(tasks)
+        asked = np.unique(tasks[of_source & ~lost])
+        if len(asked) < 2:
+            yield source, of_source
+        else:
+            yield from ((f"{source}/{names[int(task)]}", of_source & ((tasks == task) | lost)) for task in asked)
+
+
 def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
     chosen, lost = ~np.isnan(answers["choice_right"]), np.isnan(answers["status"])
     found = {"parse_failure": float(np.mean(answers["status"] != 0))}
     if chosen.any():
         found["choice_accuracy"] = float(np.mean(np.nan_to_num(answers["choice_right"][chosen | lost])))
-    if not (chosen.any() and (chosen | lost).all()):
-        found["level_accuracy"] = float(np.mean(np.nan_to_num(answers["level_right"][~chosen])))
+    if (leveled := answers["level_asked"] == 1).any() or lost.all():
+        found["level_accuracy"] = float(np.mean(np.nan_to_num(answers["level_right"][leveled | lost])))
     if (asked := ~np.isnan(answers["class_right"])).any():
         found["class_accuracy"] = float(np.mean(answers["class_right"][asked]))
     if (~np.isnan(answers["target"])).any():

@@ -31,7 +31,7 @@ Parts = Callable[[float], dict[str, float]]
 
 def our_parts(accuracy: float) -> dict[str, float]:
     """Of our reward, what the sampler looks at; in ``score`` every answer differs."""
-    return {"accuracy": accuracy, "score": accuracy + random.random(), "status": 0.0}
+    return {"accuracy": accuracy, "score": accuracy + random.random(), "status": 0.0, "level_asked": 1.0}
 
 
 class Rollouts:
@@ -115,6 +115,15 @@ def left_in_queue() -> set[str]:
     import transfer_queue as tq
 
     return set((tq.kv_list("train") or {}).get("train", {}))
+
+
+@pytest.mark.parametrize("mode", ["all", "drop"])
+def test_the_mean_reward_is_of_all_rollouts_whatever_is_kept(sample, mode):
+    parts = {"parts": lambda accuracy: {"accuracy": accuracy, "score": accuracy, "status": 0.0}}
+    _, metrics, _ = sample([SPREAD, FLAT, WRONG, FLAT], mode=mode, **parts)
+    assert metrics["filter/reward_drawn"] == pytest.approx((1.5 + 1.5 + 0.0 + 1.5) / 12)
+    _, metrics, _ = sample([SPREAD] * 4, mode=mode, parts=lambda accuracy: {"accuracy": accuracy})
+    assert "filter/reward_drawn" not in metrics  # of someone else's reward
 
 
 def test_all_trains_on_every_group(sample):

@@ -18,6 +18,7 @@ from omniq_verl.doctor.checks import check_config
 from omniq_verl.doctor.free_space import FreeSpace, cgroup_free_bytes, measure_free_space
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.preflight_hydra import Preflight
+from omniq_verl.doctor.prompt_length import processor_problem
 from omniq_verl.doctor.space import GIB, needed_memory
 
 PLENTY = FreeSpace(memory=math.inf, shared_memory=math.inf, disk=math.inf)
@@ -138,7 +139,7 @@ def broken(model: Path, folder: Path, name: str) -> None:
     [
         ("*.safetensors", "lacks its weights (model.safetensors)"),
         ("index", "lacks its weights (model-00001-of-00002.safetensors)"),
-        ("tokenizer*", "tokenizer"),
+        ("tokenizer*", "its tokenizer knows no words"),
         ("qwen2", "which sees no images"),
     ],
 )
@@ -171,6 +172,56 @@ def test_rewards_of_a_source_that_no_row_is_of_are_named(config):
     config.reward.custom_reward_function.reward_kwargs.sources = {"koniq": {"sigma": 1}, "konik": {"sigma": 2}}
     (problem,) = problems(config)
     assert "sources.konik" in problem and "only of koniq" in problem
+
+
+def test_rewards_of_a_source_that_is_only_validated_on_are_fine(config, tmp_path):
+    other = [{**row, "data_source": "spaq"} for row in records(2, 90)]
+    config.data.val_files = [written(tmp_path, other, "other.parquet")]
+    config.reward.custom_reward_function.reward_kwargs.sources = {"spaq": {"sigma": 1}}
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize("value", ["abc", 0, -4, 2.5, True])
+@pytest.mark.parametrize("key", ["data.train_batch_size", "actor_rollout_ref.rollout.n"])
+def test_what_is_no_whole_number_above_0_is_named(config, key, value):
+    OmegaConf.update(config, key, value)
+    assert f"{key}={value}: it is no whole number above 0. Mend: give one, e.g. {key}=8." in problems(config)
+
+
+def test_a_run_folder_below_a_file_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    config.trainer.default_local_dir = str(tmp_path / "file" / "run")
+    [problem] = problems(config)
+    assert f"{tmp_path}/file is a file, no folder" in problem
+
+
+def test_a_mistyped_folder_that_could_be_a_name_at_the_hub_is_said_not_to_be_here(tmp_path):
+    said = "there is no such folder here, and of a model of that name at the hub the processor cannot be loaded (why)"
+    assert said in str(processor_problem("model.path", "runs/mistyped", OSError("why")))
+    assert said not in str(processor_problem("model.path", str(tmp_path), OSError("why")))
+
+
+def test_a_checkpoint_of_other_gpus_is_named_before_anything_starts(config):
+    folder = Path(config.trainer.default_local_dir)
+    (folder / "global_step_15" / "actor").mkdir(parents=True)
+    (folder / "latest_checkpointed_iteration.txt").write_text("15")
+    (folder / "global_step_15" / "actor" / "model_world_size_16_rank_0.pt").write_text("")
+    [problem] = problems(config)
+    assert "its checkpoint of step 15 is of 16 GPUs, the run has 1" in problem and "actor/huggingface" in problem
+    (folder / "global_step_15" / "actor" / "model_world_size_1_rank_0.pt").write_text("")
+    assert problems(config) == []
+    (folder / "global_step_15" / "actor" / "model_world_size_1_rank_0.pt").unlink()
+    config.trainer.resume_mode = "disable"
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize("mode", ["drop", "refill"])
+def test_a_filter_that_could_keep_nothing_is_named(config, mode):
+    config.actor_rollout_ref.rollout.n = 1
+    config.data.gen_batch_size = 1
+    assert problems(config) == []
+    config.trainer.v1.sampler.sampler_kwargs.mode = mode
+    assert "a group of one answer has no spread" in problems(config)[0]
 
 
 def test_memory_is_the_measured_peaks_of_the_tiny_model():
@@ -265,7 +316,7 @@ def test_a_check_that_fails_by_itself_stops_the_run_through_hydra(config):
 
     callbacks = Callbacks()
     callbacks.callbacks = [Preflight()]
-    config.data.max_prompt_length = "many"
+    config.data.train_max_samples = "many"
     with pytest.raises(SystemExit, match="a check failed by itself"):
         callbacks.on_run_start(config=config, config_name="quickstart/grpo")
 

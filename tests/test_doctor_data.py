@@ -19,6 +19,20 @@ from omniq_verl.doctor.prompt_length import PromptLength
 from omniq_verl.tasks import DEGRADATION, TECHNICAL, comparison_task
 
 
+def test_a_row_without_a_name_of_its_own_is_named(tmp_path):
+    rows = records(3)
+    rows[1]["extra_info"]["id"] = ""
+    assert "extra_info.id is no text" in only_problem(check_rows(tmp_path, rows))
+
+
+def test_labels_of_someone_elses_reward_are_theirs(tmp_path):
+    rows = records(3)
+    for row in rows:
+        row["reward_model"]["ground_truth"], row["extra_info"]["task"] = "3.0", "mine"
+    path = written(tmp_path, rows)
+    assert check_file(path, None, 128).problems and not check_file(path, None, 128, labels=False).problems
+
+
 def check_rows(folder: Path, rows: list[dict]) -> FileReport:
     return check_file(written(folder, rows), None, 128)
 

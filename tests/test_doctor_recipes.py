@@ -133,6 +133,18 @@ def test_a_broken_sft_row_is_named(healthy, tmp_path, broken, said):
     assert "row 7 (id made/7): " in result.output and said in result.output.replace("\n", " ")
 
 
+def test_sft_that_would_go_on_from_a_checkpoint_and_validates_on_what_it_learns_is_noted(healthy, tmp_path):
+    path = written(tmp_path, [sft_record(number) for number in range(8)], "sft.parquet")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("15")
+    files = [f"data.{kind}_files={path}" for kind in ("train", "val")]
+    more = ["data.train_batch_size=4", f"trainer.default_local_dir={tmp_path / 'run'}", *files]
+    result = doctor("quickstart/sft", *words("quickstart/sft", healthy), *more)
+    said = result.output.replace("\n", " ")
+    assert result.exit_code == 0 and "8 rows of data.val_files are trained on, too" in said
+    assert "holds step 15: the run goes on from there, not from model.path" in said
+
+
 def test_an_answer_without_tags_may_be_learned(healthy, tmp_path):
     path = written(tmp_path, [sft_record(number, "A soft image.") for number in range(8)], "sft.parquet")
     result = doctor(

@@ -10,14 +10,18 @@ from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.gpu_memory import read_shape, say_memory
 from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.notes import resumed, same_rows, step_of
+from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_numbers
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
-from omniq_verl.doctor.settings import check_settings
+from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
-from omniq_verl.doctor.space import check_space
+from omniq_verl.doctor.space import check_folder, check_space
 
-_REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "trainer.default_local_dir")
+_STARTS_FROM = "actor_rollout_ref.model.path"
+_KL = ", which stays the reference of the KL term"
+_REQUIRED = ("data.train_files", "data.val_files", _STARTS_FROM, "trainer.default_local_dir")
 
 
 def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
@@ -29,7 +33,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
     """
     if is_sft(config):
         return check_sft_config(config)
-    problems = check_keys(config)
+    problems = check_keys(config) or check_numbers(config, GRPO_NUMBERS)
     if problems:
         return Report(problems)  # a check without its key could only guess
     model = inspect_model(config.actor_rollout_ref.model.path)
@@ -46,13 +50,15 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
             *check_settings(config),
             *(problem for file in files for problem in file.problems),
             *check_batch_size(config, sum(file.rows for file in train)),
-            *check_sources(config, train),
+            *check_sources(config, files),
+            *check_folder(config.trainer.default_local_dir),
+            *check_world_size(config),
             *check_space(config, model, free),
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
-        notes=[*same_rows(train, val), *resumed(config), *_memory(config, model.parameters)],
+        notes=[*same_rows(train, val), *resumed(config, _STARTS_FROM, _KL), *_memory(config, model.parameters)],
     )
 
 
@@ -61,33 +67,30 @@ def _memory(config: DictConfig, parameters: int) -> list[str]:
     return [] if config.trainer.device == "cpu" else [say_memory(config, read_shape(folder, parameters))]
 
 
-def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[str]:
-    """Rows that stand twice among the training files, or are validated on as well."""
-    known: set[int] = set()
-    twice = 0
-    for file in train:
-        twice += len(known & file.keys)
-        known |= file.keys
-    both = len(known & set().union(*(file.keys for file in val)))
-    notes = [f"{twice:,} rows stand in more than one of data.train_files"] if twice else []
-    return notes + ([f"{both:,} rows of data.val_files are trained on, too: they measure memory"] if both else [])
-
-
-def resumed(config: DictConfig) -> list[str]:
-    """A folder with checkpoints is gone on with, whatever model is named."""
-    tracker = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
-    if OmegaConf.select(config, "trainer.resume_mode") != "auto" or not tracker.is_file():
+def check_world_size(config: DictConfig) -> list[Problem]:
+    """A checkpoint is of as many GPUs as the run has: verl loads the part of each rank by that number."""
+    ranks, step = config.trainer.nnodes * config.trainer.n_gpus_per_node, step_of(config)
+    folder = Path(config.trainer.default_local_dir) / f"global_step_{step}" / "actor"
+    found = sorted(folder.glob("model_world_size_*_rank_0.pt")) if step else []
+    if not found or (folder / f"model_world_size_{ranks}_rank_0.pt") in found:
         return []
-    at = tracker.read_text(errors="replace").strip()[:20]
-    return [f"{tracker.parent} holds step {at}: the run goes on from there, not from actor_rollout_ref.model.path"]
+    saved = found[0].name.removeprefix("model_world_size_").partition("_")[0]
+    return [
+        Problem(
+            f"trainer.default_local_dir={config.trainer.default_local_dir}",
+            f"its checkpoint of step {step} is of {saved} GPUs, the run has {ranks}",
+            f"take {saved} again, or begin in another folder from {folder}/huggingface, with a new optimiser, and with"
+            " those weights as the reference of the KL term",
+        )
+    ]
 
 
-def check_sources(config: DictConfig, train: Sequence[FileReport]) -> list[Problem]:
+def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Problem]:
     """Every data source that has rewards of its own is there."""
-    key = "reward.custom_reward_function.reward_kwargs.sources"
-    there = set().union(*(file.sources for file in train))
+    key = f"{REWARD}.reward_kwargs.sources"
+    there = set().union(*(file.sources for file in files))
     named = OmegaConf.select(config, key) or {}
-    what = f"no training row is of this source, only of {', '.join(sorted(there))}"
+    what = f"no row is of this source, only of {', '.join(sorted(there))}"
     return [
         Problem(f"{key}.{name}", what, "write it as in data_source") for name in named if there and name not in there
     ]
@@ -142,7 +145,7 @@ def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Proble
     try:
         processor = load_processor(model)
     except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
-        return None, [processor_problem(f"actor_rollout_ref.model.path={model.path}", error)]
+        return None, [processor_problem("actor_rollout_ref.model.path", model.path, error)]
     template, processing = (_plain(config.data[key]) for key in ("apply_chat_template_kwargs", "mm_processor_kwargs"))
     return PromptLength(processor, template, processing), []
 
@@ -153,4 +156,5 @@ def _plain(node: DictConfig | None) -> dict[str, Any]:
 
 def _check_files(files: str | Sequence[str], config: DictConfig, lengths: PromptLength | None) -> list[FileReport]:
     paths = files if isinstance(files, (list, ListConfig)) else [files]
-    return [check_file(str(path), lengths, config.data.max_prompt_length) for path in paths]
+    labels = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
+    return [check_file(str(path), lengths, config.data.max_prompt_length, labels) for path in paths]

@@ -64,15 +64,16 @@ Check = Callable[[dict[str, Any]], tuple[list[Fault], int | None]]
 """A row -> its faults, and its tokens where they could be counted."""
 
 
-def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int) -> FileReport:
+def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int, labels: bool = True) -> FileReport:
     """Check one parquet file of prompts, row by row.
 
     Args:
         path: of the file.
         lengths: counts the prompts' tokens; without it, their lengths are not checked.
         max_prompt_length: tokens a prompt may have.
+        labels: check tasks and labels, too, as this package's reward reads them.
     """
-    return check_table(path, COLUMNS, lambda record: check_row(record, lengths, max_prompt_length))
+    return check_table(path, COLUMNS, lambda record: check_row(record, lengths, max_prompt_length, labels))
 
 
 def check_table(path: str, columns: Sequence[str], check: Check) -> FileReport:

@@ -75,7 +75,7 @@ def _tokens(config: DictConfig) -> int:
 def say_memory(config: DictConfig, shape: Shape | None) -> str:
     """One line for the user."""
     if shape is None or not shape.parameters:
-        return "memory per GPU: not estimated, as the model's sizes are known only of a local folder"
+        return "memory per GPU: not estimated: no config.json of a local folder tells the model's sizes"
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
     shards = actor.fsdp_config.fsdp_size if actor.fsdp_config.fsdp_size > 0 else gpus

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -12,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.checks import check_config
 from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.sft import is_sft
+from omniq_verl.evaluation.metric_files import log_into
 
 
 class Preflight(Callback):
@@ -22,9 +25,11 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # The SFT trainer's processes all come here; one of them speaks for them.
+        # The SFT trainer's processes all come here; one of them speaks, and logs, for them.
         if os.environ.get("RANK", "0") == "0":
             stop_unless_sound(config)
+            if is_sft(config):  # verl's own trainer, which is not asked where to log; GRPO's is in another process
+                log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:

@@ -7,6 +7,7 @@ size; that makes it cheap enough to check every row of a data set.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -124,7 +125,9 @@ def _check_sees(model: DictConfig) -> None:
         raise ValueError(f"it is a {config.model_type}, which sees no images")
 
 
-def processor_problem(where: str, error: Exception) -> Problem:
-    """That ``load_processor`` raised."""
-    mend = "give a model that reads images, with its tokenizer and preprocessor files"
-    return Problem(where, f"its processor cannot be loaded ({error})", mend)
+def processor_problem(key: str, path: str, error: Exception) -> Problem:
+    """That ``load_processor`` raised for the model at ``path``."""
+    what, mend = "its processor", "give a model that reads images, with its tokenizer and preprocessor files"
+    if not Path(path).expanduser().exists():
+        what = "there is no such folder here, and of a model of that name at the hub the processor"
+    return Problem(f"{key}={path}", f"{what} cannot be loaded ({error})", mend)

@@ -30,7 +30,7 @@ class Fault(Exception):
 
 
 def check_row(
-    record: dict[str, Any], lengths: PromptLength | None, max_prompt_length: int
+    record: dict[str, Any], lengths: PromptLength | None, max_prompt_length: int, labels: bool = True
 ) -> tuple[list[Fault], int | None]:
     """All faults of a row, and its prompt's tokens (None where they could not be counted).
 
@@ -38,12 +38,16 @@ def check_row(
         record: the row as it stands in the parquet file.
         lengths: counts tokens; without it, lengths are not checked.
         max_prompt_length: tokens a prompt may have.
+        labels: check task and label, too, as this package's reward reads them.
     """
     faults: list[Fault] = []
     tokens = None
     with collected(faults):
-        check_label(record)
-        check_number_of_images(record)
+        check_id(record)
+    if labels:
+        with collected(faults):
+            check_label(record)
+            check_number_of_images(record)
     with collected(faults):
         messages = check_prompt(record)
         sizes = tuple(image_size(image) for image in record["images"] or [])
@@ -61,6 +65,17 @@ def collected(faults: list[Fault]) -> Iterator[None]:
         yield
     except Fault as fault:
         faults.append(fault)
+
+
+def check_id(record: dict[str, Any]) -> None:
+    """The row has a name: its rollouts take their seeds from it, and their order.
+
+    Raises:
+        Fault: it has none.
+    """
+    info = record["extra_info"]
+    if not (isinstance(info, dict) and isinstance(info.get("id"), str) and info["id"]):
+        raise Fault("id", "extra_info.id is no text", f"{_WRITE_ANEW}, or give each row a name of its own")
 
 
 def check_label(record: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
 from omniq_verl.rewards import RewardSettings
 
-_REWARD = "reward.custom_reward_function"
+REWARD = "reward.custom_reward_function"
 _OUR_TRAINER = "omniq_sync"
-_OUR_REWARDS = "pkg://omniq_verl.rewards"
+OUR_REWARDS = "pkg://omniq_verl.rewards"
 _METRICS = ("accuracy", "score", "format", "parsed", "level_right")
 _SAMPLER = "trainer.v1.sampler"
 _LOSS = "actor_rollout_ref.actor.policy_loss"
@@ -28,14 +28,14 @@ def _node(config: DictConfig, key: str) -> dict:
 
 
 def _reward_faults(config: DictConfig) -> Iterator[Problem]:
-    if OmegaConf.select(config, f"{_REWARD}.path") != _OUR_REWARDS:
+    if OmegaConf.select(config, f"{REWARD}.path") != OUR_REWARDS:
         return
-    settings = _node(config, f"{_REWARD}.reward_kwargs")
+    settings = _node(config, f"{REWARD}.reward_kwargs")
     for source in (None, *(settings.get("sources") or {})):
         try:
             RewardSettings.for_source(source, **settings)
         except (TypeError, ValueError) as error:
-            where = f"{_REWARD}.reward_kwargs" + (f".sources.{source}" if source else "")
+            where = f"{REWARD}.reward_kwargs" + (f".sources.{source}" if source else "")
             yield Problem(where, str(error), "see omniq_verl.rewards.RewardSettings")
 
 
@@ -47,10 +47,13 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
     except (TypeError, ValueError) as error:
         yield Problem(f"{_SAMPLER}.sampler_kwargs", str(error), "see omniq_verl.filters.settings.FilterSettings")
         return
-    ours = OmegaConf.select(config, f"{_REWARD}.path") == _OUR_REWARDS
+    ours = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
     if ours and settings.metric not in _METRICS:
         what = f"is {settings.metric!r}, which is no part of the reward that is there for every answer"
         yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(_METRICS)}")
+    if settings.mode != "all" and OmegaConf.select(config, "actor_rollout_ref.rollout.n") == 1:
+        what = "is 1, and a group of one answer has no spread, so that the filter would drop every group"
+        yield Problem("actor_rollout_ref.rollout.n", what, f"raise it, or set {_SAMPLER}.sampler_kwargs.mode=all")
     at_once = OmegaConf.select(config, "data.gen_batch_size")
     if settings.mode == "refill" and at_once != 1:
         what = f"is {at_once}, and the group-std filter in mode refill asks for single prompts"

@@ -8,10 +8,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_table
 from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.notes import resumed, same_rows
+from omniq_verl.doctor.numbers import SFT_NUMBERS, check_numbers
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.rows import Fault, check_length, check_turns, collected, image_size, prompt_length
+from omniq_verl.doctor.space import check_folder
 from omniq_verl.rewards.parsing import Status, answer_of
 
 COLUMNS = ("messages", "images")
@@ -31,6 +34,8 @@ def check_sft_config(config: DictConfig) -> Report:
     if forgotten:
         mend = "pass it on the command line: {}=VALUE"
         return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
+    if problems := check_numbers(config, SFT_NUMBERS):
+        return Report(problems)
     model = inspect_model(config.model.path, "model.path")
     lengths, unreadable = (None, []) if model.problems else _lengths(config)
     train, val = (
@@ -40,10 +45,17 @@ def check_sft_config(config: DictConfig) -> Report:
     files = [*train, *val]
     found = [problem for file in files for problem in file.problems]
     return Report(
-        [*model.problems, *unreadable, *found, *_check_steps(config, sum(file.rows for file in train))],
+        [
+            *model.problems,
+            *unreadable,
+            *found,
+            *_check_steps(config, sum(file.rows for file in train)),
+            *check_folder(config.trainer.default_local_dir),
+        ],
         files=len(files),
         rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
+        notes=[*same_rows(train, val), *resumed(config, "model.path")],
     )
 
 
@@ -55,7 +67,7 @@ def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
     try:
         processor = load_processor(config.model)
     except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
-        return None, [processor_problem(f"model.path={config.model.path}", error)]
+        return None, [processor_problem("model.path", config.model.path, error)]
     return PromptLength(processor, {"add_generation_prompt": False}), []
 
 

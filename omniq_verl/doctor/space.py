@@ -1,6 +1,7 @@
 """Will the run fit? Estimates of memory and disk against what is free."""
 
 import os
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -82,6 +83,13 @@ def check_bucket(config: DictConfig, largest_tensor: int) -> Problem | None:
     if needed <= megabytes:
         return None
     return Problem(f"{key}={megabytes}", f"the model's largest tensor has {needed} MiB", f"set {key}={needed}")
+
+
+def check_folder(path: str) -> list[Problem]:
+    """A run's folder can be made."""
+    files = [parent for parent in (Path(path), *Path(path).parents) if parent.exists() and not parent.is_dir()]
+    where = f"trainer.default_local_dir={path}"
+    return [Problem(where, f"{file} is a file, no folder", "name another folder") for file in files]
 
 
 def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | None:

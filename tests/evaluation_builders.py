@@ -105,13 +105,13 @@ def write_scored(
     return path
 
 
-def write_distorted(path: Path, values: Sequence[int], source: str = "worn") -> Path:
+def write_distorted(path: Path, values: Sequence[int], source: str = "worn", split: str = "test") -> Path:
     """Grey images, every class and severity in turn, each fifth without."""
     rows = []
     for number, value in enumerate(values):
         distortion = None if number % 5 == 4 else DISTORTIONS[number % 4]
         severity = SEVERITIES[number % 5] if distortion else None
-        row = Row(source, f"{number}", "degradation", "test", distortion=distortion, severity=severity)
+        row = Row(source, f"{number}", "degradation", split, distortion=distortion, severity=severity)
         rows.append(row.record(number, grey(value)))
     write_parquet(rows, path)
     return path

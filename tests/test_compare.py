@@ -225,12 +225,35 @@ def test_a_degradation_set_shows_its_accuracies_and_is_not_paired(tmp_path):
     about["class_accuracy"] = {"value": 0.925, "low": 0.9, "high": 0.95}
     about["level_accuracy"] = {"value": 0.475, "low": None, "high": None}
     runs = [write_run(tmp_path / name, a_set("koniq"), dq495k=about) for name in "ab"]
-    found, text = compare(*runs, paper="q_insight:3")
+    found, _ = compare(*runs)
     assert found["columns"][-1]["label"] == "dq495k"
     assert found["rows"][0]["cells"][-1] == {"values": [0.925, 0.475], "intervals": [[0.9, 0.95], None]}
-    assert "class accuracy / level accuracy" in text
-    assert "0.9339 / -" in text
     assert [pair["data_source"] for pair in found["pairs"]] == ["koniq"]
+
+
+def test_the_papers_classes_stand_beside_those_of_a_run(tmp_path):
+    def of_class(right, level):
+        return {
+            name: {"value": value, "low": None, "high": None}
+            for name, value in (("class_accuracy", right), ("level_accuracy", level))
+        }
+
+    classes = {"noise": of_class(1.0, 0.6), "blur": of_class(0.9, 0.4), "compression": of_class(0.8, 0.2)}
+    classes |= {"darken": of_class(0.7, 0.0), "null": of_class(0.6, None)}
+    about = {"data_source": "dq495k", "task": "q_insight_degradation", "images": 9, "scored": 9, "classes": classes}
+    about |= of_class(0.5, 0.5)
+    part = about | {"classes": {"noise": classes["noise"]}}
+    rows = [
+        compare(write_run(tmp_path / name, dq495k=one), paper="q_insight:3")
+        for name, one in (("all", about), ("part", part))
+    ]
+    (found, text), (of_part, _) = rows
+    assert [one["label"] for one in found["columns"]] == ["Noise", "Blur", "JPEG", "Darken", "Null", "Average"]
+    cells = [cell and cell["values"] for cell in found["rows"][0]["cells"]]
+    # The paper's average of the levels is over the four classes that have one.
+    assert cells == [[1.0, 0.6], [0.9, 0.4], [0.8, 0.2], [0.7, 0.0], [0.6, None], pytest.approx([0.8, 0.3])]
+    assert [cell and cell["values"] for cell in of_part["rows"][0]["cells"]] == [[1.0, 0.6], *[None] * 5]
+    assert "class accuracy / level accuracy" in text and "0.9339 / -" in text
 
 
 def test_a_correlation_that_is_not_defined_is_a_dash(tmp_path):

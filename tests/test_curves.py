@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from omniq_verl.evaluation.curves import PANELS, draw_curves, draw_table, read_curves, short_names, validation_srcc
+from omniq_verl.evaluation.curves import PANELS, draw_curves, draw_table, read_curves, short_names
 
 
 def write_run(folder: Path, steps: dict[int, dict[str, float]]) -> Path:
@@ -21,20 +21,6 @@ def write_run(folder: Path, steps: dict[int, dict[str, float]]) -> Path:
 
 def rising(key: str, steps: int = 3) -> dict[int, dict[str, float]]:
     return {step: {key: step / 10} for step in range(1, steps + 1)}
-
-
-def validation_line(output: str, target: float) -> str:
-    return json.dumps({"output": output, "gts": json.dumps({"score": target})}) + "\n"
-
-
-def write_validation(folder: Path) -> None:
-    (folder / "validation").mkdir()
-    pairs = [("1.5", 1.0), ("2.0", 2.0), ("4.0", 3.0)]
-    right = "".join(validation_line(f"<answer>{score}</answer>", target) for score, target in pairs)
-    wrong = "".join(validation_line(f"<answer>{score}</answer>", 4 - target) for score, target in pairs)
-    (folder / "validation" / "10.jsonl").write_text(right + validation_line("no answer", 5.0))
-    (folder / "validation" / "9.jsonl").write_text(wrong)
-    (folder / "validation" / "0.jsonl").write_text(validation_line("no answer", 5.0) * 4)
 
 
 # Reading
@@ -80,21 +66,6 @@ def test_steps_without_a_value_are_gaps_and_infinities_too(tmp_path):
     table = read_curves(run)
     assert table["entropy"].dropna().to_dict() == {1: 1.0}
     assert table["gate_threshold"].isna().all()
-
-
-def test_older_runs_validation_is_computed_from_their_answers(tmp_path):
-    folder = write_run(tmp_path / "run", rising("critic/score/mean"))
-    write_validation(folder)
-    # At step 0 no answer could be read: no correlation.
-    expected = {9: pytest.approx(-1.0), 10: pytest.approx(1.0)}
-    assert list(validation_srcc(folder).items()) == list(expected.items())
-    assert read_curves(folder)["validation_srcc"].dropna().to_dict() == expected
-
-
-def test_what_was_logged_counts_and_not_what_would_be_computed(tmp_path):
-    folder = write_run(tmp_path / "run", {10: {"val-core/a/srcc": 0.5}})
-    write_validation(folder)
-    assert read_curves(folder)["validation_srcc"].to_dict() == {10: 0.5}
 
 
 # Drawing

@@ -78,7 +78,11 @@ def test_distortions_are_counted_by_class_and_level(finished):
         "noise": 1,
     }
     assert found["confusion"]["noise"]["refused"] == 1 and found["confusion"]["noise"]["null"] == 1
-    assert found["class_accuracy"]["value"] == found["level_accuracy"]["value"] == pytest.approx(1 / 10)
+    # Of the eight with a distortion no level is right; of those without, that there is none says nothing of levels.
+    assert found["class_accuracy"]["value"] == pytest.approx(1 / 10) and found["level_accuracy"]["value"] == 0.0
+    null, noise = found["classes"]["null"], found["classes"]["noise"]
+    assert (null["images"], null["class_accuracy"]["value"], null["level_accuracy"]["value"]) == (2, 0.5, None)
+    assert (noise["images"], noise["class_accuracy"]["value"], noise["level_accuracy"]["value"]) == (2, 0.0, 0.0)
     assert sum(map(sum, (row.values() for row in found["confusion"].values()))) == 10
 
 
@@ -166,7 +170,6 @@ def test_answers_of_other_rows_are_left_out(scored):
     ("words", "said"),
     [
         (["--by", "brand"], "its details have dark"),
-        (["--limit", "0"], "no rows"),
         (["--samples", "4", "--temperature", "0"], "temperature"),
         (["--engine", "vllm"], "no such folder"),
         (["--engine", "magic"], "unknown engine"),

@@ -19,6 +19,7 @@ from omniq_verl.evaluation import heatmap_page
 from omniq_verl.evaluation.heatmap import (
     answer_ids,
     answer_logits,
+    asked_messages,
     draw_heatmap,
     greedy_ids,
     question_inputs,
@@ -28,7 +29,7 @@ from omniq_verl.evaluation.heatmap import (
 )
 from omniq_verl.evaluation.heatmap_page import NEWLINE, PART, TAB, place_cells, visible
 from omniq_verl.generation.question import decode_images, question_text
-from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tasks import ALIGNMENT, TECHNICAL
 from omniq_verl.tiny.model import TinySize, save_tiny_model
 
 CORPUS = [*TECHNICAL.questions, "<think>slight noise, good quality</think><answer>3.7</answer>"]
@@ -66,6 +67,14 @@ def photo(tmp_path: Path) -> Path:
 
 
 # Entropies
+
+
+def test_a_task_about_a_text_is_asked_with_it_and_a_question_of_ones_own_as_it_is():
+    [turn] = asked_messages("alignment", "two cats on a red sofa", None)
+    assert turn == ALIGNMENT.messages(None, "two cats on a red sofa")[0] and len(turn["content"]) > 60
+    assert asked_messages("technical", None, "How good?") == [{"role": "user", "content": "<image>How good?"}]
+    with pytest.raises(ValueError, match="none was given"):
+        asked_messages("alignment", None, None)
 
 
 def test_equal_logits_have_the_entropy_of_their_number():
@@ -257,7 +266,7 @@ def drawn(folders, tmp_path_factory) -> Path:
     (out / "photo.png").write_bytes(PHOTO)
     (out / "answer.txt").write_text(ANSWER + "\n", "utf-8")
     return draw_heatmap(
-        folders, out / "photo.png", out, answer=str(out / "answer.txt"), prompt="How <b>good</b>?"
+        folders, out / "photo.png", out, answer=str(out / "answer.txt"), question="How <b>good</b>?"
     ).parent
 
 

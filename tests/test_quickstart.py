@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from omniq_verl.evaluation.checkpoint import judge, summarise
 from omniq_verl.evaluation.metric_files import read_metrics
+from omniq_verl.quickstart.measure import judge, summarise
 from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
 from omniq_verl.quickstart.runner import StageFailed, run_stages
 from omniq_verl.quickstart.stages import Settings, Stage, build_stages

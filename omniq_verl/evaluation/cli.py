@@ -18,16 +18,16 @@ app = typer.Typer()
 @options.asks_a_model
 def evaluate(
     spec: "EngineSpec",
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    out: options.OUT,
     data: Annotated[list[Path] | None, typer.Option(help="Prepared parquet file; may be given again.")] = None,
     more: Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")] = None,
     samples: options.SAMPLES = 1,
     temperature: Annotated[float | None, typer.Option(help="Default: 0 for one answer, 1 for more.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
     by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
-    limit: Annotated[int | None, typer.Option(help="The first so many rows of each file.")] = None,
-    workers: Annotated[int, typer.Option(help="Engines side by side, on Ray.")] = 1,
-    batch: Annotated[int, typer.Option(help="Rows finished together: what a kill can cost each worker.")] = 256,
+    limit: options.LIMIT = None,
+    workers: options.WORKERS = 1,
+    batch: options.KEPT_AT_ONCE = 256,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
     seed: options.SEED = 0,
 ) -> None:
@@ -51,7 +51,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of evaluations, as omniq eval leaves them.")],
     paper: Annotated[str | None, typer.Option(help="A paper's table beside them, e.g. omniquality_r:1.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and compare.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for compare.md and compare.json.")] = None,
 ) -> None:
     """Evaluations side by side, the papers' figures beside them, and paired tests against the first.
 
@@ -84,12 +84,13 @@ def curves(
 def heatmap(
     model: Annotated[list[str], typer.Option(help="Hugging Face folder or name; a second one to compare with.")],
     image: Annotated[Path, typer.Option(help="The image that is asked about.")],
-    out: Annotated[Path, typer.Option(help="Folder for the page, the picture and the numbers.")],
-    task: Annotated[str, typer.Option(help="technical, aesthetic, alignment or degradation.")] = "technical",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the picture and the numbers.")],
+    task: options.TASK = "technical",
     prompt: Annotated[str | None, typer.Option(help="What the image was made from, for alignment.")] = None,
     answer: Annotated[str | None, typer.Option(help="Answer, or file with it; default: the first model's own.")] = None,
     rho: Annotated[float, typer.Option(help="Share of tokens to mark, as the entropy gate would choose them.")] = 0.2,
     max_tokens: options.MAX_TOKENS = 1024,
+    question: Annotated[str | None, typer.Option(help="To ask instead of the task's.")] = None,
 ) -> None:
     """The entropy of every token of an answer, under one or two checkpoints, as a page and a picture.
 
@@ -98,5 +99,5 @@ def heatmap(
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
     with errors_said() as console:
-        page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens)
+        page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens, question)
         console.print(f"page: {page}", soft_wrap=True, markup=False)

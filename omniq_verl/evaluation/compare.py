@@ -16,6 +16,7 @@ from rich.console import Console
 
 from omniq_verl import __version__
 from omniq_verl.evaluation.compare_report import CLASS_METRICS, SCORE_METRICS, print_comparison, write_comparison
+from omniq_verl.evaluation.judging import NO_DISTORTION
 from omniq_verl.evaluation.paired import TESTS, compare_scores, holm, join_images, resamples_for
 from omniq_verl.evaluation.papers import PaperTable, load_table
 from omniq_verl.tasks import TASKS
@@ -141,12 +142,19 @@ def list_columns(runs: Sequence[Run], table: PaperTable | None) -> list[dict[str
         columns.append(_column(f"{source}/{task}" if taken.count(source) > 1 else source, source, task))
     common = [one["label"] for one in columns if all(_has_scores(run, one) for run in runs)]
     if len(common) > 1 and not any(one["mean_of"] for one in columns):
-        columns.append(_column(f"mean of {len(common)}", None, None, common))
+        columns.append(_column(f"mean of {len(common)}", None, None, mean_of=common))
     return columns
 
 
-def _column(name: str, data_source: str | None, task: str | None, mean_of: Sequence[str] = ()) -> dict[str, Any]:
-    return {"label": name, "data_source": data_source, "task": task, "mean_of": list(mean_of)}
+def _column(
+    name: str,
+    data_source: str | None,
+    task: str | None,
+    of_class: str | None = None,
+    mean_of: Sequence[str] = (),
+) -> dict[str, Any]:
+    about = {"data_source": data_source, "task": task, "of_class": of_class}
+    return {"label": name, **about, "mean_of": list(mean_of)}
 
 
 def _has_scores(run: Run, column: Mapping[str, Any]) -> bool:
@@ -155,11 +163,20 @@ def _has_scores(run: Run, column: Mapping[str, Any]) -> bool:
 
 
 def _run_row(run: Run, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    cells = {one["label"]: _run_cell(run.sets.get((one["data_source"], one["task"]))) for one in columns}
+    cells = {one["label"]: _run_cell(_shown(run, one)) for one in columns}
+    without_level = {one["label"] for one in columns if one["of_class"] == NO_DISTORTION}
     for one in columns:
         if one["mean_of"]:
-            cells[one["label"]] = _mean_cell([cells[label] for label in one["mean_of"]])
+            cells[one["label"]] = _mean_cell({label: cells[label] for label in one["mean_of"]}, without_level)
     return {"name": run.name, "measured": True, "group": None, "cells": list(cells.values())}
+
+
+def _shown(run: Run, column: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The figures of a set, or of one distortion class of it."""
+    about = run.sets.get((column["data_source"], column["task"]))
+    if about is None or column["of_class"] is None:
+        return about
+    return about.get("classes", {}).get(column["of_class"])
 
 
 def _run_cell(about: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -172,11 +189,17 @@ def _run_cell(about: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _mean_cell(cells: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Only over all of the cells: a mean over some of the sets would stand beside the paper's over all."""
-    if any(cell is None or None in cell["values"] for cell in cells):
+def _mean_cell(cells: Mapping[str, Mapping[str, Any] | None], without_level: set[str]) -> dict[str, Any] | None:
+    """Only over all of the cells: a mean over some of the sets would stand beside the paper's over all.
+
+    Of the classes of ``without_level``, the last of their two figures is none, and no part of its mean.
+    """
+    if any(
+        cell is None or None in cell["values"][: 1 if label in without_level else None] for label, cell in cells.items()
+    ):
         return None
-    means = np.mean([cell["values"] for cell in cells], axis=0).tolist()
+    figures = zip(*(cell["values"] for cell in cells.values()), strict=True)
+    means = [float(np.mean([value for value in values if value is not None])) for values in figures]
     return {"values": means, "intervals": [None] * len(means)}
 
 

@@ -1,6 +1,5 @@
 """What happened over the steps of training runs: one picture of many panels, and its numbers as a table."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,10 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.metric_files import read_metrics
-from omniq_verl.rewards import parse_response
-from omniq_verl.tasks import TECHNICAL
 
 Metrics = dict[int, dict[str, float]]
 """Of one run: values by step and verl's key."""
@@ -51,13 +47,18 @@ def _groups_kept(folder: Path, metrics: Metrics) -> Curve:
     return {step: kept[step] / (kept[step] + dropped[step]) for step in kept.keys() & dropped.keys() if kept[step]}
 
 
+def _drawn_reward(folder: Path, metrics: Metrics) -> Curve:
+    # What verl logs is of the groups the filter kept; runs from before the sampler logged its own have nothing else.
+    return _logged("filter/reward_drawn")(folder, metrics) or _logged("critic/score/mean")(folder, metrics)
+
+
 def _validation_reward(folder: Path, metrics: Metrics) -> Curve:
     # verl puts the number of samples into the key: val-core/<source>/reward/mean@2.
     return _mean_over_sources(metrics, "/reward/mean@")
 
 
 def _validation_srcc(folder: Path, metrics: Metrics) -> Curve:
-    return _mean_over_sources(metrics, "/srcc") or validation_srcc(folder)
+    return _mean_over_sources(metrics, "/srcc")
 
 
 def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
@@ -71,7 +72,7 @@ def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
 
 
 PANELS = {
-    "reward": Panel("Mean reward of the rollouts", "reward", _logged("critic/score/mean")),
+    "reward": Panel("Mean reward of the rollouts", "reward", _drawn_reward),
     "validation_reward": Panel("Mean reward in validation", "reward", _validation_reward),
     "validation_srcc": Panel("SRCC in validation", "SRCC", _validation_srcc),
     "entropy": Panel("Entropy of the policy", "nats per token", _logged("actor/entropy")),
@@ -148,19 +149,6 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _alike(parts: Sequence[tuple[str, ...]]) -> int:
     """How many parts all of them begin with."""
     return len(list(takewhile(lambda ones: len(set(ones)) == 1, zip(*parts, strict=False))))
-
-
-def validation_srcc(folder: Path) -> Curve:
-    """SRCC of all parsable validation answers, by step, from the answers verl wrote down."""
-    found = {}
-    for path in folder.glob("validation/*.jsonl"):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        parsed = [(parse_response(record["output"], scale=TECHNICAL.scale), record["gts"]) for record in records]
-        pairs = [(answer.score, json.loads(target)["score"]) for answer, target in parsed if answer.ok]
-        srcc = correlations(*zip(*pairs, strict=True))["srcc"] if pairs else None
-        if srcc is not None:
-            found[int(path.stem)] = srcc
-    return dict(sorted(found.items()))
 
 
 def draw_table(table: pd.DataFrame) -> Figure:

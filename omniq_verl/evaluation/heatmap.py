@@ -158,6 +158,7 @@ def draw_heatmap(
     answer: str | None = None,
     rho: float = 0.2,
     max_tokens: int = 1024,
+    question: str | None = None,
 ) -> Path:
     """Read an answer with one checkpoint or two, and write what its tokens' entropies are; returns the page.
 
@@ -170,10 +171,11 @@ def draw_heatmap(
         image: file of any kind that ``omniq_verl.data.images`` takes.
         out: folder of the results.
         task: its question is asked, in its first wording.
-        prompt: a question to ask instead.
+        prompt: what the image was made from, for alignment.
         answer: text, or a file that has it; None: the first checkpoint's own greedy answer.
         rho: share of the answer's tokens underlined, those of highest entropy.
         max_tokens: longest greedy answer.
+        question: to ask instead of the task's.
 
     Raises:
         ValueError: the tokenizers differ, the image is refused, or an argument cannot be used as it is.
@@ -183,7 +185,7 @@ def draw_heatmap(
         raise ValueError(f"name one model, or two to compare, not {len(models)}")
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
-    messages, data = _messages(task, prompt), load_image(image)
+    messages, data = asked_messages(task, prompt, question), load_image(image)
     ids = None if answer is None else answer_ids(processors[0], _read(answer))
     tables = []
     for folder, processor in zip(models, processors, strict=True):
@@ -195,7 +197,7 @@ def draw_heatmap(
         tables.append(table.assign(id=ids, token=token_texts(processor.tokenizer, ids)))
     about = {
         "image": str(image),
-        "question": messages[0]["content"].replace(IMAGE_PLACEHOLDER, ""),
+        "question": messages[-1]["content"].replace(IMAGE_PLACEHOLDER, ""),
         "answer": "".join(tables[0]["token"]),
         "answer_is": f"greedy, by {names[0]}" if answer is None else "given",
         "rho": rho,
@@ -204,12 +206,14 @@ def draw_heatmap(
     return _write(out, about, tables, data)
 
 
-def _messages(task: str, prompt: str | None) -> list[dict[str, str]]:
-    if prompt is not None:
-        return [{"role": "user", "content": prompt if IMAGE_PLACEHOLDER in prompt else IMAGE_PLACEHOLDER + prompt}]
+def asked_messages(task: str, prompt: str | None, question: str | None) -> list[dict[str, str]]:
+    if question is not None:
+        return [
+            {"role": "user", "content": question if IMAGE_PLACEHOLDER in question else IMAGE_PLACEHOLDER + question}
+        ]
     if task not in IMAGE_TASKS:
-        raise ValueError(f"there is no task {task!r}; known: {', '.join(IMAGE_TASKS)}; or ask by a prompt of your own")
-    return IMAGE_TASKS[task].messages(None)
+        raise ValueError(f"there is no task {task!r}; known: {', '.join(IMAGE_TASKS)}; or ask a question of your own")
+    return IMAGE_TASKS[task].messages(None, prompt)
 
 
 def _read(answer: str) -> str:

@@ -11,7 +11,7 @@ from omniq_verl.data.files import whole_text
 from omniq_verl.generation.places import Place, RowReader
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
-from omniq_verl.rewards.degradation import canonical_class, canonical_level
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
 from omniq_verl.tasks import Task, task_of
 
 NO_DISTORTION = "null"
@@ -69,7 +69,7 @@ def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
     if parsed.score is not None and task.scale is not None:
         return {**said, "score": parsed.score, "level": task.scale.level(parsed.score)}
     if parsed.fields is not None:
-        said["distortion"] = canonical_class(parsed.fields.get("distortion_class")) or NO_DISTORTION
+        said["distortion"] = canonical_class(said_class(parsed.fields)) or NO_DISTORTION
         said["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
     return said
 
@@ -126,11 +126,13 @@ def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     ``answers`` and ``parsed`` count them; ``score`` is the mean of the parsed ones, NaN where none is, ``spread`` their
     standard deviation (population), ``class_right`` and ``level_right`` the share of all answers that are right, a
     refused one being wrong. The level of a score is that of the scale's five parts it lies in; that of a distortion
-    counts only with its class (Q-Insight sec. 3.2).
+    counts only with its class (Q-Insight sec. 3.3), and
+    there is none (NaN) where nothing is wrong with the image (its table 3).
     """
     asked = judged.join(labels[["class_target", "level_target", "target", "scale_low", "scale_high", "task"]], on="key")
     asked["class_right"] = (asked.distortion == asked.class_target).astype(float)
     asked["level_right"] = asked.class_right * (asked.severity == asked.level_target)
+    asked.loc[asked.class_target == NO_DISTORTION, "level_right"] = np.nan
     scored = asked.target.notna()
     asked.loc[scored, "class_right"] = np.nan
     asked.loc[scored, "level_right"] = (asked.level[scored] == _levels(asked[scored])).astype(float)

@@ -1,7 +1,8 @@
 """The metrics of a run: one file for every start, as verl's file logger begins its file anew each time."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ def next_metric_file(folder: Path) -> Path:
     """Where the metrics of a new start go."""
     numbers = [int(path.stem) for path in metric_files(folder) if path.stem.isdecimal()]
     return folder / "metrics" / f"{max(numbers, default=0) + 1:03d}.jsonl"
+
+
+def log_into(folder: Path, loggers: Collection[str]) -> None:
+    """Let verl's loggers of files write below a run's folder, where the user named no other place.
+
+    Left alone they write into the current folder: ``file`` over the metrics of the start before, ``tensorboard`` into
+    one place for all runs of an experiment's name.
+    """
+    if "file" in loggers and "VERL_FILE_LOGGER_PATH" not in os.environ:
+        path = next_metric_file(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.environ["VERL_FILE_LOGGER_PATH"] = str(path)
+    if "tensorboard" in loggers:
+        os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:

@@ -72,8 +72,9 @@ def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RES
         ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``answers``, ``status``
         (answers by parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
         ``level_accuracy`` over all, each with ``value``, ``low``, ``high``; ``mae``; ``spread`` (mean over images);
-        ``fits`` (agreement after each curve of ``logistic.CURVES``). Of a distortion: ``class_accuracy`` and
-        ``level_accuracy`` over all images, ``confusion``, and ``level_confusion`` of those with the right class.
+        ``fits`` (agreement after each curve of ``logistic.CURVES``). Of a distortion: ``class_accuracy`` over all
+        images, ``level_accuracy`` over those with a distortion, both of each class in ``classes``, ``confusion``, and
+        ``level_confusion`` of those with the right class. An accuracy of no image has the value None.
     """
     first = images.iloc[0]
     figures = {
@@ -106,8 +107,17 @@ def _of_distortions(images: pd.DataFrame, judged: pd.DataFrame, resamples: int) 
     right = answers[answers.distortion == answers.class_target]
     return {
         "class_accuracy": _accuracy(images.class_right, resamples),
+        "classes": {name: _of_class(some, resamples) for name, some in images.groupby("class_target")},
         "confusion": confusion(answers.class_target, answers.distortion, (*DISTORTIONS, NO_DISTORTION)),
         "level_confusion": confusion(right.level_target, right.severity, (*SEVERITIES, NO_DISTORTION)),
+    }
+
+
+def _of_class(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
+    return {
+        "images": len(images),
+        "class_accuracy": _accuracy(images.class_right, resamples),
+        "level_accuracy": _accuracy(images.level_right, resamples),
     }
 
 
@@ -119,7 +129,9 @@ def confusion(target: pd.Series, said: pd.Series, names: Sequence[str]) -> dict[
 
 
 def _accuracy(right: pd.Series, resamples: int) -> dict[str, float | None]:
-    return {"value": float(right.mean()), **asdict(mean_interval(right.to_numpy(float), resamples))}
+    right = right.dropna()
+    value = float(right.mean()) if len(right) else None
+    return {"value": value, **asdict(mean_interval(right.to_numpy(float), resamples))}
 
 
 def _means(sets: list[dict[str, Any]]) -> dict[str, float]:

@@ -24,6 +24,8 @@ class PaperColumn:
     """What ``data_prep`` writes into the column of that name; None: no data set, or none there is a script for."""
     task: str | None
     """Which of the data set's questions the paper asks."""
+    of_class: str | None = None
+    """Of which distortion class the column is, or ``null``; None: of all rows."""
     mean_of: tuple[str, ...] = ()
     """The columns a printed average is about; empty: no average."""
 
@@ -115,7 +117,8 @@ def _papers() -> dict[str, Any]:
 
 
 def _column(column: dict[str, Any]) -> PaperColumn:
-    return PaperColumn(column["name"], column["data_source"], column["task"], tuple(column.get("mean_of", ())))
+    mean_of = tuple(column.get("mean_of", ()))
+    return PaperColumn(column["name"], column["data_source"], column["task"], column.get("class"), mean_of)
 
 
 def _row(row: dict[str, Any]) -> PaperRow:

@@ -184,7 +184,7 @@ def worst(images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]) -
             f"score {score:.2f}, label {label:.2f}" for score, label in zip(images.score, images.target, strict=True)
         ]
     else:
-        off = 1 - (images.class_right + images.level_right) / 2
+        off = 1 - (images.class_right + images.level_right.fillna(images.class_right)) / 2
         what = [f"label {a}, {b}" for a, b in zip(images.class_target, images.level_target, strict=True)]
     chosen = images.assign(off=off, what=what)[images.parsed > 0].nlargest(WORST, "off")
     answers = judged[judged.key.isin(chosen.key)].groupby("key")

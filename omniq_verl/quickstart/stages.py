@@ -127,7 +127,7 @@ def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Sta
     """The held-out answers of ``model``, greedy and at temperature 1, in the folder ``name`` of the run."""
     data, out = settings.root / "data" / "test.parquet", settings.root / name
     arguments = [*_flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
-    return Stage(name, title, _module("omniq_verl.evaluation.checkpoint", arguments))
+    return Stage(name, title, _module("omniq_verl.quickstart.measure", arguments))
 
 
 def eval_stage(settings: Settings, name: str, title: str, model: Path, files: Sequence[Path]) -> Stage:

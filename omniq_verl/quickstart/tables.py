@@ -1,5 +1,6 @@
 """Runs of an example on several seeds, and what they measured: a line for each stage, mean and spread over seeds."""
 
+import argparse
 import json
 import math
 import sys
@@ -20,7 +21,7 @@ Figures = dict[str, dict[str, list[float]]]
 def run_seeds(
     seeds: Sequence[Settings], build: Callable[[Settings], list[Stage]], collect: Callable[[list[Path]], Figures]
 ) -> None:
-    """Run all stages of every seed, print the table, and write it as JSON beside the seeds' folders.
+    """Run all stages of every seed, print the table, and write it as JSON and Markdown beside the seeds' folders.
 
     Args:
         seeds: settings, each with the run folder of its seed.
@@ -36,8 +37,31 @@ def run_seeds(
         sys.exit(str(error))
     found, numbers = collect([settings.root for settings in seeds]), [settings.seed for settings in seeds]
     said = {"seeds": numbers, "steps": seeds[0].grpo_steps, "rows": found}
-    (seeds[0].root.parent / "table.json").write_text(json.dumps(said, indent=2) + "\n")
+    out = seeds[0].root.parent
+    (out / "table.json").write_text(json.dumps(said, indent=2) + "\n")
+    (out / "table.md").write_text(markdown(found))
     print_table(found, numbers, console)
+
+
+def seeds_parser(doc: str, out: str, steps: int) -> argparse.ArgumentParser:
+    """The options that all these examples have.
+
+    Args:
+        doc: of the example.
+        out: default folder.
+        steps: default GRPO steps of each run.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"goes on where it stopped (default: {out})")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument("--steps", type=int, default=steps, help=f"GRPO steps of each run (default: {steps})")
+    return parser
+
+
+def seeds_of(args: argparse.Namespace, repo: Path, crops: Mapping[str, int] | None = None) -> list[Settings]:
+    """What these options ask for, in the checkout ``repo``; ``crops`` as in ``Settings``."""
+    size = {"grpo_steps": args.steps, "crops": dict(crops or {})}
+    return [Settings(repo, args.out.resolve() / f"seed{seed}", seed, **size) for seed in args.seeds]
 
 
 def print_table(found: Figures, seeds: list[int], console: Console) -> None:
@@ -48,6 +72,13 @@ def print_table(found: Figures, seeds: list[int], console: Console) -> None:
     for title, columns in found.items():
         table.add_row(title, *map(spread, columns.values()))
     console.print(table)
+
+
+def markdown(found: Figures) -> str:
+    """The same table for a README."""
+    head = ["", *next(iter(found.values()))]
+    lines = [head, ["---"] * len(head), *([title, *map(spread, columns.values())] for title, columns in found.items())]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def value_of(figure: Mapping[str, float | None]) -> float:

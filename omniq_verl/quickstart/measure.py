@@ -1,6 +1,6 @@
 """Measure one checkpoint on one prepared file: greedy once, and several samples at temperature 1.
 
-python -m omniq_verl.evaluation.checkpoint --model DIR --data test.parquet --out DIR
+python -m omniq_verl.quickstart.measure --model DIR --data test.parquet --out DIR
 """
 
 import argparse

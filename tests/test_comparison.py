@@ -20,7 +20,12 @@ def choice(word: str) -> Answer:
         (' "image b". ', "second"),
         ("Image B", "second"),
         ("A", None),
+        ("Image A is better", "first"),
+        ("**Image B**", "second"),
+        ('{"answer": "Image A"}', "first"),
         ("Image A or Image B", None),
+        ("Image A is better than Image B", None),
+        ("image abc", None),
         ("Image C", None),
         ("", None),
     ],
@@ -40,7 +45,7 @@ def test_a_choice_is_one_of_two(text, read):
         (["Image A"], ["Image A"], None, 0.5, 1.0, False),
         (["Image B"], ["Image B"], None, 0.5, 0.0, False),
         (["Image A", "Image A", "Image B"], ["Image B", "?", "Image B"], "A", (2 / 3 + 1) / 2, (2 / 3 + 0) / 2, True),
-        (["Image A", "Image B"], ["Image B", "Image B"], None, 0.75, 0.25, False),
+        (["Image A", "Image B"], ["Image B", "Image B"], None, 0.75, 0.25, None),
     ],
 )
 def test_both_orders_are_weighed_by_hand(ab, ba, winner, share_a, share_first, agree):
@@ -89,4 +94,6 @@ def test_the_command_names_the_better_image(tmp_path):
     assert said("dark.png", "bright.png")[1].startswith(f"{tmp_path}/bright.png is better")
     code, text = said("dark.png", "dark.png")
     assert code == 0 and "neither: the two orders disagree" in text and "100% for the image shown first" in text
-    assert said("dark.png", "broken.png")[0] == 1
+    code, text = said("dark.png", "broken.png")
+    assert code == 1 and f"bad_image: {tmp_path}/broken.png: no known image format" in text
+    assert said("dark.png", "missing.png")[0] == 2

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from cot_builders import STEP, Generator
-from generation_builders import write_rows
+from generation_builders import png, write_rows
 from rich.console import Console
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
 from omniq_verl.cot.run import CotConfig, NotFinished, make_paths, make_plans, select_paths
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
 from omniq_verl.generation.config import read_config
 from omniq_verl.generation.places import HeldOutRows
 from omniq_verl.generation.request import Answer
@@ -46,6 +48,11 @@ def run(root: Path, *more: str) -> dict:
     make_plans(config, QUIET)
     make_paths(config, QUIET)
     return select_paths(config)
+
+
+def test_a_file_where_a_list_belongs_is_told_how_to_write_one():
+    with pytest.raises(ValueError, match=r"(?s)full_key: data.* Mend: write a list, data=\[VALUE,...\]"):
+        read_config(CotConfig, None, ["data=train.parquet"])
 
 
 def test_the_plan_never_reaches_the_sft_file(root):
@@ -87,6 +94,13 @@ def test_other_bounds_need_no_new_answers(root):
     assert counts["sources"]["alpha"]["images"] == {"kept": 3, "too_hard": 16}
     with pytest.raises(ValueError, match=r"no image is left to learn from; .*counts.json"):
         run(root, "select.min_pass_rate=0.9")
+
+
+def test_a_task_that_says_itself_how_to_answer_is_refused_before_anything_is_asked(root):
+    rows = [Row("beta", "beta/0", "q_insight_score", "train", 3.0, 3.0, (1.0, 5.0)).record(0, png(0))]
+    write_parquet(rows, root / "other.parquet")
+    with pytest.raises(ValueError, match=r"q_insight_score says within its question .* --task technical"):
+        run(root, f"data=[{root / 'other.parquet'}]")
 
 
 @pytest.mark.parametrize("split", ["val", "test", "validation"])

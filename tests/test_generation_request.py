@@ -3,9 +3,7 @@
 import pytest
 from generation_builders import Echo
 from transformers import PretrainedConfig, Qwen2_5_VLConfig
-from typer.testing import CliRunner
 
-from omniq_verl.cli import app
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each, seed_of
 from omniq_verl.generation.spec import EngineSpec
@@ -80,11 +78,3 @@ def test_a_model_that_names_no_length_gets_ours():
 def test_an_engine_of_ones_own_that_is_not_there_is_named(kind):
     with pytest.raises(ValueError, match=f"{kind}.*is not there"):
         open_engine(EngineSpec("x", kind))
-
-
-@pytest.mark.parametrize(
-    ("words", "shown"),
-    [(["cot", "run"], "data=[koniq/train.parquet]"), (["ract", "align"], "koniq.data=[data/koniq/train.parquet]")],
-)
-def test_brackets_of_an_example_are_no_markup(words, shown):
-    assert shown in CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output

@@ -153,6 +153,23 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
         list_places([tmp_path / "x.parquet"])
 
 
+def test_a_folder_and_a_file_that_is_not_there_are_told_from_broken_ones(tmp_path):
+    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder. Mend: name its files, e.g. {tmp_path}/\*.parquet"):
+        list_places([tmp_path])
+    with pytest.raises(ValueError, match=r"x.parquet: there is no such file"):
+        list_places([tmp_path / "x.parquet"])
+
+
+def test_a_star_is_for_the_pieces_of_a_data_set_in_their_order(tmp_path):
+    for number in (1, 0):
+        write_rows(tmp_path / f"train-{number}.parquet", [1.0], source=f"s{number}")
+    write_rows(tmp_path / "test.parquet", [1.0], source="t")
+    found = list_places([tmp_path / "train*.parquet"])
+    assert [Path(place.file).name for place in found] == ["train-0.parquet", "train-1.parquet"]
+    with pytest.raises(ValueError, match=r"val\*.parquet: there is no file of such a name"):
+        list_places([tmp_path / "val*.parquet"])
+
+
 def test_rows_are_read_where_they_lie(data):
     places = list_places([data])
     chosen = [places[30], places[2], places[2]]

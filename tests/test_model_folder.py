@@ -80,3 +80,12 @@ def test_weights_are_told_apart_by_what_they_hold(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(before[:-1])
     assert weights_mark(tmp_path) != mark
     assert weights_mark(tmp_path / "no folder") is None
+
+
+@pytest.mark.parametrize("kind", ["vllm", "hf"])
+def test_weights_trained_anew_are_another_model(tmp_path, kind):
+    (tmp_path / "model.safetensors").write_bytes(b"before")
+    before = EngineSpec(str(tmp_path), kind).identity()
+    (tmp_path / "model.safetensors").write_bytes(b"after!")
+    assert EngineSpec(str(tmp_path), kind).identity() != before
+    assert EngineSpec("org/name", kind).identity()["weights"] is None

@@ -224,6 +224,15 @@ def test_a_folder_is_scored_and_its_rejects_named(folder):
         assert any(line.startswith(f"{folder}/{name}: ") for line in lines)
 
 
+def test_the_command_asks_on_another_scale(tmp_path):
+    (tmp_path / "a.png").write_bytes(grey(1))
+    for out in ([], ["--out", str(tmp_path / "scores.csv")]):
+        Recorder.texts.clear()
+        words = ["--model", "", "--engine", RECORDER, "--scale", "0-5", *out]
+        assert CliRunner().invoke(app, ["score", str(tmp_path / "a.png"), *words]).exit_code == 0
+        assert "from 0 (bad) to 5 (excellent)" in Recorder.texts[0]
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_a_table_is_written_in_the_order_of_the_files(folder, tmp_path, ending):
     out = tmp_path / f"scores.{ending}"
@@ -246,6 +255,7 @@ def test_a_table_is_written_in_the_order_of_the_files(folder, tmp_path, ending):
         (["--out", "there.csv"], "exists already"),
         (["--task", "alignment"], "none was given"),
         (["--task", "beauty"], "unknown task"),
+        (["--scale", "0-10"], "there is no scale '0-10'; known: 1-5, 0-5"),
         (["gone"], "no such file"),
     ],
 )

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 from serving_builders import app, grey, listening, server
 
@@ -16,6 +17,7 @@ from omniq_verl.serving.client import Client, ServerError
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.rewards import ServerReward, compute_score, lossless
 from omniq_verl.serving.settings import key_digest
+from omniq_verl.tasks import SCALES
 
 RATER, CHOOSER = "evaluation_builders:Rater", "evaluation_builders:Chooser"
 
@@ -109,12 +111,29 @@ def test_many_clients_at_a_server_with_little_room_lose_nothing():
 
 def test_rewards_are_shares_of_the_scale_and_unread_ones_as_told(url):
     prompts = ["a", "b", "c"]
-    assert ServerReward(url)(prompts, [grey(0), grey(255), b"none"]) == [0.0, 1.0, 0.0]
+    assert ServerReward(url)([grey(0), grey(255), b"none"], prompts) == [0.0, 1.0, 0.0]
     assert ServerReward(url, unread=0.25)(prompts=["a"], images=[b"none"], step=3) == [0.25]
     with pytest.raises(RuntimeError, match="image 0 has no score"):
-        ServerReward(url, unread=None)(["a"], [b"none"])
+        ServerReward(url, unread=None)([b"none"], ["a"])
     with pytest.raises(ValueError, match="one with a score"):
         ServerReward(url, "degradation")
+
+
+@pytest.mark.parametrize("shown", ["a text of a language model", [{"role": "assistant"}], {"seed": 1}, None])
+def test_what_is_no_image_is_no_reward_of_zero(url, shown):
+    with pytest.raises(TypeError, match=r"images\[1\] is .*: no PIL image"):
+        ServerReward(url)([grey(0), shown], ["a", "b"])
+
+
+def test_a_server_on_another_scale_asks_and_answers_on_it():
+    made = server(scale=SCALES["0-5"])
+    with listening(build_app(made)) as url:
+        known = {one["name"]: one for one in requests.get(f"{url}/v1/tasks").json()["tasks"]}
+        assert (known["technical"]["low"], known["technical"]["high"], known["degradation"]["low"]) == (0.0, 5.0, None)
+        client = Client(url)
+        # The stand-in says 1 + 4 x / 255 whatever the scale, of which 2 is "poor" on 0-5 and on 1-5.
+        assert client.score(grey(255)).score == 5.0
+        assert ServerReward(url, "technical", scale=SCALES["0-5"])([grey(0)]) == [pytest.approx(1 / 5)]
 
 
 def test_verl_omnis_reward_sends_the_pixels_as_they_are(url):

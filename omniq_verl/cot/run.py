@@ -22,6 +22,7 @@ from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo
+from omniq_verl.tasks import TASKS
 
 
 @dataclass
@@ -64,9 +65,15 @@ def places_of(config: CotConfig) -> list[Place]:
 
     Raises:
         HeldOutRows: some are of a validation or test split.
-        ValueError: there is none, or one of a task that asks for no score.
+        ValueError: there is none, or one of a task that asks for no score, or for more than a number.
     """
-    return learnable_places([Path(file) for file in config.data], config.limit)
+    places = learnable_places([Path(file) for file in config.data], config.limit)
+    if others := sorted({place.info["task"] for place in places if not TASKS[place.info["task"]].answer_rule}):
+        raise ValueError(
+            f"the task {others[0]} says within its question how to answer, so that a level cannot be asked for in its"
+            f" place. Mend: prepare the rows with --task {TASKS[others[0]].like or 'technical'}"
+        )
+    return places
 
 
 def make_plans(config: CotConfig, console: Console) -> None:

@@ -49,8 +49,8 @@ def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code
 def weights_mark(folder: Path) -> str | None:
     """Tells weights from others of the same model; None where no safetensors are at hand.
 
-    Of each file its size and 64 pieces of 64 KiB, evenly spaced: a step of training changes all of it, and a model of
-    16 GB is not read twice.
+    Of each file its size and 64 pieces of 64 KiB, evenly spaced, so that 16 GB are not read twice. Other weights in
+    less than a sixty-fourth of a file may go unseen.
     """
     digest = xxh3_128()
     files = sorted(folder.glob("*.safetensors"))

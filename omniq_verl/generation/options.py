@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,23 @@ from omniq_verl.saying import errors_said
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
 
+LIMIT = Annotated[int | None, typer.Option(min=1, help="The first so many rows of each file.")]
+WORKERS = Annotated[int, typer.Option(min=1, help="Engines side by side, on Ray.")]
+KEPT_AT_ONCE = Annotated[int, typer.Option(min=1, help="Rows finished together: what a kill can cost each worker.")]
+TASK = Annotated[
+    str,
+    typer.Option(
+        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its own prompts"
+    ),
+]
+SCALE = Annotated[
+    str | None, typer.Option(help="Of the answers, where the model was trained on another than 1-5: 0-5.")
+]
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
+OUT = Annotated[
+    Path, typer.Option(file_okay=False, help="The run's folder; the same command goes on where it stopped.")
+]
 SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
 LENGTH = Annotated[
     int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")

@@ -40,7 +40,7 @@ class SameRow(ValueError):
 
 
 def list_places(files: Sequence[Path]) -> list[Place]:
-    """All rows of the files, in their order; reads no images.
+    """All rows of the files, in their order; reads no images. A ``*`` in a name is for any letters.
 
     Raises:
         SameRow: two of them could not be told apart.
@@ -48,7 +48,7 @@ def list_places(files: Sequence[Path]) -> list[Place]:
     """
     places: dict[str, Place] = {}
     kinds = {}
-    for file in files:
+    for file in expanded(files):
         with _open(file) as opened:
             kinds.setdefault(opened.schema_arrow.field("images").type, file)
         if len(kinds) > 1:
@@ -59,6 +59,19 @@ def list_places(files: Sequence[Path]) -> list[Place]:
                 raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
             places[place.key] = place
     return list(places.values())
+
+
+def expanded(files: Iterable[Path]) -> Iterator[Path]:
+    """The files; of a name such as ``train*.parquet``, as in a file of settings, those that are there.
+
+    Raises:
+        ValueError: there is none of such a name.
+    """
+    for file in files:
+        found = sorted(file.parent.glob(file.name)) if "*" in file.name and not file.exists() else [file]
+        if not found:
+            raise ValueError(f"{file}: there is no file of such a name. Mend: name prepared files")
+        yield from found
 
 
 def learnable_places(files: Sequence[Path], limit: int | None = None) -> list[Place]:
@@ -96,6 +109,10 @@ def _places(path: Path) -> Iterator[Place]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Mend: name its files, e.g. {path}/*.parquet")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file. Mend: name prepared files")
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:

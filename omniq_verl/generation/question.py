@@ -46,7 +46,7 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
         return []
     from qwen_vl_utils import fetch_image
 
-    size = processor.image_processor.patch_size
+    size = getattr(processor.image_processor, "patch_size", 14)  # as verl's agent loop
     try:
         return [fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=size) for data in images]
     except OSError as error:  # as Pillow's are

@@ -46,9 +46,14 @@ class EngineSpec:
         return self.max_model_len or min(LONGEST, made_for)
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on, for those who keep answers: weights trained anew are another model."""
+        """What an answer depends on, for those who keep answers.
+
+        Weights trained anew in the same folder are another model; what stands behind a name at a hub or an endpoint
+        cannot be seen.
+        """
         weights = weights_mark(Path(self.model).expanduser()) if self.kind in ("vllm", "hf") else None
-        return {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
+        found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
+        return found | ({"base_url": self.base_url} if self.base_url else {})
 
     def check(self) -> None:
         """Look at the model's folder, before anything long begins.

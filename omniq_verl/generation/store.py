@@ -31,7 +31,7 @@ class Store:
 
     Raises:
         StoreInUse: another process has it open.
-        OtherConfig: it was begun with another ``config``; the message names what differs.
+        OtherConfig: its records are of another ``config``; the message names what differs.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
@@ -63,7 +63,7 @@ class Store:
         self._lock.close()
 
     def check_files(self, files: Iterable[Path]) -> None:
-        """Remember what the files hold that the records are of.
+        """Remember what the files hold that the records are of; images that they only name are not looked at.
 
         Raises:
             OtherConfig: records are there, and a file under the same path was another when they were finished.

@@ -43,7 +43,8 @@ class AlignConfig:
     domains: dict[str, Domain] = field(default_factory=dict)
     """By name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train.parquet]}``."""
     scores: list[str] = field(default_factory=list)
-    """Domains whose labels are learned, too. None: table 5, rows 2 and 3; all: row 1."""
+    """Domains whose labels are learned, too: one (sec. 3.4, figure A.1 (c), table A.3), none (table 5, rows 2 and 3) or
+    all (its row 1, which is worse)."""
     out: str = "runs/ract_align"
     engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
     """Its ``model`` is each domain's own."""

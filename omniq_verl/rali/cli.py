@@ -22,8 +22,8 @@ DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; may be gi
 MORE = Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU where there is one.")]
 DTYPE = Annotated[str, typer.Option(help="Of the encoder: float32 or bfloat16.")]
-BATCH = Annotated[int, typer.Option(help="Images the encoder is given at a time.")]
-LIMIT = Annotated[int | None, typer.Option(help="The first so many rows of the data.")]
+BATCH = Annotated[int, typer.Option(min=1, help="Images the encoder is given at a time.")]
+LIMIT = Annotated[int | None, typer.Option(min=1, help="The first so many rows of the data.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
 CLIP = "openai/clip-vit-large-patch14-336"
 
@@ -33,13 +33,13 @@ CLIP = "openai/clip-vit-large-patch14-336"
 def pairs(
     spec: "EngineSpec",
     data: DATA,
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    out: options.OUT,
     more: MORE = None,
-    seeds: Annotated[int, typer.Option(help="Answers an image, each sampled with its own seed.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Answers an image, each sampled with its own seed.")] = 5,
     temperature: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
     max_tokens: options.MAX_TOKENS = 1024,
-    workers: Annotated[int, typer.Option(help="Engines side by side, on Ray.")] = 1,
-    batch: Annotated[int, typer.Option(help="Rows finished together: what a kill can cost each worker.")] = 64,
+    workers: options.WORKERS = 1,
+    batch: options.KEPT_AT_ONCE = 64,
     on: Annotated[str, typer.Option(help="ray, here (in this process) or auto.")] = "auto",
     limit: LIMIT = None,
     seed: options.SEED = 0,
@@ -64,7 +64,7 @@ def pairs(
 @app.command()
 def align(
     pairs: Annotated[Path, typer.Option(help="pairs.parquet of `omniq rali pairs`.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    out: options.OUT,
     model: ENCODER = CLIP,
     texts: Annotated[int | None, typer.Option(help="Of each image, the first so many; default: all.")] = None,
     epochs: Annotated[int, typer.Option(help="Over all images.")] = 10,
@@ -106,7 +106,7 @@ def align(
 @app.command()
 def fit(
     data: DATA,
-    out: Annotated[Path, typer.Option(help="Folder of the fitted RALI.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the fitted RALI.")],
     more: MORE = None,
     model: ENCODER = CLIP,
     dimensions: Annotated[int, typer.Option(help="Of an embedding after PCA; 0: no PCA.")] = 512,
@@ -145,7 +145,7 @@ def fit(
 def evaluate(
     model: FITTED,
     data: DATA,
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    out: options.OUT,
     more: MORE = None,
     by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,

@@ -23,8 +23,9 @@ app = typer.Typer()
 def score(
     spec: "EngineSpec",
     images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
-    task: Annotated[str, typer.Option(help="technical, aesthetic, alignment or degradation.")] = "technical",
+    task: options.TASK = "technical",
     prompt: Annotated[str | None, typer.Option(help="What the images were made from, for alignment.")] = None,
+    scale: options.SCALE = None,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Print what the model says, too.")] = False,
     samples: options.SAMPLES = 1,
@@ -42,10 +43,12 @@ def score(
     from omniq_verl.scoring.files import score_files
     from omniq_verl.scoring.inputs import list_files
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
+    from omniq_verl.tasks import scale_of
 
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
     with errors_said() as console:
-        for one in asked_tasks(task):  # before a model is loaded
+        asked["scale"] = scale_of(scale)
+        for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
             one.question(None, prompt)
         files = list_files(images)
         if out is None:
@@ -78,14 +81,16 @@ def _said(one: "Score") -> str:
 @options.asks_a_model
 def compare_images(
     spec: "EngineSpec",
-    a: Annotated[Path, typer.Argument(help="One image.")],
-    b: Annotated[Path, typer.Argument(help="The other.")],
-    reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
+    a: Annotated[Path, typer.Argument(exists=True, help="One image.")],
+    b: Annotated[Path, typer.Argument(exists=True, help="The other.")],
+    reference: Annotated[
+        Path | None, typer.Option(exists=True, help="The low-quality image both were made from.")
+    ] = None,
     samples: options.SAMPLES = 1,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
 ) -> None:
-    """Which of two images is better: asked in both orders, so that standing first gains nothing (Q-Insight sec. 4.5).
+    """Which of two images is better: asked in both orders (ours), so that standing first gains nothing.
 
     Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
 
@@ -103,7 +108,8 @@ def _show(found: "Comparison", console: Any) -> int:
     if found.status != "ok":
         console.print(f"{found.status}: {found.why}", style="red", markup=False, soft_wrap=True)
         return 1
-    better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: "neither: the two orders disagree"}
+    neither = "neither: an order is undecided" if found.agree is None else "neither: the two orders disagree"
+    better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: neither}
     console.print(better[found.winner], markup=False, soft_wrap=True)
     shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
     console.print(shares, markup=False, soft_wrap=True)

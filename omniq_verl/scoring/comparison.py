@@ -4,8 +4,10 @@ Zero-shot comparison of Q-Insight (sec. 4.5), with or without a reference.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from omniq_verl.data.images import BadImage
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.rewards.parsing import parse_response, reasoning_of
+from omniq_verl.rewards.parsing import answer_of, reasoning_of
 from omniq_verl.scoring.inputs import load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
-from omniq_verl.tasks import comparison_task
+from omniq_verl.tasks import CHOICES, comparison_task
 
 ORDERS = ("AB", "BA")
 
@@ -27,7 +29,8 @@ class Comparison:
     """Two images, asked about in both orders.
 
     ``status`` is "ok" where each order has an answer that could be read; else "unreadable", "bad_image" or "error",
-    with ``why``. ``winner`` is "A", "B", or None: the orders disagree, as those do that only prefer a place.
+    with ``why``. ``winner`` is "A", "B", or None: the orders disagree, as those do that only prefer a place, or one of
+    them is undecided.
     """
 
     a: str
@@ -39,7 +42,7 @@ class Comparison:
     share_first: float | None = None
     """Of all readable answers, those for the image that stood first: a half without a bias for a place."""
     agree: bool | None = None
-    """Do both orders choose the same image?"""
+    """Do both orders choose the same image? None: the answers of an order are as many for each."""
     reasoning: tuple[str | None, ...] = ()
     """Of the first answer in each order; there A is the image that stands first."""
     why: str | None = None
@@ -120,10 +123,24 @@ class Comparer:
 
     def _load(self, pair: tuple[Any, Any], reference: Any) -> tuple[bytes, bytes, bytes | None] | BadImage:
         try:
-            a, b = (load_source(image, self._allow_urls) for image in pair)
-            return a, b, None if reference is None else load_source(reference, self._allow_urls)
+            return load_shown(*pair, reference, partial(load_source, allow_urls=self._allow_urls))
         except BadImage as error:
             return error
+
+
+def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> tuple[bytes, bytes, bytes | None]:
+    """The images of a comparison, by ``load``.
+
+    Raises:
+        BadImage: one is refused; the message says which.
+    """
+    found: list[bytes | None] = []
+    for side, image in {"A": a, "B": b, "the reference": reference}.items():
+        try:
+            found.append(None if side == "the reference" and image is None else load(image))
+        except BadImage as error:
+            raise BadImage(f"{image if isinstance(image, (str, Path)) else side}: {error}") from None
+    return found[0], found[1], found[2]
 
 
 def comparison_requests(a: bytes, b: bytes, reference: bytes | None, seed: int) -> Iterator[Request]:
@@ -136,8 +153,16 @@ def comparison_requests(a: bytes, b: bytes, reference: bytes | None, seed: int) 
 
 
 def read_choice(answer: Answer) -> str | None:
-    """ "first" or "second", as an answer names one of its two images; None where it does not."""
-    return None if answer.ended == ERROR else parse_response(answer.text, "choice").choice
+    """ "first" or "second", as an answer names one of its two images; None where it names neither or both.
+
+    Unlike in training, where an answer has to be the name alone, "Image A is better" and ``{"answer": "Image A"}`` are
+    read, too: models that were rewarded for other forms of answer are asked here.
+    """
+    if answer.ended == ERROR:
+        return None
+    said = answer_of(answer.text)[1].lower()
+    named = {choice for name, choice in CHOICES.items() if re.search(rf"\b{name}\b", said)}
+    return named.pop() if len(named) == 1 else None
 
 
 def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:
@@ -153,6 +178,6 @@ def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Compari
     first = [sum(choice == "first" for choice in choices) / len(choices) for choices in said]
     for_a = [first[0], 1 - first[1]]
     better = [share > 0.5 for share in for_a]
-    agree = better[0] == better[1] and 0.5 not in for_a
+    agree = None if 0.5 in for_a else better[0] == better[1]
     winner = ("A" if better[0] else "B") if agree else None
     return Comparison(a, b, "ok", winner, sum(for_a) / 2, sum(first) / 2, agree, reasoning)

@@ -38,11 +38,12 @@ def score_files(
         files: images, and what turns out to be none.
         out: .csv, .jsonl or .parquet.
         console: for progress and a summary.
-        asked: of ``Scorer.batches``: task, prompt, samples, temperature.
+        asked: of ``Scorer.batches``: task, prompt, samples, temperature, scale.
         max_tokens: longest answer.
         seed: of sampled answers.
     """
-    config = {**asked, **spec.identity(), "max_tokens": max_tokens}
+    scale = asked.get("scale")
+    config = {**asked, "scale": scale and asdict(scale), **spec.identity(), "max_tokens": max_tokens}
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         return Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked)

@@ -48,7 +48,6 @@ class File:
     data: bytes
 
 
-Shown = tuple[File, File, File | None]
 """Two images that are compared, and a reference."""
 
 

@@ -24,6 +24,7 @@ def serve(
     devices: options.DEVICES = 1,
     max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
+    scale: options.SCALE = None,
     dtype: options.DTYPE = "auto",
     memory: options.MEMORY = 0.85,
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
@@ -46,6 +47,7 @@ def serve(
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
+    from omniq_verl.tasks import scale_of
 
     with errors_said() as console:
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
@@ -58,6 +60,7 @@ def serve(
             max_tokens,
             seed,
             frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
+            scale=scale_of(scale),
         )
         settings.check()
         if address is None:

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from omniq_verl.data.images import BadImage
-from omniq_verl.scoring.comparison import Comparison
+from omniq_verl.scoring.comparison import Comparison, load_shown
 from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
@@ -121,11 +121,11 @@ class Client:
     def _compare(self, number: int, pair: tuple[Any, Any], reference: Any, samples: int) -> Comparison:
         a, b = (name_of(image, 2 * number + side) for side, image in enumerate(pair))
         try:
-            named = {"a": load_source(pair[0]), "b": load_source(pair[1])}
-            named |= {} if reference is None else {"reference": load_source(reference)}
+            shown = load_shown(*pair, reference, load_source)
         except BadImage as error:
             return Comparison(a, b, BAD_IMAGE, why=str(error))
-        files = [(name, ("image", data)) for name, data in named.items()]
+        named = zip(("a", "b", "reference"), shown, strict=True)
+        files = [(name, ("image", data)) for name, data in named if data is not None]
         (said,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
         winner = said.pop("winner")
         return Comparison(

@@ -20,7 +20,7 @@ class Replica:
 
         self._room = Room(settings.limits.waiting)
         self._models = open_models(settings)
-        self._server = Server(self._models, settings.limits, self._room, settings.keys, settings.local)
+        self._server = Server(self._models, settings.limits, self._room, settings.keys, settings.local, settings.scale)
 
     def __serve_build_asgi_app__(self) -> Any:
         from omniq_verl.serving.app import build_app

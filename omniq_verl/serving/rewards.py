@@ -1,8 +1,10 @@
-"""A served reward model as the reward of a training: of verl-omni, of TRL, or of any loop over images and prompts."""
+"""A served reward model as the reward of a training: of verl-omni, or of any loop over images and prompts."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +12,19 @@ from PIL import Image
 
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.client import Client
-from omniq_verl.tasks import IMAGE_TASKS
+from omniq_verl.tasks import IMAGE_TASKS, Scale
 
 
 class ServerReward:
-    """Rewards of images in [0, 1]: where on its scale a score lies. As TRL's trainers call it, or anyone else.
+    """Rewards of images in [0, 1]: where on its scale a score lies.
 
     Args:
         url: of the server.
         task: ``alignment``, ``aesthetic``, ``technical`` or another with a score.
-        unread: the reward of an image that has no score (the model's answer cannot be read, or it is no image), from 0;
-            None: training stops with the reason.
+        unread: the reward of an image that has no score (the model's answer cannot be read, or the file is broken),
+            from 0; None: training stops with the reason.
         key: API key, where the server asks for one.
+        scale: on which the server's model scores (``omniq serve --scale``); None: the task's own.
         settings: others of ``Client``.
 
     Raises:
@@ -29,46 +32,56 @@ class ServerReward:
     """
 
     def __init__(
-        self, url: str, task: str = "alignment", unread: float | None = 0.0, key: str | None = None, **settings: Any
+        self,
+        url: str,
+        task: str = "alignment",
+        unread: float | None = 0.0,
+        key: str | None = None,
+        scale: Scale | None = None,
+        **settings: Any,
     ):
         if task not in IMAGE_TASKS or IMAGE_TASKS[task].scale is None:
             raise ValueError(f"task {task!r}: one with a score, such as alignment, aesthetic or technical")
-        self.__name__ = f"omniq_{task}"  # by which TRL logs it
+        self.__name__ = f"omniq_{task}"  # by which trainers log it
         self._client, self._task, self._unread = Client(url, key, **settings), task, unread
+        self._scale = scale or IMAGE_TASKS[task].scale
 
-    def __call__(
-        self,
-        prompts: Sequence[str] | None = None,
-        completions: Sequence[Any] | None = None,
-        images: Sequence[Any] | None = None,
-        **_: Any,
-    ) -> list[float]:
+    def __call__(self, images: Sequence[Any], prompts: Sequence[str] | None = None, **_: Any) -> list[float]:
         """Rewards of images, in their order.
 
         Args:
+            images: PIL images, arrays, tensors, bytes of files, or paths.
             prompts: the texts they were made from.
-            completions: the images, as TRL names what was generated.
-            images: the same under another name.
 
         Raises:
+            TypeError: one is none of these, as a text that a language model wrote.
             ServerError: the server refuses, or cannot be reached.
             RuntimeError: an image has no score, and ``unread`` is None.
         """
-        shown = list(images if images is not None else completions or ())
-        return [self.reward(score) for score in self.scores(shown, prompts)]
+        return [self.reward(score) for score in self.scores(images, prompts)]
 
     def scores(self, images: Sequence[Any], prompts: Sequence[str] | None) -> list[Score]:
         """What the rewards are made of."""
+        for number, image in enumerate(images):
+            _refuse_others(number, image)
         return self._client.score([lossless(image) for image in images], self._task, prompts)
 
     def reward(self, score: Score) -> float:
         """Of one score."""
-        scale = IMAGE_TASKS[self._task].scale
+        low, high = self._scale.low, self._scale.high
         if score.score is not None:
-            return min(max((score.score - scale.low) / (scale.high - scale.low), 0.0), 1.0)
+            return min(max((score.score - low) / (high - low), 0.0), 1.0)
         if self._unread is None:
             raise RuntimeError(f"{score.image} has no score: {score.why or score.status}")
         return self._unread
+
+
+def _refuse_others(number: int, image: Any) -> None:
+    """A wrong call would else be a reward of nothing but zeros."""
+    known = isinstance(image, (bytes, Path, Image.Image, np.ndarray)) or hasattr(image, "permute")
+    if not (known or (isinstance(image, str) and os.path.isfile(image))):
+        said = f"{image!r:.60}"
+        raise TypeError(f"images[{number}] is {said}: no PIL image, array, tensor, bytes or path of a file")
 
 
 def lossless(image: Any) -> Any:

@@ -18,7 +18,7 @@ from omniq_verl.serving.page import FAILURES
 from omniq_verl.serving.pickles import NotPlain, dump_plain, load_plain
 from omniq_verl.serving.room import Draining
 from omniq_verl.serving.state import Server
-from omniq_verl.tasks import IMAGE_TASKS, Task
+from omniq_verl.tasks import IMAGE_TASKS, Scale, Task
 
 AGAIN = {"Retry-After": "1"}
 """Seconds a caller is asked to wait where there is no room."""
@@ -36,7 +36,7 @@ class Questions:
     async def score_images(self, request: Request) -> messages.ScoreAnswers:
         """Score one or many images for one or more tasks."""
         question, files = await read_score(request, self.server.limits)
-        tasks = _tasks(question.task)
+        tasks = _tasks(question.task, self.server.scale)
         prompts = prompts_for(question.prompt, len(files))
         found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
         return messages.score_answers([file.name for file in files], found, question.reasoning)
@@ -57,7 +57,7 @@ class Questions:
             files, prompts = load_plain(await request.body(), self.server.limits)
         except NotPlain as error:
             raise BadRequest(422, str(error)) from None
-        tasks = _tasks(task)
+        tasks = _tasks(task, self.server.scale)
         if tasks[0].scale is None:
             raise BadRequest(422, f"task: {task} gives no score")
         found = await self._score(None, files, tasks, prompts, 1, 1.0)
@@ -104,7 +104,7 @@ class State:
     async def known_tasks(self) -> messages.Tasks:
         """What can be asked here."""
         models = self.server.models
-        about = [messages.task_about(task) for task in IMAGE_TASKS.values()]
+        about = [messages.task_about(task) for task in asked_tasks(list(IMAGE_TASKS), self.server.scale)]
         return messages.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
 
     async def alive(self) -> dict[str, str]:
@@ -138,9 +138,9 @@ def _failed(error: RuntimeError) -> HTTPException:
     return HTTPException(503, FAILURES[503], AGAIN)
 
 
-def _tasks(names: str | list[str]) -> list[Task]:
+def _tasks(names: str | list[str], scale: Scale | None) -> list[Task]:
     try:
-        tasks = asked_tasks(names)
+        tasks = asked_tasks(names, scale)
     except ValueError as error:
         raise BadRequest(422, f"task: {error}") from None
     if not tasks or len({task.name for task in tasks}) < len(tasks):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.limits import Limits
+from omniq_verl.tasks import Scale
 
 IMAGES = 3
 """The most a question shows: two that are compared, and a reference."""
@@ -32,6 +33,9 @@ class ServerSettings:
     """Of each replica; 0: the CPU."""
     local: bool = False
     """Answer this machine alone: HAProxy listens where it is told to, but replicas, behind it, at all addresses."""
+
+    scale: Scale | None = None
+    """Of the reasoning model's scores; None: each task's own."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.rali is None:

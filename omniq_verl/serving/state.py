@@ -8,7 +8,7 @@ from omniq_verl.serving.bodies import BadRequest
 from omniq_verl.serving.judge import Judge
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.room import Room
-from omniq_verl.tasks import Task
+from omniq_verl.tasks import Scale, Task
 
 
 @dataclass
@@ -48,3 +48,5 @@ class Server:
     """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
     local: bool = False
     """Answer this machine alone."""
+    scale: Scale | None = None
+    """Of scores; None: each task's own."""

@@ -27,7 +27,7 @@ PIXELS = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline'
 
 def guided_options(
     prompts: Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")],
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],
+    out: options.OUT,
     generator: Annotated[
         str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")
     ] = DEFAULT_MODEL,

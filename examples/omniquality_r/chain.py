@@ -7,15 +7,15 @@ The model writes its own reasoning data: a bootstrap stands in for the pretraini
 figures are those of a tiny model: they show that the chain runs, not what it is worth for a 7B model.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from figures import figures_of
 
 from omniq_verl.quickstart.stages import Settings, Stage, data_stage, grpo_stage, measure_stage, model_stage, sft_stage
-from omniq_verl.quickstart.tables import run_seeds
+from omniq_verl.quickstart.tables import run_seeds, seeds_of, seeds_parser
 
+REPO = Path(__file__).resolve().parents[2]
 TINY = "omniquality_r/cpu_tiny"
 COT_IMAGES, COT_PATHS = 3000, 8
 ROWS = {
@@ -81,16 +81,10 @@ def measured(settings: Settings, name: str, model: Path) -> Stage:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/chain"), help="goes on where it stopped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each stage (default: 10)")
+    parser = seeds_parser(__doc__, "runs/chain", steps=10)
     parser.add_argument("--table6", action="store_true", help="also stage 1 by the threshold reward")
     args = parser.parse_args()
-    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    crops = {"sft": 3000, "bootstrap": 6000}  # those of SFT set the quality scale, and are not learned from
-    size = {"grpo_steps": args.steps, "crops": crops}
-    seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
+    seeds = seeds_of(args, REPO, {"sft": 3000, "bootstrap": 6000})  # sft sets the quality scale, and is not learned
     rows = {title: name for title, name in ROWS.items() if args.table6 or name != "threshold"}
     run_seeds(seeds, lambda settings: build(settings, args.table6), figures_of(rows))
 

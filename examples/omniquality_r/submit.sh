@@ -7,6 +7,9 @@
 #         data.train_files=/shared/data/train.parquet data.val_files=/shared/data/val.parquet \
 #         actor_rollout_ref.model.path=/shared/sft/huggingface trainer.default_local_dir=/shared/runs/stage1
 #
+# Keys, as WANDB_API_KEY or HF_TOKEN, belong into the environment of the nodes: what a job is given here can be read by
+# everyone who sees the cluster's dashboard.
+#
 # For a CPU cluster: VERL_PLATFORM=cpu examples/omniquality_r/submit.sh ... omniquality_r/cpu_tiny_stage1_job ..., and its
 # nodes started with `ray start --num-gpus 1 --num-cpus 16`: verl asks for "GPUs" by that name.
 set -euo pipefail

@@ -8,14 +8,14 @@ figures are those of a tiny model: they show that the mechanisms run and what th
 model.
 """
 
-import argparse
 from pathlib import Path
 
 from figures import figures_of
 
 from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
-from omniq_verl.quickstart.tables import run_seeds
+from omniq_verl.quickstart.tables import run_seeds, seeds_of, seeds_parser
 
+REPO = Path(__file__).resolve().parents[2]
 RECIPES = {
     (1, "GRPO+GR"): "cpu_tiny_stage1",
     (1, "+ Entro."): "tables/cpu_tiny_table4_stage1_entropy",
@@ -44,16 +44,9 @@ def build(settings: Settings) -> list[Stage]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/table4"), help="goes on where it stopped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each stage (default: 10)")
-    args = parser.parse_args()
-    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    size = {"grpo_steps": args.steps}
-    seeds = [Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds]
+    args = seeds_parser(__doc__, "runs/table4", steps=10).parse_args()
     rows = {"SFT": "sft"} | {f"stage {stage}: {method}": folder(stage, method) for stage, method in RECIPES}
-    run_seeds(seeds, build, figures_of(rows))
+    run_seeds(seeds_of(args, REPO), build, figures_of(rows))
 
 
 if __name__ == "__main__":

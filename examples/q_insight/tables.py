@@ -7,14 +7,14 @@ stopped. The figures are those of a tiny model on small crops: they show that bo
 together, not whether a 7B model gains by learning both.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from omniq_verl.quickstart.stages import Settings, Stage, data_stage, eval_stage, grpo_stage, model_stage, sft_stage
-from omniq_verl.quickstart.tables import Figures, run_seeds, value_of
+from omniq_verl.quickstart.tables import Figures, run_seeds, seeds_of, seeds_parser, value_of
 
+REPO = Path(__file__).resolve().parents[2]
 RUNS = {
     "score_only": ("score",),
     "degradation_only": ("degradation",),
@@ -79,14 +79,8 @@ def collect(roots: list[Path]) -> Figures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/q_insight"), help="goes on where it stopped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=12, help="GRPO steps of each run (default: 12)")
-    args = parser.parse_args()
-    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    size = {"grpo_steps": args.steps, "crops": {"train": 12_000, "sft": 2000}}
-    run_seeds([Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds], build, collect)
+    args = seeds_parser(__doc__, "runs/q_insight", steps=12).parse_args()
+    run_seeds(seeds_of(args, REPO, {"train": 12_000, "sft": 2000}), build, collect)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 
     VERL_PLATFORM=cpu python examples/ract/tables.py --out runs/ract --seeds 0 1 2
 
-Two domains out of the quickstart's photographs (photos.py); "naive mixing" is one RL run on both, whose labels
-disagree. Killed at any moment, the same command goes on where it stopped. The figures are those of a tiny model on
-small crops: they show that the chain runs and what it does to that model, not whether a 7B model gains by it.
+Two domains out of the quickstart's photographs (photos.py), and a third that is measured on alone (outside.py); "naive
+mixing" is one RL run on both, whose labels disagree. Killed at any moment, the same command goes on where it stopped.
+The figures are those of a tiny model on small crops: they show that the chain runs and what it does to that model, not
+whether a 7B model gains by it.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from omniq_verl.quickstart.stages import Settings, Stage, data_stage, eval_stage, grpo_stage, model_stage, sft_stage
-from omniq_verl.quickstart.tables import Figures, run_seeds, value_of
+from omniq_verl.quickstart.tables import Figures, run_seeds, seeds_of, seeds_parser, value_of
 
+REPO = Path(__file__).resolve().parents[2]
 RUNS = {"alpha": ("alpha",), "beta": ("beta",), "mixed": ("alpha", "beta")}
+MEASURED = {"alpha": "domains", "beta": "domains", "gamma": "outside"}
+"""Sets of held-out crops, and the folder of each; no run trains on gamma's distortions."""
 SFT_STEPS = 60
 """Of the cross-domain SFT."""
 ROWS = {
@@ -34,12 +37,11 @@ ALIGNED = {"ract_vision": ("vision_sft", "texts"), "ract": ("sft", "texts"), "ra
 def build(settings: Settings) -> list[Stage]:
     """Everything one seed takes."""
     domains, model = settings.root / "domains", settings.root / "model"
-    words = ["--data", settings.root / "data", "--out", domains, "--seed", settings.seed]
-    command = [sys.executable, str(Path(__file__).with_name("photos.py")), *map(str, words)]
     title, lessons = "cold start on both domains", domains / "sft.parquet"
     stages = [
         data_stage(settings),
-        Stage("domains", "two domains", command),
+        made_stage(settings, "domains", "two domains", "photos.py"),
+        made_stage(settings, "outside", "a third one, to measure on", "outside.py"),
         model_stage(settings, texts="../domains/sft.parquet", vocab=700),
         sft_stage(settings, "sft", title, "q_insight/cpu_tiny_sft", model, lessons, settings.sft_steps),
         measured(settings, "sft", settings.sft_model),
@@ -62,8 +64,13 @@ def build(settings: Settings) -> list[Stage]:
     return stages
 
 
+def made_stage(settings: Settings, name: str, title: str, script: str) -> Stage:
+    words = ["--data", settings.root / "data", "--out", settings.root / name, "--seed", settings.seed]
+    return Stage(name, title, [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)])
+
+
 def measured(settings: Settings, name: str, model: Path) -> Stage:
-    files = [settings.root / "domains" / f"test_{domain}.parquet" for domain in ("alpha", "beta")]
+    files = [settings.root / folder / f"test_{domain}.parquet" for domain, folder in MEASURED.items()]
     return eval_stage(settings, f"{name}_test", f"held-out answers after {name}", model, files)
 
 
@@ -95,13 +102,13 @@ def align_stage(settings: Settings, name: str, scores: str) -> Stage:
 
 
 def collect(roots: list[Path]) -> Figures:
-    """PLCC and SRCC of each domain's held-out crops, and the share of answers that could be read."""
+    """PLCC and SRCC of each set of held-out crops, and the share of answers that could be read."""
     found: Figures = {}
     for title, folder in ROWS.items():
         sets = [json.loads((root / f"{folder}_test" / "metrics.json").read_text())["sets"] for root in roots]
         found[title] = {
             f"{domain} {key.upper()}": [value_of(one[domain][key]) for one in sets]
-            for domain in ("alpha", "beta")
+            for domain in MEASURED
             for key in ("plcc", "srcc")
         }
         found[title]["parsable"] = [
@@ -111,15 +118,8 @@ def collect(roots: list[Path]) -> Figures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/ract"), help="goes on where it stopped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=12, help="RL steps of each run (default: 12)")
-    args = parser.parse_args()
-    repo, out = Path(__file__).resolve().parents[2], args.out.resolve()
-    crops = {"train": 16_000, "sft": 2000, "test": 1500}
-    size = {"grpo_steps": args.steps, "crops": crops}
-    run_seeds([Settings(repo, out / f"seed{seed}", seed, **size) for seed in args.seeds], build, collect)
+    args = seeds_parser(__doc__, "runs/ract", steps=12).parse_args()
+    run_seeds(seeds_of(args, REPO, {"train": 16_000, "sft": 2000, "test": 1500}), build, collect)
 
 
 if __name__ == "__main__":

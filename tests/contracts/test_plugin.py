@@ -128,6 +128,48 @@ def test_stages_and_rows_of_table_4_have_their_gate_and_filter(verl_facts, name,
     assert value(config, "trainer.v1.sampler.sampler_kwargs.mode") == mode
 
 
+Q_INSIGHT = {
+    "actor_rollout_ref.rollout.n": 8,
+    "actor_rollout_ref.actor.optim.lr": 1e-6,
+    "actor_rollout_ref.actor.optim.min_lr_ratio": 0.0,
+    "actor_rollout_ref.actor.optim.lr_scheduler_type": "cosine",
+    "actor_rollout_ref.actor.kl_loss_coef": 0.001,
+    "actor_rollout_ref.actor.loss_agg_mode": "seq-mean-token-mean",
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 128,
+    "data.train_batch_size": 128,
+    "trainer.total_epochs": 10,
+    "reward.custom_reward_function.reward_kwargs.score_reward": "threshold",
+    "reward.custom_reward_function.reward_kwargs.epsilon": 0.35,
+    "reward.custom_reward_function.reward_kwargs.format_weight": 1.0,
+    "reward.custom_reward_function.reward_kwargs.class_weight": 0.25,
+    "reward.custom_reward_function.reward_kwargs.level_weight": 0.75,
+}
+RACT_SFT = {
+    "optim.lr": 1e-6,
+    "optim.min_lr_ratio": 0.001,
+    "optim.lr_scheduler_type": "cosine",
+    "data.train_batch_size": 128,
+    "trainer.total_epochs": 10,
+}
+OTHER_PAPERS = {
+    "q_insight/joint": Q_INSIGHT,
+    "q_insight/score_only": Q_INSIGHT,
+    "q_insight/degradation_only": Q_INSIGHT,
+    "q_insight/comparison": Q_INSIGHT
+    | {"data.train_batch_size": 32, "actor_rollout_ref.actor.ppo_mini_batch_size": 32},
+    "ract/single_domain": Q_INSIGHT | {"actor_rollout_ref.actor.optim.min_lr_ratio": 0.001},
+    "ract/sft": RACT_SFT,
+    "ract/vision_sft": RACT_SFT,
+    "ract/language_sft": RACT_SFT,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PAPERS)
+def test_recipes_of_q_insight_and_ract_have_the_values_of_their_papers(verl_facts, name):
+    config = recipe(verl_facts, name)
+    assert {key: value(config, key) for key in OTHER_PAPERS[name]} == OTHER_PAPERS[name]
+
+
 @pytest.mark.parametrize("name", GRPO)
 def test_a_batch_is_one_optimiser_step(verl_facts, name):
     config = recipe(verl_facts, name)

@@ -24,6 +24,7 @@ ROWS = {"cold start": "sft", "score only": "score_only", "degradation only": "de
 COLUMNS = {
     "PLCC": ("photo_scores", "plcc"),
     "SRCC": ("photo_scores", "srcc"),
+    "score's level": ("photo_scores", "level_accuracy"),
     "class accuracy": ("photo_degradations", "class_accuracy"),
     "level accuracy": ("photo_degradations", "level_accuracy"),
 }

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+EVAL_SAMPLES = 4
+"""Answers per held-out image, for training samples as well: a few steps hardly change which answer is likeliest."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -131,9 +134,9 @@ def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Sta
 
 
 def eval_stage(settings: Settings, name: str, title: str, model: Path, files: Sequence[Path]) -> Stage:
-    """`omniq eval` of a tiny model on prepared files, greedily, in the folder ``name`` of the run."""
+    """`omniq eval` of a tiny model on prepared files, at temperature 1, in the folder ``name`` of the run."""
     words = ["eval", "--model", model, "--data", *files, "--out", settings.root / name, "--max-tokens", 40]
-    words += ["--max-model-len", 320, "--dtype", "float32", "--memory", 0.3]
+    words += ["--samples", EVAL_SAMPLES, "--max-model-len", 320, "--dtype", "float32", "--memory", 0.3]
     return Stage(name, title, _module("omniq_verl.cli", [str(word) for word in words]))
 
 

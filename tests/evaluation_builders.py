@@ -23,7 +23,8 @@ class Rater:
     """Black is a 1, white a 5; of several answers number i is i hundredths higher.
 
     Asked for a distortion it says slight noise of dark images, and none of bright ones. ``EngineSpec.model`` scripts
-    it: "slow"; "hostile": what cannot be read, of images darker than a quarter; "refuses": likewise, by ValueError.
+    it: "slow"; "hostile": what cannot be read, of images darker than a quarter; "refuses": likewise, by ValueError;
+    "0-5": black is a 0.
     """
 
     def __init__(self, spec: EngineSpec):
@@ -45,7 +46,8 @@ class Rater:
     def _text(self, share: float, classes: bool, number: int) -> str:
         if self.script == "hostile" and share < 0.25:
             return "<think>\ud800 | <b>no end"
-        said = f"{min(1 + 4 * share + number / 100, 5):.2f}"
+        low = 0 if self.script == "0-5" else 1
+        said = f"{min(low + (5 - low) * share + number / 100, 5):.2f}"
         if classes:
             said = '{"distortion_class": null, "severity": null}'
             if share < 0.5:

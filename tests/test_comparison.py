@@ -22,6 +22,8 @@ def choice(word: str) -> Answer:
         ("A", None),
         ("Image A is better", "first"),
         ("**Image B**", "second"),
+        ("the better one is image b.", "second"),
+        ("The second image a bit better", None),
         ('{"answer": "Image A"}', "first"),
         ("Image A or Image B", None),
         ("Image A is better than Image B", None),

@@ -16,13 +16,26 @@ from transformers import AutoProcessor
 from omniq_verl.data.rows import Row
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.prompt_length import PromptLength
+from omniq_verl.doctor.rows import Fault, check_id
 from omniq_verl.tasks import DEGRADATION, TECHNICAL, comparison_task
 
 
 def test_a_row_without_a_name_of_its_own_is_named(tmp_path):
     rows = records(3)
     rows[1]["extra_info"]["id"] = ""
-    assert "extra_info.id is no text" in only_problem(check_rows(tmp_path, rows))
+    assert "extra_info.id is neither text nor a whole number" in only_problem(check_rows(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"), [(0, True), (7, True), ("7", True), (None, False), (True, False), (7.5, False)]
+)
+def test_a_name_is_a_text_or_a_whole_number(name, sound):
+    try:
+        check_id({"extra_info": {"id": name}})
+    except Fault:
+        assert not sound
+    else:
+        assert sound
 
 
 def test_labels_of_someone_elses_reward_are_theirs(tmp_path):

@@ -75,6 +75,8 @@ def test_a_task_about_a_text_is_asked_with_it_and_a_question_of_ones_own_as_it_i
     assert asked_messages("technical", None, "How good?") == [{"role": "user", "content": "<image>How good?"}]
     with pytest.raises(ValueError, match="none was given"):
         asked_messages("alignment", None, None)
+    with pytest.raises(ValueError, match="given as --question"):
+        asked_messages("technical", "How good?", None)
 
 
 def test_equal_logits_have_the_entropy_of_their_number():

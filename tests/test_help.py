@@ -16,7 +16,10 @@ def test_options_that_cannot_be_are_refused_by_name(tmp_path, wrong):
 
 @pytest.mark.parametrize(
     ("words", "shown"),
-    [(["cot", "run"], "data=[koniq/train.parquet]"), (["ract", "align"], "koniq.data=[data/koniq/train.parquet]")],
+    [
+        (["cot", "run"], "data=[data/koniq/train*.parquet]"),
+        (["ract", "align"], "koniq.data=[data/koniq/train*.parquet]"),
+    ],
 )
 def test_brackets_of_an_example_are_no_markup(words, shown):
     assert shown in CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output

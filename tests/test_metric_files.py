@@ -30,6 +30,12 @@ def test_each_start_has_a_file_of_its_own_below_the_runs_folder(tmp_path, enviro
     assert environment() == {NAMES[0]: str(tmp_path / "metrics" / "002.jsonl"), NAMES[1]: str(tmp_path / "tensorboard")}
 
 
+def test_a_root_of_the_users_own_stays(tmp_path, environment, monkeypatch):
+    monkeypatch.setenv("VERL_FILE_LOGGER_ROOT", "mine")
+    log_into(tmp_path, ["file"])
+    assert environment()[NAMES[0]] is None and not (tmp_path / "metrics").exists()
+
+
 def test_a_place_of_the_users_own_stays(tmp_path, environment, monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "mine")

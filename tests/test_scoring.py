@@ -92,6 +92,28 @@ def test_several_tasks_are_asked_of_an_image_together(scorer):
     assert both[2]["technical"].score == 5.0
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "distortion"),
+    [
+        ('{"distortion": "blur", "severity": "serious"}', "no_class", None),
+        ('{"rating": 3}', "no_class", None),
+        ("{}", "ok", None),
+        ('{"severity": null}', "ok", None),
+        ('{"distortion_class": "JPEG", "severity": "slight"}', "ok", "compression"),
+    ],
+)
+def test_an_object_that_names_no_distortion_does_not_say_there_is_none(said, status, distortion):
+    answers = [Answer(f"<answer>{said}</answer>")] * 2
+    found = summarise("a.png", DEGRADATION, answers)
+    assert (found.status, found.distortion, found.parsed) == (status, distortion, 2 * (status == "ok"))
+
+
+def test_a_scale_for_a_task_without_one_is_refused(photos):
+    words = ["score", str(photos), "--model", "m", "--task", "degradation", "--scale", "0-5"]
+    found = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert found.exit_code == 1 and "the task degradation asks for no score" in found.output
+
+
 def test_alignment_needs_its_prompt_and_puts_it_into_the_question(tmp_path):
     with pytest.raises(ValueError, match="none was given"):
         Scorer("", RATER).score(grey(9), task="alignment")

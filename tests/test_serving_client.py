@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import requests
+import torch
 from PIL import Image
 from serving_builders import app, grey, listening, server
 
@@ -126,27 +127,31 @@ def test_what_is_no_image_is_no_reward_of_zero(url, shown):
 
 
 def test_a_server_on_another_scale_asks_and_answers_on_it():
-    made = server(scale=SCALES["0-5"])
+    made = server("0-5", scale=SCALES["0-5"])
     with listening(build_app(made)) as url:
         known = {one["name"]: one for one in requests.get(f"{url}/v1/tasks").json()["tasks"]}
         assert (known["technical"]["low"], known["technical"]["high"], known["degradation"]["low"]) == (0.0, 5.0, None)
         client = Client(url)
-        # The stand-in says 1 + 4 x / 255 whatever the scale, of which 2 is "poor" on 0-5 and on 1-5.
-        assert client.score(grey(255)).score == 5.0
-        assert ServerReward(url, "technical", scale=SCALES["0-5"])([grey(0)]) == [pytest.approx(1 / 5)]
+        assert client.score(grey(0)).score == 0.0  # which would be out of range on 1-5
+        assert ServerReward(url, "technical", scale=SCALES["0-5"])([grey(51), grey(255)]) == [pytest.approx(0.2), 1.0]
+        image = torch.full((3, 16, 16), 51)
+        found = asyncio.run(compute_score(image, "", server_url=url, task="technical", scale="0-5"))
+        assert found == {"score": pytest.approx(0.2), "omniq_parsed": 1.0}
+    with listening(build_app(server("0-5"))) as url:
+        assert Client(url).score(grey(0)).status == "out_of_range"
+
+
+def test_images_may_come_one_by_one(url):
+    assert ServerReward(url, "technical")(grey(value) for value in (0, 255)) == [0.0, 1.0]
 
 
 def test_verl_omnis_reward_sends_the_pixels_as_they_are(url):
-    import torch
-
     image = torch.full((3, 16, 16), 51, dtype=torch.uint8)
     found = asyncio.run(compute_score(image, "a cat", server_url=url, data_source="x", extra_info={}))
     assert found == {"score": pytest.approx(0.2), "omniq_parsed": 1.0}
 
 
 def test_tensors_become_images_without_loss():
-    import torch
-
     pixels = torch.arange(3 * 20 * 30).remainder(256).to(torch.uint8).reshape(3, 20, 30)
     for tensor in (pixels, pixels[None], pixels / 255):
         assert np.array_equal(np.asarray(lossless(tensor)), pixels.permute(1, 2, 0).numpy())

@@ -142,6 +142,12 @@ def test_comparisons_have_the_share_of_right_choices_and_no_level():
     }
 
 
+def test_a_lost_rollout_counts_as_a_wrong_class():
+    named = answers(*[(math.nan, math.nan)] * 3, class_right=1.0)
+    found = validation_metrics(["a"] * 4, {key: [*values, None] for key, values in named.items()})
+    assert found["val-core/a/class_accuracy"] == 0.75
+
+
 def test_a_comparison_without_a_reward_counts_as_wrong():
     lost = {key: [*values, None] for key, values in choices(1.0, 1.0, 1.0).items()}
     found = validation_metrics(["pairs"] * 4, lost)

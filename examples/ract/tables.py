@@ -112,7 +112,8 @@ def collect(roots: list[Path]) -> Figures:
             for key in ("plcc", "srcc")
         }
         found[title]["parsable"] = [
-            sum(one[name]["scored"] for name in one) / sum(one[name]["images"] for name in one) for one in sets
+            sum(one[name]["status"].get("ok", 0) for name in one) / sum(one[name]["answers"] for name in one)
+            for one in sets
         ]
     return found
 

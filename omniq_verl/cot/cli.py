@@ -18,7 +18,7 @@ OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. eng
 def run(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
     """Plan, reason, select and report; goes on where it was stopped.
 
-    Example: omniq cot run data=\\[koniq/train.parquet] engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
+    Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
     """
     _go(config, overrides, ("plan", "reason", "select"))
 

@@ -74,8 +74,10 @@ def check_id(record: dict[str, Any]) -> None:
         Fault: it has none.
     """
     info = record["extra_info"]
-    if not (isinstance(info, dict) and isinstance(info.get("id"), str) and info["id"]):
-        raise Fault("id", "extra_info.id is no text", f"{_WRITE_ANEW}, or give each row a name of its own")
+    name = info.get("id") if isinstance(info, dict) else None
+    if (not name and name != 0) or not isinstance(name, (str, int)) or isinstance(name, bool):
+        fault = "extra_info.id is neither text nor a whole number"
+        raise Fault("id", fault, f"{_WRITE_ANEW}, or give each row a name of its own")
 
 
 def check_label(record: dict[str, Any]) -> None:

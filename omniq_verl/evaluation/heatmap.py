@@ -213,6 +213,8 @@ def asked_messages(task: str, prompt: str | None, question: str | None) -> list[
         ]
     if task not in IMAGE_TASKS:
         raise ValueError(f"there is no task {task!r}; known: {', '.join(IMAGE_TASKS)}; or ask a question of your own")
+    if prompt is not None and not IMAGE_TASKS[task].needs_text:
+        raise ValueError(f"the task {task} asks about no text; a question of your own is given as --question")
     return IMAGE_TASKS[task].messages(None, prompt)
 
 

@@ -24,7 +24,7 @@ def log_into(folder: Path, loggers: Collection[str]) -> None:
     Left alone they write into the current folder: ``file`` over the metrics of the start before, ``tensorboard`` into
     one place for all runs of an experiment's name.
     """
-    if "file" in loggers and "VERL_FILE_LOGGER_PATH" not in os.environ:
+    if "file" in loggers and not os.environ.keys() & {"VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT"}:
         path = next_metric_file(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.environ["VERL_FILE_LOGGER_PATH"] = str(path)

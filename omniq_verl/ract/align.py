@@ -41,7 +41,7 @@ class AlignConfig:
     """A run, as its YAML file gives it."""
 
     domains: dict[str, Domain] = field(default_factory=dict)
-    """By name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train.parquet]}``."""
+    """By name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train*.parquet]}``."""
     scores: list[str] = field(default_factory=list)
     """Domains whose labels are learned, too: one (sec. 3.4, figure A.1 (c), table A.3), none (table 5, rows 2 and 3) or
     all (its row 1, which is worse)."""

@@ -24,8 +24,8 @@ def align(
 ) -> None:
     """Each domain's model reasons about its own images; out comes one SFT file. Goes on where it was stopped.
 
-    Example: omniq ract align domains.koniq.model=runs/koniq domains.koniq.data=\\[data/koniq/train.parquet]
-    domains.spaq.model=runs/spaq domains.spaq.data=\\[data/spaq/train.parquet] out=runs/ract
+    Example: omniq ract align domains.koniq.model=runs/koniq 'domains.koniq.data=\\[data/koniq/train*.parquet]'
+    domains.spaq.model=runs/spaq 'domains.spaq.data=\\[data/spaq/train*.parquet]' out=runs/ract
     """
     from omniq_verl.generation.config import read_config
     from omniq_verl.ract.align import AlignConfig

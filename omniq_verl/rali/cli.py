@@ -46,7 +46,7 @@ def pairs(
 ) -> None:
     """Ask a reasoning model about every image several times, and keep what it says: image-text pairs.
 
-    Example: omniq rali pairs --model runs/q_insight/huggingface --data koniq/train.parquet --seeds 5 --out runs/pairs
+    Example: omniq rali pairs --model runs/q_insight/huggingface --data data/koniq/train*.parquet --out runs/pairs
     """
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import How
@@ -127,7 +127,7 @@ def fit(
 ) -> None:
     """Embed labelled images, compress (PCA, k-means in buckets of scores), fit, and write one file of weights.
 
-    Example: omniq rali fit --model runs/align/model --data koniq/train.parquet --out runs/rali
+    Example: omniq rali fit --model runs/align/model --data data/koniq/train*.parquet --out runs/rali
     """
     from omniq_verl.rali.compress import Compression
     from omniq_verl.rali.fit import Fit
@@ -155,7 +155,7 @@ def evaluate(
 ) -> None:
     """Measure a RALI on prepared files, with the figures and files of `omniq eval`: `omniq compare` reads both.
 
-    Example: omniq rali eval --model runs/rali --data koniq/test.parquet spaq/test.parquet --out runs/rali_eval
+    Example: omniq rali eval --model runs/rali --data data/koniq/test*.parquet --out runs/rali_eval
     """
     from omniq_verl.rali.evaluate import EvalConfig
     from omniq_verl.rali.evaluate import evaluate as measure

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 _SAME_CLASS = {"jpeg": "compression"}
 _NOTHING = ("null", "none")
+NOT_NAMED = "not named"
+"""Of an answer that says something else than a distortion class; no label has it."""
 
 
 def canonical_class(name: object) -> str | None:
@@ -32,7 +34,7 @@ def said_class(fields: Mapping[str, object]) -> object:
     """
     if "distortion_class" in fields:
         return fields["distortion_class"]
-    return None if set(fields) <= {"severity"} else "not named"
+    return None if set(fields) <= {"severity"} else NOT_NAMED
 
 
 def degradation_reward(

@@ -50,6 +50,8 @@ def score(
         asked["scale"] = scale_of(scale)
         for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
             one.question(None, prompt)
+            if scale is not None and one.scale is None:
+                raise ValueError(f"the task {one.name} asks for no score. Mend: leave out --scale")
         files = list_files(images)
         if out is None:
             found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)

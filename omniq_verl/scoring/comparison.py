@@ -156,13 +156,18 @@ def read_choice(answer: Answer) -> str | None:
     """ "first" or "second", as an answer names one of its two images; None where it names neither or both.
 
     Unlike in training, where an answer has to be the name alone, "Image A is better" and ``{"answer": "Image A"}`` are
-    read, too: models that were rewarded for other forms of answer are asked here.
+    read, too: models that were rewarded for other forms of answer are asked here. Within a sentence the letter has to
+    be a capital: "the second image a bit" names no image.
     """
     if answer.ended == ERROR:
         return None
-    said = answer_of(answer.text)[1].lower()
-    named = {choice for name, choice in CHOICES.items() if re.search(rf"\b{name}\b", said)}
+    said = answer_of(answer.text)[1]
+    named = {choice for name, choice in CHOICES.items() if _names(said, name.rsplit(" ", 1)[1])}
     return named.pop() if len(named) == 1 else None
+
+
+def _names(said: str, letter: str) -> bool:
+    return bool(re.search(rf"\b(?i:image) {letter.upper()}\b|(?i:\bimage {letter}\W*$)", said))
 
 
 def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:

@@ -15,21 +15,24 @@ from omniq_verl.data.images import BadImage
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.rewards import parse_response
-from omniq_verl.rewards.degradation import canonical_class, canonical_level
+from omniq_verl.rewards import Status, parse_response
+from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
 from omniq_verl.tasks import IMAGE_TASKS, Scale, Task, task_on
 
 BAD_IMAGE = "bad_image"
+UNNAMED = "no_class"
+"""The status of an object that names no distortion."""
 
 
 @dataclass(frozen=True)
 class Score:
     """What a model says of one image.
 
-    ``status`` is "ok"; the parser's reason to refuse all answers (``omniq_verl.rewards.Status``); "bad_image" or
-    "error" (the engine refused the question), both with ``why``. Nothing but "ok" has a score.
+    ``status`` is "ok"; the parser's reason to refuse all answers (``omniq_verl.rewards.Status``); "no_class" (an object
+    that names no distortion); "bad_image" or "error" (the engine refused the question), both with ``why``. Nothing but
+    "ok" has a score.
     """
 
     image: str
@@ -214,12 +217,13 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
     if all(answer.ended == ERROR for answer in answers):
         return Score(name, task.name, ERROR, answers=len(answers), why=answers[0].text)
     parsed = [parse_response("" if one.ended == ERROR else one.text, task.answer_format, task.scale) for one in answers]
-    right = [number for number, one in enumerate(parsed) if one.ok]
+    statuses = [_status(one) for one in parsed]
+    right = [number for number, status in enumerate(statuses) if status == Status.OK.value]
     first = right[0] if right else 0
     return Score(
         image=name,
         task=task.name,
-        status=parsed[first].status.value,
+        status=statuses[first],
         reasoning=parsed[first].reasoning,
         answer=answers[first].text,
         parsed=len(right),
@@ -228,11 +232,16 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
     )
 
 
+def _status(parsed: Parsed) -> str:
+    """The parser's, or UNNAMED: in training such an answer is one of a wrong class."""
+    named = parsed.fields is None or said_class(parsed.fields) != NOT_NAMED
+    return parsed.status.value if named else UNNAMED
+
+
 def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
     if task.scale is None:
         said = Counter(
-            (canonical_class(one.fields.get("distortion_class")), canonical_level(one.fields.get("severity")))
-            for one in parsed
+            (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed
         )
         distortion, severity = said.most_common(1)[0][0]
         return {"distortion": distortion, "severity": severity}

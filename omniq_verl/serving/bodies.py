@@ -48,9 +48,6 @@ class File:
     data: bytes
 
 
-"""Two images that are compared, and a reference."""
-
-
 class LimitBody:
     """ASGI middleware: bodies that are too long are refused, by what their head says or while they come."""
 

@@ -50,6 +50,8 @@ def serve(
     from omniq_verl.tasks import scale_of
 
     with errors_said() as console:
+        if scale is not None and model is None:
+            raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Mend: leave it out")
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
         settings = ServerSettings(

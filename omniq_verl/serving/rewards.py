@@ -12,7 +12,7 @@ from PIL import Image
 
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.client import Client
-from omniq_verl.tasks import IMAGE_TASKS, Scale
+from omniq_verl.tasks import IMAGE_TASKS, Scale, scale_of
 
 
 class ServerReward:
@@ -62,6 +62,7 @@ class ServerReward:
 
     def scores(self, images: Sequence[Any], prompts: Sequence[str] | None) -> list[Score]:
         """What the rewards are made of."""
+        images = list(images)
         for number, image in enumerate(images):
             _refuse_others(number, image)
         return self._client.score([lossless(image) for image in images], self._task, prompts)
@@ -102,6 +103,7 @@ async def compute_score(
     task: str = "alignment",
     unread: float | None = 0.0,
     key: str | None = None,
+    scale: str | None = None,
     **_: Any,
 ) -> dict[str, float]:
     """verl-omni's custom reward function: one image, its score in [0, 1], and whether the answer could be read.
@@ -115,12 +117,13 @@ async def compute_score(
         task: one with a score.
         unread: see ``ServerReward``.
         key: API key.
+        scale: what ``omniq serve --scale`` was given, such as ``"0-5"``; None: the task's own.
     """
-    reward = _reward(server_url, task, unread, key)
+    reward = _reward(server_url, task, unread, key, scale)
     (score,) = await asyncio.to_thread(reward.scores, [solution_image], [ground_truth])
     return {"score": reward.reward(score), "omniq_parsed": float(score.ok)}
 
 
 @lru_cache
-def _reward(url: str, task: str, unread: float | None, key: str | None) -> ServerReward:
-    return ServerReward(url, task, unread, key)
+def _reward(url: str, task: str, unread: float | None, key: str | None, scale: str | None) -> ServerReward:
+    return ServerReward(url, task, unread, key, scale_of(scale))

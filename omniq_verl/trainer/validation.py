@@ -63,7 +63,7 @@ def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, 
     if (leveled := answers["level_asked"] == 1).any() or lost.all():
         found["level_accuracy"] = float(np.mean(np.nan_to_num(answers["level_right"][leveled | lost])))
     if (asked := ~np.isnan(answers["class_right"])).any():
-        found["class_accuracy"] = float(np.mean(answers["class_right"][asked]))
+        found["class_accuracy"] = float(np.mean(np.nan_to_num(answers["class_right"][asked | lost])))
     if (~np.isnan(answers["target"])).any():
         found.update(_of_scores(source, answers["pred"], answers["target"]))
     return found

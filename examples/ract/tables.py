@@ -3,9 +3,9 @@
     VERL_PLATFORM=cpu python examples/ract/tables.py --out runs/ract --seeds 0 1 2
 
 Two domains out of the quickstart's photographs (photos.py), and a third that is measured on alone (outside.py); "naive
-mixing" is one RL run on both, whose labels disagree. Killed at any moment, the same command goes on where it stopped.
-The figures are those of a tiny model on small crops: they show that the chain runs and what it does to that model, not
-whether a 7B model gains by it.
+mixing" is one RL run on both, whose labels disagree, with as many prompts of each as the runs on one. Killed at any
+moment, the same command goes on where it stopped. The figures are those of a tiny model on small crops: they show that
+the chain runs and what it does to that model, not whether a 7B model gains by it.
 """
 
 import json
@@ -51,9 +51,9 @@ def build(settings: Settings) -> list[Stage]:
             f"data.{kind}_files": f"[{','.join(str(domains / f'{prefix}_{domain}.parquet') for domain in among)}]"
             for kind, prefix in (("train", "rl"), ("val", "val"))
         }
-        recipe, steps = "q_insight/cpu_tiny_score_only", settings.grpo_steps
+        recipe, steps = "q_insight/cpu_tiny_score_only", len(among) * settings.grpo_steps
         stages.append(grpo_stage(settings, name, f"RL: {name}", recipe, settings.sft_model, steps, **files))
-        stages.append(measured(settings, name, settings.trained(name)))
+        stages.append(measured(settings, name, settings.trained(name, len(among))))
     stages += [align_stage(settings, "texts", ""), align_stage(settings, "texts_and_scores", "alpha")]
     for name, (recipe, texts) in ALIGNED.items():
         learned, start = settings.root / texts / "sft.parquet", settings.trained("alpha")

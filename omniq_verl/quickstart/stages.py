@@ -38,9 +38,9 @@ class Settings:
     def grpo_model(self) -> Path:
         return self.trained("grpo")
 
-    def trained(self, name: str) -> Path:
-        """The model of the GRPO run in the folder ``name``, after its last step."""
-        return self.root / name / f"global_step_{self.grpo_steps}" / "actor" / "huggingface"
+    def trained(self, name: str, times: int = 1) -> Path:
+        """The model of the GRPO run in the folder ``name``, after ``times`` as many steps as its own."""
+        return self.root / name / f"global_step_{times * self.grpo_steps}" / "actor" / "huggingface"
 
 
 @dataclass(frozen=True)

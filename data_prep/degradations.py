@@ -67,6 +67,10 @@ def check(request: Request, known: int) -> None:
         raise LabelFileError(
             f"{options.out} lies below {root}, so that it would be read again. Mend: give another --out"
         )
+    if options.sheet and options.sheet.resolve().is_relative_to(root):
+        raise LabelFileError(
+            f"--sheet {options.sheet} would be one of the images below {root}. Mend: write it elsewhere"
+        )
     if options.per_image > known:
         raise LabelFileError(f"--per-image {options.per_image}: there are {known} of these classes and levels")
 

@@ -24,6 +24,10 @@ def choice(word: str) -> Answer:
         ("**Image B**", "second"),
         ("the better one is image b.", "second"),
         ("The second image a bit better", None),
+        ("Image A is worse", None),
+        ("Not Image A", None),
+        ('{"worse": "Image B"}', None),
+        ("Neither; Image A has noise", None),
         ('{"answer": "Image A"}', "first"),
         ("Image A or Image B", None),
         ("Image A is better than Image B", None),
@@ -55,6 +59,7 @@ def test_both_orders_are_weighed_by_hand(ab, ba, winner, share_a, share_first, a
     assert (found.status, found.winner, found.agree) == ("ok", winner, agree)
     assert (found.share_a, found.share_first) == (pytest.approx(share_a), pytest.approx(share_first))
     assert found.reasoning == ("because", "because")
+    assert (found.parsed, found.answers) == (len(ab) + len(ba) - ba.count("?"), len(ab) + len(ba))
 
 
 def test_what_cannot_be_read_or_asked_has_no_winner():

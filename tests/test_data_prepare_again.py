@@ -194,7 +194,10 @@ def test_named_images_are_found_from_any_folder(root, tmp_path, monkeypatch):
             r"none of the label files labels.csv is below it. Mend: name it by",
         ),
         (lambda root: (root / "labels.csv").write_text("a,b\n1,2\n"), "it has no column image, split, mos"),
-        (lambda root: (root / "labels.csv").write_text("image,split,mos\n"), "the label file names no image. Mend"),
+        (
+            lambda root: (root / "labels.csv").write_text("image,split,mos\n"),
+            "no image was found below it, or named by a label file",
+        ),
         (
             lambda root: (root / "labels.csv").write_bytes(b"image,split,mos\n000.jpg,train,\0\n"),
             "labels.csv: line 2 has a NUL character. Mend",

@@ -48,8 +48,10 @@ def test_each_level_is_worse_than_the_one_before(photos, name):
     images = [[made(photo, name, level, place) for place, photo in enumerate(photos)] for level in levels]
     values = np.array([[psnr(*pair) for pair in zip(photos, row, strict=True)] for row in images])
     assert (np.diff(values.mean(axis=1)) < -0.8).all()  # decibels; a fifth more error
-    falling = (np.diff(values, axis=0) < 0).all(axis=0)
-    assert falling.sum() >= 17, values.round(1)
+    for before, after, worse in zip(images, images[1:], np.diff(values, axis=0) < 0, strict=False):
+        # Where an operator has nothing left to take, both levels are one image, which `Degradation` refuses as a row.
+        same = [(one == other).all() for one, other in zip(before, after, strict=True)]
+        assert (worse | same).all() and sum(same) <= 3, values.round(1)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -101,6 +101,17 @@ def test_an_image_that_stays_as_it_was_is_not_labelled_as_distorted(operator):
         Degradation(operator, 3, seed=0)(buffer.getvalue())
 
 
+def test_an_image_that_is_no_worse_than_at_the_level_before_is_refused():
+    plain = saved(np.full((64, 64, 3), (90, 91, 90), np.uint8) + (noise(64, 64) > 250), "PNG")
+    with pytest.raises(BadImage, match="jpeg2000 at level 5 changes no more of it than at level 4"):
+        Degradation("compression_jpeg2000", 5, seed=0)(plain)
+
+
+def test_an_image_too_wide_for_a_codec_is_refused():
+    with pytest.raises(BadImage, match=r"compression_webp cannot be applied to it .*16383"):
+        Degradation("compression_webp", 3, seed=0)(saved(Image.new("RGB", (17_000, 100)), "PNG"))
+
+
 def test_an_image_that_becomes_too_narrow_is_refused():
     with pytest.raises(BadImage, match="64 x 6 pixels"):
         Degradation("darken_scale", 1, 1, max_side=64)(saved(smooth(20, 200), "PNG"))

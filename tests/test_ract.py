@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from evaluation_builders import RATER, write_distorted, write_scored
+from evaluation_builders import RATER, grey, write_distorted, write_scored
 from generation_builders import write_rows
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
+from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.rows import Row
 from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.config import read_config
 from omniq_verl.ract.align import AlignConfig, scored_answer
@@ -101,6 +103,14 @@ def test_held_out_rows_and_tasks_without_scores_are_refused(tmp_path, words):
     assert "held.parquet holds rows of the split 'test'" in run(*words, f"domains.beta.data=[{held}]").output
     worn = write_distorted(tmp_path / "worn.parquet", VALUES, split="train")
     assert "the task degradation has no score" in run(*words, f"domains.beta.data=[{worn}]").output
+
+
+def test_domains_with_images_of_two_kinds_are_refused_before_anything_is_asked(tmp_path, words):
+    (tmp_path / "0.png").write_bytes(grey(9))
+    row = Row("beta", "beta/0", "technical", "train", 2.0, 2.0, (1.0, 5.0))
+    write_parquet([row.record(0, str(tmp_path / "0.png"))], tmp_path / "named.parquet")
+    said = run(*words, f"domains.beta.data=[{tmp_path}/named.parquet]").output
+    assert "hold their images in two ways" in " ".join(said.split()) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_no_distortion_may_be_said_by_leaving_its_keys_out():
     assert degradation(answer("{}"), None, None)["accuracy"] == 1.0
     assert degradation(answer('{"severity": "null"}'), None, None)["accuracy"] == 1.0
     assert degradation(answer('{"severity": "slight"}'), "blur", "slight")["accuracy"] == 0.0
+    assert degradation(answer('{"severity": "slight"}'), None, None)["accuracy"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,10 @@ def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
     if card["rows"]:
         return
     if not card["rejects"]["all"]:
-        sys.exit(f"{args.root}: the label file names no image. Mend: correct it, or download it again from its owners")
+        sys.exit(
+            f"{args.root}: no image was found below it, or named by a label file (links to folders are not entered)."
+            " Mend: correct --root or the label file, or download it again from its owners"
+        )
     with open(args.out / "rejects.jsonl") as lines:
         first = json.loads(next(lines))
     count = card["rejects"]["all"]

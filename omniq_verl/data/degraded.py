@@ -50,21 +50,36 @@ class Degradation:
             data: an image as ``check_image`` returns it.
 
         Raises:
-            BadImage: it does not decode, is too narrow once it is smaller, or stays as it was, as black does when it is
-                darkened.
+            BadImage: it does not decode, is too narrow once it is smaller, too wide for a codec, or the same as at the
+                level before: a black image that is darkened, or one too plain for a codec to leave more out.
         """
         clean = decoded(data)
         image = smaller(clean, self.max_side)
         if self.operator is None and image is clean:
             return data
         if self.operator is not None:
-            changed = degrade(pixels := np.asarray(image), self.operator, self.level, self._rng())[0]
-            if np.array_equal(changed, pixels):
-                raise BadImage(f"{self.operator} at level {self.level} changes nothing of it")
-            image = Image.fromarray(changed)
+            image = Image.fromarray(self._degraded(np.asarray(image)))
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return check_image(buffer.getvalue())
+
+    def _degraded(self, pixels: np.ndarray) -> np.ndarray:
+        changed = self._at(self.level, pixels)
+        if np.array_equal(changed, pixels):
+            raise BadImage(f"{self.operator} at level {self.level} changes nothing of it")
+        # Noise and blur of one level more differ wherever they change anything, and would be slow to try.
+        milder = self.level > 1 and self.distortion in ("compression", "darken")
+        if milder and np.array_equal(changed, self._at(self.level - 1, pixels)):
+            raise BadImage(
+                f"{self.operator} at level {self.level} changes no more of it than at level {self.level - 1}"
+            )
+        return changed
+
+    def _at(self, level: int, pixels: np.ndarray) -> np.ndarray:
+        try:
+            return degrade(pixels, self.operator, level, self._rng())[0]
+        except Exception as error:  # codecs have limits of their own, and errors of every kind
+            raise BadImage(f"{self.operator} cannot be applied to it ({error})") from None
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)

@@ -47,18 +47,29 @@ def list_places(files: Sequence[Path]) -> list[Place]:
         ValueError: a file is none that ``data_prep`` writes, or some hold images and others their names.
     """
     places: dict[str, Place] = {}
-    kinds = {}
+    files = list(expanded(files))
+    check_same_images(files)
+    for file in files:
+        for place in _places(file):
+            if other := places.get(place.key):
+                raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
+            places[place.key] = place
+    return list(places.values())
+
+
+def check_same_images(files: Iterable[Path]) -> None:
+    """Whatever is made of several files has one kind of images.
+
+    Raises:
+        ValueError: some hold images and others their names, or a file is none that ``data_prep`` writes.
+    """
+    kinds: dict[Any, Path] = {}
     for file in expanded(files):
         with _open(file) as opened:
             kinds.setdefault(opened.schema_arrow.field("images").type, file)
         if len(kinds) > 1:
             named = " and ".join(map(str, kinds.values()))
             raise ValueError(f"{named} hold their images in two ways. Mend: prepare both with the same --images")
-        for place in _places(file):
-            if other := places.get(place.key):
-                raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
-            places[place.key] = place
-    return list(places.values())
 
 
 def expanded(files: Iterable[Path]) -> Iterator[Path]:

@@ -17,7 +17,7 @@ import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
-from omniq_verl.generation.places import Place, RowReader, learnable_places
+from omniq_verl.generation.places import Place, RowReader, check_same_images, learnable_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
@@ -76,6 +76,7 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
         BatchesFailed: some rows were not answered; what was is kept.
     """
     out, counts, records = Path(config.out), {}, []
+    check_same_images(Path(file) for domain in config.domains.values() for file in domain.data)
     places = {
         name: learnable_places([Path(file) for file in domain.data], config.limit)
         for name, domain in config.domains.items()

@@ -30,11 +30,12 @@ def said_class(fields: Mapping[str, object]) -> object:
     """The distortion class that the object of an answer names; None for "no distortion".
 
     An object without the key says that there is none, but only one that says nothing else either: ``{"rating": 3}``,
-    or a misspelt key, is no answer to what is wrong with an image.
+    a misspelt key or a severity without its distortion is no answer to what is wrong with an image.
     """
     if "distortion_class" in fields:
         return fields["distortion_class"]
-    return None if set(fields) <= {"severity"} else NOT_NAMED
+    said_else = set(fields) - {"severity"} or canonical_level(fields.get("severity")) is not None
+    return NOT_NAMED if said_else else None
 
 
 def degradation_reward(

@@ -114,6 +114,8 @@ def _show(found: "Comparison", console: Any) -> int:
     better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: neither}
     console.print(better[found.winner], markup=False, soft_wrap=True)
     shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
+    if found.parsed < found.answers:
+        shares += f"; {found.parsed} of {found.answers} answers could be read"
     console.print(shares, markup=False, soft_wrap=True)
     for order, text in zip(("as given", "swapped"), found.reasoning, strict=True):
         console.print(f"{order}: {text or 'no reasoning'}", markup=False, style="dim")

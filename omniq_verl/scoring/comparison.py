@@ -22,6 +22,7 @@ from omniq_verl.scoring.scorer import BAD_IMAGE
 from omniq_verl.tasks import CHOICES, comparison_task
 
 ORDERS = ("AB", "BA")
+_DENIES = re.compile(r"\b(not|no|nor|neither|worse|worst|inferior|less|isn't)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Comparison:
     """Do both orders choose the same image? None: the answers of an order are as many for each."""
     reasoning: tuple[str | None, ...] = ()
     """Of the first answer in each order; there A is the image that stands first."""
+    parsed: int = 0
+    """Of both orders together."""
+    answers: int = 0
     why: str | None = None
 
 
@@ -157,11 +161,13 @@ def read_choice(answer: Answer) -> str | None:
 
     Unlike in training, where an answer has to be the name alone, "Image A is better" and ``{"answer": "Image A"}`` are
     read, too: models that were rewarded for other forms of answer are asked here. Within a sentence the letter has to
-    be a capital: "the second image a bit" names no image.
+    be a capital: "the second image a bit" names no image. One that says which is worse, or denies, is not read.
     """
     if answer.ended == ERROR:
         return None
     said = answer_of(answer.text)[1]
+    if _DENIES.search(said):
+        return None
     named = {choice for name, choice in CHOICES.items() if _names(said, name.rsplit(" ", 1)[1])}
     return named.pop() if len(named) == 1 else None
 
@@ -176,13 +182,17 @@ def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Compari
         if all(answer.ended == ERROR for answer in answers):
             return Comparison(a, b, ERROR, why=answers[0].text)
     said = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
-    reasoning = tuple(reasoning_of(answers[0].text) for answers in (ab, ba))
+    about = {
+        "reasoning": tuple(reasoning_of(answers[0].text) for answers in (ab, ba)),
+        "parsed": sum(map(len, said)),
+        "answers": len(ab) + len(ba),
+    }
     if not all(said):
         why = f"no answer names one of the images when {'A' if not said[0] else 'B'} stands first"
-        return Comparison(a, b, "unreadable", reasoning=reasoning, why=why)
+        return Comparison(a, b, "unreadable", why=why, **about)
     first = [sum(choice == "first" for choice in choices) / len(choices) for choices in said]
     for_a = [first[0], 1 - first[1]]
     better = [share > 0.5 for share in for_a]
     agree = None if 0.5 in for_a else better[0] == better[1]
     winner = ("A" if better[0] else "B") if agree else None
-    return Comparison(a, b, "ok", winner, sum(for_a) / 2, sum(first) / 2, agree, reasoning)
+    return Comparison(a, b, "ok", winner, sum(for_a) / 2, sum(first) / 2, agree, **about)

@@ -90,6 +90,8 @@ class CompareAnswer(BaseModel):
     share_first: Annotated[float | None, Field(description="A half without a bias for a place.")] = None
     agree: bool | None = None
     reasoning: list[str | None] | None = None
+    parsed: Annotated[int, Field(description="Answers that could be read, of both orders together.")] = 0
+    answers: int = 0
     why: str | None = None
 
 
@@ -163,6 +165,8 @@ def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
         share_first=found.share_first,
         agree=found.agree,
         reasoning=[_whole(text) for text in found.reasoning] if reasoning else None,
+        parsed=found.parsed,
+        answers=found.answers,
         why=_whole(found.why),
     )
 

@@ -21,9 +21,12 @@ def train_part(model: nn.Module, part: str) -> int:
     visual = [name for name, _ in model.named_modules() if name.split(".")[-1] == "visual"]
     if not visual:
         raise ValueError(f"{type(model).__name__} has no module named visual, so that its parts are not known")
-    trained = 0
     for name, parameter in model.named_parameters():
         inside = name.startswith(f"{visual[0]}.")
         parameter.requires_grad_(inside == (part == "vision"))
-        trained += parameter.numel() * parameter.requires_grad
-    return trained
+    return count_parameters(model, trained=True)
+
+
+def count_parameters(model: nn.Module, trained: bool = False) -> int:
+    """How many numbers a model has; with ``trained`` those that are trained."""
+    return sum(one.numel() for one in model.parameters() if one.requires_grad or not trained)

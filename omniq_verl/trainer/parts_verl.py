@@ -1,18 +1,32 @@
 """verl's FSDP2 engine for one part of the model; VERL_ENGINE_VENDOR chooses: ``omniq_vision``, ``omniq_language``."""
 
+from typing import Any
+
+import torch.distributed
 from torch import nn
 from verl.workers.engine.base import BaseEngine, EngineRegistry
 
-from omniq_verl.trainer.parts import PARTS, train_part
+from omniq_verl.trainer.parts import PARTS, count_parameters, train_part
 
 
 class _OnePart:
     part: str
 
     def _build_module(self) -> nn.Module:
+        if self._is_lora:  # verl adds the adapters afterwards, to all of the model
+            raise ValueError(f"training the {self.part} part alone knows no LoRA. Mend: model.lora_rank=0")
         module = super()._build_module()
-        train_part(module, self.part)
+        trained = train_part(module, self.part)
+        if torch.distributed.get_rank() == 0:
+            print(f"{self.part} alone: {trained:,} of {count_parameters(module):,} parameters are trained", flush=True)
         return module
+
+
+class _NotInFsdp1:
+    """Stands where verl, asked for an engine that is not registered, would give its own, which trains all of it."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any):
+        raise ValueError("one part of the model is trained with FSDP2 only. Mend: engine.strategy=fsdp2")
 
 
 def register(engine: type[BaseEngine], devices: list[str]) -> None:
@@ -25,3 +39,5 @@ def register(engine: type[BaseEngine], devices: list[str]) -> None:
     for part in PARTS:
         built = type(f"{part.capitalize()}{engine.__name__}", (_OnePart, engine), {"part": part})
         EngineRegistry.register("language_model", ["fsdp2"], devices, f"omniq_{part}")(built)
+        refusing = type(f"{built.__name__}InFsdp1", (_NotInFsdp1, engine), {})
+        EngineRegistry.register("language_model", ["fsdp"], devices, f"omniq_{part}")(refusing)

@@ -32,6 +32,21 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
+def test_an_engine_that_would_train_all_of_it_is_refused(part):
+    code = (
+        "import verl.workers.engine.fsdp.transformer_impl\n"
+        "from verl.workers.engine.base import EngineRegistry\n"
+        "EngineRegistry.get_engine_cls('language_model', 'fsdp')()"
+    )
+    for platform in ({"VERL_PLATFORM": "cpu"}, {"VERL_ENGINE_DEVICE": "cuda"}):
+        environment = {**os.environ, **platform, "VERL_ENGINE_VENDOR": f"omniq_{part}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert "Mend: engine.strategy=fsdp2" in done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("part", ["vision", "language"])
 def test_only_the_part_that_is_trained_changes(root, part):
     out = root / part
     words = [f"model.path={root}/model", f"data.train_files={root}/sft.parquet", f"trainer.default_local_dir={out}"]
@@ -42,6 +57,7 @@ def test_only_the_part_that_is_trained_changes(root, part):
     alone |= {"DIST_INIT_METHOD": "tcp://127.0.0.1:0", "VERL_PLATFORM": "cpu"}
     done = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert f"{part} alone: " in done.stdout
     before = load_file(root / "model" / "model.safetensors")
     after = load_file(out / "global_step_2" / "huggingface" / "model.safetensors")
     changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}

@@ -48,7 +48,7 @@ def run_folder_lock(root: Path) -> Iterator[None]:
 
 
 def fingerprints(stages: list[Stage]) -> dict[str, str]:
-    """By stage name, a text that changes when the stage, or one before it, would do something else."""
+    """By stage name, a text that changes with its command, or that of one before it; not with the code behind them."""
     found, before = {}, ""
     for stage in stages:
         said = json.dumps([before, stage.command, stage.environment])

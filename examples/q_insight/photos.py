@@ -7,7 +7,6 @@ photographs, rl_score, rl_degradation, val, test_score and test_degradation.parq
 questions that are right in form, and off by chance in score and severity, which is what reinforcement learning is for.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
+from omniq_verl.quickstart.tables import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, SEVERITIES
 
 SCORES, DEGRADATIONS = "photo_scores", "photo_degradations"
@@ -98,12 +98,7 @@ def prepare(data: Path, out: Path, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = crops_arguments(__doc__)
     prepare(args.data, args.out, args.seed)
 
 

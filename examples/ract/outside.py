@@ -7,7 +7,6 @@ them three times, under operators of `data_prep/degradations.py` that alpha and 
 a crop's label is the share of gamma's crops with a lower one, on the scale from 1 to 5.
 """
 
-import argparse
 import io
 import json
 from pathlib import Path
@@ -22,6 +21,7 @@ from skimage.metrics import structural_similarity
 from omniq_verl.data.degradations import LEVELS, degrade
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.quickstart.tables import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_SCORE
 
 OPERATORS = ("noise_impulse", "noise_correlated", "blur_motion", "blur_glass", "compression_jpeg2000", "darken_gamma")
@@ -55,12 +55,7 @@ def distorted(name: str, clean: np.ndarray, seed: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = crops_arguments(__doc__)
     crops = [crop for name, clean in clean_crops(args.data) for crop in distorted(name, clean, args.seed)]
     labels = 1 + 4 * (rankdata([crop["ssim"] for crop in crops]) - 1) / (len(crops) - 1)
     rows = (

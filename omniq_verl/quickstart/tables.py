@@ -58,6 +58,17 @@ def seeds_parser(doc: str, out: str, steps: int) -> argparse.ArgumentParser:
     return parser
 
 
+def crops_arguments(doc: str) -> argparse.Namespace:
+    """``data``, ``out`` (which is there then) and ``seed`` of a script that makes data out of the quickstart's."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
+
+
 def seeds_of(args: argparse.Namespace, repo: Path, crops: Mapping[str, int] | None = None) -> list[Settings]:
     """What these options ask for, in the checkout ``repo``; ``crops`` as in ``Settings``."""
     size = {"grpo_steps": args.steps, "crops": dict(crops or {})}

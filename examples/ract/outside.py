@@ -24,7 +24,7 @@ from omniq_verl.data.rows import Row
 from omniq_verl.quickstart.tables import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_SCORE
 
-OPERATORS = ("noise_impulse", "noise_correlated", "blur_motion", "blur_glass", "compression_jpeg2000", "darken_gamma")
+OPERATORS = ("noise_impulse", "noise_correlated", "noise_poisson", "darken_gamma", "darken_value")
 VERSIONS = 3
 """Of each clean crop."""
 

@@ -120,7 +120,7 @@ def collect(roots: list[Path]) -> Figures:
 
 def main() -> None:
     args = seeds_parser(__doc__, "runs/ract", steps=12).parse_args()
-    run_seeds(seeds_of(args, REPO, {"train": 16_000, "sft": 2000, "test": 1500}), build, collect)
+    run_seeds(seeds_of(args, REPO, {"train": 20_000, "sft": 2000, "test": 1500}), build, collect)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """Label alignment of several domains, with a stand-in for their models."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from evaluation_builders import RATER, grey, write_distorted, write_scored
@@ -96,6 +102,36 @@ def test_started_again_nothing_is_asked_twice(tmp_path, words):
     assert run(*words).exit_code == 0
     assert (tmp_path / "out" / "sft.parquet").read_bytes() == first
     assert [len(list((tmp_path / "out" / name).glob("*.jsonl"))) for name in ("alpha", "beta")] == [1, 1]
+
+
+@pytest.mark.slow
+def test_killed_at_five_moments_it_writes_what_an_unbroken_run_does(tmp_path):
+    command = [sys.executable, "-m", "omniq_verl.cli", "ract", "align", f"engine.kind={RATER}", "how.on=here"]
+    for number, name in enumerate(("alpha", "beta")):
+        values = np.random.default_rng(number).integers(0, 256, 150).tolist()
+        data = write_scored(
+            tmp_path / f"{name}.parquet", values, [1 + value / 64 for value in values], source=name, split="train"
+        )
+        command += [f"domains.{name}.model=slow", f"domains.{name}.data=[{data}]"]
+    command += ["how.batch=10", "scores=[beta]", "sampling.temperature=1.0"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    for kill in range(5):
+        process = subprocess.Popen([*command, f"out={tmp_path}/out"], env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while stored(tmp_path / "out") < 20 + 50 * kill and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 200 < stored(tmp_path / "out") < 300  # killed in the midst of the second domain
+    for out in ("out", "unbroken"):
+        subprocess.run([*command, f"out={tmp_path}/{out}"], env=environment, check=True, capture_output=True)
+    assert stored(tmp_path / "out") == 300
+    first, other = (pd.read_parquet(tmp_path / out / "sft.parquet") for out in ("out", "unbroken"))
+    assert len(first) == 450 and first.astype(str).equals(other.astype(str))
+
+
+def stored(out: Path) -> int:
+    return sum(part.read_bytes().count(b"\n") for part in out.glob("*/*.jsonl"))
 
 
 def test_held_out_rows_and_tasks_without_scores_are_refused(tmp_path, words):

@@ -28,6 +28,14 @@ def choice(word: str) -> Answer:
         ("Not Image A", None),
         ('{"worse": "Image B"}', None),
         ("Neither; Image A has noise", None),
+        ("Image A doesn't look better", None),
+        ("Image A isn\u2019t better", None),
+        ("Image B is the lower quality image", None),
+        ("Image A, as it is not blurred", "first"),
+        ("Image B (no reference)", "second"),
+        ("Image A and B are equal", None),
+        ("Both images B and A", None),
+        ("Image A, or image b", None),
         ('{"answer": "Image A"}', "first"),
         ("Image A or Image B", None),
         ("Image A is better than Image B", None),
@@ -66,7 +74,7 @@ def test_what_cannot_be_read_or_asked_has_no_winner():
     found = judge("a", "b", [choice("Image A")], [choice("both")])
     assert (found.status, found.winner, found.agree) == ("unreadable", None, None) and "B stands first" in found.why
     found = judge("a", "b", [choice("Image A")], [Answer("too long", "error")])
-    assert (found.status, found.why) == ("error", "too long")
+    assert (found.status, found.why, found.parsed, found.answers) == ("error", "too long", 0, 2)
 
 
 def test_the_brighter_wins_in_whatever_order_it_is_given():

@@ -24,7 +24,7 @@ from omniq_verl.cli import app
 from omniq_verl.generation.request import Answer, seed_of
 from omniq_verl.scoring.inputs import list_files
 from omniq_verl.scoring.scorer import summarise
-from omniq_verl.tasks import DEGRADATION, TECHNICAL, Scale
+from omniq_verl.tasks import DEGRADATION, Q_INSIGHT_SCORE, TECHNICAL, Scale
 
 TESTS = Path(__file__).parent
 
@@ -106,6 +106,11 @@ def test_an_object_that_names_no_distortion_does_not_say_there_is_none(said, sta
     answers = [Answer(f"<answer>{said}</answer>")] * 2
     found = summarise("a.png", DEGRADATION, answers)
     assert (found.status, found.distortion, found.parsed) == (status, distortion, 2 * (status == "ok"))
+
+
+def test_a_score_in_an_object_is_a_score():
+    found = summarise("a.png", Q_INSIGHT_SCORE, [Answer('<think>a</think><answer>{"rating": 3.2}</answer>')])
+    assert (found.status, found.score, found.level) == ("ok", 3.2, "fair")
 
 
 def test_a_scale_for_a_task_without_one_is_refused(photos):

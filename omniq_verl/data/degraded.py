@@ -67,8 +67,7 @@ class Degradation:
         changed = self._at(self.level, pixels)
         if np.array_equal(changed, pixels):
             raise BadImage(f"{self.operator} at level {self.level} changes nothing of it")
-        # Noise and blur of one level more differ wherever they change anything, and would be slow to try.
-        milder = self.level > 1 and self.distortion in ("compression", "darken")
+        milder = self.level > 1 and self.distortion != "noise"  # of which more is never the same
         if milder and np.array_equal(changed, self._at(self.level - 1, pixels)):
             raise BadImage(
                 f"{self.operator} at level {self.level} changes no more of it than at level {self.level - 1}"
@@ -78,6 +77,8 @@ class Degradation:
     def _at(self, level: int, pixels: np.ndarray) -> np.ndarray:
         try:
             return degrade(pixels, self.operator, level, self._rng())[0]
+        except MemoryError:  # of this machine, not of the image
+            raise
         except Exception as error:  # codecs have limits of their own, and errors of every kind
             raise BadImage(f"{self.operator} cannot be applied to it ({error})") from None
 

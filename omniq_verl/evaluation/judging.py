@@ -59,7 +59,8 @@ def _label(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
 def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
     """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
 
-    The status is the parser's, or "error" for what an engine refused.
+    The status is the parser's, or "error" for what an engine refused. An object that names no distortion is "ok", and
+    of the class "not named", which is wrong for every image.
     """
     said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if ended == ERROR:

@@ -100,7 +100,9 @@ def learnable_places(files: Sequence[Path], limit: int | None = None) -> list[Pl
 def check_learnable(places: Sequence[Place]) -> None:
     """As ``learnable_places``, of rows that are known already."""
     if not places:
-        raise ValueError("no rows: name prepared files, data=[koniq/train.parquet] or --data koniq/train.parquet")
+        raise ValueError(
+            "no rows: name prepared files, data=[data/koniq/train.parquet] or --data data/koniq/train.parquet"
+        )
     for place in places:
         if place.info["split"] in HELD_OUT:
             raise HeldOutRows(

@@ -54,7 +54,9 @@ def seeds_parser(doc: str, out: str, steps: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(out), help=f"goes on where it stopped (default: {out})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=steps, help=f"GRPO steps of each run (default: {steps})")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help=f"GRPO steps for each task or set of a run (default: {steps})"
+    )
     return parser
 
 

@@ -12,7 +12,7 @@ def canonical_class(name: object) -> str | None:
     """One name per distortion class; None for "no distortion".
 
     The papers and data sets say "JPEG" and "compression" for one class. No distortion may be said as JSON null, as
-    the string "null" or "none" (DQ-495K's lists have both) or by leaving the key out.
+    the string "null" or "none" (DQ-495K's lists have both) or by leaving the key out (see ``said_class``).
     """
     word = canonical_level(name)
     return _SAME_CLASS.get(word, word)

@@ -22,7 +22,11 @@ from omniq_verl.scoring.scorer import BAD_IMAGE
 from omniq_verl.tasks import CHOICES, comparison_task
 
 ORDERS = ("AB", "BA")
-_DENIES = re.compile(r"\b(not|no|nor|neither|worse|worst|inferior|less|isn't)\b", re.IGNORECASE)
+_BOTH = re.compile(r"\bimages? (a\W+(and|or)\W+b|b\W+(and|or)\W+a)\b", re.IGNORECASE)
+_NAME_FIRST = re.compile(r"\W*image ([ab])\s*([.,;:()]|$)", re.IGNORECASE)
+_DENIES = re.compile(
+    r"\b(not|cannot|never|no|nor|neither|worse|worst|inferior|lower|poorer|less|\w+n['\u2019]t)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,18 @@ def read_choice(answer: Answer) -> str | None:
 
     Unlike in training, where an answer has to be the name alone, "Image A is better" and ``{"answer": "Image A"}`` are
     read, too: models that were rewarded for other forms of answer are asked here. Within a sentence the letter has to
-    be a capital: "the second image a bit" names no image. One that says which is worse, or denies, is not read.
+    be a capital: "the second image a bit" names no image. A sentence that says which is worse, or denies, is not read,
+    unless it begins with the name and a stop: "Image A, as it is not blurred".
     """
     if answer.ended == ERROR:
         return None
     said = answer_of(answer.text)[1]
-    if _DENIES.search(said):
-        return None
     named = {choice for name, choice in CHOICES.items() if _names(said, name.rsplit(" ", 1)[1])}
-    return named.pop() if len(named) == 1 else None
+    if len(named) > 1 or _BOTH.search(said):
+        return None
+    if first := _NAME_FIRST.match(said):
+        return CHOICES[f"image {first[1].lower()}"]
+    return named.pop() if named and not _DENIES.search(said) else None
 
 
 def _names(said: str, letter: str) -> bool:
@@ -180,7 +187,7 @@ def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Compari
     """What the answers in both orders come to."""
     for answers in (ab, ba):
         if all(answer.ended == ERROR for answer in answers):
-            return Comparison(a, b, ERROR, why=answers[0].text)
+            return Comparison(a, b, ERROR, answers=len(ab) + len(ba), why=answers[0].text)
     said = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
     about = {
         "reasoning": tuple(reasoning_of(answers[0].text) for answers in (ab, ba)),

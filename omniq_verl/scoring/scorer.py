@@ -217,7 +217,7 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
     if all(answer.ended == ERROR for answer in answers):
         return Score(name, task.name, ERROR, answers=len(answers), why=answers[0].text)
     parsed = [parse_response("" if one.ended == ERROR else one.text, task.answer_format, task.scale) for one in answers]
-    statuses = [_status(one) for one in parsed]
+    statuses = [_status(one, task) for one in parsed]
     right = [number for number, status in enumerate(statuses) if status == Status.OK.value]
     first = right[0] if right else 0
     return Score(
@@ -232,9 +232,9 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
     )
 
 
-def _status(parsed: Parsed) -> str:
+def _status(parsed: Parsed, task: Task) -> str:
     """The parser's, or UNNAMED: in training such an answer is one of a wrong class."""
-    named = parsed.fields is None or said_class(parsed.fields) != NOT_NAMED
+    named = parsed.fields is None or task.scale is not None or said_class(parsed.fields) != NOT_NAMED
     return parsed.status.value if named else UNNAMED
 
 

@@ -13,6 +13,7 @@ from omniq_verl.scoring.comparison import Comparison, load_shown
 from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
+_COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
 _AGAIN = (429, 500, 502, 503, 504)
 """Answers of HTTP after which the same question is asked again; Ray Serve says 500 of a replica that was killed."""
 
@@ -127,10 +128,8 @@ class Client:
         named = zip(("a", "b", "reference"), shown, strict=True)
         files = [(name, ("image", data)) for name, data in named if data is not None]
         (said,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
-        winner = said.pop("winner")
-        return Comparison(
-            a, b, winner=winner and winner.upper(), **{**said, "reasoning": tuple(said["reasoning"] or ())}
-        )
+        said |= {"winner": said["winner"] and said["winner"].upper(), "reasoning": tuple(said["reasoning"] or ())}
+        return Comparison(a, b, **{name: value for name, value in said.items() if name in _COMPARED})
 
     def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
         end, pause = time.monotonic() + self._patience, 0.1

@@ -22,7 +22,11 @@ class _OnePart:
         return module
 
 
-class _NotInFsdp1:
+OTHERS = ("fsdp", "fsdp_turbo", "veomni", "torchtitan", "automodel", "megatron")
+"""verl's other strategies (0.9.1)."""
+
+
+class _Refusing:
     """Stands where verl, asked for an engine that is not registered, would give its own, which trains all of it."""
 
     def __init__(self, *_args: Any, **_kwargs: Any):
@@ -39,5 +43,5 @@ def register(engine: type[BaseEngine], devices: list[str]) -> None:
     for part in PARTS:
         built = type(f"{part.capitalize()}{engine.__name__}", (_OnePart, engine), {"part": part})
         EngineRegistry.register("language_model", ["fsdp2"], devices, f"omniq_{part}")(built)
-        refusing = type(f"{built.__name__}InFsdp1", (_NotInFsdp1, engine), {})
-        EngineRegistry.register("language_model", ["fsdp"], devices, f"omniq_{part}")(refusing)
+        refusing = type(f"Refusing{built.__name__}", (_Refusing, engine), {})
+        EngineRegistry.register("language_model", list(OTHERS), devices, f"omniq_{part}")(refusing)

@@ -24,7 +24,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"
-	$(PY) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m slow
+	$(PY) -m pytest -q -m slow
 
 test-fast: $(VENV)/.installed
 	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"

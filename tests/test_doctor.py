@@ -236,15 +236,18 @@ def test_too_little_memory_is_named(config, monkeypatch):
     assert "3.1 GiB are free" in text
 
 
-def test_memory_of_the_machine_is_not_judged_for_a_gpu(config):
+def test_memory_is_checked_for_a_gpu_run_only_where_the_gpus_are(config, monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
     config.trainer.device = "cuda"
     assert problems(config, FreeSpace(0, 0, math.inf)) == []
+    (text,) = problems(config, FreeSpace(0, 0, math.inf, gpus=(80 * GIB,)))
+    assert text.startswith("memory: weights, optimiser state and reference") and "0.0 GiB are free" in text
 
 
 def test_too_little_shared_memory_is_named(config):
     config.trainer.n_gpus_per_node = 2
     (text,) = problems(config, FreeSpace(math.inf, 127 * 2**20, math.inf))
-    assert text.startswith("/dev/shm: handing weights to vLLM needs 0.12 GiB")
+    assert text.startswith("/dev/shm: sending weights to vLLM needs 0.12 GiB")
     assert problems(config, FreeSpace(math.inf, 128 * 2**20, math.inf)) == []
 
 
@@ -344,9 +347,9 @@ def overrides(config: DictConfig, train: str) -> list[str]:
 
 def test_the_command_says_what_it_checked(config):
     result = omniq(*overrides(config, config.data.train_files))
-    memory, checked = result.stdout.splitlines()
+    memory, *_, checked = result.stdout.splitlines()
     assert result.exit_code == 0 and "2 files, 43 rows" in checked
-    assert memory.startswith("memory per GPU, estimated: training 2 GiB")  # of a tiny model: CUDA and NCCL alone
+    assert memory.startswith("memory per GPU, estimated in GiB: old log-probabilities 3.")  # little beside CUDA itself
 
 
 def test_the_command_lists_problems_and_fails(config):

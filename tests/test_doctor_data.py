@@ -1,7 +1,10 @@
 """Preflight checks of data files: each bad row is named, healthy ones pass, tokens are counted as verl counts them."""
 
+import io
 import json
+import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from transformers import AutoProcessor
 from omniq_verl.data.rows import Row
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.prompt_length import PromptLength
-from omniq_verl.doctor.rows import Fault, check_id
+from omniq_verl.doctor.rows import Fault, check_id, image_size
 from omniq_verl.tasks import DEGRADATION, TECHNICAL, comparison_task
 
 
@@ -119,6 +122,37 @@ def test_a_truncated_image_is_named_by_row_and_id(tmp_path):
     text = only_problem(check_rows(tmp_path, rows))
     assert text.startswith(f"{tmp_path}/train.parquet, row 2 (id koniq/2): the image does not decode (")
     assert "Mend: " in text
+
+
+@pytest.mark.parametrize("encoding", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_damaged_jpeg_is_judged_as_by_full_decoding(encoding):
+    """Decoding at an eighth of the size finds what decoding each pixel finds, in the same words."""
+    buffer, chance = io.BytesIO(), np.random.default_rng(0)
+    Image.fromarray(pixels(96, 128)).save(buffer, "JPEG", **encoding)
+    whole, verdicts = buffer.getvalue(), set()
+    for _ in range(150):
+        data = bytearray(whole[: chance.integers(len(whole))] if chance.random() < 0.3 else whole)
+        for where in chance.integers(len(data), size=chance.integers(8)) if data else ():
+            data[where] = chance.integers(256)
+        found, expected = (outcome(read, bytes(data)) for read in (image_size, fully_decoded_size))
+        assert found == expected
+        verdicts.add(isinstance(found, tuple))
+    assert verdicts == {True, False}
+
+
+def fully_decoded_size(image: dict[str, bytes]) -> tuple[int, int]:
+    with Image.open(io.BytesIO(image["bytes"])) as opened:
+        opened.load()
+        return opened.height, opened.width
+
+
+def outcome(read: Callable[[dict[str, bytes]], tuple[int, int]], data: bytes) -> tuple[int, int] | str:
+    """The size, or the decoder's own words."""
+    try:
+        return read({"bytes": data})
+    except Exception as error:
+        reason = str(error.__cause__ if isinstance(error, Fault) and error.__cause__ else error)
+        return re.sub(r"object at 0x\w+", "object", reason)
 
 
 def test_bytes_of_no_image_format_are_refused(tmp_path):

@@ -6,9 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from omniq_verl.doctor.data_files import FileReport, check_file
+from omniq_verl.doctor.data_files import FileReport, check_file, mean_image_tokens
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
-from omniq_verl.doctor.gpu_memory import read_shape, say_memory
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.notes import resumed, same_rows, step_of
 from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_numbers
@@ -17,7 +16,7 @@ from omniq_verl.doctor.prompt_length import PromptLength, load_processor, proces
 from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
-from omniq_verl.doctor.space import check_folder, check_space
+from omniq_verl.doctor.space import check_folder, check_space, say_space
 
 _STARTS_FROM = "actor_rollout_ref.model.path"
 _KL = ", which stays the reference of the KL term"
@@ -42,6 +41,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
     val = _check_files(config.data.val_files, config, lengths)
     free = free or measure_free_space(Path(config.trainer.default_local_dir))
     files = [*train, *val]
+    image_tokens, longest = mean_image_tokens(train), max((file.longest_prompt for file in files), default=0)
     return Report(
         problems=[
             *model.problems,
@@ -53,18 +53,17 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
             *check_sources(config, files),
             *check_folder(config.trainer.default_local_dir),
             *check_world_size(config),
-            *check_space(config, model, free),
+            *check_space(config, model, free, image_tokens),
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
-        longest_prompt=max((file.longest_prompt for file in files), default=0),
-        notes=[*same_rows(train, val), *resumed(config, _STARTS_FROM, _KL), *_memory(config, model.parameters)],
+        longest_prompt=longest,
+        notes=[
+            *same_rows(train, val),
+            *resumed(config, _STARTS_FROM, _KL),
+            *say_space(config, model, free, image_tokens, longest),
+        ],
     )
-
-
-def _memory(config: DictConfig, parameters: int) -> list[str]:
-    folder = Path(config.actor_rollout_ref.model.path).expanduser()
-    return [] if config.trainer.device == "cpu" else [say_memory(config, read_shape(folder, parameters))]
 
 
 def check_world_size(config: DictConfig) -> list[Problem]:

@@ -1,8 +1,9 @@
-"""What this machine has left: memory, shared memory, disk. All in bytes."""
+"""Measure what this machine has left: memory, shared memory, disk; and its GPUs. All in bytes."""
 
 import math
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,18 @@ import psutil
 
 @dataclass(frozen=True)
 class FreeSpace:
-    """Free bytes; infinite where there is nothing to run out of."""
+    """Free bytes; infinite where nothing can run out."""
 
     memory: float
     shared_memory: float
     disk: float
-    """Of the file system that will hold the output folder."""
+    """On the file system that will hold the output folder."""
+    gpus: tuple[int, ...] = ()
+    """Total memory, not free memory, of each NVIDIA GPU of this machine."""
 
 
 def measure_free_space(output_folder: Path) -> FreeSpace:
-    """Free space of this machine now; the output folder need not exist yet."""
+    """Measure the free space of this machine now. The output folder need not exist yet."""
     folder = output_folder.expanduser().absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     shared = Path("/dev/shm")
@@ -28,11 +31,22 @@ def measure_free_space(output_folder: Path) -> FreeSpace:
         memory=min(psutil.virtual_memory().available, cgroup_free_bytes()),
         shared_memory=shutil.disk_usage(shared).free if shared.is_dir() else math.inf,
         disk=shutil.disk_usage(existing).free,
+        gpus=gpu_memory_sizes(),
     )
 
 
+def gpu_memory_sizes(command: str = "nvidia-smi") -> tuple[int, ...]:
+    """Total bytes of each NVIDIA GPU of this machine; empty if there is none or the driver does not answer."""
+    query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        return tuple(int(line) * 2**20 for line in answer.splitlines())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
+
+
 def cgroup_free_bytes(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """Bytes this process's control groups still allow it; infinite without such a limit.
+    """Bytes this process's control groups still allow it; infinite if they set no limit.
 
     Args:
         mount: where the control groups are mounted (version 2), with ``memory`` below it (version 1).

@@ -13,12 +13,21 @@ from omniq_verl.doctor.problem import Problem
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Findings about a model; parameter counts are 0 where no safetensors file is at hand (a hub id)."""
+    """Findings about a model; there are no tensors if no safetensors file is at hand (a hub id)."""
 
     problems: list[Problem] = field(default_factory=list)
-    parameters: int = 0
-    largest_tensor: int = 0
-    """Parameters of the largest tensor."""
+    tensors: tuple[int, ...] = ()
+    """Number of parameters of each tensor."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of all parameters."""
+        return sum(self.tensors)
+
+    @property
+    def largest_tensor(self) -> int:
+        """Number of parameters of the largest tensor."""
+        return max(self.tensors, default=0)
 
 
 def looks_local(path: str) -> bool:
@@ -27,7 +36,7 @@ def looks_local(path: str) -> bool:
 
 
 def inspect_model(path: str, key: str = "actor_rollout_ref.model.path") -> ModelFolder:
-    """Check that a local model folder can be loaded, and count its parameters; hub ids pass unseen."""
+    """Check that a local model folder can be loaded, and count its parameters. Hub ids are not checked."""
     if not looks_local(path):
         return ModelFolder()
     folder = Path(path).expanduser()
@@ -35,11 +44,11 @@ def inspect_model(path: str, key: str = "actor_rollout_ref.model.path") -> Model
     if problem:
         return ModelFolder([problem])
     try:
-        sizes = tensor_sizes(folder)
+        tensors = tuple(tensor_sizes(folder))
     except SafetensorError as error:
         mend = "copy or download the model again, a file of it is broken or not whole"
         return ModelFolder([Problem(f"{key}={path}", f"the weights cannot be read ({error})", mend)])
-    return ModelFolder(parameters=sum(sizes), largest_tensor=max(sizes, default=0))
+    return ModelFolder(tensors=tensors)
 
 
 def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:

@@ -1,13 +1,16 @@
-"""How many tokens a prompt will have, without preparing a pixel.
+"""Count the tokens of a prompt without preparing its pixels.
 
 verl renders the chat template and lets the processor replace each image placeholder by as many tokens as
 the image needs. Wordings and image sizes repeat, so text is counted once per wording and images once per
 size; that makes it cheap enough to check every row of a data set.
 """
 
+import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from omegaconf import DictConfig
@@ -25,14 +28,14 @@ _REMEMBERED = 10_000  # wordings and sizes; bounds the memory where each row has
 
 @dataclass(frozen=True)
 class Length:
-    """Tokens of a prompt, and how many of them stand for its images."""
+    """Number of tokens of a prompt, and how many of them stand for its images."""
 
     total: int
     images: int
 
 
 class PromptLength:
-    """Counts the tokens of prompts as verl and the model's processor will make them.
+    """Counts the tokens of prompts as verl and the model's processor will make them. Safe to use from several threads.
 
     Args:
         processor: of the model, with a chat template.
@@ -47,6 +50,7 @@ class PromptLength:
         processor_kwargs: dict[str, Any] | None = None,
     ):
         self._processor = processor
+        self._lock = RLock()  # Hugging Face's tokenizers fail if two threads change their padding at once
         self._template_kwargs = template_kwargs or {}
         self._processor_kwargs = processor_kwargs or {}
         self._text_tokens = lru_cache(_REMEMBERED)(self._count_text)
@@ -56,11 +60,34 @@ class PromptLength:
         self._has_formula = hasattr(images, "get_number_of_image_patches") and hasattr(images, "merge_size")
 
     def count(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> Length:
-        """Tokens of a prompt whose placeholders stand for images of the given sizes, in this order.
+        """Count the tokens of a prompt whose placeholders stand for images of the given sizes, in this order.
 
         Raises:
-            ValueError: the processor refuses an image of such a size.
+            ValueError: the processor rejects an image of such a size.
         """
+        with self._lock:
+            return self._count(messages, sizes)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """All that a count depends on, as text; None if it cannot be known, as for a tokenizer written in Python."""
+        processor = self._processor
+        backend = getattr(processor.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        with self._lock:
+            parts = {
+                "tokenizer": backend.to_str(),
+                "classes": [_class_name(part) for part in (processor, processor.tokenizer, processor.image_processor)],
+                "images": processor.image_processor.to_dict(),
+                "template": processor.chat_template,
+                "template_kwargs": self._template_kwargs,
+                "processor_kwargs": self._processor_kwargs,
+                "versions": [version(name) for name in ("transformers", "tokenizers", "qwen-vl-utils")],
+            }
+        return json.dumps(parts, sort_keys=True, default=repr)
+
+    def _count(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> Length:
         text = self._text_tokens(messages)
         if self._has_formula and not self._processor_kwargs:
             images = sum(self._image_tokens(size) for size in sizes)
@@ -94,6 +121,10 @@ class PromptLength:
         blank = [Image.new("RGB", self._resized(size)[::-1]) for size in sizes] or None
         output = self._processor(text=[self._render(messages)], images=blank, **self._processor_kwargs)
         return len(output["input_ids"][0])
+
+
+def _class_name(part: Any) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def load_processor(model: DictConfig) -> Any:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ _EXAMPLES = {
 
 
 class Fault(Exception):
-    """What is wrong with a row, and its mend. Faults of one ``kind`` are listed together."""
+    """One fault of a row and how to fix it. Faults of the same ``kind`` are listed together."""
 
     def __init__(self, kind: str, what: str, mend: str):
         super().__init__(what)
@@ -31,17 +30,20 @@ class Fault(Exception):
 
 def check_row(
     record: dict[str, Any], lengths: PromptLength | None, max_prompt_length: int, labels: bool = True
-) -> tuple[list[Fault], int | None]:
-    """All faults of a row, and its prompt's tokens (None where they could not be counted).
+) -> tuple[list[Fault], Length | None]:
+    """Find all faults of a row, and count the tokens of its prompt. Safe to call from several threads.
 
     Args:
-        record: the row as it stands in the parquet file.
+        record: the row as it is stored in the parquet file.
         lengths: counts tokens; without it, lengths are not checked.
-        max_prompt_length: tokens a prompt may have.
-        labels: check task and label, too, as this package's reward reads them.
+        max_prompt_length: largest number of tokens a prompt may have.
+        labels: whether to check task and label, too, as this package's reward reads them.
+
+    Returns:
+        The faults, and the prompt's tokens or None if they could not be counted.
     """
     faults: list[Fault] = []
-    tokens = None
+    length = None
     with collected(faults):
         check_id(record)
     if labels:
@@ -53,9 +55,8 @@ def check_row(
         sizes = tuple(image_size(image) for image in record["images"] or [])
         if lengths is not None:
             length = prompt_length(messages, sizes, lengths)
-            tokens = length.total
             check_length(length, max_prompt_length)
-    return faults, tokens
+    return faults, length
 
 
 @contextmanager
@@ -147,23 +148,38 @@ def check_turns(turns: Any, images: Any, column: str) -> Messages:
 
 
 def image_size(image: dict[str, Any]) -> ImageSize:
-    """Height and width of an image that was decoded to its last pixel.
+    """Read an image to its end and return its height and width in pixels. Safe to call from several threads.
+
+    JPEG images are decoded at an eighth of their size. That reads every compressed byte and finds the same damage as
+    full decoding, in half the time and with less memory.
 
     Raises:
-        Fault: it is missing, broken, or so large that PIL takes it for an attack.
+        Fault: the image is missing or broken, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+        MemoryError: there is not enough memory to decode it.
     """
     source = _image_source(image)
     try:
-        # PIL only warns of an image between one and two times its limit, and refuses larger ones.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as opened:
-                opened.load()
-                return opened.height, opened.width
+        with Image.open(source) as opened:
+            height, width = opened.height, opened.width
+            _check_pixels(height * width)
+            opened.draft(None, (1, 1))
+            opened.load()
+            return height, width
+    except MemoryError:
+        raise  # says nothing about the image
     except Exception as error:  # PIL's decoders raise errors of every kind on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         mend = "mend or drop the row; data_prep scripts do so when they write the file"
         raise Fault("image", f"the image does not decode ({reason})", mend) from error
+
+
+def _check_pixels(pixels: int) -> None:
+    # PIL itself only warns about an image between one and two times its limit, and raises this error beyond.
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and pixels > most:
+        raise Image.DecompressionBombError(
+            f"Image size ({pixels} pixels) exceeds limit of {most} pixels, could be decompression bomb DOS attack."
+        )
 
 
 def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:

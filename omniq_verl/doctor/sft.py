@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from omniq_verl.doctor.data_files import FileReport, check_table
+from omniq_verl.doctor.data_files import FileReport, check_table, length_settings
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.notes import resumed, same_rows
 from omniq_verl.doctor.numbers import SFT_NUMBERS, check_numbers
@@ -72,7 +72,9 @@ def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
 
 
 def _check_file(path: str, lengths: PromptLength | None, most: int) -> FileReport:
-    return check_table(path, COLUMNS, lambda record: check_sft_row(record, lengths, most))
+    counted = length_settings(lengths)
+    settings = None if counted is None else f"conversations, {most=}, {counted}"
+    return check_table(path, COLUMNS, lambda record: check_sft_row(record, lengths, most), settings)
 
 
 def check_sft_row(

@@ -1,15 +1,21 @@
-"""Will the run fit? Estimates of memory and disk against what is free."""
+"""Check whether a run fits into memory and disk: estimates against what is free."""
 
+import math
 import os
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from omniq_verl.doctor.free_space import FreeSpace
+from omniq_verl.doctor.gpu_memory import GIB, say_memory
+from omniq_verl.doctor.host_memory import check_host_memory, say_host_memory
 from omniq_verl.doctor.model_folder import ModelFolder
+from omniq_verl.doctor.model_shape import Shape, read_shape
 from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.weight_transfer import check_bucket, check_shared_memory, note_bucket
 
-GIB = 2**30
+__all__ = ["GIB", "check_folder", "check_space", "needed_memory", "say_space"]
+
 # Measured peaks of the quickstart (tiny model, 1 GiB of KV cache): 7.4 GiB with one worker, 10.6 with two.
 _BASE_GIB = 4.2  # Ray, TransferQueue, trainer, reward and agent loops
 _WORKER_GIB = 2.2  # one training process and its vLLM, without weights and KV cache
@@ -18,35 +24,78 @@ _ROLLOUT_BYTES = 4
 _CHECKPOINT_BYTES = 16 + 4  # as in training; verl writes weights, optimizer and Hugging Face weights
 
 
-def check_space(config: DictConfig, model: ModelFolder, free: FreeSpace) -> list[Problem]:
-    """Problems with memory and disk.
+def check_space(
+    config: DictConfig, model: ModelFolder, free: FreeSpace, image_tokens: float | None = None
+) -> list[Problem]:
+    """Find problems with memory and disk.
 
-    Memory is only estimated on the CPU platform, where it is the machine's; vLLM checks a GPU's by itself.
+    The memory of a run on GPUs is checked only on a machine that has the GPUs of one of its nodes.
+
+    Args:
+        config: of the run.
+        model: its model.
+        free: space of this machine.
+        image_tokens: mean number of image tokens of a training row; pixels are not counted without it.
     """
-    problems = [check_disk(config, model.parameters, free.disk)]
+    problems = [
+        check_disk(config, model.parameters, free.disk),
+        check_bucket(config, model.largest_tensor),
+        check_shared_memory(config, free.shared_memory),
+    ]
     if config.trainer.device == "cpu":
-        problems += [
-            check_memory(config, model.parameters, free.memory),
-            check_shared_memory(config, free.shared_memory),
-            check_bucket(config, model.largest_tensor),
-        ]
+        problems.append(check_memory(config, model.parameters, free.memory))
+    elif len(free.gpus) >= config.trainer.n_gpus_per_node:
+        shape = _shape(config, model)
+        problems.append(check_host_memory(config, shape, model.tensors, free.memory))
     return [problem for problem in problems if problem]
 
 
+def say_space(
+    config: DictConfig,
+    model: ModelFolder,
+    free: FreeSpace,
+    image_tokens: float | None = None,
+    longest_prompt: int = 0,
+) -> list[str]:
+    """Describe what a run on GPUs will need: memory of each GPU, memory of each node, weight transfer.
+
+    Args:
+        config: of the run.
+        model: its model.
+        free: space of this machine.
+        image_tokens: mean number of image tokens of a training row.
+        longest_prompt: tokens of the longest prompt.
+    """
+    if config.trainer.device == "cpu":
+        return []
+    shape = _shape(config, model)
+    share = min(1.0, image_tokens / longest_prompt) if image_tokens and longest_prompt else 1.0
+    here = free.memory if len(free.gpus) >= config.trainer.n_gpus_per_node else math.inf  # else it runs elsewhere
+    return [
+        say_memory(config, shape, share, min(free.gpus, default=None)),
+        say_host_memory(config, shape, model.tensors, image_tokens, here),
+        *note_bucket(config, model.largest_tensor),
+    ]
+
+
+def _shape(config: DictConfig, model: ModelFolder) -> Shape | None:
+    return read_shape(Path(config.actor_rollout_ref.model.path).expanduser(), model.parameters)
+
+
 def needed_memory(workers: int, parameters: int, kv_cache_gib: float) -> float:
-    """Bytes of memory a run on the CPU platform needs at its peak, roughly.
+    """Estimate the bytes of memory a run on the CPU platform needs at its peak.
 
     Args:
         workers: training processes; FSDP shards actor and reference over them, each vLLM has all weights.
-        parameters: of the model.
-        kv_cache_gib: per worker.
+        parameters: number of the model's parameters.
+        kv_cache_gib: KV cache of each worker.
     """
     fixed = (_BASE_GIB + workers * (_WORKER_GIB + kv_cache_gib)) * GIB
     return fixed + parameters * (_TRAINING_BYTES + workers * _ROLLOUT_BYTES)
 
 
 def check_memory(config: DictConfig, parameters: int, free: float) -> Problem | None:
-    """Memory for all processes of a run on the CPU platform; ``free`` in bytes."""
+    """Report too little memory for all processes of a run on the CPU platform; ``free`` in bytes."""
     workers = config.trainer.n_gpus_per_node
     kv_cache_gib = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE", 1))
     needed = needed_memory(workers, parameters, kv_cache_gib)
@@ -61,39 +110,15 @@ def check_memory(config: DictConfig, parameters: int, free: float) -> Problem | 
     )
 
 
-def check_shared_memory(config: DictConfig, free: float) -> Problem | None:
-    """Shared memory through which each worker hands its weights to vLLM; ``free`` in bytes."""
-    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
-    needed = bucket * 2**20 * config.trainer.n_gpus_per_node
-    if needed <= free:
-        return None
-    return Problem(
-        "/dev/shm",
-        f"handing weights to vLLM needs {needed / GIB:.2f} GiB of shared memory, {free / GIB:.2f} GiB are free",
-        "enlarge /dev/shm (docker run --shm-size), or lower"
-        " actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes",
-    )
-
-
-def check_bucket(config: DictConfig, largest_tensor: int) -> Problem | None:
-    """Without device IPC a tensor must fit into one bucket (verl's bucketed_weight_transfer.py:140)."""
-    key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
-    megabytes = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
-    needed = -(-largest_tensor * 4 // 2**20)
-    if needed <= megabytes:
-        return None
-    return Problem(f"{key}={megabytes}", f"the model's largest tensor has {needed} MiB", f"set {key}={needed}")
-
-
 def check_folder(path: str) -> list[Problem]:
-    """A run's folder can be made."""
+    """Report a file where a folder of the run's path should be."""
     files = [parent for parent in (Path(path), *Path(path).parents) if parent.exists() and not parent.is_dir()]
     where = f"trainer.default_local_dir={path}"
     return [Problem(where, f"{file} is a file, no folder", "name another folder") for file in files]
 
 
 def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | None:
-    """Disk space for the checkpoints that exist at once: those kept, and the one being written."""
+    """Report too little disk space for the checkpoints that exist at once: those that are kept and the next one."""
     if config.trainer.save_freq <= 0:
         return None
     kept = config.trainer.max_actor_ckpt_to_keep or 1  # null keeps all of them; two are a lower bound then

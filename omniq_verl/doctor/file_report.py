@@ -1,0 +1,118 @@
+"""Findings about one data file, and how they are stored."""
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from xxhash import xxh3_64_intdigest
+
+from omniq_verl.doctor.problem import Problem
+from omniq_verl.doctor.prompt_length import Length
+from omniq_verl.doctor.rows import Fault
+
+_SHOWN_PER_KIND = 5
+
+
+@dataclass(frozen=True)
+class RowFindings:
+    """Findings about one row, without its images."""
+
+    name: str
+    """The row's id, or "unknown"."""
+    key: int | None
+    """Made from the row's task and id; None if it has no id."""
+    source: str | None
+    faults: list[Fault]
+    length: Length | int | None
+    reads_files: bool
+    """Does an image of the row lie in a file of its own?"""
+
+
+def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | int | None) -> RowFindings:
+    """Collect what the report of a file needs to know about a row."""
+    info = record.get("extra_info")
+    info = info if isinstance(info, dict) else {}
+    named = info.get("id") is not None
+    source = record.get("data_source")
+    return RowFindings(
+        name=str(info.get("id", "unknown")),
+        key=xxh3_64_intdigest(f"{info.get('task')}/{info['id']}".encode(errors="replace")) if named else None,
+        source=source if isinstance(source, str) else None,
+        faults=faults,
+        length=length,
+        reads_files=any(isinstance(image, dict) and "bytes" not in image for image in record.get("images") or []),
+    )
+
+
+@dataclass
+class FileReport:
+    """Findings about one file. Rows count from 0, as in ``extra_info.index``."""
+
+    path: str
+    rows: int = 0
+    longest_prompt: int = 0
+    """Tokens; 0 if none was counted."""
+    problems: list[Problem] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set, repr=False)
+    """One number per row, made from its task and id."""
+    sources: set[str] = field(default_factory=set)
+    """``data_source`` of its rows."""
+    image_tokens: int = 0
+    """Tokens that stand for images, of all rows together; 0 if none was counted."""
+    reads_files: bool = False
+    """Do images lie in files of their own? Then the parquet file alone does not determine this report."""
+    _found: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+
+    def add(self, number: int, row: RowFindings) -> None:
+        """Add the findings about a row. Of each kind of fault the first few are listed, the others only counted."""
+        if row.key is not None:
+            self.keys.add(row.key)
+        if row.source is not None:
+            self.sources.add(row.source)
+        self.reads_files |= row.reads_files
+        if isinstance(row.length, Length):
+            self.image_tokens += row.length.images
+        total = row.length.total if isinstance(row.length, Length) else row.length
+        self.longest_prompt = max(self.longest_prompt, total or 0)
+        for fault in row.faults:
+            self._found[fault.kind] += 1
+            if self._found[fault.kind] <= _SHOWN_PER_KIND:
+                where = f"{self.path}, row {number} (id {row.name})"
+                self.problems.append(Problem(where, fault.what, fault.mend))
+
+    def add_rest(self) -> None:
+        """Report how many faults were only counted."""
+        for kind, found in self._found.items():
+            if found > _SHOWN_PER_KIND:
+                rest = f"and {found - _SHOWN_PER_KIND:,} more rows with such a fault ({kind})"
+                self.problems.append(Problem(self.path, rest, "as above"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for JSON, from which ``from_json`` makes an equal report."""
+        return {
+            "rows": self.rows,
+            "longest_prompt": self.longest_prompt,
+            "image_tokens": self.image_tokens,
+            "problems": [[problem.where, problem.what, problem.mend] for problem in self.problems],
+            "keys": array("Q", sorted(self.keys)).tobytes().hex(),
+            "sources": sorted(self.sources),
+        }
+
+    @classmethod
+    def from_json(cls, path: str, values: dict[str, Any]) -> "FileReport":
+        """Make a report from the values of ``to_json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are not such values.
+        """
+        keys = array("Q", bytes.fromhex(values["keys"]))
+        return cls(
+            path=path,
+            rows=int(values["rows"]),
+            longest_prompt=int(values["longest_prompt"]),
+            problems=[Problem(where, what, mend) for where, what, mend in values["problems"]],
+            keys=set(keys),
+            sources=set(values["sources"]),
+            image_tokens=int(values["image_tokens"]),
+        )

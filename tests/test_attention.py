@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from doctor_builders import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from omniq_verl.attention.segments import attend, segment_lengths
-from omniq_verl.attention.transformers_attention import NAME, packed_attention
+from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, packed_attention
 
 
 def boundaries_of(lengths: list[int]) -> torch.Tensor:
@@ -119,3 +121,15 @@ def test_a_layer_is_causal_unless_the_call_says_otherwise():
     )
     assert by_layer.shape == (1, 4, 2, 8)
     assert torch.equal(by_layer, causal) and not torch.allclose(causal, full)
+
+
+def test_another_model_can_be_built_from_the_configuration_of_an_activated_one(tmp_path):
+    # As verl does when it saves a checkpoint in Hugging Face's format.
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model(tmp_path / "tiny"))
+    activate(model)
+    with pytest.raises(ValueError, match="flash attention implementation"):  # why loadable_config is needed
+        Qwen2_5_VLForConditionalGeneration._from_config(model.config)
+    with loadable_config(model):
+        assert Qwen2_5_VLForConditionalGeneration._from_config(model.config).config._attn_implementation == NAME
+    names = {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")}
+    assert len(names) == 1 and "flash" in names.pop()

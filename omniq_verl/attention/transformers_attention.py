@@ -6,6 +6,8 @@ Two names are needed: transformers takes a name with "flash" in it for a kernel 
 vision tower calls attention once for all of its windows or once per window (``is_flash_attention_requested``).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,10 +31,27 @@ def register() -> None:
 def activate(model: nn.Module) -> None:
     """Let every part of a loaded model of transformers attend by ``packed_attention``."""
     register()
+    _set_name(model, _ACTIVE)
+
+
+@contextmanager
+def loadable_config(model: nn.Module) -> Iterator[None]:
+    """Give the configuration of an activated model, for as long as this lasts, the name to load a model under.
+
+    For code that builds another model from it, as verl's checkpoints do; no forward pass may run meanwhile.
+    """
+    _set_name(model, NAME)
+    try:
+        yield
+    finally:
+        _set_name(model, _ACTIVE)
+
+
+def _set_name(model: nn.Module, name: str) -> None:
     for module in model.modules():
         config = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation_internal"):
-            config._attn_implementation_internal = _ACTIVE
+            config._attn_implementation_internal = name
 
 
 def packed_attention(

@@ -13,6 +13,7 @@ It acts where a recipe asks for it, ``model.override_config.attn_implementation:
   verl's own way (``models/transformers/qwen2_vl.py:393``) fails with transformers 5.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from omniq_verl.attention.transformers_attention import NAME, activate, register
+from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
 from omniq_verl.losses.token_log_probs import token_log_probs
 
 _OTHER_OUTPUTS = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
@@ -49,6 +50,11 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         _check_attention(module)
         activate(module)
         return module
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save as verl does, which builds an empty model from this one's configuration."""
+        with loadable_config(self.module) if self._packed else nullcontext():
+            super().save_checkpoint(*args, **kwargs)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         """Prepare inputs as verl does, and add where each sequence begins and ends."""

@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["omniq_verl", "omniq_verl.*"]),
-    package_data={"omniq_verl": ["py.typed", "*/templates/*.html", "evaluation/papers/*.json"]},
+    package_data={"omniq_verl": ["py.typed", "*/templates/*.html", "evaluation/papers/*.json", "doctor/unread/*.json"]},
     install_requires=[
         "hydra-core>=1.3",
         "jinja2",

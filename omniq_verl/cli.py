@@ -52,7 +52,7 @@ def doctor(
         config = compose_recipe(recipe, overrides or [], recipes)
     except HydraException as error:
         raise typer.BadParameter(str(error)) from error
-    report = check_config(config)
+    report = check_config(config, overrides=overrides or [])
     for problem in report.problems:
         typer.echo(problem)
     for note in report.notes:

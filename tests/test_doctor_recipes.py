@@ -60,6 +60,7 @@ def test_every_recipe_is_accepted(healthy, name):
     result = doctor(name, *words(name, healthy))
     assert result.exit_code == 0, result.output
     assert "no problem found" in result.output
+    assert "it does nothing" not in result.output and "no such setting" not in result.output
 
 
 def test_comparisons_are_accepted_by_their_recipe(healthy, tmp_path):
@@ -91,6 +92,13 @@ GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"
         (GRPO, "algorithm.rollout_correction.bypass_mode=true", "entropies that the gate needs", "set it to False"),
         (GRPO, "actor_rollout_ref.rollout.load_format=dummy", "random image normalisation", "load_format=auto"),
         (GRPO, "trainer.v1.trainer_mode=colocate_async", "samples for the sync trainer", "set it to omniq_sync"),
+        (GRPO, "actor_rollout_ref.rollout.n=1", "a group of one has nothing to compare with", "rollout.n=8"),
+        (GRPO, "actor_rollout_ref.actor.optim.lr=1", "a learning rate has to be a number from 0 to 0.1", "lower it"),
+        (GRPO, "+data.train_batch_sise=12", "did you mean data.train_batch_size?", "correct its name"),
+        (GRPO, "actor_rollout_ref.actor.use_torch_compile=false", "it does nothing", "fsdp_config.use_torch_compile"),
+        (SFT, "optim.lr=1", "a learning rate has to be a number from 0 to 0.1", "lower it"),
+        (SFT, "+data.max_len=12", "did you mean data.max_length?", "correct its name"),
+        (SFT, "trainer.nnodes=2", "it does nothing", "remove it"),
         (SFT, "model.path=null", "model.path: it has no value", "model.path=VALUE"),
         (SFT, "data.train_files=no.parquet", "no.parquet: there is no such file", "give an existing file"),
         (SFT, "data.max_length=30", "data.max_length is 30", "raise data.max_length"),

@@ -4,6 +4,7 @@ import pytest
 from doctor_builders import composed
 from omegaconf import DictConfig
 
+from omniq_verl.doctor.numbers import check_group, check_learning_rate
 from omniq_verl.doctor.preflight_hydra import check_platform
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.settings import check_settings
@@ -106,6 +107,25 @@ def test_somebody_elses_reward_is_not_judged():
 
 def test_a_recipe_of_verl_alone_is_not_judged():
     assert check_settings(DictConfig({"trainer": {}})) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "estimator", "found"),
+    [(1, "grpo", 1), (1, "rloo", 1), (2, "grpo", 0), (1, "gae", 0), (1, "reinforce_plus_plus", 0)],
+)
+def test_a_group_of_one_is_named_where_answers_are_compared(n, estimator, found):
+    config = composed("quickstart/grpo", f"actor_rollout_ref.rollout.n={n}", f"algorithm.adv_estimator={estimator}")
+    problems = check_group(config)
+    assert [problem.where for problem in problems] == ["actor_rollout_ref.rollout.n=1"] * found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("1", 1), ("0.1", 1), ("-1e-6", 1), ("null", 1), ("fast", 1), ("true", 1), ("0", 0), ("3.0e-3", 0), ("1e-6", 0)],
+)
+def test_a_learning_rate_out_of_range_is_named(value, found):
+    key = "actor_rollout_ref.actor.optim.lr"
+    assert len(check_learning_rate(composed("quickstart/grpo", f"{key}={value}"), key)) == found
 
 
 @pytest.mark.parametrize(

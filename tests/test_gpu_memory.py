@@ -12,6 +12,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from omniq_verl.doctor import gpu_memory
 from omniq_verl.doctor.gpu_memory import GIB, PHASES, estimate_parts, estimate_phases, read_shape, say_memory
 from omniq_verl.doctor.model_shape import Shape, VisionShape
+from omniq_verl.losses import token_log_probs
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 ONE_GPU = ["trainer.n_gpus_per_node=1", f"{ROLLOUT}.enforce_eager=true", f"{ROLLOUT}.gpu_memory_utilization=0.6"]
@@ -210,7 +211,7 @@ def test_the_logits_are_those_of_a_micro_batch(overrides, tokens):
 def test_our_log_probabilities_save_the_gradient_of_the_logits():
     packed = stage2("actor_rollout_ref.model.override_config.attn_implementation=omniq_varlen")
     found = estimate_parts(packed, QWEN_7B, 0.0)["update_passes"]["logits or a layer"]
-    assert found == 2 * 16384 * QWEN_7B.vocabulary + 4 * 4 * 2**25
+    assert found == 2 * 16384 * QWEN_7B.vocabulary + 4 * 4 * token_log_probs._CHUNK
 
 
 def test_a_run_without_kl_term_has_no_reference():

@@ -10,28 +10,30 @@ from omniq_verl.doctor.data_files import FileReport, check_file, mean_image_toke
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.notes import resumed, same_rows, step_of
-from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_numbers
+from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_group, check_learning_rate, check_numbers
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
 from omniq_verl.doctor.space import check_folder, check_space, say_space
+from omniq_verl.doctor.unread.check import check_unread
 
 _STARTS_FROM = "actor_rollout_ref.model.path"
 _KL = ", which stays the reference of the KL term"
 _REQUIRED = ("data.train_files", "data.val_files", _STARTS_FROM, "trainer.default_local_dir")
 
 
-def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
+def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: Sequence[str] = ()) -> Report:
     """Check a configuration of ``verl.trainer.main_ppo``, or of verl's SFT trainer, and every file it names.
 
     Args:
         config: composed, with or without the ``hydra`` node.
         free: space of the machine; measured if it is not given.
+        overrides: what the user gave on the command line; not needed where there is a ``hydra`` node.
     """
     if is_sft(config):
-        return check_sft_config(config)
+        return check_sft_config(config, overrides)
     problems = check_keys(config) or check_numbers(config, GRPO_NUMBERS)
     if problems:
         return Report(problems)  # a check without its key could only guess
@@ -41,6 +43,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
     val = _check_files(config.data.val_files, config, lengths)
     free = free or measure_free_space(Path(config.trainer.default_local_dir))
     files = [*train, *val]
+    unread, unread_notes = check_unread(config, overrides)
     image_tokens, longest = mean_image_tokens(train), max((file.longest_prompt for file in files), default=0)
     return Report(
         problems=[
@@ -48,6 +51,9 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
             *processor_problems,
             *check_load_format(config),
             *check_settings(config),
+            *check_group(config),
+            *check_learning_rate(config, "actor_rollout_ref.actor.optim.lr"),
+            *unread,
             *(problem for file in files for problem in file.problems),
             *check_batch_size(config, sum(file.rows for file in train)),
             *check_sources(config, files),
@@ -59,6 +65,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None) -> Report:
         rows=sum(file.rows for file in files),
         longest_prompt=longest,
         notes=[
+            *unread_notes,
             *same_rows(train, val),
             *resumed(config, _STARTS_FROM, _KL),
             *say_space(config, model, free, image_tokens, longest),

@@ -64,7 +64,7 @@ PHASES = ("generation", "old_log_prob", "reference", "update_passes", "optimizer
 _CONTEXT = 3 * GIB
 _CUDA_GRAPHS = 1 * GIB
 _PACKED = "omniq_varlen"
-_PIECE = 4 * 2**25
+_PIECE = 4 * 2**26
 """Bytes of one fp32 piece of the logits in ``losses/token_log_probs.py``; four exist at a time."""
 _LABELS = {
     "generation": "generation",

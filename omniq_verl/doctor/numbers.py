@@ -1,4 +1,4 @@
-"""Settings that have to be whole numbers above 0: verl meets some of them only when Ray and the engine have started."""
+"""Numbers out of range, some of which verl meets only when Ray and the engine have started."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,38 @@ GRPO_NUMBERS = (
     *("actor_rollout_ref.rollout.n", "actor_rollout_ref.actor.ppo_mini_batch_size"),
     *("trainer.nnodes", "trainer.n_gpus_per_node"),
 )
+# Advantage estimators of verl that subtract a statistic of the group (verl/trainer/ppo/core_algos.py).
+_COMPARING = {
+    *("grpo", "grpo_passk", "grpo_vectorized", "gdpo", "opo", "rloo", "rloo_vectorized"),
+    "reinforce_plus_plus_baseline",
+}
+_LEARNING_RATE_LIMIT = 0.1  # AdamW moves each weight by about this much per step; those of a model are about 0.02
 SFT_NUMBERS = ("data.train_batch_size", "data.max_length")
 
 
 def check_numbers(config: DictConfig, keys: Iterable[str]) -> list[Problem]:
-    """Each of these keys that has another value than a whole number above 0."""
+    """Each of these keys has to be a whole number above 0."""
     values = {key: OmegaConf.select(config, key) for key in keys}
     return [
         Problem(f"{key}={value}", "it is no whole number above 0", f"give one, e.g. {key}=8")
         for key, value in values.items()
         if type(value) is not int or value < 1
     ]
+
+
+def check_group(config: DictConfig) -> list[Problem]:
+    """An estimator that compares the answers of a group has more than one of them."""
+    key, estimator = "actor_rollout_ref.rollout.n", OmegaConf.select(config, "algorithm.adv_estimator")
+    if OmegaConf.select(config, key) != 1 or estimator not in _COMPARING:
+        return []
+    what = f"{estimator} compares the answers of a group, and a group of one has nothing to compare with"
+    return [Problem(f"{key}=1", what, f"raise it, e.g. {key}=8")]
+
+
+def check_learning_rate(config: DictConfig, key: str) -> list[Problem]:
+    """The learning rate is a number that training can survive."""
+    value = OmegaConf.select(config, key)
+    if type(value) in (int, float) and 0 <= value < _LEARNING_RATE_LIMIT:
+        return []
+    what = f"a learning rate has to be a number from 0 to {_LEARNING_RATE_LIMIT}; more destroys a pretrained model"
+    return [Problem(f"{key}={value}", what, f"lower it, e.g. {key}=1.0e-6")]

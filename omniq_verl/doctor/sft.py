@@ -9,12 +9,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omniq_verl.doctor.data_files import FileReport, check_table, length_settings
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.notes import resumed, same_rows
-from omniq_verl.doctor.numbers import SFT_NUMBERS, check_numbers
+from omniq_verl.doctor.numbers import SFT_NUMBERS, check_learning_rate, check_numbers
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.rows import Fault, check_length, check_turns, collected, image_size, prompt_length
 from omniq_verl.doctor.space import check_folder
+from omniq_verl.doctor.unread.check import check_unread
 from omniq_verl.rewards.parsing import Status, answer_of
 
 COLUMNS = ("messages", "images")
@@ -28,8 +29,13 @@ def is_sft(config: DictConfig) -> bool:
     return "actor_rollout_ref" not in config
 
 
-def check_sft_config(config: DictConfig) -> Report:
-    """Check a configuration of ``verl.trainer.sft_trainer`` and every file it names."""
+def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Report:
+    """Check a configuration of ``verl.trainer.sft_trainer`` and every file it names.
+
+    Args:
+        config: composed, with or without the ``hydra`` node.
+        overrides: what the user gave on the command line; not needed where there is a ``hydra`` node.
+    """
     forgotten = [key for key in _REQUIRED if OmegaConf.select(config, key) is None]
     if forgotten:
         mend = "pass it on the command line: {}=VALUE"
@@ -43,11 +49,14 @@ def check_sft_config(config: DictConfig) -> Report:
         for key in ("train_files", "val_files")
     )
     files = [*train, *val]
+    unread, unread_notes = check_unread(config, overrides)
     found = [problem for file in files for problem in file.problems]
     return Report(
         [
             *model.problems,
             *unreadable,
+            *check_learning_rate(config, "optim.lr"),
+            *unread,
             *found,
             *_check_steps(config, sum(file.rows for file in train)),
             *check_folder(config.trainer.default_local_dir),
@@ -55,7 +64,7 @@ def check_sft_config(config: DictConfig) -> Report:
         files=len(files),
         rows=sum(file.rows for file in files),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
-        notes=[*same_rows(train, val), *resumed(config, "model.path")],
+        notes=[*unread_notes, *same_rows(train, val), *resumed(config, "model.path")],
     )
 
 

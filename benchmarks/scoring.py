@@ -1,78 +1,156 @@
-"""Images per second of ``Scorer``, as ratios to two baselines in the same run, on the same model and images.
+"""Images per second of ``Scorer``, compared with other ways to ask the same model about the same images.
 
     python benchmarks/scoring.py --run runs/quickstart
 
-``--run`` is a folder ``make quickstart`` has finished. Its trained model answers in some 15 tokens, its untrained one
-goes on to ``--tokens``. The baselines: a loop of ``transformers.generate``, one image at a time, as READMEs of this
-field have it; and ``vllm serve`` driven by 32 clients. Each in a process of its own, start-up not counted. The
-lengths of the Scorer are those of its texts encoded again, which is not how a random model wrote them.
+``--run`` is the folder of a finished ``make quickstart``. Its trained model answers in about 15 tokens, its untrained
+model goes on to ``--tokens``. Both are tiny models (0.6 million parameters): what is measured is what surrounds a model
+and not a model of real size.
+
+The baselines are
+
+- a loop of ``transformers.generate``, one image at a time, as many READMEs in this field show it;
+- ``vllm serve`` with 32 clients;
+- vLLM's ``LLM.generate`` with all questions at once, whose images are decoded and resized before the clock starts;
+- the same engine given all questions at once after vLLM's image processor, too, has seen them: no work is left but
+  generating.
+
+Each way runs in a process of its own, and its start-up is not counted. Every round has new images, so that no cache of
+an earlier round helps.
 """
 
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-WAYS = ("transformers, one at a time", "vllm serve, 32 clients", "Scorer")
+TRANSFORMERS = "transformers, one at a time"
+SERVE = "vllm serve, 32 clients"
+DECODED = "vLLM, given decoded images"
+PROCESSED = "vLLM, given processed images"
+SCORER = "Scorer"
+WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER)
 LENGTH = 288  # tokens of question and answer together, enough for the quickstart's images
+WARM_UP = 8
+
+Score = Callable[[Sequence[Any]], list[int]]
+"""Scores images; returns the number of tokens of each answer."""
 
 
 def images_of(run: Path, number: int) -> list[bytes]:
-    rows = pq.read_table(run / "data" / "test.parquet", columns=["images"]).slice(0, number + 8).to_pylist()
+    """Images of the training set: the test set has too few for several rounds."""
+    rows = pq.read_table(run / "data" / "train.parquet", columns=["images"]).slice(0, number).to_pylist()
+    if len(rows) < number:
+        raise SystemExit(f"{run} has {len(rows)} images for training, and {number} are needed. Fix: fewer --images")
     return [row["images"][0]["bytes"] for row in rows]
 
 
-def timed(score: Callable[[Sequence[bytes]], list[int]], images: list[bytes], rounds: int) -> dict[str, float]:
-    """Median images per second, and mean length of the answers; eight other images come before."""
-    score(images[:8])
-    rest, speeds, lengths = images[8:], [], []
-    for _ in range(rounds):
+def timed(score: Score, rounds: list[list[Any]]) -> dict[str, float]:
+    """Median images per second and mean length of the answers; the first round is warm-up."""
+    score(rounds[0])
+    speeds, lengths = [], []
+    for images in rounds[1:]:
         start = time.perf_counter()
-        lengths = score(rest)
-        speeds.append(len(rest) / (time.perf_counter() - start))
+        lengths = score(images)
+        speeds.append(len(images) / (time.perf_counter() - start))
     return {"images_per_second": float(np.median(speeds)), "tokens": float(np.mean(lengths))}
 
 
-def by_transformers(model: Path, tokens: int) -> Callable[[Sequence[bytes]], list[int]]:
-    from omniq_verl.generation.spec import EngineSpec
-    from omniq_verl.generation.transformers_model import TransformersModel
-
-    return by_engine(TransformersModel(EngineSpec(str(model), "hf", dtype="float32", max_model_len=LENGTH), 1), tokens)
-
-
-def by_engine(engine: object, tokens: int) -> Callable[[Sequence[bytes]], list[int]]:
-    from omniq_verl.generation.request import Request, Sampling
+def requests_about(images: Sequence[bytes]) -> list[Any]:
+    from omniq_verl.generation.request import Request
     from omniq_verl.tasks import TECHNICAL
 
+    return [Request(str(number), TECHNICAL.messages(None), (data,)) for number, data in enumerate(images)]
+
+
+def by_engine(engine: Any, tokens: int) -> Score:
+    from omniq_verl.generation.request import Sampling
+
     def score(images: Sequence[bytes]) -> list[int]:
-        requests = [Request(str(n), TECHNICAL.messages(None), (data,)) for n, data in enumerate(images)]
-        return [answers[0].tokens for answers in engine.answer(requests, Sampling(max_tokens=tokens))]
+        found = engine.answer(requests_about(images), Sampling(max_tokens=tokens))
+        return [answers[0].tokens for answers in found]
 
     return score
 
 
-def by_scorer(model: Path, tokens: int) -> Callable[[Sequence[bytes]], list[int]]:
+def measure_transformers(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
+    from omniq_verl.generation.spec import EngineSpec
+    from omniq_verl.generation.transformers_model import TransformersModel
+
+    engine = TransformersModel(EngineSpec(str(model), "hf", dtype="float32", max_model_len=LENGTH), 1)
+    return timed(by_engine(engine, tokens), rounds)
+
+
+def measure_scorer(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
+    """``Scorer``, and what its time goes into, in milliseconds an image."""
     from transformers import AutoTokenizer
 
     from omniq_verl import Scorer
 
-    settings = {"dtype": "float32", "memory": 0.2, "max_model_len": LENGTH}
-    scorer = Scorer(model, max_tokens=tokens, **settings)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    scorer = Scorer(model, max_tokens=tokens, dtype="float32", memory=0.2, max_model_len=LENGTH)
+    answers: list[str] = []
 
     def score(images: Sequence[bytes]) -> list[int]:
-        return [len(tokenizer(one.answer).input_ids) for one in scorer.score(images)]
+        answers[:] = [one.answer for one in scorer.score(images)]
+        return [0]
 
-    return score
+    score(rounds[0])
+    before = asdict(scorer.engine.spent)
+    found = timed(score, [rounds[0][:1], *rounds[1:]])
+    number = 1 + sum(map(len, rounds[1:]))
+    spent = {name: 1000 * (spent - before[name]) / number for name, spent in asdict(scorer.engine.spent).items()}
+    # A Score has no number of tokens. A random model's texts may be fewer tokens once they are encoded again.
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return found | spent | {"tokens": float(np.mean([len(tokenizer(answer).input_ids) for answer in answers]))}
+
+
+def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
+    """vLLM's engine with the settings of ``Scorer``, given prepared questions."""
+    from transformers import AutoProcessor
+
+    from omniq_verl.generation.question import vision_tokens
+    from omniq_verl.generation.request import Request, Sampling
+    from omniq_verl.generation.spec import EngineSpec
+    from omniq_verl.generation.vllm_adapter import engine_settings, sampling_params
+    from omniq_verl.generation.vllm_offline import vllm_prompt
+
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # as Scorer
+    from vllm import LLM
+
+    llm = LLM(**engine_settings(EngineSpec(str(model), dtype="float32", memory=0.2, max_model_len=LENGTH)))
+    processor = AutoProcessor.from_pretrained(model)
+
+    params = sampling_params(Request("", []), Sampling(max_tokens=tokens), list(vision_tokens(processor).values()))
+    ids = count()
+
+    def decoded(image: bytes) -> Any:
+        (request,) = requests_about([image])
+        return vllm_prompt(processor, request.messages, request.images)
+
+    def generate(prompts: Sequence[Any]) -> list[int]:
+        return [len(one.outputs[0].token_ids) for one in llm.generate(prompts, params, use_tqdm=False)]
+
+    def generate_processed(prompts: Sequence[Any]) -> list[int]:
+        for prompt in prompts:
+            llm.llm_engine.add_request(str(next(ids)), prompt, params)
+        return [len(one.outputs[0].token_ids) for one in llm.wait_for_completion(use_tqdm=False)]
+
+    prompts = [[decoded(image) for image in images] for images in rounds]
+    if way == DECODED:
+        return timed(generate, prompts)
+    return timed(generate_processed, [llm.renderer.render_cmpl(some) for some in prompts])
 
 
 def serve(model: Path) -> tuple[subprocess.Popen, str]:
@@ -80,7 +158,7 @@ def serve(model: Path) -> tuple[subprocess.Popen, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # The program `vllm` asks for the version of the distribution of that name, which the CPU build has not.
+    # The program `vllm` asks for the version of the distribution of that name, which the CPU build does not have.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", str(LENGTH), "--limit-mm-per-prompt", '{"image": 1}']
     command += ["--enforce-eager", "--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.2"]
@@ -96,56 +174,72 @@ def serve(model: Path) -> tuple[subprocess.Popen, str]:
             time.sleep(1)
 
 
-def measure(way: str, model: Path, images: list[bytes], tokens: int, rounds: int) -> dict[str, float]:
-    if way == "Scorer":
-        return timed(by_scorer(model, tokens), images, rounds)
-    if way.startswith("transformers"):
-        return timed(by_transformers(model, tokens), images, rounds)
+def measure_serve(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
     from omniq_verl.generation.openai_api import Endpoint
 
     server, address = serve(model)
     try:
-        return timed(by_engine(Endpoint(str(model), address, at_once=32), tokens), images, rounds)
+        return timed(by_engine(Endpoint(str(model), address, at_once=32), tokens), rounds)
     finally:
-        os.killpg(server.pid, 15)
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+def measure(way: str, model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
+    if way == SCORER:
+        return measure_scorer(model, rounds, tokens)
+    if way == TRANSFORMERS:
+        return measure_transformers(model, rounds, tokens)
+    if way == SERVE:
+        return measure_serve(model, rounds, tokens)
+    return measure_vllm(way, model, rounds, tokens)
 
 
 def compare(model: Path, args: argparse.Namespace) -> None:
     found = {}
-    for way in WAYS:
+    for way in args.ways or WAYS:
         words = ["--run", str(args.run), "--model", str(model), "--way", way, "--images", str(args.images)]
         words += ["--tokens", str(args.tokens), "--rounds", str(args.rounds)]
         done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
         found[way] = json.loads(done.stdout.splitlines()[-1])
-    ours = found["Scorer"]["images_per_second"]
+    ours = found[SCORER]["images_per_second"]
     for way, figures in found.items():
         speed = figures["images_per_second"]
         print(f"  {way:30} {speed:8.1f} images/s, {figures['tokens']:5.1f} tokens; Scorer is {ours / speed:.2f} of it")
+    split = found[SCORER]
+    print(
+        f"  Scorer, milliseconds an image: {1000 / ours:.2f} in all; engine {split['engine']:.2f}, engine waiting for"
+        f" images {split['waiting']:.2f}; CPU time of the threads that prepare images {split['preparing']:.2f}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="finished folder of make quickstart")
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished make quickstart")
+    parser.add_argument("--images", type=int, default=256, help="images per round (default: 256)")
     parser.add_argument("--tokens", type=int, default=100, help="longest answer (default: 100)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed (default: 3)")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, help="measure only these, Scorer among them (default: all)")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        images = images_of(args.run, args.images)
-        print(json.dumps(measure(args.way, args.model, images, args.tokens, args.rounds)))
+        images = images_of(args.run, WARM_UP + args.rounds * args.images)
+        cuts = [0, *range(WARM_UP, len(images) + 1, args.images)]
+        rounds = [images[first:last] for first, last in pairwise(cuts)]
+        print(json.dumps(measure(args.way, args.model, rounds, args.tokens)))
         return
     for title, model in (("trained", last_model(args.run)), ("untrained", args.run / "model")):
-        print(f"{title} tiny model, {args.images} images, median of {args.rounds} rounds")
+        print(f"{title} tiny model, {args.images} images, median of {args.rounds} rounds", flush=True)
         compare(model, args)
 
 
 def last_model(run: Path) -> Path:
     steps = sorted(run.glob("grpo/global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
+    if not steps:
+        raise SystemExit(f"{run} holds no trained model. Fix: run make quickstart first")
     return steps[-1] / "actor" / "huggingface"
 
 

@@ -40,7 +40,7 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
     """Image files as verl's rollouts hand them to the processor: decoded, and resized by the same function.
 
     Raises:
-        ValueError: one does not decode, or is of a shape the processor refuses.
+        ValueError: an image cannot be decoded, or has a shape that the processor rejects.
     """
     if not images:
         return []
@@ -49,7 +49,9 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
     size = getattr(processor.image_processor, "patch_size", 14)  # as verl's agent loop
     try:
         return [fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=size) for data in images]
-    except OSError as error:  # as Pillow's are
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
         raise ValueError(f"an image does not decode ({error})") from error
 
 

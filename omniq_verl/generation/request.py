@@ -1,8 +1,9 @@
 """What a model is asked and what it answers, whichever engine does it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 DONE, LENGTH, ERROR = "stop", "length", "error"
@@ -48,14 +49,34 @@ class Answer:
     tokens: int = 0
 
 
+Job = Callable[[], Sequence[Request]]
+"""Makes the requests about one image or one pair of images. A job runs in a thread and may read files. It raises
+``ValueError`` (which ``BadImage`` is) if there is nothing to ask."""
+Answered = list[list[Answer]] | ValueError
+"""The answers to each request of a job, or the error that the job raised."""
+
+
 class Engine(Protocol):
-    """Whatever answers requests."""
+    """Answers requests."""
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers for each, in the order of the requests.
+        """``sampling.n`` answers to each request, in the order of the requests.
 
         Raises:
-            ValueError: one of the requests cannot be taken; none is answered then.
+            ValueError: the engine rejects one of the requests; then it answers none of them.
+        """
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that prepares requests while it answers earlier ones."""
+
+    def stream(self, jobs: Iterable[Job], sampling: Sampling) -> Iterator[Answered]:
+        """The outcome of each job, in the order of the jobs, which are taken from the iterable as they are needed.
+
+        A request that the engine rejects gets answers that ``ended`` in "error", with the reason as their text.
+
+        Raises:
+            RuntimeError: the engine has failed.
         """
 
 
@@ -90,21 +111,34 @@ def seed_of(key: str, seed: int = 0) -> int:
 
 
 def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-    """As ``engine.answer``, but a request the engine cannot take costs its own answers only.
+    """As ``engine.answer``, but a request that the engine rejects costs only its own answers.
 
-    An engine refuses a whole batch, by ``ValueError``, for one prompt that is too long; then the batch is halved until
-    that one is alone, and gets answers that ``ended`` in "error" with the reason as their text.
+    Those ``ended`` in "error", with the reason as their text. An engine that cannot stream rejects a whole batch, by
+    ``ValueError``, for one prompt that is too long. The batch is then halved until that prompt is alone.
     """
+    if hasattr(engine, "stream"):
+        jobs = [partial(only, request) for request in requests]
+        return [answers for (answers,) in engine.stream(jobs, sampling)]
     try:
         return engine.answer(requests, sampling)
-    except ValueError as error:  # anything else tells of the engine
+    except ValueError as error:  # any other error is about the engine and not about a request
         if len(requests) == 1:
-            return [[Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n]
+            return [rejection(error, sampling)]
         middle = len(requests) // 2
         return [
             *answer_each(engine, requests[:middle], sampling),
             *answer_each(engine, requests[middle:], sampling),
         ]
+
+
+def only(request: Request) -> list[Request]:
+    """The job that asks one request."""
+    return [request]
+
+
+def rejection(error: ValueError, sampling: Sampling) -> list[Answer]:
+    """The answers to a request that an engine rejects."""
+    return [Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n
 
 
 def as_record(key: str, answers: Sequence[Answer]) -> dict[str, Any]:

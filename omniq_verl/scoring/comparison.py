@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
+from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards.parsing import answer_of, reasoning_of
 from omniq_verl.scoring.inputs import load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
@@ -64,7 +64,7 @@ class Comparer:
         engine: ``vllm``, ``hf``, ``openai`` or ``package.module:function``.
         max_tokens: longest answer.
         seed: of sampled answers.
-        batch: pairs the engine is given at a time.
+        batch: pairs that an engine other than vLLM is given at a time.
         allow_urls: fetch images by http and https.
         settings: others of ``EngineSpec``.
     """
@@ -98,42 +98,29 @@ class Comparer:
         """
         if references is not None and len(references) != len(pairs):
             raise ValueError(f"{len(references)} references for {len(pairs)} pairs; give one each, or none")
-        return [one for batch in self._batches(pairs, references, samples) for one in batch]
-
-    def _batches(
-        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None, samples: int
-    ) -> Iterator[list[Comparison]]:
         sampling = Sampling(samples, 1.0 if samples > 1 else 0.0, max_tokens=self._max_tokens)
-        for first in range(0, len(pairs), self._batch):
-            some = pairs[first : first + self._batch]
-            shown = references[first : first + self._batch] if references is not None else [None] * len(some)
-            yield self._compare(first, list(zip(some, shown, strict=True)), sampling)
+        shown = [None] * len(pairs) if references is None else references
+        jobs = (partial(self._requests, pair, reference) for pair, reference in zip(pairs, shown, strict=True))
+        outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
+        names = ((name_of(a, 2 * number), name_of(b, 2 * number + 1)) for number, (a, b) in enumerate(pairs))
+        return [_comparison(*named, outcome) for named, outcome in zip(names, outcomes, strict=True)]
 
-    def _compare(self, first: int, asked: list[tuple[tuple[Any, Any], Any]], sampling: Sampling) -> list[Comparison]:
-        names = [
-            tuple(name_of(image, 2 * (first + number) + side) for side, image in enumerate(pair))
-            for number, (pair, _) in enumerate(asked)
-        ]
-        loaded = [self._load(pair, reference) for pair, reference in asked]
-        requests = [
-            request
-            for images in loaded
-            if isinstance(images, tuple)
-            for request in comparison_requests(*images, self._seed)
-        ]
-        answers = iter(answer_each(self._engine, requests, sampling) if requests else [])
-        return [
-            Comparison(*named, BAD_IMAGE, why=str(images))
-            if isinstance(images, BadImage)
-            else judge(*named, *islice(answers, len(ORDERS)))
-            for named, images in zip(names, loaded, strict=True)
-        ]
+    def _requests(self, pair: tuple[Any, Any], reference: Any) -> list[Request]:
+        """What the model is asked about one pair. Called in a thread.
 
-    def _load(self, pair: tuple[Any, Any], reference: Any) -> tuple[bytes, bytes, bytes | None] | BadImage:
-        try:
-            return load_shown(*pair, reference, partial(load_source, allow_urls=self._allow_urls))
-        except BadImage as error:
-            return error
+        Raises:
+            BadImage: one of the images is missing, or the image rules reject it.
+        """
+        images = load_shown(*pair, reference, partial(load_source, allow_urls=self._allow_urls))
+        return list(comparison_requests(*images, self._seed))
+
+
+def _comparison(a: str, b: str, outcome: Answered) -> Comparison:
+    if isinstance(outcome, BadImage):
+        return Comparison(a, b, BAD_IMAGE, why=str(outcome))
+    if isinstance(outcome, ValueError):
+        raise outcome
+    return judge(a, b, *outcome)
 
 
 def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> tuple[bytes, bytes, bytes | None]:

@@ -1,11 +1,11 @@
 """``Scorer``: images in, score, level and reasoning out."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, seed_of
+from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
@@ -72,7 +73,7 @@ class Scorer:
         engine: ``vllm``, ``hf``, ``openai`` or ``package.module:function``.
         max_tokens: longest answer.
         seed: of sampled answers.
-        batch: images the engine is given at a time; the next are read meanwhile.
+        batch: images whose scores ``batches`` returns together; an engine other than vLLM also gets so many at a time.
         allow_urls: fetch images by http and https.
         settings: others of ``EngineSpec``: ``base_url``, ``max_model_len``, ``dtype``, ``memory``, ``devices``,
             ``allow_pickle``, ``trust_remote_code``.
@@ -95,6 +96,11 @@ class Scorer:
             model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
         )
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers. Of vLLM's, ``engine.spent`` tells where the time goes (``feeding.Spent``)."""
+        return self._engine
 
     def score(
         self,
@@ -141,56 +147,30 @@ class Scorer:
         for asked in tasks:
             asked.question(None, prompts[0] if prompts else "")  # before anything is loaded: the task needs a prompt
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
-        for first, loaded in self._loaded(images):
-            names = [
-                name_of(source, first + number) for number, source in enumerate(images[first : first + len(loaded)])
-            ]
-            scores = self._score(names, loaded, tasks, prompts[first:], sampling)
-            yield [by_task[task] if isinstance(task, str) else by_task for by_task in scores]
+        jobs = (partial(self._requests, image, tasks, text) for image, text in zip(images, prompts, strict=True))
+        outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
+        named = (name_of(image, number) for number, image in enumerate(images))
+        scores = (_scores(name, tasks, outcome) for name, outcome in zip(named, outcomes, strict=True))
+        while batch := list(islice(scores, self._batch)):
+            yield [by_task[task] if isinstance(task, str) else by_task for by_task in batch]
 
-    def _loaded(self, images: Sequence[Any]) -> Iterator[tuple[int, list[bytes | BadImage]]]:
-        """Batches of images; the next is read while this one is scored."""
-        with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-            ahead: list[Future] = []
-            for first in range(0, len(images), self._batch):
-                now = ahead or self._start(pool, images, first)
-                ahead = self._start(pool, images, first + self._batch)
-                yield first, [future.result() for future in now]
+    def _requests(self, image: Any, tasks: Sequence[Task], prompt: str | None) -> list[Request]:
+        """What the model is asked about one image. Called in a thread.
 
-    def _start(self, pool: ThreadPoolExecutor, images: Sequence[Any], first: int) -> list[Future]:
-        return [pool.submit(self._load, source) for source in images[first : first + self._batch]]
+        Raises:
+            BadImage: there is no image, or the image rules reject it.
+        """
+        data = load_source(image, self._allow_urls)
+        return [score_request(task.name, data, task, prompt, self._seed) for task in tasks]
 
-    def _load(self, source: Any) -> bytes | BadImage:
-        try:
-            return load_source(source, self._allow_urls)
-        except BadImage as error:
-            return error
 
-    def _score(
-        self,
-        names: Sequence[str],
-        loaded: Sequence[bytes | BadImage],
-        tasks: Sequence[Task],
-        prompts: Sequence[str | None],
-        sampling: Sampling,
-    ) -> list[dict[str, Score]]:
-        requests = [
-            score_request(f"{number}/{task.name}", data, task, prompt, self._seed)
-            for number, (data, prompt) in enumerate(zip(loaded, prompts, strict=False))
-            if isinstance(data, bytes)
-            for task in tasks
-        ]
-        answered = answer_each(self._engine, requests, sampling) if requests else []
-        answers = {request.key: found for request, found in zip(requests, answered, strict=True)}
-        return [
-            {
-                task.name: Score(name, task.name, BAD_IMAGE, why=str(data))
-                if isinstance(data, BadImage)
-                else summarise(name, task, answers[f"{number}/{task.name}"])
-                for task in tasks
-            }
-            for number, (name, data) in enumerate(zip(names, loaded, strict=True))
-        ]
+def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Score]:
+    """An image's score by task."""
+    if isinstance(outcome, BadImage):
+        return {task.name: Score(name, task.name, BAD_IMAGE, why=str(outcome)) for task in tasks}
+    if isinstance(outcome, ValueError):
+        raise outcome
+    return {task.name: summarise(name, task, answers) for task, answers in zip(tasks, outcome, strict=True)}
 
 
 def score_request(key: str, data: bytes, task: Task, prompt: str | None, seed: int) -> Request:

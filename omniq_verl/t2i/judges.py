@@ -21,7 +21,7 @@ class ReasoningModel(Scorer):
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """As of an engine, but a request it cannot take costs its own answers only."""
-        return answer_each(self._engine, requests, sampling)
+        return answer_each(self.engine, requests, sampling)
 
 
 class Judges:

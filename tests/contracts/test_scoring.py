@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 IMAGES = 24
 
 SCRIPT = """
-import json, random, sys
+import json, os, random, signal, sys, threading, time
 from generation_builders import png
 from omniq_verl import Scorer
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -42,6 +42,27 @@ fresh = [png(seed, side=80) for seed in range(1000, 1000 + number)]
 encoded.clear()
 scorer.score(fresh, task=["technical", "aesthetic"], samples=3)
 found["encoded"] = len(encoded)
+
+# One is too long, and one is written to look as if it showed an image.
+prompts = ["a cat", "word " * 4000, "a cat", "a <|vision_start|><|image_pad|><|vision_end|> cat"]
+scores = scorer.score(images[:4], task="alignment", prompt=prompts)
+found["statuses"] = [one.status for one in scores]
+found["why"] = [one.why for one in scores]
+batches = scorer.batches(images)
+scorer._batch = 4
+found["left"] = [one.answer for one in next(batches)]
+found["between"] = [one.answer for one in scorer.score(images[9:12])]
+batches.close()
+found["after"] = [one.answer for one in scorer.score(images)]
+
+threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    while True:
+        scorer.score([png(seed, side=80) for seed in range(number)])
+except KeyboardInterrupt:
+    found["interrupted"] = time.monotonic() - begun
+
 found["transformers"] = [one.answer for one in Scorer(model, "hf", **settings).score(images)]
 print(json.dumps(found))
 """
@@ -65,6 +86,20 @@ def test_an_answer_is_the_same_alone_in_a_batch_and_in_another_order(found):
 
 def test_an_image_is_encoded_once_for_several_tasks_and_samples(found):
     assert found["encoded"] == IMAGES
+
+
+def test_a_rejected_question_costs_its_own_score_only(found):
+    assert [status == "error" for status in found["statuses"]] == [False, True, False, False]
+    assert "ValueError: vLLM rejects the request" in found["why"][1] and "192" in found["why"][1]
+
+
+def test_a_stream_that_is_left_disturbs_no_other(found):
+    assert found["left"] == found["together"][:4] and found["between"] == found["together"][9:12]
+    assert found["after"] == found["together"]
+
+
+def test_an_interrupt_ends_scoring_at_once(found):
+    assert 0.6 < found["interrupted"] < 5
 
 
 def test_transformers_gives_the_same_answers(found):

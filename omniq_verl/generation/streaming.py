@@ -1,0 +1,137 @@
+"""Requests that are prepared in threads while earlier ones are answered, and answers in the order of the requests."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from threading import Condition
+from typing import Generic, TypeVar
+
+from omniq_verl.generation.request import Answered, Engine, Job, Request, Sampling, answer_each
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def stream_answers(engine: Engine, jobs: Iterable[Job], sampling: Sampling, batch: int) -> Iterator[Answered]:
+    """The outcome of each job, in order.
+
+    Args:
+        engine: any engine. One that cannot stream gets the requests of ``batch`` jobs at a time, and the jobs of the
+            next batch run meanwhile.
+        jobs: what is asked.
+        sampling: how to answer.
+        batch: see ``engine``.
+    """
+    if hasattr(engine, "stream"):
+        yield from engine.stream(jobs, sampling)
+        return
+    with ThreadPoolExecutor(cores()) as pool:
+        source = iter(jobs)
+        ahead = [pool.submit(run_job, job) for job in islice(source, batch)]
+        while now := ahead:
+            ahead = [pool.submit(run_job, job) for job in islice(source, batch)]
+            yield from _answer_batch(engine, [future.result() for future in now], sampling)
+
+
+def run_job(job: Job) -> Sequence[Request] | ValueError:
+    """A job's requests, or the ``ValueError`` that says why it has none."""
+    try:
+        return job()
+    except ValueError as error:
+        return error
+
+
+def _answer_batch(
+    engine: Engine, made: Sequence[Sequence[Request] | ValueError], sampling: Sampling
+) -> Iterator[Answered]:
+    requests = [request for one in made if not isinstance(one, ValueError) for request in one]
+    answers = iter(answer_each(engine, requests, sampling) if requests else [])
+    for one in made:
+        yield one if isinstance(one, ValueError) else list(islice(answers, len(one)))
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far ``ReadAhead`` may be ahead of its consumer."""
+
+    items: int
+    """Number of items that are being made or wait to be consumed."""
+    size: int
+    """Total size of the items that wait. Items that are being made, at most one per thread, come on top."""
+
+
+class ReadAhead(Generic[Item, Made]):
+    """Iterates over what ``make`` returns for each item; threads run it ahead of the consumer.
+
+    Args:
+        pool: the threads; they are not shared with anything else, as they wait where ``limits.size`` is reached.
+        make: called with an item, in a thread. An exception that it raises is raised to the consumer in its turn.
+        items: taken one at a time, in the consumer's thread.
+        size_of: the part of ``limits.size`` that a made item takes.
+        limits: how far to be ahead.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        make: Callable[[Item], Made],
+        items: Iterable[Item],
+        size_of: Callable[[Made], int],
+        limits: Limits,
+    ):
+        self._pool, self._make, self._items = pool, make, enumerate(items)
+        self._size_of, self._limits = size_of, limits
+        self._ahead: deque[Future[Made]] = deque()
+        self._consumed, self._waiting, self._closed = 0, 0, False
+        self._room = Condition()
+
+    def __iter__(self) -> Iterator[Made]:
+        return self
+
+    def __next__(self) -> Made:
+        self._top_up()
+        if not self._ahead:
+            raise StopIteration
+        size = 0
+        try:
+            made = self._ahead.popleft().result()
+            size = self._size_of(made)
+        finally:
+            with self._room:
+                self._consumed += 1
+                self._waiting -= size
+                self._room.notify_all()
+        self._top_up()
+        return made
+
+    def close(self) -> None:
+        """Make no further items; those that are being made are finished."""
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+
+    def _top_up(self) -> None:
+        while len(self._ahead) < self._limits.items and (item := next(self._items, None)):
+            self._ahead.append(self._pool.submit(self._work, *item))
+
+    def _work(self, index: int, item: Item) -> Made:
+        with self._room:
+            # Never holds up the item that the consumer waits for.
+            self._room.wait_for(lambda: self._closed or self._waiting < self._limits.size or index == self._consumed)
+            if self._closed:
+                raise CancelledError
+        made = self._make(item)
+        with self._room:
+            self._waiting += self._size_of(made)
+        return made

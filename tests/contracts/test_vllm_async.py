@@ -1,0 +1,79 @@
+"""A real vLLM engine in its own process: rejected questions, answers, and what happens when the process is killed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omniq_verl.tasks import TECHNICAL
+from omniq_verl.tiny.model import save_tiny_model
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import asyncio, json, sys, time
+import psutil
+from generation_builders import png
+from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.vllm_async import AsyncModel
+from omniq_verl.tasks import TECHNICAL
+
+def question(text="", seed=0):
+    return Request("a", [{"role": "user", "content": TECHNICAL.messages(None)[0]["content"] + text}], (png(seed, 80),))
+
+async def error_of(awaited):
+    try:
+        await asyncio.wait_for(awaited, 60)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+async def main():
+    model = AsyncModel(EngineSpec(sys.argv[1], dtype="float32", max_model_len=192, memory=0.2))
+    sampling = Sampling(max_tokens=12)
+    asked = [model.answer(question(seed=seed), sampling) for seed in range(4)]
+    rejected = error_of(model.answer(question(" word" * 4000), sampling))
+    broken = error_of(model.answer(Request("b", question().messages, (b"no image",)), sampling))
+    *answers, found_rejected, found_broken = await asyncio.gather(*asked, rejected, broken)
+    found = {"answers": [[one.ended, one.tokens] for (one,) in answers], "rejected": found_rejected}
+    found |= {"broken": found_broken, "alive": await error_of(model.check())}
+    long = asyncio.ensure_future(error_of(model.answer(question(), Sampling(n=16, temperature=1.0, max_tokens=80))))
+    await asyncio.sleep(0.2)
+    for child in psutil.Process().children():
+        child.kill()
+    found |= {"killed": await long, "next": await error_of(model.answer(question(), sampling))}
+    found["dead"] = await error_of(model.check())
+    print(json.dumps(found))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("async")
+    save_tiny_model(folder / "model", list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)])
+    (folder / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = [sys.executable, str(folder / "script.py"), str(folder / "model")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines, done.stderr[-3000:]
+    return json.loads(lines[-1])
+
+
+def test_questions_are_answered_and_a_rejected_one_is_a_value_error(found):
+    assert all(ended in ("stop", "length") and tokens > 0 for ended, tokens in found["answers"])
+    assert found["rejected"][0] == "ValueError" and "192" in found["rejected"][1]
+    assert found["broken"][0] == "ValueError" and "decode" in found["broken"][1]
+    assert found["alive"] is None
+
+
+def test_a_killed_engine_is_a_runtime_error_for_everybody(found):
+    for who in ("killed", "next", "dead"):
+        assert found[who][0] == "RuntimeError", found[who]

@@ -11,7 +11,7 @@ from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import answers_of, open_async, render, sampling_params, translate_error
 from omniq_verl.generation.vllm_child import DIES_WITH_PARENT
-from omniq_verl.generation.vllm_offline import load_image_processor, vllm_prompt
+from omniq_verl.generation.vllm_offline import MOST_THREADS, load_image_processor, vllm_prompt
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec

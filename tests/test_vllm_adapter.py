@@ -137,5 +137,8 @@ def test_the_image_processor_is_loaded_once_however_many_threads_prepare_request
     assert all(one["prompt_token_ids"] == rendered[0]["prompt_token_ids"] for one in rendered)
 
 
-def test_a_language_model_has_no_image_processor_to_load():
-    load_image_processor(engine=None, processor=SimpleNamespace())
+def test_for_a_language_model_nothing_is_rendered():
+    rendered: list[Any] = []
+    engine = SimpleNamespace(renderer=SimpleNamespace(render_cmpl=rendered.append))
+    load_image_processor(engine, processor=SimpleNamespace())  # a tokenizer, without an image processor
+    assert rendered == []

@@ -120,7 +120,7 @@ def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) 
     """vLLM's engine with the settings of ``Scorer``, given prepared questions."""
     from transformers import AutoProcessor
 
-    from omniq_verl.generation.question import vision_tokens
+    from omniq_verl.generation.question import banned_tokens
     from omniq_verl.generation.request import Request, Sampling
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.generation.vllm_adapter import engine_settings, sampling_params
@@ -132,7 +132,7 @@ def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) 
     llm = LLM(**engine_settings(EngineSpec(str(model), dtype="float32", memory=0.2, max_model_len=LENGTH)))
     processor = AutoProcessor.from_pretrained(model)
 
-    params = sampling_params(Request("", []), Sampling(max_tokens=tokens), list(vision_tokens(processor).values()))
+    params = sampling_params(Request("", []), Sampling(max_tokens=tokens), list(banned_tokens(processor).values()))
     ids = count()
 
     def decoded(image: bytes) -> Any:

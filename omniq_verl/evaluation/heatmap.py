@@ -17,7 +17,7 @@ from omniq_verl.data.images import load_image
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
 from omniq_verl.generation.model_folder import check_model_folder
-from omniq_verl.generation.question import decode_images, question_text, vision_tokens
+from omniq_verl.generation.question import banned_tokens, decode_images, question_text, vision_tokens
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS
@@ -130,7 +130,7 @@ def greedy_ids(model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], m
         do_sample=False,
         max_new_tokens=max_tokens,
         repetition_penalty=1.0,  # Qwen2.5-VL's folder says 1.05, which neither training nor vLLM here heeds
-        suppress_tokens=list(vision_tokens(processor).values()) or None,
+        suppress_tokens=list(banned_tokens(processor).values()) or None,
     )
     return found[0, inputs["input_ids"].shape[1] :].tolist()
 

@@ -59,3 +59,12 @@ def vision_tokens(processor: Any) -> dict[str, int]:
     """Those of ``VISION_TOKENS`` the tokenizer has, with their numbers."""
     known = tokenizer_of(processor).get_vocab()
     return {token: known[token] for token in VISION_TOKENS if token in known}
+
+
+def banned_tokens(processor: Any) -> dict[str, int]:
+    """Tokens that an answer must not contain, with their numbers: special tokens, except those that end an answer."""
+    tokenizer = tokenizer_of(processor)
+    known = tokenizer.get_vocab()
+    special = {token: known[token] for token in tokenizer.all_special_tokens if token in known}
+    ends = {tokenizer.eos_token, tokenizer.pad_token}
+    return {token: number for token, number in (special | vision_tokens(processor)).items() if token not in ends}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.question import decode_images, question_text, sees, tokenizer_of, vision_tokens
+from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TransformersModel:
             spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
         ).to(self._device)
         self._longest, self._at_once = spec.length_of(self._model.config), at_once
-        self._banned = list(vision_tokens(self._processor).values())
+        self._banned = list(banned_tokens(self._processor).values())
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """``sampling.n`` answers for each, in the order of the requests.

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.question import vision_tokens
+from omniq_verl.generation.question import banned_tokens
 from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import answers_of, open_async, render, sampling_params, translate_error
@@ -27,7 +27,7 @@ class AsyncModel:
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._engine = open_async(spec)
         load_image_processor(self._engine, self._processor)
-        self._banned = list(vision_tokens(self._processor).values())
+        self._banned = list(banned_tokens(self._processor).values())
         self._pool = ThreadPoolExecutor(min(MOST_THREADS, cores() + 1))
         self._ids = count()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from omniq_verl.generation.feeding import Feeder, Spent
-from omniq_verl.generation.question import decode_images, question_text, sees, vision_tokens
+from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees
 from omniq_verl.generation.request import Answer, Answered, Job, Request, Sampling, only, rejection
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import OfflineEngine, render, sampling_params
@@ -64,7 +64,7 @@ class OfflineModel:
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
-        self._banned = list(vision_tokens(self._processor).values())
+        self._banned = list(banned_tokens(self._processor).values())
         self._engine = OfflineEngine(spec)
         load_image_processor(self._engine, self._processor)
         self._feeder = Feeder(self._engine, min(MOST_THREADS, cores() + 1))

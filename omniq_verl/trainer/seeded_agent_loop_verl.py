@@ -4,17 +4,26 @@ verl leaves sampling to vLLM's one random generator, whose draws depend on which
 which batch. Here every rollout brings a seed made of the run's seed, the step, the row and its number
 within the group. verl also decodes and tokenises the same prompt and image for each of the n rollouts of
 a group; here the first of them does it for all.
+
+Special tokens are banned from answers: one placeholder of an image that is not there, and the row cannot be trained on.
+A rollout that fails names its row, and none can hang.
 """
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
+from omniq_verl.generation.question import banned_tokens
+from omniq_verl.live.failures_verl import report_failure
+
+_STRONGEST_BIAS = -100.0
+"""vLLM clamps biases to this; it divides a token's odds by e^100."""
 _GROUPS_REMEMBERED = 256  # prompts in flight at a time: the largest batch anyone would run on one worker
 
 
@@ -55,15 +64,32 @@ class SeededAgentLoop(SingleTurnAgentLoop):
     _media = OncePerGroup()
     _tokens = OncePerGroup()
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # A processor that runs out of images raises StopIteration in a thread, which asyncio cannot pass on before
+        # Python 3.12: the rollout would wait for ever.
+        builder = self.continuous_token_builder
+        builder.build_initial_tokens = _without_stop_iteration(builder.build_initial_tokens)
+
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
         self._group = kwargs["uid"]
+        row, source = str(kwargs["extra_info"]["id"]), kwargs.get("data_source")
         seed = rollout_seed(
             run_seed=int(self.rollout_config.seed),
             step=int(kwargs["global_steps"]),
-            row=str(kwargs["extra_info"]["id"]),
+            row=row,
             session=int(kwargs["session_id"]),
         )
-        return await super().run({**sampling_params, "seed": seed}, priority, **kwargs)
+        banned = banned_ids(self.processor or self.tokenizer)
+        bias = dict.fromkeys(banned, _STRONGEST_BIAS)
+        try:
+            output = await super().run({**sampling_params, "seed": seed, "logit_bias": bias}, priority, **kwargs)
+            _check_answer(output, banned)
+        except Exception as error:
+            failed = RolloutFailed(f"the rollout of row {row} of {source} failed ({error})")
+            await report_failure(f"{self._group}_{kwargs['session_id']}", row, source, error)
+            raise failed from error
+        return output
 
     async def process_multi_modal_info(self, messages: list[dict]) -> dict:
         upstream = super().process_multi_modal_info
@@ -72,3 +98,37 @@ class SeededAgentLoop(SingleTurnAgentLoop):
     async def ct_build_initial_tokens(self, messages: list[dict], **kwargs: Any) -> list[int]:
         upstream = super().ct_build_initial_tokens
         return list(await self._tokens.get(self._group, lambda: upstream(messages, **kwargs)))
+
+
+class RolloutFailed(RuntimeError):
+    """A rollout that gave no answer; verl logs it, and leaves the row's group out of the batch."""
+
+
+@lru_cache(maxsize=8)  # a vocabulary of 150,000 words takes 50 ms
+def banned_ids(processor: Any) -> tuple[int, ...]:
+    """Ids of the tokens that must not be in an answer."""
+    return tuple(banned_tokens(processor).values())
+
+
+class ForbiddenToken(ValueError):
+    """The engine sampled a special token in spite of the ban."""
+
+    def __init__(self, tokens: Sequence[int]):
+        super().__init__(f"the engine sampled special tokens that are banned, ids {', '.join(map(str, tokens))}")
+        self.tokens = list(tokens)
+
+
+def _check_answer(output: AgentLoopOutput, banned: Sequence[int]) -> None:
+    if found := sorted(set(output.response_ids) & set(banned)):
+        raise ForbiddenToken(found)
+
+
+def _without_stop_iteration(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except StopIteration as error:
+            raise ValueError("the prompt has more image placeholders than images") from error
+
+    return guarded

@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
+from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from omniq_verl.doctor.settings import check_settings
+from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.evaluation.metric_files import log_into
+from omniq_verl.live.check_verl import LiveCheck
+from omniq_verl.live.failures_verl import collect_failures, save_failures
+from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
+from omniq_verl.trainer.checked_dataset_verl import save_rejected
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
@@ -27,11 +32,52 @@ class OmniqTrainerSync(PPOTrainerSync):
     def __init__(self, config: DictConfig):
         if problems := check_settings(config):
             raise ValueError(" ".join(map(str, problems)))
+        self._live_check = live_check_mode(config)
         log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
         # verl compares the mode with its own names in six places (trainer_base.py:153, 731, 902, 912, 1004, 1499).
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
+            # Labels are checked as our reward reads them; rewards of other people have labels of their own.
+            config.data.check_labels = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
         super().__init__(config)
+
+    def fit(self, agent_loop_manager: AgentLoopManager) -> None:
+        """Train, after the live check where ``trainer.v1.live_check`` asks for it.
+
+        Raises:
+            LiveCheckFailed: the rollout engine and the trainer do not fit together.
+        """
+        if self._live_check != "off":
+            self.agent_loop_manager = agent_loop_manager
+            report = LiveCheck(self).run()
+            path = report.save(Path(self.config.trainer.default_local_dir))
+            print("\n".join(["live check:", *map(str, report.findings)]), flush=True)
+            if report.failed:
+                raise LiveCheckFailed(f"{len(report.failed)} findings of the live check, see {path}")
+        if self._live_check == "only":
+            self._shutdown_dump_executor()
+        else:
+            super().fit(agent_loop_manager)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        save_rejected(self.train_dataset, self.val_dataset, Path(self.config.trainer.default_local_dir))
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        metrics["data/rows_rejected"] = len(getattr(self.train_dataset, "rejected", ()))
+        metrics["data/rows_failed"] = self._save_failures()
+        return batch
+
+    def _validate(self) -> dict[str, float]:
+        metrics = super()._validate()
+        return {**metrics, "val-aux/rows_failed": self._save_failures()}
+
+    def _save_failures(self) -> int:
+        failures = collect_failures()
+        if failures:
+            save_failures(failures, self.global_steps, Path(self.config.trainer.default_local_dir))
+        return len({(one.source, one.row) for one in failures})
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

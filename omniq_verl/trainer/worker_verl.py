@@ -11,6 +11,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.utils.padding import response_from_nested
 
+from omniq_verl.live.vision import VisionPerturbation
 from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_advantages
 from omniq_verl.losses.settings import GateSettings
 
@@ -72,3 +73,14 @@ class OmniqActorRolloutRefWorker(ActorRolloutRefWorker):
         if self.actor is not None:
             loss = self.loss_fn.keywords["config"].policy_loss
             self.actor.gate = loss.gate() if isinstance(loss, EntropyGateLossConfig) else GateSettings()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def perturb_vision(self, strength: float) -> int:
+        """Change the vision tower of the trained model until ``restore_vision``; returns how many weights changed."""
+        self._perturbation = VisionPerturbation(self.actor.engine.module, strength)
+        return self._perturbation.weights
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def restore_vision(self) -> None:
+        """Undo ``perturb_vision``, to the bit."""
+        self._perturbation.undo()

@@ -34,7 +34,7 @@ _OTHER_CHOICES = re.compile(
     r"|models\.mcore|model_merger|utils\.megatron|utils\.megatron_utils|utils\.veomni|utils\.checkpoint\.megatron.*"
     r")(\.|$)"
 )
-_OURS = re.compile(r"omniq_verl\.(attention|cpu|evaluation\.metric_files|filters|losses|rewards|trainer)(\.|$)")
+_OURS = re.compile(r"omniq_verl\.(attention|cpu|evaluation\.metric_files|filters|live|losses|rewards|trainer)(\.|$)")
 _DEFAULTS = {"grpo": "ppo_trainer", "sft": "sft_trainer_engine"}
 _ENTRIES = {"grpo": ("verl.trainer.main_ppo", "main"), "sft": ("verl.trainer.sft_trainer", "run_sft")}
 # Comparisons with these decide which branch is followed.

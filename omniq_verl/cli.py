@@ -1,7 +1,7 @@
 """The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,8 +33,17 @@ def doctor(
     recipe: Annotated[str, typer.Argument(help="Recipe below the folder of recipes, e.g. quickstart/grpo.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings as for training, KEY=VALUE.")] = None,
     recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes"),
+    live: Annotated[
+        bool, typer.Option("--live", help="Start the engines, and check what they make of rows of the data.")
+    ] = False,
+    live_timeout: Annotated[float, typer.Option(help="Seconds the live check may take, start of engines included.")] = (
+        1800.0
+    ),
 ) -> None:
     """Check a training run without starting it: settings, data files, model, memory.
+
+    With --live the rollout engine and the trained model start as in the run, and prove in about a minute that they
+    compute the same, see the right images, take weight updates of the vision tower, and get the right rewards.
 
     Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
     actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
@@ -58,7 +67,29 @@ def doctor(
     for note in report.notes:
         typer.echo(note)
     typer.echo(report.summary())
-    raise typer.Exit(1 if report.problems else 0)
+    if report.problems or not live:
+        raise typer.Exit(1 if report.problems else 0)
+    raise typer.Exit(_check_live(recipe, overrides or [], recipes, config, live_timeout))
+
+
+def _check_live(recipe: str, overrides: list[str], recipes: Path, config: Any, timeout: float) -> int:
+    from rich.console import Console
+
+    from omniq_verl.live.start import NoReport, run_live_check
+
+    try:
+        found = run_live_check(recipe, overrides, recipes, config, timeout, Console(stderr=True))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    except NoReport as error:
+        typer.echo(f"live check: {error}", err=True)
+        return 1
+    for one in found.findings:
+        typer.echo(one)
+    failed = len(found.failed)
+    verdict = f"{failed} of {len(found.findings)} findings failed" if failed else "no fault found"
+    typer.echo(f"live check over {found.conditions['rows']} rows in {found.seconds:.0f} s: {verdict}")
+    return 1 if failed else 0
 
 
 def main() -> None:

@@ -63,6 +63,8 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
+        bad_rows=sum(file.bad_rows for file in files),
+        allowed_share=config.data.get("max_rejected_share", 0.0),
         longest_prompt=longest,
         notes=[
             *unread_notes,

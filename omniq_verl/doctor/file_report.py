@@ -58,6 +58,8 @@ class FileReport:
     """One number per row, made from its task and id."""
     sources: set[str] = field(default_factory=set)
     """``data_source`` of its rows."""
+    bad_rows: int = 0
+    """Number of rows with a fault."""
     image_tokens: int = 0
     """Tokens that stand for images, of all rows together; 0 if none was counted."""
     reads_files: bool = False
@@ -75,18 +77,19 @@ class FileReport:
             self.image_tokens += row.length.images
         total = row.length.total if isinstance(row.length, Length) else row.length
         self.longest_prompt = max(self.longest_prompt, total or 0)
+        self.bad_rows += bool(row.faults)
         for fault in row.faults:
             self._found[fault.kind] += 1
             if self._found[fault.kind] <= _SHOWN_PER_KIND:
                 where = f"{self.path}, row {number} (id {row.name})"
-                self.problems.append(Problem(where, fault.what, fault.mend))
+                self.problems.append(Problem(where, fault.what, fault.mend, row=True))
 
     def add_rest(self) -> None:
         """Report how many faults were only counted."""
         for kind, found in self._found.items():
             if found > _SHOWN_PER_KIND:
                 rest = f"and {found - _SHOWN_PER_KIND:,} more rows with such a fault ({kind})"
-                self.problems.append(Problem(self.path, rest, "as above"))
+                self.problems.append(Problem(self.path, rest, "as above", row=True))
 
     def to_json(self) -> dict[str, Any]:
         """Values for JSON, from which ``from_json`` makes an equal report."""
@@ -94,7 +97,8 @@ class FileReport:
             "rows": self.rows,
             "longest_prompt": self.longest_prompt,
             "image_tokens": self.image_tokens,
-            "problems": [[problem.where, problem.what, problem.mend] for problem in self.problems],
+            "bad_rows": self.bad_rows,
+            "problems": [[problem.where, problem.what, problem.mend, problem.row] for problem in self.problems],
             "keys": array("Q", sorted(self.keys)).tobytes().hex(),
             "sources": sorted(self.sources),
         }
@@ -111,7 +115,8 @@ class FileReport:
             path=path,
             rows=int(values["rows"]),
             longest_prompt=int(values["longest_prompt"]),
-            problems=[Problem(where, what, mend) for where, what, mend in values["problems"]],
+            bad_rows=int(values["bad_rows"]),
+            problems=[Problem(where, what, mend, bool(row)) for where, what, mend, row in values["problems"]],
             keys=set(keys),
             sources=set(values["sources"]),
             image_tokens=int(values["image_tokens"]),

@@ -47,10 +47,10 @@ def check_platform(config: DictConfig, environment: Mapping[str, str]) -> list[P
 
 
 def stop_unless_sound(config: DictConfig) -> None:
-    """Print all problems to stderr and leave the program if there is any.
+    """Print all problems to stderr and leave the program if there is one that training cannot leave out.
 
     Raises:
-        SystemExit: there are problems, or a check itself failed. Hydra 1.3 turns every ``Exception`` of a
+        SystemExit: there are such problems, or a check itself failed. Hydra 1.3 turns every ``Exception`` of a
             callback into a warning and goes on (hydra/_internal/callbacks.py, ``_notify``); this one passes.
     """
     try:
@@ -59,10 +59,13 @@ def stop_unless_sound(config: DictConfig) -> None:
         traceback.print_exc()
         raise SystemExit("preflight: a check failed by itself, the run was not started") from error
     report.problems += check_platform(config, os.environ)
+    stops = report.blocking
     for problem in report.problems:
         print(problem, file=sys.stderr)
     for note in report.notes:
         print(f"preflight: {note}", file=sys.stderr)
     print(f"preflight: {report.summary()}", file=sys.stderr, flush=True)
-    if report.problems:
+    if stops:
         raise SystemExit(1)
+    if report.problems:
+        print(f"preflight: training leaves out these {report.bad_rows} rows", file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ class Problem:
     """File, row or configuration key."""
     what: str
     mend: str
+    row: bool = False
+    """The problem is that of a single row, which training can leave out."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}. Mend: {self.mend}."

@@ -14,11 +14,33 @@ class Report:
     rows: int = 0
     longest_prompt: int = 0
     """Tokens; 0 if none was counted."""
+    bad_rows: int = 0
+    """Number of rows with a fault."""
+    allowed_share: float = 0.0
+    """Share of bad rows that training leaves out instead of refusing to start."""
     notes: list[str] = field(default_factory=list)
     """What else is worth knowing, one line each."""
+
+    @property
+    def blocking(self) -> list[Problem]:
+        """The problems that keep a run from starting."""
+        if not may_leave_out(self.bad_rows, self.rows, self.allowed_share):
+            return self.problems
+        return [problem for problem in self.problems if not problem.row]
 
     def summary(self) -> str:
         """One line for the user."""
         found = len(self.problems)
         verdict = "no problem found" if not found else f"{found} problem{'s' * (found > 1)}"
         return f"{self.files} files, {self.rows:,} rows, {self.longest_prompt} tokens the longest prompt: {verdict}"
+
+
+def may_leave_out(bad_rows: int, rows: int, share: float) -> bool:
+    """Whether training goes on without the bad rows.
+
+    Args:
+        bad_rows: number of rows with a fault.
+        rows: number of all rows.
+        share: ``data.max_rejected_share``. A single row is always allowed, unless this is 0.
+    """
+    return bad_rows <= max(1, share * rows) if share > 0 else bad_rows == 0

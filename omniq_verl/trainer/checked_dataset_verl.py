@@ -14,6 +14,7 @@ import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from omniq_verl.doctor.prompt_length import PromptLength
+from omniq_verl.doctor.report import may_leave_out
 from omniq_verl.doctor.rows import check_row
 from omniq_verl.doctor.threads import map_in_order, usable_cores
 
@@ -50,7 +51,7 @@ class CheckedDataset(RLHFDataset):
         """Leave out rows that cannot be trained on; verl calls this when it has read the files.
 
         Raises:
-            TooManyRejected: more than ``data.max_rejected_share`` of the rows, and more than one.
+            TooManyRejected: more rows than ``data.max_rejected_share`` allows.
         """
         self.rejected = tuple(self._rejections(dataframe))
         if self.rejected:
@@ -101,7 +102,7 @@ class CheckedDataset(RLHFDataset):
         print(f"{count:,} of {rows:,} rows of {', '.join(map(str, self.data_files))} are rejected:", flush=True)
         for one in self.rejected[:_SHOWN]:
             print(f"  row {one.index} (id {one.row}): {'; '.join(one.reasons)}", flush=True)
-        if count > max(1, share * rows):
+        if not may_leave_out(count, rows, share):
             raise TooManyRejected(
                 f"{count:,} of {rows:,} rows are rejected, more than data.max_rejected_share={share:g}. Fix: prepare"
                 " the file again, or raise data.max_rejected_share"

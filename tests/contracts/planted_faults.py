@@ -49,10 +49,11 @@ def _plant_server(module: ModuleType) -> None:
         elif fault == "swapped images" and images:
             kwargs["image_data"] = getattr(self, "_planted_image", images)
             self._planted_image = images
-        elif fault == "placeholder sampled":
+        output = await generate(self, prompt_ids, sampling_params, request_id, **kwargs)
+        if fault == "placeholder sampled":
             placeholder = self.model_config.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-            sampling_params = {**sampling_params, "logit_bias": {placeholder: 100.0}}
-        return await generate(self, prompt_ids, sampling_params, request_id, **kwargs)
+            output.token_ids = [*output.token_ids[:-1], placeholder]
+        return output
 
     async def faulty_clear(self: Any) -> None:
         if acting() == "stale image cache":

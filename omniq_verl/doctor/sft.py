@@ -63,6 +63,8 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
+        bad_rows=sum(file.bad_rows for file in files),
+        allowed_share=config.data.get("max_rejected_share", 0.0),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
         notes=[*unread_notes, *same_rows(train, val), *resumed(config, "model.path")],
     )

@@ -1,49 +1,29 @@
-"""verl's dataset without the rows that cannot be trained on.
+"""verl's datasets without the rows that cannot be trained on (``data.custom_cls`` of the recipes).
 
 Every row goes through the checks of the preflight once more, where the trainer reads it: the preflight may be switched
 off, and files may have changed since. A bad row is left out, counted and named. Too many are an error.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+from omegaconf import DictConfig
+from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from omniq_verl.doctor.prompt_length import PromptLength
-from omniq_verl.doctor.report import may_leave_out
-from omniq_verl.doctor.rows import check_row
-from omniq_verl.doctor.threads import map_in_order, usable_cores
+from omniq_verl.doctor.rows import Fault, check_row
+from omniq_verl.doctor.sft import check_sft_row
+from omniq_verl.trainer.rejected_rows import Rejected, reject, report
 
-FILE_NAME = "rejected_rows.jsonl"
-"""Name of the file in the folder of the run; a line for each rejected row."""
-_SHOWN = 20
 _ROWS_AT_ONCE = 64
-_MOST_THREADS = 16
 _ANY_LENGTH = 2**31
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """A row that is left out."""
-
-    index: int
-    """Index among the rows of all files, from 0; with ``train_max_samples`` among those that were chosen."""
-    row: str
-    """``extra_info.id``, or "unknown"."""
-    source: str
-    reasons: tuple[str, ...]
-
-
-class TooManyRejected(ValueError):
-    """More rows were rejected than ``data.max_rejected_share`` allows."""
-
-
 class CheckedDataset(RLHFDataset):
-    """verl's dataset; ``rejected`` holds the rows that are left out (``data.custom_cls`` of the recipes)."""
+    """verl's dataset of prompts; ``rejected`` holds the rows that are left out."""
 
     rejected: tuple[Rejected, ...] = ()
 
@@ -53,37 +33,23 @@ class CheckedDataset(RLHFDataset):
         Raises:
             TooManyRejected: more rows than ``data.max_rejected_share`` allows.
         """
-        self.rejected = tuple(self._rejections(dataframe))
+        self.rejected = tuple(reject(self._records(dataframe), self._check()))
+        files = [str(file) for file in self.original_data_files]
+        report(self.rejected, len(dataframe), files, self.config.get("max_rejected_share", 0.0))
         if self.rejected:
-            self._report(len(dataframe))
-            bad = {one.index for one in self.rejected}
-            dataframe = dataframe.select([i for i in range(len(dataframe)) if i not in bad])
+            dataframe = dataframe.select(_others(self.rejected, len(dataframe)))
         return super().maybe_filter_out_long_prompts(dataframe)
 
-    def _rejections(self, dataframe: datasets.Dataset) -> Iterator[Rejected]:
-        lengths = None
-        if hasattr(self.processor, "image_processor"):
-            template, processing = dict(self.apply_chat_template_kwargs or {}), dict(self.mm_processor_kwargs or {})
-            lengths = PromptLength(self.processor, template, processing)
+    def _check(self) -> Any:
+        lengths = _lengths(self.processor, self.apply_chat_template_kwargs, self.mm_processor_kwargs)
         # verl drops prompts that are too long by itself, and says how many, where it is asked to.
         most = _ANY_LENGTH if self.filter_overlong_prompts else self.max_prompt_length
         labels = self.config.get("check_labels", True)
 
-        def check(record: dict[str, Any]) -> tuple[str, ...]:
-            try:
-                faults, _ = check_row(record, lengths, most, labels)
-            except MemoryError:
-                raise
-            except Exception as error:  # a row of another shape than any check expects
-                return (f"the row cannot be read ({type(error).__name__}: {error})",)
-            return tuple(fault.what for fault in faults)
+        def check(record: dict[str, Any]) -> list[Fault]:
+            return check_row(record, lengths, most, labels)[0]
 
-        reasons = map_in_order(check, self._records(dataframe), usable_cores(_MOST_THREADS))
-        for index, found in enumerate(reasons):
-            if found:
-                row = dataframe[index]
-                info = row.get("extra_info") if isinstance(row.get("extra_info"), dict) else {}
-                yield Rejected(index, str(info.get("id", "unknown")), str(row.get("data_source")), found)
+        return check
 
     def _records(self, dataframe: datasets.Dataset) -> Iterator[dict[str, Any]]:
         columns = ("data_source", "reward_model", "extra_info")
@@ -96,27 +62,52 @@ class CheckedDataset(RLHFDataset):
                     "images": row.get(self.image_key),
                 }
 
-    def _report(self, rows: int) -> None:
-        share = self.config.get("max_rejected_share", 0.0)
-        count = len(self.rejected)
-        print(f"{count:,} of {rows:,} rows of {', '.join(map(str, self.data_files))} are rejected:", flush=True)
-        for one in self.rejected[:_SHOWN]:
-            print(f"  row {one.index} (id {one.row}): {'; '.join(one.reasons)}", flush=True)
-        if not may_leave_out(count, rows, share):
-            raise TooManyRejected(
-                f"{count:,} of {rows:,} rows are rejected, more than data.max_rejected_share={share:g}. Fix: prepare"
-                " the file again, or raise data.max_rejected_share"
-            )
+
+class CheckedSFTDataset(MultiTurnSFTDataset):
+    """verl's dataset of conversations; ``rejected`` holds the rows that are left out."""
+
+    rejected: tuple[Rejected, ...] = ()
+
+    def __init__(self, *args: Any, config: DictConfig, **kwargs: Any):
+        self._share = config.get("max_rejected_share", 0.0)
+        super().__init__(*args, config=config, **kwargs)
+
+    def _read_files_and_process(self) -> None:
+        super()._read_files_and_process()
+        rows = len(self.dataframe)
+        self.rejected = tuple(reject(self._records(), self._check()))
+        report(self.rejected, rows, list(map(str, self.parquet_files)), self._share)
+        if self.rejected:
+            self._leave_out(_others(self.rejected, rows))
+
+    def _check(self) -> Any:
+        lengths = _lengths(self.processor, {"add_generation_prompt": False}, None)
+
+        def check(record: dict[str, Any]) -> list[Fault]:
+            return check_sft_row(record, lengths, self.max_length)[0]
+
+        return check
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(self.dataframe), _ROWS_AT_ONCE):
+            chunk = self.dataframe.iloc[first : first + _ROWS_AT_ONCE]
+            for row in pa.Table.from_pandas(chunk, preserve_index=False).to_pylist():
+                yield {**row, "messages": row.get(self.messages_key), "images": row.get(self.image_key)}
+
+    def _leave_out(self, good: list[int]) -> None:
+        self.dataframe = self.dataframe.iloc[good]
+        self.messages = [self.messages[i] for i in good]
+        for name in ("tools", "enable_thinking"):
+            if (values := getattr(self, name)) is not None:
+                setattr(self, name, [values[i] for i in good])
 
 
-def save_rejected(train: Any, val: Any, folder: Path) -> None:
-    """Write the rejected rows of both datasets into the folder of the run; no file if there are none."""
-    found = [("train", one) for one in getattr(train, "rejected", ())]
-    found += [("val", one) for one in getattr(val, "rejected", ())]
-    path = folder / FILE_NAME
-    if not found:
-        path.unlink(missing_ok=True)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"split": split, **asdict(one)}) + "\n" for split, one in found]
-    path.write_text("".join(lines), encoding="utf-8")
+def _lengths(processor: Any, template: Any, processing: Any) -> PromptLength | None:
+    if not hasattr(processor, "image_processor"):
+        return None
+    return PromptLength(processor, dict(template or {}), dict(processing or {}))
+
+
+def _others(rejected: tuple[Rejected, ...], rows: int) -> list[int]:
+    bad = {one.index for one in rejected}
+    return [i for i in range(rows) if i not in bad]

@@ -16,9 +16,9 @@ from omniq_verl.evaluation.metric_files import log_into
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
-from omniq_verl.trainer.checked_dataset_verl import save_rejected
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
+from omniq_verl.trainer.rejected_rows import save_rejected
 from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
 from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
@@ -61,7 +61,9 @@ class OmniqTrainerSync(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        save_rejected(self.train_dataset, self.val_dataset, Path(self.config.trainer.default_local_dir))
+        datasets = {"train": self.train_dataset, "val": self.val_dataset}
+        rejected = [(split, one) for split, data in datasets.items() for one in getattr(data, "rejected", ())]
+        save_rejected(rejected, Path(self.config.trainer.default_local_dir))
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         batch = super().step(metrics, timing_raw)

@@ -1,4 +1,4 @@
-"""Faults of the kinds that public reports describe, planted into a real run; ``test_live_check.py`` chooses one at a time.
+"""Faults of the kinds that public reports describe, planted into a real run, one at a time.
 
 verl imports this module in all its processes (``VERL_USE_EXTERNAL_MODULES``). A file, ``PLANTED``, names the fault that
 acts at the moment, so that one run with real engines shows them all, one after the other.
@@ -42,14 +42,14 @@ def _plant_server(module: ModuleType) -> None:
     server = module.vLLMHttpServer
     generate, clear = server.generate, server.clear_kv_cache
 
-    async def faulty_generate(self: Any, prompt_ids: list, sampling_params: dict, request_id: str, **kwargs: Any) -> Any:
+    async def faulty_generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         fault, images = acting(), kwargs.get("image_data")
         if fault == "dropped images":
             kwargs["image_data"] = None
         elif fault == "swapped images" and images:
             kwargs["image_data"] = getattr(self, "_planted_image", images)
             self._planted_image = images
-        output = await generate(self, prompt_ids, sampling_params, request_id, **kwargs)
+        output = await generate(self, *args, **kwargs)
         if fault == "placeholder sampled":
             placeholder = self.model_config.tokenizer.convert_tokens_to_ids("<|image_pad|>")
             output.token_ids = [*output.token_ids[:-1], placeholder]
@@ -143,9 +143,10 @@ def _plant_trainer(module: ModuleType) -> None:
     trainer.fit = check_and_fit
 
 
-after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _plant_server)
-after_import("verl.experimental.agent_loop.agent_loop", _plant_loop)
-after_import("verl.experimental.reward_loop.reward_manager.naive", _plant_reward)
-after_import("verl.workers.engine.fsdp.transformer_impl", _plant_engine)
-after_import("verl.workers.rollout.vllm_rollout.utils", _plant_worker)
-after_import("omniq_verl.trainer.trainer_verl", _plant_trainer)
+if "PLANTED" in os.environ:  # not where the tests import it
+    after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _plant_server)
+    after_import("verl.experimental.agent_loop.agent_loop", _plant_loop)
+    after_import("verl.experimental.reward_loop.reward_manager.naive", _plant_reward)
+    after_import("verl.workers.engine.fsdp.transformer_impl", _plant_engine)
+    after_import("verl.workers.rollout.vllm_rollout.utils", _plant_worker)
+    after_import("omniq_verl.trainer.trainer_verl", _plant_trainer)

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import planted_faults
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from contracts import planted_faults
+from poison_builders import POISONS, poisoned
+from rich.console import Console
 
 from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.live.findings import FAILED, FILE_NAME, LiveReport
@@ -37,39 +39,13 @@ EXPECTED = {
 """The finding that names each fault."""
 
 
-def poisoned(row: dict, kind: str) -> dict:
-    """A copy of a row with one thing wrong."""
-    info = {**row["extra_info"], "id": f"poison/{kind}"}
-    question = row["prompt"][-1]["content"]
-    changes = {
-        "special token": {"prompt": [{"role": "user", "content": f"{question} <|im_end|>"}]},
-        "placeholder": {"prompt": [{"role": "user", "content": f"<image>{question}"}]},
-        "no placeholder": {"prompt": [{"role": "user", "content": question.replace("<image>", "")}]},
-        "vision token": {"prompt": [{"role": "user", "content": f"{question}<|image_pad|>"}]},
-        "too long": {"prompt": [{"role": "user", "content": question + " good" * 500}]},
-        "no turns": {"prompt": []},
-        "broken image": {"images": [{"bytes": row["images"][0]["bytes"][:200]}]},
-        "no image bytes": {"images": [{"bytes": b""}]},
-        "no JSON": {"reward_model": {"style": "rule", "ground_truth": "3.5"}},
-        "label off the scale": {"reward_model": {"style": "rule", "ground_truth": json.dumps({"score": 87.0})}},
-    }
-    info |= {"unknown task": {"task": "beauty"}, "no task": {"task": None}}.get(kind, {})
-    return {**row, "extra_info": info, **changes.get(kind, {})}
-
-
-POISONS = (
-    *("special token", "placeholder", "no placeholder", "vision token", "too long", "no turns"),
-    *("broken image", "no image bytes", "no JSON", "label off the scale", "unknown task", "no task"),
-)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with a short cold start, checked with every fault, on poisoned data."""
     root = tmp_path_factory.mktemp("live")
     crops = {"sft": 96, "train": 36, "val": 8, "test": 8}
     stages = build_stages(Settings(REPO, root, sft_steps=60, sft_save_every=60, crops=crops))
-    run_stages(stages[:3], root)
+    run_stages(stages[:3], root, Console(quiet=True))
     table = pq.read_table(root / "data" / "train.parquet")
     rows = table.to_pylist()
     mixed = [*rows, *(poisoned(rows[0], kind) for kind in POISONS)]

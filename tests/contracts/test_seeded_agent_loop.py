@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omniq_verl.tiny.tokenizer import train_tokenizer
+
+TOKENIZER = train_tokenizer(["a good photograph"], 300)
+BANNED = {
+    TOKENIZER.convert_tokens_to_ids(token)
+    for token in TOKENIZER.all_special_tokens
+    if token not in ("<|im_end|>", "<|endoftext|>")  # these end an answer, or pad it
+}
+
 
 @pytest.fixture(scope="module")
 def loops() -> ModuleType:
@@ -20,6 +29,7 @@ def agent(loops: ModuleType, seed: int = 7) -> Any:
     """An agent loop without servers and models."""
     loop = object.__new__(loops.SeededAgentLoop)
     loop.rollout_config = SimpleNamespace(seed=seed)
+    loop.processor, loop.tokenizer = None, TOKENIZER
     return loop
 
 
@@ -29,6 +39,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "uid": "a",
         "global_steps": 3,
         "extra_info": {"id": "koniq/5"},
+        "data_source": "koniq",
         "session_id": 2,
         "raw_prompt": [],
         **changes,
@@ -65,7 +76,7 @@ def requests(loops, monkeypatch) -> list[dict]:
 
     async def run(self, sampling_params, priority=0, **kwargs):
         found.append({"sampling": sampling_params, "priority": priority, "row": kwargs})
-        return "output"
+        return SimpleNamespace(response_ids=[1, 2])
 
     monkeypatch.setattr(loops.SingleTurnAgentLoop, "run", run)
     return found
@@ -75,8 +86,10 @@ def test_a_rollout_is_sampled_with_its_own_seed(loops, requests):
     given = {"temperature": 1.0, "top_p": 1.0}
     output = asyncio.run(agent(loops).run(given, priority=4, **row()))
     seed = loops.rollout_seed(run_seed=7, step=3, row="koniq/5", session=2)
+    sampling = requests[0]["sampling"]
+    assert sampling.pop("logit_bias") == dict.fromkeys(BANNED, -100.0)
     assert requests == [{"sampling": {"temperature": 1.0, "top_p": 1.0, "seed": seed}, "priority": 4, "row": row()}]
-    assert (output, given) == ("output", {"temperature": 1.0, "top_p": 1.0})
+    assert (output.response_ids, given) == ([1, 2], {"temperature": 1.0, "top_p": 1.0})
 
 
 def test_numbers_from_numpy_give_the_same_seed(loops, requests):
@@ -84,6 +97,63 @@ def test_numbers_from_numpy_give_the_same_seed(loops, requests):
     for kwargs in (row(), numbers):
         asyncio.run(agent(loops).run({}, **kwargs))
     assert requests[0]["sampling"] == requests[1]["sampling"]
+
+
+# Failures
+
+
+@pytest.fixture
+def failures(loops, monkeypatch) -> list[tuple]:
+    """What is reported to the trainer; TransferQueue itself is there in the tests of whole runs."""
+    found: list[tuple] = []
+
+    async def report(*failure: Any) -> None:
+        found.append(failure)
+
+    monkeypatch.setattr(loops, "report_failure", report)
+    return found
+
+
+def answering(loops, monkeypatch, answer: Any) -> None:
+    async def run(self, sampling_params, priority=0, **kwargs):
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(response_ids=answer)
+
+    monkeypatch.setattr(loops.SingleTurnAgentLoop, "run", run)
+
+
+def test_a_rollout_that_fails_names_its_row_and_tells_the_trainer(loops, monkeypatch, failures):
+    error = OSError("the image is broken")
+    answering(loops, monkeypatch, error)
+    with pytest.raises(loops.RolloutFailed, match=r"row koniq/5 of koniq failed \(the image is broken\)"):
+        asyncio.run(agent(loops).run({}, **row()))
+    assert failures == [("a_2", "koniq/5", "koniq", error)]
+
+
+@pytest.mark.parametrize("token", sorted(BANNED))
+def test_no_answer_with_a_banned_token_is_trained_on(loops, monkeypatch, failures, token):
+    answering(loops, monkeypatch, [5, token, 6])
+    with pytest.raises(loops.RolloutFailed, match=f"ids {token}"):
+        asyncio.run(agent(loops).run({}, **row()))
+    assert failures[0][3].tokens == [token]
+
+
+def test_an_answer_may_end_as_answers_do(loops, requests, monkeypatch):
+    answering(loops, monkeypatch, [5, TOKENIZER.eos_token_id])
+    assert asyncio.run(agent(loops).run({}, **row())).response_ids == [5, TOKENIZER.eos_token_id]
+
+
+def test_a_processor_that_runs_out_of_images_is_an_error_and_no_endless_wait(loops):
+    def build(messages: list) -> list:
+        return [next(iter(messages))]  # StopIteration, as Qwen2.5-VL's processor raises it
+
+    async def ask() -> None:
+        guarded = loops._without_stop_iteration(build)
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, guarded, []), timeout=10)
+
+    with pytest.raises(ValueError, match="more image placeholders than images"):
+        asyncio.run(ask())
 
 
 # Once per group

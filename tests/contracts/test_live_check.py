@@ -111,3 +111,37 @@ def test_poisoned_rows_are_left_out_counted_and_named(run: Path) -> None:
     output = (run / "output.txt").read_text()
     assert all(f"poison/{kind}" in output for kind in POISONS)
     assert f"training leaves out these {len(POISONS)} rows" in output
+
+
+def doctor(run: Path, *options: str) -> subprocess.CompletedProcess:
+    root = run.parent
+    overrides = {
+        "actor_rollout_ref.model.path": root / "sft" / "global_step_60" / "huggingface",
+        "data.train_files": root / "data" / "train.parquet",
+        "data.val_files": root / "data" / "val.parquet",
+        "trainer.default_local_dir": root / "doctor",
+    }
+    words = ["quickstart/grpo", *(f"{key}={value}" for key, value in overrides.items()), "--live", *options]
+    command = [sys.executable, "-m", "omniq_verl.cli", "doctor", *words]
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    return subprocess.run(
+        command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
+def test_the_command_prints_every_finding_and_trains_nothing(run: Path) -> None:
+    result = doctor(run)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "vision update: ok" in result.stdout
+    assert "no fault found" in result.stdout
+    names = {path.name for path in (run.parent / "doctor").iterdir()}
+    assert {FILE_NAME, "live_check.log"} <= names
+    assert not any(name.startswith("global_step") for name in names)
+
+
+def test_a_live_check_that_takes_too_long_is_ended_with_all_its_processes(run: Path) -> None:
+    result = doctor(run, "--live-timeout", "5")
+    assert result.returncode == 1
+    assert "it took more than 5 s" in result.stderr
+    left = subprocess.run(["pgrep", "-f", f"{run.parent}/doctor"], capture_output=True, text=True, check=False)
+    assert left.stdout == ""

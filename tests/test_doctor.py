@@ -137,8 +137,8 @@ def broken(model: Path, folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("*.safetensors", "lacks its weights (model.safetensors)"),
-        ("index", "lacks its weights (model-00001-of-00002.safetensors)"),
+        ("*.safetensors", "lacks its weights (there is no model.safetensors)"),
+        ("index", "lacks its weights (model-00001-of-00002.safetensors is missing)"),
         ("tokenizer*", "its tokenizer knows no words"),
         ("qwen2", "which sees no images"),
     ],

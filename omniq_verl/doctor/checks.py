@@ -37,7 +37,8 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
     problems = check_keys(config) or check_numbers(config, GRPO_NUMBERS)
     if problems:
         return Report(problems)  # a check without its key could only guess
-    model = inspect_model(config.actor_rollout_ref.model.path)
+    actor = config.actor_rollout_ref.model
+    model = inspect_model(actor.path, _STARTS_FROM, bool(actor.trust_remote_code))
     lengths, processor_problems = (None, []) if model.problems else prompt_lengths(config)
     train = _check_files(config.data.train_files, config, lengths)
     val = _check_files(config.data.val_files, config, lengths)

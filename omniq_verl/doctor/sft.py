@@ -42,7 +42,7 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
         return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
     if problems := check_numbers(config, SFT_NUMBERS):
         return Report(problems)
-    model = inspect_model(config.model.path, "model.path")
+    model = inspect_model(config.model.path, "model.path", bool(config.model.trust_remote_code))
     lengths, unreadable = (None, []) if model.problems else _lengths(config)
     train, val = (
         [_check_file(str(path), lengths, config.data.max_length) for path in _paths(config.data.get(key))]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from omniq_verl.generation.question import decode_images, question_text, sees, tokenizer_of, vision_tokens
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
+from omniq_verl.generation.weights import check_loaded
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -26,9 +27,15 @@ class TransformersModel:
         self._tokenizer = tokenizer_of(self._processor)
         self._tokenizer.padding_side = "left"  # an answer goes on where its question ends
         kind = AutoModelForImageTextToText if sees(self._processor) else AutoModelForCausalLM
-        self._model = kind.from_pretrained(
-            spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
-        ).to(self._device)
+        model, info = kind.from_pretrained(
+            spec.model,
+            dtype=spec.dtype,
+            trust_remote_code=trust,
+            use_safetensors=None if spec.allow_pickle else True,
+            output_loading_info=True,
+        )
+        check_loaded(spec.model, info)
+        self._model = model.to(self._device)
         self._longest, self._at_once = spec.length_of(self._model.config), at_once
         self._banned = list(vision_tokens(self._processor).values())
 

@@ -1,5 +1,7 @@
 """The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +65,16 @@ def doctor(
 
 def main() -> None:
     """Entry point of the program ``omniq``."""
-    app()
+    app(args=[expand_home(word) for word in sys.argv[1:]])
+
+
+def expand_home(word: str) -> str:
+    """A word of the command line with a leading ``~`` replaced by the home folder: shells leave ``--out=~/x`` as it is.
+
+    Settings of a training (KEY=VALUE) stay as they are, as verl takes ``~`` for a name; the doctor says so.
+    """
+    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(path)}" if path.startswith("~/") else word
 
 
 if __name__ == "__main__":

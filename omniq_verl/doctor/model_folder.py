@@ -34,9 +34,7 @@ def looks_local(path: str) -> bool:
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or os.path.isdir(path)
 
 
-def inspect_model(
-    path: str, key: str = "actor_rollout_ref.model.path", trust_remote_code: bool = False
-) -> ModelFolder:
+def inspect_model(path: str, key: str = "actor_rollout_ref.model.path", trust_remote_code: bool = False) -> ModelFolder:
     """Check that a local model folder holds the model that its configuration describes, and count its parameters.
 
     Args:

@@ -118,8 +118,10 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         BadWeights: there are none, one is missing, or the folder holds shards of another model as well.
     """
-    names = _named_files(folder)
-    if lacking := [name for name in names if not (folder / name).is_file()]:
+    names = needed = _named_files(folder)
+    if names == [SINGLE] and (folder / INDEX).is_file():
+        needed = [SINGLE, *_indexed_files(folder / INDEX)]  # vLLM goes by the index, transformers by the single file
+    if lacking := [name for name in needed if not (folder / name).is_file()]:
         what = f"{lacking[0]} is missing" + (f", and {len(lacking) - 1} more files" if lacking[1:] else "")
         raise BadWeights(str(folder), f"the folder lacks its weights ({what})", _COPY)
     stray = sorted(path.name for path in folder.glob("*.safetensors") if _SHARD.fullmatch(path.name))

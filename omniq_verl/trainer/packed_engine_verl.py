@@ -1,8 +1,8 @@
 """verl's FSDP engine with our packed attention and log-probabilities, which need neither flash-attn nor a compiler.
 
 The engine rejects a model whose files lack weights. The rest acts where a recipe asks for it,
-``model.override_config.attn_implementation: omniq_varlen`` with ``model.use_remove_padding: true``, and it is verl's own
-engine everywhere else. Three things differ:
+``model.override_config.attn_implementation: omniq_varlen`` with ``model.use_remove_padding: true``, and it is verl's
+own engine everywhere else. Three things differ:
 
 - Attention is transformers' own code with ``omniq_verl.attention`` as its kernel. verl would replace the attention of
   Qwen2.5-VL by code for sequence parallelism (``models/transformers/monkey_patch.py:407``), which needs flash-attn,

@@ -63,7 +63,7 @@ def write(lines: list[dict[str, Any]], out: Path, source: Path) -> dict[str, Any
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metadata", type=given_path, required=True, help="evaluation_metadata.jsonl")
-    parser.add_argument("--out", type=given_path, required=True, help="folder for prompts.jsonl and the prompts' folders")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for prompts.jsonl and its folders")
     args = parser.parse_args(arguments)
     try:
         card = write(read(args.metadata), args.out, args.metadata)

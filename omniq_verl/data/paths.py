@@ -20,8 +20,8 @@ class FileIndex:
     without case, and any folder may stand above it.
 
     Args:
-        root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link to
-            its blobs.
+        root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
+            to its blobs.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -75,7 +75,7 @@ def check_resume(config: DictConfig, trainer: Trainer, rows: int | None = None) 
     if found is None:
         return Resume(notes=_left_behind(config))
     folder, step = Path(found[0]), found[1]
-    problems = [*_check_files(config, trainer, folder, step), *_check_last_step(config, folder, step, rows)]
+    problems = _check_files(config, trainer, folder, step) or _check_last_step(config, folder, step, rows)
     note = f"{folder}: the run will continue after step {step}, not from {trainer.model}{trainer.besides}"
     return Resume(problems, [] if problems else [note], step)
 

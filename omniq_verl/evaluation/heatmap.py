@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from omniq_verl.attention.transformers_attention import plain_attention
 from omniq_verl.data.images import load_image
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
@@ -105,8 +106,9 @@ def _open_processors(models: Sequence[Path]) -> list[Any]:
 
 
 def _open_model(folder: Path) -> Any:
+    settings = plain_attention(AutoConfig.from_pretrained(folder))
     model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **settings
     )
     check_loaded(folder, info)
     return model

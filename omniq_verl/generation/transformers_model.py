@@ -19,7 +19,9 @@ class TransformersModel:
 
     def __init__(self, spec: "EngineSpec", at_once: int = 8):
         import torch
-        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+        from omniq_verl.attention.transformers_attention import plain_attention
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
@@ -33,6 +35,7 @@ class TransformersModel:
             trust_remote_code=trust,
             use_safetensors=None if spec.allow_pickle else True,
             output_loading_info=True,
+            **plain_attention(AutoConfig.from_pretrained(spec.model, trust_remote_code=trust)),
         )
         check_loaded(spec.model, info)
         self._model = model.to(self._device)

@@ -211,10 +211,16 @@ def _fault(folder: Path, stored: Stored, trust_remote_code: bool) -> tuple[str, 
         return f"the weights do not fit config.json ({str(error).splitlines()[0]})", _COPY
     missing, mismatched = info["missing_keys"], info["mismatched_keys"]
     if quantised:
-        packed = {name.rpartition(".")[0] for name in info["unexpected_keys"]}
+        packed = _modules(info["unexpected_keys"])  # their scales, zeros or packed numbers lie beside them
         missing = {name for name in missing if name.rpartition(".")[0] not in packed}
         mismatched = {each for each in mismatched if each[0].rpartition(".")[0] not in packed}
     return _describe(missing, mismatched, stored) or _too_few_layers(info)
+
+
+def _modules(names: Iterable[str]) -> set[str]:
+    """Every module that these tensors lie in."""
+    parts = [name.split(".") for name in names]
+    return {".".join(each[:length]) for each in parts for length in range(1, len(each))}
 
 
 def _load_on_meta(config: Any, stored: Stored, trust_remote_code: bool) -> dict[str, Any]:

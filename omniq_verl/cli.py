@@ -41,7 +41,7 @@ def doctor(
     Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
     actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
 
-    Exit code 0: no problem found. 1: problems, one per line, each with its mend.
+    Exit code 0: no problem found. 1: problems, one per line, each with its fix.
     """
     if not recipes.is_dir():
         raise typer.BadParameter(f"there is no folder {recipes}; name the folder of recipes with --recipes DIR")

@@ -59,7 +59,7 @@ def test_a_sound_configuration_has_no_problem(config):
 @pytest.mark.parametrize("key", ["data.train_files", "actor_rollout_ref.model.path", "trainer.default_local_dir"])
 def test_a_key_without_value_is_named(config, key, value):
     OmegaConf.update(config, key, value)
-    expected = f"configuration key {key}: it has no value. Mend: pass it on the command line: {key}=VALUE."
+    expected = f"configuration key {key}: it has no value. Fix: pass it on the command line: {key}=VALUE."
     assert problems(config) == [expected]
 
 
@@ -185,7 +185,7 @@ def test_rewards_of_a_source_that_is_only_validated_on_are_fine(config, tmp_path
 @pytest.mark.parametrize("key", ["data.train_batch_size", "actor_rollout_ref.rollout.n"])
 def test_what_is_no_whole_number_above_0_is_named(config, key, value):
     OmegaConf.update(config, key, value)
-    assert f"{key}={value}: it is no whole number above 0. Mend: give one, e.g. {key}=8." in problems(config)
+    assert f"{key}={value}: it is no whole number above 0. Fix: give one, e.g. {key}=8." in problems(config)
 
 
 def test_a_run_folder_below_a_file_is_named(config, tmp_path):
@@ -252,7 +252,7 @@ def test_too_little_shared_memory_is_named(config):
 def test_a_bucket_smaller_than_the_largest_tensor_is_refused(config):
     OmegaConf.update(config, BUCKET, 0)
     (text,) = problems(config)
-    assert f"Mend: set {BUCKET}=1." in text
+    assert f"Fix: set {BUCKET}=1." in text
 
 
 def test_too_little_disk_for_three_checkpoints_is_named(config, model):

@@ -64,6 +64,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
             *check_learning_rate(config, "actor_rollout_ref.actor.optim.lr"),
             *unread,
             *(problem for file in files for problem in file.problems),
+            *check_dropped(train),
             *check_batch_size(config, rows),
             *check_sources(config, files),
             *check_folder(config.trainer.default_local_dir),
@@ -135,6 +136,15 @@ def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
         return []
     what = f"there are only {rows} training rows; verl drops the last incomplete batch, so there would be no step"
     return [Problem(f"data.train_batch_size={batch}", what, f"lower it to at most {rows}, or add rows")]
+
+
+def check_dropped(train: Sequence[FileReport]) -> list[Problem]:
+    """verl keeps at least one of the training rows."""
+    dropped = sum(file.dropped for file in train)
+    if not dropped or dropped < sum(file.rows for file in train):
+        return []
+    what = "no row is left: all prompts are longer than data.max_prompt_length, and verl drops them"
+    return [Problem("data.filter_overlong_prompts=true", what, "raise data.max_prompt_length")]
 
 
 def _used_rows(config: DictConfig, rows: int) -> int:

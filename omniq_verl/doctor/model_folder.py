@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omniq_verl.doctor.paths import home_problem
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.generation.weights import check_no_adapter, check_weights, read_stored
 from omniq_verl.lfs import BadFile, check_no_pointers
@@ -61,6 +62,8 @@ def inspect_model(path: str, key: str = "actor_rollout_ref.model.path", trust_re
 
 def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:
     where = f"{key}={path}"
+    if path.startswith("~"):
+        return home_problem(key, path)
     if not folder.is_dir():
         return Problem(where, "there is no such folder", f"give the folder of a saved model: {key}=FOLDER")
     if not (folder / "config.json").is_file() and not any(folder.glob("adapter_*")):

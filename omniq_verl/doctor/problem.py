@@ -13,4 +13,4 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}. Mend: {self.mend}."
+        return f"{self.where}: {self.what}. Fix: {self.mend}."

@@ -1,5 +1,6 @@
 """A run's settings from a YAML file and KEY=VALUE words."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -40,12 +41,12 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
 
 
 def _expand_home(node: DictConfig | ListConfig) -> None:
-    """Replace a leading ``~`` of every path by the home folder."""
+    """Replace a leading ``~/`` of every path by the home folder."""
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
         if OmegaConf.is_missing(node, key):
             continue
         value = node[key]
         if isinstance(value, (DictConfig, ListConfig)):
             _expand_home(value)
-        elif isinstance(value, Path):
-            node[key] = value.expanduser()
+        elif isinstance(value, (str, Path)) and str(value).startswith("~/"):
+            node[key] = os.path.expanduser(value)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler, OrchestrationMode
 
-from omniq_verl.doctor.resume import GRPO, SFT, Resume, check_resume, last_step
+from omniq_verl.doctor.resume import GRPO, SFT, Resume, check_resume
 
 BELOW = {"grpo": "actor", "sft": ""}
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -124,7 +124,9 @@ def verl_does(config: DictConfig, trainer: str) -> str:
 def doctor_says(found: Resume) -> str:
     text = " ".join([*map(str, found.problems), *found.notes])
     if found.problems:
-        return "nothing left" if "nothing would be trained" in text else "stops"
+        return "stops"
+    if "will end without training" in text:
+        return "nothing left"
     if match := re.search(r"will continue after step (-?\d+)", text):
         assert int(match[1]) == found.step
         return match[1]
@@ -185,9 +187,25 @@ def test_a_path_that_verl_would_not_read_is_a_problem(tmp_path, mode, path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "rows", "last"), [(None, 40, 10), (7, 40, 7), (99, 40, 10), (7, None, 7), (None, None, None)]
+    ("trainer", "step", "total", "rows", "said"),
+    [
+        ("grpo", 9, None, ROWS, "continue after step 9"),
+        ("grpo", 10, None, ROWS, "will end without training"),
+        ("grpo", 7, 7, ROWS, "will end without training"),
+        ("grpo", 6, 7, ROWS, "continue after step 6"),
+        ("grpo", 10, 99, ROWS, "will end without training"),
+        ("grpo", 7, 7, None, "will end without training"),
+        ("grpo", 70, None, None, "continue after step 70"),
+        ("sft", 9, None, ROWS, "continue after step 9"),
+        ("sft", 10, None, ROWS, "will end without training"),
+        ("sft", 7, 7, ROWS, "train one step more"),
+        ("sft", 9, 7, ROWS, "train one step more"),
+        ("sft", 10, 7, ROWS, "will end without training"),
+    ],
 )
-def test_the_last_step(tmp_path, steps, rows, last):
-    config = configured("grpo", tmp_path)
-    config.trainer.total_training_steps = steps
-    assert last_step(config, rows) == last
+def test_a_checkpoint_of_the_last_step_or_a_later_one(tmp_path, trainer, step, total, rows, said):
+    checkpoint(tmp_path, step, below=BELOW[trainer])
+    config = configured(trainer, tmp_path)
+    config.trainer.total_training_steps = total
+    found = check_resume(config, {"grpo": GRPO, "sft": SFT}[trainer], rows)
+    assert found.problems == [] and said in found.notes[0], found

@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,9 +74,9 @@ def check_resume(config: DictConfig, trainer: Trainer, rows: int | None = None) 
     if found is None:
         return Resume(notes=_left_behind(config))
     folder, step = Path(found[0]), found[1]
-    problems = _check_files(config, trainer, folder, step) or _check_last_step(config, folder, step, rows)
-    note = f"{folder}: the run will continue after step {step}, not from {trainer.model}{trainer.besides}"
-    return Resume(problems, [] if problems else [note], step)
+    if problems := _check_files(config, trainer, folder, step):
+        return Resume(problems)
+    return Resume([], [f"{folder}: {_continuation(config, trainer, step, rows)}"], step)
 
 
 def _ask_verl(config: DictConfig, trainer: Trainer) -> tuple[str, int] | None:
@@ -185,19 +184,15 @@ def _other_world_size(folder: Path, ranks: int, step: int) -> Problem | None:
     return Problem(f"checkpoint {folder}", f"step {step} was saved by {saved[0]} GPUs, and the run has {ranks}", fix)
 
 
-def _check_last_step(config: DictConfig, folder: Path, step: int, rows: int | None) -> list[Problem]:
-    last = last_step(config, rows)
+def _continuation(config: DictConfig, trainer: Trainer, step: int, rows: int | None) -> str:
+    """How verl goes on after a step."""
+    by_epochs = None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
+    by_steps = OmegaConf.select(config, "trainer.total_training_steps")
+    last = min((limit for limit in (by_epochs, by_steps) if limit is not None), default=None)
     if last is None or step < last:
-        return []
-    what = f"it is of step {step}, and step {last} is the run's last: nothing would be trained"
-    fix = "raise trainer.total_epochs and trainer.total_training_steps, or use the finished model as it is"
-    return [Problem(f"checkpoint {folder}", what, fix)]
-
-
-def last_step(config: DictConfig, rows: int | None) -> int | None:
-    """Number of the run's last step; None if neither the rows nor ``trainer.total_training_steps`` are known."""
-    limits: Sequence[int | None] = (
-        OmegaConf.select(config, "trainer.total_training_steps"),
-        None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs,
-    )
-    return min((limit for limit in limits if limit is not None), default=None)
+        return f"the run will continue after step {step}, not from {trainer.model}{trainer.besides}"
+    fix = "raise trainer.total_epochs and trainer.total_training_steps to train more"
+    # verl's SFT trainer compares the number of the step only after it has trained one.
+    if trainer.sft and (by_epochs is None or step < by_epochs):
+        return f"its step {step} is not before the run's last, {last}: verl will train one step more and save it; {fix}"
+    return f"its step {step} is not before the run's last, {last}: the run will end without training; {fix}"

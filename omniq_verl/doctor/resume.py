@@ -185,7 +185,7 @@ def _other_world_size(folder: Path, ranks: int, step: int) -> Problem | None:
 
 
 def _continuation(config: DictConfig, trainer: Trainer, step: int, rows: int | None) -> str:
-    """How verl goes on after a step."""
+    """What verl does after it has loaded the checkpoint of a step."""
     by_epochs = None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
     by_steps = OmegaConf.select(config, "trainer.total_training_steps")
     last = min((limit for limit in (by_epochs, by_steps) if limit is not None), default=None)

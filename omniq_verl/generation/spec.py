@@ -40,7 +40,7 @@ class EngineSpec:
     """Run Python code that lies in the model's folder."""
 
     def __post_init__(self) -> None:
-        if self.kind in LOCAL_KINDS:
+        if self.kind in LOCAL_KINDS and self.model:
             object.__setattr__(self, "model", expanded(self.model))
 
     def length_of(self, config: Any) -> int:

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from omniq_verl.data.command import add_writing_options, positive, refuse_no_rows, refuse_rejects, report
 from omniq_verl.data.comparisons import Pair, balanced, choose_pairs, read_rated
-from omniq_verl.data.paths import BadPath, FileIndex
+from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import How, Source, write
 from omniq_verl.data.reading import number, read_records, read_table, text
 from omniq_verl.data.shards import Planned, Reject
@@ -174,10 +174,10 @@ def leaked(pairs: dict[str, dict[str, Pair]]) -> list[Reject]:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", help="prepared parquet files with scores")
-    add("--root", type=Path, help="folder of the images of --labels")
-    add("--labels", type=Path, help="CSV, JSON lines or JSON list of judged pairs")
-    add("--out", type=Path, required=True, help="folder for the parquet files")
+    add("--data", type=given_path, nargs="+", help="prepared parquet files with scores")
+    add("--root", type=given_path, help="folder of the images of --labels")
+    add("--labels", type=given_path, help="CSV, JSON lines or JSON list of judged pairs")
+    add("--out", type=given_path, required=True, help="folder for the parquet files")
     add("--data-source", help="name of the data set (default: <that of --data>_pairs, or that of the label file)")
     add("--margin", type=above_zero, default=0.5, help="least difference of two scores (default: 0.5, ours)")
     add("--per-image", type=positive, default=1, help="partners every image draws (default: 1)")

@@ -26,7 +26,7 @@ from omniq_verl.data.command import DataSet, Request, main, positive
 from omniq_verl.data.degradations import LEVELS, OPERATORS, degrade
 from omniq_verl.data.degraded import decoded, degradations_of, how_many, smaller
 from omniq_verl.data.images import BadImage, load_image
-from omniq_verl.data.paths import FileIndex
+from omniq_verl.data.paths import FileIndex, given_path
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.reading import draw, share
 from omniq_verl.data.tables import LabelFileError
@@ -131,7 +131,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max-side", type=positive, help="bring the longer side down to so many pixels first (default: leave it)")
     add("--val-fraction", type=share, default=0.0, help="of the images, to draw (default: 0)")
     add("--test-fraction", type=share, default=0.125, help="of the images, to draw (default: 0.125, as 7,000 to 1,000)")
-    add("--sheet", type=Path, help="PNG for all operators at all levels on the first image")
+    add("--sheet", type=given_path, help="PNG for all operators at all levels on the first image")
 
 
 def class_name(given: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import omniq_verl
 from omniq_verl.data.card import write_card
+from omniq_verl.data.paths import given_path
 from omniq_verl.data.tables import LabelFileError, read_jsonl
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -61,8 +62,8 @@ def write(lines: list[dict[str, Any]], out: Path, source: Path) -> dict[str, Any
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metadata", type=Path, required=True, help="evaluation_metadata.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder for prompts.jsonl and the prompts' folders")
+    parser.add_argument("--metadata", type=given_path, required=True, help="evaluation_metadata.jsonl")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for prompts.jsonl and its folders")
     args = parser.parse_args(arguments)
     try:
         card = write(read(args.metadata), args.out, args.metadata)

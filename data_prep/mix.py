@@ -10,12 +10,12 @@ are. The disk needs room for the mix twice.
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from omniq_verl.data.command import override, positive
 from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
+from omniq_verl.data.paths import given_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder with the prepared data sets")
-    add("--out", type=Path, required=True, help="folder for the parquet files")
+    add("--root", type=given_path, required=True, help="folder with the prepared data sets")
+    add("--out", type=given_path, required=True, help="folder for the parquet files")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--take", nargs="+", type=amount, metavar="NAME=ROWS", help="how many rows of which data set")
     presets = "; ".join(

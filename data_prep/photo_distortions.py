@@ -28,6 +28,7 @@ from skimage.color import gray2rgb
 from skimage.metrics import structural_similarity
 
 from omniq_verl.data.parquet import write_parquet
+from omniq_verl.data.paths import given_path
 from omniq_verl.data.rows import Row, sft_record
 from omniq_verl.tasks import LEVELS, SEVERITIES, TECHNICAL
 from omniq_verl.tiny import bootstrap
@@ -234,7 +235,7 @@ def prepare(args: argparse.Namespace, size: Size) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for the parquet files")
     parser.add_argument("--seed", type=int, default=0, help="of crops and distortions (default: 0)")
     parser.add_argument("--crop", type=int, default=80, help="side of a crop in pixels (default: %(default)s)")
     for split, count in vars(Size()).items():

@@ -1,5 +1,7 @@
 """The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +50,7 @@ def doctor(
     Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
     actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
 
-    Exit code 0: no problem found. 1: problems, one per line, each with its mend.
+    Exit code 0: no problem found. 1: problems, one per line, each with its fix.
     """
     if not recipes.is_dir():
         raise typer.BadParameter(f"there is no folder {recipes}; name the folder of recipes with --recipes DIR")
@@ -94,7 +96,16 @@ def _check_live(recipe: str, overrides: list[str], recipes: Path, config: Any, t
 
 def main() -> None:
     """Entry point of the program ``omniq``."""
-    app()
+    app(args=[expand_home(word) for word in sys.argv[1:]])
+
+
+def expand_home(word: str) -> str:
+    """A word of the command line with a leading ``~`` replaced by the home folder: shells leave ``--out=~/x`` as it is.
+
+    Settings of a training (KEY=VALUE) stay as they are, as verl takes ``~`` for a name; the doctor says so.
+    """
+    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(path)}" if path.startswith("~/") else word
 
 
 if __name__ == "__main__":

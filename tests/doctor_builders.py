@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,18 @@ def records(count: int = 4, first: int = 0) -> list[dict]:
 def written(folder: Path, rows: list[dict], name: str = "train.parquet") -> str:
     write_parquet(rows, folder / name)
     return str(folder / name)
+
+
+def checkpoint(run: Path, step: int, ranks: int = 1, below: str = "actor") -> Path:
+    """A whole checkpoint, as far as the doctor looks at it, and verl's note on it; returns the folder of its files."""
+    folder = run / f"global_step_{step}" / below
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("model", "optim", "extra_state"):
+        for rank in range(ranks):
+            with zipfile.ZipFile(folder / f"{part}_world_size_{ranks}_rank_{rank}.pt", "w") as file:
+                file.writestr("data", part)
+    (run / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return folder
 
 
 def tiny_model(folder: Path) -> Path:

@@ -1,14 +1,24 @@
 """Attention over packed sequences, against softmax(Q K^T) V written out in fp64."""
 
+import json
+
 import pytest
 import torch
 from doctor_builders import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from omniq_verl.attention.segments import attend, segment_lengths
-from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, packed_attention
+from omniq_verl.attention.transformers_attention import (
+    NAME,
+    activate,
+    loadable_config,
+    packed_attention,
+    plain_attention,
+)
+from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.transformers_model import TransformersModel
 
 
 def boundaries_of(lengths: list[int]) -> torch.Tensor:
@@ -133,3 +143,22 @@ def test_another_model_can_be_built_from_the_configuration_of_an_activated_one(t
         assert Qwen2_5_VLForConditionalGeneration._from_config(model.config).config._attn_implementation == NAME
     names = {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")}
     assert len(names) == 1 and "flash" in names.pop()
+
+
+def test_a_saved_model_names_no_attention_that_transformers_lacks(tmp_path):
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model(tmp_path / "tiny"))
+    model.config.attn_implementation = NAME  # as verl writes model.override_config into it
+    activate(model)
+    with loadable_config(model):
+        model.config.save_pretrained(tmp_path / "saved")
+    assert NAME not in (tmp_path / "saved" / "config.json").read_text()
+    assert model.config.attn_implementation == NAME
+
+
+def test_a_model_that_was_trained_with_our_attention_is_opened_for_use(tmp_path):
+    folder = tiny_model(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": NAME}))
+    spec = EngineSpec(str(folder), "hf")
+    assert TransformersModel(spec)._model.config._attn_implementation == "sdpa"
+    assert plain_attention(AutoConfig.from_pretrained(tiny_model(tmp_path / "other"))) == {}

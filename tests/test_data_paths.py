@@ -116,6 +116,38 @@ def test_a_link_out_of_the_root_is_refused(tmp_path, target):
         FileIndex(root).find("a.jpg")
 
 
+def in_cache(cache: Path, *names: str) -> Path:
+    """Files as huggingface_hub lays them out; returns the snapshot."""
+    snapshot = cache / "datasets--org--name" / "snapshots" / "abc"
+    (cache / "datasets--org--name" / "blobs").mkdir(parents=True)
+    for number, name in enumerate(names):
+        blob, link = cache / "datasets--org--name" / "blobs" / str(number), snapshot / name
+        blob.write_bytes(name.encode())
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+@pytest.mark.parametrize("root", ["", "img", "img/deep"])
+def test_links_of_a_hugging_face_cache_are_followed(tmp_path, root):
+    snapshot = in_cache(tmp_path, "a.png", "img/a.png", "img/deep/a.png")
+    found = FileIndex(snapshot / root).find("a.png")
+    assert found.read_bytes().decode() == f"{root}/a.png".lstrip("/")
+    (tmp_path / "elsewhere").symlink_to(snapshot)
+    assert FileIndex(tmp_path / "elsewhere" / root).find("a.png") == found
+
+
+@pytest.mark.parametrize("target", ["../../blobs/../../secret", "../../refs/main", "../../../other/blobs/1"])
+def test_other_links_out_of_a_hugging_face_cache_are_refused(tmp_path, target):
+    snapshot = in_cache(tmp_path, "a.png")
+    for path in (tmp_path / "secret", tmp_path / "datasets--org--name/refs/main", tmp_path / "other/blobs/1"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (snapshot / "b.png").symlink_to(target)
+    with pytest.raises(BadPath, match="Fix: copy the data set with cp -rL"):
+        FileIndex(snapshot).find("b.png")
+
+
 def test_a_link_within_the_root_is_followed_by_whoever_opens_it(tmp_path):
     index(tmp_path, "x/real.jpg")
     (tmp_path / "a.jpg").symlink_to("x/real.jpg")

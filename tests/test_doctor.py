@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctor_builders import RECIPES, composed, records, tiny_model, written
+from doctor_builders import RECIPES, checkpoint, composed, records, tiny_model, written
 from omegaconf import DictConfig, OmegaConf
 from typer.testing import CliRunner, Result
 
@@ -59,7 +59,7 @@ def test_a_sound_configuration_has_no_problem(config):
 @pytest.mark.parametrize("key", ["data.train_files", "actor_rollout_ref.model.path", "trainer.default_local_dir"])
 def test_a_key_without_value_is_named(config, key, value):
     OmegaConf.update(config, key, value)
-    expected = f"configuration key {key}: it has no value. Mend: pass it on the command line: {key}=VALUE."
+    expected = f"configuration key {key}: it has no value. Fix: pass it on the command line: {key}=VALUE."
     assert problems(config) == [expected]
 
 
@@ -137,8 +137,8 @@ def broken(model: Path, folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("*.safetensors", "lacks its weights (model.safetensors)"),
-        ("index", "lacks its weights (model-00001-of-00002.safetensors)"),
+        ("*.safetensors", "lacks its weights (there is no model.safetensors)"),
+        ("index", "lacks its weights (model-00001-of-00002.safetensors is missing)"),
         ("tokenizer*", "its tokenizer knows no words"),
         ("qwen2", "which sees no images"),
     ],
@@ -160,12 +160,12 @@ def test_rows_that_are_trained_on_twice_or_validated_on_as_well_are_noted(config
 
 def test_a_run_that_would_go_on_from_a_checkpoint_is_noted(config):
     folder = Path(config.trainer.default_local_dir)
-    folder.mkdir()
-    (folder / "latest_checkpointed_iteration.txt").write_text("15")
+    actor = checkpoint(folder, 1)
     (note,) = check_config(config, PLENTY).notes
-    assert note.startswith(f"{folder} holds step 15: the run goes on from there")
+    assert note.startswith(f"{actor}: the run will continue after step 1, not from actor_rollout_ref.model.path, which")
     config.trainer.resume_mode = "disable"
-    assert not check_config(config, PLENTY).notes
+    (note,) = check_config(config, PLENTY).notes
+    assert "begin anew at step 0, as trainer.resume_mode is disable" in note
 
 
 def test_rewards_of_a_source_that_no_row_is_of_are_named(config):
@@ -185,7 +185,7 @@ def test_rewards_of_a_source_that_is_only_validated_on_are_fine(config, tmp_path
 @pytest.mark.parametrize("key", ["data.train_batch_size", "actor_rollout_ref.rollout.n"])
 def test_what_is_no_whole_number_above_0_is_named(config, key, value):
     OmegaConf.update(config, key, value)
-    assert f"{key}={value}: it is no whole number above 0. Mend: give one, e.g. {key}=8." in problems(config)
+    assert f"{key}={value}: it is no whole number above 0. Fix: give one, e.g. {key}=8." in problems(config)
 
 
 def test_a_run_folder_below_a_file_is_named(config, tmp_path):
@@ -203,14 +203,11 @@ def test_a_mistyped_folder_that_could_be_a_name_at_the_hub_is_said_not_to_be_her
 
 def test_a_checkpoint_of_other_gpus_is_named_before_anything_starts(config):
     folder = Path(config.trainer.default_local_dir)
-    (folder / "global_step_15" / "actor").mkdir(parents=True)
-    (folder / "latest_checkpointed_iteration.txt").write_text("15")
-    (folder / "global_step_15" / "actor" / "model_world_size_16_rank_0.pt").write_text("")
+    checkpoint(folder, 1, ranks=16)
     [problem] = problems(config)
-    assert "its checkpoint of step 15 is of 16 GPUs, the run has 1" in problem and "actor/huggingface" in problem
-    (folder / "global_step_15" / "actor" / "model_world_size_1_rank_0.pt").write_text("")
+    assert "step 1 was saved by 16 GPUs, and the run has 1" in problem and "actor/huggingface" in problem
+    checkpoint(folder, 1)
     assert problems(config) == []
-    (folder / "global_step_15" / "actor" / "model_world_size_1_rank_0.pt").unlink()
     config.trainer.resume_mode = "disable"
     assert problems(config) == []
 
@@ -255,7 +252,7 @@ def test_too_little_shared_memory_is_named(config):
 def test_a_bucket_smaller_than_the_largest_tensor_is_refused(config):
     OmegaConf.update(config, BUCKET, 0)
     (text,) = problems(config)
-    assert f"Mend: set {BUCKET}=1." in text
+    assert f"Fix: set {BUCKET}=1." in text
 
 
 def test_too_little_disk_for_three_checkpoints_is_named(config, model):

@@ -121,7 +121,7 @@ def test_a_truncated_image_is_named_by_row_and_id(tmp_path):
     rows[2]["images"][0]["bytes"] = png()[:-200]
     text = only_problem(check_rows(tmp_path, rows))
     assert text.startswith(f"{tmp_path}/train.parquet, row 2 (id koniq/2): the image does not decode (")
-    assert "Mend: " in text
+    assert "Fix: " in text
 
 
 @pytest.mark.parametrize("encoding", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
@@ -307,7 +307,7 @@ def test_a_comparison_is_fine_and_its_length_is_that_of_all_its_images(processor
     [
         (
             {"reward_model": {"ground_truth": '{"choice": "Image A"}'}},
-            "choice is 'Image A'; known: first, second. Mend",
+            "choice is 'Image A'; known: first, second. Fix",
         ),
         ({"reward_model": {"ground_truth": '{"score": 3.0}'}}, 'write it like {"choice": "first"}'),
         ({"images": [{"bytes": png()}] * 3}, "has 2 times <image>, the row has 3 images"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from doctor_builders import RECIPES, png, record, tiny_model, written
+from doctor_builders import RECIPES, checkpoint, png, record, tiny_model, written
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
@@ -113,7 +113,7 @@ GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"
 def test_a_planted_mistake_is_found_with_its_mend(healthy, name, mistake, said, mend):
     result = doctor(name, *words(name, healthy), *mistake.replace("FOLDER", str(healthy)).split())
     assert result.exit_code == 1
-    assert any(said in line and mend in line.split("Mend:")[-1] for line in result.output.splitlines()), result.output
+    assert any(said in line and mend in line.split("Fix:")[-1] for line in result.output.splitlines()), result.output
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,13 @@ def test_a_broken_sft_row_is_named(healthy, tmp_path, broken, said):
 
 def test_sft_that_would_go_on_from_a_checkpoint_and_validates_on_what_it_learns_is_noted(healthy, tmp_path):
     path = written(tmp_path, [sft_record(number) for number in range(8)], "sft.parquet")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("15")
+    checkpoint(tmp_path / "run", 1, below="")
     files = [f"data.{kind}_files={path}" for kind in ("train", "val")]
     more = ["data.train_batch_size=4", f"trainer.default_local_dir={tmp_path / 'run'}", *files]
     result = doctor("quickstart/sft", *words("quickstart/sft", healthy), *more)
     said = result.output.replace("\n", " ")
     assert result.exit_code == 0 and "8 rows of data.val_files are trained on, too" in said
-    assert "holds step 15: the run goes on from there, not from model.path" in said
+    assert "the run will continue after step 1, not from model.path" in said
 
 
 def test_an_answer_without_tags_may_be_learned(healthy, tmp_path):

@@ -1,25 +1,42 @@
 """Which model folders are opened."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder, weights_mark
 from omniq_verl.generation.spec import EngineSpec
 
 
-def folder(tmp_path: Path, *files: str, **config) -> str:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl", **config}))
+@cache
+def weights() -> tuple[Qwen2Config, dict[str, torch.Tensor]]:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Qwen2Config(num_hidden_layers=1, vocab_size=16, architectures=["Qwen2ForCausalLM"], **sizes)
+    return config, Qwen2ForCausalLM(config).state_dict()
+
+
+def folder(tmp_path: Path, *files: str, **settings) -> str:
+    config, tensors = weights()
+    (tmp_path / "config.json").write_text(json.dumps({**config.to_dict(), **settings}))
     for name in files:
-        (tmp_path / name).touch()
+        if name.endswith(".safetensors"):
+            save_file(tensors, tmp_path / name)
+        else:
+            torch.save(tensors, tmp_path / name)
     return str(tmp_path)
 
 
 def test_safetensors_are_opened_whatever_lies_beside_them(tmp_path):
-    check_model_folder(folder(tmp_path, "model.safetensors", "training_args.bin", "optimizer.pt"))
+    model = folder(tmp_path, "model.safetensors", "optimizer.pt")
+    (tmp_path / "training_args.bin").write_bytes(b"no tensors")
+    check_model_folder(model)
 
 
 def test_a_hub_name_passes(tmp_path):
@@ -42,7 +59,8 @@ def test_no_weights_are_named(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
 def test_code_of_its_own_is_refused_unless_asked_for(tmp_path, name):
     model = folder(tmp_path, "model.safetensors")
-    (tmp_path / name).write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
+    settings = json.loads((tmp_path / name).read_text()) if name == "config.json" else {}
+    (tmp_path / name).write_text(json.dumps({**settings, "auto_map": {"AutoProcessor": "evil.Processor"}}))
     with pytest.raises(UnsafeModel, match=rf"{name}.*--trust-remote-code"):
         check_model_folder(model)
     check_model_folder(model, trust_remote_code=True)

@@ -195,7 +195,7 @@ def test_a_folder_is_scored_and_a_table_written(fitted, tmp_path):
     assert "exists already" in omniq("score", photos, "--model", fitted, "--out", out, code=1)
     assert ".csv, .jsonl, .parquet" in omniq("score", photos, "--model", fitted, "--out", tmp_path / "x.txt", code=1)
     omniq("score", photos / "note.txt", "--model", fitted, code=1)
-    assert "Mend" in omniq("score", photos, "--model", tmp_path, code=1)
+    assert "Fix" in omniq("score", photos, "--model", tmp_path, code=1)
 
 
 @pytest.mark.parametrize("command", ["pairs", "align", "fit", "eval", "score", "export"])

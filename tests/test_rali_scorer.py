@@ -271,7 +271,7 @@ def test_files_cut_short_missing_or_of_another_kind_are_refused(copy, tmp_path):
     (copy / "rali.safetensors").unlink()
     with pytest.raises(BadRaliFile, match="cannot be read"):
         load_rali(copy)
-    with pytest.raises(BadRaliFile, match="Mend"):
+    with pytest.raises(BadRaliFile, match="Fix"):
         load_rali(tmp_path / "gone")
 
 

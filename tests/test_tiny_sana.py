@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from evaluation_builders import RATER
 from image_builders import smooth
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from t2i_builders import CRITIC
 from typer.testing import CliRunner
 
@@ -55,6 +57,24 @@ def pixels(images: list[Image.Image]) -> np.ndarray:
 
 def pngs(folder: Path) -> dict[Path, np.ndarray]:
     return {path.relative_to(folder): pixels([Image.open(path)]) for path in sorted(folder.rglob("*.png"))}
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+@pytest.mark.parametrize("fault", ["missing", "renamed", "cut"])
+def test_a_pipeline_whose_weights_are_not_whole_is_rejected(folder, spec, tmp_path, part, fault):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (file,) = (broken / part).glob("*.safetensors")
+    tensors = load_file(file)
+    name = sorted(tensors)[len(tensors) // 2]
+    if fault == "cut":
+        file.write_bytes(file.read_bytes()[:-64])
+    else:
+        value = tensors.pop(name)
+        save_file(tensors | ({f"base_model.model.{name}": value} if fault == "renamed" else {}), file)
+    with pytest.raises(ValueError, match=r"missing from its files|cannot be opened") as caught:
+        DiffusersPipeline(replace(spec, model=str(broken)))
+    assert fault == "cut" or (f"broken/{part}" in str(caught.value) and name in str(caught.value))
 
 
 def test_it_is_an_ordinary_folder_with_the_classes_of_the_real_one(folder):

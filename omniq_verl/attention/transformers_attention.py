@@ -18,6 +18,7 @@ from omniq_verl.attention.segments import attend
 NAME = "omniq_varlen"
 """The name to load a model under, and to write into a recipe."""
 _ACTIVE = "omniq_varlen_flash"
+_SETTING = "attn_implementation"
 
 
 def register() -> None:
@@ -38,20 +39,38 @@ def activate(model: nn.Module) -> None:
 def loadable_config(model: nn.Module) -> Iterator[None]:
     """Give the configuration of an activated model, for as long as this lasts, the name to load a model under.
 
-    For code that builds another model from it, as verl's checkpoints do; no forward pass may run meanwhile.
+    For code that builds another model from it, as verl's checkpoints do; no forward pass may run meanwhile. verl puts
+    the name into the configuration itself as well, from where it would get into ``config.json``: transformers could not
+    open the saved model where this package is not loaded. So it is taken out.
     """
     _set_name(model, NAME)
+    asking = [config for config in _configs(model) if vars(config).pop(_SETTING, None) == NAME]
     try:
         yield
     finally:
         _set_name(model, _ACTIVE)
+        for config in asking:
+            setattr(config, _SETTING, NAME)
+
+
+def plain_attention(config: Any) -> dict[str, str]:
+    """What ``from_pretrained`` has to be told to open a saved model for use, whatever it was trained with.
+
+    Args:
+        config: of the model, as transformers reads it.
+    """
+    return {_SETTING: "sdpa"} if config._attn_implementation == NAME else {}
 
 
 def _set_name(model: nn.Module, name: str) -> None:
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            config._attn_implementation_internal = name
+    for config in _configs(model):
+        config._attn_implementation_internal = name
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    """The configurations of a model and its parts, each once."""
+    found = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
+    return [config for config in found.values() if hasattr(config, "_attn_implementation_internal")]
 
 
 def packed_attention(

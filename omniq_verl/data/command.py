@@ -15,7 +15,7 @@ from rich.console import Console
 
 from omniq_verl.data.card import split_of
 from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.paths import BadPath, FileIndex
+from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
 from omniq_verl.tasks import SCALES, TASKS
@@ -113,9 +113,9 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
 def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder of the data set")
-    add("--out", type=Path, required=True, help="folder for the parquet files")
-    add("--labels", type=Path, help="label file, or folder of several, that is elsewhere or has another name")
+    add("--root", type=given_path, required=True, help="folder of the data set")
+    add("--out", type=given_path, required=True, help="folder for the parquet files")
+    add("--labels", type=given_path, help="label file, or folder of several, that is elsewhere or has another name")
     tasks = [name for name, task in TASKS.items() if (task.like or name) in dataset.tasks]
     add("--task", choices=tasks, help=f"what is asked (default: {next(iter(dataset.tasks))})")
     add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")

@@ -8,6 +8,11 @@ class BadPath(ValueError):
     """A name that is not to be followed."""
 
 
+def given_path(text: str) -> Path:
+    """A path of a command line, with a leading ``~`` replaced by the home folder, which no shell does after ``=``."""
+    return Path(text).expanduser()
+
+
 class FileIndex:
     """All files below a folder, found by name.
 
@@ -15,7 +20,8 @@ class FileIndex:
     without case, and any folder may stand above it.
 
     Args:
-        root: the folder; folders that are links are not entered.
+        root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
+            to its blobs.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -25,6 +31,7 @@ class FileIndex:
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder; name the data set's with --root")
         self.root = root.resolve()
+        self._linked = (self.root, *_blobs(self.root))
         # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
         for folder, _, names in os.walk(self.root):
@@ -59,11 +66,17 @@ class FileIndex:
         path = self.root / below
         # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises where links
         # lead in a circle; realpath() leaves them to whoever opens the file.
-        if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(self.root):
-            raise BadPath(f"{below!r} is a link to outside of the root")
+        if os.path.islink(path) and not any(map(Path(os.path.realpath(path)).is_relative_to, self._linked)):
+            raise BadPath(f"{below!r} is a link to outside of the root. Fix: copy the data set with cp -rL")
         if any("\ud800" <= letter <= "\udfff" for letter in below):
             raise BadPath(f"{below!r} is no Unicode, so that no row could name it")
         return path
+
+
+def _blobs(root: Path) -> list[Path]:
+    """The folder that all files of a data set in Hugging Face's cache link into, beside its folder ``snapshots``."""
+    snapshots = next((folder for folder in root.parents if folder.name == "snapshots"), None)
+    return [] if snapshots is None else [(snapshots.parent / "blobs").resolve()]
 
 
 def _safe_parts(name: str) -> list[str]:

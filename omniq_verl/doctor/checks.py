@@ -4,23 +4,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_file, mean_image_tokens
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
+from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_folder import inspect_model
-from omniq_verl.doctor.notes import resumed, same_rows, step_of
+from omniq_verl.doctor.notes import dropped_rows, same_rows
 from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_group, check_learning_rate, check_numbers
+from omniq_verl.doctor.paths import home_problems, paths_of
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
+from omniq_verl.doctor.resume import GRPO, check_resume
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
 from omniq_verl.doctor.space import check_folder, check_space, say_space
 from omniq_verl.doctor.unread.check import check_unread
 
 _STARTS_FROM = "actor_rollout_ref.model.path"
-_KL = ", which stays the reference of the KL term"
+_OTHER_PATHS = (
+    *(f"actor_rollout_ref.model.{key}" for key in ("tokenizer_path", "hf_config_path", "lora_adapter_path")),
+    *("trainer.validation_data_dir", "trainer.rollout_data_dir"),
+)
 _REQUIRED = ("data.train_files", "data.val_files", _STARTS_FROM, "trainer.default_local_dir")
 
 
@@ -37,12 +43,15 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
     problems = check_keys(config) or check_numbers(config, GRPO_NUMBERS)
     if problems:
         return Report(problems)  # a check without its key could only guess
-    model = inspect_model(config.actor_rollout_ref.model.path)
+    actor = config.actor_rollout_ref.model
+    model = inspect_model(actor.path, _STARTS_FROM, bool(actor.trust_remote_code))
     lengths, processor_problems = (None, []) if model.problems else prompt_lengths(config)
     train = _check_files(config.data.train_files, config, lengths)
     val = _check_files(config.data.val_files, config, lengths)
     free = free or measure_free_space(Path(config.trainer.default_local_dir))
     files = [*train, *val]
+    rows = sum(file.rows - file.dropped for file in train)
+    resume = check_resume(config, GRPO, _used_rows(config, rows))
     unread, unread_notes = check_unread(config, overrides)
     image_tokens, longest = mean_image_tokens(train), max((file.longest_prompt for file in files), default=0)
     return Report(
@@ -55,10 +64,13 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
             *check_learning_rate(config, "actor_rollout_ref.actor.optim.lr"),
             *unread,
             *(problem for file in files for problem in file.problems),
-            *check_batch_size(config, sum(file.rows for file in train)),
+            *check_dropped(train),
+            *check_batch_size(config, rows),
             *check_sources(config, files),
             *check_folder(config.trainer.default_local_dir),
-            *check_world_size(config),
+            *home_problems(config, _OTHER_PATHS),
+            *check_loggers(config),
+            *resume.problems,
             *check_space(config, model, free, image_tokens),
         ],
         files=len(files),
@@ -69,28 +81,11 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
         notes=[
             *unread_notes,
             *same_rows(train, val),
-            *resumed(config, _STARTS_FROM, _KL),
+            *dropped_rows(files),
+            *resume.notes,
             *say_space(config, model, free, image_tokens, longest),
         ],
     )
-
-
-def check_world_size(config: DictConfig) -> list[Problem]:
-    """A checkpoint is of as many GPUs as the run has: verl loads the part of each rank by that number."""
-    ranks, step = config.trainer.nnodes * config.trainer.n_gpus_per_node, step_of(config)
-    folder = Path(config.trainer.default_local_dir) / f"global_step_{step}" / "actor"
-    found = sorted(folder.glob("model_world_size_*_rank_0.pt")) if step else []
-    if not found or (folder / f"model_world_size_{ranks}_rank_0.pt") in found:
-        return []
-    saved = found[0].name.removeprefix("model_world_size_").partition("_")[0]
-    return [
-        Problem(
-            f"trainer.default_local_dir={config.trainer.default_local_dir}",
-            f"its checkpoint of step {step} is of {saved} GPUs, the run has {ranks}",
-            f"take {saved} again, or begin in another folder from {folder}/huggingface, with a new optimiser, and with"
-            " those weights as the reference of the KL term",
-        )
-    ]
 
 
 def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Problem]:
@@ -138,13 +133,25 @@ def check_load_format(config: DictConfig) -> list[Problem]:
 
 def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
     """There is at least one whole batch; ``rows`` is the number of all training rows."""
-    most = config.data.train_max_samples
-    rows = min(rows, most) if most > 0 else rows
-    batch = config.data.train_batch_size
+    batch, rows = config.data.train_batch_size, _used_rows(config, rows)
     if not 0 < rows < batch:
         return []
     what = f"there are only {rows} training rows; verl drops the last incomplete batch, so there would be no step"
     return [Problem(f"data.train_batch_size={batch}", what, f"lower it to at most {rows}, or add rows")]
+
+
+def check_dropped(train: Sequence[FileReport]) -> list[Problem]:
+    """verl keeps at least one of the training rows."""
+    dropped = sum(file.dropped for file in train)
+    if not dropped or dropped < sum(file.rows for file in train):
+        return []
+    what = "no row is left: all prompts are longer than data.max_prompt_length, and verl drops them"
+    return [Problem("data.filter_overlong_prompts=true", what, "raise data.max_prompt_length")]
+
+
+def _used_rows(config: DictConfig, rows: int) -> int:
+    most = config.data.train_max_samples
+    return min(rows, most) if most > 0 else rows
 
 
 def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
@@ -163,6 +170,12 @@ def _plain(node: DictConfig | None) -> dict[str, Any]:
 
 
 def _check_files(files: str | Sequence[str], config: DictConfig, lengths: PromptLength | None) -> list[FileReport]:
-    paths = files if isinstance(files, (list, ListConfig)) else [files]
     labels = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
-    return [check_file(str(path), lengths, config.data.max_prompt_length, labels) for path in paths]
+    data, named = config.data, {"prompt": config.data.prompt_key, "images": config.data.image_key}
+    drops_long = bool(data.filter_overlong_prompts)
+    reports = [check_file(path, lengths, data.max_prompt_length, labels, named, drops_long) for path in paths_of(files)]
+    for report in reports:
+        if not report.path.endswith(".parquet"):
+            what = "verl tells the format of a file by its ending, and does not know this one"
+            report.problems.append(Problem(report.path, what, "rename it to end in .parquet"))
+    return reports

@@ -1,11 +1,19 @@
 """Compose a recipe as ``verl.trainer.main_ppo`` does, without importing verl or torch."""
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
+
+from omniq_verl.doctor.unread.check import similar_setting
+
+_UNKNOWN = re.compile(
+    r"Could not override '([^']*)'"
+)  # what Hydra goes on with, "+KEY=VALUE", would add a dead setting
 
 
 def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> DictConfig:
@@ -26,4 +34,14 @@ def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> Dic
     # A file path, as "pkg://verl.trainer.config" would import verl, and that torch and Ray.
     defaults = Path(verl.origin).parent / "trainer" / "config"
     with initialize_config_dir(str(config_dir.resolve()), version_base=None):
-        return compose(name, overrides=[*overrides, f"hydra.searchpath=[file://{defaults}]"])
+        try:
+            return compose(name, overrides=[*overrides, f"hydra.searchpath=[file://{defaults}]"])
+        except ConfigCompositionException as error:
+            if found := _UNKNOWN.match(str(error)):
+                raise ConfigCompositionException(_no_such_setting(found[1])) from error
+            raise
+
+
+def _no_such_setting(key: str) -> str:
+    meant = similar_setting(key)
+    return f"{key}: there is no such setting. Fix: " + (f"use {meant}" if meant else "correct its name, or remove it")

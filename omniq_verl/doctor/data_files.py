@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from omniq_verl.doctor.file_report import FileReport, RowFindings, row_findings
+from omniq_verl.doctor.file_report import DROPPED, FileReport, RowFindings, row_findings
+from omniq_verl.doctor.paths import home_problem
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Length, PromptLength
 from omniq_verl.doctor.rows import Fault, check_row
 from omniq_verl.doctor.threads import map_in_order, usable_cores
 from omniq_verl.doctor.verdicts import load_result, result_key, save_result, store_folder
+from omniq_verl.lfs import PULL, is_pointer
 
 __all__ = ["Check", "FileReport", "check_file", "check_table", "length_settings", "mean_image_tokens"]
 
@@ -32,7 +34,14 @@ Check = Callable[[dict[str, Any]], tuple[list[Fault], Length | int | None]]
 could not be counted). It is called from several threads."""
 
 
-def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int, labels: bool = True) -> FileReport:
+def check_file(
+    path: str,
+    lengths: PromptLength | None,
+    max_prompt_length: int,
+    labels: bool = True,
+    named: Mapping[str, str] | None = None,
+    drops_long: bool = False,
+) -> FileReport:
     """Check one parquet file of prompts, row by row.
 
     Args:
@@ -40,11 +49,21 @@ def check_file(path: str, lengths: PromptLength | None, max_prompt_length: int, 
         lengths: counts the prompts' tokens; without it, their lengths are not checked.
         max_prompt_length: largest number of tokens a prompt may have.
         labels: whether to check tasks and labels, too, as this package's reward reads them.
+        named: names that the file gives to ``COLUMNS``, where they differ.
+        drops_long: whether verl drops prompts that are too long; then they are counted and are no problem.
     """
     check = partial(check_row, lengths=lengths, max_prompt_length=max_prompt_length, labels=labels)
     counted = length_settings(lengths)
-    settings = None if counted is None else f"prompts, {max_prompt_length=}, {labels=}, {counted}"
-    return check_table(path, COLUMNS, check, settings)
+    settings = None if counted is None else f"prompts, {max_prompt_length=}, {labels=}, {drops_long=}, {counted}"
+    return check_table(path, COLUMNS, _dropping(check) if drops_long else check, settings, named)
+
+
+def _dropping(check: Check) -> Check:
+    def checked(record: dict[str, Any]) -> tuple[list[Fault], Length | int | None]:
+        faults, length = check(record)
+        return [Fault(DROPPED, one.what, one.mend) if one.kind == "length" else one for one in faults], length
+
+    return checked
 
 
 def length_settings(lengths: PromptLength | None) -> str | None:
@@ -52,18 +71,27 @@ def length_settings(lengths: PromptLength | None) -> str | None:
     return "lengths are not counted" if lengths is None else lengths.fingerprint
 
 
-def check_table(path: str, columns: Sequence[str], check: Check, settings: str | None = None) -> FileReport:
+def check_table(
+    path: str,
+    columns: Sequence[str],
+    check: Check,
+    settings: str | None = None,
+    named: Mapping[str, str] | None = None,
+) -> FileReport:
     """Check one parquet file that must have these columns, row by row, in several threads.
 
     Args:
         path: of the file.
-        columns: names of the columns it must have.
+        columns: names of the columns of a row.
         check: called with each row.
         settings: everything ``check`` depends on besides the row and this package's code. With it, the report is stored
             and taken from the store as long as the file stays the same (see ``verdicts``). The report of a file whose
             images lie in files of their own is not stored.
+        named: names that the file gives to ``columns``, where they differ.
     """
-    file = Path(path).expanduser()
+    file, columns = Path(path), {name: (named or {}).get(name, name) for name in columns}
+    if path.startswith("~"):
+        return FileReport(path, problems=[home_problem("data file", path)])
     if not file.is_file():
         mend = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with data_prep"
         return FileReport(path, problems=[Problem(path, "there is no such file", mend)])
@@ -72,7 +100,7 @@ def check_table(path: str, columns: Sequence[str], check: Check, settings: str |
         return _check_content(path, file, columns, check)
     before = _state(file)
     try:
-        key = result_key(file, f"{path!r}, {tuple(columns)}, {settings}")
+        key = result_key(file, f"{path!r}, {tuple(columns.items())}, {settings}")
     except OSError as error:
         return FileReport(path, problems=[_unreadable(path, error)])
     if report := _stored_report(folder, key, path):
@@ -107,7 +135,7 @@ def _stored_report(folder: Path, key: str, path: str) -> FileReport | None:
         return None
 
 
-def _check_content(path: str, file: Path, columns: Sequence[str], check: Check) -> FileReport:
+def _check_content(path: str, file: Path, columns: Mapping[str, str], check: Check) -> FileReport:
     report = FileReport(path)
     try:
         report.rows, missing = _rows_and_missing_columns(file, columns)
@@ -125,14 +153,16 @@ class _Unreadable(Exception):
 
 
 def _unreadable(path: str, error: Exception) -> Problem:
+    if is_pointer(Path(path)):
+        return Problem(path, "it is a Git LFS pointer, not the file itself", PULL)
     return Problem(path, f"the file cannot be read as parquet ({error})", "write or copy it again")
 
 
-def _rows_and_missing_columns(file: Path, columns: Sequence[str]) -> tuple[int, list[str]]:
+def _rows_and_missing_columns(file: Path, columns: Mapping[str, str]) -> tuple[int, list[str]]:
     try:
         with pq.ParquetFile(file) as parquet:
             present = parquet.schema_arrow.names
-            return parquet.metadata.num_rows, [column for column in columns if column not in present]
+            return parquet.metadata.num_rows, [name for name in columns.values() if name not in present]
     except (pa.ArrowException, OSError) as error:
         raise _Unreadable(str(error)) from error
 
@@ -147,13 +177,16 @@ def _table_problems(path: str, rows: int, missing: list[str]) -> list[Problem]:
     return problems
 
 
-def _records(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _records(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     try:
         # Mapped, so that a file written as one huge row group is not read into memory at once either.
         with pq.ParquetFile(file, memory_map=True) as parquet:
-            wanted = [name for name in parquet.schema_arrow.names if name in {*columns, "extra_info"}]
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted):
-                yield from batch.to_pylist()
+            present = parquet.schema_arrow.names
+            every = {"extra_info": "extra_info", **columns}
+            wanted = {name: column for name, column in every.items() if column in present}
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=sorted(set(wanted.values()))):
+                for row in batch.to_pylist():
+                    yield {name: row[column] for name, column in wanted.items()}
     except (pa.ArrowException, OSError) as error:
         raise _Unreadable(str(error)) from error
 

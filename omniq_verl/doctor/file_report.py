@@ -12,6 +12,8 @@ from omniq_verl.doctor.prompt_length import Length
 from omniq_verl.doctor.rows import Fault
 
 _SHOWN_PER_KIND = 5
+DROPPED = "dropped"
+"""Kind of a fault that makes verl drop the row instead of stopping."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class FileReport:
     """Tokens that stand for images, of all rows together; 0 if none was counted."""
     reads_files: bool = False
     """Do images lie in files of their own? Then the parquet file alone does not determine this report."""
+    dropped: int = 0
+    """Rows that verl will drop."""
     _found: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def add(self, number: int, row: RowFindings) -> None:
@@ -77,8 +81,11 @@ class FileReport:
             self.image_tokens += row.length.images
         total = row.length.total if isinstance(row.length, Length) else row.length
         self.longest_prompt = max(self.longest_prompt, total or 0)
-        self.bad_rows += bool(row.faults)
+        self.bad_rows += any(fault.kind != DROPPED for fault in row.faults)
+        self.dropped += any(fault.kind == DROPPED for fault in row.faults)
         for fault in row.faults:
+            if fault.kind == DROPPED:
+                continue
             self._found[fault.kind] += 1
             if self._found[fault.kind] <= _SHOWN_PER_KIND:
                 where = f"{self.path}, row {number} (id {row.name})"
@@ -101,6 +108,7 @@ class FileReport:
             "problems": [[problem.where, problem.what, problem.mend, problem.row] for problem in self.problems],
             "keys": array("Q", sorted(self.keys)).tobytes().hex(),
             "sources": sorted(self.sources),
+            "dropped": self.dropped,
         }
 
     @classmethod
@@ -120,4 +128,5 @@ class FileReport:
             keys=set(keys),
             sources=set(values["sources"]),
             image_tokens=int(values["image_tokens"]),
+            dropped=int(values["dropped"]),
         )

@@ -1,9 +1,6 @@
 """What is no mistake, and should be known before a run begins."""
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport
 
@@ -20,15 +17,11 @@ def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[st
     return notes + ([f"{both:,} rows of data.val_files are trained on, too: they measure memory"] if both else [])
 
 
-def step_of(config: DictConfig) -> str | None:
-    """The step a run would go on from, as verl wrote it down; None: it begins anew."""
-    tracker = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
-    if OmegaConf.select(config, "trainer.resume_mode") != "auto" or not tracker.is_file():
-        return None
-    return tracker.read_text(errors="replace").strip()[:20]
-
-
-def resumed(config: DictConfig, key: str, besides: str = "") -> list[str]:
-    """A folder with checkpoints is gone on with, whatever model ``key`` names."""
-    step, folder = step_of(config), config.trainer.default_local_dir
-    return [] if step is None else [f"{folder} holds step {step}: the run goes on from there, not from {key}{besides}"]
+def dropped_rows(files: Sequence[FileReport]) -> list[str]:
+    """Rows that are too long for ``data.max_prompt_length`` and that verl filters out."""
+    return [
+        f"{file.path}: verl will drop {file.dropped:,} of {file.rows:,} rows, whose prompts are longer than"
+        " data.max_prompt_length (data.filter_overlong_prompts)"
+        for file in files
+        if file.dropped
+    ]

@@ -15,4 +15,4 @@ class Problem:
     """The problem is that of a single row, which training can leave out."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}. Mend: {self.mend}."
+        return f"{self.where}: {self.what}. Fix: {self.mend}."

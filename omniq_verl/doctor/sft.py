@@ -4,15 +4,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_table, length_settings
+from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_folder import inspect_model
-from omniq_verl.doctor.notes import resumed, same_rows
+from omniq_verl.doctor.notes import same_rows
 from omniq_verl.doctor.numbers import SFT_NUMBERS, check_learning_rate, check_numbers
+from omniq_verl.doctor.paths import home_problems, paths_of
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
+from omniq_verl.doctor.resume import SFT, check_resume
 from omniq_verl.doctor.rows import Fault, check_length, check_turns, collected, image_size, prompt_length
 from omniq_verl.doctor.space import check_folder
 from omniq_verl.doctor.unread.check import check_unread
@@ -42,13 +45,16 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
         return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
     if problems := check_numbers(config, SFT_NUMBERS):
         return Report(problems)
-    model = inspect_model(config.model.path, "model.path")
+    model = inspect_model(config.model.path, "model.path", bool(config.model.trust_remote_code))
     lengths, unreadable = (None, []) if model.problems else _lengths(config)
     train, val = (
-        [_check_file(str(path), lengths, config.data.max_length) for path in _paths(config.data.get(key))]
+        [_check_file(path, lengths, config.data) for path in paths_of(config.data.get(key))]
         for key in ("train_files", "val_files")
     )
     files = [*train, *val]
+    rows, most = sum(file.rows for file in train), config.data.get("train_max_samples", -1)
+    rows = min(rows, most) if most > 0 else rows
+    resume = check_resume(config, SFT, rows)
     unread, unread_notes = check_unread(config, overrides)
     found = [problem for file in files for problem in file.problems]
     return Report(
@@ -58,20 +64,19 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
             *check_learning_rate(config, "optim.lr"),
             *unread,
             *found,
-            *_check_steps(config, sum(file.rows for file in train)),
+            *_check_steps(config, rows),
             *check_folder(config.trainer.default_local_dir),
+            *home_problems(config, ("model.tokenizer_path", "model.hf_config_path", "model.lora_adapter_path")),
+            *check_loggers(config),
+            *resume.problems,
         ],
         files=len(files),
         rows=sum(file.rows for file in files),
         bad_rows=sum(file.bad_rows for file in files),
         allowed_share=config.data.get("max_rejected_share", 0.0),
         longest_prompt=max((file.longest_prompt for file in files), default=0),
-        notes=[*unread_notes, *same_rows(train, val), *resumed(config, "model.path")],
+        notes=[*unread_notes, *same_rows(train, val), *resume.notes],
     )
-
-
-def _paths(files: str | Sequence[str] | None) -> Sequence[str]:
-    return list(files) if isinstance(files, (list, ListConfig)) else [files] if files else []
 
 
 def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
@@ -82,10 +87,11 @@ def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
     return PromptLength(processor, {"add_generation_prompt": False}), []
 
 
-def _check_file(path: str, lengths: PromptLength | None, most: int) -> FileReport:
-    counted = length_settings(lengths)
+def _check_file(path: str, lengths: PromptLength | None, data: DictConfig) -> FileReport:
+    counted, most = length_settings(lengths), data.max_length
+    named = {"messages": data.get("messages_key", "messages"), "images": data.get("image_key", "images")}
     settings = None if counted is None else f"conversations, {most=}, {counted}"
-    return check_table(path, COLUMNS, lambda record: check_sft_row(record, lengths, most), settings)
+    return check_table(path, COLUMNS, lambda record: check_sft_row(record, lengths, most), settings, named)
 
 
 def check_sft_row(

@@ -11,13 +11,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from omniq_verl.attention.transformers_attention import plain_attention
 from omniq_verl.data.images import load_image
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
 from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.question import banned_tokens, decode_images, question_text, vision_tokens
+from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS
@@ -103,6 +105,15 @@ def _open_processors(models: Sequence[Path]) -> list[Any]:
     return processors
 
 
+def _open_model(folder: Path) -> Any:
+    settings = plain_attention(AutoConfig.from_pretrained(folder))
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **settings
+    )
+    check_loaded(folder, info)
+    return model
+
+
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
     """What the model is given before its answer: the text and the image as verl's rollouts prepare them."""
     text = question_text(processor, messages)
@@ -183,13 +194,14 @@ def draw_heatmap(
     GateSettings(rho)  # checks it
     if not 1 <= len(models) <= 2:
         raise ValueError(f"name one model, or two to compare, not {len(models)}")
+    models = [Path(model).expanduser() for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
     messages, data = asked_messages(task, prompt, question), load_image(image)
     ids = None if answer is None else answer_ids(processors[0], _read(answer))
     tables = []
     for folder, processor in zip(models, processors, strict=True):
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model = _open_model(folder)
         inputs = question_inputs(processor, messages, data)
         ids = ids or greedy_ids(model, processor, inputs, max_tokens)
         table = token_numbers(answer_logits(model, inputs, ids), ids, rho)

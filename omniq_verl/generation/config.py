@@ -1,10 +1,11 @@
 """A run's settings from a YAML file and KEY=VALUE words."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -31,7 +32,21 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
             OmegaConf.set_readonly(part, False)
     try:
         parts = [defaults, *([OmegaConf.load(path)] if path else [])]
-        return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(words)))
+        merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(words))
+        _expand_home(merged)
+        return OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError) as error:
-        hint = f" Mend: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
+        hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
         raise ValueError(f"{path or 'settings'}: {error}{hint}") from error
+
+
+def _expand_home(node: DictConfig | ListConfig) -> None:
+    """Replace a leading ``~/`` of every path by the home folder."""
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_missing(node, key):
+            continue
+        value = node[key]
+        if isinstance(value, (DictConfig, ListConfig)):
+            _expand_home(value)
+        elif isinstance(value, (str, Path)) and str(value).startswith("~/"):
+            node[key] = os.path.expanduser(value)

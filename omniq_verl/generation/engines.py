@@ -5,6 +5,7 @@ from typing import Any
 
 from omniq_verl.generation.request import AsyncEngine, Engine
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.weights import check_cached
 
 
 def open_engine(spec: EngineSpec) -> Engine:
@@ -17,7 +18,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     if spec.kind == "vllm":
         from omniq_verl.generation.vllm_offline import OfflineModel
 
-        return OfflineModel(spec)
+        return _checked(OfflineModel(spec), spec)
     if spec.kind == "hf":
         from omniq_verl.generation.transformers_model import TransformersModel
 
@@ -39,8 +40,14 @@ def open_async_engine(spec: EngineSpec) -> AsyncEngine:
     if spec.kind == "vllm":
         from omniq_verl.generation.vllm_async import AsyncModel
 
-        return AsyncModel(spec)
+        return _checked(AsyncModel(spec), spec)
     return _own(spec, "vllm")
+
+
+def _checked(opened: Any, spec: EngineSpec) -> Any:
+    # vLLM has downloaded a model of a hub by now. It does not notice a missing part of a fused tensor.
+    check_cached(spec.model, spec.trust_remote_code)
+    return opened
 
 
 def _own(spec: EngineSpec, others: str) -> Any:

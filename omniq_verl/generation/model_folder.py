@@ -1,20 +1,28 @@
 """Which model folders are opened: none that could run code of its own, unless asked for."""
 
 import json
+import os
 from pathlib import Path
 
 from xxhash import xxh3_128
 
+from omniq_verl.generation.weights import PICKLED, check_no_adapter, check_weights
+from omniq_verl.lfs import check_no_pointers
+
 _PIECES = 64
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class UnsafeModel(ValueError):
     """Opening the model would run code that came with it."""
 
 
+def expanded(model: str | Path) -> str:
+    """The model with a leading ``~`` replaced by the home folder, which transformers and vLLM do not do."""
+    return os.path.expanduser(str(model))
+
+
 def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code: bool = False) -> None:
-    """Look at a local folder before anything loads it; names of a hub pass (there, too, only safetensors are loaded).
+    """Check a local folder before anything loads it; names of a hub pass (there, too, only safetensors are loaded).
 
     Args:
         model: folder, or name at a hub.
@@ -23,27 +31,31 @@ def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code
 
     Raises:
         UnsafeModel: it has weights as pickle only, or asks for code of its own.
+        BadFile: a file of it is a Git LFS pointer, or the weights are not those that ``config.json`` asks for.
         ValueError: the folder holds no model.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith(("/", ".", "~")):
-            raise ValueError(f"{model}: there is no such folder. Mend: give the folder of a saved model")
+            raise ValueError(f"{model}: there is no such folder. Fix: give the folder of a saved model")
         return
+    check_no_adapter(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{model} has no config.json. Mend: give the folder that holds it (often huggingface/)")
+        raise ValueError(f"{model} has no config.json. Fix: give the folder that holds it (often huggingface/)")
+    check_no_pointers(folder)
     if not trust_remote_code and (names := _with_code(folder)):
         raise UnsafeModel(
-            f"{model}/{names[0]} asks for Python code of its own (auto_map). Mend: read that code, then allow it with"
+            f"{model}/{names[0]} asks for Python code of its own (auto_map). Fix: read that code, then allow it with"
             " --trust-remote-code"
         )
     if not allow_pickle and not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         found = f"only {pickled[0]}, a pickle file, which can run any code" if pickled else "no weights"
         raise UnsafeModel(
-            f"{model} has no *.safetensors ({found}). Mend: save the model again with safetensors, or, where you know"
+            f"{model} has no *.safetensors ({found}). Fix: save the model again with safetensors, or, where you know"
             " who made it and the command has it, --allow-pickle"
         )
+    check_weights(folder, trust_remote_code)
 
 
 def weights_mark(folder: Path) -> str | None:

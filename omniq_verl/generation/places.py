@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omniq_verl.data.images import load_image
+from omniq_verl.lfs import check_no_pointer
 
 _KEPT = ("id", "split", "task", "score", "scale_low", "scale_high")
 
@@ -126,6 +127,7 @@ def _open(path: Path) -> pq.ParquetFile:
         raise ValueError(f"{path} is a folder. Mend: name its files, e.g. {path}/*.parquet")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file. Mend: name prepared files")
+    check_no_pointer(path)
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.generation.model_folder import check_model_folder, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 
 LONGEST = 8192
 """Ours: an image of five megapixels is 6,400 tokens to Qwen2.5-VL."""
+
+LOCAL_KINDS = ("vllm", "hf")
+"""Engines that read the weights themselves."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class EngineSpec:
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
 
+    def __post_init__(self) -> None:
+        if self.kind in LOCAL_KINDS and self.model:
+            object.__setattr__(self, "model", expanded(self.model))
+
     def length_of(self, config: Any) -> int:
         """``max_model_len``, or what stands for None.
 
@@ -51,7 +58,7 @@ class EngineSpec:
         Weights trained anew in the same folder are another model; what stands behind a name at a hub or an endpoint
         cannot be seen.
         """
-        weights = weights_mark(Path(self.model).expanduser()) if self.kind in ("vllm", "hf") else None
+        weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
         return found | ({"base_url": self.base_url} if self.base_url else {})
 
@@ -59,7 +66,7 @@ class EngineSpec:
         """Look at the model's folder, before anything long begins.
 
         Raises:
-            ValueError: it is not there, or not safe to open.
+            ValueError: it is not there, not whole, or not safe to open.
         """
-        if self.kind in ("vllm", "hf"):
+        if self.kind in LOCAL_KINDS:
             check_model_folder(self.model, self.allow_pickle, self.trust_remote_code)

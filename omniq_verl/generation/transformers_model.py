@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
+from omniq_verl.generation.weights import check_loaded
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -18,7 +19,9 @@ class TransformersModel:
 
     def __init__(self, spec: "EngineSpec", at_once: int = 8):
         import torch
-        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+        from omniq_verl.attention.transformers_attention import plain_attention
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
@@ -26,9 +29,16 @@ class TransformersModel:
         self._tokenizer = tokenizer_of(self._processor)
         self._tokenizer.padding_side = "left"  # an answer goes on where its question ends
         kind = AutoModelForImageTextToText if sees(self._processor) else AutoModelForCausalLM
-        self._model = kind.from_pretrained(
-            spec.model, dtype=spec.dtype, trust_remote_code=trust, use_safetensors=None if spec.allow_pickle else True
-        ).to(self._device)
+        model, info = kind.from_pretrained(
+            spec.model,
+            dtype=spec.dtype,
+            trust_remote_code=trust,
+            use_safetensors=None if spec.allow_pickle else True,
+            output_loading_info=True,
+            **plain_attention(AutoConfig.from_pretrained(spec.model, trust_remote_code=trust)),
+        )
+        check_loaded(spec.model, info)
+        self._model = model.to(self._device)
         self._longest, self._at_once = spec.length_of(self._model.config), at_once
         self._banned = list(banned_tokens(self._processor).values())
 

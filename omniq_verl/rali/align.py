@@ -24,6 +24,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.rali.encoder import ImageEncoder, encoder_of, open_model, open_preprocessing, save_whole
 from omniq_verl.rali.losses import LOSSES
@@ -256,7 +257,8 @@ def _restore(run: _Run) -> int:
 
 def _save_model(run: _Run, folder: Path) -> None:
     run.model.to("cpu")
-    parts = (AutoTokenizer.from_pretrained(run.config.model), AutoImageProcessor.from_pretrained(run.config.model))
+    name = expanded(run.config.model)
+    parts = (AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name))
     save_whole(folder, run.model, *parts)
 
 

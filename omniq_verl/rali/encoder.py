@@ -20,7 +20,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.model_folder import check_model_folder, expanded
+from omniq_verl.generation.weights import check_loaded
 from omniq_verl.rali.preprocessing import Preprocessing, read_preprocessing
 
 VISION: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
@@ -86,11 +87,14 @@ def open_model(model: str, allow_pickle: bool = False) -> PreTrainedModel:
     """
     check_model_folder(model, allow_pickle)
     try:
-        found = AutoModel.from_pretrained(model, use_safetensors=None if allow_pickle else True, **_PLAIN)
+        found, info = AutoModel.from_pretrained(
+            expanded(model), use_safetensors=None if allow_pickle else True, output_loading_info=True, **_PLAIN
+        )
     except OSError as error:
         raise ValueError(f"{model} cannot be opened ({str(error).splitlines()[0]})") from error
     if found.config.model_type not in VISION:
         raise ValueError(f"{model} is a {found.config.model_type!r}; image encoders are those of {', '.join(VISION)}")
+    check_loaded(model, info)
     return found.eval()
 
 
@@ -112,7 +116,7 @@ def open_preprocessing(model: str) -> Preprocessing:
         ValueError: its processor is not there, or does what is not supported.
     """
     try:
-        processor = AutoImageProcessor.from_pretrained(model)
+        processor = AutoImageProcessor.from_pretrained(expanded(model))
     except OSError as error:
         raise ValueError(f"{model} has no image processor ({str(error).splitlines()[0]})") from error
     return read_preprocessing(processor.to_dict())

@@ -16,6 +16,7 @@ from torch import nn
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.lfs import check_no_pointer
 from omniq_verl.rali.compress import Basis, Projection
 from omniq_verl.rali.encoder import VISION, ImageEncoder, check_vision_config, plain_config
 from omniq_verl.rali.fit import BasisScorer
@@ -103,9 +104,13 @@ def load_rali(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[RaliMod
         dtype: of the encoder; the basis is float32.
 
     Raises:
+        BadFile: one of them is a Git LFS pointer.
         BadRaliFile: one of them is missing, cut short or of another version; a tensor is missing, unknown, of another
             shape than the configuration says, or holds a number that is not finite.
     """
+    folder = folder.expanduser()
+    for name in (CONFIG, WEIGHTS):
+        check_no_pointer(folder / name)
     config = _read_config(folder / CONFIG)
     try:
         about = About(config["task"], Scale(**config["scale"]), dict(config["source"]))
@@ -126,7 +131,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except OSError as error:
         raise BadRaliFile(
-            f"{path} cannot be read ({error.strerror}). Mend: give a folder of `omniq rali fit`"
+            f"{path} cannot be read ({error.strerror}). Fix: give a folder of `omniq rali fit`"
         ) from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, BadRaliFile):

@@ -53,11 +53,12 @@ class RaliScorer:
         if dtype not in DTYPES or batch < 1:
             raise ValueError(f"dtype is one of {', '.join(DTYPES)}, batch from 1; got {dtype!r} and {batch}")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model, self.about = load_rali(Path(folder), DTYPES[dtype])
+        folder = Path(folder).expanduser()
+        model, self.about = load_rali(folder, DTYPES[dtype])
         self.model: RaliModel = model.to(self._device)
         self._run = torch.compile(self.model, dynamic=True) if compile else self.model
         self._preprocess = model.encoder.preprocessing
-        self._folder, self._batch, self._allow_urls = Path(folder), batch, allow_urls
+        self._folder, self._batch, self._allow_urls = folder, batch, allow_urls
 
     @cached_property
     def digest(self) -> str:

@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from omniq_verl.generation.model_folder import expanded
+
 
 class Texts:
     """All texts of all images, encoded.
@@ -25,7 +27,7 @@ class Texts:
         distinct = {text: number for number, text in enumerate(dict.fromkeys(flat))}
         self.which = np.array([distinct[text] for text in flat])
         """Of each text its number among those that differ."""
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(expanded(name))
         self.most_tokens = model.config.text_config.max_position_embeddings
         self.cut, self.features = encode_texts(model, tokenizer, list(distinct), self.most_tokens, device)
 

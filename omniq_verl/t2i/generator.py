@@ -1,11 +1,15 @@
 """Images from texts: any pipeline of diffusers, each image with a seed of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from PIL import Image
+from safetensors import SafetensorError
+
+from omniq_verl.generation.model_folder import expanded
+from omniq_verl.generation.weights import check_loaded
 
 DEFAULT_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
 """SANA-1.0-1.6B, the generator of OmniQuality-R's table 5."""
@@ -51,6 +55,26 @@ def open_generator(spec: GeneratorSpec) -> Generator:
     return getattr(import_module(module), name)(spec) if name else DiffusersPipeline(spec)
 
 
+def _open_parts(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks of a pipeline by name, which diffusers would fill with random numbers where weights are missing.
+
+    Raises:
+        BadWeights: weights are missing.
+    """
+    from diffusers import DiffusionPipeline
+    from torch import nn
+
+    parts = {}
+    for name, described in DiffusionPipeline.load_config(model).items():
+        if not isinstance(described, (list, tuple)) or described[0] not in ("diffusers", "transformers"):
+            continue
+        kind = getattr(import_module(described[0]), described[1], None)
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            parts[name], info = kind.from_pretrained(model, subfolder=name, output_loading_info=True, **settings)
+            check_loaded(f"{model}/{name}", info)
+    return parts
+
+
 class DiffusersPipeline:
     """A pipeline on this process's GPU, or the CPU where there is none; weights from safetensors alone."""
 
@@ -60,11 +84,11 @@ class DiffusersPipeline:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = {"auto": "bfloat16" if device == "cuda" else "float32"}.get(spec.dtype, spec.dtype)
+        model, settings = expanded(spec.model), {"torch_dtype": getattr(torch, chosen), "use_safetensors": True}
         try:
-            pipeline = AutoPipelineForText2Image.from_pretrained(
-                spec.model, torch_dtype=getattr(torch, chosen), use_safetensors=True
-            )
-        except OSError as error:
+            parts = _open_parts(model, settings)
+            pipeline = AutoPipelineForText2Image.from_pretrained(model, **parts, **settings)
+        except (OSError, SafetensorError) as error:
             raise ValueError(f"{spec.model} cannot be opened as a pipeline of diffusers ({error})") from error
         self._pipeline = pipeline.to(device)
         self._pipeline.set_progress_bar_config(disable=True)

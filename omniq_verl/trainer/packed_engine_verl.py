@@ -1,7 +1,8 @@
 """verl's FSDP engine with our packed attention and log-probabilities, which need neither flash-attn nor a compiler.
 
-It acts where a recipe asks for it, ``model.override_config.attn_implementation: omniq_varlen`` with
-``model.use_remove_padding: true``, and is verl's own engine everywhere else. Three things differ:
+The engine rejects a model whose files lack weights. The rest acts where a recipe asks for it,
+``model.override_config.attn_implementation: omniq_varlen`` with ``model.use_remove_padding: true``, and it is verl's
+own engine everywhere else. Three things differ:
 
 - Attention is transformers' own code with ``omniq_verl.attention`` as its kernel. verl would replace the attention of
   Qwen2.5-VL by code for sequence parallelism (``models/transformers/monkey_patch.py:407``), which needs flash-attn,
@@ -24,6 +25,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
+from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
 
 _OTHER_OUTPUTS = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
@@ -38,8 +40,14 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         return self.model_config.hf_config._attn_implementation == NAME
 
     def _build_module(self) -> nn.Module:
-        if not self._packed:
-            return super()._build_module()
+        # transformers would fill what is missing with random numbers, and training would begin from those.
+        model, trust = self.model_config.local_path, self.model_config.trust_remote_code
+        check_weights(model, trust)
+        module = self._build_packed_module() if self._packed else super()._build_module()
+        check_cached(model, trust)  # a model of a hub lies in the cache by now
+        return module
+
+    def _build_packed_module(self) -> nn.Module:
         _check_settings(self.use_remove_padding, self.use_ulysses_sp)
         register()
         self.use_remove_padding = False  # read by super() to decide whether it replaces the attention

@@ -171,6 +171,12 @@ def _is_within(some: list[str], more: list[str]) -> bool:
     return some[-1] == more[-1] and all(each in remaining for each in some)
 
 
+def similar_setting(key: str) -> str | None:
+    """The setting of a GRPO or SFT run that an unknown one may be a misspelling of."""
+    found = (_similar(key, set(_recorded()[trainer]["acting"])) for trainer in ("grpo", "sft"))
+    return next((each for each in found if each), None)
+
+
 def _similar(key: str, acting: set[str]) -> str | None:
     """An acting setting that an unknown one may be a misspelling of."""
     above, _, last = key.rpartition(".")
@@ -178,4 +184,6 @@ def _similar(key: str, acting: set[str]) -> str | None:
     if close := get_close_matches(last, beside, n=1, cutoff=0.7):
         return beside[close[0]]
     elsewhere = [each for each in acting if each.rpartition(".")[2] == last]
-    return min(elsewhere, key=lambda each: (each.count("."), each), default=None)
+    if elsewhere:
+        return min(elsewhere, key=lambda each: (each.count("."), each))
+    return next(iter(get_close_matches(key, sorted(acting), n=1, cutoff=0.85)), None)

@@ -1,0 +1,62 @@
+"""The checkpoint that verl would load, found by verl's own code, which is stopped right before it loads it.
+
+Importing this module takes seconds, as verl's trainers come with it.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+from typing import Any
+
+from omegaconf import DictConfig
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # about engines of other vendors that are not installed
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler, OrchestrationMode
+
+
+class _Found(Exception):
+    """Carries the folder out of verl's code."""
+
+
+class _Engine:
+    def load_checkpoint(self, local_path: str, **_: Any) -> None:
+        raise _Found(local_path)
+
+
+def grpo_checkpoint(config: DictConfig) -> tuple[str, int] | None:
+    """The folder of the actor's files and the step that a GRPO run would load; None if it would begin anew.
+
+    Raises:
+        Exception: whatever verl would raise and stop with.
+    """
+    trainer = SimpleNamespace(config=config, actor_rollout_wg=_Engine())
+    folder = _stopped(lambda: PPOTrainer._load_checkpoint(trainer))
+    return None if folder is None else (folder, trainer.global_steps)
+
+
+def sft_checkpoint(config: DictConfig) -> tuple[str, int] | None:
+    """As ``grpo_checkpoint``, for a run of verl's SFT trainer."""
+    settings = config.trainer
+    handler = CheckpointHandler(
+        engine=_Engine(),
+        train_dataloader=None,
+        default_local_dir=settings.default_local_dir,
+        resume_mode=getattr(settings, "resume_mode", "auto"),
+        resume_from_path=getattr(settings, "resume_from_path", None),
+        mode=OrchestrationMode.RAY,  # the other one asks torch.distributed for the rank
+    )
+    folder = _stopped(handler.load_checkpoint)
+    return None if folder is None else (folder, handler.resume_global_step)
+
+
+def _stopped(load: Callable[[], Any]) -> str | None:
+    try:
+        with redirect_stdout(io.StringIO()):
+            load()
+    except _Found as found:
+        return found.args[0]
+    return None

@@ -1,0 +1,57 @@
+"""Git LFS pointers: small text files that stand where a file has not been downloaded yet."""
+
+from pathlib import Path
+
+_BEGINNING = b"version https://git-lfs.github.com/spec/"
+_LONGEST = 1024
+"""Bytes of a pointer, by its specification."""
+_READ_BY_PROCESSORS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+PULL = "download the file itself: run git lfs pull in its repository, or use huggingface-cli download"
+
+
+class BadFile(ValueError):
+    """A file that cannot be used.
+
+    Args:
+        where: file or folder.
+        what: the matter with it.
+        fix: what the user can do.
+    """
+
+    def __init__(self, where: str, what: str, fix: str):
+        super().__init__(f"{where}: {what}. Fix: {fix}")
+        self.where, self.what, self.fix = where, what, fix
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a Git LFS pointer; False also where there is no such file."""
+    try:
+        if path.stat().st_size > _LONGEST:
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(_BEGINNING)) == _BEGINNING
+    except OSError:
+        return False
+
+
+def check_no_pointer(path: Path) -> None:
+    """Check that a file is not a Git LFS pointer.
+
+    Raises:
+        BadFile: it is one.
+    """
+    if is_pointer(path):
+        raise BadFile(str(path), "it is a Git LFS pointer, not the file itself", PULL)
+
+
+def check_no_pointers(folder: Path) -> None:
+    """Check that no settings, vocabulary or template in a model's folder is a Git LFS pointer.
+
+    Weights are left to whoever reads them, as a folder may hold those of other frameworks, too.
+
+    Raises:
+        BadFile: one is.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ_BY_PROCESSORS:
+            check_no_pointer(path)

@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)+cpu
 CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface lint bench clean
+.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface lint docs bench clean
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
@@ -22,12 +22,13 @@ help:
 	@echo "make test-cluster a training job on two Ray nodes of this machine"
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
 	@echo "make surface      record again which upstream names both sets of packages have"
+	@echo "make docs         the documentation site, in build/site"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
 $(VENV)/.installed: setup.py constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	@PYTHON=$(PY) ./constraints/cpu_torch.sh $(CPU_TORCH) $(CPU_TORCH_INDEX)
-	$(PY) -m pip install -q -e '.[cpu,$(EXTRAS)]' -c constraints/cpu.txt
+	$(PY) -m pip install -q -e '.[cpu,docs,$(EXTRAS)]' -c constraints/cpu.txt
 	touch $@
 
 $(GPU_VENV)/.installed: setup.py constraints/gpu.txt
@@ -59,6 +60,9 @@ surface: $(VENV)/.installed $(GPU_VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench: $(VENV)/.installed
 	$(PY) benchmarks/start_up.py

@@ -61,6 +61,7 @@ setup(
         "t2i": ["diffusers"],
         "serve": ["ray[serve]", "fastapi-offline"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "schemathesis"],
     },
     entry_points={

@@ -12,7 +12,7 @@ import pytest
 from omniq_verl.cpu.patches import PATCHES
 
 pytestmark = pytest.mark.slow  # the probe starts verl and vLLM in several processes
-README = Path(__file__).parents[2] / "README.md"
+TABLE = Path(__file__).parents[2] / "docs/internals/cpu-patches.md"
 ELSEWHERE = ("unset", "nvidia", "huawei", "amd")
 """Settings of VERL_PLATFORM that name no CPU."""
 
@@ -38,8 +38,8 @@ def upstream_lines(named: str) -> list[str]:
     return lines
 
 
-def readme_row(name: str) -> list[str]:
-    (row,) = [line for line in README.read_text().splitlines() if line.startswith(f"| `{name}` |")]
+def table_row(name: str) -> list[str]:
+    (row,) = [line for line in TABLE.read_text().splitlines() if line.startswith(f"| `{name}` |")]
     return [cell.strip() for cell in row.strip("|").split(" | ")]
 
 
@@ -62,15 +62,15 @@ def test_every_patch_of_the_table_is_under_contract(name):
 
 
 @pytest.mark.parametrize("name", QUOTED)
-def test_the_readme_names_every_patch_its_reason_and_its_end(name):
-    row = readme_row(name)
+def test_the_page_names_every_patch_its_reason_and_its_end(name):
+    row = table_row(name)
     assert len(row) == 4 and all(row)
 
 
 @pytest.mark.parametrize("name", QUOTED)
 @pytest.mark.usefixtures("cpu_build")
-def test_the_readme_names_the_right_lines(name):
-    lines = upstream_lines(readme_row(name)[1])
+def test_the_page_names_the_right_lines(name):
+    lines = upstream_lines(table_row(name)[1])
     assert lines and all(QUOTED[name] in line for line in lines), lines
 
 

@@ -10,16 +10,17 @@ lists, and --deqa-meta takes these lists themselves (train_koniq_7k.json, test_k
 """
 
 import argparse
-import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from omniq_verl.data.command import DataSet, Request, main
 from omniq_verl.data.deqa import add_deqa_option, count_of, map_of, read_deqa
+from omniq_verl.data.digits import Rounded
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
-from omniq_verl.data.reading import labelled, number
+from omniq_verl.data.reading import labelled, number, shares_of
 from omniq_verl.data.tables import LabelFileError, read_csv
 
 LABEL_FILES = (
@@ -55,6 +56,8 @@ def read(request: Request) -> Iterator[Item]:
         # The file's column MOS is the z-scored one; the raw MOS is the mean of the shares of the ratings 1 to 5.
         score = raw_mos(row) if options.mos == "raw" else row["MOS"]
         item = labelled(row["image_name"], score, SPLITS.get(row["set"], ""), standard_deviation=number(row["SD"]))
+        if score is None:
+            item = replace(item, fault=f"its shares {', '.join(row[share] for share in SHARES)} do not add up to 1")
         yield item if item.split else Item(item.name, "", fault=f"its set {row['set']!r} is none of the three")
 
 
@@ -73,11 +76,13 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
         yield {**row, "image_name": name, "MOS": score, "SD": row.get("std", ""), "set": side}
 
 
-def raw_mos(row: dict[str, str]) -> float:
-    shares = [number(row[share]) for share in SHARES]
-    if None in shares or abs(sum(shares) - 1.0) > 1e-6:
-        return math.nan
-    return sum(rating * share for rating, share in enumerate(shares, 1))
+def raw_mos(row: dict[str, str]) -> Rounded | None:
+    """The mean rating, to the digits that the shares have; None: they are no shares of a whole."""
+    shares = shares_of([row[share] for share in SHARES])
+    if shares is None:
+        return None
+    mean = sum(rating * share for rating, share in enumerate(shares, 1)) / sum(shares)
+    return Rounded(mean, sum(rating * share.rounding for rating, share in enumerate(shares, 1)) / sum(shares))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

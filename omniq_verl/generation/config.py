@@ -32,6 +32,6 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
     try:
         parts = [defaults, *([OmegaConf.load(path)] if path else [])]
         return OmegaConf.to_object(OmegaConf.merge(*parts, OmegaConf.from_dotlist(words)))
-    except (OmegaConfBaseException, YAMLError) as error:
-        hint = f" Mend: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
         raise ValueError(f"{path or 'settings'}: {error}{hint}") from error

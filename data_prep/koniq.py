@@ -57,7 +57,9 @@ def read(request: Request) -> Iterator[Item]:
         score = raw_mos(row) if options.mos == "raw" else row["MOS"]
         item = labelled(row["image_name"], score, SPLITS.get(row["set"], ""), standard_deviation=number(row["SD"]))
         if score is None:
-            item = replace(item, fault=f"its shares {', '.join(row[share] for share in SHARES)} do not add up to 1")
+            item = replace(
+                item, fault=f"its shares {', '.join(row[share] for share in SHARES)} are no numbers that add up to 1"
+            )
         yield item if item.split else Item(item.name, "", fault=f"its set {row['set']!r} is none of the three")
 
 

@@ -150,7 +150,7 @@ def test_a_file_whose_path_is_no_unicode_is_refused(tmp_path):
     os.mkdir(folder)
     with open(folder + b"/a.jpg", "wb") as file:
         file.write(b"x")
-    with pytest.raises(BadPath, match="is no Unicode"):
+    with pytest.raises(BadPath, match=r"the name caf\\xe9/a.jpg is no UTF-8"):
         FileIndex(tmp_path).find("a.jpg")
 
 

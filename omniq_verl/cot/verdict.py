@@ -38,7 +38,7 @@ class Fault(str, Enum):
     MANY_ANSWERS = "many_answers"
     NO_REASONING = "no_reasoning"
     MARKUP = "markup"
-    """The plan or the reasoning holds what training would take for an image, a tag or the end of a turn."""
+    """The reasoning holds what training would take for an image, a tag or the end of a turn."""
     NOT_A_LEVEL = "not_a_level"
     """The answer is none of the five words."""
     COPIES_PLAN = "copies_plan"
@@ -80,11 +80,7 @@ def judge_text(answer: Mapping[str, Any]) -> Fault | None:
 
 def judge_plan(answer: Mapping[str, Any]) -> Fault | None:
     """What is wrong with a plan. One that was cut by ``max_tokens`` lacks its last steps."""
-    if fault := judge_text(answer):
-        return fault
-    if answer["ended"] == LENGTH:
-        return Fault.TRUNCATED
-    return Fault.MARKUP if text_fault(answer["text"]) else None
+    return judge_text(answer) or (Fault.TRUNCATED if answer["ended"] == LENGTH else None)
 
 
 def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict:

@@ -48,7 +48,7 @@ class LabelMap:
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
             raise ValueError(f"the score {raw!r} is no number")
         if not self.low - rounding <= raw <= self.high + rounding:
-            raise ValueError(f"the score {raw!r} lies outside of [{self.low!r}, {self.high!r}]")
+            raise ValueError(f"the score {raw:.12g} lies outside of [{self.low:.12g}, {self.high:.12g}]")
         raw = min(max(float(raw), self.low), self.high)
         score = self.score(raw, task_on(task, scale).scale)
         return {"raw_score": raw, "raw_bounds": (self.low, self.high), "score": score}

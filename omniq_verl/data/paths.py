@@ -65,7 +65,9 @@ class FileIndex:
         if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(self.root):
             raise BadPath(f"{below!r} is a link to outside of the root")
         if any("\ud800" <= letter <= "\udfff" for letter in below):
-            raise BadPath(f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file")
+            raise BadPath(
+                f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file"
+            )
         return path
 
 

@@ -128,7 +128,9 @@ def draw(seed: int, *key: str) -> float:
     """A number in [0, 1) that depends on seed and key alone: not on the order of the rows, nor on which there are,
     nor on whether a name has its accents as letters of their own.
     """
-    digest = hashlib.blake2b("\0".join((str(seed), *map(composed, key))).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        "\0".join((str(seed), *map(composed, key))).encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from omniq_verl.data.text_files import (
     BLANKS,
-    LabelFileError,
     check_file,
     json_lines,
     refuse,

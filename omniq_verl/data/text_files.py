@@ -55,7 +55,7 @@ def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
     if size == 0:
         raise refuse(path, "it is empty")
     if size > limit:
-        raise refuse(path, f"it has {size:,} bytes, more than any file of its kind")
+        raise refuse(path, f"it has {size:,} bytes, more than any label file of its kind")
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise refuse(path, "it is a Python pickle, which is never loaded", "convert it to CSV where you trust it")
     return path

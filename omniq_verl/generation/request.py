@@ -47,7 +47,8 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if fault := messages_fault(self.messages, len(self.images)):
+        # A question without images may be another one's text, of which the engine counts the placeholders.
+        if fault := messages_fault(self.messages, len(self.images) or None):
             raise ForbiddenText(f"{fault}. Fix: {FIX}")
 
 

@@ -9,7 +9,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from omniq_verl.tasks.outside_text import ForbiddenText, check_text, forbidden_tokens, messages_fault, text_fault
+from omniq_verl.tasks.outside_text import (
+    ForbiddenText,
+    check_text,
+    forbidden_tokens,
+    harmless,
+    messages_fault,
+    text_fault,
+)
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
@@ -53,6 +60,7 @@ __all__ = [
     "check_text",
     "comparison_task",
     "forbidden_tokens",
+    "harmless",
     "messages_fault",
     "scale_of",
     "task_of",

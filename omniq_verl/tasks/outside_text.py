@@ -47,6 +47,8 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """Of those two that stand for one beyond the first 65,536; JSON can name them one by one, no tokenizer can read them."""
 FIX = "take it out, or say it in other words"
 """How to fix a text that must not go into a question, for errors."""
+_ROUND = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "()()()")
+_ALL_ROUND = str.maketrans("[]\uff3b\uff3d", "()()")
 
 
 class ForbiddenText(ValueError):
@@ -80,7 +82,7 @@ def text_fault(text: str, processor: Any = None) -> str | None:
         processor: likewise.
     """
     if _HALF_CHARACTER.search(text):
-        return f"holds half a character, which no file can keep and no tokenizer can read"
+        return "holds half a character, which no file can keep and no tokenizer can read"
     if found := forbidden_tokens(text, processor):
         return f"contains {', '.join(found[:3])}, which models take for a control token and not for text"
     return None
@@ -99,6 +101,16 @@ def check_text(text: str, name: str = "the text", processor: Any = None) -> None
     """
     if fault := text_fault(text, processor):
         raise ForbiddenText(f"{name} {fault}. Fix: {FIX}")
+
+
+def harmless(text: str) -> str:
+    """A text that a model wrote, as it is quoted in a question to a model: angle brackets become round ones.
+
+    So tags and tokens in a plan or a critic's words cost neither the row nor the run; nobody reads them literally.
+    Square brackets change only where one is part of a token. The text is stripped.
+    """
+    text = text.encode(errors="replace").decode().translate(_ROUND)
+    return (text.translate(_ALL_ROUND) if forbidden_tokens(text) else text).strip()
 
 
 def messages_fault(messages: Iterable[Mapping[str, Any]], images: int | None, processor: Any = None) -> str | None:

@@ -70,7 +70,7 @@ class PromptLength:
             return self._count(messages, sizes)
 
     def text_fault(self, messages: Messages) -> str | None:
-        """What is wrong with the texts of a prompt for the model's tokenizer (``tasks.outside_text``); None: nothing."""
+        """What is wrong with a prompt's texts for the model's tokenizer (``tasks.outside_text``); None: nothing."""
         with self._lock:
             return self._text_fault(messages)
 

@@ -84,7 +84,8 @@ def raw_mos(row: dict[str, str]) -> Rounded | None:
     if shares is None:
         return None
     mean = sum(rating * share for rating, share in enumerate(shares, 1)) / sum(shares)
-    return Rounded(mean, sum(rating * share.rounding for rating, share in enumerate(shares, 1)) / sum(shares))
+    # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
+    return Rounded(mean, 4 * sum(share.rounding for share in shares) / sum(shares))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

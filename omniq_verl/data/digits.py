@@ -38,14 +38,14 @@ def _decimal(cell: Any) -> Decimal | None:
     return found if found.is_finite() else None
 
 
-def row_roundings(numbers: Sequence["Rounded | float"]) -> list[float]:
+def row_roundings(cells: Sequence[Any]) -> list[float]:
     """How far each number of a row may be rounded, where all were written in one way.
 
     Args:
-        numbers: of a row, as they were read. The one with the most decimals tells how many there are, the one with the
-            most significant digits likewise, and the coarser of both holds.
+        cells: of a row, numbers as ``half_unit`` takes them. The one with the most decimals tells how many there are,
+            the one with the most significant digits likewise, and the coarser of both holds.
     """
-    plain = [Decimal(repr(float(one))).normalize() for one in numbers]
-    decimals = max((-one.as_tuple().exponent for one in plain if one), default=0)
+    plain = [_decimal(cell) or Decimal(0) for cell in cells]
+    decimals = max((-one.as_tuple().exponent for one in plain), default=0)
     significant = max((len(one.as_tuple().digits) for one in plain if one), default=1)
     return [0.5 * 10.0 ** max(-decimals, one.adjusted() - significant + 1 if one else -decimals) for one in plain]

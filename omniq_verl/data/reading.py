@@ -106,7 +106,7 @@ def shares_of(cells: Sequence[Any]) -> list[Rounded] | None:
     found = [number(cell) for cell in cells]
     if not found or any(share is None or share < 0 for share in found):
         return None
-    shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(found), strict=True)]
+    shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(cells), strict=True)]
     allowed = max(1e-6, sum(share.rounding for share in shares) * (1 + 1e-9))
     return shares if abs(math.fsum(shares) - 1.0) <= allowed else None
 

@@ -14,12 +14,25 @@ import numpy as np
 
 from omniq_verl.data.text_files import (
     BLANKS,
+    LabelFileError,
     check_file,
     json_lines,
     refuse,
     table_lines,
     text_lines,
 )
+
+__all__ = [
+    "LabelFileError",
+    "check_file",
+    "read_csv",
+    "read_json",
+    "read_jsonl",
+    "read_lines",
+    "read_mat",
+    "read_words",
+    "read_xlsx",
+]
 
 _MAX_JSON_BYTES = 2**28  # a JSON file is read as a whole, into about ten times its size
 _MAX_SHEET_BYTES = 2**28
@@ -124,11 +137,15 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> I
             if all(name in names for name in columns):
                 header = {name: names.index(name) for name in columns}
             continue
-        cells = {name: row[place] if place < len(row) else None for name, place in header.items()}
+        cells = {name: _cell(row[place]) if place < len(row) else None for name, place in header.items()}
         if any(cell is not None for cell in cells.values()):
             yield cells
     if header is None:
         raise refuse(path, f"no row of it names the columns {', '.join(columns)}")
+
+
+def _cell(cell: Any) -> Any:
+    return cell.strip(BLANKS) if isinstance(cell, str) else cell
 
 
 def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ lists, and --deqa-meta takes these lists themselves (train_koniq_7k.json, test_k
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,13 +79,27 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
 
 
 def raw_mos(row: dict[str, str]) -> Rounded | None:
-    """The mean rating, to the digits that the shares have; None: they are no shares of a whole."""
+    """The mean rating, exact where the number of votes is known, else to the digits that the shares have.
+
+    None: they are no shares of a whole.
+    """
     shares = shares_of([row[share] for share in SHARES])
     if shares is None:
         return None
+    if votes := votes_of(shares, number(row.get("c_total"))):
+        return Rounded(sum(rating * count for rating, count in enumerate(votes, 1)) / sum(votes))
     mean = sum(rating * share for rating, share in enumerate(shares, 1)) / sum(shares)
     # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
     return Rounded(mean, 4 * sum(share.rounding for share in shares) / sum(shares))
+
+
+def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:
+    """How many gave each rating, where whole numbers of votes make up these shares; None: that cannot be told."""
+    votes = [round(share * (total or 0)) for share in shares]
+    close = (
+        abs(count - share * total) <= share.rounding * total + 1e-6 for count, share in zip(votes, shares, strict=True)
+    )
+    return votes if total and sum(votes) == total and all(close) else None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ SPLITS = {
     **{"training": "train", "validation": "val", "test": "test"},  # as the owners call them
     **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # as pyiqa does, newer and older
 }
+EXACT = 1e-9
+"""Shares given more exactly than this are not rounded: the owners' file has twelve digits."""
 MAPS = {
     "raw": LabelMap(1.09615384615385, 4.31, "least and greatest raw MOS of all 10,073 images (DeQA-Score's rule)"),
     "zscore": LabelMap(3.91176470588, 88.3888888889, "least and greatest z-scored MOS of all 10,073 images"),
@@ -79,18 +81,21 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
 
 
 def raw_mos(row: dict[str, str]) -> Rounded | None:
-    """The mean rating, exact where the number of votes is known, else to the digits that the shares have.
+    """The mean rating; of rounded shares exact where the number of votes is known, else to the digits they have.
 
     None: they are no shares of a whole.
     """
     shares = shares_of([row[share] for share in SHARES])
     if shares is None:
         return None
+    rounding, total = sum(share.rounding for share in shares), sum(shares)
+    mean = Rounded(sum(rating * share for rating, share in enumerate(shares, 1)))
+    if rounding < EXACT:
+        return mean
     if votes := votes_of(shares, number(row.get("c_total"))):
         return Rounded(sum(rating * count for rating, count in enumerate(votes, 1)) / sum(votes))
-    mean = sum(rating * share for rating, share in enumerate(shares, 1)) / sum(shares)
     # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
-    return Rounded(mean, 4 * sum(share.rounding for share in shares) / sum(shares))
+    return Rounded(mean / total, 4 * rounding / total)
 
 
 def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:

@@ -33,7 +33,7 @@ SPLITS = {
     **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # as pyiqa does, newer and older
 }
 EXACT = 1e-9
-"""Shares given more exactly than this are not rounded: the owners' file has twelve digits."""
+"""Labels closer than this are one: the owners' file gives its shares to twelve digits."""
 MAPS = {
     "raw": LabelMap(1.09615384615385, 4.31, "least and greatest raw MOS of all 10,073 images (DeQA-Score's rule)"),
     "zscore": LabelMap(3.91176470588, 88.3888888889, "least and greatest z-scored MOS of all 10,073 images"),
@@ -88,14 +88,12 @@ def raw_mos(row: dict[str, str]) -> Rounded | None:
     shares = shares_of([row[share] for share in SHARES])
     if shares is None:
         return None
-    rounding, total = sum(share.rounding for share in shares), sum(shares)
-    mean = Rounded(sum(rating * share for rating, share in enumerate(shares, 1)))
-    if rounding < EXACT:
-        return mean
-    if votes := votes_of(shares, number(row.get("c_total"))):
-        return Rounded(sum(rating * count for rating, count in enumerate(votes, 1)) / sum(votes))
+    votes = votes_of(shares, number(row.get("c_total"))) or shares
+    given, exact = (sum(rating * part for rating, part in enumerate(parts, 1)) for parts in (shares, votes))
+    exact /= sum(votes)
     # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
-    return Rounded(mean / total, 4 * rounding / total)
+    rounding = 4 * sum(share.rounding for share in shares) / sum(shares)
+    return Rounded(given if abs(given - exact) < EXACT else exact, rounding)
 
 
 def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:

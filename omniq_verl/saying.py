@@ -1,12 +1,12 @@
 """How commands speak: on one console, and in one line where something is wrong."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 import typer
+
+from omniq_verl.data.names import never_fail_to_print
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +17,7 @@ def errors_said() -> "Iterator[Console]":
     """A console; an error of the user's files or settings is printed on it, and ends the program with code 1."""
     from rich.console import Console
 
-    _never_fail_to_print()
+    never_fail_to_print()
     console = Console()
     try:
         yield console
@@ -26,9 +26,3 @@ def errors_said() -> "Iterator[Console]":
     except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _never_fail_to_print() -> None:
-    """A letter that the terminal cannot show, or half of one, becomes its number instead of a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")

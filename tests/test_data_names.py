@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from data_prep import degradations
 from omniq_verl.cli import app
+from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.names import composed, escape_halves, name_key, real_name, shown_name
 from omniq_verl.data.paths import BadPath, FileIndex
-from omniq_verl.data.prepare import Item
+from omniq_verl.data.prepare import Item, Source, plan
 from omniq_verl.data.splits import content_of
 from omniq_verl.scoring.scorer import Scorer
 
@@ -172,3 +173,30 @@ def test_both_forms_and_cases_have_one_key(name):
 def test_a_picture_named_in_two_forms_is_one_content():
     nfc, nfd = (Item(unicodedata.normalize(form, "É.jpg"), "test") for form in FORMS)
     assert content_of(nfc) == content_of(nfd)
+
+
+def test_folders_that_no_row_or_table_could_name_are_refused_before_any_work(tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.mkdir()
+    (odd / "a.png").write_bytes(saved(smooth(64, 64), "PNG"))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "a.png").write_bytes(saved(smooth(64, 64), "PNG"))
+    for root, out, more in ((odd, tmp_path / "out", ["--images", "path"]), (tmp_path / "plain", odd / "out", [])):
+        words = ["--root", str(root), "--out", str(out), "--workers", "1", *more]
+        with pytest.raises(SystemExit, match=r"caf\\xe9\S* is no UTF-8"):
+            degradations.main(degradations.DEGRADATIONS, "", words)
+        assert not out.exists()
+    degradations.main(degradations.DEGRADATIONS, "", ["--root", str(odd), "--out", str(tmp_path / "fine")])
+    table = str(odd / "scores.parquet")
+    result = CliRunner().invoke(app, ["score", str(tmp_path), "--model", "", "--engine", RATER, "--out", table])
+    assert result.exit_code == 1 and "Fix: give another name" in result.output
+
+
+def test_rows_have_one_name_whatever_the_form_of_the_label_file(tmp_path):
+    (tmp_path / "É.png").write_bytes(saved(smooth(64, 64), "PNG"))
+    for form in FORMS:
+        name = unicodedata.normalize(form, "É.png")
+        planned, rejects = plan(
+            Source("x", "technical", [Item(name, "test", 3.0)], LabelMap(1, 5, "made")), FileIndex(tmp_path)
+        )
+        assert not rejects and planned["test"][0].row.row_id == "x/" + unicodedata.normalize("NFC", "É.png")

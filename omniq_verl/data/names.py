@@ -11,7 +11,9 @@ path back.
 
 import os
 import re
+import sys
 import unicodedata
+from io import TextIOWrapper
 
 from omniq_verl.data.text_files import BLANKS
 
@@ -45,6 +47,17 @@ def escape_halves(text: str) -> str:
 def _escaped(found: "re.Match[str]") -> str:
     number = ord(found[0])
     return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
+
+
+def is_utf8(name: "str | os.PathLike[str]") -> bool:
+    """Can a table, a row or a terminal hold this name as it is?"""
+    return not _HALF.search(os.fspath(name))
+
+
+def never_fail_to_print() -> None:
+    """A letter that the terminal cannot show, or half of one, is printed as its number instead of a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def composed(name: str) -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path, PurePosixPath
 
-from omniq_verl.data.names import composed, name_key, shown_name
+from omniq_verl.data.names import composed, is_utf8, name_key, shown_name
 
 
 class BadPath(ValueError):
@@ -64,7 +64,7 @@ class FileIndex:
         # lead in a circle; realpath() leaves them to whoever opens the file.
         if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(self.root):
             raise BadPath(f"{below!r} is a link to outside of the root")
-        if any("\ud800" <= letter <= "\udfff" for letter in below):
+        if not is_utf8(below):
             raise BadPath(
                 f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file"
             )

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import omniq_verl
 from omniq_verl.data.card import write_card
 from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.names import escape_halves, shown_name
+from omniq_verl.data.names import composed, escape_halves, is_utf8, shown_name
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.rows import Row
 from omniq_verl.data.shards import (
@@ -126,6 +126,8 @@ def write(
         console: for the progress bar.
     """
     out = out.resolve()  # rows may name files in it
+    if not is_utf8(out):
+        raise BadPath(f"{shown_name(out)} is no UTF-8, which parquet files need. Fix: give another folder by --out")
     shards = [shard for split, rows in planned.items() for shard in _shards(rows, out, split, how)]
     claim_folder(out, shards, source.name)
     written = _write(shards, how, console)
@@ -139,7 +141,7 @@ def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], li
     planned: dict[str, list[Planned]] = {}
     rejects, seen = [], set()
     for item in source.items:
-        row_id = f"{source.name}/{escape_halves(str(item.name))}{item.version}"
+        row_id = f"{source.name}/{composed(escape_halves(str(item.name)))}{item.version}"
         try:
             found = _planned(source, item, row_id, index, seen)
         except _Rejected as error:

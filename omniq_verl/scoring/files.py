@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omniq_verl.data.files import whole_text
-from omniq_verl.data.names import shown_name
+from omniq_verl.data.names import is_utf8, shown_name
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import Score, Scorer
@@ -99,6 +99,8 @@ def write_scores(
 def _check_out(out: Path) -> None:
     if out.suffix.lower() not in _WRITERS:
         raise ValueError(f"{out}: tables are written as {', '.join(_WRITERS)}")
+    if not is_utf8(out):
+        raise ValueError(f"{shown_name(out)}: the name of a table is UTF-8. Fix: give another name")
     if out.exists():
         raise ValueError(f"{out} exists already. Mend: give another name, or move it away")
     if not out.parent.is_dir():

@@ -44,7 +44,7 @@ _NAMED = (
 _BARRED = r"<[|\uff5c](?! )[^<>|\uff5c\r\n]{1,64}(?<! )[|\uff5c]>"
 _FIXED = re.compile("|".join((_BARRED, *_NAMED)))
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""Of those two that stand for one letter beyond the first 65,536; JSON can name one alone, no tokenizer can read it."""
+"""Half of a pair that stands for one letter; JSON can name one alone, and no tokenizer can read it."""
 FIX = "take it out, or say it in other words"
 """How to fix a text that must not go into a question, for errors."""
 _ROUND = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "()()()")

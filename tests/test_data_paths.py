@@ -39,6 +39,8 @@ def below(root: Path, found: Path | None) -> str | None:
         (["a.jpg", "x/a.jpg", "x/y/a.jpg"], "a.jpg", "a.jpg", "then the least deep"),
         (["x/a.jpg", "y/z/a.jpg"], "z/a.jpg", "y/z/a.jpg", "the folder that was named"),
         (["ü ñ/画.jpg"], "画.jpg", "ü ñ/画.jpg", "letters of any script"),
+        (["a\\x41.jpg"], "a\\x41.jpg", "a\\x41.jpg", "a backslash within a name"),
+        (["a\\b.jpg", "a/b.jpg"], "a\\b.jpg", "a/b.jpg", "and where Windows' reading fits, too"),
         (["a b,c'[1].jpg"], "a b,c'[1].jpg", "a b,c'[1].jpg", "signs that mean something elsewhere"),
         (["a.jpg"], "b.jpg", None, "not there"),
         (["a.jpg"], "a", None, "without its ending"),

@@ -53,8 +53,10 @@ class FileIndex:
                 outside of the root or has a path that is no Unicode.
         """
         parts = _safe_parts(name)
-        found = [path.split("/") for path in self._by_name.get(name_key(parts[-1]), [])]
-        found = [path for path in found if _ends_in(path, parts)]
+        found = self._ending_in(parts)
+        if "\\" in name and not found:  # part of a name here, and what parts folders on Windows
+            parts = list(PurePosixPath(name).parts)
+            found = self._ending_in(parts)
         if not found:
             return None
         wanted = [name_key(folder) for folder in folders]
@@ -69,6 +71,10 @@ class FileIndex:
                 f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file"
             )
         return path
+
+    def _ending_in(self, parts: list[str]) -> list[list[str]]:
+        paths = (path.split("/") for path in self._by_name.get(name_key(parts[-1]), []))
+        return [path for path in paths if _ends_in(path, parts)]
 
 
 def _safe_parts(name: str) -> list[str]:

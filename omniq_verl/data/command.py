@@ -1,7 +1,6 @@
 """The command line every script of ``data_prep/`` shares."""
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -15,9 +14,11 @@ from rich.console import Console
 
 from omniq_verl.data.card import split_of
 from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.names import is_utf8, never_fail_to_print, shown_name
 from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
+from omniq_verl.data.text_files import json_lines
 from omniq_verl.tasks import SCALES, TASKS
 
 _CLOSE = 0.05
@@ -77,6 +78,7 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
     Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single row, or there are rejects
     and ``--strict``.
     """
+    never_fail_to_print()
     args = _parser(dataset, doc).parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -96,6 +98,10 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
     labelled_as = TASKS[task].like or task
     labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[labelled_as]
     index = FileIndex(args.root)
+    if args.images == "path" and not is_utf8(index.root):
+        raise BadPath(
+            f"{shown_name(index.root)} is no UTF-8, so that no row could name it. Fix: leave out --images path"
+        )
     source = Source(
         name=dataset.name,
         task=task,
@@ -172,8 +178,7 @@ def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
             f"{args.root}: no image was found below it, or named by a label file (links to folders are not entered)."
             " Mend: correct --root or the label file, or download it again from its owners"
         )
-    with open(args.out / "rejects.jsonl") as lines:
-        first = json.loads(next(lines))
+    _, first = next(json_lines(args.out / "rejects.jsonl"))
     count = card["rejects"]["all"]
     sys.exit(f"there is no row, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
 

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
+from omniq_verl.tasks.outside_text import FIX, messages_fault
 
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
 _EXAMPLES = {
@@ -138,13 +139,19 @@ def check_prompt(record: dict[str, Any]) -> Messages:
 
 def check_turns(turns: Any, images: Any, column: str) -> Messages:
     """As ``check_prompt``, of turns in a column of any name."""
-    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+    if not turns or not all(map(_is_turn, turns)):
         raise Fault("prompt", f"{column} is not a list of turns with role and text content", _WRITE_ANEW)
     placeholders = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns)
     if placeholders != len(images or []):
         what = f"the {column} has {placeholders} times {IMAGE_PLACEHOLDER}, the row has {len(images or [])} images"
         raise Fault("prompt", what, f"put one {IMAGE_PLACEHOLDER} into the prompt for each image")
+    if fault := messages_fault(turns, None):
+        raise Fault("control token", fault.replace("the question", f"the {column}"), FIX)
     return tuple((turn["role"], turn["content"]) for turn in turns)
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
 
 
 def image_size(image: dict[str, Any]) -> ImageSize:
@@ -201,8 +208,10 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
     """Tokens of a prompt with images of these sizes.
 
     Raises:
-        Fault: the processor refuses an image of such a size.
+        Fault: the processor refuses an image of such a size, or the turns hold control tokens of its tokenizer.
     """
+    if fault := lengths.text_fault(messages):
+        raise Fault("control token", fault, FIX)
     try:
         return lengths.count(messages, sizes)
     except ValueError as error:

@@ -93,7 +93,7 @@ def _short_name(folder: Path, folders: Sequence[Path]) -> str:
 
 def _read_run(folder: Path, name: str) -> Run:
     file = _existing(folder / "metrics.json")
-    metrics = json.loads(file.read_text())
+    metrics = json.loads(file.read_bytes())
     if "sets" not in metrics:
         raise ValueError(f"{file} has no `sets`: it is not of `omniq eval`, which writes such a folder")
     sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}

@@ -12,8 +12,9 @@ from omniq_verl.generation.places import Place, RowReader
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
-from omniq_verl.tasks import Task, task_of
+from omniq_verl.tasks import Task, task_of, text_fault
 
+CONTROL_TOKEN = "control_token"
 NO_DISTORTION = "null"
 """How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "refused"."""
 
@@ -78,14 +79,18 @@ def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
 def read_reasoning(text: str, ended: str, task: Task) -> tuple[str, str, float]:
     """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
 
-    The reason is the parser's, "error" for what an engine refused, or "no_reasoning".
+    The reason is the parser's, "error" for what an engine refused, "no_reasoning", or "control_token": the text holds
+    what a model that learns from it would not read as text.
     """
     if ended == ERROR:
         return ERROR, "", np.nan
     parsed = parse_response(text, task.answer_format, task.scale)
     if not parsed.ok:
         return parsed.status.value, "", np.nan
-    return ("ok", whole_text(parsed.reasoning), parsed.score) if parsed.reasoning else ("no_reasoning", "", np.nan)
+    text = whole_text(parsed.reasoning or "")
+    if not text:
+        return "no_reasoning", "", np.nan
+    return (CONTROL_TOKEN, "", np.nan) if text_fault(text) else ("ok", text, parsed.score)
 
 
 def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

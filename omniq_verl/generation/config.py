@@ -35,7 +35,7 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
         merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(words))
         _expand_home(merged)
         return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
         raise ValueError(f"{path or 'settings'}: {error}{hint}") from error
 

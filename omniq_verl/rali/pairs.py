@@ -15,6 +15,7 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.names import real_name, shown_name
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.places import Place, learnable_places
@@ -109,7 +110,7 @@ def _where(place: Place) -> dict[str, Any]:
     info = place.info
     return {
         "key": place.key,
-        "file": place.file,
+        "file": shown_name(place.file),
         "group": place.group,
         "number": place.number,
         **{name: info[name] for name in ("data_source", "id", "task", "split", "scale_low", "scale_high")},
@@ -126,7 +127,7 @@ def read_pairs(path: Path) -> list[tuple[Place, list[str]]]:
     try:
         lines = pq.read_table(path).to_pylist()
         found = [
-            (Place(one["key"], one["file"], one["group"], one["number"], {"id": one["id"]}), one["texts"])
+            (Place(one["key"], real_name(one["file"]), one["group"], one["number"], {"id": one["id"]}), one["texts"])
             for one in lines
         ]
     except (OSError, KeyError, ValueError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.data.names import shown_name
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
@@ -134,7 +135,7 @@ def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> 
         try:
             found.append(None if side == "the reference" and image is None else load(image))
         except BadImage as error:
-            raise BadImage(f"{image if isinstance(image, (str, Path)) else side}: {error}") from None
+            raise BadImage(f"{shown_name(image) if isinstance(image, (str, Path)) else side}: {error}") from None
     return found[0], found[1], found[2]
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image
 
 from omniq_verl.data.images import MAX_BYTES, BadImage, check_image, decode_image, read_image
+from omniq_verl.data.names import shown_name
 
 _TIMEOUT = 30  # seconds without a byte
 
 
 def name_of(source: Any, number: int) -> str:
-    """How a result names its image: the path or address, or its place in the call."""
-    return str(source) if isinstance(source, (str, Path)) else f"image {number}"
+    """How a result names its image: the path or address as ``data.names`` writes it, or its place in the call."""
+    return shown_name(source) if isinstance(source, (str, Path)) else f"image {number}"
 
 
 def is_one(images: Any) -> bool:

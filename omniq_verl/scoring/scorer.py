@@ -20,7 +20,7 @@ from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
-from omniq_verl.tasks import IMAGE_TASKS, Scale, Task, task_on
+from omniq_verl.tasks import IMAGE_TASKS, ForbiddenText, Scale, Task, task_on
 
 BAD_IMAGE = "bad_image"
 UNNAMED = "no_class"
@@ -37,7 +37,7 @@ class Score:
     """
 
     image: str
-    """Its path or address, or "image 3"."""
+    """Its path or address as ``omniq_verl.data.names`` writes it, or "image 3"."""
     task: str
     status: str
     score: float | None = None
@@ -127,8 +127,9 @@ class Scorer:
             A ``Score`` for each image; of several tasks a dict of them by task; of a single image, its own.
 
         Raises:
-            ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, or samples
-                below one.
+            ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, samples
+                below one, or one prompt for all that holds control tokens (``tasks.outside_text``). Of several prompts
+                such a one costs its own image alone, whose status is "error".
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
@@ -145,7 +146,8 @@ class Scorer:
         tasks = asked_tasks(task, scale)
         prompts = prompts_for(prompt, len(images))
         for asked in tasks:
-            asked.question(None, prompts[0] if prompts else "")  # before anything is loaded: the task needs a prompt
+            # Before anything is loaded: the task needs a prompt, and one for all has to be sound.
+            asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
         jobs = (partial(self._requests, image, tasks, text) for image, text in zip(images, prompts, strict=True))
         outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
@@ -168,6 +170,8 @@ def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Sc
     """An image's score by task."""
     if isinstance(outcome, BadImage):
         return {task.name: Score(name, task.name, BAD_IMAGE, why=str(outcome)) for task in tasks}
+    if isinstance(outcome, ForbiddenText):
+        return {task.name: Score(name, task.name, ERROR, why=str(outcome)) for task in tasks}
     if isinstance(outcome, ValueError):
         raise outcome
     return {task.name: summarise(name, task, answers) for task, answers in zip(tasks, outcome, strict=True)}

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from omniq_verl.scoring.inputs import prompts_for
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
+from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
 _TEXTS = ("task", "prompt", "model")
@@ -188,6 +189,9 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
         prompts = prompts_for(question.prompt, len(question.images))
     except ValueError as error:
         raise BadRequest(422, str(error)) from None
+    # Of several prompts, one with control tokens costs its own image alone: see Judge.
+    if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
+        raise BadRequest(422, f"prompt: it {fault}")
     if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
     return question

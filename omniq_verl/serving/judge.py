@@ -14,7 +14,7 @@ from omniq_verl.scoring.comparison import Comparison, comparison_requests, judge
 from omniq_verl.scoring.inputs import load_source
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score, score_request, summarise
 from omniq_verl.serving.bodies import File
-from omniq_verl.tasks import Task
+from omniq_verl.tasks import ForbiddenText, Task
 
 Found = TypeVar("Found")
 
@@ -58,7 +58,10 @@ class Judge:
             data = await self._load(file)
         except BadImage as error:
             return {task.name: Score(file.name, task.name, BAD_IMAGE, why=str(error)) for task in tasks}
-        requests = [score_request(file.name, data, task, prompt, self._seed) for task in tasks]
+        try:
+            requests = [score_request(file.name, data, task, prompt, self._seed) for task in tasks]
+        except ForbiddenText as error:
+            return {task.name: Score(file.name, task.name, ERROR, why=str(error)) for task in tasks}
         answers = await _all(self._answer(request, sampling) for request in requests)
         return {task.name: summarise(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
 

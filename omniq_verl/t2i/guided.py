@@ -18,6 +18,7 @@ from omniq_verl.t2i.generator import Generator, GeneratorSpec
 from omniq_verl.t2i.geneval import prompt_folder, sample_name
 from omniq_verl.t2i.judges import Judges
 from omniq_verl.t2i.selection import Choice, choose_in_order, choose_weighted
+from omniq_verl.tasks import check_text
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Guided:
         for one in self.prompts:
             if not (isinstance(one.get("prompt"), str) and one["prompt"].strip()):
                 raise ValueError(f"every prompt needs its text under 'prompt', got {dict(one)}")
+            check_text(one["prompt"], f"the prompt {one['prompt'][:60]!r}")
         names = self.order or self.weights or ["alignment"]
         self.choose({name: [1.0] for name in names})  # weights and order, before anything is drawn
         if without := [task.name for task in asked_tasks(self.tasks) if task.scale is None]:

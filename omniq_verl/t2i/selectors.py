@@ -118,7 +118,7 @@ def add_scores(run: Scored, name: str, table: Path) -> Scored:
     if name in run.criteria or not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no new name beside {', '.join(run.criteria)}")
     try:
-        read = _READERS[table.suffix](table)
+        read = _READERS[table.suffix.lower()](table)
         numbers = pd.to_numeric(read["score"])
         by_name = {_tail(Path(image)): score for image, score in zip(read["image"], numbers, strict=True)}
     except (OSError, ValueError, KeyError, TypeError) as error:

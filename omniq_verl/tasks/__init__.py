@@ -9,6 +9,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from omniq_verl.tasks.outside_text import (
+    ForbiddenText,
+    check_text,
+    forbidden_tokens,
+    harmless,
+    messages_fault,
+    text_fault,
+)
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
@@ -22,7 +30,6 @@ from omniq_verl.tasks.task import (
     DISTORTIONS,
     IMAGE_PLACEHOLDER,
     LEVELS,
-    MEDIA_PLACEHOLDERS,
     SEVERITIES,
     Scale,
     Task,
@@ -38,7 +45,6 @@ __all__ = [
     "IMAGE_PLACEHOLDER",
     "IMAGE_TASKS",
     "LEVELS",
-    "MEDIA_PLACEHOLDERS",
     "Q_INSIGHT_COMPARISON",
     "Q_INSIGHT_COMPARISON_REFERENCE",
     "Q_INSIGHT_DEGRADATION",
@@ -47,13 +53,19 @@ __all__ = [
     "SEVERITIES",
     "TASKS",
     "TECHNICAL",
+    "ForbiddenText",
     "Scale",
     "Task",
     "chat_turns",
+    "check_text",
     "comparison_task",
+    "forbidden_tokens",
+    "harmless",
+    "messages_fault",
     "scale_of",
     "task_of",
     "task_on",
+    "text_fault",
 ]
 
 TASKS = {

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from omniq_verl.tasks.labels import read_scale, read_truth, shown
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
@@ -51,7 +52,9 @@ __all__ = [
     "Task",
     "chat_turns",
     "comparison_task",
+    "read_truth",
     "scale_of",
+    "shown",
     "task_of",
     "task_on",
 ]
@@ -97,7 +100,12 @@ def task_on(name: str, scale: Scale | None) -> Task:
 
 
 def task_of(info: Mapping[str, Any]) -> Task:
-    """The task of a row on the row's scale, from its ``extra_info``."""
-    low, high = info.get("scale_low"), info.get("scale_high")
-    known = low is not None and low == low  # NaN is how pandas reads "none"
-    return task_on(info["task"], Scale(low, high) if known else None)
+    """The task of a row on the row's scale, from its ``extra_info``.
+
+    Raises:
+        ValueError: ``task`` is missing or unknown, or the scale is wrong; the message names the field.
+    """
+    name = info.get("task") if isinstance(info, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(TASKS)}")
+    return task_on(name, read_scale(info))

@@ -171,7 +171,7 @@ def test_few_images_and_equal_labels_are_said(tmp_path, clip):
 
 def test_rows_that_do_not_belong_together_are_refused(data, clip, tmp_path):
     words = ["--model", clip, "--out", tmp_path / "rali", *SIZES]
-    assert "Mend: give train files" in omniq("fit", "--data", data / "test.parquet", *words, code=1)
+    assert "Fix: give train files" in omniq("fit", "--data", data / "test.parquet", *words, code=1)
     write_parquet((row.record(n, picture(n)) for n, row in enumerate(AESTHETIC)), tmp_path / "other.parquet")
     both = ["--data", data / "train.parquet", "--data", tmp_path / "other.parquet"]
     assert "one task and one scale" in omniq("fit", *both, *words, code=1)

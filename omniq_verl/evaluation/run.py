@@ -11,8 +11,9 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.grouping import group_names
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
-from omniq_verl.evaluation.metrics import all_metrics, group_names
+from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.generation.places import Place, list_places
 from omniq_verl.generation.request import Sampling

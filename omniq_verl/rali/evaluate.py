@@ -13,10 +13,11 @@ from rich.progress import track
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.images import BadImage
 from omniq_verl.evaluation.judging import per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.generation.places import Place, RowReader, list_places
+from omniq_verl.generation.places import Place, RowReader, image_sources, list_places
 from omniq_verl.generation.request import DONE, Sampling
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.rali.scorer import RaliScorer
@@ -89,9 +90,11 @@ def _score(scorer: RaliScorer, places: Sequence[Place], store: Store, console: C
 
 
 def _image(row: Mapping[str, Any]) -> bytes | Path:
-    """As it is in the row, or by name, so that a file that has gone costs its own score only."""
-    image = row["images"][0]
-    return image["bytes"] if image.get("bytes") else Path(image["image"])
+    """As it is in the row, or by name; what is no image costs its own score only."""
+    try:
+        return image_sources(row)[0]
+    except BadImage:
+        return b""  # which the scorer rejects as "no bytes"
 
 
 def _records(scorer: RaliScorer, places: Sequence[Place], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:

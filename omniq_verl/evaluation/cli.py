@@ -28,7 +28,7 @@ def evaluate(
     limit: options.LIMIT = None,
     workers: options.WORKERS = 1,
     batch: options.KEPT_AT_ONCE = 256,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    resamples: options.RESAMPLES = 1000,
     seed: options.SEED = 0,
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.

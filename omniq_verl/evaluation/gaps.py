@@ -6,6 +6,10 @@ from typing import Any
 from omniq_verl.evaluation.intervals import MOST_UNDEFINED
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE"}
+RULE = (
+    f"A resample in which a figure is undefined is left out; with more than {MOST_UNDEFINED:.0%} of such resamples there"
+    " is no interval."
+)
 FIGURES = (*NAMES, "class_accuracy", "level_accuracy")
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import whole_text
+from omniq_verl.data.images import BadImage
 from omniq_verl.generation.places import Place, RowReader, named
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
 from omniq_verl.tasks import Task, read_truth, shown, task_of
 
+BAD_IMAGE = "bad_image"
 NO_DISTORTION = "null"
 """How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "refused"."""
 
@@ -86,12 +88,13 @@ def _details(found: object) -> str | None:
 def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
     """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
 
-    The status is the parser's, or "error" for what an engine refused. An object that names no distortion is "ok", and
+    The status is the parser's, "bad_image" where the row's image could not be read, or "error" for what an engine
+    rejected. An object that names no distortion is "ok", and
     of the class "not named", which is wrong for every image.
     """
     said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if ended == ERROR:
-        return said
+        return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
     parsed = parse_response(text, task.answer_format, task.scale)
     said["status"] = parsed.status.value
     if parsed.score is not None and task.scale is not None:

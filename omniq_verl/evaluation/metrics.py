@@ -10,7 +10,7 @@ import pandas as pd
 from omniq_verl.evaluation.correlations import COEFFICIENTS, correlations
 from omniq_verl.evaluation.grouping import group_names, in_order
 from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, Interval, correlation_intervals, mean_interval
-from omniq_verl.evaluation.judging import NO_DISTORTION
+from omniq_verl.evaluation.judging import BAD_IMAGE, NO_DISTORTION
 from omniq_verl.evaluation.logistic import CURVES, fit_curve
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
@@ -57,8 +57,9 @@ def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RES
     """The figures of images that were asked one task; answers that could not be read are counted apart.
 
     Returns:
-        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``answers``, ``status``
-        (answers by parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
+        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``bad_images`` (those that
+        could not be read), ``unreadable`` (all others without a parsed answer), ``answers``, ``status`` (answers by
+        parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
         ``level_accuracy`` over all; ``mae``; ``spread`` (mean over images);
         ``fits`` (agreement after each curve of ``logistic.CURVES``). Of a distortion: ``class_accuracy`` over all
         images, ``level_accuracy`` over those with a distortion, both of each class in ``classes``, ``confusion``, and
@@ -67,11 +68,14 @@ def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RES
         ``undefined`` (resamples it is not defined in, which the interval leaves out).
     """
     first = images.iloc[0]
+    scored, bad = int((images.parsed > 0).sum()), judged[judged.status == BAD_IMAGE].key.nunique()
     figures = {
         "data_source": first.data_source,
         "task": first.task,
         "images": len(images),
-        "scored": int((images.parsed > 0).sum()),
+        "scored": scored,
+        "bad_images": bad,
+        "unreadable": len(images) - scored - bad,
         "answers": int(images.answers.sum()),
         "status": {name: int(number) for name, number in judged.status.value_counts().items()},
         "level_accuracy": _accuracy(images.level_right, resamples),

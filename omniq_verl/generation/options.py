@@ -30,6 +30,7 @@ SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, mor
 OUT = Annotated[
     Path, typer.Option(file_okay=False, help="The run's folder; the same command goes on where it stopped.")
 ]
+RESAMPLES = Annotated[int, typer.Option(min=1, help="Number of resamples for the bootstrap intervals.")]
 SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
 LENGTH = Annotated[
     int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")

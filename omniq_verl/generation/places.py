@@ -1,5 +1,6 @@
 """Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,23 @@ def list_places(files: Sequence[Path]) -> list[Place]:
                 raise SameRow(f"{place.key} is in {named(other)} and in {named(place)}. Fix: keep one of them")
             places[place.key] = place
     return list(places.values())
+
+
+def limited_places(files: Sequence[Path], limit: int | None = None) -> list[Place]:
+    """As ``list_places``, the first ``limit`` rows of each file.
+
+    Raises:
+        ValueError: there is none; see ``list_places``.
+    """
+    taken: Counter[str] = Counter()
+    found = []
+    for place in list_places(files):
+        taken[place.file] += 1
+        if limit is None or taken[place.file] <= limit:
+            found.append(place)
+    if not found:
+        raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/test.parquet")
+    return found
 
 
 def named(place: Place) -> str:

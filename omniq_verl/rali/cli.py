@@ -148,7 +148,8 @@ def evaluate(
     out: options.OUT,
     more: MORE = None,
     by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    limit: options.LIMIT = None,
+    resamples: options.RESAMPLES = 1000,
     dtype: DTYPE = "float32",
     batch: BATCH = 16,
     device: DEVICE = None,
@@ -160,7 +161,7 @@ def evaluate(
     from omniq_verl.rali.evaluate import EvalConfig
     from omniq_verl.rali.evaluate import evaluate as measure
 
-    config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples)
+    config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples, limit)
     with errors_said() as console:
         measure(config, console)
 

@@ -71,13 +71,8 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     with Store(config.out / "answers", job.settings()) as store:
         starts = record_start(config.out)
         digests = finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
-        record = provenance(
-            starts,
-            data_record(places, config.limit, digests),
-            *job.settings().values(),
-            resamples=config.resamples,
-            by=list(config.by),
-        )
+        data, asked = data_record(places, config.limit, digests), job.settings()
+        record = provenance(starts, data, asked["engine"], asked["sampling"], asked["seed"], **of_figures(config))
         metrics, images, judged = measure(config, labels, record, warnings)
         page = write_report(config.out, metrics, images, judged, places)
     print_tables(metrics, console)
@@ -89,6 +84,11 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
 def job_of(config: EvalConfig) -> Job:
     """What is asked of every row: its own question."""
     return Job(config.engine, config.sampling, own_question, config.seed)
+
+
+def of_figures(config: EvalConfig) -> dict[str, Any]:
+    """What figures depend on besides the answers."""
+    return {"resamples": config.resamples, "by": list(config.by)}
 
 
 def measure(

@@ -142,7 +142,7 @@ def lines_of(record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         return []
     later = [
         (f"started again {one['date']}", f"{one['command']} ({_plain(one['versions'])})")
-        for one in record["later_starts"]
+        for one in record.get("later_starts", [])
     ]
     found = [("date (UTC)", record["date"]), ("command", record["command"]), *later]
     if data := record.get("data"):

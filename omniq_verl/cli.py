@@ -1,10 +1,14 @@
-"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
+"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands.
+
+``omniq_verl.command_line`` says what the exit codes mean.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.ract.cli import app as ract
@@ -59,6 +63,9 @@ def doctor(
         typer.echo(note)
     typer.echo(report.summary())
     raise typer.Exit(1 if report.problems else 0)
+
+
+make_strict(app)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def run(root: Path, *more: str) -> dict:
 
 
 def test_a_file_where_a_list_belongs_is_told_how_to_write_one():
-    with pytest.raises(ValueError, match=r"(?s)full_key: data.* Mend: write a list, data=\[VALUE,...\]"):
+    with pytest.raises(ValueError, match=r"(?s)full_key: data.* Fix: write a list, data=\[VALUE,...\]"):
         read_config(CotConfig, None, ["data=train.parquet"])
 
 

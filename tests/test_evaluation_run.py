@@ -176,7 +176,8 @@ def test_answers_of_other_rows_are_left_out(scored):
     ],
 )
 def test_mistakes_are_named(tmp_path, scored, words, said):
-    command = ["eval", "--model", "/nowhere", "--data", str(scored), "--out", str(tmp_path), "--engine", RATER, *words]
+    words = words if "--engine" in words else ["--engine", RATER, *words]
+    command = ["eval", "--model", "/nowhere", "--data", str(scored), "--out", str(tmp_path), *words]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1 and said in result.output.replace("\n", " ")
 

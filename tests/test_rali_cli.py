@@ -149,7 +149,8 @@ def test_cases_of_the_ablations_are_settings(data, clip, tmp_path):
         "all": ["--fit-projection", "--center", "--temperature", 0.1],
     }.items():
         words = ["--model", clip, "--data", data / "train.parquet", "--out", tmp_path / name]
-        omniq("fit", *words, *SIZES, "--save-dtype", "bfloat16", *changed)
+        sizes = [word for pair in zip(SIZES[::2], SIZES[1::2], strict=True) if pair[0] != changed[0] for word in pair]
+        omniq("fit", *words, *sizes, "--save-dtype", "bfloat16", *changed)
         model, about = load_rali(tmp_path / name)
         shapes[name] = (list(model.basis.vectors_KM.shape), about.source["trained_parameters"])
     assert shapes == {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def engine_spec(
     """The engine these options name."""
     from omniq_verl.generation.spec import EngineSpec
 
+    refuse_idle({name: f"with --engine {engine}" for name in _IDLE.get(engine, ())})
     return EngineSpec(
         model,
         engine,
@@ -69,6 +71,28 @@ def engine_spec(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
+
+
+_IDLE = {
+    "vllm": ("base_url",),
+    "hf": ("base_url", "memory", "devices"),
+    "openai": ("max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code"),
+}
+"""Options without effect, by engine; one of the user's own is given all of them."""
+OF_ENGINES = ("engine", "base_url", "max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code")
+"""What has an effect only where there is a model to ask."""
+
+
+def refuse_idle_sampling(samples: int, temperature: float, takes_temperature: bool = True) -> None:
+    """Reject what has no effect on a single greedy answer.
+
+    Args:
+        samples: answers for each question.
+        temperature: of the answers.
+        takes_temperature: whether a single answer is sampled at a temperature that is given.
+    """
+    greedy = "with one greedy answer (--samples 1)" if samples == 1 and temperature == 0 else None
+    refuse_idle({"seed": greedy, "temperature": None if takes_temperature else greedy})
 
 
 def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

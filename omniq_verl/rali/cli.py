@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
@@ -52,6 +53,9 @@ def pairs(
     from omniq_verl.generation.runner import How
     from omniq_verl.rali.pairs import PairsConfig, make_pairs
 
+    options.refuse_idle_sampling(seeds, temperature)
+    is_here = on == "here" or (on == "auto" and spec.kind == "openai")
+    refuse_idle({"workers": "in this process (--on here, or an endpoint)" if is_here else None})
     with errors_said() as console:
         sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
         how = How(on=on, workers=workers, batch=batch)
@@ -133,6 +137,8 @@ def fit(
     from omniq_verl.rali.fit import Fit
     from omniq_verl.rali.fit_files import FitConfig, fit_files
 
+    unfitted = None if epochs else "with --epochs 0"
+    refuse_idle(dict.fromkeys(("fit_batch", "learning_rate", "fit_projection"), unfitted))
     with errors_said() as console:
         compression = Compression(dimensions or None, vectors, buckets, center, seed)
         how = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
@@ -45,13 +46,16 @@ def score(
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
     from omniq_verl.tasks import scale_of
 
+    options.refuse_idle_sampling(samples, temperature if samples > 1 else 0.0, takes_temperature=False)
+    refuse_idle({"reasoning": None if out is None else "with --out, whose table has the reasoning anyway"})
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
     with errors_said() as console:
         asked["scale"] = scale_of(scale)
         for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
             one.question(None, prompt)
+            refuse_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
             if scale is not None and one.scale is None:
-                raise ValueError(f"the task {one.name} asks for no score. Mend: leave out --scale")
+                raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
         files = list_files(images)
         if out is None:
             found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
@@ -83,11 +87,9 @@ def _said(one: "Score") -> str:
 @options.asks_a_model
 def compare_images(
     spec: "EngineSpec",
-    a: Annotated[Path, typer.Argument(exists=True, help="One image.")],
-    b: Annotated[Path, typer.Argument(exists=True, help="The other.")],
-    reference: Annotated[
-        Path | None, typer.Option(exists=True, help="The low-quality image both were made from.")
-    ] = None,
+    a: Annotated[Path, typer.Argument(help="One image.")],
+    b: Annotated[Path, typer.Argument(help="The other.")],
+    reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
     samples: options.SAMPLES = 1,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
@@ -96,11 +98,14 @@ def compare_images(
 
     Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
 
-    Exit code 1: no answer could be read. Orders that disagree are said to, and choose neither.
+    Exit code 1: an image is missing, or no answer could be read. If the two orders disagree, neither image wins.
     """
     from omniq_verl.scoring.comparison import Comparer
+    from omniq_verl.scoring.inputs import list_files
 
+    options.refuse_idle_sampling(samples, 1.0 if samples > 1 else 0.0)
     with errors_said() as console:
+        list_files([a, b, *([] if reference is None else [reference])])  # are they there?
         comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
     raise typer.Exit(_show(found, console))

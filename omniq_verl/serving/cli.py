@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 from omniq_verl.serving.front import prefer_haproxy
@@ -49,6 +50,10 @@ def serve(
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
     from omniq_verl.tasks import scale_of
 
+    reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
+    refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
+    few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
+    refuse_idle({"max_replicas": few})
     with errors_said() as console:
         if scale is not None and model is None:
             raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Mend: leave it out")

@@ -11,6 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 from omniq_verl.t2i.generator import DEFAULT_MODEL
@@ -48,6 +49,7 @@ def guided_options(
     from omniq_verl.t2i.prompts import read_texts
     from omniq_verl.t2i.selection import read_weights
 
+    refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
     return {
         "prompts": read_texts(prompts)[:limit],
         "out": out,
@@ -91,6 +93,8 @@ def best_of_n(
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
 
+    alone = "without --model: the RALI scores alone" if spec.model is None else None
+    refuse_idle(dict.fromkeys((*options.OF_ENGINES, "max_tokens"), alone))
     with errors_said() as console:
         picks = run(BestOfN(**guided, scorer=None if spec.model is None else spec, n=n, rali=rali), console)
     _say(picks, guided["out"], console)
@@ -123,9 +127,13 @@ def reflect(
     from omniq_verl.t2i.reflection import reflect as run
     from omniq_verl.t2i.rounds import Reflection
 
+    without = None if rounds else "with --rounds 0"
+    refuse_idle(dict.fromkeys(("writer", "writer_engine", "writer_base_url", "longest", "stop_at"), without))
+    has_writer = (writer, writer_engine, writer_base_url) != (None, None, None)
+    refuse_idle({"writer_memory": None if has_writer else "without a writer of its own (--writer)"})
     with errors_said() as console:
         own = None
-        if (writer, writer_engine, writer_base_url) != (None, None, None):
+        if has_writer:
             kind, url = writer_engine or spec.kind, writer_base_url or spec.base_url
             own = replace(spec, model=writer or spec.model, kind=kind, base_url=url, memory=writer_memory)
         asked = {"rounds": rounds, "n": n, "stop_at": stop_at, "longest": longest}

@@ -59,7 +59,7 @@ def engine_spec(
     """The engine these options name."""
     from omniq_verl.generation.spec import EngineSpec
 
-    refuse_idle({name: f"with --engine {engine}" for name in _IDLE.get(engine, ())})
+    refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
     return EngineSpec(
         model,
         engine,

@@ -83,7 +83,7 @@ def data_record(
     Args:
         places: the rows that are used.
         limit: the option that chose them; None: all rows of the files.
-        digests: of the files by path, as ``Store.check_files`` returns them; None: they are read here.
+        digests: of the files by path, as ``Store.check_files`` returns them; of others the files are read here.
 
     Returns:
         ``limit``; ``rows``, how many are used; ``rows_xxh128``, a hash of their keys and labels, the same in any order;
@@ -98,7 +98,7 @@ def data_record(
         "files": [
             {
                 "path": file,
-                "xxh128": digests[file] if digests else file_digest(Path(file)),
+                "xxh128": (digests or {}).get(file) or file_digest(Path(file)),
                 "rows": pq.read_metadata(file).num_rows,
                 "used": number,
             }

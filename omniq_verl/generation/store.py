@@ -97,6 +97,12 @@ class Store:
         self.keys |= new.keys()
 
 
+def known_files(folder: Path) -> dict[str, str] | None:
+    """The digests that ``Store.check_files`` has remembered, by path; None: it has not looked at any."""
+    path = folder / "files.json"
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
 def read_store(folder: Path) -> Iterator[dict[str, Any]]:
     """All records, each key once, in the order in which they were finished."""
     seen = set()

@@ -40,7 +40,7 @@ def guided_options(
     height: PIXELS = None,
     width: PIXELS = None,
     batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
-    limit: Annotated[int | None, typer.Option(help="The first so many texts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
     seed: Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def guided_options(
         "batch": batch,
         "max_tokens": max_tokens,
         "seed": seed,
+        "limit": limit,
     }
 
 

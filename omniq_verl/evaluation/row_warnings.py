@@ -1,9 +1,13 @@
 """What makes figures doubtful although every row can be measured: rows to learn from, and images that come twice."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from xxhash import xxh3_128
+from yaml import YAMLError
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.places import Place, RowReader, image_sources
@@ -25,9 +29,27 @@ def training_rows(places: Sequence[Place], learned_from: Iterable[str] = ()) -> 
     if not found:
         return []
     return [
-        f"{len(found)} of {len(places)} rows are training rows (the first is {found[0].key} of {found[0].file}): figures"
-        " on rows that the model has learned from say nothing about new images"
+        f"{len(found)} of {len(places)} rows are training rows (the first is {found[0].key} of {found[0].file}):"
+        " figures on rows that the model has learned from say nothing about new images"
     ]
+
+
+def trained_on(model: str | Path) -> list[str]:
+    """The training files of the run that a model comes from, as its recipe recorded them; empty: not known.
+
+    Args:
+        model: folder of the model, ``RUN/global_step_N/...``; the run keeps its settings in ``RUN/hydra/config.yaml``.
+    """
+    for folder in Path(model).expanduser().resolve().parents[:3]:
+        path = folder / "hydra" / "config.yaml"
+        if path.is_file():
+            try:
+                files = OmegaConf.select(OmegaConf.load(path), "data.train_files")
+            except (OmegaConfBaseException, YAMLError, OSError):
+                return []
+            named = [files] if isinstance(files, str) else list(files or ())
+            return [str(Path(file).expanduser().resolve()) for file in named]
+    return []
 
 
 def repeated_images(places: Sequence[Place]) -> list[str]:

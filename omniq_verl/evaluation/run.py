@@ -15,7 +15,7 @@ from omniq_verl.evaluation.grouping import group_names
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.evaluation.row_warnings import repeated_images, training_rows, warn
+from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
 from omniq_verl.generation.places import limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
@@ -64,7 +64,7 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     labels = read_labels(places)
     for key in config.by:
         group_names(labels, key)
-    warnings = [*training_rows(places), *repeated_images(places)]
+    warnings = [*training_rows(places, trained_on(config.engine.model)), *repeated_images(places)]
     for warning in warnings:
         warn(warning, console)
     job = job_of(config)

@@ -1,4 +1,4 @@
-"""What can be wrong with a prepared file or one of its rows: found by name before a model is asked, by every command."""
+"""What can be wrong with a prepared file or a row: every command finds it by name before a model is asked."""
 
 import json
 from pathlib import Path
@@ -161,7 +161,7 @@ def test_the_same_id_twice_in_a_file_is_named_with_both_rows(tmp_path):
 def test_row_numbers_count_over_row_groups(tmp_path):
     table = pa.Table.from_pylist([*map(row, range(5)), row(5, extra_info__task="beauty")])
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2)
-    with pytest.raises(ValueError, match="row 5: extra_info.task"):
+    with pytest.raises(ValueError, match=r"row 5: extra_info\.task"):
         list_places([tmp_path / "rows.parquet"])
 
 
@@ -208,7 +208,8 @@ def test_files_of_other_types_but_the_same_kind_of_images_may_be_named_together(
 @pytest.mark.parametrize("image", [{"bytes": b""}, {"bytes": None}, None])
 def test_an_image_that_is_not_there_is_counted_and_costs_its_own_row_only(tmp_path, image):
     kinds = pa.Table.from_pylist([row(0)]).schema
-    write(tmp_path / "rows.parquet", *(row(n) for n in range(5)), row(5, images=[image]), row(6, images=[]), schema=kinds)
+    rows = [*map(row, range(5)), row(5, images=[image]), row(6, images=[])]
+    write(tmp_path / "rows.parquet", *rows, schema=kinds)
     words = ["eval", "--data", str(tmp_path / "rows.parquet"), "--model", "m", "--engine", RATER]
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--resamples", "20"])
     assert result.exit_code == 0, result.output

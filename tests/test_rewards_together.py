@@ -230,10 +230,14 @@ def test_a_row_that_cannot_be_rewarded_is_named_with_its_fault_and_the_fix(info,
     assert info is None or ("index 17" in text and "'koniq/3.jpg'" in text)
 
 
+FAR = math.exp(-((1.0 / 0.8) ** 2) / 2)
+"""Reward of a score that is 1 off."""
+
+
 @pytest.mark.parametrize(
     ("said", "scale", "accuracy", "status", "reason"),
     [
-        ("0.5", {"scale_low": 0.0, "scale_high": 5.0}, math.exp(-(1 / 0.8) ** 2 / 2), Status.OK, "on the row's scale, off the task's own"),
+        ("0.5", {"scale_low": 0.0, "scale_high": 5.0}, FAR, Status.OK, "on the row's scale, off the task's own"),
         ("0.5", {"scale_low": None, "scale_high": None}, 0.0, Status.OUT_OF_RANGE, "without a scale it is the task's"),
         ("0.5", {}, 0.0, Status.OUT_OF_RANGE, "and where nothing is said of one"),
         ("0.5", {"scale_low": math.nan, "scale_high": math.nan}, 0.0, Status.OUT_OF_RANGE, "pandas' word for none"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException
 from rich.console import Console
 
 from omniq_verl import __version__
@@ -51,7 +52,8 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
         console: where the tables go.
 
     Returns:
-        What ``compare.json`` holds: ``made_by``, ``provenance`` (of this comparison), ``paper``, ``runs``, ``columns``, ``rows``, ``pairs``, ``notes``.
+        What ``compare.json`` holds: ``made_by``, ``provenance`` (of this comparison), ``paper``, ``runs``, ``columns``,
+        ``rows``, ``pairs``, ``notes``.
 
     Raises:
         FileNotFoundError: a run lacks one of its files; the message says which and what writes it.
@@ -61,6 +63,7 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
     table = load_table(paper) if paper else None
     read = read_runs(runs)
     different = other_rows(read)
+    marked = {name for name, _ in different}
     columns = list_columns(read, table)
     pairs = compare_pairs(read)
     comparison = {
@@ -69,9 +72,12 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
         "paper": _about_paper(table) if table else None,
         "runs": [_about_run(run) for run in read],
         "columns": columns,
-        "rows": [_run_row(run, columns, run.name in different) for run in read] + (_paper_rows(table, columns) if table else []),
+        "rows": [
+            *(_run_row(run, columns, run.name in marked) for run in read),
+            *(_paper_rows(table, columns) if table else []),
+        ],
         "pairs": pairs,
-        "notes": [*_partial(read), *(f"{name}: {one}" for name, some in different.items() for one in some), *_unscored(read), *_undefined(read), *_unmatched(pairs)],
+        "notes": [*_partial(read), *_together(different), *_unscored(read), *_undefined(read), *_unmatched(pairs)],
     }
     print_comparison(comparison, console)
     if out is not None:
@@ -97,10 +103,14 @@ def _short_name(folder: Path, folders: Sequence[Path]) -> str:
 
 def _read_run(folder: Path, name: str) -> Run:
     file = _existing(folder / "metrics.json")
-    metrics = json.loads(file.read_text())
-    if "sets" not in metrics:
-        raise ValueError(f"{file} has no `sets`: it is not of `omniq eval`, which writes such a folder")
-    sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
+    try:
+        metrics = json.loads(file.read_bytes())
+        sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name the folder of an evaluation"
+        ) from error
     if len(sets) < len(metrics["sets"]):
         raise ValueError(f"{file} has one data source asked in two wordings; evaluate each in a run of its own")
     return Run(name, folder, metrics, sets)
@@ -125,7 +135,10 @@ def read_images(run: Run) -> pd.DataFrame:
         ValueError: an image is in it twice.
     """
     file = _existing(run.folder / "images.parquet")
-    images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
+    try:
+        images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
+    except (ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{file} is not of `omniq eval` ({error}). Fix: evaluate again") from error
     images["task"] = images.task.map(same_task)
     again = images[images.duplicated(["data_source", "task", "key"])]
     if len(again):
@@ -133,14 +146,14 @@ def read_images(run: Run) -> pd.DataFrame:
     return images.set_index(["data_source", "task", "key"]).sort_index()
 
 
-def other_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Sets of which a run measured other rows than an earlier run, by the run's name: one sentence each.
+def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The sets of which a run measured other rows than an earlier run: the run's name and a sentence.
 
     Raises:
         ValueError: the rows differ because of ``--limit``.
     """
     rows: dict[SetKey, tuple[Run, frozenset[str]]] = {}
-    found: dict[str, list[str]] = {}
+    found = []
     for run in runs if len(runs) > 1 else ():
         for (source, task), some in read_images(run).groupby(level=["data_source", "task"]):
             keys = frozenset(some.index.get_level_values("key"))
@@ -151,7 +164,7 @@ def other_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
             said = f"different rows of {source}/{task}: {sides}, {len(keys & before)} of them the same"
             if run.metrics.get("limit") != other.metrics.get("limit"):
                 raise ValueError(f"the runs measured {said}. Fix: evaluate both with the same --limit")
-            found.setdefault(run.name, []).append(f"{said}; only the differences below are over the same images")
+            found.append((run.name, f"{said}; only the differences below are over the same images"))
     return found
 
 
@@ -161,9 +174,8 @@ def _limit_of(run: Run) -> str:
 
 
 def _marked(run: Run) -> str:
-    """A run's name, and that it measured a part of its files only."""
-    limit = run.metrics.get("limit")
-    return f"{run.name} (first {limit} rows of each file only)" if limit else run.name
+    """A run's name, and the limit with which it measured a part of its files only."""
+    return f"{run.name}{_limit_of(run)}"
 
 
 def list_columns(runs: Sequence[Run], table: PaperTable | None) -> list[dict[str, Any]]:
@@ -205,7 +217,8 @@ def _run_row(run: Run, columns: Sequence[Mapping[str, Any]], other_rows: bool = 
     for one in columns:
         if one["mean_of"]:
             cells[one["label"]] = _mean_cell({label: cells[label] for label in one["mean_of"]}, without_level)
-    return {"name": f"{_marked(run)} (other rows)" if other_rows else _marked(run), "measured": True, "group": None, "cells": list(cells.values())}
+    name = f"{_marked(run)} (other rows)" if other_rows else _marked(run)
+    return {"name": name, "measured": True, "group": None, "cells": list(cells.values())}
 
 
 def _shown(run: Run, column: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -26,8 +26,8 @@ def explain(comparison: Mapping[str, Any]) -> list[str]:
     """What the cells are and whose figures, one sentence each."""
     said = [_of_run(run) for run in comparison["runs"]]
     said.append(
-        "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash stands for"
-        " a set that a run did not measure, or for a figure that is not defined: the notes say why."
+        "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash stands"
+        " for a set that a run did not measure, or for a figure that is not defined: the notes say why."
     )
     if paper := comparison["paper"]:
         said.append(

@@ -7,8 +7,8 @@ from omniq_verl.evaluation.intervals import MOST_UNDEFINED
 
 NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE"}
 RULE = (
-    f"A resample in which a figure is undefined is left out; with more than {MOST_UNDEFINED:.0%} of such resamples there"
-    " is no interval."
+    f"A resample in which a figure is undefined is left out; with more than {MOST_UNDEFINED:.0%} of such resamples"
+    " there is no interval."
 )
 FIGURES = (*NAMES, "class_accuracy", "level_accuracy")
 
@@ -34,12 +34,13 @@ def gap(figure: Mapping[str, Any] | None, resamples: int) -> str | None:
         return None
     if figure["value"] is None:
         return f"not defined (-), {figure.get('why') or 'too few images, or all alike'}"
-    undefined = f"{figure.get('undefined', 0)} of {resamples} resamples are undefined (all drawn scores or labels equal)"
+    left_out = figure.get("undefined", 0)  # runs from before they were counted have none
+    undefined = f"{left_out} of {resamples} resamples are undefined (all drawn scores or labels equal)"
     if figure["low"] is None:
-        if figure.get("undefined", 0) > MOST_UNDEFINED * resamples:
+        if left_out > MOST_UNDEFINED * resamples:
             return f"no interval, as {undefined}, more than {MOST_UNDEFINED:.0%}"
         return "no interval, as there are too few images"
-    return f"{undefined} and left out of the interval" if figure.get("undefined") else None
+    return f"{undefined} and left out of the interval" if left_out else None
 
 
 def _measured(sets: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

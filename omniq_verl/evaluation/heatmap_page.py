@@ -119,7 +119,8 @@ def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     template = Environment(loader=PackageLoader("omniq_verl.evaluation"), autoescape=True).get_template("heatmap.html")
-    return template.render(about=about, conditions=lines_of(about["provenance"]), image=data_url(buffer.getvalue()), shown=shown, strips=strips, newline=NEWLINE)
+    known = {"about": about, "conditions": lines_of(about.get("provenance")), "image": data_url(buffer.getvalue())}
+    return template.render(**known, shown=shown, strips=strips, newline=NEWLINE)
 
 
 def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:

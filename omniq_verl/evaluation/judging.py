@@ -81,7 +81,7 @@ def _details(found: object) -> str | None:
     except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
-        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write an object, or leave it out")
+        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write one, or leave it out")
     return json.dumps(read, default=str)
 
 

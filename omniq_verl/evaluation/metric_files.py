@@ -61,7 +61,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
                     continue  # the line being written when the run was killed
             if not _is_record(found):
                 raise ValueError(
-                    f"{path}, line {number}: not a step's metrics, {{\"step\": 1, \"data\": {{...}}}}. Fix: name the"
+                    f'{path}, line {number}: not a step\'s metrics, {{"step": 1, "data": {{...}}}}. Fix: name the'
                     " folder of a training run whose trainer.logger has 'file', or take the line out"
                 )
             yield {"step": found["step"], "data": _numbers(found["data"])}

@@ -174,9 +174,9 @@ def note(metrics: Mapping[str, Any]) -> str:
     several = f", the mean of {sampling['n']} answers an image" if sampling["n"] > 1 else ""
     limited = f" Only the first {metrics['limit']} rows of each file." if metrics["limit"] else ""
     return (
-        f"{metrics['model']}, {how}{several}.{limited} Brackets: 95% bootstrap intervals over images ({metrics['resamples']}"
-        " resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a rejected answer is counted"
-        f" below, and never replaced by a number; for accuracies it is wrong. {RULE}"
+        f"{metrics['model']}, {how}{several}.{limited} Brackets: 95% bootstrap intervals over images"
+        f" ({metrics['resamples']} resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a"
+        f" rejected answer is counted below, and never replaced by a number; for accuracies it is wrong. {RULE}"
     )
 
 

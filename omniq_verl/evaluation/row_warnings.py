@@ -23,9 +23,7 @@ def training_rows(places: Sequence[Place], learned_from: Iterable[str] = ()) -> 
         learned_from: training files of the model, where they are known.
     """
     files = set(learned_from)
-    found = [
-        place for place in places if str(place.info["split"]).strip().lower() in _TRAIN or place.file in files
-    ]
+    found = [place for place in places if str(place.info["split"]).strip().lower() in _TRAIN or place.file in files]
     if not found:
         return []
     return [

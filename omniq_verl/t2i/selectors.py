@@ -161,7 +161,8 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
         rows.append(_row(name, [chosen[n].best == first[n].best for n in kept], values))
     values = {task: [run.scores[n][task] for n in kept] for task in run.criteria}
     rows.append(_row("at random", [1 / len(first[n].ranking) for n in kept], values))
-    table = {"provenance": _conditions(run), "texts": len(kept), "of": len(run.scores), "rows": [asdict(row) for row in rows]}
+    figures = {"texts": len(kept), "of": len(run.scores), "rows": [asdict(row) for row in rows]}
+    table = {"provenance": _conditions(run), **figures}
     replace_text(run.folder / "selected" / "table.json", json.dumps(table, indent=2) + "\n")
     return rows, len(kept)
 

@@ -23,11 +23,13 @@ def validation_metrics(
 
     ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy`` (not of comparisons and of images without
     distortion, which have no level), ``class_accuracy``, ``choice_accuracy`` (of comparisons), ``parse_failure`` and
-    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. Over what they are stands under
-    ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable`` (answers that could not be parsed), ``lost`` (rollouts
-    that failed, so that there is no answer) and, of a score, ``scored`` (answers in PLCC, SRCC and MAE). A refused answer is no pair of PLCC, SRCC
+    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC
     and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
     and named in the log.
+
+    How many answers the metrics are over stands under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable``
+    (answers that could not be parsed), ``lost`` (failed rollouts, which have no answer) and, of a task that asks for a
+    score, ``scored`` (answers in PLCC, SRCC and MAE).
 
     Args:
         data_sources: of each answer, ``[N]``.

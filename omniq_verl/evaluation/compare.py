@@ -109,7 +109,7 @@ def _read_run(folder: Path, name: str) -> Run:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name the folder of an evaluation"
+            f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"
         ) from error
     if len(sets) < len(metrics["sets"]):
         raise ValueError(f"{file} has one data source asked in two wordings; evaluate each in a run of its own")

@@ -159,3 +159,16 @@ def test_options_that_have_an_effect_are_taken(made, tmp_path, words):
 def test_an_input_that_is_not_there_ends_every_command_with_one_line_and_code_1(made, words):
     code, text = invoke(*(word.replace("FOLDER", str(made)) for word in words))
     assert code == 1 and "missing" in text and "Traceback" not in text, text
+
+
+@pytest.mark.parametrize(
+    "words", [["FOLDER/a.png", "FOLDER/a.png"], ["FOLDER/a.png", "FOLDER/./a.png"], ["SUB", "SUB/a.png"]]
+)
+@pytest.mark.parametrize("out", [[], ["--out", "FOLDER/scores.csv"]])
+def test_an_image_that_is_named_twice_is_rejected_before_a_model_is_loaded(tmp_path, words, out):
+    (tmp_path / "sub").mkdir()
+    for folder in (tmp_path, tmp_path / "sub"):
+        (folder / "a.png").write_bytes(grey(20))
+    given = [word.replace("FOLDER", str(tmp_path)).replace("SUB", str(tmp_path / "sub")) for word in (*words, *out)]
+    code, text = invoke("score", *given, "--model", "m", "--engine", "evaluation_builders:never")
+    assert code == 1 and "a.png is named twice" in text and "Fix: " in text

@@ -30,7 +30,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Print what the model says, too.")] = False,
     samples: options.SAMPLES = 1,
-    temperature: Annotated[float, typer.Option(help="Of several answers.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of several answers.")] = 1.0,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
 ) -> None:
@@ -41,7 +41,7 @@ def score(
     A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
-    from omniq_verl.scoring.files import score_files
+    from omniq_verl.scoring.files import check_each_once, score_files
     from omniq_verl.scoring.inputs import list_files
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
     from omniq_verl.tasks import scale_of
@@ -57,6 +57,7 @@ def score(
             if scale is not None and one.scale is None:
                 raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
         files = list_files(images)
+        check_each_once(files)
         if out is None:
             found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
         else:

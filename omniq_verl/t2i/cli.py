@@ -35,14 +35,14 @@ def guided_options(
     weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
     order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
     within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
-    steps: Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the pipeline's.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
     height: PIXELS = None,
     width: PIXELS = None,
     batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    seed: Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
     """What best of n and reflection share: the fields of a ``Guided`` but its scorer."""
     from omniq_verl.t2i.generator import GeneratorSpec
@@ -107,14 +107,20 @@ def best_of_n(
 def reflect(
     guided: dict[str, Any],
     spec: "EngineSpec",
-    rounds: Annotated[int, typer.Option(help="Of reflection, after the first images (table 5: 20).")] = 20,
+    rounds: Annotated[int, typer.Option(help="Rounds of reflection, after the first images (table 5: 20).")] = 20,
     n: Annotated[int, typer.Option(help="First images of each text; the best is reflected on (table 5: 20).")] = 1,
     writer: Annotated[
         str | None, typer.Option(help="Model that writes the prompts; default: --model, loaded once for both.")
     ] = None,
-    writer_engine: Annotated[str | None, typer.Option(help="As --engine; default: the same.")] = None,
-    writer_base_url: Annotated[str | None, typer.Option(help="As --base-url; default: the same.")] = None,
-    writer_memory: Annotated[float, typer.Option(help="As --memory, beside which both stay loaded.")] = 0.3,
+    writer_engine: Annotated[
+        str | None, typer.Option(help="Engine of the writer, like --engine; default: the same.")
+    ] = None,
+    writer_base_url: Annotated[
+        str | None, typer.Option(help="Endpoint of the writer, like --base-url; default: the same.")
+    ] = None,
+    writer_memory: Annotated[
+        float, typer.Option(help="Memory of the writer, like --memory; both models stay loaded.")
+    ] = 0.3,
     longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is refused.")] = 1000,
     stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
 ) -> None:
@@ -227,7 +233,9 @@ def geneval(
 
     Its images: omniq t2i best-of-n evaluation_metadata.jsonl writes them in its form; its scorer is run on OUT/best.
     """
+    from omniq_verl.data.files import file_digest
     from omniq_verl.evaluation.papers import load_table
+    from omniq_verl.generation.provenance import lines_of, provenance, this_start
     from omniq_verl.t2i.geneval import TAGS, check_scorer_log, read_prompts, read_results
 
     with errors_said() as console:
@@ -241,5 +249,8 @@ def geneval(
     for row in load_table("omniquality_r:5").rows:
         table.add_row(f"paper: {row.method}", *("-" if cell is None else f"{cell[0]:.2f}" for cell in row.values))
     console.print(table)
+    known = {"results": str(results), "xxh128": file_digest(results), "images": found.images}
+    for name, text in lines_of(provenance([this_start()], **known)):
+        console.print(f"{name}: {text}", soft_wrap=True, markup=False, highlight=False)
     for note in found.notes:
         console.print(f"- {note}", style="red", markup=False)

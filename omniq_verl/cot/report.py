@@ -16,6 +16,7 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
 from omniq_verl.data.text_files import json_lines
 from omniq_verl.generation.places import RowReader, image_bytes, list_places
+from omniq_verl.generation.provenance import lines_of
 from omniq_verl.generation.store import read_store
 
 EXAMPLES = 10
@@ -52,6 +53,7 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
         .get_template("report.html")
         .render(
             counts=counts,
+            conditions=lines_of(counts["provenance"]),
             pass_rates=_picture(_draw_pass_rates(judged)),
             lengths=_picture(_draw_lengths(judged)),
             examples=examples(config, judged),

@@ -25,19 +25,22 @@ class FileIndex:
     Args:
         root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
             to its blobs.
+        without: a folder whose files are left out, as what a script writes below the root.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, without: Path | None = None):
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder; name the data set's with --root")
         self.root = root.resolve()
         self._linked = (self.root, *_blobs(self.root))
         # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
-        for folder, _, names in os.walk(self.root):
+        left_out = None if without is None else str(without.resolve())
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if os.path.join(folder, name) != left_out]
             below = os.path.relpath(folder, self.root)
             for name in names:
                 path = name if below == "." else f"{below}/{name}"

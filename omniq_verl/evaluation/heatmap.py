@@ -12,13 +12,15 @@ from typing import Any
 import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from xxhash import xxh3_128
 
 from omniq_verl.attention.transformers_attention import plain_attention
 from omniq_verl.data.images import load_image
 from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
-from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.model_folder import check_model_folder, weights_mark
+from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.question import banned_tokens, decode_images, question_text
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
@@ -215,6 +217,10 @@ def draw_heatmap(
         "rho": rho,
         "checkpoints": [_summary(*one) for one in zip(names, models, tables, strict=True)],
     }
+    models_known = {name: weights_mark(Path(folder)) for name, folder in zip(names, models, strict=True)}
+    image_known = {"path": str(image), "xxh128": xxh3_128(data).hexdigest()}
+    asked = {"model": models_known, "sampling": {"temperature": 0, "max_tokens": max_tokens}}
+    about["provenance"] = provenance([this_start()], **asked, image=image_known)
     return _write(out, about, tables, data)
 
 

@@ -18,7 +18,7 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
     Args:
         kind: the dataclass, with defaults for all its fields.
         path: YAML file; a KEY=VALUE word, where a command line has no file before its words.
-        overrides: KEY=VALUE words.
+        overrides: KEY=VALUE words; of a key that is given twice the last value counts, as on verl's command line.
 
     Raises:
         ValueError: a key is unknown or a value of the wrong kind; the message names it.

@@ -10,7 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from xxhash import xxh3_128
 
+from omniq_verl.generation.provenance import provenance, record_start, write_provenance
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import asked_tasks
@@ -43,6 +45,8 @@ class Guided:
     max_tokens: int = 1024
     seed: int = 0
     """Image number i of every text has the seed ``seed + i``."""
+    limit: int | None = None
+    """How many texts of their file there are; None: all. Recorded, not applied."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.seed < 0 or not self.prompts:
@@ -81,6 +85,19 @@ class Guided:
             "max_tokens": self.max_tokens,
             "seed": self.seed,
         }
+
+
+def write_conditions(run: Guided) -> None:
+    """Write ``provenance.json`` into the run's folder."""
+    settings = run.settings()
+    texts = "".join(f"{one['prompt']}\n" for one in run.prompts).encode(errors="surrogatepass")
+    known = {
+        "texts": {"used": len(run.prompts), "limit": run.limit, "xxh128": xxh3_128(texts).hexdigest()},
+        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within},
+        **{name: settings[name] for name in settings if name not in ("prompts", "scorer", "seed")},
+    }
+    starts = record_start(run.out)
+    write_provenance(run.out, provenance(starts, model=settings["scorer"], seed=run.seed, **known))
 
 
 @dataclass(frozen=True)

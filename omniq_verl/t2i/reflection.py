@@ -27,6 +27,7 @@ from omniq_verl.t2i.guided import (
     pick,
     progress_bar,
     score_missing,
+    write_conditions,
 )
 from omniq_verl.t2i.judges import BATCH, Judges
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
@@ -57,6 +58,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
         Records(run.out / "rewrites", run.settings()) as rewrites,
         progress_bar(console) as bar,
     ):
+        write_conditions(run)
         walks = [Walk(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
         _go_rounds(run, walks, scores, rewrites, judges, bar)
     picks = [_finish(run, walk, scores) for walk in walks]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from omniq_verl.tasks.labels import read_scale, read_truth, shown
 from omniq_verl.tasks.outside_text import (
     ForbiddenText,
     check_text,
@@ -62,7 +63,9 @@ __all__ = [
     "forbidden_tokens",
     "harmless",
     "messages_fault",
+    "read_truth",
     "scale_of",
+    "shown",
     "task_of",
     "task_on",
     "text_fault",
@@ -109,7 +112,12 @@ def task_on(name: str, scale: Scale | None) -> Task:
 
 
 def task_of(info: Mapping[str, Any]) -> Task:
-    """The task of a row on the row's scale, from its ``extra_info``."""
-    low, high = info.get("scale_low"), info.get("scale_high")
-    known = low is not None and low == low  # NaN is how pandas reads "none"
-    return task_on(info["task"], Scale(low, high) if known else None)
+    """The task of a row on the row's scale, from its ``extra_info``.
+
+    Raises:
+        ValueError: ``task`` is missing or unknown, or the scale is wrong; the message names the field.
+    """
+    name = info.get("task") if isinstance(info, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(TASKS)}")
+    return task_on(name, read_scale(info))

@@ -51,7 +51,7 @@ def check_range(value_range: ValueRange | None) -> ValueRange | None:
     if value_range is None:
         return None
     try:
-        low, high = map(float, value_range)
+        low, high = map(float, () if isinstance(value_range, str) else value_range)
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -127,12 +127,8 @@ def _bytes_of(pixels: np.ndarray, grey: bool, ends: ValueRange | None) -> np.nda
     if kind == "f" and size <= 8 and pixels.ndim == 3 and ends:
         return _rounded(pixels, ends)
     if kind in "iuf":
-        fix = (
-            "pass a tensor, or (x * 255).round().astype(np.uint8) of [0, 1]"
-            if pixels.ndim == 3 and not grey
-            else "pass uint8 or uint16"
-        )
-        raise BadImage(f"{NO_RANGE} ({pixels.dtype}, shape {pixels.shape}). Fix: {fix}")
+        fix = "uint8 or uint16" if grey else "uint8, such as (x * 255).round().astype(np.uint8) of [0, 1]"
+        raise BadImage(f"{NO_RANGE} ({pixels.dtype}, shape {pixels.shape}). Fix: pass {fix}")
     raise BadImage(f"an array of {pixels.dtype}; images are uint8, or floats in [0, 1] with channels")
 
 

@@ -38,10 +38,10 @@ def decode_base64(text: str) -> bytes:
         text = _payload(text)
     code = _joined(text)
     bare = code.rstrip("=")
-    if len(code) - len(bare) > 2 or (code != bare and len(code) % 4):
-        raise BadBase64("its padding is wrong, or it is cut off")
     if found := _OTHERS.search(bare):
         raise BadBase64(_foreign(found.group()))
+    if len(code) - len(bare) > 2 or (code != bare and len(code) % 4):
+        raise BadBase64("its padding is wrong, or it is cut off")
     if ("+" in bare or "/" in bare) and ("-" in bare or "_" in bare):
         raise BadBase64("it mixes both alphabets of base64, +/ and -_")
     if len(bare) % 4 == 1 or (len(code) % 4 and len(code) < _SHORTEST):

@@ -87,7 +87,7 @@ def _whole(file: Any) -> bytes:
 def _alike(image: ImageFile, fresh: Image.Image) -> bool:
     """Is an image as it was when it was opened?"""
     same = all(getattr(image, name) == getattr(fresh, name) for name in ("format", "mode", "size", "tile", "info"))
-    if not same or image.tell():
+    if not same or _frame(image):
         return False
     # To ask a PNG for tags that it may have behind its pixels, Pillow reads it; then it would not be here.
     return (image.format == "PNG" and "exif" not in image.info) or turn_of(image) == turn_of(fresh)
@@ -98,6 +98,14 @@ def _picture(image: Image.Image) -> Image.Image:
         raise BadImage(UNKNOWN)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadImage(ANIMATED)
-    if image.tell():
+    if _frame(image):
         raise BadImage("it is not the first picture of its file. Fix: pass image.copy()")
     return upright_copy(image)
+
+
+def _frame(image: Image.Image) -> int:
+    """Which picture of its file it shows, from 0; an image that came out of a pickle has no file."""
+    try:
+        return image.tell()
+    except AttributeError:
+        return 0

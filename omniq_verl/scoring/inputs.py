@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def listed(images: Any) -> list[Any]:
     Raises:
         TypeError: it gives none, or not in a certain order; a whole table gives the names of its columns.
     """
-    several = isinstance(images, Iterable) and not isinstance(images, (Mapping, Set)) and not is_one(images)
+    several = isinstance(images, Iterable) and not isinstance(images, (Mapping, set, frozenset)) and not is_one(images)
     if not several or hasattr(images, "read") or hasattr(images, "columns") or hasattr(images, "column_names"):
         raise TypeError(
             f"images: one image, or a list of images, is expected, not {type(images).__module__}."

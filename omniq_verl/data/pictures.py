@@ -63,11 +63,14 @@ def _owner(image: Image.Image) -> int:
 
 def _unread_file(image: Image.Image) -> bytes | None:
     """The file behind an image that nobody has read, sought, drafted or changed; None: there is none."""
-    if not isinstance(image, ImageFile) or not image.tile:
+    if not isinstance(image, ImageFile):
         return None
-    if image.fp is None or getattr(image.fp, "closed", False):
+    file = getattr(image, "fp", None)
+    if file is None or getattr(file, "closed", False):
+        if not image.tile:
+            return None
         raise BadImage("its file was closed before it was read. Fix: call load() while the file is open")
-    data = _whole(image.fp)
+    data = _whole(file)
     with Image.open(io.BytesIO(data), formats=FORMATS) as fresh:
         return data if _alike(image, fresh) else None
 

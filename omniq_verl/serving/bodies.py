@@ -20,6 +20,8 @@ _MULTIPART = "multipart/form-data"
 _TEXTS = ("task", "prompt", "model")
 """Fields that are texts, whatever stands in them."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+_LONGEST = 800
+"""Characters of a reason."""
 _SHOWN = 5
 """Of the mistakes in a body."""
 
@@ -31,11 +33,11 @@ class BadRequest(Exception):
 
     Args:
         status: of HTTP.
-        why: for whom sent it.
+        why: for whom sent it; cut where it is long, as it may repeat a name that was sent.
     """
 
     def __init__(self, status: int, why: str):
-        super().__init__(why)
+        super().__init__(why if len(why) <= _LONGEST else f"{why[:_LONGEST]} ...")
         self.status = status
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image, ImageOps
 
 from omniq_verl import Scorer
 from omniq_verl.data.images import BadImage
+from omniq_verl.doctor.rows import Fault, image_size
 from omniq_verl.scoring.comparison import Comparer
 from omniq_verl.scoring.inputs import decode_source, load_source
 
@@ -390,3 +392,32 @@ def test_sampled_answers_have_one_seed_by_every_way_in(tmp_path):
     Recorder.seeds.clear()
     scorer.score(forms, samples=4)
     assert len(set(Recorder.seeds[:4])) == 1 and len(set(Recorder.seeds)) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (saved(smooth(), "JPEG", exif=oriented(6)), "EXIF orientation"),
+        (saved(smooth(), "PNG", exif=oriented(3)), "EXIF orientation"),
+        (EXACT["PNG of 16 bits"][0], "mode"),
+        (EXACT["PNG of a palette with transparency"][0], "transparency"),
+        (EXACT["PNG of grey with alpha"][0], "transparency"),
+        (EXACT["PNG with alpha"][0], None),
+        (EXACT["BMP"][0], None),
+        (EXACT["TIFF of inks (CMYK)"][0], None),
+        (saved(noise(), "TIFF", exif=oriented(6)), None),
+        *((data, None) for data in UNTOUCHED.values()),
+    ],
+)
+def test_the_doctor_names_rows_that_verl_shows_otherwise_than_scoring(data, why):
+    try:
+        assert image_size({"bytes": data}) and why is None
+    except Fault as fault:
+        assert why is not None and "another picture than scoring" in fault.what and why in fault.what
+
+
+def test_threads_that_read_images_leave_the_filters_of_warnings_as_they_were():
+    before, odd = list(warnings.filters), UNTOUCHED["JPEG with broken EXIF"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(load_source, [odd, opened(odd), saved(noise(), "TIFF")] * 100))
+    assert warnings.filters == before

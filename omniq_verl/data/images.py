@@ -19,7 +19,6 @@ import base64
 import io
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from omniq_verl.data.quiet import quiet
 
 MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
@@ -122,6 +123,27 @@ def decode_image(data: bytes) -> Image.Image:
         return _to_rgb(image)
 
 
+def read_otherwise(data: bytes) -> str | None:
+    """Why a reader without these rules, such as verl's, shows a model another picture of a file; None: it does not.
+
+    Such a reader lays RGBA on white, and otherwise converts to RGB what Pillow gives it. A file that the rules reject is
+    left to them.
+    """
+    try:
+        with _opened(data) as image:
+            if _goes_through(image, data):
+                return None
+            turned, mode = turn_of(image) is not None, image.mode
+            picture = _upright(image)
+        with _opened(data) as image:
+            plain = _on_white(image) if image.mode == "RGBA" else image.convert("RGB")
+    except BadImage:
+        return None
+    if picture.size == plain.size and picture.tobytes() == plain.tobytes():
+        return None
+    return "it has an EXIF orientation" if turned else f"its mode is {mode}, or it has transparency"
+
+
 def check_pixels(data: bytes, most: int) -> None:
     """Reject an image by the size in its head, before it is decoded. What is wrong otherwise is left to the rules.
 
@@ -147,20 +169,18 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 @contextmanager
 def named_errors() -> Iterator[None]:
     """Turn whatever Pillow raises on a broken or hostile image into a ``BadImage`` of one line."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd tags, which say nothing about the picture
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
+    try:
+        with quiet():
             yield
-        except BadImage:
-            raise
-        except UnidentifiedImageError:
-            raise BadImage(UNKNOWN) from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise BadImage(_TOO_LARGE) from None
-        except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BadImage(f"it does not decode ({reason})") from None
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(UNKNOWN) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImage(_TOO_LARGE) from None
+    except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"it does not decode ({reason})") from None
 
 
 _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
@@ -244,11 +264,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(_shades(image)).convert("RGB")
     if image.has_transparency_data:
-        with_alpha = _with_alpha(image)
-        on_white = Image.new("RGB", image.size, "white")
-        on_white.paste(with_alpha, mask=with_alpha.getchannel("A"))
-        return on_white
+        return _on_white(_with_alpha(image))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(with_alpha: Image.Image) -> Image.Image:
+    on_white = Image.new("RGB", with_alpha.size, "white")
+    on_white.paste(with_alpha, mask=with_alpha.getchannel("A"))
+    return on_white
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:

@@ -126,8 +126,8 @@ def decode_image(data: bytes) -> Image.Image:
 def read_otherwise(data: bytes) -> str | None:
     """Why a reader without these rules, such as verl's, shows a model another picture of a file; None: it does not.
 
-    Such a reader lays RGBA on white, and otherwise converts to RGB what Pillow gives it. A file that the rules reject is
-    left to them.
+    Such a reader lays RGBA on white, and otherwise converts to RGB what Pillow gives it. A file that the rules reject
+    is left to them.
     """
     try:
         with _opened(data) as image:

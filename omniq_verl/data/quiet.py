@@ -1,7 +1,7 @@
 """Warnings of Pillow, silenced while any thread reads an image.
 
-``warnings.catch_warnings`` alone is not for threads: the last of two that overlap puts the first one's filters back, and
-they stay for good.
+``warnings.catch_warnings`` alone is not for threads: of two that overlap, the last puts the first one's filters back,
+and they stay for good.
 """
 
 import warnings

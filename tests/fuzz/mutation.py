@@ -180,10 +180,10 @@ def mutated_text(rng: Random, text: str) -> str:
 
 def encoded(rng: Random, text: str) -> bytes:
     """A text as some program may have saved it."""
-    coding = rng.choice(("utf-8",) * 8 + ("utf-8-sig", "utf-16", "latin-1", "cp1252", "utf-32"))
+    coding = rng.choice(("utf-8",) * 30 + ("utf-8-sig", "utf-16", "latin-1", "cp1252", "utf-32"))
     errors = "surrogatepass" if coding.startswith("utf") else "replace"
     data = text.encode(coding, errors)
-    return mutated(rng, data) if rng.random() < 0.3 else data
+    return mutated(rng, data) if rng.random() < 0.15 else data
 
 
 def mutated_json(rng: Random, value: Any) -> Any:

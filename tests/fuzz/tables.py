@@ -45,20 +45,21 @@ def make(rng: Random) -> Files:
         "split": rng.random() < 0.5,
         "write": rng.random() < _RARE,
     }
-    name = rng.choice(("manifest.csv", "manifest.jsonl", "manifest.CSV", "manifest.json", "manifest.tsv"))
+    ending = rng.choice(("csv", "jsonl") * 5 + ("CSV", "JSONL", "json", "tsv", "txt"))
+    name = f"manifest.{ending}"
     return {name: _table(rng, rows, name), "options.json": json.dumps(options).encode()}
 
 
 def _table(rng: Random, rows: list[dict], name: str) -> bytes:
-    if "json" in name:
-        rows = [mutated_json(rng, row) if rng.random() < 0.4 else row for row in rows]
+    if "json" in name.lower():
+        rows = [mutated_json(rng, row) if rng.random() < 0.2 else row for row in rows]
         text = "\n".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows)
     else:
         cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
         quoted = rng.random() < 0.5
         text = "\n".join(",".join(f'"{cell}"' if quoted else cell for cell in row) for row in cells)
     text = text + rng.choice(("", "\n", "\n\n", "\r\n"))
-    return encoded(rng, mutated_text(rng, text) if rng.random() < 0.6 else text)
+    return encoded(rng, mutated_text(rng, text) if rng.random() < 0.4 else text)
 
 
 @cache

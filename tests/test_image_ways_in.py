@@ -4,7 +4,9 @@ import base64
 import io
 import os
 import pickle
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from evaluation_builders import RATER, RECORDER, Recorder, grey
-from image_builders import GREY, RGB, chunk, decoded, noise, oriented, png, saved, smooth
+from image_builders import GREY, RGB, chunk, decoded, noise, oriented, png, png_of, saved, smooth
 from image_kind_builders import EXACT, UNTOUCHED, WIDE, of_palette
 from PIL import Image, ImageOps
 
@@ -251,6 +253,10 @@ BROKEN = {
     "cut PNG": UNTOUCHED["PNG"][:-40],
     "PNG without its end": UNTOUCHED["PNG"][:-12],
     "JPEG without its end": UNTOUCHED["JPEG"][:-2],
+    "PNG with rows missing": png_of(31, 46, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())),
+    "PNG with half a row missing": png_of(31, 23, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())[:-40]),
+    "PNG with two sizes": png(noise(), RGB, chunk(b"IHDR", struct.pack(">IIBBBBB", 31, 40, 8, RGB, 0, 0, 0))),
+    "PNG with a chunk of an odd name": png(noise(), RGB)[:-8] + b"\nEND" + png(noise(), RGB)[-4:],
     "too small": saved(smooth(10, 40), "PNG"),
     "too long": saved(smooth(11, 3000), "PNG"),
 }
@@ -260,6 +266,21 @@ BROKEN = {
 def test_what_the_rules_reject_as_a_file_they_reject_as_the_unread_image_of_it(kind):
     expected = found(BROKEN[kind])
     assert isinstance(expected, str) and found(opened(BROKEN[kind])) == expected
+
+
+@pytest.mark.parametrize("size", [(23, 31), (11, 12), (64, 13)])
+def test_interlaced_pngs_are_whole_with_fewer_bytes_in_a_row(size):
+    pixels = noise(*size)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    parts = [pixels[top::down, left::across] for left, top, across, down in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, RGB, 0, 0, 1))
+    for data, whole in ((rows, True), (rows[:-1], False)):
+        file = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+        if whole:
+            np.testing.assert_array_equal(found(file), pixels)
+        else:
+            assert "fewer pixels" in found(file)
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path):

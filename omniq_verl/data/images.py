@@ -17,9 +17,6 @@ base64 and data URLs, so that one image has one result, however it is handed ove
 
 import base64
 import io
-import re
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from omniq_verl.data.file_checks import BadImage, check_jpeg, check_png, check_png_pixels
 from omniq_verl.data.quiet import quiet
 
 MAX_BYTES = 200 * 2**20
@@ -53,16 +51,6 @@ _TURNS = {
 }
 _WIDE_GREY = ("PNG", "PPM")
 """Formats whose 16 bits of grey Pillow may hold in 32 bits, scaled to the full range of 16."""
-_TAG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of PNG's text chunks that may hold an orientation."""
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
-"""Markers of a JPEG: pixels follow, and no more follow."""
-_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
-
-
-class BadImage(ValueError):
-    """Why an image is rejected; its words end up in ``rejects.jsonl``."""
 
 
 def load_image(path: Path, decode: bool = False) -> bytes:
@@ -104,9 +92,9 @@ def check_image(data: bytes, decode: bool = False) -> bytes:
     """As ``load_image``, of a file's bytes; returns the very same object where they go through untouched."""
     with _opened(data) as image:
         if not _goes_through(image, data):
-            return _as_png(image)
+            return _as_png(_whole(image, data))
         if decode:
-            image.load()
+            _whole(image, data).load()
         return data
 
 
@@ -118,8 +106,8 @@ def decode_image(data: bytes) -> Image.Image:
     """
     with _opened(data) as image:
         if not _goes_through(image, data):
-            return _upright(image)
-        image.load()
+            return _upright(_whole(image, data))
+        _whole(image, data).load()
         return _to_rgb(image)
 
 
@@ -193,11 +181,18 @@ def _goes_through(image: Image.Image, data: bytes) -> bool:
         raise BadImage(ANIMATED)
     tagged = True
     if image.format == "PNG":
-        tagged = _check_png(data)
+        tagged = check_png(data)
     elif image.format in ("JPEG", "MPO"):
-        _check_jpeg(data, image.width * image.height)
+        check_jpeg(data, image.width * image.height)
     # Asked only where there is something: Pillow decodes a whole PNG to look for tags behind the picture.
     return _is_plain(image, data) and not (tagged and turn_of(image) is not None)
+
+
+def _whole(image: Image.Image, data: bytes) -> Image.Image:
+    """The image, once it is sure that Pillow will not fill up pixels that are missing."""
+    if image.format == "PNG":
+        check_png_pixels(data)
+    return image
 
 
 def check_size(width: int, height: int) -> None:
@@ -296,44 +291,3 @@ def by_257(pixels: np.ndarray) -> np.ndarray:
     wide += 128
     wide //= 257
     return wide.astype(np.uint8)
-
-
-def _check_jpeg(data: bytes, pixels: int) -> None:
-    """Follow the segments to the end of the picture; cameras append films, thumbnails and padding behind it."""
-    if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
-        raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
-    position, scans = 2, 0
-    while mark := _NEXT_MARKER.search(data, position):
-        scans += mark.group() == _SCAN
-        # Compressed data never holds the two bytes of the end, so what ends in them was not cut within.
-        if scans and (mark.group() == _END or data.endswith(_END)):
-            return
-        position = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
-    raise BadImage("it is truncated (a JPEG without its end)")
-
-
-def _check_png(data: bytes) -> bool:
-    """Check that all of it is there and right; returns whether there are tags that may hold an orientation."""
-    kind, pixels, tagged = b"", False, False
-    for kind, start in _png_chunks(data):
-        if start == 16 and kind != b"IHDR":
-            raise BadImage("it is damaged (a PNG that does not begin with its size)")
-        pixels |= kind == b"IDAT"
-        tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
-    if kind != b"IEND" or not pixels:
-        raise BadImage("it is truncated (a PNG without its end, or without pixels)")
-    return tagged
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The kind of each whole chunk up to the end, and where its content begins."""
-    kind, position = b"", 8
-    while kind != b"IEND" and position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        kind, end = data[position + 4 : position + 8], position + 12 + length
-        if end > len(data):
-            raise BadImage("it is truncated (a PNG cut within a chunk)")
-        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise BadImage(f"it is damaged (checksum of {kind.decode('latin-1')})")
-        yield kind, position + 8
-        position = end

@@ -223,3 +223,10 @@ def test_lossless_is_the_rule_of_arrays(dtype, channels_first):
     tensor = CHW.to(dtype) / 255
     tensor = tensor if channels_first else tensor.permute(1, 2, 0)
     np.testing.assert_array_equal(np.asarray(lossless(tensor)), BYTES)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.uint8, *FLOATS])
+def test_tensors_on_a_gpu_are_those_of_the_cpu(dtype):
+    on_cpu = CHW if dtype == torch.uint8 else (CHW.double() / 255).to(dtype)
+    np.testing.assert_array_equal(pixels(on_cpu.cuda()), pixels(on_cpu))

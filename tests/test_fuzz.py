@@ -93,7 +93,7 @@ def test_the_command_runs_kinds_and_says_how_many_for_how_long(tmp_path):
     found = subprocess.run(words, capture_output=True, text=True)
     said = " ".join(found.stderr.split())
     assert found.returncode == 0, found.stderr
-    assert "images: 30 inputs in" in said and "60 inputs in" in said and "0 failures" in said
+    assert "images: 36 inputs in" in said and "60 inputs in" in said and "0 failures" in said
 
 
 def test_a_rejection_is_a_reason():

@@ -33,6 +33,8 @@ from rich.progress import Progress, TimeRemainingColumn  # noqa: E402
 
 _START = 180.0
 """Seconds a process may take to import and to make what its inputs share."""
+SHARES = {"images": 3, "tables": 2, "prompts": 2, "headers": 1, "bodies": 2}
+"""Of the inputs, by kind; those of checkpoints' headers take the longest."""
 _SAVED = 5
 """Failures of one cause that are saved."""
 
@@ -131,11 +133,11 @@ def replay(folder: Path) -> int:
 
 
 def run(kinds: list[str], inputs: int, seed: int, limit: float, out: Path, console: Console) -> list[Summary]:
-    """Run as many inputs, shared evenly by the kinds; returns what they came to."""
-    summaries = []
+    """Run as many inputs, shared by the kinds as in ``SHARES``; returns what they came to."""
+    summaries, shares = [], sum(SHARES[kind] for kind in kinds)
     with Progress(*Progress.get_default_columns(), TimeRemainingColumn(), console=console) as bar:
-        for number, kind in enumerate(kinds):
-            share = inputs // len(kinds) + (number < inputs % len(kinds))
+        for kind in kinds:
+            share = round(inputs * SHARES[kind] / shares)
             shown = bar.add_task(kind, total=share)
             summaries.append(Summary(kind))
             for summaries[-1] in run_kind(kind, seed, share, limit, out):
@@ -169,7 +171,7 @@ def main() -> int:
     add("--seed", type=int, default=0, help="of the inputs (default: 0)")
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which inputs (default: all)")
     add("--limit", type=float, default=20.0, help="seconds for one input (default: 20)")
-    add("--out", type=Path, default=Path("fuzz_failures"), help="folder for failures (default: fuzz_failures)")
+    add("--out", type=Path, default=Path("runs/fuzz"), help="folder for failures (default: runs/fuzz)")
     add("--replay", type=Path, help="run a saved failure again, and nothing else")
     args = parser.parse_args()
     if args.replay:

@@ -77,7 +77,8 @@ def run(files: Files, folder: Path) -> str:
         0 < len(found) <= data.count(b"\n") + data.count(b"\r") + 1,
         f"{len(found)} prompts of {data.count(10) + 1} lines",
     )
-    if data.startswith("\ufeff".encode()) and data.count("\ufeff".encode()) == 1:
+    mark = "\ufeff".encode()
+    if data.startswith(mark) and data.count(mark) == 1 and name.lower().endswith(".txt"):
         check("\ufeff" not in found[0]["prompt"], "a byte order mark became part of a prompt")
     for one in found:
         check(isinstance(one["prompt"], str) and bool(one["prompt"].strip()), f"prompt {one['prompt']!r}")

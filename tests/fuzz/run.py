@@ -85,6 +85,8 @@ def _process(kind: str, seed: int, numbers: range, limit: float) -> Iterator[tup
                 raise RuntimeError(f"{kind}: its process did not start within {_START:g} s; see what it printed")
             yield from _outcomes(ours, len(numbers), limit, stack)
         finally:
+            ours.close()
+            child.join(3)  # by itself, unless it hangs
             child.kill()
             child.join()
 

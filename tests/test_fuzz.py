@@ -89,7 +89,7 @@ def test_hangs_deaths_and_errors_are_counted_saved_and_replayed(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_runs_kinds_and_says_how_many_for_how_long(tmp_path):
-    words = [sys.executable, COMMAND, "--inputs", "60", "--kinds", "images", "prompts", "--out", tmp_path / "out"]
+    words = [sys.executable, COMMAND, "--inputs", "60", "--kinds", "images", "bodies", "--out", tmp_path / "out"]
     found = subprocess.run(words, capture_output=True, text=True)
     said = " ".join(found.stderr.split())
     assert found.returncode == 0, found.stderr

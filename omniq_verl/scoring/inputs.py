@@ -73,11 +73,14 @@ def prompts_for(prompt: str | Sequence[str] | None, images: int) -> list[str | N
     """A prompt, or None, for each of so many images.
 
     Raises:
-        ValueError: they are for another number of images.
+        ValueError: they are for another number of images, or one is no text, such as a chat's turns or a table's NaN.
     """
     prompts = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
     if len(prompts) != images:
         raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one each")
+    for number, one in enumerate(prompts):
+        if not isinstance(one, str | None):
+            raise ValueError(f"prompts[{number}] is {one!r:.60}: no text. Fix: pass the texts of the images")
     return prompts
 
 

@@ -248,6 +248,12 @@ def test_a_reduced_picture_is_what_the_caller_made_it():
     assert found(small).shape == (60, 80, 3)
 
 
+def png_with_head(*methods: int) -> bytes:
+    """A PNG whose head names these methods of compression, filter and interlacing."""
+    whole = png(noise(), RGB)
+    return whole[:8] + chunk(b"IHDR", whole[16:26] + bytes(methods)) + whole[33:]
+
+
 BROKEN = {
     "cut JPEG": UNTOUCHED["JPEG"][:-40],
     "cut PNG": UNTOUCHED["PNG"][:-40],
@@ -256,6 +262,8 @@ BROKEN = {
     "PNG with rows missing": png_of(31, 46, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())),
     "PNG with half a row missing": png_of(31, 23, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())[:-40]),
     "PNG with two sizes": png(noise(), RGB, chunk(b"IHDR", struct.pack(">IIBBBBB", 31, 40, 8, RGB, 0, 0, 0))),
+    "PNG of an unknown compression": png_with_head(1, 0, 0),
+    "PNG of an unknown interlacing": png_with_head(0, 0, 2),
     "PNG with a chunk of an odd name": png(noise(), RGB)[:-8] + b"\nEND" + png(noise(), RGB)[-4:],
     "too small": saved(smooth(10, 40), "PNG"),
     "too long": saved(smooth(11, 3000), "PNG"),

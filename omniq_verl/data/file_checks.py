@@ -43,6 +43,8 @@ def check_png(data: bytes) -> bool:
             raise BadImage("it is damaged (a PNG that does not begin with its size, or says it twice)")
         pixels |= kind == b"IDAT"
         tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
+    if data[8:12] != b"\0\0\0\r" or any(data[26:28]) or data[28] > 1:
+        raise BadImage("it is damaged (a PNG of a compression, filter or interlacing that does not exist)")
     if kind != b"IEND" or not pixels:
         raise BadImage("it is truncated (a PNG without its end, or without pixels)")
     return tagged

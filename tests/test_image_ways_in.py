@@ -264,6 +264,7 @@ BROKEN = {
     "PNG with two sizes": png(noise(), RGB, chunk(b"IHDR", struct.pack(">IIBBBBB", 31, 40, 8, RGB, 0, 0, 0))),
     "PNG of an unknown compression": png_with_head(1, 0, 0),
     "PNG of an unknown interlacing": png_with_head(0, 0, 2),
+    "PNG of no frames": png(noise(), RGB, chunk(b"acTL", bytes(8))),
     "PNG with a chunk of an odd name": png(noise(), RGB)[:-8] + b"\nEND" + png(noise(), RGB)[-4:],
     "too small": saved(smooth(10, 40), "PNG"),
     "too long": saved(smooth(11, 3000), "PNG"),

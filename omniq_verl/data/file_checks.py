@@ -41,6 +41,8 @@ def check_png(data: bytes) -> bool:
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):
             raise BadImage("it is damaged (a PNG that does not begin with its size, or says it twice)")
+        if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two and more are an animation
+            raise BadImage("it is damaged (an animated PNG of a number of frames that cannot be)")
         pixels |= kind == b"IDAT"
         tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
     if data[8:12] != b"\0\0\0\r" or any(data[26:28]) or data[28] > 1:

@@ -120,7 +120,8 @@ def check_host_memory(
         "memory",
         f"weights, optimiser state and reference alone need {least / GIB:.1f} GiB of each node's memory,"
         f" {free / GIB:.1f} GiB are free",
-        "end other programs, or keep more on the GPU: set actor_rollout_ref.actor.fsdp_config.optimizer_offload=False",
+        "end other programs, or keep more on the GPU: set"
+        " actor_rollout_ref.actor.fsdp_config.optimizer_offload=False",
     )
 
 

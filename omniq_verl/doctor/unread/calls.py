@@ -178,10 +178,8 @@ class Call:
     def _fitting(self) -> list[Class]:
         """Classes that take all of the keywords, for a callee that could be any class."""
         unknown = self.name == "instantiate" or not self._is_external()
-        if (
-            self.flow.guessing < Guess.CLASSES
-            or not unknown
-            or not any(isinstance(each, Node | Instance) for values in self.keywords.values() for each in values)
+        if self.flow.guessing < Guess.CLASSES or not unknown or not any(
+            isinstance(each, Node | Instance) for values in self.keywords.values() for each in values
         ):
             return []
         every = [each for found in self.flow.program.classes.values() for each in found]

@@ -44,14 +44,19 @@ def listed(images: Any) -> list[Any]:
     Raises:
         TypeError: it gives none, or not in a certain order; a whole table gives the names of its columns.
     """
-    several = isinstance(images, Iterable) and not isinstance(images, (Mapping, set, frozenset)) and not is_one(images)
+    if is_one(images):
+        raise TypeError(f"images: one image ({_kind(images)}) where a list of them is expected. Fix: pass [image]")
+    several = isinstance(images, Iterable) and not isinstance(images, (Mapping, set, frozenset))
     if not several or hasattr(images, "read") or hasattr(images, "columns") or hasattr(images, "column_names"):
         raise TypeError(
-            f"images: one image, or a list of images, is expected, not {type(images).__module__}."
-            f"{type(images).__qualname__}. Fix: of a table pass one column, such as table['image']; of an open file its"
-            " path or bytes"
+            f"images: one image, or a list of images, is expected, not {_kind(images)}. Fix: of a table pass a column,"
+            " such as table['image']; of an open file its path or bytes"
         )
     return list(images)
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any]]]) -> Any:

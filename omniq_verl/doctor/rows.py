@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from omniq_verl.data.images import read_otherwise
 from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
 from omniq_verl.tasks.outside_text import FIX, messages_fault
@@ -161,7 +162,8 @@ def image_size(image: dict[str, Any]) -> ImageSize:
     full decoding, in half the time and with less memory.
 
     Raises:
-        Fault: the image is missing or broken, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+        Fault: the image is missing or broken, has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, or verl would show
+            the model another picture than scoring does.
         MemoryError: there is not enough memory to decode it.
     """
     source = _image_source(image)
@@ -171,13 +173,16 @@ def image_size(image: dict[str, Any]) -> ImageSize:
             _check_pixels(height * width)
             opened.draft(None, (1, 1))
             opened.load()
-            return height, width
     except MemoryError:
         raise  # says nothing about the image
     except Exception as error:  # PIL's decoders raise errors of every kind on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         mend = "mend or drop the row; data_prep scripts do so when they write the file"
         raise Fault("image", f"the image does not decode ({reason})", mend) from error
+    if why := read_otherwise(source.read_bytes() if isinstance(source, Path) else source.getvalue()):
+        what = f"verl shows the model another picture than scoring does ({why})"
+        raise Fault("image", what, "write the rows with data_prep, or store omniq_verl.data.images.check_image(bytes)")
+    return height, width
 
 
 def _check_pixels(pixels: int) -> None:

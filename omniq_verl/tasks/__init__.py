@@ -84,12 +84,14 @@ IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
 """Those about a single image: what can be asked of each image for itself."""
 
 
-def scale_of(name: str | None) -> Scale | None:
-    """A scale by its name in ``SCALES``; None: each task's own.
+def scale_of(name: str | Scale | None) -> Scale | None:
+    """A scale by its name in ``SCALES``, or a scale itself; None: each task's own.
 
     Raises:
         ValueError: there is none of that name.
     """
+    if isinstance(name, Scale):
+        return name
     if name is not None and name not in SCALES:
         raise ValueError(f"there is no scale {name!r}; known: {', '.join(SCALES)}")
     return None if name is None else SCALES[name]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.files import replace_text
-from omniq_verl.data.text_files import LabelFileError, json_lines
+from omniq_verl.data.text_files import BLANKS, LabelFileError, json_lines
 from omniq_verl.tasks.outside_text import FIX, text_fault
 
 TAGS = {
@@ -42,7 +42,8 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     """
     prompts = []
     for number, line in _lines(path):
-        if not (isinstance(line.get("prompt"), str) and line.get("tag") in TAGS):
+        prompt, tag = line.get("prompt"), line.get("tag")
+        if not (isinstance(prompt, str) and prompt.strip(BLANKS).strip() and isinstance(tag, str) and tag in TAGS):
             raise BadGenEval(f"{path}, line {number}: no prompt with a tag of {', '.join(TAGS)}")
         if fault := text_fault(line["prompt"]):
             raise BadGenEval(f"{path}, line {number}: its prompt {fault}. Fix: {FIX}")

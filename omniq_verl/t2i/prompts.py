@@ -31,12 +31,12 @@ def read_texts(path: Path) -> list[dict[str, Any]]:
 
 def _plain(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in text_lines(path):
-        if line.strip():
+        if line.strip(BLANKS).strip():
             yield number, {"prompt": line.strip(BLANKS)}
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, found in json_lines(path):
-        if not (isinstance(found.get("prompt"), str) and found["prompt"].strip()):
+        if not (isinstance(found.get("prompt"), str) and found["prompt"].strip(BLANKS).strip()):
             raise refuse(path, f"line {number} is no object with a text under 'prompt'")
         yield number, found

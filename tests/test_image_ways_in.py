@@ -254,16 +254,26 @@ def png_with_head(*methods: int) -> bytes:
     return whole[:8] + chunk(b"IHDR", whole[16:26] + bytes(methods)) + whole[33:]
 
 
+def png_of_stream(stream: bytes) -> bytes:
+    """A PNG of 31 x 23 pixels with this compressed stream."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 31, 23, 8, RGB, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+ROWS = b"".join(b"\0" + row.tobytes() for row in noise())
 BROKEN = {
     "cut JPEG": UNTOUCHED["JPEG"][:-40],
     "cut PNG": UNTOUCHED["PNG"][:-40],
     "PNG without its end": UNTOUCHED["PNG"][:-12],
     "JPEG without its end": UNTOUCHED["JPEG"][:-2],
-    "PNG with rows missing": png_of(31, 46, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())),
-    "PNG with half a row missing": png_of(31, 23, 8, RGB, b"".join(b"\0" + row.tobytes() for row in noise())[:-40]),
+    "PNG with rows missing": png_of(31, 46, 8, RGB, ROWS),
+    "PNG with half a row missing": png_of(31, 23, 8, RGB, ROWS[:-40]),
     "PNG with two sizes": png(noise(), RGB, chunk(b"IHDR", struct.pack(">IIBBBBB", 31, 40, 8, RGB, 0, 0, 0))),
     "PNG of an unknown compression": png_with_head(1, 0, 0),
     "PNG of an unknown interlacing": png_with_head(0, 0, 2),
+    "PNG with a part that is unknown": png(noise(), RGB, chunk(b"QLTE", bytes(24))),
+    "PNG whose pixels have no end": png_of_stream(zlib.compress(ROWS)[:-4]),
+    "PNG whose pixels have a wrong checksum": png_of_stream(zlib.compress(ROWS)[:-4] + b"abcd"),
     "PNG of no frames": png(noise(), RGB, chunk(b"acTL", bytes(8))),
     "PNG with a chunk of an odd name": png(noise(), RGB)[:-8] + b"\nEND" + png(noise(), RGB)[-4:],
     "too small": saved(smooth(10, 40), "PNG"),
@@ -290,6 +300,12 @@ def test_interlaced_pngs_are_whole_with_fewer_bytes_in_a_row(size):
             np.testing.assert_array_equal(found(file), pixels)
         else:
             assert "fewer pixels" in found(file)
+
+
+@pytest.mark.parametrize("more", [ROWS, bytes(3 * 2**20)])
+def test_what_lies_behind_a_pngs_pixels_is_no_part_of_it(more):
+    np.testing.assert_array_equal(found(png_of_stream(zlib.compress(ROWS + more))), noise())
+    np.testing.assert_array_equal(found(png_of_stream(zlib.compress(ROWS) + more)), noise())
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path):

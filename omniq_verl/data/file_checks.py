@@ -11,6 +11,8 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 """Markers of a JPEG: pixels follow, and no more follow."""
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+"""PNG's chunks without which there is no picture; others begin with a small letter."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Values of a pixel by PNG's colour type."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -41,6 +43,10 @@ def check_png(data: bytes) -> bool:
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):
             raise BadImage("it is damaged (a PNG that does not begin with its size, or says it twice)")
+        if kind[:1].isupper() and kind not in _CRITICAL:
+            raise BadImage(
+                f"it is damaged (a PNG with an unknown part, {ascii(kind)[2:-1]}, that readers have to know)"
+            )
         if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two and more are an animation
             raise BadImage("it is damaged (an animated PNG of a number of frames that cannot be)")
         pixels |= kind == b"IDAT"
@@ -67,22 +73,27 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def check_png_pixels(data: bytes) -> None:
-    """Check that there are as many compressed pixels as the size says: Pillow would leave missing rows black.
+    """Check that there are as many compressed pixels as the size says, and that their stream is whole.
+
+    Pillow would leave missing rows black, and does not look at the stream's own checksum.
 
     Raises:
-        BadImage: there are fewer.
-        zlib.error: they do not decompress.
+        BadImage: there are fewer, or the stream does not end.
+        zlib.error: they do not decompress, or to others.
     """
     wanted, got, stream = _png_size(data), 0, zlib.decompressobj()
+    most = wanted + 2**20  # what lies behind the pixels is no part of the picture, however long it is
     for kind, start in _png_chunks(data):
         part = data[start : start + int.from_bytes(data[start - 8 : start - 4], "big")] if kind == b"IDAT" else b""
-        while got < wanted and (part or got):
+        while got < most and not stream.eof and (part or got):
             some = stream.decompress(part, 2**20)
             part, got = stream.unconsumed_tail, got + len(some)
             if not some:
                 break
     if got < wanted:
         raise BadImage("it is truncated (a PNG with fewer pixels than its size says)")
+    if got < most and not stream.eof:
+        raise BadImage("it is truncated (a PNG whose compressed pixels have no end)")
 
 
 def _png_size(data: bytes) -> int:

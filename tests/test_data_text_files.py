@@ -203,6 +203,8 @@ OTHERS = {
     "omniq_verl/serving/metrics.py",  # the server's own page
     "omniq_verl/t2i/cli.py",  # what a scorer printed
     "omniq_verl/data/shards.py",  # its own sidecars
+    "omniq_verl/data/arrays.py",  # the lines of an error
+    "omniq_verl/data/prepared.py",  # likewise
 }
 
 

@@ -4,6 +4,7 @@ VENV ?= .venv
 GPU_VENV ?= .venv-gpu
 RUN ?= runs/quickstart
 SEED ?= 0
+INPUTS ?= 100000
 PY := $(VENV)/bin/python
 GPU_PY := $(GPU_VENV)/bin/python
 EXTRAS := serve,t2i,onnx,dev
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)+cpu
 CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface lint docs bench clean
+.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface fuzz lint docs bench clean
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
@@ -22,6 +23,7 @@ help:
 	@echo "make test-cluster a training job on two Ray nodes of this machine"
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
 	@echo "make surface      record again which upstream names both sets of packages have"
+	@echo "make fuzz         try the public entrances on mutated inputs (INPUTS=100000 SEED=0)"
 	@echo "make docs         the documentation site, in build/site"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
@@ -57,6 +59,9 @@ test-gpu-set: $(GPU_VENV)/.installed
 surface: $(VENV)/.installed $(GPU_VENV)/.installed
 	$(PY) tests/surface/record.py --set cpu
 	$(GPU_PY) tests/surface/record.py --set gpu
+
+fuzz: $(VENV)/.installed
+	VERL_PLATFORM=cpu $(PY) tests/fuzz/run.py --inputs $(INPUTS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

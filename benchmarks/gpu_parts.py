@@ -166,7 +166,7 @@ def answer_lengths(model: str, images: list[bytes], tokens: int) -> list[int]:
     from omniq_verl.scoring.scorer import score_request
     from omniq_verl.tasks import TECHNICAL
 
-    requests = [score_request(str(number), data, TECHNICAL, None, 0) for number, data in enumerate(images)]
+    requests = [score_request(str(number), data, str(number), TECHNICAL, None, 0) for number, data in enumerate(images)]
     return [answers[0].tokens for answers in _ENGINES[model].answer(requests, Sampling(max_tokens=tokens))]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from omniq_verl.data.command import DataSet, Request, main
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, label_files, share
+from omniq_verl.data.reading import draw, label_files, number, share
 from omniq_verl.data.tables import read_lines, read_words
 
 COLUMNS = 15  # number, image, how many rated it 1 to 10, two tags of content, challenge
@@ -23,8 +23,8 @@ def read(request: Request) -> Iterator[Item]:
     ratings, test_list = label_files(request, "AVA.txt", "generic_test.jpgl")
     test = {line.strip().removesuffix(".jpg") for line in read_lines(test_list)}
     for _, image, *counts, tag, other_tag, challenge in read_words(ratings, COLUMNS):
-        fault = None if all(count.isdecimal() for count in counts) else f"its counts are {' '.join(counts)}"
-        votes = [] if fault else [int(count) for count in counts]
+        votes = [vote for vote in map(whole, counts) if vote is not None]
+        fault = None if len(votes) == len(counts) else f"its counts are {' '.join(counts)}"
         fault = fault or (None if sum(votes) else "nobody rated it")
         yield Item(
             f"{image}.jpg",
@@ -33,6 +33,12 @@ def read(request: Request) -> Iterator[Item]:
             details={"votes": votes, "tags": [tag, other_tag], "challenge": challenge},
             fault=fault,
         )
+
+
+def whole(cell: str) -> int | None:
+    """A number of votes; tables that were saved again have them as "12.0"."""
+    value = number(cell)
+    return int(value) if value is not None and value >= 0 and value == int(value) else None
 
 
 def split_of(image: str, options: argparse.Namespace) -> str:

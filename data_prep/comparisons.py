@@ -28,7 +28,15 @@ from typing import Any
 
 from rich.console import Console
 
-from omniq_verl.data.command import add_writing_options, positive, refuse_no_rows, refuse_rejects, report
+from omniq_verl.data.command import (
+    add_writing_options,
+    of_own_table,
+    positive,
+    refuse_idle,
+    refuse_no_rows,
+    refuse_rejects,
+    report,
+)
 from omniq_verl.data.comparisons import Pair, balanced, choose_pairs, read_rated
 from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import How, Source, write
@@ -49,17 +57,27 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     if bool(args.data) == bool(args.root and args.labels):
         sys.exit("give --data, or --root and --labels")
+    refuse_idle(parser, arguments, idle(args))
     try:
         source, planned, rejects = of_scores(args) if args.data else of_table(args)
         how = How(args.workers, args.shard_rows, decode=args.decode, engine=args.engine)
         card = write(source, planned, rejects, args.out, how, Console(stderr=True))
     except (LabelFileError, BadPath, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(of_own_table(str(error), ["image_a", "image_b", "winner"]))
     report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
         sys.exit("there is no pair. Mend: lower --margin, or see whether the label file is empty")
     refuse_no_rows(card, args)
     refuse_rejects(card, args)
+
+
+def idle(args: argparse.Namespace) -> dict[str, str | None]:
+    """Options of the other kind of pairs."""
+    scored = "with --data, whose rows have splits and scores" if args.data else None
+    judged = None if args.data else "with --labels, which names the pairs"
+    of_table = dict.fromkeys(("root", "labels", "split", "keep_order"), scored)
+    seed = "with --keep-order" if args.keep_order else None
+    return {**of_table, **dict.fromkeys(("margin", "per_image"), judged), "seed": seed}
 
 
 # Pairs of scored images
@@ -90,7 +108,7 @@ def source(args: argparse.Namespace, name: str, reference: bool, facts: Mapping[
 
 
 def of_table(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]], list[Reject]]:
-    index, rows = FileIndex(args.root), list(table(args.labels))
+    index, rows = FileIndex(args.root, without=args.out), list(table(args.labels))
     reference = bool(rows) and "reference" in rows[0]
     name = args.data_source or args.labels.stem
     pairs, rejects = judged(index, rows, reference, name, args.split)

@@ -35,7 +35,7 @@ def read(request: Request) -> Iterator[Item]:
             if is_asked(record, request.options.jpeg_only):
                 # Copies of the data set differ in the name of the folder above, and in the images' format.
                 name = "/".join(PurePosixPath(record["image_A"]).parts[-3:])
-                yield item(on_disk(request.index, name, ".jpg"), path.name.partition("_")[0], record)
+                yield item(on_disk(request.index, name, ".jpg"), path.name.partition("_")[0].lower(), record)
 
 
 def is_asked(record: dict[str, Any], jpeg_only: bool) -> bool:

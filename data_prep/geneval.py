@@ -20,6 +20,7 @@ import omniq_verl
 from omniq_verl.data.card import write_card
 from omniq_verl.data.paths import given_path
 from omniq_verl.data.tables import LabelFileError, read_jsonl
+from omniq_verl.tasks.outside_text import FIX, text_fault
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
@@ -35,8 +36,10 @@ def read(path: Path) -> list[dict[str, Any]]:
         prompt, include = line.get("prompt"), line.get("include")
         if line.get("tag") not in TAGS or not (isinstance(prompt, str) and prompt.strip() and include):
             raise LabelFileError(
-                f"{path}: entry {number} lacks a known tag, a prompt or include. Mend: take it from djghosh13/geneval"
+                f"{path}: entry {number} lacks a known tag, a prompt or include. Fix: take it from djghosh13/geneval"
             )
+        if fault := text_fault(prompt):
+            raise LabelFileError(f"{path}: the prompt of entry {number} {fault}. Fix: {FIX}")
     return lines
 
 

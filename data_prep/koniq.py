@@ -10,16 +10,17 @@ lists, and --deqa-meta takes these lists themselves (train_koniq_7k.json, test_k
 """
 
 import argparse
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omniq_verl.data.command import DataSet, Request, main
 from omniq_verl.data.deqa import add_deqa_option, count_of, map_of, read_deqa
+from omniq_verl.data.digits import Rounded
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
-from omniq_verl.data.reading import labelled, number
+from omniq_verl.data.reading import labelled, number, shares_of
 from omniq_verl.data.tables import LabelFileError, read_csv
 
 LABEL_FILES = (
@@ -31,6 +32,8 @@ SPLITS = {
     **{"training": "train", "validation": "val", "test": "test"},  # as the owners call them
     **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # as pyiqa does, newer and older
 }
+EXACT = 1e-9
+"""Labels closer than this are one: the owners' file gives its shares to twelve digits."""
 MAPS = {
     "raw": LabelMap(1.09615384615385, 4.31, "least and greatest raw MOS of all 10,073 images (DeQA-Score's rule)"),
     "zscore": LabelMap(3.91176470588, 88.3888888889, "least and greatest z-scored MOS of all 10,073 images"),
@@ -55,6 +58,10 @@ def read(request: Request) -> Iterator[Item]:
         # The file's column MOS is the z-scored one; the raw MOS is the mean of the shares of the ratings 1 to 5.
         score = raw_mos(row) if options.mos == "raw" else row["MOS"]
         item = labelled(row["image_name"], score, SPLITS.get(row["set"], ""), standard_deviation=number(row["SD"]))
+        if score is None:
+            item = replace(
+                item, fault=f"its shares {', '.join(row[share] for share in SHARES)} are no numbers that add up to 1"
+            )
         yield item if item.split else Item(item.name, "", fault=f"its set {row['set']!r} is none of the three")
 
 
@@ -73,11 +80,29 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
         yield {**row, "image_name": name, "MOS": score, "SD": row.get("std", ""), "set": side}
 
 
-def raw_mos(row: dict[str, str]) -> float:
-    shares = [number(row[share]) for share in SHARES]
-    if None in shares or abs(sum(shares) - 1.0) > 1e-6:
-        return math.nan
-    return sum(rating * share for rating, share in enumerate(shares, 1))
+def raw_mos(row: dict[str, str]) -> Rounded | None:
+    """The mean rating; of rounded shares exact where the number of votes is known, else to the digits they have.
+
+    None: they are no shares of a whole.
+    """
+    shares = shares_of([row[share] for share in SHARES])
+    if shares is None:
+        return None
+    votes = votes_of(shares, number(row.get("c_total"))) or shares
+    given, exact = (sum(rating * part for rating, part in enumerate(parts, 1)) for parts in (shares, votes))
+    exact /= sum(votes)
+    # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
+    rounding = 4 * sum(share.rounding for share in shares) / sum(shares)
+    return Rounded(given if abs(given - exact) < EXACT else exact, rounding)
+
+
+def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:
+    """How many gave each rating, where whole numbers of votes make up these shares; None: that cannot be told."""
+    votes = [round(share * (total or 0)) for share in shares]
+    close = (
+        abs(count - share * total) <= share.rounding * total + 1e-6 for count, share in zip(votes, shares, strict=True)
+    )
+    return votes if total and sum(votes) == total and all(close) else None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -50,10 +50,22 @@ def refuse_conflicts(options: argparse.Namespace) -> None:
     drawing = [name for name in ("val_fraction", "test_fraction", "group_column") if getattr(options, name)]
     if options.split_column and drawing:
         raise LabelFileError(
-            f"--{drawing[0].replace('_', '-')} is of the draw, and --split-column says the splits. Mend: drop either"
+            f"--{drawing[0].replace('_', '-')} is of the draw, and --split-column says the splits. Fix: drop either"
         )
     if options.val_fraction + options.test_fraction > 1.0:
         raise LabelFileError("--val-fraction and --test-fraction make more than 1")
+
+
+def idle(options: argparse.Namespace) -> dict[str, str | None]:
+    """Options of the draw, where nothing is drawn."""
+    undrawn = None if options.val_fraction + options.test_fraction else "where no split is drawn (--test-fraction)"
+    return {"seed": undrawn, "group_column": None if options.split_column else undrawn}
+
+
+def columns(options: argparse.Namespace) -> list[str]:
+    """The columns the table needs, under the names it has for them."""
+    named = ("image_column", "score_column", "text_column", "split_column", "group_column")
+    return [value for name in named if (value := getattr(options, name))]
 
 
 def split_of(row: dict, options: argparse.Namespace) -> str | None:
@@ -103,6 +115,8 @@ MANIFEST = DataSet(
     add_options=add_options,
     label_map=label_map,
     own_options=OPTIONS,
+    own_columns=columns,
+    idle=idle,
 )
 
 

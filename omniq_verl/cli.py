@@ -1,4 +1,7 @@
-"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands."""
+"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands.
+
+``omniq_verl.command_line`` says what the exit codes mean.
+"""
 
 import os
 import sys
@@ -7,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.ract.cli import app as ract
@@ -92,6 +96,9 @@ def _check_live(recipe: str, overrides: list[str], recipes: Path, config: Any, t
     verdict = f"{failed} of {len(found.findings)} findings failed" if failed else "no fault found"
     typer.echo(f"live check over {found.conditions['rows']} rows in {found.seconds:.0f} s: {verdict}")
     return 1 if failed else 0
+
+
+make_strict(app)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 _BEGINNING = b"version https://git-lfs.github.com/spec/"
 _LONGEST = 1024
 """Bytes of a pointer, by its specification."""
+_LONGEST_REASON = 1000
+"""Characters."""
 _READ_BY_PROCESSORS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 PULL = "download the file itself: run git lfs pull in its repository, or use huggingface-cli download"
 
@@ -19,6 +21,7 @@ class BadFile(ValueError):
     """
 
     def __init__(self, where: str, what: str, fix: str):
+        what = what if len(what) <= _LONGEST_REASON else f"{what[:_LONGEST_REASON]} ..."  # it may repeat a header
         super().__init__(f"{where}: {what}. Fix: {fix}")
         self.where, self.what, self.fix = where, what, fix
 

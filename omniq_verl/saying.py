@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from omniq_verl.data.names import never_fail_to_print
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,6 +17,7 @@ def errors_said() -> "Iterator[Console]":
     """A console; an error of the user's files or settings is printed on it, and ends the program with code 1."""
     from rich.console import Console
 
+    never_fail_to_print()
     console = Console()
     try:
         yield console

@@ -26,5 +26,5 @@ def file(folder: Path, data: bytes | str, name: str = "labels.csv") -> Path:
 def error_of(read: Callable[[Path], Any], path: Path) -> str:
     with pytest.raises(LabelFileError) as caught:
         read(path)
-    assert str(path) in str(caught.value) and "Mend: " in str(caught.value)
+    assert str(path) in str(caught.value) and "Fix: " in str(caught.value)
     return str(caught.value)

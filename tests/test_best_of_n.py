@@ -196,11 +196,16 @@ def test_texts_are_read_from_lines_and_objects(tmp_path):
     assert read_texts(tmp_path / "a.txt") == [{"prompt": "one"}, {"prompt": "two"}]
     (tmp_path / "a.jsonl").write_text('{"prompt": "one", "tag": "colors"}\n')
     assert read_texts(tmp_path / "a.jsonl") == [{"prompt": "one", "tag": "colors"}]
-    for text, said in (("", "no texts"), ("{", "line 1: no JSON"), ('{"text": 1}', "line 1: no object")):
+    for text, said in (
+        ("", "it is empty"),
+        ("\n \n", "no texts"),
+        ("{", "line 1 is no JSON"),
+        ('{"text": 1}', "line 1 is no object"),
+    ):
         (tmp_path / "b.jsonl").write_text(text)
         with pytest.raises(ValueError, match=said):
             read_texts(tmp_path / "b.jsonl")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="there is no such file"):
         read_texts(tmp_path / "gone.txt")
 
 
@@ -216,4 +221,4 @@ def test_the_command_says_where_everything_lies(tmp_path, monkeypatch, rali):
     assert "give a reasoning model (--model)" in CliRunner().invoke(app, rest, env={"COLUMNS": "200"}).output
     result = CliRunner().invoke(app, [*rest, "--rali", str(rali), "--weight", "technical=1"])
     assert result.exit_code == 0 and Path("other", "picks.jsonl").is_file()
-    assert "cannot be read" in CliRunner().invoke(app, ["t2i", "best-of-n", "gone.txt", *words[3:]]).output
+    assert "there is no such file" in CliRunner().invoke(app, ["t2i", "best-of-n", "gone.txt", *words[3:]]).output

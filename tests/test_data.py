@@ -70,10 +70,10 @@ def failing_after(count: int) -> Iterator[dict]:
         ({"task": "q_insight_comparison", "choice": "A"}, r"koniq/000042: choice is 'A'; known: first, second"),
         ({"task": "alignment"}, r"koniq/000042: the task alignment needs the prompt of the image"),
         ({"task": "alignment", "text": " \n"}, r"koniq/000042: the task alignment needs the prompt of the image"),
-        ({"task": "alignment", "text": "an <image>"}, r"koniq/000042: <image> in its text would stand for an image"),
-        ({"text": "a <video> nobody asks about"}, r"koniq/000042: <video> in its text would stand for an image"),
-        ({"text": "half a smile \ud83d"}, r"koniq/000042: its name or text holds half a character"),
-        ({"row_id": "koniq/\ud83d.jpg"}, r"koniq/\ud83d.jpg: its name or text holds half a character"),
+        ({"task": "alignment", "text": "an <image>"}, "koniq/000042: its text contains <image>"),
+        ({"text": "a <video> nobody asks about"}, "koniq/000042: its text contains <video>"),
+        ({"text": "half a smile \ud83d"}, "koniq/000042: its text holds half a character"),
+        ({"row_id": "koniq/\ud83d.jpg"}, r"koniq/\ud83d.jpg: its name holds half a character"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_refused_by_name(changes, message):

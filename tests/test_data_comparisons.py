@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_builders import card_of, ids, prepare_items, prepare_made, rejects_of, rows_of, whole_set, written_at
@@ -246,6 +247,38 @@ def test_what_cannot_be_compared_is_refused(scored, tmp_path):
     assert "give --data, or --root and --labels" in said("--root", root)
     with pytest.raises(SystemExit):
         run(tmp_path / "out", "--data", train, "--margin", "0")
+
+
+def test_rows_of_another_maker_are_refused_with_file_row_and_fix(tmp_path):
+    info = {"id": "x/0", "task": "technical", "split": "train", "score": 3.0}
+    row = {"data_source": "x", "images": [{"bytes": b"x"}], "extra_info": info}
+    for changed, said in (
+        ({"extra_info": {"index": 0, "split": "train"}}, "row 1: extra_info.id is None"),
+        ({"extra_info": {**info, "task": "beauty"}}, "row 1: extra_info.task is 'beauty'"),
+        ({"extra_info": {**info, "id": "x/1", "score": 73.0}}, "row 1: extra_info.score: the label 73 lies outside"),
+        ({"data_source": None}, "row 1: data_source is None"),
+    ):
+        pq.write_table(pa.Table.from_pylist([row, {**row, **changed}]), tmp_path / "rows.parquet")
+        with pytest.raises(SystemExit, match=said) as ended:
+            run(tmp_path / "out", "--data", tmp_path / "rows.parquet")
+        assert "rows.parquet" in str(ended.value) and "Fix: " in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (("--data", "x.parquet", "--split", "val"), "--split"),
+        (("--data", "x.parquet", "--keep-order"), "--keep-order"),
+        (("--data", "x.parquet", "--root", "x"), "--root"),
+        (("--root", "x", "--labels", "x.csv", "--margin", "1"), "--margin"),
+        (("--root", "x", "--labels", "x.csv", "--per-image", "2"), "--per-image"),
+        (("--root", "x", "--labels", "x.csv", "--keep-order", "--seed", "2"), "--seed"),
+    ],
+)
+def test_options_of_the_other_kind_of_pairs_are_refused_by_name(tmp_path, capsys, words, idle):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path / "out", *words)
+    assert f"{idle} has no effect" in capsys.readouterr().err
 
 
 # Judged pairs

@@ -252,3 +252,56 @@ def test_fractions_of_more_than_all_are_refused(tmp_path):
     (tmp_path / "manifest.csv").write_text(TABLE)
     said = refused(tmp_path, *NEEDED, "--val-fraction", "0.6", "--test-fraction", "0.6")
     assert said == "--val-fraction and --test-fraction make more than 1"
+
+
+# Options that would do nothing, and the user's own table
+
+
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [
+        (("--seed", "3"), "--seed"),
+        (("--group-column", "image"), "--group-column"),
+        (("--engine", "ray", "--workers", "2"), "--workers"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_by_name(tmp_path, capsys, options, idle):
+    (tmp_path / "manifest.csv").write_text(TABLE)
+    assert refused(tmp_path, *NEEDED, *options) == "2"
+    assert f"{idle} has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["", "image,score\na.png\n", "image,score\n\0,1\n"])
+def test_nobody_is_sent_to_the_owners_of_a_table_of_his_own(tmp_path, table):
+    (tmp_path / "manifest.csv").write_text(table)
+    said = refused(tmp_path, *NEEDED)
+    assert "its owners" not in said and "manifest.csv" in said and "columns image, score" in said
+
+
+@pytest.mark.parametrize(
+    ("scores", "warned"),
+    [
+        ([0.1, 0.9, 0.5], True),
+        ([0, 1], True),
+        ([1, 2, 5, 3, 4, 1, 2, 5, 3, 4], True),
+        ([1, 9, 10, 3, 4, 1, 2, 5, 3, 4], True),
+        ([91, 99, 90, 93, 94, 91, 92, 95, 93, 94], True),
+        ([10, 90, 50], False),
+        ([40, 41], False),
+        ([20, 70, 60, 30, 40, 55, 45, 65, 35, 50], False),
+    ],
+)
+def test_scores_of_another_scale_are_warned_of(tmp_path, capsys, scores, warned):
+    names = [f"{number}.png" for number in range(len(scores))]
+    pictures(tmp_path, *names)
+    table = "image,score\n" + "".join(f"{name},{score}\n" for name, score in zip(names, scores, strict=True))
+    prepared(tmp_path, table, *NEEDED)
+    assert ("warning: all scores lie" in capsys.readouterr().err) == warned
+
+
+def test_what_is_written_below_the_root_is_not_read_again(tmp_path):
+    pictures(tmp_path, "a.png", "scores.png")
+    table = "image,score\na.png,10\nscores.png,90\n"
+    first = prepared(tmp_path, table, *NEEDED)
+    (tmp_path / "out" / "scores.png").write_bytes(b"a plot")
+    assert prepared(tmp_path, table, *NEEDED) == first and first[0]["rejects"]["all"] == 0

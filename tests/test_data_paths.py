@@ -39,6 +39,8 @@ def below(root: Path, found: Path | None) -> str | None:
         (["a.jpg", "x/a.jpg", "x/y/a.jpg"], "a.jpg", "a.jpg", "then the least deep"),
         (["x/a.jpg", "y/z/a.jpg"], "z/a.jpg", "y/z/a.jpg", "the folder that was named"),
         (["ü ñ/画.jpg"], "画.jpg", "ü ñ/画.jpg", "letters of any script"),
+        (["a\\x41.jpg"], "a\\x41.jpg", "a\\x41.jpg", "a backslash within a name"),
+        (["a\\b.jpg", "a/b.jpg"], "a\\b.jpg", "a/b.jpg", "and where Windows' reading fits, too"),
         (["a b,c'[1].jpg"], "a b,c'[1].jpg", "a b,c'[1].jpg", "signs that mean something elsewhere"),
         (["a.jpg"], "b.jpg", None, "not there"),
         (["a.jpg"], "a", None, "without its ending"),
@@ -182,7 +184,7 @@ def test_a_file_whose_path_is_no_unicode_is_refused(tmp_path):
     os.mkdir(folder)
     with open(folder + b"/a.jpg", "wb") as file:
         file.write(b"x")
-    with pytest.raises(BadPath, match="is no Unicode"):
+    with pytest.raises(BadPath, match=r"the name caf\\xe9/a.jpg is no UTF-8"):
         FileIndex(tmp_path).find("a.jpg")
 
 

@@ -25,6 +25,7 @@ from image_builders import decoded, smooth
 
 from omniq_verl.data import shards
 from omniq_verl.data.images import load_image
+from omniq_verl.data.names import real_name
 from omniq_verl.data.prepare import Item
 from omniq_verl.tasks import ALIGNMENT, TECHNICAL
 
@@ -203,7 +204,8 @@ def test_a_file_of_rejects_alone_is_a_table_without_rows(root, out):
 def test_a_name_of_any_characters_is_one_line_of_json(root, out, name):
     prepare_items(root, out, [Item("000.jpg", "train", 3.0), Item(name, "train", 3.0)])
     (reject,) = rejects_of(out)
-    assert (reject["image"], reject["reason"]) == (name, "image: there is no such file")
+    assert (real_name(reject["image"]), reject["reason"]) == (name, "image: there is no such file")
+    assert reject["image"].encode()  # what no UTF-8 could hold would not get this far
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_a_name_of_any_characters_is_one_line_of_json(root, out, name):
         (Item("000.jpg", None, 3.0), "label: None is no name of a split"),
         (Item("000.jpg", "", 3.0), "label: '' is no name of a split"),
         (Item("000.jpg", "a/b", 3.0), "label: 'a/b' is no name of a split"),
-        (Item("000.jpg", "train", 3.0, text="an <image>"), "label: <image> in its text would stand for an image"),
+        (Item("000.jpg", "train", 3.0, text="an <image>"), "label: its text contains <image>"),
         (Item("000.jpg", "train", 3.0, fault="made up"), "label: made up"),
     ],
 )

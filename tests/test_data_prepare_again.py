@@ -200,15 +200,15 @@ def test_named_images_are_found_from_any_folder(root, tmp_path, monkeypatch):
         ),
         (
             lambda root: (root / "labels.csv").write_bytes(b"image,split,mos\n000.jpg,train,\0\n"),
-            "labels.csv: line 2 has a NUL character. Mend",
+            "labels.csv: line 2 has a NUL character. Fix",
         ),
         (
             lambda root: (root / "labels.csv").write_bytes(b"image,split,mos\n" + b"x" * 10_000_000 + b"\n"),
-            "labels.csv: line 2 has more than 1,048,576 characters. Mend",
+            "labels.csv: line 2 has more than 1,048,576 characters. Fix",
         ),
         (
             lambda root: (root / "labels.csv").write_bytes(pickle.dumps([("000.jpg", "train", 50)])),
-            "labels.csv: it is a Python pickle, which is never loaded. Mend",
+            "labels.csv: it is a Python pickle, which is never loaded. Fix",
         ),
         (
             lambda root: root.rename(root.with_name("gone")),

@@ -20,7 +20,7 @@ unhurried = settings(deadline=None)  # a busy machine is no error
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_a_file_that_is_missing_is_an_error_that_tells_how_to_name_it(tmp_path, read):
-    assert "there is no such file. Mend: " in error_of(read, tmp_path / "gone")
+    assert "there is no such file. Fix: " in error_of(read, tmp_path / "gone")
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
@@ -87,9 +87,14 @@ def test_lines_come_without_their_ends_and_without_a_byte_order_mark(tmp_path):
         (b"a\nb\0c\n", "line 2 has a NUL character", "NUL bytes"),
         (b"a\n" + b"x" * 10_000_000 + b"\n", "line 2 has more than 1,048,576 characters", "a line of 10 MB"),
         (b"x" * 10_000_000, "line 1 has more than 1,048,576 characters", "a line of 10 MB that never ends"),
-        (b"a\n\xff\xfe\n", "line 2 is no UTF-8 text (invalid start byte). Mend: save it as UTF-8", "no text"),
-        (b"a\n" * 9_000 + b"\xe9\n", "line 9001 is no UTF-8 text", "one letter, far from the beginning"),
-        ("a\n".encode("utf-16"), "line 1 is no UTF-8 text", "UTF-16, as Excel may write it"),
+        (b"a\nb\xff\xfe\n", "line 2, byte 2 (b'\\xff') is no UTF-8 text (invalid start byte). Fix: save it", "no text"),
+        (
+            b"a\n" * 9_000 + b"\xe9\n",
+            "line 9001, byte 1 (b'\\xe9') is no UTF-8 text",
+            "a letter far from the beginning",
+        ),
+        ("a\n".encode("utf-16-le"), "line 1 has a NUL character", "UTF-16 without a mark that says so"),
+        ("a\nb".encode("utf-16")[:-1], "what follows line 1 is no UTF-16 text", "half a letter of UTF-16"),
     ],
 )
 def test_what_is_no_text_of_sensible_lines_is_refused(tmp_path, data, message, reason):
@@ -135,13 +140,13 @@ def test_csv_rows_are_read_by_the_names_of_their_columns(tmp_path, text, rows, r
     [
         (
             "image,mos\na,1\n",
-            "it has no column name, score (it has image, mos). Mend: name its columns",
+            "it has no column name, score (it has image, mos). Fix: name its columns",
             "missing columns",
         ),
-        ("name;score\na;1\n", "(it has name;score). Mend: its cells are parted by semicolons", "Excel's other CSV"),
-        ("name\tscore\na\t1\n", "Mend: its cells are parted by tabs; save it with commas", "tabs"),
+        ("name;score\na;1\n", "(it has name;score). Fix: its cells are parted by semicolons", "Excel's other CSV"),
+        ("name\tscore\na\t1\n", "Fix: its cells are parted by tabs; save it with commas", "tabs"),
         ("\n\n", "it has no column name, score (it has )", "empty lines alone"),
-        ("name,score,name\na,1,b\n", "it has several columns name. Mend: take out", "which of the two?"),
+        ("name,score,name\na,1,b\n", "it has several columns name. Fix: take out", "which of the two?"),
         ("name,score\na,1\nb\n", "line 3 has 1 cells, the header 2", "a row too short"),
         ("name,score\na,1,2\n", "line 2 has 3 cells, the header 2", "a row too long"),
         ('name,score\n"x\ny",1\nb\n', "line 4 has 1 cells", "lines are counted, not rows"),

@@ -115,7 +115,7 @@ def test_a_workbook_cut_or_flipped_anywhere_is_read_or_refused_and_nothing_else(
             try:
                 READERS["xlsx"](file(tmp_path, hostile))
             except LabelFileError as error:
-                assert "Mend: " in str(error)
+                assert "Fix: " in str(error)
 
 
 UNPACKED = 300 * 2**20
@@ -246,4 +246,4 @@ def test_a_matlab_file_cut_or_flipped_anywhere_is_read_or_refused_and_nothing_el
             try:
                 READERS["mat"](file(tmp_path, hostile, "labels.mat"))
             except LabelFileError as error:
-                assert "Mend: " in str(error)
+                assert "Fix: " in str(error)

@@ -5,21 +5,22 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import typer
 import yaml
 from docs_builders import REPO, bare, code_words, tables
 from evaluation_builders import write_distorted, write_scored
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from omniq_verl.cli import app
 from omniq_verl.cot.run import CotConfig
-from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
-from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.data.rows import schema
 from omniq_verl.evaluation.papers import list_tables
+from omniq_verl.evaluation.run import EvalConfig, evaluate
 from omniq_verl.filters.settings import FilterSettings
-from omniq_verl.generation.places import list_places
+from omniq_verl.generation.runner import How
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.live.findings import MODES
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.ract.align import AlignConfig
@@ -29,6 +30,7 @@ from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
 
 SETTINGS, METRICS = Path("docs/reference/settings.md"), Path("docs/reference/metrics.md")
 PAPERS, CONCEPTS, SCORE = Path("docs/papers.md"), Path("docs/concepts.md"), Path("docs/guides/score.md")
+RATER = "evaluation_builders:Rater"
 SFT, COT, RACT, GRPO = "SFT", "omniq cot", "omniq ract align", "GRPO"
 PARTS = {SFT: SFT, COT: COT, RACT: RACT, "Hardware": "", "Environment variables": ""}
 
@@ -129,7 +131,7 @@ def test_every_metric_of_validation_is_documented_and_no_other():
         ("pairs", choice("Image A")),
     ]
     answers = {key: [one[key] for _, one in rows] for key in ANSWER_KEYS}
-    found = validation_metrics([source for source, _ in rows], answers)
+    found = validation_metrics([source for source, _ in rows], answers, [str(number) for number in range(len(rows))])
     shown = {re.sub(r"/(koniq|dq|pairs|mean)/", "/<source>/", key) for key in found}
     shown = {re.sub(r"refused/\w+", "refused/<status>", key) for key in shown}
     assert shown == names("Validation") - {"val-aux/rows_failed"}
@@ -171,17 +173,19 @@ def table_of(page: Path, heading: str):
 def test_every_figure_of_an_evaluation_is_documented_and_no_other(tmp_path):
     write_scored(tmp_path / "scored.parquet", [10, 100, 200, 250], [1.0, 2.0, 3.0, 4.0])
     write_distorted(tmp_path / "worn.parquet", [10, 100, 200])
-    places = list_places([tmp_path / "scored.parquet", tmp_path / "worn.parquet"])
-    labels = read_labels(places)
-    texts = {True: "<answer>3</answer>", False: '<answer>{"distortion_class": "noise", "severity": "slight"}</answer>'}
-    records = [
-        {"key": key, "answers": [{"text": texts[bool(pd.notna(row.target))], "ended": "stop", "tokens": 1}]}
-        for key, row in labels.iterrows()
-    ]
-    judged = judge_answers(labels, records)
-    found = all_metrics(per_image(labels, judged), judged, by=["split"], resamples=20)
-    keys = {key for figures in found["sets"].values() for key in figures}
-    assert keys == names("omniq eval")
+    data, engine = [tmp_path / "scored.parquet", tmp_path / "worn.parquet"], EngineSpec("", RATER)
+    config = EvalConfig(data, tmp_path / "out", engine, how=How(on="here"), by=["dark"], resamples=20)
+    found = evaluate(config, Console(quiet=True))
+    assert set(found) == names("omniq eval")
+    assert {key for figures in found["sets"].values() for key in figures} == names("Figures of a set")
+    assert set(found["sets"]["made"]["srcc"]) == names("Parts of a figure")
+
+
+def test_the_columns_of_a_row_are_documented_and_no_other():
+    rows = {bare(row[0]): row[1] for row in table_of(Path("docs/guides/data.md"), "Columns of a row").rows}
+    assert list(rows) == schema(embedded=True).names
+    info = schema(embedded=True).field("extra_info").type
+    assert re.findall(r"`(\w+)`", rows["extra_info"]) == [field.name for field in info]
 
 
 # Other pages

@@ -176,7 +176,8 @@ def test_answers_of_other_rows_are_left_out(scored):
     ],
 )
 def test_mistakes_are_named(tmp_path, scored, words, said):
-    command = ["eval", "--model", "/nowhere", "--data", str(scored), "--out", str(tmp_path), "--engine", RATER, *words]
+    words = words if "--engine" in words else ["--engine", RATER, *words]
+    command = ["eval", "--model", "/nowhere", "--data", str(scored), "--out", str(tmp_path), *words]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1 and said in result.output.replace("\n", " ")
 
@@ -184,7 +185,7 @@ def test_mistakes_are_named(tmp_path, scored, words, said):
 def test_comparisons_are_refused_before_the_model_is_asked(tmp_path, scored):
     row = Row("pairs", "pairs/0", "q_insight_comparison", "test", choice="first").record(0, grey(1), grey(2))
     write_parquet([row], tmp_path / "pairs.parquet")
-    with pytest.raises(ValueError, match=r"pairs.parquet: its task q_insight_comparison compares images.* Mend: "):
+    with pytest.raises(ValueError, match=r"pairs.parquet: its task q_insight_comparison compares images.* Fix: "):
         run([scored, tmp_path / "pairs.parquet"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -246,7 +247,10 @@ def test_a_model_that_answers_nothing_readable_still_has_its_report(tmp_path):
     worn = write_distorted(tmp_path / "worn.parquet", dark)
     metrics = run([scored, worn], tmp_path / "run", script="hostile")["sets"]
     assert metrics["made"]["scored"] == metrics["worn"]["scored"] == 0
-    assert metrics["made"]["plcc"] == {"value": None, "low": None, "high": None}
+    assert metrics["made"]["plcc"] == {
+        **{"value": None, "low": None, "high": None, "n": 0, "undefined": 0},
+        "why": "no images scored, and three are needed",
+    }
     assert metrics["worn"]["class_accuracy"]["value"] == 0.0
     assert "truncated 5" in (tmp_path / "run" / "report.md").read_text()
     assert sorted(path.name for path in (tmp_path / "run" / "plots").iterdir()) == ["made.png", "worn__class.png"]

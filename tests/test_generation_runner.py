@@ -154,7 +154,7 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
 
 
 def test_a_folder_and_a_file_that_is_not_there_are_told_from_broken_ones(tmp_path):
-    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder. Mend: name its files, e.g. {tmp_path}/\*.parquet"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder. Fix: name its files, e.g. {tmp_path}/\*.parquet"):
         list_places([tmp_path])
     with pytest.raises(ValueError, match=r"x.parquet: there is no such file"):
         list_places([tmp_path / "x.parquet"])

@@ -88,9 +88,9 @@ def test_a_detector_that_sees_nothing_is_doubted(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("not json", "line 7: no JSON"),
-        ("[" * 100_000, "line 7: no JSON"),
-        ([1], "line 7: no object"),
+        ("not json", "line 7 is no JSON"),
+        ("[" * 100_000, "line 7 is no JSON"),
+        ([1], "line 7 is no JSON object"),
         ({"filename": "x.png", "tag": "colors"}, "line 7: no result"),
         ({"filename": "x.png", "tag": "smell", "correct": True}, "line 7: no result"),
         ({"filename": "x.png", "tag": "colors", "correct": 1}, "line 7: no result"),
@@ -111,12 +111,12 @@ def test_a_tag_without_images_has_no_mean(tmp_path):
 
 @pytest.mark.parametrize(
     ("lines", "said"),
-    [([], "has no prompts"), ([{"tag": "colors"}], "line 1"), ([{"prompt": "x", "tag": "y"}], "line 1")],
+    [([], "it is empty"), ([{"tag": "colors"}], "line 1"), ([{"prompt": "x", "tag": "y"}], "line 1")],
 )
 def test_a_file_that_holds_no_prompts_is_named(tmp_path, lines, said):
     with pytest.raises(BadGenEval, match=said):
         read_prompts(written(tmp_path / "prompts.jsonl", lines))
-    with pytest.raises(BadGenEval, match="cannot be read"):
+    with pytest.raises(BadGenEval, match="there is no such file"):
         read_prompts(tmp_path / "gone.jsonl")
 
 

@@ -104,7 +104,7 @@ def test_nobody_imports_the_plugin_or_the_command_line(path):
 )
 def test_tasks_rewards_and_data_know_only_one_another(path):
     ours = [name for name in imports(path) if name.startswith("omniq_verl.")]
-    assert all(name.split(".")[1] in ("tasks", "rewards", "data", "__version__") for name in ours)
+    assert all(name.split(".")[1] in ("tasks", "rewards", "data", "lfs", "__version__") for name in ours)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

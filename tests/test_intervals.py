@@ -109,7 +109,26 @@ def test_coverage_of_a_mean_is_near_nominal():
     assert 0.91 <= hits / 300 <= 0.98
 
 
-def test_a_figure_that_most_resamples_do_not_have_has_no_interval():
-    assert percentiles(np.array([np.nan, np.nan, 0.5]), 0.95) == Interval()
-    assert percentiles(np.array([np.nan, 0.5, 0.5]), 0.95) == Interval(0.5, 0.5)
+@pytest.mark.parametrize(
+    ("undefined", "there"), [(0, True), (1, True), (5, True), (6, False), (37, False), (99, False)]
+)
+def test_undefined_resamples_are_counted_and_more_than_a_twentieth_leave_no_interval(undefined, there):
+    values = np.linspace(0.4, 0.6, 100)
+    values[:undefined] = np.nan
+    found = percentiles(values, 0.95)
+    assert found.undefined == undefined and (found.low is not None) == there
+    if there:
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values[undefined:], [0.025, 0.975])))
+
+
+def test_a_single_value_has_no_interval():
     assert mean_interval([1.0]) == Interval()
+
+
+def test_of_fourteen_images_with_thirteen_equal_scores_the_undefined_resamples_are_reported():
+    pred, target = [3.0] * 13 + [4.0], np.linspace(1, 5, 14)
+    counts = np.concatenate(list(draws(14, 1000, 0)))
+    missed = int((counts[:, -1] == 0).sum() + (counts[:, -1] == 14).sum())
+    found = correlation_intervals(pred, target, 1000)
+    assert 300 < missed < 450 and found["plcc"].undefined == found["srcc"].undefined == missed
+    assert found["plcc"].low is None and found["rmse"].undefined == 0 and found["rmse"].low is not None

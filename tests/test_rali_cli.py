@@ -149,7 +149,8 @@ def test_cases_of_the_ablations_are_settings(data, clip, tmp_path):
         "all": ["--fit-projection", "--center", "--temperature", 0.1],
     }.items():
         words = ["--model", clip, "--data", data / "train.parquet", "--out", tmp_path / name]
-        omniq("fit", *words, *SIZES, "--save-dtype", "bfloat16", *changed)
+        sizes = [word for pair in zip(SIZES[::2], SIZES[1::2], strict=True) if pair[0] != changed[0] for word in pair]
+        omniq("fit", *words, *sizes, "--save-dtype", "bfloat16", *changed)
         model, about = load_rali(tmp_path / name)
         shapes[name] = (list(model.basis.vectors_KM.shape), about.source["trained_parameters"])
     assert shapes == {
@@ -171,7 +172,7 @@ def test_few_images_and_equal_labels_are_said(tmp_path, clip):
 
 def test_rows_that_do_not_belong_together_are_refused(data, clip, tmp_path):
     words = ["--model", clip, "--out", tmp_path / "rali", *SIZES]
-    assert "Mend: give train files" in omniq("fit", "--data", data / "test.parquet", *words, code=1)
+    assert "Fix: give train files" in omniq("fit", "--data", data / "test.parquet", *words, code=1)
     write_parquet((row.record(n, picture(n)) for n, row in enumerate(AESTHETIC)), tmp_path / "other.parquet")
     both = ["--data", data / "train.parquet", "--data", tmp_path / "other.parquet"]
     assert "one task and one scale" in omniq("fit", *both, *words, code=1)

@@ -96,7 +96,7 @@ def test_what_a_full_bucket_cannot_take_goes_to_the_others():
 
 
 def test_more_buckets_than_vectors_are_refused():
-    with pytest.raises(ValueError, match=r"3 buckets have images, but there are 2 vectors.*Mend"):
+    with pytest.raises(ValueError, match=r"3 buckets have images, but there are 2 vectors.*Fix"):
         share_clusters(np.array([1, 0, 5, 2]), np.array([1, 0, 5, 2]), 2)
 
 

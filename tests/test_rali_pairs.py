@@ -88,7 +88,7 @@ def test_images_are_found_again_where_they_lie(tmp_path, monkeypatch):
 @pytest.mark.parametrize("split", ["test", "val", "validation"])
 def test_held_out_rows_are_refused(tmp_path, split):
     write_labelled(tmp_path / "train.parquet", [1.0], split)
-    with pytest.raises(ValueError, match=f"{split}.*Mend: give train files"):
+    with pytest.raises(ValueError, match=f"{split}.*Fix: give train files"):
         make_pairs(config(tmp_path), QUIET)
 
 

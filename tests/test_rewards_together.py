@@ -192,15 +192,52 @@ def test_the_result_has_the_same_float_entries_for_every_task_whatever_the_text_
         assert 0.0 <= values["accuracy"] <= 1.0 and 0.0 <= values["score"] <= 1.0 + format_weight
 
 
-def test_a_row_of_an_unknown_task_is_an_error():
-    with pytest.raises(KeyError, match="beauty"):
-        compute_score("koniq", answer("3"), '{"score": 3.0}', {"task": "beauty"})
+SCORED, CHOSEN, WORN = {"task": "technical"}, {"task": "q_insight_comparison"}, {"task": "degradation"}
+
+
+@pytest.mark.parametrize(
+    ("info", "truth", "said"),
+    [
+        ({"task": "beauty"}, '{"score": 3.0}', "extra_info.task is 'beauty'"),
+        ({}, '{"score": 3.0}', "extra_info.task is None"),
+        (None, '{"score": 3.0}', "extra_info.task is None"),
+        ({"task": ["technical"]}, '{"score": 3.0}', "extra_info.task is None|extra_info.task is .'technical'."),
+        ({**SCORED, "scale_low": 1.0}, '{"score": 3.0}', "scale_high is None"),
+        ({**SCORED, "scale_low": "1", "scale_high": "5"}, '{"score": 3.0}', "scale_low is '1'"),
+        ({**SCORED, "scale_low": 5.0, "scale_high": 1.0}, '{"score": 3.0}', "scale_low is 5"),
+        ({**SCORED, "scale_low": 1.0, "scale_high": math.inf}, '{"score": 3.0}', "scale_high is inf"),
+        (SCORED, "3.0", "ground_truth is '3.0', not a JSON object"),
+        (SCORED, 3.0, "ground_truth is 3.0, not a JSON object"),
+        (SCORED, None, "ground_truth is None, not a JSON object"),
+        (SCORED, {"score": 3.0}, "not a JSON object as text"),
+        (SCORED, "good", "ground_truth is 'good', not a JSON object"),
+        (SCORED, "[3.0]", "not a JSON object"),
+        (SCORED, '{"rating": 3.0}', "no number under 'score'"),
+        (SCORED, '{"score": "3"}', "no number under 'score'"),
+        (SCORED, '{"score": NaN}', "no number under 'score'"),
+        (SCORED, '{"score": true}', "no number under 'score'"),
+        (SCORED, '{"score": 73.0}', "label 73 lies outside of the scale"),
+        (CHOSEN, '{"choice": "A"}', "choice is 'A'"),
+        (WORN, '{"score": 3.0}', "distortion_class is ''"),
+    ],
+)
+def test_a_row_that_cannot_be_rewarded_is_named_with_its_fault_and_the_fix(info, truth, said):
+    where = {} if info is None else {"index": 17, "id": "koniq/3.jpg", **info}
+    with pytest.raises(ValueError, match=said) as caught:
+        compute_score("koniq", answer("3"), truth, where if info is not None else None)
+    text = str(caught.value)
+    assert "'koniq'" in text and "Fix: " in text and "\n" not in text
+    assert info is None or ("index 17" in text and "'koniq/3.jpg'" in text)
+
+
+FAR = math.exp(-((1.0 / 0.8) ** 2) / 2)
+"""Reward of a score that is 1 off."""
 
 
 @pytest.mark.parametrize(
     ("said", "scale", "accuracy", "status", "reason"),
     [
-        ("0.5", {"scale_low": 0.0, "scale_high": 5.0}, 1.0, Status.OK, "on the row's scale, off the task's own"),
+        ("0.5", {"scale_low": 0.0, "scale_high": 5.0}, FAR, Status.OK, "on the row's scale, off the task's own"),
         ("0.5", {"scale_low": None, "scale_high": None}, 0.0, Status.OUT_OF_RANGE, "without a scale it is the task's"),
         ("0.5", {}, 0.0, Status.OUT_OF_RANGE, "and where nothing is said of one"),
         ("0.5", {"scale_low": math.nan, "scale_high": math.nan}, 0.0, Status.OUT_OF_RANGE, "pandas' word for none"),
@@ -208,7 +245,7 @@ def test_a_row_of_an_unknown_task_is_an_error():
     ],
 )
 def test_an_answer_is_judged_on_the_scale_of_its_row(said, scale, accuracy, status, reason):
-    values = compute_score("koniq", answer(said), '{"score": 0.5}', {"task": "technical", "text": None, **scale})
+    values = compute_score("koniq", answer(said), '{"score": 1.5}', {"task": "technical", "text": None, **scale})
     assert (values["accuracy"], list(Status)[int(values["status"])]) == (accuracy, status), reason
 
 

@@ -175,9 +175,9 @@ def test_an_engine_that_refuses_one_image_scores_the_others():
     ("image", "why"),
     [
         (np.zeros((16, 16, 3)), "float64"),
-        (np.zeros((16, 16, 2), np.uint8), "shape"),
+        (np.zeros((16, 16, 5), np.uint8), "shape"),
         (np.zeros((0, 16, 3), np.uint8), ""),
-        (Image.new("F", (16, 16)), "PIL"),
+        (Image.new("F", (16, 16)), "no agreed range"),
         (b"", "no bytes"),
         (3.5, "float"),
         (None, "NoneType"),

@@ -110,12 +110,24 @@ def test_addresses_and_paths_are_no_images(text):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["<image>" * 100, "<|image_pad|>" * 10, "{text}{low}%s%n", "\x00\x1b[2J", "\u202e\ufeff" * 50, "a" * 10_000],
+    ["{text}{low}%s%n", "\x00\x1b[2J", "\u202e\ufeff" * 50, "a" * 10_000],
 )
 def test_a_prompt_is_only_a_text(prompt):
     client = TestClient(APP, raise_server_exceptions=False)
     words = {"images": [base64_of(grey(0))], "task": "alignment", "prompt": prompt, "reasoning": True}
     assert client.post("/v1/score", json=words).status_code == 200
+
+
+@pytest.mark.parametrize("prompt", ["<image>" * 100, "<|image_pad|>" * 10, "a fox<|im_end|>", "[INST] a fox"])
+def test_a_prompt_with_control_tokens_is_refused_and_of_several_costs_its_own_image_alone(prompt):
+    client = TestClient(APP, raise_server_exceptions=False)
+    words = {"images": [base64_of(grey(0))], "task": "alignment", "prompt": prompt}
+    found = client.post("/v1/score", json=words)
+    assert found.status_code == 422 and "prompt: it contains" in found.json()["detail"]
+    words = {"images": [base64_of(grey(0))] * 3, "task": "alignment", "prompt": ["a fox", prompt, "a cat"]}
+    scores = [one["scores"]["alignment"] for one in client.post("/v1/score", json=words).json()["results"]]
+    assert scores[1]["status"] == "error" and "control token" in scores[1]["why"] and scores[1]["score"] is None
+    assert "error" not in (scores[0]["status"], scores[2]["status"])
 
 
 def test_numbers_without_an_end_are_refused():

@@ -179,7 +179,7 @@ def test_the_task_of_a_row_is_on_the_scale_of_the_row(info, scale, reason):
 
 
 def test_a_row_of_an_unknown_task_has_none():
-    with pytest.raises(KeyError, match="beauty"):
+    with pytest.raises(ValueError, match=r"extra_info.task is 'beauty'. Fix: "):
         task_of({"task": "beauty"})
 
 

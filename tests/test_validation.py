@@ -89,12 +89,21 @@ def test_a_rollout_without_a_reward_counts_as_refused():
     assert found["val-core/a/level_accuracy"] == 0.75
 
 
+def test_over_how_many_rows_and_answers_the_metrics_are_is_one_of_them():
+    given = {key: [*values, None] for key, values in answers((1, 1), (2, 2), (3, 3), (math.nan, 2)).items()}
+    given["status"] = [OK, OK, OK, NO_ANSWER, None]
+    found = validation_metrics(["a"] * 5, given, ["x", "x", "y", "y", "z"])
+    counts = {name: found[f"val-aux/a/{name}"] for name in ("rows", "answers", "scored", "unreadable", "lost")}
+    assert counts == {"rows": 3.0, "answers": 5.0, "scored": 3.0, "unreadable": 1.0, "lost": 1.0}
+
+
 def test_a_task_without_scores_has_accuracies_only():
     degradation = answers((math.nan, math.nan), (math.nan, math.nan), class_right=1.0)
     degradation["status"] = [OK, OK]
     degradation["level_right"] = [1.0, 0.0]
     found = validation_metrics(["dq"] * 2, degradation)
     assert found == {
+        **{"val-aux/dq/answers": 2.0, "val-aux/dq/unreadable": 0.0, "val-aux/dq/lost": 0.0},
         "val-core/dq/parse_failure": 0.0,
         "val-core/dq/level_accuracy": 0.5,
         "val-core/dq/class_accuracy": 1.0,
@@ -137,6 +146,7 @@ def test_comparisons_have_the_share_of_right_choices_and_no_level():
         "val-core/pairs/parse_failure": 0.25,
         "val-core/pairs/choice_accuracy": 0.75,
         "val-aux/pairs/refused/no_answer": 0.25,
+        **{"val-aux/pairs/answers": 4.0, "val-aux/pairs/unreadable": 1.0, "val-aux/pairs/lost": 0.0},
         "val-core/mean/parse_failure": 0.25,
         "val-core/mean/choice_accuracy": 0.75,
     }

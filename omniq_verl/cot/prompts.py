@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, task_of
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, harmless, task_of
 
 PLAN = """You will soon judge an image. The task: {question}
 
@@ -26,7 +26,7 @@ def ask_for_plan(row: Mapping[str, Any], _note: str = "") -> list[dict[str, str]
 
 def ask_for_reasoning(row: Mapping[str, Any], plan: str) -> list[dict[str, str]]:
     """Task, plan and image of a row."""
-    asked = REASON.format(question=_question(row), plan=_harmless(plan), levels=", ".join(LEVELS))
+    asked = REASON.format(question=_question(row), plan=harmless(plan), levels=", ".join(LEVELS))
     return [{"role": "user", "content": IMAGE_PLACEHOLDER + asked}]
 
 
@@ -36,8 +36,3 @@ def _question(row: Mapping[str, Any]) -> str:
     if task.scale is None:
         raise ValueError(f"the task {task.name} asks for no score, so that there is no level to reason to")
     return task.bare_question(info["id"], info["text"])
-
-
-def _harmless(plan: str) -> str:
-    # A plan is the model's own text: a placeholder in it would stand for an image that is not there.
-    return plan.replace("<", "(").replace(">", ")").strip()

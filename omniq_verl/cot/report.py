@@ -1,7 +1,6 @@
 """What the selection did, to look at: plots and examples in one HTML file, and a table for the terminal."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from rich.table import Table
 from omniq_verl.cot.run import CotConfig
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
+from omniq_verl.data.text_files import json_lines
 from omniq_verl.generation.places import RowReader, image_bytes, list_places
+from omniq_verl.generation.provenance import lines_of
 from omniq_verl.generation.store import read_store
 
 EXAMPLES = 10
@@ -46,12 +47,13 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
 def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
     """``<out>/report.html``; needs no other file and no network."""
     out = Path(config.out)
-    judged = [json.loads(line) for line in (out / "judged.jsonl").read_text().splitlines()]
+    judged = [one for _, one in json_lines(out / "judged.jsonl")]
     html = (
         Environment(loader=PackageLoader("omniq_verl.cot"), autoescape=True)
         .get_template("report.html")
         .render(
             counts=counts,
+            conditions=lines_of(counts["provenance"]),
             pass_rates=_picture(_draw_pass_rates(judged)),
             lengths=_picture(_draw_lengths(judged)),
             examples=examples(config, judged),

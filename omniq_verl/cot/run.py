@@ -17,10 +17,11 @@ from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.generation.places import Place, RowReader, learnable_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.store import Store, known_files, read_store
 from omniq_verl.generation.workers import Job, Todo
 from omniq_verl.tasks import TASKS
 
@@ -80,6 +81,7 @@ def make_plans(config: CotConfig, console: Console) -> None:
     """A plan for every row, into ``<out>/plan``."""
     job = Job(config.engine, config.plan, ask_for_plan, config.seed, images=False)
     todo = [Todo(place) for place in places_of(config)]
+    record_start(Path(config.out))
     with Store(Path(config.out) / "plan", job.settings()) as store:
         finish(job, todo, store, config.how, console, "plans")
 
@@ -94,6 +96,7 @@ def make_paths(config: CotConfig, console: Console) -> None:
     plans = _plans(config, places)
     job = Job(config.engine, config.path_sampling, ask_for_reasoning, config.seed)
     todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
+    record_start(Path(config.out))
     with Store(Path(config.out) / "reason", job.settings()) as store:
         finish(job, todo, store, config.how, console, "reasoning")
 
@@ -110,6 +113,7 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
     judged, without_plan = judge(config)
     counts = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "provenance": conditions(config),
         "sources": count(judged),
         "without_plan": without_plan,
         "select": asdict(config.select),
@@ -123,6 +127,14 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         raise ValueError(f"no image is left to learn from; {out / 'counts.json'} counts why")
     write_parquet(_records(kept, config), out / "sft.parquet")
     return counts
+
+
+def conditions(config: CotConfig) -> dict[str, Any]:
+    """Under which conditions the records came about."""
+    out = Path(config.out)
+    data = data_record(places_of(config), config.limit, known_files(out / "plan"))
+    sampling = {"plan": asdict(config.plan), "reason": asdict(config.path_sampling)}
+    return provenance(record_start(out), data, config.engine.identity(), sampling, config.seed)
 
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omniq_verl.generation.request import ERROR, LENGTH
 from omniq_verl.rewards.parsing import Status, answer_of, reasoning_of
-from omniq_verl.tasks import LEVELS
+from omniq_verl.tasks import LEVELS, text_fault
 
 _TAIL = 1000
 """Characters at the end that are looked at for repetition."""
@@ -18,7 +18,7 @@ _COMPRESSIBLE = 5.0
 _SHORTEST_TAIL = 200  # shorter ones are too short to tell
 _OTHER_LETTERS = 0.1
 """Share of letters outside of the Latin script. A name or a sign in the image may be written in another."""
-_MARKUP = re.compile(r"<(?:image|video|audio|think|/?answer)>|<\|[^|>]*\|>")
+_MARKUP = re.compile("<(?:think|/?answer)>")
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
 
@@ -101,7 +101,7 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
     reasoning, said = reasoning_of(answer["text"]), said.lower().rstrip(".")
     if not reasoning:
         return Verdict(Fault.NO_REASONING)
-    if _MARKUP.search(reasoning):
+    if _MARKUP.search(reasoning) or text_fault(reasoning):
         return Verdict(Fault.MARKUP)
     if said not in LEVELS:
         return Verdict(Fault.NOT_A_LEVEL)

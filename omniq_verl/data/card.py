@@ -28,7 +28,10 @@ def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]
         _draw(out / "scores.png", card, scores)
     elif "classes" in card:
         _draw(out / "classes.png", card, scores)
-    write_whole(out / "dataset_card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(
+        out / "dataset_card.json",
+        (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"),
+    )
     return card
 
 

@@ -1,13 +1,13 @@
 """The command line every script of ``data_prep/`` shares."""
 
 import argparse
-import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ from rich.console import Console
 
 from omniq_verl.data.card import split_of
 from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.names import is_utf8, never_fail_to_print, shown_name
+from omniq_verl.data.options import given_options, idle_option
 from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
+from omniq_verl.data.text_files import json_lines
 from omniq_verl.tasks import SCALES, TASKS
 
-_CLOSE = 0.05
-"""Scores within this share of their scale are warned of: 0 to 1 on a scale of 0 to 100 is a hundredth. Ours."""
+_CLOSE, _EDGE = 0.05, 0.2
+"""Warned of are scores within so small a share of their scale (0 to 1 on a scale of 0 to 100 is a hundredth), and
+scores that all lie within this share of it at one end (0 to 10 on a scale of 0 to 100). Ours."""
+_FEW = 10
+"""Fewer scores may be close to one another by chance."""
+_FROM_OWNERS = ", or download it again from its owners"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,10 @@ class DataSet:
     """Names of these options, for the card."""
     expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
     """How many images its owners' labels are of, under the script's own options; None where they do not say."""
+    own_columns: Callable[[argparse.Namespace], Sequence[str]] | None = None
+    """Of the user's own table, which has no owners: the columns it needs, for error texts."""
+    idle: Callable[[argparse.Namespace], Mapping[str, str | None]] = lambda options: {}
+    """Why the script's own options would do nothing, by name; see ``options.idle_option``."""
 
 
 def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
@@ -77,17 +88,41 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
     Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single row, or there are rejects
     and ``--strict``.
     """
+    never_fail_to_print()
     args = _parser(dataset, doc).parse_args(arguments)
+    refuse_idle(partial(_parser, dataset, doc), arguments, {**_idle(dataset, args), **dataset.idle(args)})
     console = Console(stderr=True)
+    columns = dataset.own_columns(args) if dataset.own_columns else ()
     try:
         card = run(dataset, args, console)
     except (LabelFileError, BadPath, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(of_own_table(str(error), columns))
     _warn_of_missing_labels(card, args.labels or args.root, console)
     _warn_of_close_scores(card, console)
     report(card, args.out)
-    refuse_no_rows(card, args)
+    refuse_no_rows(card, args, columns)
     refuse_rejects(card, args)
+
+
+def of_own_table(text: str, columns: Sequence[str]) -> str:
+    """An error about the user's own table, which nobody else has: it names the columns instead of the owners."""
+    return text.replace(_FROM_OWNERS, f" (it needs the columns {', '.join(columns)})") if columns else text
+
+
+def refuse_idle(
+    make: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None, why: Mapping[str, str | None]
+) -> None:
+    """Ends the program with 2, as argparse does, if an option was given that would do nothing."""
+    if said := idle_option(given_options(make, arguments), why):
+        make().error(said)
+
+
+def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
+    task = TASKS[args.task or next(iter(dataset.tasks))]
+    return {
+        "workers": "with --engine ray, which takes all nodes of its cluster" if args.engine == "ray" else None,
+        "scale": f"with the task {task.name}, which asks for no score" if task.scale is None else None,
+    }
 
 
 def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -95,7 +130,11 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
     task = args.task or next(iter(dataset.tasks))
     labelled_as = TASKS[task].like or task
     labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[labelled_as]
-    index = FileIndex(args.root)
+    index = FileIndex(args.root, without=args.out)
+    if args.images == "path" and not is_utf8(index.root):
+        raise BadPath(
+            f"{shown_name(index.root)} is no UTF-8, so that no row could name it. Fix: leave out --images path"
+        )
     source = Source(
         name=dataset.name,
         task=task,
@@ -149,13 +188,22 @@ def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console)
 
 
 def _warn_of_close_scores(card: dict[str, Any], console: Console) -> None:
-    if "scores" not in card or card["rows"] < 10:
+    if "scores" not in card or card["rows"] < 2:
         return
     (low, high), bounds = card["label_map"]["scale"], card["label_map"]["raw"]
     lowest, highest = card["scores"]["lowest"], card["scores"]["highest"]
-    if highest - lowest < _CLOSE * (high - low):
+    at_an_end = highest < low + _EDGE * (high - low) or lowest > high - _EDGE * (high - low)
+    if (card["rows"] >= _FEW and (at_an_end or highest - lowest < _CLOSE * (high - low))) or _looks_smaller(card):
         where = f"from {lowest:g} to {highest:g} on the scale {low:g} to {high:g}"
         _warn(f"all scores lie {where}; were they given on another than {bounds[0]:g} to {bounds[1]:g}?", console)
+
+
+def _looks_smaller(card: dict[str, Any]) -> bool:
+    """Are even a few scores those of a scale that begins alike and is far shorter, as 0 to 1 within 0 to 100?"""
+    (low, high), (raw_low, raw_high) = card["label_map"]["scale"], card["label_map"]["raw"]
+    better = card["label_map"]["higher_is_better"]
+    share = (card["scores"]["highest"] - low if better else high - card["scores"]["lowest"]) / (high - low)
+    return raw_high - raw_low >= 10 and share * (raw_high - raw_low) < 1.001
 
 
 def _warn(what: str, console: Console) -> None:
@@ -163,17 +211,17 @@ def _warn(what: str, console: Console) -> None:
     console.print(f"warning: {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace) -> None:
+def refuse_no_rows(card: Mapping[str, Any], args: argparse.Namespace, columns: Sequence[str] = ()) -> None:
     """Ends the program with 1 if nothing was written, with the first reason."""
     if card["rows"]:
         return
     if not card["rejects"]["all"]:
-        sys.exit(
+        said = (
             f"{args.root}: no image was found below it, or named by a label file (links to folders are not entered)."
-            " Mend: correct --root or the label file, or download it again from its owners"
+            " Fix: correct --root or the label file, or download it again from its owners"
         )
-    with open(args.out / "rejects.jsonl") as lines:
-        first = json.loads(next(lines))
+        sys.exit(of_own_table(said, columns))
+    _, first = next(json_lines(args.out / "rejects.jsonl"))
     count = card["rejects"]["all"]
     sys.exit(f"there is no row, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
 

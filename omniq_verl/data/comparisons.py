@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from omniq_verl.data.prepared import BadRow, image_kind, named_errors, open_prepared, row_info
 from omniq_verl.data.reading import draw
 from omniq_verl.data.rows import Row
 from omniq_verl.data.shards import Planned
 from omniq_verl.data.stored import StoredImage
 from omniq_verl.data.tables import LabelFileError
-from omniq_verl.tasks import comparison_task
+from omniq_verl.tasks import comparison_task, task_of
 
 _ROUNDING = 1e-9
 _COLUMNS = ("data_source", "images", "extra_info")
@@ -82,27 +80,36 @@ def read_rated(files: Sequence[Path]) -> list[Rated]:
 
 
 def _rated(file: Path) -> Iterator[Rated]:
+    first = 0  # of the row group
     try:
-        with pq.ParquetFile(file) as opened:
-            if missing := [name for name in _COLUMNS if name not in opened.schema_arrow.names]:
-                raise LabelFileError(f"{file}: it has no column {', '.join(missing)}. Mend: give files of data_prep/")
-            embedded = "bytes" in str(opened.schema_arrow.field("images").type)
+        with open_prepared(file, _COLUMNS) as opened:
+            embedded = image_kind(opened.schema_arrow.field("images").type) == "bytes"
             columns = ["data_source", "extra_info", *([] if embedded else ["images"])]
             for group in range(opened.num_row_groups):
-                rows = opened.read_row_group(group, columns).to_pylist()
-                yield from (_of_row(file, group, number, row) for number, row in enumerate(rows))
-    except (pa.ArrowException, OSError) as error:
-        raise LabelFileError(f"{file}: it cannot be read as parquet ({error}). Mend: write or copy it again") from None
+                with named_errors(file):
+                    rows = opened.read_row_group(group, columns).to_pylist()
+                yield from (_of_row(file, first, group, number, row) for number, row in enumerate(rows))
+                first += len(rows)
+    except LabelFileError:
+        raise
+    except ValueError as error:
+        raise LabelFileError(str(error)) from None
 
 
-def _of_row(file: Path, group: int, number: int, row: dict[str, Any]) -> Rated:
-    info = row["extra_info"]
-    if info.get("score") is None:
-        raise LabelFileError(f"{file}: {info['id']} has no score. Mend: give rows of a task that asks for one")
+def _of_row(file: Path, first: int, group: int, number: int, row: dict[str, Any]) -> Rated:
+    try:
+        info = row_info(row)
+        fault = task_of(info).label_fault({"score": info["score"]}) if info["score"] is not None else None
+    except BadRow as error:
+        raise LabelFileError(f"{file}, row {first + number}: {error}") from None
+    if fault:
+        raise LabelFileError(f"{file}, row {first + number}: extra_info.score: {fault}. Fix: correct or drop the row")
+    if info["score"] is None:
+        raise LabelFileError(f"{file}: {info['id']} has no score. Fix: give rows of a task that asks for one")
     place = StoredImage(file.resolve(), group, number)
     if "images" in row:
         place = Path(row["images"][0]["image"])
-    return Rated(info["id"], row["data_source"], info["task"], info["split"], info["score"], place)
+    return Rated(str(info["id"]), info["data_source"], info["task"], info["split"] or "train", info["score"], place)
 
 
 def _refuse_others(found: Sequence[Rated]) -> None:

@@ -83,7 +83,7 @@ def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
         LabelFileError: a file's name tells no split, or it is no list of records.
     """
     for path in map(Path, paths):
-        split = path.name.partition("_")[0]
+        split = path.name.partition("_")[0].lower()
         if split not in SPLITS:
             raise LabelFileError(f"{path}: its name tells no split. Mend: call it train_..., val_... or test_...json")
         for record in read_records(path, ["image"]):

@@ -9,21 +9,23 @@ The rule, written down once:
   become 8 by division by 257, rounded; 16 bits of a colour or with alpha by their higher byte, as Pillow reads them.
   Alpha is laid on white (as Qwen's own loader does), CMYK becomes RGB as Pillow converts it.
 - What is empty, truncated, animated, larger or smaller than the limits, too long and narrow, of pixels without an
-  agreed range (floats, whole numbers of 32 bits) or no image is refused by name.
+  agreed range (floats, whole numbers of 32 bits) or no image is rejected by name.
+
+``pictures.py`` applies the same rule to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
+base64 and data URLs, so that one image has one result, however it is handed over.
 """
 
 import base64
 import io
-import re
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from omniq_verl.data.file_checks import BadImage, check_jpeg, check_png, check_png_pixels
+from omniq_verl.data.quiet import quiet
 
 MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
@@ -33,7 +35,10 @@ MIN_SIDE = 11
 MAX_RATIO = 200
 """Of the longer side to the shorter. Qwen2-VL's `smart_resize` raises on more, in the midst of a training."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+"""Formats that are read, by Pillow's names; MPO is opened as a JPEG."""
+UNKNOWN = "no known image format, or cut short in its head"
+ANIMATED = "it is animated, or has several pages"
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,16 +49,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TAG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of PNG's text chunks that may hold an orientation."""
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
-"""Markers of a JPEG: pixels follow, and no more follow."""
-_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
-
-
-class BadImage(ValueError):
-    """Why a file is not taken; its words end up in ``rejects.jsonl``."""
+_WIDE_GREY = ("PNG", "PPM")
+"""Formats whose 16 bits of grey Pillow may hold in 32 bits, scaled to the full range of 16."""
 
 
 def load_image(path: Path, decode: bool = False) -> bytes:
@@ -65,7 +62,7 @@ def load_image(path: Path, decode: bool = False) -> bytes:
             (PNG: all checksums; JPEG: that it ends), which costs a fiftieth.
 
     Raises:
-        BadImage: the file is refused.
+        BadImage: the file is rejected.
     """
     return check_image(read_image(path), decode)
 
@@ -95,9 +92,9 @@ def check_image(data: bytes, decode: bool = False) -> bytes:
     """As ``load_image``, of a file's bytes; returns the very same object where they go through untouched."""
     with _opened(data) as image:
         if not _goes_through(image, data):
-            return _as_png(image)
+            return _as_png(_whole(image, data))
         if decode:
-            image.load()
+            _whole(image, data).load()
         return data
 
 
@@ -105,32 +102,73 @@ def decode_image(data: bytes) -> Image.Image:
     """The picture, in RGB, that the bytes of ``check_image`` show; decoded once, and without a PNG on the way.
 
     Raises:
-        BadImage: the file is refused, as by ``check_image(data, decode=True)``.
+        BadImage: the file is rejected, as by ``check_image(data, decode=True)``.
     """
     with _opened(data) as image:
         if not _goes_through(image, data):
-            return _upright(image)
-        image.load()
+            return _upright(_whole(image, data))
+        _whole(image, data).load()
         return _to_rgb(image)
+
+
+def read_otherwise(data: bytes) -> str | None:
+    """Why a reader without these rules, such as verl's, shows a model another picture of a file; None: it does not.
+
+    Such a reader lays RGBA on white, and otherwise converts to RGB what Pillow gives it. A file that the rules reject
+    is left to them.
+    """
+    try:
+        with _opened(data) as image:
+            if _goes_through(image, data):
+                return None
+            turned, mode = turn_of(image) is not None, image.mode
+            picture = _upright(image)
+        with _opened(data) as image:
+            plain = _on_white(image) if image.mode == "RGBA" else image.convert("RGB")
+    except BadImage:
+        return None
+    if picture.size == plain.size and picture.tobytes() == plain.tobytes():
+        return None
+    return "it has an EXIF orientation" if turned else f"its mode is {mode}, or it has transparency"
+
+
+def check_pixels(data: bytes, most: int) -> None:
+    """Reject an image by the size in its head, before it is decoded. What is wrong otherwise is left to the rules.
+
+    Raises:
+        BadImage: it has more than ``most`` pixels.
+    """
+    try:
+        with _opened(data) as image:
+            pixels = image.width * image.height
+    except BadImage:
+        return
+    if pixels > most:
+        raise BadImage(f"it has more than {most:,} pixels")
 
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The image; what is raised on the way, by Pillow or by the rules, is a ``BadImage``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd tags, which say nothing about the picture
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                yield image
-        except BadImage:
-            raise
-        except UnidentifiedImageError:
-            raise BadImage("no known image format, or cut short in its head") from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise BadImage(_TOO_LARGE) from None
-        except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
-            raise BadImage(f"it does not decode ({error})") from None
+    """The image; any error on the way, of Pillow or of the rules, is raised as a ``BadImage``."""
+    with named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Turn whatever Pillow raises on a broken or hostile image into a ``BadImage`` of one line."""
+    try:
+        with quiet():
+            yield
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(UNKNOWN) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImage(_TOO_LARGE) from None
+    except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"it does not decode ({reason})") from None
 
 
 _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
@@ -138,19 +176,31 @@ _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 
 def _goes_through(image: Image.Image, data: bytes) -> bool:
     """Whether the file is taken as it is, once its size and structure have been checked."""
-    _check_size(*image.size)
+    check_size(*image.size)
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise BadImage("it is animated, or has several pages")
+        raise BadImage(ANIMATED)
     tagged = True
     if image.format == "PNG":
-        tagged = _check_png(data)
+        tagged = check_png(data)
     elif image.format in ("JPEG", "MPO"):
-        _check_jpeg(data, image.width * image.height)
+        check_jpeg(data, image.width * image.height)
     # Asked only where there is something: Pillow decodes a whole PNG to look for tags behind the picture.
-    return _is_plain(image, data) and not (tagged and _turn(image) is not None)
+    return _is_plain(image, data) and not (tagged and turn_of(image) is not None)
 
 
-def _check_size(width: int, height: int) -> None:
+def _whole(image: Image.Image, data: bytes) -> Image.Image:
+    """The image, once it is sure that Pillow will not fill up pixels that are missing."""
+    if image.format == "PNG":
+        check_png_pixels(data)
+    return image
+
+
+def check_size(width: int, height: int) -> None:
+    """Check an image's size in pixels.
+
+    Raises:
+        BadImage: it is too large, too small, or too long and narrow.
+    """
     if width * height > MAX_PIXELS:
         raise BadImage(_TOO_LARGE)
     if min(width, height) < MIN_SIDE:
@@ -165,7 +215,8 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
     return image.format in ("JPEG", "MPO") or (image.format == "PNG" and data[24] <= 8)  # bits of a channel
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """The turn that brings an image upright, by its EXIF (or XMP) orientation; None: it is upright."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION))
     except Exception:  # broken tags, on which Pillow raises errors of every kind, turn nothing
@@ -173,79 +224,70 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _as_png(image: Image.Image) -> bytes:
-    rgb = _upright(image)
-    rgb.info = {}  # the old colour profile and transparency do not fit the new pixels
+    return encode_png(_upright(image))
+
+
+def encode_png(rgb: Image.Image, level: int = 6) -> bytes:
+    """A picture in RGB as a PNG without any tags.
+
+    Args:
+        rgb: its ``info`` is lost: the old colour profile and transparency do not fit the new pixels.
+        level: of compression, 1 to 9.
+    """
+    rgb.info = {}
     buffer = io.BytesIO()
-    rgb.save(buffer, "PNG")
+    rgb.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     rgb = _to_rgb(image)
-    turn = _turn(image)  # which is none where load() has turned the picture, as of TIFF
+    turn = turn_of(image)  # which is none where load() has turned the picture, as of TIFF
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def upright_copy(image: Image.Image) -> Image.Image:
+    """An opened image's picture, upright and in RGB, by the rule of this module; the image itself is left alone."""
+    rgb = _upright(image)
+    return image.copy() if rgb is image else rgb
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise BadImage("its pixels, floats or whole numbers of 32 bits, have no agreed range")
+    if image.mode == "F" or (image.mode == "I" and image.format not in _WIDE_GREY):
+        raise BadImage(NO_RANGE)
     if image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
-        on_white = Image.new("RGB", image.size, "white")
-        on_white.paste(with_alpha, mask=with_alpha.getchannel("A"))
-        return on_white
+        return Image.fromarray(_shades(image)).convert("RGB")
+    if image.has_transparency_data:
+        return _on_white(_with_alpha(image))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Of 16 bits of grey ``[H, W]``: the value divided by 257, rounded."""
-    pixels = np.asarray(image).astype(np.uint32)
+def _on_white(with_alpha: Image.Image) -> Image.Image:
+    on_white = Image.new("RGB", with_alpha.size, "white")
+    on_white.paste(with_alpha, mask=with_alpha.getchannel("A"))
+    return on_white
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    if image.mode == "RGBA":
+        return image
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+NO_RANGE = "its pixels, floats or whole numbers of 32 bits, have no agreed range"
+
+
+def _shades(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image)
     if "transparency" in image.info:
-        pixels[pixels == image.info["transparency"]] = 65535
-    pixels += 128
-    pixels //= 257
-    return pixels.astype(np.uint8)
+        pixels = np.where(pixels == image.info["transparency"], 65535, pixels)
+    return by_257(pixels)
 
 
-def _check_jpeg(data: bytes, pixels: int) -> None:
-    """Follow the segments to the end of the picture; cameras append films, thumbnails and padding behind it."""
-    if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
-        raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
-    position, scans = 2, 0
-    while mark := _NEXT_MARKER.search(data, position):
-        scans += mark.group() == _SCAN
-        # Compressed data never holds the two bytes of the end, so what ends in them was not cut within.
-        if scans and (mark.group() == _END or data.endswith(_END)):
-            return
-        position = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
-    raise BadImage("it is truncated (a JPEG without its end)")
-
-
-def _check_png(data: bytes) -> bool:
-    """Check that all of it is there and right; returns whether there are tags that may hold an orientation."""
-    kind, pixels, tagged = b"", False, False
-    for kind, start in _png_chunks(data):
-        if start == 16 and kind != b"IHDR":
-            raise BadImage("it is damaged (a PNG that does not begin with its size)")
-        pixels |= kind == b"IDAT"
-        tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
-    if kind != b"IEND" or not pixels:
-        raise BadImage("it is truncated (a PNG without its end, or without pixels)")
-    return tagged
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The kind of each whole chunk up to the end, and where its content begins."""
-    kind, position = b"", 8
-    while kind != b"IEND" and position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        kind, end = data[position + 4 : position + 8], position + 12 + length
-        if end > len(data):
-            raise BadImage("it is truncated (a PNG cut within a chunk)")
-        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise BadImage(f"it is damaged (checksum of {kind.decode('latin-1')})")
-        yield kind, position + 8
-        position = end
+def by_257(pixels: np.ndarray) -> np.ndarray:
+    """Of 16 bits of grey ``[H, W]``: the value divided by 257, rounded."""
+    wide = pixels.astype(np.uint32)
+    wide += 128
+    wide //= 257
+    return wide.astype(np.uint8)

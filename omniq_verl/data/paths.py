@@ -1,7 +1,9 @@
-"""Find the files of a data set below its folder, whatever their case and nesting, and none outside of it."""
+"""Find the files of a data set below its folder, whatever their case, form of Unicode and nesting, and none outside."""
 
 import os
 from pathlib import Path, PurePosixPath
+
+from omniq_verl.data.names import composed, is_utf8, name_key, shown_name
 
 
 class BadPath(ValueError):
@@ -16,29 +18,33 @@ def given_path(text: str) -> Path:
 class FileIndex:
     """All files below a folder, found by name.
 
-    Copies of a data set differ in the case of names and folders and in how deep they are nested; so a name is compared
-    without case, and any folder may stand above it.
+    Copies of a data set differ in the case of names and folders, in whether accents are letters of their own (as in
+    archives made on macOS), and in how deep they are nested; so a name is compared without these, and any folder may
+    stand above it.
 
     Args:
         root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
             to its blobs.
+        without: a folder whose files are left out, as what a script writes below the root.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, without: Path | None = None):
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder; name the data set's with --root")
         self.root = root.resolve()
         self._linked = (self.root, *_blobs(self.root))
         # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
-        for folder, _, names in os.walk(self.root):
+        left_out = None if without is None else str(without.resolve())
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if os.path.join(folder, name) != left_out]
             below = os.path.relpath(folder, self.root)
             for name in names:
                 path = name if below == "." else f"{below}/{name}"
-                self._by_name.setdefault(name.lower(), []).append(path)
+                self._by_name.setdefault(name_key(name), []).append(path)
 
     def names(self) -> list[str]:
         """All files, by their paths below the root, in the order of their characters."""
@@ -50,27 +56,35 @@ class FileIndex:
         Args:
             name: with its folders as far as the label file gives them.
             folders: where several files match, the one that lies in the first of these (without case) is taken; then
-                the one in the same case, then the least deep.
+                the one of exactly this name, then the one in the same case, then the least deep.
 
         Raises:
             BadPath: the name is absolute or leads upwards, several files match equally well, or the file is a link to
                 outside of the root or has a path that is no Unicode.
         """
         parts = _safe_parts(name)
-        found = [path.split("/") for path in self._by_name.get(parts[-1].lower(), [])]
-        found = [path for path in found if _ends_in(path, parts)]
+        found = self._ending_in(parts)
+        if "\\" in name and not found:  # part of a name here, and what parts folders on Windows
+            parts = list(PurePosixPath(name).parts)
+            found = self._ending_in(parts)
         if not found:
             return None
-        wanted = [folder.lower() for folder in folders]
+        wanted = [name_key(folder) for folder in folders]
         below = _preferred(found, parts, wanted)
         path = self.root / below
         # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises where links
         # lead in a circle; realpath() leaves them to whoever opens the file.
         if os.path.islink(path) and not any(map(Path(os.path.realpath(path)).is_relative_to, self._linked)):
             raise BadPath(f"{below!r} is a link to outside of the root. Fix: copy the data set with cp -rL")
-        if any("\ud800" <= letter <= "\udfff" for letter in below):
-            raise BadPath(f"{below!r} is no Unicode, so that no row could name it")
+        if not is_utf8(below):
+            raise BadPath(
+                f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file"
+            )
         return path
+
+    def _ending_in(self, parts: list[str]) -> list[list[str]]:
+        paths = (path.split("/") for path in self._by_name.get(name_key(parts[-1]), []))
+        return [path for path in paths if _ends_in(path, parts)]
 
 
 def _blobs(root: Path) -> list[Path]:
@@ -87,19 +101,20 @@ def _safe_parts(name: str) -> list[str]:
 
 
 def _ends_in(path: list[str], parts: list[str]) -> bool:
-    return [part.lower() for part in path[-len(parts) :]] == [part.lower() for part in parts]
+    return [name_key(part) for part in path[-len(parts) :]] == [name_key(part) for part in parts]
 
 
 def _preferred(found: list[list[str]], parts: list[str], folders: list[str]) -> str:
     ranked = sorted((_preference(path, parts, folders), "/".join(path)) for path in found)
     best = [path for preference, path in ranked if preference == ranked[0][0]]
     if len(best) > 1:
-        named = ", ".join(best[:5])
+        named = ", ".join(map(shown_name, best[:5]))
         raise BadPath(f"{'/'.join(parts)!r} may be any of {named}: keep one, or give its folder by --root")
     return best[0]
 
 
-def _preference(path: list[str], parts: list[str], folders: list[str]) -> tuple[int, bool, int]:
-    above = {part.lower() for part in path[:-1]}
+def _preference(path: list[str], parts: list[str], folders: list[str]) -> tuple[int, int, int]:
+    above = {name_key(part) for part in path[:-1]}
     rank = next((number for number, folder in enumerate(folders) if folder in above), len(folders))
-    return rank, path[-len(parts) :] != parts, len(path)
+    same = path[-len(parts) :] == parts, list(map(composed, path[-len(parts) :])) == list(map(composed, parts))
+    return rank, 2 - sum(same), len(path)

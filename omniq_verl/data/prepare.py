@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import omniq_verl
 from omniq_verl.data.card import write_card
 from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.names import composed, escape_halves, is_utf8, shown_name
 from omniq_verl.data.paths import BadPath, FileIndex
 from omniq_verl.data.rows import Row
 from omniq_verl.data.shards import (
@@ -125,6 +126,8 @@ def write(
         console: for the progress bar.
     """
     out = out.resolve()  # rows may name files in it
+    if not is_utf8(out):
+        raise BadPath(f"{shown_name(out)} is no UTF-8, which parquet files need. Fix: give another folder by --out")
     shards = [shard for split, rows in planned.items() for shard in _shards(rows, out, split, how)]
     claim_folder(out, shards, source.name)
     written = _write(shards, how, console)
@@ -138,7 +141,7 @@ def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], li
     planned: dict[str, list[Planned]] = {}
     rejects, seen = [], set()
     for item in source.items:
-        row_id = f"{source.name}/{item.name}{item.version}"
+        row_id = f"{source.name}/{composed(escape_halves(str(item.name)))}{item.version}"
         try:
             found = _planned(source, item, row_id, index, seen)
         except _Rejected as error:
@@ -275,8 +278,9 @@ ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}
 
 
 def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    # In ASCII: names may hold what is no Unicode, or what some take for the end of a line.
-    write_whole(path, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects).encode())
+    # In ASCII: names may hold what some take for the end of a line.
+    lines = ({**asdict(reject), "image": shown_name(reject.image)} for reject in rejects)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def _card(

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omniq_verl.data.command import Request
+from omniq_verl.data.digits import Rounded, half_unit, row_roundings
+from omniq_verl.data.names import composed
 from omniq_verl.data.paths import FileIndex
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.tables import LabelFileError, read_csv, read_json, read_jsonl
@@ -83,20 +85,36 @@ def _with_keys(
         yield record
 
 
-def number(cell: Any) -> float | None:
-    """The finite number a cell of a label file holds; None if it holds none."""
+def number(cell: Any) -> Rounded | None:
+    """The finite number a cell of a label file holds, with how far it may be rounded; None if it holds none."""
     if isinstance(cell, bool) or "_" in str(cell):  # Python reads "3_1" as 31
         return None
     try:
         value = float(cell)
     except (TypeError, ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) else None
+    return Rounded(value, half_unit(cell)) if math.isfinite(value) else None
+
+
+def shares_of(cells: Sequence[Any]) -> list[Rounded] | None:
+    """Shares that make up a whole, each as given; None if one is no number, is below 0, or they do not add up to 1.
+
+    How far they may be from 1 follows the digits given. A row has either so many decimals or so many significant
+    digits, and writers leave out zeros at the end ("0.1" among shares of six digits), so that the row's longest share
+    tells both.
+    """
+    found = [number(cell) for cell in cells]
+    if not found or any(share is None or share < 0 for share in found):
+        return None
+    shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(cells), strict=True)]
+    # Of shares with a single digit; with none, such as 0 and 1, no sum would be wrong.
+    allowed = min(max(1e-6, sum(share.rounding for share in shares)), 0.05 * len(shares))
+    return shares if abs(math.fsum(shares) - 1.0) <= allowed + 1e-9 else None
 
 
 def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item:
     """An item whose score is checked; details that are None are left out."""
-    value = number(score)
+    value = score if isinstance(score, Rounded) else number(score)
     kept = {key: detail for key, detail in details.items() if detail is not None}
     fault = f"its score {score!r} is no number" if value is None else None
     return Item(str(name or ""), split, value, details=kept, fault=fault)
@@ -108,8 +126,12 @@ def text(cell: Any) -> str | None:
 
 
 def draw(seed: int, *key: str) -> float:
-    """A number in [0, 1) that depends on seed and key alone: not on the order of the rows, nor on which there are."""
-    digest = hashlib.blake2b("\0".join((str(seed), *key)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    """A number in [0, 1) that depends on seed and key alone: not on the order of the rows, nor on which there are,
+    nor on whether a name has its accents as letters of their own.
+    """
+    digest = hashlib.blake2b(
+        "\0".join((str(seed), *map(composed, key))).encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from omniq_verl.tasks import MEDIA_PLACEHOLDERS, TASKS, Scale, Task, task_on
+from omniq_verl.tasks import TASKS, Scale, Task, task_on, text_fault
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _INFO = pa.struct(
@@ -89,10 +89,10 @@ class Row:
             raise ValueError(f"row {self.row_id}: raw score {self.raw_score} lies outside of {bounds}")
         if self.asked.needs_text and not (self.text or "").strip():
             raise ValueError(f"row {self.row_id}: the task {self.task} needs the prompt of the image")
-        if found := [name for name in MEDIA_PLACEHOLDERS if name in (self.text or "")]:
-            raise ValueError(f"row {self.row_id}: {found[0]} in its text would stand for an image or a clip")
-        if _HALF_CHARACTER.search(self.row_id + (self.text or "")):
-            raise ValueError(f"row {self.row_id}: its name or text holds half a character, which no file can keep")
+        if fault := text_fault(self.text or ""):
+            raise ValueError(f"row {self.row_id}: its text {fault}")
+        if _HALF_CHARACTER.search(self.row_id):
+            raise ValueError(f"row {self.row_id}: its name holds half a character, which no file can keep")
 
     @property
     def asked(self) -> Task:

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from omniq_verl.data.names import name_key
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.reading import draw
 
@@ -38,7 +39,7 @@ def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
 
 def content_of(item: Item) -> str:
     """What must not be on two sides: the reference, where there is one, else the image."""
-    return item.details.get("reference", item.name).lower()
+    return name_key(item.details.get("reference", item.name))
 
 
 def _sides(contents: set[str], shares: Sequence[int], seed: int) -> dict[str, str]:

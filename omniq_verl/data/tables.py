@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -11,40 +12,33 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-MAX_LABEL_BYTES = 2**30
-MAX_LINE = 2**20
+from omniq_verl.data.text_files import (
+    BLANKS,
+    LabelFileError,
+    check_file,
+    json_lines,
+    refuse,
+    table_lines,
+    text_lines,
+)
+
+__all__ = [
+    "LabelFileError",
+    "check_file",
+    "read_csv",
+    "read_json",
+    "read_jsonl",
+    "read_lines",
+    "read_mat",
+    "read_words",
+    "read_xlsx",
+]
+
 _MAX_JSON_BYTES = 2**28  # a JSON file is read as a whole, into about ten times its size
 _MAX_SHEET_BYTES = 2**28
 _MAX_RATIO = 200  # real sheets shrink by five to thirty; a bomb by a thousand
 _MAX_VARIABLE_BYTES = 2**28
 _MAT_COMPRESSED = 15
-
-
-class LabelFileError(ValueError):
-    """A label file that cannot be used; names the file and the mend."""
-
-
-def _refuse(path: Path, what: str, mend: str = "correct it, or download it again from its owners") -> LabelFileError:
-    return LabelFileError(f"{path}: {what}. Mend: {mend}")
-
-
-def check_file(path: Path, limit: int = MAX_LABEL_BYTES) -> Path:
-    """The path, if it is a file of no more bytes than this.
-
-    Raises:
-        LabelFileError: it is missing, empty, too large, or a pickle.
-    """
-    if not path.is_file():
-        raise _refuse(path, "there is no such file", "see the layout in the script's --help, or name it with --labels")
-    size = path.stat().st_size
-    if size == 0:
-        raise _refuse(path, "it is empty")
-    if size > limit:
-        raise _refuse(path, f"it has {size:,} bytes, more than any label file of its kind")
-    with open(path, "rb") as file:
-        if file.read(2) in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            raise _refuse(path, "it is a Python pickle, which is never loaded", "convert it to CSV where you trust it")
-    return path
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -53,67 +47,38 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises:
         LabelFileError: it is no text, or a line is longer than a label's could be.
     """
-    return (line.rstrip("\n") for line in _whole_lines(path))
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    check_file(path)
-    with open(path, encoding="utf-8-sig", newline=None) as file:
-        number = 0
-        try:
-            while line := file.readline(MAX_LINE + 1):
-                number += 1
-                if len(line) > MAX_LINE:
-                    raise _refuse(path, f"line {number} has more than {MAX_LINE:,} characters")
-                if "\0" in line:
-                    raise _refuse(path, f"line {number} has a NUL character")
-                yield line
-        except UnicodeDecodeError as error:
-            what = f"line {_undecodable(path)} is no UTF-8 text ({error.reason})"
-            raise _refuse(path, what, "save it as UTF-8, or download it again from its owners") from None
-
-
-def _undecodable(path: Path) -> int:
-    """The first line that is no UTF-8; the reader, who decodes larger pieces, has given out fewer by then."""
-    with open(path, "rb") as file:
-        lines = enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1)
-        return next((number for number, line in lines if not _is_utf8(line)), 0)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return (line for _, line in text_lines(path))
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header, which has to name these columns; empty rows are left out.
 
+    Blanks around a cell are taken off, those around a quoted one, too.
+
     Raises:
         LabelFileError: a column is missing or there twice, or a row has another number of cells.
     """
     # With their ends, which belong to a quoted cell of several lines.
-    rows = csv.reader(_whole_lines(path), strict=True)
+    rows = csv.reader(table_lines(path), strict=True, skipinitialspace=True)
     try:
-        header = [name.strip() for name in next(rows, [])]
+        header = [name.strip(BLANKS) for name in next(rows, [])]
         if missing := [name for name in columns if name not in header]:
             what = f"it has no column {', '.join(missing)} (it has {', '.join(header)[:200]})"
-            raise _refuse(path, what, _mend_of_header(header))
+            raise refuse(path, what, _fix_of_header(header))
         if twice := [name for name in columns if header.count(name) > 1]:
-            raise _refuse(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
+            raise refuse(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
         for row in rows:
+            row = [cell.strip(BLANKS) for cell in row]
             if not any(row):
                 continue
             if len(row) != len(header):
-                raise _refuse(path, f"line {rows.line_num} has {len(row)} cells, the header {len(header)}")
+                raise refuse(path, f"line {rows.line_num} has {len(row)} cells, the header {len(header)}")
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise _refuse(path, f"line {rows.line_num} is no CSV ({error})") from None
+        raise refuse(path, f"line {rows.line_num} is no CSV ({error})") from None
 
 
-def _mend_of_header(header: Sequence[str]) -> str:
+def _fix_of_header(header: Sequence[str]) -> str:
     for other, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and other in header[0]:
             return f"its cells are parted by {name}; save it with commas"
@@ -121,17 +86,17 @@ def _mend_of_header(header: Sequence[str]) -> str:
 
 
 def read_words(path: Path, columns: int) -> Iterator[list[str]]:
-    """The rows of a text file without header whose cells are parted by white space.
+    """The rows of a text file without header whose cells are parted by blanks and tabs.
 
     Raises:
         LabelFileError: a row has another number of cells.
     """
     for number, line in enumerate(read_lines(path), 1):
-        words = line.split()
+        words = [word for word in re.split("[ \t]", line.strip(BLANKS)) if word]
         if not words:
             continue
         if len(words) != columns:
-            raise _refuse(path, f"line {number} has {len(words)} words, not {columns}")
+            raise refuse(path, f"line {number} has {len(words)} words, not {columns}")
         yield words
 
 
@@ -145,7 +110,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _refuse(path, f"it is no JSON ({error})") from None
+        raise refuse(path, f"it is no JSON ({error})") from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -154,16 +119,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         LabelFileError: a line is no JSON object.
     """
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _refuse(path, f"line {number} is no JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise _refuse(path, f"line {number} is no JSON object")
-        yield record
+    return (record for _, record in json_lines(path))
 
 
 def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> Iterator[dict[str, Any]]:
@@ -181,11 +137,15 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> I
             if all(name in names for name in columns):
                 header = {name: names.index(name) for name in columns}
             continue
-        cells = {name: row[place] if place < len(row) else None for name, place in header.items()}
+        cells = {name: _cell(row[place]) if place < len(row) else None for name, place in header.items()}
         if any(cell is not None for cell in cells.values()):
             yield cells
     if header is None:
-        raise _refuse(path, f"no row of it names the columns {', '.join(columns)}")
+        raise refuse(path, f"no row of it names the columns {', '.join(columns)}")
+
+
+def _cell(cell: Any) -> Any:
+    return cell.strip(BLANKS) if isinstance(cell, str) else cell
 
 
 def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
@@ -201,7 +161,7 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
             found.reset_dimensions()
             yield from found.iter_rows(values_only=True)
         except Exception as error:  # openpyxl raises errors of every kind on broken files
-            raise _refuse(path, f"it is no workbook with the sheet {sheet or 'that comes first'} ({error})") from None
+            raise refuse(path, f"it is no workbook with the sheet {sheet or 'that comes first'} ({error})") from None
 
 
 def _refuse_zip_bomb(path: Path) -> None:
@@ -209,9 +169,9 @@ def _refuse_zip_bomb(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile:
-        raise _refuse(path, "it is no Excel workbook") from None
+        raise refuse(path, "it is no Excel workbook") from None
     if unpacked > _MAX_SHEET_BYTES or unpacked > _MAX_RATIO * path.stat().st_size + 2**20:
-        raise _refuse(path, f"it unpacks to {unpacked:,} bytes, which no label file does")
+        raise refuse(path, f"it unpacks to {unpacked:,} bytes, which no label file does")
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
@@ -227,9 +187,9 @@ def read_mat(path: Path, name: str) -> np.ndarray:
     try:
         found = loadmat(path, variable_names=[name])
     except Exception as error:  # scipy raises errors of every kind on broken files
-        raise _refuse(path, f"it is no MATLAB 5 file ({error})") from None
+        raise refuse(path, f"it is no MATLAB 5 file ({error})") from None
     if name not in found:
-        raise _refuse(path, f"it has no variable {name}")
+        raise refuse(path, f"it has no variable {name}")
     return found[name]
 
 
@@ -241,7 +201,7 @@ def _refuse_mat_bomb(path: Path) -> None:
             kind, size = struct.unpack(f"{order}II", tag)
             end = file.tell() + size
             if kind == _MAT_COMPRESSED and _inflates_beyond(file, size, _MAX_VARIABLE_BYTES):
-                raise _refuse(path, f"it unpacks to more than {_MAX_VARIABLE_BYTES:,} bytes, which no label file does")
+                raise refuse(path, f"it unpacks to more than {_MAX_VARIABLE_BYTES:,} bytes, which no label file does")
             file.seek(end)
 
 

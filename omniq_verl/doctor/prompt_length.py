@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from omniq_verl.doctor.problem import Problem
-from omniq_verl.tasks import chat_turns
+from omniq_verl.tasks import chat_turns, messages_fault
 
 Messages = tuple[tuple[str, str], ...]
 """(role, content) of each turn."""
@@ -54,6 +54,7 @@ class PromptLength:
         self._template_kwargs = template_kwargs or {}
         self._processor_kwargs = processor_kwargs or {}
         self._text_tokens = lru_cache(_REMEMBERED)(self._count_text)
+        self._text_fault = lru_cache(_REMEMBERED)(self._check_text)
         self._image_tokens = lru_cache(_REMEMBERED)(self._count_image)
         self._processed_tokens = lru_cache(_REMEMBERED)(self._run_processor)
         images = processor.image_processor
@@ -67,6 +68,14 @@ class PromptLength:
         """
         with self._lock:
             return self._count(messages, sizes)
+
+    def text_fault(self, messages: Messages) -> str | None:
+        """What is wrong with a prompt's texts for the model's tokenizer (``tasks.outside_text``); None: nothing."""
+        with self._lock:
+            return self._text_fault(messages)
+
+    def _check_text(self, messages: Messages) -> str | None:
+        return messages_fault(({"role": role, "content": content} for role, content in messages), None, self._processor)
 
     @cached_property
     def fingerprint(self) -> str | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from omniq_verl.data.images import read_otherwise
 from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
+from omniq_verl.tasks.outside_text import FIX, messages_fault
 
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
 _EXAMPLES = {
@@ -138,13 +140,19 @@ def check_prompt(record: dict[str, Any]) -> Messages:
 
 def check_turns(turns: Any, images: Any, column: str) -> Messages:
     """As ``check_prompt``, of turns in a column of any name."""
-    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+    if not turns or not all(map(_is_turn, turns)):
         raise Fault("prompt", f"{column} is not a list of turns with role and text content", _WRITE_ANEW)
     placeholders = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns)
     if placeholders != len(images or []):
         what = f"the {column} has {placeholders} times {IMAGE_PLACEHOLDER}, the row has {len(images or [])} images"
         raise Fault("prompt", what, f"put one {IMAGE_PLACEHOLDER} into the prompt for each image")
+    if fault := messages_fault(turns, None):
+        raise Fault("control token", fault.replace("the question", f"the {column}"), FIX)
     return tuple((turn["role"], turn["content"]) for turn in turns)
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
 
 
 def image_size(image: dict[str, Any]) -> ImageSize:
@@ -154,7 +162,8 @@ def image_size(image: dict[str, Any]) -> ImageSize:
     full decoding, in half the time and with less memory.
 
     Raises:
-        Fault: the image is missing or broken, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+        Fault: the image is missing or broken, has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, or verl would show
+            the model another picture than scoring does.
         MemoryError: there is not enough memory to decode it.
     """
     source = _image_source(image)
@@ -164,13 +173,16 @@ def image_size(image: dict[str, Any]) -> ImageSize:
             _check_pixels(height * width)
             opened.draft(None, (1, 1))
             opened.load()
-            return height, width
     except MemoryError:
         raise  # says nothing about the image
     except Exception as error:  # PIL's decoders raise errors of every kind on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         mend = "mend or drop the row; data_prep scripts do so when they write the file"
         raise Fault("image", f"the image does not decode ({reason})", mend) from error
+    if why := read_otherwise(source.read_bytes() if isinstance(source, Path) else source.getvalue()):
+        what = f"verl shows the model another picture than scoring does ({why})"
+        raise Fault("image", what, "write the rows with data_prep, or store omniq_verl.data.images.check_image(bytes)")
+    return height, width
 
 
 def _check_pixels(pixels: int) -> None:
@@ -201,8 +213,10 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
     """Tokens of a prompt with images of these sizes.
 
     Raises:
-        Fault: the processor refuses an image of such a size.
+        Fault: the processor refuses an image of such a size, or the turns hold control tokens of its tokenizer.
     """
+    if fault := lengths.text_fault(messages):
+        raise Fault("control token", fault, FIX)
     try:
         return lengths.count(messages, sizes)
     except ValueError as error:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
@@ -28,7 +29,7 @@ def evaluate(
     limit: options.LIMIT = None,
     workers: options.WORKERS = 1,
     batch: options.KEPT_AT_ONCE = 256,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    resamples: options.RESAMPLES = 1000,
     seed: options.SEED = 0,
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
@@ -42,6 +43,7 @@ def evaluate(
     with errors_said() as console:
         warmth = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
         how = How(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
+        options.refuse_idle_sampling(samples, warmth)
         sampling = Sampling(samples, warmth, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
         run.evaluate(run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed), console)
@@ -98,6 +100,8 @@ def heatmap(
     """
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
+    of_task = None if question is None else "with --question"
+    refuse_idle({"task": of_task, "prompt": of_task, "max_tokens": None if answer is None else "with --answer"})
     with errors_said() as console:
         page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens, question)
         console.print(f"page: {page}", soft_wrap=True, markup=False)

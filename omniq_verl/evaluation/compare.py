@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException
 from rich.console import Console
 
 from omniq_verl import __version__
 from omniq_verl.evaluation.compare_report import CLASS_METRICS, SCORE_METRICS, print_comparison, write_comparison
+from omniq_verl.evaluation.gaps import gap
 from omniq_verl.evaluation.judging import NO_DISTORTION
 from omniq_verl.evaluation.paired import TESTS, compare_scores, holm, join_images, resamples_for
 from omniq_verl.evaluation.papers import PaperTable, load_table
+from omniq_verl.generation.provenance import this_start
 from omniq_verl.tasks import TASKS
 
 SetKey = tuple[str, str]  # data source, task
@@ -49,25 +52,32 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
         console: where the tables go.
 
     Returns:
-        What ``compare.json`` holds: ``made_by``, ``paper``, ``runs``, ``columns``, ``rows``, ``pairs``, ``notes``.
+        What ``compare.json`` holds: ``made_by``, ``provenance`` (of this comparison), ``paper``, ``runs``, ``columns``,
+        ``rows``, ``pairs``, ``notes``.
 
     Raises:
         FileNotFoundError: a run lacks one of its files; the message says which and what writes it.
         ValueError: no run, or one twice; no such table; a file of another kind; an image twice in a run, or with
-            another label in the other run.
+            another label in the other run; runs that measured different rows of one set because of ``--limit``.
     """
     table = load_table(paper) if paper else None
     read = read_runs(runs)
+    different = other_rows(read)
+    marked = {name for name, _ in different}
     columns = list_columns(read, table)
     pairs = compare_pairs(read)
     comparison = {
         "made_by": f"omniq_verl {__version__}",
+        "provenance": this_start(),
         "paper": _about_paper(table) if table else None,
         "runs": [_about_run(run) for run in read],
         "columns": columns,
-        "rows": [_run_row(run, columns) for run in read] + (_paper_rows(table, columns) if table else []),
+        "rows": [
+            *(_run_row(run, columns, run.name in marked) for run in read),
+            *(_paper_rows(table, columns) if table else []),
+        ],
         "pairs": pairs,
-        "notes": [*_unscored(read), *_unmatched(pairs)],
+        "notes": [*_partial(read), *_together(different), *_unscored(read), *_undefined(read), *_unmatched(pairs)],
     }
     print_comparison(comparison, console)
     if out is not None:
@@ -93,10 +103,14 @@ def _short_name(folder: Path, folders: Sequence[Path]) -> str:
 
 def _read_run(folder: Path, name: str) -> Run:
     file = _existing(folder / "metrics.json")
-    metrics = json.loads(file.read_text())
-    if "sets" not in metrics:
-        raise ValueError(f"{file} has no `sets`: it is not of `omniq eval`, which writes such a folder")
-    sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
+    try:
+        metrics = json.loads(file.read_bytes())
+        sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"
+        ) from error
     if len(sets) < len(metrics["sets"]):
         raise ValueError(f"{file} has one data source asked in two wordings; evaluate each in a run of its own")
     return Run(name, folder, metrics, sets)
@@ -121,12 +135,47 @@ def read_images(run: Run) -> pd.DataFrame:
         ValueError: an image is in it twice.
     """
     file = _existing(run.folder / "images.parquet")
-    images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
+    try:
+        images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
+    except (ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{file} is not of `omniq eval` ({error}). Fix: evaluate again") from error
     images["task"] = images.task.map(same_task)
     again = images[images.duplicated(["data_source", "task", "key"])]
     if len(again):
         raise ValueError(f"{file}: {again.iloc[0].key} of {again.iloc[0].data_source} is there twice")
     return images.set_index(["data_source", "task", "key"]).sort_index()
+
+
+def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The sets of which a run measured other rows than an earlier run: the run's name and a sentence.
+
+    Raises:
+        ValueError: the rows differ because of ``--limit``.
+    """
+    rows: dict[SetKey, tuple[Run, frozenset[str]]] = {}
+    found = []
+    for run in runs if len(runs) > 1 else ():
+        for (source, task), some in read_images(run).groupby(level=["data_source", "task"]):
+            keys = frozenset(some.index.get_level_values("key"))
+            other, before = rows.setdefault((source, task), (run, keys))
+            if keys == before:
+                continue
+            sides = f"{other.name} {len(before)}{_limit_of(other)}, {run.name} {len(keys)}{_limit_of(run)}"
+            said = f"different rows of {source}/{task}: {sides}, {len(keys & before)} of them the same"
+            if run.metrics.get("limit") != other.metrics.get("limit"):
+                raise ValueError(f"the runs measured {said}. Fix: evaluate both with the same --limit")
+            found.append((run.name, f"{said}; only the differences below are over the same images"))
+    return found
+
+
+def _limit_of(run: Run) -> str:
+    limit = run.metrics.get("limit")
+    return f" (--limit {limit})" if limit else ""
+
+
+def _marked(run: Run) -> str:
+    """A run's name, and the limit with which it measured a part of its files only."""
+    return f"{run.name}{_limit_of(run)}"
 
 
 def list_columns(runs: Sequence[Run], table: PaperTable | None) -> list[dict[str, Any]]:
@@ -162,13 +211,14 @@ def _has_scores(run: Run, column: Mapping[str, Any]) -> bool:
     return all(name in one and one[name]["value"] is not None for name in SCORE_METRICS)
 
 
-def _run_row(run: Run, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _run_row(run: Run, columns: Sequence[Mapping[str, Any]], other_rows: bool = False) -> dict[str, Any]:
     cells = {one["label"]: _run_cell(_shown(run, one)) for one in columns}
     without_level = {one["label"] for one in columns if one["of_class"] == NO_DISTORTION}
     for one in columns:
         if one["mean_of"]:
             cells[one["label"]] = _mean_cell({label: cells[label] for label in one["mean_of"]}, without_level)
-    return {"name": run.name, "measured": True, "group": None, "cells": list(cells.values())}
+    name = f"{_marked(run)} (other rows)" if other_rows else _marked(run)
+    return {"name": name, "measured": True, "group": None, "cells": list(cells.values())}
 
 
 def _shown(run: Run, column: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -220,7 +270,10 @@ def _about_paper(table: PaperTable) -> dict[str, Any]:
 
 
 def _about_run(run: Run) -> dict[str, Any]:
-    known = {key: run.metrics.get(key) for key in ("made_by", "model", "sampling", "seed", "sets")}
+    known = {
+        key: run.metrics.get(key)
+        for key in ("made_by", "model", "sampling", "seed", "limit", "warnings", "provenance", "sets")
+    }
     return {"name": run.name, "folder": str(run.folder), **known}
 
 
@@ -244,6 +297,26 @@ def compare_pairs(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for pair, p in zip(pairs, holm([pair[test]["p"] for pair in pairs]), strict=True):
             pair[test]["p_holm"] = p
     return pairs
+
+
+def _partial(runs: Sequence[Run]) -> list[str]:
+    """What makes a whole run doubtful."""
+    limited = [
+        f"{run.name} measured only the first {limit} rows of each file: its figures are not those of the whole sets"
+        for run in runs
+        if (limit := run.metrics.get("limit"))
+    ]
+    return [*limited, *(f"{run.name}: {warning}" for run in runs for warning in run.metrics.get("warnings") or ())]
+
+
+def _undefined(runs: Sequence[Run]) -> list[str]:
+    return _together(
+        (f"{run.name}, {name.upper().replace('_', ' ')}", f"{source}/{task} ({reason})")
+        for run in runs
+        for (source, task), one in run.sets.items()
+        for name in (*SCORE_METRICS, *CLASS_METRICS)
+        if name in one and (reason := gap(one[name], run.metrics.get("resamples", 0)))
+    )
 
 
 def _unscored(runs: Sequence[Run]) -> list[str]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.paired import TESTS, resamples_for
+from omniq_verl.generation.provenance import lines_of, rows_text
 
 SCORE_METRICS, CLASS_METRICS = ("plcc", "srcc"), ("class_accuracy", "level_accuracy")
 _NAME_WIDTH, _COLUMN_WIDTH = 24, 17
@@ -24,7 +25,10 @@ _NAME_WIDTH, _COLUMN_WIDTH = 24, 17
 def explain(comparison: Mapping[str, Any]) -> list[str]:
     """What the cells are and whose figures, one sentence each."""
     said = [_of_run(run) for run in comparison["runs"]]
-    said.append("Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals.")
+    said.append(
+        "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash stands"
+        " for a set that a run did not measure, or for a figure that is not defined: the notes say why."
+    )
     if paper := comparison["paper"]:
         said.append(
             f"Rows `paper: ...` are figures of {paper['title']} ({paper['source']}), {paper['name']}, as printed: "
@@ -54,7 +58,10 @@ def _of_run(run: Mapping[str, Any]) -> str:
     sampling = run["sampling"]
     if isinstance(sampling, Mapping):
         sampling = ", ".join(f"{name} {value}" for name, value in sampling.items())
-    return f"{run['name']}: {run['model']}; {sampling}; seed {run['seed']}"
+    parts = [f"{run['name']}: {run['model']}", str(sampling), f"seed {run['seed']}"]
+    if record := run.get("provenance"):
+        parts += [f"rows {rows_text(record['data'])}", f"measured {record['date']}"]
+    return "; ".join(parts)
 
 
 def _named(metrics: Sequence[str]) -> str:
@@ -96,6 +103,11 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         parts.append(explain_pairs(comparison["pairs"]))
     if said := remarks(comparison):
         parts += ["## Notes", _list(said)]
+    parts += ["## Conditions", _list([f"{name}: `{text}`" for name, text in lines_of(comparison["provenance"])])]
+    for run in comparison["runs"]:
+        lines = [f"{name}: {one['scored']} of {one['images']} images scored" for name, one in run["sets"].items()]
+        lines += [f"{name}: `{text}`" for name, text in lines_of(run["provenance"])]
+        parts += [f"### {run['name']}", _list(lines)]
     return "\n\n".join(parts) + "\n"
 
 

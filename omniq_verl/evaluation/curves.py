@@ -1,5 +1,6 @@
 """What happened over the steps of training runs: one picture of many panels, and its numbers as a table."""
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.metric_files import read_metrics
+from omniq_verl.generation.provenance import provenance, this_start
 
 Metrics = dict[int, dict[str, float]]
 """Of one run: values by step and verl's key."""
@@ -88,6 +91,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     """The metrics of training runs over their GRPO steps, one line a run; returns ``out``.
 
     Beside it, under the same name, ``.csv`` has the numbers: a line for each run and step, a column for each panel.
+    ``.json`` says of which runs and steps they are, and when and how they were drawn.
     A panel without data is left out.
 
     Args:
@@ -105,7 +109,16 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
     table.to_csv(out.with_suffix(".csv"))
+    steps = {name: _steps(table.loc[name]) for name in names}
+    record = provenance([this_start()], runs=dict(zip(names, map(str, runs), strict=True)), steps=steps)
+    replace_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     return out
+
+
+def _steps(table: pd.DataFrame) -> dict[str, int]:
+    """The first and last step of a run, and over how many steps each of its curves is."""
+    counts = {name: int(number) for name, number in table.count().items() if number}
+    return {"first": int(table.index.min()), "last": int(table.index.max()), **counts}
 
 
 def read_curves(run: Path, panels: Sequence[str] = tuple(PANELS)) -> pd.DataFrame:

@@ -12,17 +12,20 @@ from typing import Any
 import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from xxhash import xxh3_128
 
 from omniq_verl.attention.transformers_attention import plain_attention
 from omniq_verl.data.images import load_image
+from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
-from omniq_verl.generation.model_folder import check_model_folder
-from omniq_verl.generation.question import banned_tokens, decode_images, question_text, vision_tokens
+from omniq_verl.generation.model_folder import check_model_folder, weights_mark
+from omniq_verl.generation.provenance import provenance, this_start
+from omniq_verl.generation.question import banned_tokens, decode_images, question_text
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS, check_text
 
 _ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
 
@@ -116,7 +119,7 @@ def _open_model(folder: Path) -> Any:
 
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
     """What the model is given before its answer: the text and the image as verl's rollouts prepare them."""
-    text = question_text(processor, messages)
+    text = question_text(processor, messages, 1)
     return dict(processor(text=[text], images=decode_images(processor, [image]), return_tensors="pt"))
 
 
@@ -124,13 +127,12 @@ def answer_ids(processor: Any, answer: str) -> list[int]:
     """The tokens of an answer, with the end of its turn as in training.
 
     Raises:
-        ValueError: it has a placeholder of an image.
+        ForbiddenText: it has a control token, such as a placeholder of an image.
     """
     tokenizer = processor.tokenizer
-    ids = tokenizer.encode(answer.removesuffix(tokenizer.eos_token), add_special_tokens=False)
-    if found := [token for token, number in vision_tokens(processor).items() if number in ids]:
-        raise ValueError(f"the answer has {found[0]}, behind which the model would look for an image; take it out")
-    return [*ids, tokenizer.eos_token_id]
+    answer = answer.removesuffix(tokenizer.eos_token)
+    check_text(answer, "the answer", processor)
+    return [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
 
 
 @torch.inference_mode()
@@ -215,6 +217,10 @@ def draw_heatmap(
         "rho": rho,
         "checkpoints": [_summary(*one) for one in zip(names, models, tables, strict=True)],
     }
+    models_known = {name: weights_mark(Path(folder)) for name, folder in zip(names, models, strict=True)}
+    image_known = {"path": str(image), "xxh128": xxh3_128(data).hexdigest()}
+    asked = {"model": models_known, "sampling": {"temperature": 0, "max_tokens": max_tokens}}
+    about["provenance"] = provenance([this_start()], **asked, image=image_known)
     return _write(out, about, tables, data)
 
 
@@ -232,7 +238,7 @@ def asked_messages(task: str, prompt: str | None, question: str | None) -> list[
 
 def _read(answer: str) -> str:
     # Not Path.is_file, which raises on a text too long for a file's name.
-    return Path(answer).read_text("utf-8").removesuffix("\n") if os.path.isfile(answer) else answer
+    return file_text(Path(answer)).removesuffix("\n") if os.path.isfile(answer) else answer
 
 
 def _summary(name: str, folder: Path, table: pd.DataFrame) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 from omniq_verl.data.images import data_url
+from omniq_verl.generation.provenance import lines_of
 
 About = Mapping[str, Any]
 """What ``heatmap.json`` says, or its part about one checkpoint."""
@@ -118,7 +119,8 @@ def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     template = Environment(loader=PackageLoader("omniq_verl.evaluation"), autoescape=True).get_template("heatmap.html")
-    return template.render(about=about, image=data_url(buffer.getvalue()), shown=shown, strips=strips, newline=NEWLINE)
+    known = {"about": about, "conditions": lines_of(about.get("provenance")), "image": data_url(buffer.getvalue())}
+    return template.render(**known, shown=shown, strips=strips, newline=NEWLINE)
 
 
 def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:

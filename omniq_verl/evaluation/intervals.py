@@ -2,10 +2,14 @@
 
 Percentile intervals: images are drawn with replacement, and the middle ``level`` of what comes out is the interval. A
 resample is kept as the number of times each image was drawn, so that ranks need one sort for all of them.
+
+A figure may be undefined in a resample, as a correlation is where all drawn scores are equal. Such resamples are left
+out and counted. Where they are more than ``MOST_UNDEFINED`` of all, there is no interval: what is left out could then
+be all that lies outside of the bounds.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -14,15 +18,20 @@ from omniq_verl.evaluation.correlations import COEFFICIENTS, checked_pairs
 
 RESAMPLES = 1000
 LEVEL = 0.95
+MOST_UNDEFINED = 0.05
+"""The largest share of undefined resamples with which there is an interval: the share that a 95% interval leaves out.
+Ours."""
 _AT_ONCE = 2**21  # numbers of an array that fits into the processor's caches, about
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds of a figure; both None where it is not defined in most resamples."""
+    """Bounds of a figure; both None where there are too few images, or too many undefined resamples."""
 
     low: float | None = None
     high: float | None = None
+    undefined: int = field(default=0, compare=False)
+    """Resamples in which the figure is not defined; they are left out of the bounds."""
 
 
 def correlation_intervals(
@@ -118,9 +127,10 @@ def _kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> float:
 
 
 def percentiles(values: np.ndarray, level: float) -> Interval:
-    """The middle ``level`` of the values ``[resamples]``; NaNs are left out, unless they are the most of them."""
+    """The middle ``level`` of the values ``[resamples]``; NaNs are left out, counted, and at most MOST_UNDEFINED."""
     known = values[np.isfinite(values)]
-    if 2 * len(known) < len(values) or not len(known):
-        return Interval()
+    undefined = len(values) - len(known)
+    if undefined > MOST_UNDEFINED * len(values) or not len(known):
+        return Interval(undefined=undefined)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high), undefined)

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import whole_text
-from omniq_verl.generation.places import Place, RowReader
+from omniq_verl.data.images import BadImage
+from omniq_verl.generation.places import Place, RowReader, named
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
-from omniq_verl.tasks import Task, task_of
+from omniq_verl.tasks import Task, read_truth, shown, task_of, text_fault
 
+BAD_IMAGE = "bad_image"
+CONTROL_TOKEN = "control_token"
 NO_DISTORTION = "null"
 """How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "refused"."""
 
@@ -23,26 +26,36 @@ def read_labels(places: Sequence[Place]) -> pd.DataFrame:
 
     ``set`` is the data source, or ``<data source>/<task>`` where one source is asked several tasks; ``target``,
     ``scale_low`` and ``scale_high`` are of tasks that ask for a score, ``class_target`` and ``level_target`` of those
-    that ask for a distortion.
+    that ask for a distortion. ``details`` is an object as JSON, or None.
 
     Raises:
-        ValueError: a row compares images, which has neither.
+        ValueError: a row compares images, which has neither; a label or the details of a row are wrong, the message
+            names file and row.
     """
     if compared := [place for place in places if task_of(place.info).asks_for == "choice"]:
         raise ValueError(
             f"{compared[0].file}: its task {compared[0].info['task']} compares images, which is not measured here."
-            " Mend: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
+            " Fix: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
             " ask in both orders with omniq_verl.scoring.comparison.Comparer"
         )
     rows = RowReader(["reward_model", "extra_info"]).read(places)
-    labels = pd.DataFrame([_label(place, row) for place, row in zip(places, rows, strict=True)]).set_index("key")
+    labels = pd.DataFrame([_checked_label(place, row) for place, row in zip(places, rows, strict=True)])
+    labels = labels.set_index("key")
     tasks = labels.groupby("data_source").task.transform("nunique")
     labels.insert(0, "set", labels.data_source.where(tasks == 1, labels.data_source + "/" + labels.task))
     return labels
 
 
+def _checked_label(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return _label(place, row)
+    except ValueError as error:
+        raise ValueError(f"{named(place)} ({place.key}): {error}") from None
+
+
 def _label(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
-    task, truth = task_of(place.info), json.loads(row["reward_model"]["ground_truth"])
+    task = task_of(place.info)
+    truth = read_truth(task, (row["reward_model"] or {}).get("ground_truth"))
     scored = task.scale is not None
     return {
         "key": place.key,
@@ -52,19 +65,37 @@ def _label(place: Place, row: Mapping[str, Any]) -> dict[str, Any]:
         "scale_high": task.scale.high if scored else np.nan,
         "class_target": None if scored else canonical_class(truth["distortion_class"]) or NO_DISTORTION,
         "level_target": None if scored else canonical_level(truth["severity"]) or NO_DISTORTION,
-        "details": row["extra_info"].get("details"),
+        "details": _details(row["extra_info"].get("details")),
     }
+
+
+def _details(found: object) -> str | None:
+    """An object as JSON; None where a row has no details.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if found is None or found != found:  # pandas writes NaN for "none"
+        return None
+    try:
+        read = json.loads(found) if isinstance(found, str) else found
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write one, or leave it out")
+    return json.dumps(read, default=str)
 
 
 def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
     """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
 
-    The status is the parser's, or "error" for what an engine refused. An object that names no distortion is "ok", and
+    The status is the parser's, "bad_image" where the row's image could not be read, or "error" for what an engine
+    rejected. An object that names no distortion is "ok", and
     of the class "not named", which is wrong for every image.
     """
     said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if ended == ERROR:
-        return said
+        return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
     parsed = parse_response(text, task.answer_format, task.scale)
     said["status"] = parsed.status.value
     if parsed.score is not None and task.scale is not None:
@@ -78,14 +109,18 @@ def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
 def read_reasoning(text: str, ended: str, task: Task) -> tuple[str, str, float]:
     """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
 
-    The reason is the parser's, "error" for what an engine refused, or "no_reasoning".
+    The reason is the parser's, "error" for what an engine refused, "no_reasoning", or "control_token": the text holds
+    what a model that learns from it would not read as text.
     """
     if ended == ERROR:
         return ERROR, "", np.nan
     parsed = parse_response(text, task.answer_format, task.scale)
     if not parsed.ok:
         return parsed.status.value, "", np.nan
-    return ("ok", whole_text(parsed.reasoning), parsed.score) if parsed.reasoning else ("no_reasoning", "", np.nan)
+    text = whole_text(parsed.reasoning or "")
+    if not text:
+        return "no_reasoning", "", np.nan
+    return (CONTROL_TOKEN, "", np.nan) if text_fault(text) else ("ok", text, parsed.score)
 
 
 def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

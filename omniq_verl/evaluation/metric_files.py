@@ -37,6 +37,9 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
     A resumed run validates before it goes on, under the number of the step it resumed from: that adds to the
     step's metrics.
+
+    Raises:
+        ValueError: a line is none that verl's file logger writes; a file's last one may be torn.
     """
     steps: dict[int, dict[str, float]] = {}
     for record in _records(folder):
@@ -46,8 +49,29 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for path in metric_files(folder):
-        for line in path.read_text().splitlines():
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line being written when the run was killed
+                found = json.loads(line)
+            except ValueError:
+                found = None
+                if number == len(lines):
+                    continue  # the line being written when the run was killed
+            if not _is_record(found):
+                raise ValueError(
+                    f'{path}, line {number}: not a step\'s metrics, {{"step": 1, "data": {{...}}}}. Fix: name the'
+                    " folder of a training run whose trainer.logger has 'file', or take the line out"
+                )
+            yield {"step": found["step"], "data": _numbers(found["data"])}
+
+
+def _is_record(found: object) -> bool:
+    whole = isinstance(found, dict) and isinstance(found.get("data"), dict)
+    return whole and isinstance(found.get("step"), int) and not isinstance(found["step"], bool)
+
+
+def _numbers(data: dict[str, Any]) -> dict[str, float]:
+    """What can be drawn; texts and lists are no metrics."""
+    return {key: value for key, value in data.items() if isinstance(value, (int, float))}

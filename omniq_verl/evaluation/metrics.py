@@ -1,6 +1,5 @@
 """One line an image -> the figures of each data set and group."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.evaluation.correlations import COEFFICIENTS, correlations
-from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, correlation_intervals, mean_interval
-from omniq_verl.evaluation.judging import NO_DISTORTION
+from omniq_verl.evaluation.grouping import group_names, in_order
+from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, Interval, correlation_intervals, mean_interval
+from omniq_verl.evaluation.judging import BAD_IMAGE, NO_DISTORTION
 from omniq_verl.evaluation.logistic import CURVES, fit_curve
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
@@ -25,40 +25,28 @@ def all_metrics(
     """``sets``: the figures of each data set (and of its groups), ``mean``: their plain means over the sets, of those
     figures that are defined in all.
 
+    A set has ``groups`` and, for images that are in no group of a key, ``ungrouped``: how many they are.
+
     Args:
         images: of ``judging.per_image``.
         judged: of ``judging.judge_answers``.
-        by: columns of ``images`` or keys of its ``details`` to make groups by.
+        by: what to make groups by; see ``grouping.group_names``.
         resamples: of the bootstrap intervals.
 
     Raises:
-        ValueError: ``by`` names what no row has.
+        ValueError: ``by`` names what no row has, or what makes no groups.
     """
     groups = {name: group_names(images, name) for name in by}
     sets = {}
     for name, mine in images.groupby("set", sort=False):
         sets[name] = set_metrics(mine, judged[judged.key.isin(mine.key)], resamples)
         for key, names in groups.items():
-            of_group = mine.groupby(names[mine.index], sort=True)
-            found = {str(value): _group(some, judged, resamples) for value, some in of_group}
-            if found:
+            of_set = names[mine.index]
+            if (missing := int(of_set.isna().sum())) < len(mine):
+                found = {value: _group(mine[of_set == value], judged, resamples) for value in in_order(of_set)}
                 sets[name].setdefault("groups", {})[key] = found
+                sets[name].setdefault("ungrouped", {})[key] = missing
     return {"sets": sets, "mean": _means(list(sets.values()))}
-
-
-def group_names(images: pd.DataFrame, key: str) -> pd.Series:
-    """The group of each image; missing where it has none.
-
-    Raises:
-        ValueError: no image has one.
-    """
-    if key in images.columns and key != "details":
-        return images[key]
-    names = images.details.map(lambda text: json.loads(text or "{}").get(key))
-    if names.isna().all():
-        known = sorted({name for text in images.details.head(1000) for name in json.loads(text or "{}")})
-        raise ValueError(f"no row has {key!r} to make groups by; its details have {', '.join(known) or 'nothing'}")
-    return names
 
 
 def _group(images: pd.DataFrame, judged: pd.DataFrame, resamples: int) -> dict[str, Any]:
@@ -69,19 +57,25 @@ def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RES
     """The figures of images that were asked one task; answers that could not be read are counted apart.
 
     Returns:
-        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``answers``, ``status``
-        (answers by parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
-        ``level_accuracy`` over all, each with ``value``, ``low``, ``high``; ``mae``; ``spread`` (mean over images);
+        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``bad_images`` (those that
+        could not be read), ``unreadable`` (all others without a parsed answer), ``answers``, ``status`` (answers by
+        parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
+        ``level_accuracy`` over all; ``mae``; ``spread`` (mean over images);
         ``fits`` (agreement after each curve of ``logistic.CURVES``). Of a distortion: ``class_accuracy`` over all
         images, ``level_accuracy`` over those with a distortion, both of each class in ``classes``, ``confusion``, and
-        ``level_confusion`` of those with the right class. An accuracy of no image has the value None.
+        ``level_confusion`` of those with the right class. Each figure with an interval has ``value`` (None where it is
+        not defined, with ``why``), ``n`` (images it is over), ``low`` and ``high`` (None: no interval) and
+        ``undefined`` (resamples it is not defined in, which the interval leaves out).
     """
     first = images.iloc[0]
+    scored, bad = int((images.parsed > 0).sum()), judged[judged.status == BAD_IMAGE].key.nunique()
     figures = {
         "data_source": first.data_source,
         "task": first.task,
         "images": len(images),
-        "scored": int((images.parsed > 0).sum()),
+        "scored": scored,
+        "bad_images": bad,
+        "unreadable": len(images) - scored - bad,
         "answers": int(images.answers.sum()),
         "status": {name: int(number) for name, number in judged.status.value_counts().items()},
         "level_accuracy": _accuracy(images.level_right, resamples),
@@ -94,8 +88,9 @@ def _of_scores(images: pd.DataFrame, _judged: pd.DataFrame, resamples: int) -> d
     scored = images[images.score.notna()]
     pred, target = scored.score.to_numpy(float), scored.target.to_numpy(float)
     values, bounds = correlations(pred, target), correlation_intervals(pred, target, resamples, LEVEL)
+    why = undefined_reason(pred, target)
     return {
-        **{name: {"value": values[name], **asdict(bounds[name])} for name in (*COEFFICIENTS, "rmse")},
+        **{name: figure(values[name], bounds[name], len(pred), why) for name in (*COEFFICIENTS, "rmse")},
         "mae": float(np.abs(pred - target).mean()) if len(pred) else None,
         "spread": float(scored.spread.mean()) if len(scored) else None,
         "fits": {name: asdict(fit_curve(pred, target, name)) for name in CURVES},
@@ -128,10 +123,23 @@ def confusion(target: pd.Series, said: pd.Series, names: Sequence[str]) -> dict[
     return {label: {column: int(number) for column, number in row.items()} for label, row in table.iterrows()}
 
 
-def _accuracy(right: pd.Series, resamples: int) -> dict[str, float | None]:
+def _accuracy(right: pd.Series, resamples: int) -> dict[str, Any]:
     right = right.dropna()
     value = float(right.mean()) if len(right) else None
-    return {"value": value, **asdict(mean_interval(right.to_numpy(float), resamples))}
+    return figure(value, mean_interval(right.to_numpy(float), resamples), len(right), "no image has such a label")
+
+
+def figure(value: float | None, bounds: Interval, n: int, why: str | None) -> dict[str, Any]:
+    """A figure as ``metrics.json`` has it."""
+    return {"value": value, "n": n, **asdict(bounds), "why": why if value is None else None}
+
+
+def undefined_reason(pred: np.ndarray, target: np.ndarray) -> str | None:
+    """Why a correlation of these is not defined; None where nothing speaks against it."""
+    if len(pred) < 3:
+        return f"{len(pred) or 'no'} {'image' if len(pred) == 1 else 'images'} scored, and three are needed"
+    alike = {"scores": np.ptp(pred) == 0, "labels": np.ptp(target) == 0}
+    return " and ".join(f"all {name} are equal" for name, yes in alike.items() if yes) or "too small a spread"
 
 
 def _means(sets: list[dict[str, Any]]) -> dict[str, float]:

@@ -39,7 +39,7 @@ class PairedDifference:
     p: float | None
     """Two-sided, not corrected for other comparisons."""
     resamples: int
-    """Those that went into interval and p; a resample in which a side is constant is left out."""
+    """Those that went into interval and p; a resample in which a side is constant is left out, at most 5% of them."""
     reason: str | None
     """Why something is None."""
 
@@ -99,7 +99,7 @@ def paired_difference(
     differences = _resampled(sides, statistic, resamples, seed)
     bounds, known = percentiles(differences, level), differences[~np.isnan(differences)]
     if bounds.low is None:
-        why = "a side is constant in most resamples"
+        why = f"in {len(differences) - len(known)} of {len(differences)} resamples all scores or labels are equal"
         return PairedDifference(statistic, n, a, b, a - b, None, None, None, len(known), why)
     smaller = int(min((known <= 0).sum(), (known >= 0).sum()))
     p = min(1.0, 2 * (smaller + 1) / (len(known) + 1))

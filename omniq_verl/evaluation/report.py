@@ -13,14 +13,17 @@ from rich.table import Table
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import BadImage, data_url
+from omniq_verl.evaluation.gaps import NAMES, RULE, gaps
 from omniq_verl.evaluation.plots import as_png, draw_confusion, draw_scatter
 from omniq_verl.generation.places import Place, RowReader, image_bytes
+from omniq_verl.generation.provenance import lines_of, rows_text
 
 WORST = 20
+_COUNTS = ("scored", "without a readable answer", "bad images")
 SCORES = ("plcc", "srcc", "krcc", "rmse")
 ACCURACIES = ("class_accuracy", "level_accuracy")
 _IN_TERMINAL = ("plcc", "srcc", "rmse", "class_accuracy")
-_NAMES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
+_NAMES = {**NAMES, "mae": "MAE"}
 
 
 def figure_text(figure: Mapping[str, float | None] | None) -> str:
@@ -37,10 +40,10 @@ def tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     scored = {name: figures for name, figures in sets.items() if "plcc" in figures}
     classed = {name: figures for name, figures in sets.items() if "class_accuracy" in figures}
     found = [
-        _table("Scores", ["set", *_names(SCORES), "MAE", "level accuracy"], _score_rows(scored)),
+        _table("Scores", ["set", *_names(SCORES), "MAE", "over images", "level accuracy"], _score_rows(scored)),
         _table("After a logistic curve (VQEG)", ["set", "curve", "PLCC", "RMSE"], _fit_rows(scored)),
         _table("Distortions", ["set", "class accuracy", "level accuracy"], _accuracy_rows(classed)),
-        _table("Answers", ["set", "images", "scored", "answers", "refused"], _answer_rows(sets)),
+        _table("Answers", ["set", "images", *_COUNTS, "answers", "rejected answers"], _answer_rows(sets)),
         *(
             _group_table(name, key, groups)
             for name, one in sets.items()
@@ -64,7 +67,13 @@ def _number(value: float | None) -> str:
 
 def _score_rows(sets: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [name, *(figure_text(one[key]) for key in SCORES), _number(one["mae"]), figure_text(one["level_accuracy"])]
+        [
+            name,
+            *(figure_text(one[key]) for key in SCORES),
+            _number(one["mae"]),
+            f"{one['scored']} of {one['images']}",
+            figure_text(one["level_accuracy"]),
+        ]
         for name, one in sets.items()
     ]
 
@@ -85,7 +94,8 @@ def _answer_rows(sets: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name, one in sets.items():
         refused = [f"{status} {number}" for status, number in one["status"].items() if status != "ok"]
-        rows.append([name, *(str(one[key]) for key in ("images", "scored", "answers")), ", ".join(refused) or "none"])
+        counts = [str(one[key]) for key in ("images", "scored", "unreadable", "bad_images", "answers")]
+        rows.append([name, *counts, ", ".join(refused) or "none"])
     return rows
 
 
@@ -106,6 +116,11 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
         figures = [figure_text(one.get(key)).replace(" [", "\n[") for key in keys]
         table.add_row(name, str(one["images"]), str(one["scored"]), *map(escape, figures))
     console.print(table)
+    if metrics["limit"]:
+        rows = rows_text(metrics["provenance"]["data"])
+        console.print(f"rows: {rows}; not to be compared with a run on all rows", markup=False, soft_wrap=True)
+    for sentence in gaps(metrics):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def write_report(
@@ -121,6 +136,8 @@ def write_report(
             metrics=metrics,
             note=note(metrics),
             tables=tables(metrics),
+            gaps=gaps(metrics),
+            provenance=lines_of(metrics["provenance"]),
             pictures={title: data_url(path.read_bytes()) for title, path in pictures.items()},
             worst={name: worst(some, judged, places) for name, some in images.groupby("set", sort=False)},
         )
@@ -155,20 +172,24 @@ def note(metrics: Mapping[str, Any]) -> str:
     sampling = metrics["sampling"]
     how = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
     several = f", the mean of {sampling['n']} answers an image" if sampling["n"] > 1 else ""
+    limited = f" Only the first {metrics['limit']} rows of each file." if metrics["limit"] else ""
     return (
-        f"{metrics['model']}, {how}{several}. Brackets: 95% bootstrap intervals over images ({metrics['resamples']}"
-        " resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a refused answer is counted"
-        " below, and never replaced by a number; for accuracies it is wrong."
+        f"{metrics['model']}, {how}{several}.{limited} Brackets: 95% bootstrap intervals over images"
+        f" ({metrics['resamples']} resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a"
+        f" rejected answer is counted below, and never replaced by a number; for accuracies it is wrong. {RULE}"
     )
 
 
 def markdown(metrics: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """The report as text."""
-    parts = ["# Evaluation", note(metrics)]
+    parts = ["# Evaluation", note(metrics), *(f"**Warning:** {warning}." for warning in metrics["warnings"])]
     for table in tables(metrics):
         lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
         parts += [f"## {table['title']}", "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
     parts += [f"![{title}](plots/{path.name})" for title, path in pictures.items()]
+    if missing := gaps(metrics):
+        parts += ["## What is missing in the tables", "\n".join(f"- {sentence}" for sentence in missing)]
+    parts += ["## Conditions", "\n".join(f"- {name}: `{text}`" for name, text in lines_of(metrics["provenance"]))]
     return "\n\n".join([*parts, metrics["made_by"]]) + "\n"
 
 

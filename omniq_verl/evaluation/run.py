@@ -1,7 +1,7 @@
 """An evaluation: ask a model about prepared files, measure its answers, and write what there is to see."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.grouping import group_names
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
-from omniq_verl.evaluation.metrics import all_metrics, group_names
+from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.generation.places import Place, list_places
+from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
+from omniq_verl.generation.places import limited_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
@@ -37,7 +40,7 @@ class EvalConfig:
     by: Sequence[str] = ()
     """Columns or keys of ``details`` by which to measure groups as well."""
     limit: int | None = None
-    """The first so many rows of each file."""
+    """Only the first so many rows of each file; None: all."""
     resamples: int = 1000
     """Of the bootstrap; 1,000 is ours."""
     seed: int = 0
@@ -56,15 +59,21 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         ValueError: no rows, a file that cannot be read, a model that is not opened, groups that nothing belongs to.
         BatchesFailed: some rows were not answered; what was is kept.
     """
-    places = places_of(config)
+    places = limited_places(list(config.data), config.limit)
     config.engine.check()  # here, and not only once workers have started
     labels = read_labels(places)
     for key in config.by:
         group_names(labels, key)
+    warnings = [*training_rows(places, trained_on(config.engine.model)), *repeated_images(places)]
+    for warning in warnings:
+        warn(warning, console)
     job = job_of(config)
     with Store(config.out / "answers", job.settings()) as store:
-        finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
-        metrics, images, judged = measure(config, labels)
+        starts = record_start(config.out)
+        digests = finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
+        data, asked = data_record(places, config.limit, digests), job.settings()
+        record = provenance(starts, data, asked["engine"], asked["sampling"], asked["seed"], **of_figures(config))
+        metrics, images, judged = measure(config, labels, record, warnings)
         page = write_report(config.out, metrics, images, judged, places)
     print_tables(metrics, console)
     for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
@@ -77,28 +86,22 @@ def job_of(config: EvalConfig) -> Job:
     return Job(config.engine, config.sampling, own_question, config.seed)
 
 
-def places_of(config: EvalConfig) -> list[Place]:
-    """The rows of a run.
+def of_figures(config: EvalConfig) -> dict[str, Any]:
+    """What figures depend on besides the answers."""
+    return {"resamples": config.resamples, "by": list(config.by)}
 
-    Raises:
-        ValueError: there is none.
+
+def measure(
+    config: EvalConfig, labels: pd.DataFrame, record: Mapping[str, Any], warnings: Sequence[str]
+) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Judge the answers that are there, and write them: metrics, a line an image, a line an answer.
+
+    Args:
+        config: of the run.
+        labels: of ``read_labels``.
+        record: of ``provenance``.
+        warnings: what a reader of the figures has to know.
     """
-    places = list_places(list(config.data))
-    if config.limit is not None:
-        taken: dict[str, int] = {}
-        places = [place for place in places if _counted(taken, place.file) <= config.limit]
-    if not places:
-        raise ValueError("no rows: name prepared files, e.g. --data data/koniq/test.parquet")
-    return places
-
-
-def _counted(taken: dict[str, int], file: str) -> int:
-    taken[file] = taken.get(file, 0) + 1
-    return taken[file]
-
-
-def measure(config: EvalConfig, labels: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Judge the answers that are there, and write them: metrics, a line an image, a line an answer."""
     judged = judge_answers(labels, read_store(config.out / "answers"))
     images = per_image(labels, judged)
     metrics = {
@@ -107,6 +110,9 @@ def measure(config: EvalConfig, labels: pd.DataFrame) -> tuple[dict[str, Any], p
         "data": [str(path) for path in config.data],
         **job_of(config).settings(),
         "resamples": config.resamples,
+        "limit": config.limit,
+        "warnings": list(warnings),
+        "provenance": dict(record),
         **all_metrics(images, judged, config.by, config.resamples),
     }
     judged.to_parquet(config.out / "answers.parquet")

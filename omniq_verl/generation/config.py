@@ -18,7 +18,7 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
     Args:
         kind: the dataclass, with defaults for all its fields.
         path: YAML file; a KEY=VALUE word, where a command line has no file before its words.
-        overrides: KEY=VALUE words.
+        overrides: KEY=VALUE words; of a key that is given twice the last value counts, as on verl's command line.
 
     Raises:
         ValueError: a key is unknown or a value of the wrong kind; the message names it.
@@ -35,7 +35,7 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
         merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(words))
         _expand_home(merged)
         return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
         raise ValueError(f"{path or 'settings'}: {error}{hint}") from error
 

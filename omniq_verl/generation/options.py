@@ -8,33 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
 
-LIMIT = Annotated[int | None, typer.Option(min=1, help="The first so many rows of each file.")]
+LIMIT = Annotated[
+    int | None, typer.Option(min=1, help="Use only the first N rows of each file; recorded in the report.")
+]
 WORKERS = Annotated[int, typer.Option(min=1, help="Engines side by side, on Ray.")]
-KEPT_AT_ONCE = Annotated[int, typer.Option(min=1, help="Rows finished together: what a kill can cost each worker.")]
+KEPT_AT_ONCE = Annotated[
+    int, typer.Option(min=1, help="Rows finished together: what is lost per worker if the run is killed.")
+]
 TASK = Annotated[
     str,
     typer.Option(
         help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its own prompts"
     ),
 ]
-SCALE = Annotated[
-    str | None, typer.Option(help="Of the answers, where the model was trained on another than 1-5: 0-5.")
-]
+SCALE = Annotated[str | None, typer.Option(help="Score scale the model was trained on: 1-5 (the default) or 0-5.")]
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 OUT = Annotated[
     Path, typer.Option(file_okay=False, help="The run's folder; the same command goes on where it stopped.")
 ]
-SEED = Annotated[int, typer.Option(help="Of sampled answers.")]
+RESAMPLES = Annotated[int, typer.Option(min=1, help="Number of resamples for the bootstrap intervals.")]
+SEED = Annotated[int, typer.Option(help="Seed of sampled answers.")]
 LENGTH = Annotated[
     int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")
 ]
-DTYPE = Annotated[str, typer.Option(help="Of the weights: auto, bfloat16, float32, ...")]
+DTYPE = Annotated[str, typer.Option(help="Number type of the weights: auto, bfloat16, float32, ...")]
 MEMORY = Annotated[float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")]
 DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
@@ -45,7 +49,7 @@ def engine_spec(
     model: Annotated[str, typer.Option(help="Hugging Face folder or name; at an endpoint, the name it knows.")],
     engine: Annotated[str, typer.Option(help="vllm, hf (transformers), openai, or package.module:function.")] = "vllm",
     base_url: Annotated[
-        str | None, typer.Option(help="Of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
+        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
     ] = None,
     max_model_len: LENGTH = None,
     dtype: DTYPE = "auto",
@@ -57,6 +61,7 @@ def engine_spec(
     """The engine these options name."""
     from omniq_verl.generation.spec import EngineSpec
 
+    refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
     return EngineSpec(
         model,
         engine,
@@ -68,6 +73,28 @@ def engine_spec(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
+
+
+_IDLE = {
+    "vllm": ("base_url",),
+    "hf": ("base_url", "memory", "devices"),
+    "openai": ("max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code"),
+}
+"""Options without effect, by engine; one of the user's own is given all of them."""
+OF_ENGINES = ("engine", "base_url", "max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code")
+"""What has an effect only where there is a model to ask."""
+
+
+def refuse_idle_sampling(samples: int, temperature: float, takes_temperature: bool = True) -> None:
+    """Reject what has no effect on a single greedy answer.
+
+    Args:
+        samples: answers for each question.
+        temperature: of the answers.
+        takes_temperature: whether a single answer is sampled at a temperature that is given.
+    """
+    greedy = "with one greedy answer (--samples 1)" if samples == 1 and temperature == 0 else None
+    refuse_idle({"seed": greedy, "temperature": None if takes_temperature else greedy})
 
 
 def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,5 +1,6 @@
 """Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omniq_verl.data.images import load_image
-from omniq_verl.lfs import check_no_pointer
+from omniq_verl.data.images import BadImage, load_image
+from omniq_verl.data.prepared import BadRow, check_prompt, image_kind, named_errors, open_prepared, row_info
+from omniq_verl.tasks import task_of
 
-_KEPT = ("id", "split", "task", "score", "scale_low", "scale_high")
+_COLUMNS = ("data_source", "extra_info", "prompt", "images")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,13 @@ class Place:
     """Of the row: its ``data_source``, id, split, task, label and scale."""
 
 
-HELD_OUT = ("val", "validation", "test")
-"""Splits that are never learned from."""
+HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
+"""Splits that are never learned from, in small letters."""
+
+
+def is_held_out(place: Place) -> bool:
+    """Is the row of a split that is never learned from? A row that names no split is not."""
+    return str(place.info["split"]).strip().lower() in HELD_OUT
 
 
 class HeldOutRows(ValueError):
@@ -45,7 +52,8 @@ def list_places(files: Sequence[Path]) -> list[Place]:
 
     Raises:
         SameRow: two of them could not be told apart.
-        ValueError: a file is none that ``data_prep`` writes, or some hold images and others their names.
+        ValueError: a file is none that ``data_prep`` writes, or has no rows, a row lacks something (the message names
+            file, row and field), or some files hold images and others their names.
     """
     places: dict[str, Place] = {}
     files = list(expanded(files))
@@ -53,9 +61,33 @@ def list_places(files: Sequence[Path]) -> list[Place]:
     for file in files:
         for place in _places(file):
             if other := places.get(place.key):
-                raise SameRow(f"{place.key} is in {other.file} and in {place.file}; keep one of them")
+                raise SameRow(f"{place.key} is in {named(other)} and in {named(place)}. Fix: keep one of them")
             places[place.key] = place
     return list(places.values())
+
+
+def limited_places(files: Sequence[Path], limit: int | None = None) -> list[Place]:
+    """As ``list_places``, the first ``limit`` rows of each file.
+
+    Raises:
+        ValueError: there is none; see ``list_places``.
+    """
+    taken: Counter[str] = Counter()
+    found = []
+    for place in list_places(files):
+        taken[place.file] += 1
+        if limit is None or taken[place.file] <= limit:
+            found.append(place)
+    if not found:
+        raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/test.parquet")
+    return found
+
+
+def named(place: Place) -> str:
+    """A row for messages: its file, and its number in it, from 0."""
+    with pq.ParquetFile(place.file) as file:
+        before = sum(file.metadata.row_group(group).num_rows for group in range(place.group))
+    return f"{place.file}, row {before + place.number}"
 
 
 def check_same_images(files: Iterable[Path]) -> None:
@@ -66,11 +98,13 @@ def check_same_images(files: Iterable[Path]) -> None:
     """
     kinds: dict[Any, Path] = {}
     for file in expanded(files):
-        with _open(file) as opened:
-            kinds.setdefault(opened.schema_arrow.field("images").type, file)
+        with open_prepared(file, _COLUMNS) as opened:
+            if not opened.metadata.num_rows:
+                raise ValueError(f"{file} has no rows. Fix: leave it out, or write it again")
+            kinds.setdefault(image_kind(opened.schema_arrow.field("images").type), file)
         if len(kinds) > 1:
-            named = " and ".join(map(str, kinds.values()))
-            raise ValueError(f"{named} hold their images in two ways. Mend: prepare both with the same --images")
+            both = " and ".join(map(str, kinds.values()))
+            raise ValueError(f"{both} hold their images in two ways. Fix: prepare both with the same --images")
 
 
 def expanded(files: Iterable[Path]) -> Iterator[Path]:
@@ -82,7 +116,7 @@ def expanded(files: Iterable[Path]) -> Iterator[Path]:
     for file in files:
         found = sorted(file.parent.glob(file.name)) if "*" in file.name and not file.exists() else [file]
         if not found:
-            raise ValueError(f"{file}: there is no file of such a name. Mend: name prepared files")
+            raise ValueError(f"{file}: there is no file of such a name. Fix: name prepared files")
         yield from found
 
 
@@ -105,36 +139,30 @@ def check_learnable(places: Sequence[Place]) -> None:
             "no rows: name prepared files, data=[data/koniq/train.parquet] or --data data/koniq/train.parquet"
         )
     for place in places:
-        if place.info["split"] in HELD_OUT:
+        if is_held_out(place):
             raise HeldOutRows(
-                f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Mend: give train files"
+                f"{place.file} holds rows of the split {place.info['split']!r} ({place.key}). Fix: give train files"
             )
-        if place.info["score"] is None:
-            raise ValueError(f"{place.file}: the task {place.info['task']} has no score, which this needs")
+        if (task := task_of(place.info)).asks_for != "score":
+            raise ValueError(f"{place.file}: the task {task.name} has no score, which this needs")
+        if fault := task.label_fault({"score": place.info["score"]}):
+            raise ValueError(f"{named(place)} ({place.key}): extra_info.score: {fault}. Fix: correct or drop the row")
 
 
 def _places(path: Path) -> Iterator[Place]:
-    with _open(path) as file:
+    first = 0  # of the row group
+    with open_prepared(path, _COLUMNS) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["data_source", "extra_info"]).to_pylist()
+            with named_errors(path):
+                rows = file.read_row_group(group, columns=["data_source", "extra_info", "prompt"]).to_pylist()
             for number, row in enumerate(rows):
-                info = {"data_source": row["data_source"], **{name: row["extra_info"][name] for name in _KEPT}}
+                try:
+                    info = row_info(row)
+                    check_prompt(row["prompt"])
+                except BadRow as error:
+                    raise ValueError(f"{path}, row {first + number}: {error}") from None
                 yield Place(f"{info['task']}/{info['id']}", str(path.resolve()), group, number, info)
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder. Mend: name its files, e.g. {path}/*.parquet")
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file. Mend: name prepared files")
-    check_no_pointer(path)
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} cannot be read as parquet ({error}). Mend: write or copy it again") from error
-    if missing := {"data_source", "extra_info", "prompt", "images"} - set(file.schema_arrow.names):
-        raise ValueError(f"{path} has no columns {sorted(missing)}; it has to come from data_prep/")
-    return file
+            first += len(rows)
 
 
 class RowReader:
@@ -146,10 +174,15 @@ class RowReader:
         self._rows: pa.Table | None = None
 
     def read(self, places: Iterable[Place]) -> Iterator[dict[str, Any]]:
-        """The rows at these places, in their order."""
+        """The rows at these places, in their order.
+
+        Raises:
+            ValueError: a file lacks one of the columns, or cannot be read (any more).
+        """
         for place in places:
             if self._held != (place.file, place.group):
-                with pq.ParquetFile(place.file) as file:
+                path = Path(place.file)
+                with open_prepared(path, self._columns) as file, named_errors(path):
                     self._rows = file.read_row_group(place.group, self._columns)
                 self._held = (place.file, place.group)
             yield self._rows.slice(place.number, 1).to_pylist()[0]
@@ -159,6 +192,27 @@ def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:
     """The files of a row's images, which lie in it or are named by it.
 
     Raises:
-        BadImage: a named file is none (any more).
+        BadImage: the row has no image, an empty one, or names a file that is none (any more).
     """
-    return tuple(image["bytes"] if image.get("bytes") else load_image(Path(image["image"])) for image in row["images"])
+    return tuple(source if isinstance(source, bytes) else load_image(source) for source in image_sources(row))
+
+
+def image_sources(row: Mapping[str, Any]) -> list[bytes | Path]:
+    """The images of a row, each the bytes of a file or the name of one. The bytes win, as verl reads them.
+
+    Raises:
+        BadImage: the row has no image, or one that is neither.
+    """
+    images = row["images"]
+    if not images:
+        raise BadImage("the row has no image")
+    found: list[bytes | Path] = []
+    for image in images:
+        data, name = (image.get(key) if isinstance(image, Mapping) else None for key in ("bytes", "image"))
+        if data:
+            found.append(data)
+        elif isinstance(name, str) and name:
+            found.append(Path(name))
+        else:
+            raise BadImage("the row's image has neither bytes nor the name of a file under `image`")
+    return found

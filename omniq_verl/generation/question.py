@@ -2,28 +2,64 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
 
-from omniq_verl.tasks import chat_turns
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, chat_turns
+from omniq_verl.tasks.outside_text import FIX, ForbiddenText, control_tokens, messages_fault
 
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 """Tokens behind which a model looks for an image: it must not write them, for there is none."""
 
 
-def question_text(processor: Any, messages: Sequence[Mapping[str, str]]) -> str:
+def question_text(processor: Any, messages: Sequence[Mapping[str, str]], images: int | None = None) -> str:
     """Messages, as in a row's ``prompt``, by the chat template of the model's processor.
 
+    Args:
+        processor: of the model; of a language model its tokenizer.
+        messages: turns; each ``<image>`` stands for an image.
+        images: how many images there are; None: not compared.
+
     Raises:
+        ForbiddenText: the messages hold control tokens of the model, or would as its tokenizer reads them; or there is
+            another number of images.
         ValueError: the question shows an image to a language model, which has a tokenizer alone.
     """
+    if fault := messages_fault(messages, images, processor):
+        raise ForbiddenText(f"{fault}. Fix: {FIX}")
+    text = _rendered(processor, messages)
+    expected = _template_tokens(processor, messages)
+    if (found := control_tokens(processor).sequence(text)) != expected:
+        # Of two texts that are harmless alone, or of one after the tokenizer's own normalisation.
+        more = [token for token in found if found.count(token) != expected.count(token)] or found
+        raise ForbiddenText(f"the model's tokenizer reads {more[0]} in the question. Fix: {FIX}")
+    return text
+
+
+def _rendered(processor: Any, messages: Sequence[Mapping[str, str]]) -> str:
     turns: Sequence[Any] = chat_turns(messages)
     if not sees(processor):
         if any(part["type"] != "text" for turn in turns for part in turn["content"]):
             raise ValueError("the question shows an image, and the model is a language model, which sees none")
         turns = list(messages)  # its template knows no parts
     return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def _template_tokens(processor: Any, messages: Sequence[Mapping[str, str]]) -> list[str]:
+    """The control tokens that the chat template itself puts around texts of this form."""
+    form = tuple((turn["role"], tuple(part["type"] for part in turn["content"])) for turn in chat_turns(messages))
+    return _tokens_of_form(processor, str(processor.chat_template), form)
+
+
+@lru_cache(maxsize=256)
+def _tokens_of_form(processor: Any, _template: Any, form: tuple[tuple[str, tuple[str, ...]], ...]) -> list[str]:
+    plain = [
+        {"role": role, "content": "".join("x" if part == "text" else IMAGE_PLACEHOLDER for part in parts)}
+        for role, parts in form
+    ]
+    return control_tokens(processor).sequence(_rendered(processor, plain))
 
 
 def sees(processor: Any) -> bool:

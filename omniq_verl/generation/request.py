@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from omniq_verl.tasks.outside_text import FIX, ForbiddenText, messages_fault
+
 DONE, LENGTH, ERROR = "stop", "length", "error"
 """Why an answer ended: by itself, at ``max_tokens``, or it was never given."""
 
@@ -29,7 +31,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One question."""
+    """One question.
+
+    Raises:
+        ForbiddenText: it holds control tokens of a model, or another number of placeholders than of images. Engines
+            that have a tokenizer look at its token ids, too.
+    """
 
     key: str
     """Names it for good: in another run, order or batch, too."""
@@ -38,6 +45,11 @@ class Request:
     images: tuple[bytes, ...] = ()
     """Image files."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        # A question without images may be another one's text, of which the engine counts the placeholders.
+        if fault := messages_fault(self.messages, len(self.images) or None):
+            raise ForbiddenText(f"{fault}. Fix: {FIX}")
 
 
 @dataclass(frozen=True)

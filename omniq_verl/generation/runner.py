@@ -40,15 +40,18 @@ class BatchesFailed(RuntimeError):
     """Some rows were not answered."""
 
 
-def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Console, title: str) -> None:
+def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Console, title: str) -> dict[str, str]:
     """Ask about every row that is not in the store yet.
+
+    Returns:
+        The digest of each file of the rows, by its path.
 
     Raises:
         OtherConfig: a file of the rows was written anew since the store's answers were given.
         BatchesFailed: nothing but failures came back, or a worker failed at some rows in every attempt, the last of
             them alone; what is finished is in the store.
     """
-    store.check_files(map(Path, sorted({one.place.file for one in todo})))
+    digests = store.check_files(map(Path, sorted({one.place.file for one in todo})))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         progress = _Progress(bar, console, title, len(todo))
@@ -64,6 +67,7 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
         console.print(
             f"{title}: {progress.errors} rows were refused by the engine, e.g. {progress.error}", markup=False
         )
+    return digests
 
 
 def _attempt(job: Job, batches: list[list[Todo]], store: Store, how: How, progress: "_Progress") -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.generation.hub import check_hub_name
 from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 
 LONGEST = 8192
@@ -63,10 +64,12 @@ class EngineSpec:
         return found | ({"base_url": self.base_url} if self.base_url else {})
 
     def check(self) -> None:
-        """Look at the model's folder, before anything long begins.
+        """Look at the model's folder, or for its name at the hub, before anything long begins.
 
         Raises:
             ValueError: it is not there, not whole, or not safe to open.
         """
         if self.kind in LOCAL_KINDS:
+            if self.model and not Path(self.model).expanduser().is_dir() and not self.model.startswith(("/", ".", "~")):
+                check_hub_name(self.model)
             check_model_folder(self.model, self.allow_pickle, self.trust_remote_code)

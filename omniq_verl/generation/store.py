@@ -62,8 +62,11 @@ class Store:
             self._out.close()
         self._lock.close()
 
-    def check_files(self, files: Iterable[Path]) -> None:
+    def check_files(self, files: Iterable[Path]) -> dict[str, str]:
         """Remember what the files hold that the records are of; images that they only name are not looked at.
+
+        Returns:
+            The digest of each file, by its path.
 
         Raises:
             OtherConfig: records are there, and a file under the same path was another when they were finished.
@@ -74,9 +77,10 @@ class Store:
         if changed := sorted(name for name, digest in now.items() if known.get(name, digest) != digest):
             raise OtherConfig(
                 f"{changed[0]} was written anew since {self.folder} was begun: the answers there are of other rows."
-                f" Mend: give another folder, or delete {self.folder}"
+                f" Fix: give another folder, or delete {self.folder}"
             )
         replace_text(path, json.dumps({**known, **now}, indent=2) + "\n")
+        return now
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Keep records for good; those whose key is there already are left out."""
@@ -91,6 +95,12 @@ class Store:
         self._out.flush()
         os.fsync(self._out.fileno())
         self.keys |= new.keys()
+
+
+def known_files(folder: Path) -> dict[str, str] | None:
+    """The digests that ``Store.check_files`` has remembered, by path; None: it has not looked at any."""
+    path = folder / "files.json"
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def read_store(folder: Path) -> Iterator[dict[str, Any]]:

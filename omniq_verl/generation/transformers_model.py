@@ -53,7 +53,7 @@ class TransformersModel:
         return [answers for batch in batches for answers in self._generate(batch, self._prepare(batch), sampling)]
 
     def _prepare(self, batch: Sequence[Request]) -> Any:
-        texts = [question_text(self._processor, request.messages) for request in batch]
+        texts = [question_text(self._processor, request.messages, len(request.images)) for request in batch]
         images = [image for request in batch for image in decode_images(self._processor, request.images)]
         shown = {"images": images} if images else {}
         inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)

@@ -31,9 +31,9 @@ def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: S
         images: image files, one for each placeholder.
 
     Raises:
-        ValueError: an image cannot be decoded, or the processor rejects its shape.
+        ValueError: an image cannot be decoded, the processor rejects its shape, or the text holds control tokens.
     """
-    return _prompt(question_text(processor, messages), decode_images(processor, images))
+    return _prompt(question_text(processor, messages, len(images)), decode_images(processor, images))
 
 
 def load_image_processor(engine: Any, processor: Any) -> None:
@@ -113,7 +113,7 @@ class OfflineModel:
         self, sampling: Sampling, request: Request, decoded: dict[tuple[bytes, ...], list[Image.Image]]
     ) -> Any:
         try:
-            text = question_text(self._processor, request.messages)
+            text = question_text(self._processor, request.messages, len(request.images))
             if request.images not in decoded:
                 decoded[request.images] = decode_images(self._processor, request.images)
             prompt = render(self._engine, _prompt(text, decoded[request.images]))

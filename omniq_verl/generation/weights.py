@@ -23,6 +23,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of files that hold weights as pickles."""
 _PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_FILE_NAME = re.compile(r"[\w.=+-]{1,200}")
 _ADAPTERS = ("adapter_config.json", "adapter_model.")
 _SHOWN = 3
 _DTYPES = {
@@ -146,9 +147,12 @@ def _named_files(folder: Path) -> list[str]:
 
 def _indexed_files(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadWeights(str(index), f"it cannot be read ({error!r})", _COPY) from error
+    if wrong := next((name for name in names if not _FILE_NAME.fullmatch(name)), None):
+        raise BadWeights(str(index), f"it names the file {wrong[:60]!r}, which is no name of weights", _COPY)
+    return names
 
 
 def read_stored(folder: Path) -> Stored:

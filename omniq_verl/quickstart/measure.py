@@ -7,22 +7,23 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.correlations import correlations
-from omniq_verl.evaluation.judging import read_answer
-from omniq_verl.generation.places import image_bytes
+from omniq_verl.evaluation.judging import read_answer, read_labels
+from omniq_verl.generation.places import RowReader, image_bytes, limited_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start, write_provenance
 from omniq_verl.generation.request import Request, Sampling
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.vllm_offline import OfflineModel
 from omniq_verl.rewards import gaussian_reward
-from omniq_verl.tasks import task_of
+from omniq_verl.tasks import read_truth, task_of
 
 
 def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode: str, sigma: float) -> pd.DataFrame:
@@ -32,8 +33,8 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
     """
     lines = []
     for row, texts in zip(rows, answers, strict=True):
-        target = json.loads(row["reward_model"]["ground_truth"])["score"]
         task = task_of(row["extra_info"])
+        target = read_truth(task, row["reward_model"]["ground_truth"])["score"]
         for number, text in enumerate(texts):
             said = read_answer(text, "", task)
             reward = 0.0 if said["score"] is None else gaussian_reward(said["score"], target, sigma)
@@ -75,9 +76,19 @@ def ask(engine: OfflineModel, rows: Sequence[dict[str, Any]], sampling: Sampling
 
 
 def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
-    """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics."""
-    rows = pq.read_table(data).to_pylist()
-    engine = OfflineModel(EngineSpec(str(model), max_model_len=max_tokens + 256, dtype="float32", memory=0.3))
+    """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics.
+
+    ``provenance.json`` says under which conditions.
+
+    Raises:
+        ValueError: the file or one of its rows cannot be used, or a task asks for no score.
+    """
+    places = limited_places([data])
+    if without := read_labels(places).query("target.isna()").index.tolist():
+        raise ValueError(f"{data}: {without[0]} asks for no score, which is measured here. Fix: use `omniq eval`")
+    rows = list(RowReader(["prompt", "images", "reward_model", "extra_info"]).read(places))
+    engine_spec = EngineSpec(str(model), max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
+    engine = OfflineModel(engine_spec)
     modes = {
         "greedy": Sampling(max_tokens=max_tokens),
         "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),
@@ -87,6 +98,9 @@ def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, s
     out.mkdir(parents=True, exist_ok=True)
     pd.concat(judged.values()).to_parquet(out / "answers.parquet")
     replace_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    asked = {mode: asdict(sampling) for mode, sampling in modes.items()}
+    known = (data_record(places), engine_spec.identity(), asked, 0)
+    write_provenance(out, provenance(record_start(out), *known, sigma=sigma))
     return metrics
 
 

@@ -6,7 +6,7 @@ RACT, sec. 3.4 and figure A.1 (b): scores of several data sets disagree, texts a
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.places import Place, RowReader, check_same_images, learnable_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.store import Store, known_files, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
 from omniq_verl.rewards.parsing import SCORE_KEY
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, task_of
@@ -89,11 +90,25 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
     if not any(count.get("learned") for count in counts.values()):
         raise ValueError(f"nothing to learn from: {counts}")
     write_parquet((record for some in records for record in some), out / "sft.parquet")
-    said = {"made_by": f"omniq_verl {omniq_verl.__version__}", "scores": list(config.scores), "domains": counts}
+    said = {
+        "made_by": f"omniq_verl {omniq_verl.__version__}",
+        "provenance": conditions(config, places),
+        "scores": list(config.scores),
+        "domains": counts,
+    }
     replace_text(out / "counts.json", json.dumps(said, indent=2) + "\n")
     print_counts(counts, console)
     console.print(f"SFT data: {out / 'sft.parquet'}", soft_wrap=True, markup=False)
     return counts
+
+
+def conditions(config: AlignConfig, places: Mapping[str, list[Place]]) -> dict[str, Any]:
+    """Under which conditions the records came about; data and model are those of each domain."""
+    out = Path(config.out)
+    data = {name: data_record(some, config.limit, known_files(out / name)) for name, some in places.items()}
+    models = {name: replace(config.engine, model=one.model).identity() for name, one in config.domains.items()}
+    asked = {"model": models, "sampling": asdict(config.sampling), "seed": config.seed}
+    return provenance(record_start(out), **asked, domain_data=data)
 
 
 def ask(config: AlignConfig, name: str, domain: Domain, places: list[Place], console: Console) -> None:

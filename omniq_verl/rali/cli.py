@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
@@ -21,7 +22,7 @@ FITTED = Annotated[Path, typer.Option(help="Folder of `omniq rali fit`.")]
 DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; may be given again.")]
 MORE = Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU where there is one.")]
-DTYPE = Annotated[str, typer.Option(help="Of the encoder: float32 or bfloat16.")]
+DTYPE = Annotated[str, typer.Option(help="Number type of the encoder: float32 or bfloat16.")]
 BATCH = Annotated[int, typer.Option(min=1, help="Images the encoder is given at a time.")]
 LIMIT = Annotated[int | None, typer.Option(min=1, help="The first so many rows of the data.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
@@ -36,7 +37,7 @@ def pairs(
     out: options.OUT,
     more: MORE = None,
     seeds: Annotated[int, typer.Option(min=1, help="Answers an image, each sampled with its own seed.")] = 5,
-    temperature: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of the answers.")] = 1.0,
     max_tokens: options.MAX_TOKENS = 1024,
     workers: options.WORKERS = 1,
     batch: options.KEPT_AT_ONCE = 64,
@@ -52,6 +53,9 @@ def pairs(
     from omniq_verl.generation.runner import How
     from omniq_verl.rali.pairs import PairsConfig, make_pairs
 
+    options.refuse_idle_sampling(seeds, temperature)
+    is_here = on == "here" or (on == "auto" and spec.kind == "openai")
+    refuse_idle({"workers": "in this process (--on here, or an endpoint)" if is_here else None})
     with errors_said() as console:
         sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
         how = How(on=on, workers=workers, batch=batch)
@@ -66,14 +70,16 @@ def align(
     pairs: Annotated[Path, typer.Option(help="pairs.parquet of `omniq rali pairs`.")],
     out: options.OUT,
     model: ENCODER = CLIP,
-    texts: Annotated[int | None, typer.Option(help="Of each image, the first so many; default: all.")] = None,
+    texts: Annotated[
+        int | None, typer.Option(help="Number of texts used for each image, the first ones; default: all.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Over all images.")] = 10,
     batch: Annotated[int, typer.Option(help="Images told apart at a time, over all GPUs.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-5,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-5,
     precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third more time.")] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the order of images, and of which text is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the order of images and for which text is drawn.")] = 0,
     allow_pickle: PICKLE = False,
 ) -> None:
     """Train the image encoder on image-text pairs; its text encoder is frozen, and cuts texts after 77 tokens (CLIP).
@@ -109,20 +115,20 @@ def fit(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the fitted RALI.")],
     more: MORE = None,
     model: ENCODER = CLIP,
-    dimensions: Annotated[int, typer.Option(help="Of an embedding after PCA; 0: no PCA.")] = 512,
+    dimensions: Annotated[int, typer.Option(help="Size of an embedding after PCA; 0: no PCA.")] = 512,
     vectors: Annotated[int, typer.Option(help="Basis vectors (K).")] = 250,
-    buckets: Annotated[int, typer.Option(help="Of scores (N); 1: plain k-means.")] = 240,
+    buckets: Annotated[int, typer.Option(help="Number of score buckets (N); 1: plain k-means.")] = 240,
     center: Annotated[bool, typer.Option("--center", help="Take the mean embedding off before scoring.")] = False,
-    epochs: Annotated[int, typer.Option(help="Of the fit of vectors and scores; 0: none.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Epochs of the fit of vectors and scores; 0: no fit.")] = 30,
     fit_batch: Annotated[int, typer.Option(help="Images of a step of the fit.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of the fit, by AdamW.")] = 3e-2,
-    temperature: Annotated[float, typer.Option(help="Of the softmax over cosines.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the fit (AdamW).")] = 3e-2,
+    temperature: Annotated[float, typer.Option(help="Temperature of the softmax over cosines.")] = 1.0,
     fit_projection: Annotated[bool, typer.Option("--fit-projection", help="Fit the projection as well.")] = False,
     save_dtype: DTYPE = "float32",
     batch: BATCH = 64,
     device: DEVICE = None,
     limit: LIMIT = None,
-    seed: Annotated[int, typer.Option(help="Of k-means and of the order of images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for k-means and the order of images.")] = 0,
     allow_pickle: PICKLE = False,
 ) -> None:
     """Embed labelled images, compress (PCA, k-means in buckets of scores), fit, and write one file of weights.
@@ -133,6 +139,8 @@ def fit(
     from omniq_verl.rali.fit import Fit
     from omniq_verl.rali.fit_files import FitConfig, fit_files
 
+    unfitted = None if epochs else "with --epochs 0"
+    refuse_idle(dict.fromkeys(("fit_batch", "learning_rate", "fit_projection"), unfitted))
     with errors_said() as console:
         compression = Compression(dimensions or None, vectors, buckets, center, seed)
         how = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)
@@ -148,7 +156,8 @@ def evaluate(
     out: options.OUT,
     more: MORE = None,
     by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 1000,
+    limit: options.LIMIT = None,
+    resamples: options.RESAMPLES = 1000,
     dtype: DTYPE = "float32",
     batch: BATCH = 16,
     device: DEVICE = None,
@@ -160,7 +169,7 @@ def evaluate(
     from omniq_verl.rali.evaluate import EvalConfig
     from omniq_verl.rali.evaluate import evaluate as measure
 
-    config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples)
+    config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples, limit)
     with errors_said() as console:
         measure(config, console)
 

@@ -118,8 +118,9 @@ def share_clusters(sizes_N: np.ndarray, most_N: np.ndarray, vectors: int) -> np.
     """How many clusters each bucket gets (k_n), the sum being ``vectors``.
 
     Ours, as the paper does not say: one for every bucket that is not empty; the others in proportion to the sizes, by
-    largest remainder (of equal ones, the lower bucket's), none above ``most_N``; what that leaves over is shared out
-    likewise among the rest. Where all of ``most_N`` together are fewer than ``vectors``, it is these.
+    largest remainder (of equal ones, the lower bucket's), none above ``most_N``. Where a bucket cannot take its share,
+    it gets ``most_N``, and the others share the rest in this way, from the beginning. Where all of ``most_N`` together
+    are fewer than ``vectors``, it is these.
 
     Args:
         sizes_N: images of each bucket.
@@ -132,14 +133,18 @@ def share_clusters(sizes_N: np.ndarray, most_N: np.ndarray, vectors: int) -> np.
     clusters = np.minimum(most_N, 1)
     if clusters.sum() > vectors:
         raise ValueError(
-            f"{clusters.sum()} buckets have images, but there are {vectors} vectors for them. Mend: fewer buckets"
+            f"{clusters.sum()} buckets have images, but there are {vectors} vectors for them. Fix: use fewer buckets"
         )
-    left = min(vectors, int(most_N.sum())) - int(clusters.sum())
-    while left:
-        open_sizes = np.where(clusters < most_N, sizes_N, 0)
-        given = np.minimum(_largest_remainder(open_sizes, left), most_N - clusters)
-        clusters, left = clusters + given, left - int(given.sum())
-    return clusters
+    full = np.zeros(len(clusters), dtype=bool)
+    while True:
+        open_sizes = np.where(full, 0, sizes_N)
+        left = min(vectors, int(most_N.sum())) - int(np.where(full, most_N, np.minimum(most_N, 1)).sum())
+        if not open_sizes.any():
+            return most_N.copy()
+        clusters = np.where(full, most_N, np.minimum(most_N, 1) + _largest_remainder(open_sizes, left))
+        if (clusters <= most_N).all():
+            return clusters
+        full |= clusters > most_N
 
 
 def _largest_remainder(sizes_N: np.ndarray, seats: int) -> np.ndarray:

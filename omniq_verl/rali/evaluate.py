@@ -13,10 +13,14 @@ from rich.progress import track
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.images import BadImage
+from omniq_verl.evaluation.grouping import group_names
 from omniq_verl.evaluation.judging import per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.generation.places import Place, RowReader, list_places
+from omniq_verl.evaluation.row_warnings import repeated_images, training_rows, warn
+from omniq_verl.generation.places import Place, RowReader, image_sources, limited_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import DONE, Sampling
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.rali.scorer import RaliScorer
@@ -45,6 +49,8 @@ class EvalConfig:
     """Columns or keys of ``details`` by which to measure groups as well."""
     resamples: int = 1000
     """Of the bootstrap; 1,000 is ours."""
+    limit: int | None = None
+    """Only the first so many rows of each file; None: all."""
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
@@ -61,18 +67,26 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         ValueError: no rows, rows of another task, a file that cannot be read, groups that nothing belongs to.
         BadRaliFile: the folder holds no RALI, or a broken one.
     """
-    places = list_places(list(config.data))
-    if not places:
-        raise ValueError("no rows: name prepared files, e.g. --data data/koniq/test.parquet")
+    places = limited_places(list(config.data), config.limit)
     scorer = RaliScorer(config.model, config.device, config.batch, config.dtype)
     if others := [place for place in places if place.info["task"] != scorer.about.task]:
         raise ValueError(f"{others[0].key} is of another task than this RALI's, {scorer.about.task}")
     labels = read_labels(places)
+    for key in config.by:
+        group_names(labels, key)
+    warnings = [*training_rows(places, _learned_from(scorer)), *repeated_images(places)]
+    for warning in warnings:
+        warn(warning, console)
     settings = {"dtype": config.dtype, "weights": scorer.digest}
     with Store(config.out / "scores", settings) as store:
+        starts = record_start(config.out)
+        digests = store.check_files(map(Path, sorted({place.file for place in places})))
         _score(scorer, [place for place in places if place.key not in store.keys], store, console)
         judged = judge_scores(labels, read_store(store.folder))
-        metrics, images = _measure(config, labels, judged)
+        model = {"model": str(config.model), "kind": "rali", **settings}
+        data = data_record(places, config.limit, digests)
+        record = provenance(starts, data, model, resamples=config.resamples, by=list(config.by))
+        metrics, images = _measure(config, labels, judged, {"warnings": warnings, "provenance": record})
         page = write_report(config.out, metrics, images, judged, places)
     print_tables(metrics, console)
     for title, name in (("figures", "metrics.json"), ("report", page.name)):
@@ -89,9 +103,11 @@ def _score(scorer: RaliScorer, places: Sequence[Place], store: Store, console: C
 
 
 def _image(row: Mapping[str, Any]) -> bytes | Path:
-    """As it is in the row, or by name, so that a file that has gone costs its own score only."""
-    image = row["images"][0]
-    return image["bytes"] if image.get("bytes") else Path(image["image"])
+    """As it is in the row, or by name; what is no image costs its own score only."""
+    try:
+        return image_sources(row)[0]
+    except BadImage:
+        return b""  # which the scorer rejects as "no bytes"
 
 
 def _records(scorer: RaliScorer, places: Sequence[Place], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:
@@ -121,7 +137,14 @@ def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> 
     return pd.DataFrame(lines).assign(distortion=None, severity=None).astype({"score": float})
 
 
-def _measure(config: EvalConfig, labels: pd.DataFrame, judged: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+def _learned_from(scorer: RaliScorer) -> list[str]:
+    """Files that the RALI was fitted to, as its own folder names them."""
+    return [str(Path(path).resolve()) for path in scorer.about.source.get("data", [])]
+
+
+def _measure(
+    config: EvalConfig, labels: pd.DataFrame, judged: pd.DataFrame, conditions: Mapping[str, Any]
+) -> tuple[dict[str, Any], pd.DataFrame]:
     images = per_image(labels, judged)
     metrics = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
@@ -131,6 +154,8 @@ def _measure(config: EvalConfig, labels: pd.DataFrame, judged: pd.DataFrame) -> 
         "sampling": asdict(Sampling(max_tokens=1)),
         "seed": 0,
         "resamples": config.resamples,
+        "limit": config.limit,
+        **conditions,
         **all_metrics(images, judged, config.by, config.resamples),
     }
     judged.to_parquet(config.out / "answers.parquet")

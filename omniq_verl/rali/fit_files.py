@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.generation.model_folder import weights_mark
 from omniq_verl.generation.places import Place, check_learnable, list_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start, write_provenance
 from omniq_verl.rali.compress import Compression, bucketed_kmeans, fit_projection
 from omniq_verl.rali.encoder import open_encoder
 from omniq_verl.rali.files import DTYPES, About, RaliModel, save_rali
@@ -63,6 +65,8 @@ class Fitted:
 def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
     """Fit, write ``rali.safetensors``, ``rali.json`` and ``fit.jsonl`` into ``config.out``; returns ``Fitted.about``.
 
+    ``provenance.json`` says under which conditions, and is no part of the model.
+
     Raises:
         ValueError: no rows, rows that must not be learned from, of several tasks or scales, an image or a model that
             cannot be opened, more dimensions or buckets than there is data for.
@@ -80,6 +84,9 @@ def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
     about = About(task, scale, source)
     save_rali(config.out, RaliModel(encoder.cpu(), found.scorer), about, DTYPES[config.save_dtype])
     replace_text(config.out / "fit.jsonl", "".join(json.dumps(line) + "\n" for line in found.epochs))
+    data = data_record(places, config.limit)
+    model = {"model": config.model, "weights": weights_mark(Path(config.model).expanduser())}
+    write_provenance(config.out, provenance(record_start(config.out), data, model, **settings))
     _say(found, config, console)
     return found.about
 

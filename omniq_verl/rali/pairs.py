@@ -6,7 +6,7 @@ The reasoning is the text, not the answer. What cannot be read is counted by its
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.names import real_name, shown_name
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.evaluation.judging import read_reasoning
 from omniq_verl.generation.places import Place, learnable_places
+from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.store import Store, known_files, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
 from omniq_verl.tasks import task_of
 
@@ -55,6 +57,7 @@ def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
     config.engine.check()  # here, and not only once workers have started
     job = Job(config.engine, config.sampling, own_question, config.seed)
     with Store(config.out / "answers", job.settings()) as store:
+        record_start(config.out)
         finish(job, [Todo(place) for place in places], store, config.how, console, "reasoning")
     return write_pairs(config, places)
 
@@ -78,8 +81,11 @@ def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
             raise
         raise ValueError(f"no answer holds reasoning and a score; they are: {dict(counts)}") from error
     finally:
+        data = data_record(places, config.limit, known_files(config.out / "answers"))
+        asked = (config.engine.identity(), asdict(config.sampling), config.seed)
         found = {
             "made_by": f"omniq_verl {omniq_verl.__version__}",
+            "provenance": provenance(record_start(config.out), data, *asked),
             "images": len(places),
             "images_with_text": written,
             "answers": dict(counts),
@@ -109,7 +115,7 @@ def _where(place: Place) -> dict[str, Any]:
     info = place.info
     return {
         "key": place.key,
-        "file": place.file,
+        "file": shown_name(place.file),
         "group": place.group,
         "number": place.number,
         **{name: info[name] for name in ("data_source", "id", "task", "split", "scale_low", "scale_high")},
@@ -126,7 +132,7 @@ def read_pairs(path: Path) -> list[tuple[Place, list[str]]]:
     try:
         lines = pq.read_table(path).to_pylist()
         found = [
-            (Place(one["key"], one["file"], one["group"], one["number"], {"id": one["id"]}), one["texts"])
+            (Place(one["key"], real_name(one["file"]), one["group"], one["number"], {"id": one["id"]}), one["texts"])
             for one in lines
         ]
     except (OSError, KeyError, ValueError) as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from omniq_verl.generation.places import Place, RowReader, image_bytes
@@ -35,7 +34,7 @@ def pixels_of(places: Sequence[Place], preprocessing: Preprocessing) -> Iterator
 def _rows(places: Sequence[Place]) -> Iterator[dict[str, Any]]:
     try:
         yield from RowReader(["images", "extra_info"]).read(places)
-    except (IndexError, pa.ArrowInvalid) as error:
+    except (IndexError, ValueError) as error:
         files = ", ".join(sorted({place.file for place in places}))
         raise ValueError(f"{files}: not what it was, as rows are missing. Mend: make pairs again") from error
 

@@ -3,13 +3,14 @@
 Pixels stay whole numbers here: the encoder scales them on its device, which costs it nothing.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from omniq_verl.data.images import decode_image
 
 _SHORTEST, _CROP = "shortest_edge", "crop_size"
 
@@ -38,9 +39,8 @@ class Preprocessing:
             raise ValueError(f"mean and std are three numbers each, std above 0; got {self.mean} and {self.std}")
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Pixels ``[side, side, 3]``, uint8, of a file that the image rules let through."""
-        with Image.open(io.BytesIO(data)) as image:
-            return self.pixels(image if image.mode == "RGB" else image.convert("RGB"))
+        """Pixels ``[side, side, 3]``, uint8, of a file, after the image rules of training."""
+        return self.pixels(decode_image(data))
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The same of a picture in RGB."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from omniq_verl.rali.scorer import RaliScorer
-from omniq_verl.scoring.files import write_scores
+from omniq_verl.scoring.files import check_each_once, write_scores
 from omniq_verl.scoring.inputs import list_files
 from omniq_verl.scoring.scorer import Score
 
@@ -23,6 +23,7 @@ def score_files(scorer: RaliScorer, paths: Sequence[Path], out: Path | None, con
         ValueError: no such file; see ``scoring.files.write_scores``.
     """
     files = list_files(paths)
+    check_each_once(files)
 
     def batches(left: Sequence[Path]) -> Iterator[list[Score]]:
         return (scorer.score(left[first : first + _AT_ONCE]) for first in range(0, len(left), _AT_ONCE))

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rali.files import DTYPES, RaliModel, load_rali, weights_digest
-from omniq_verl.scoring.inputs import all_or_one, decode_source, name_of
+from omniq_verl.scoring.inputs import all_or_one, decode_source, listed, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
-from omniq_verl.tasks import Scale
+from omniq_verl.tasks import Scale, scale_of
 
 _READERS = 16
 """Threads that decode and resize, at most; Pillow lets others run meanwhile."""
@@ -72,13 +72,13 @@ class RaliScorer:
         prompt: str | Sequence[str] | None = None,
         samples: int = 1,
         temperature: float = 1.0,
-        scale: Scale | None = None,
+        scale: Scale | str | None = None,
     ) -> Any:
         """Scores of images, in their order.
 
         Args:
-            images: paths, bytes of files, PIL images, arrays ``[H, W, 3]`` of uint8, or a single one of these. What is
-                no image, or refused by the image rules of training, gets the status "bad_image".
+            images: as ``Scorer.score`` takes them. What is no image, or rejected by the image rules of training, gets
+                the status "bad_image".
             task: the one it was fitted for, which None stands for.
             prompt: as of ``Scorer``, but nothing is asked: it is not looked at.
             samples: 1, as there is one answer.
@@ -90,18 +90,19 @@ class RaliScorer:
             beyond the ends of the scale by a little, as it is not cut off; its level is that of the nearest end then.
 
         Raises:
-            ValueError: another task, or more samples than one.
+            ValueError: another task, or more samples than one, or no such scale.
+            TypeError: ``images`` is neither one image nor a list of images.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
     def batches(
         self,
-        images: Sequence[Any],
+        images: Iterable[Any],
         task: str | Sequence[str] | None = None,
         prompt: str | Sequence[str] | None = None,
         samples: int = 1,
         temperature: float = 1.0,
-        scale: Scale | None = None,
+        scale: Scale | str | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, a list at a time, as soon as each batch is done."""
         mine = self.about.task
@@ -109,9 +110,10 @@ class RaliScorer:
             raise ValueError(f"this RALI was fitted for the task {mine!r}, not {task!r}")
         if samples != 1:
             raise ValueError(f"RALI has one answer, got samples={samples}")
+        images, asked = listed(images), scale_of(scale) or self.about.scale
         for first, loaded in self._loaded(images):
             names = [name_of(images[first + number], first + number) for number in range(len(loaded))]
-            scores = self._score(names, loaded, scale or self.about.scale)
+            scores = self._score(names, loaded, asked)
             yield scores if task is None or isinstance(task, str) else [{mine: score} for score in scores]
 
     def _loaded(self, images: Sequence[Any]) -> Iterator[tuple[int, list[np.ndarray | BadImage]]]:

@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from omniq_verl.generation.model_folder import expanded
+from omniq_verl.tasks import check_text
 
 
 class Texts:
@@ -18,6 +19,9 @@ class Texts:
         name: where its tokenizer lies.
         by_image: texts of each image, at least one.
         device: where to encode.
+
+    Raises:
+        ForbiddenText: one holds control tokens of the tokenizer, at which a text encoder would stop.
     """
 
     def __init__(self, model: PreTrainedModel, name: str, by_image: Sequence[Sequence[str]], device: torch.device):
@@ -28,6 +32,8 @@ class Texts:
         self.which = np.array([distinct[text] for text in flat])
         """Of each text its number among those that differ."""
         tokenizer = AutoTokenizer.from_pretrained(expanded(name))
+        for text in distinct:
+            check_text(text, f"the text {text[:60]!r}", tokenizer)
         self.most_tokens = model.config.text_config.max_position_embeddings
         self.cut, self.features = encode_texts(model, tokenizer, list(distinct), self.most_tokens, device)
 

@@ -1,6 +1,5 @@
 """The reward function verl calls for every response, and its settings."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.rewards.threshold import threshold_reward
-from omniq_verl.tasks import TASKS, Task, task_of
+from omniq_verl.tasks import TASKS, Task, read_truth, shown, task_of
 
 STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
 _NOT_APPLICABLE = math.nan
@@ -97,7 +96,7 @@ def compute_score(
         data_source: name of the data set; chooses among the settings' ``sources``.
         solution_str: the response's text.
         ground_truth: ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, as JSON;
-            ``omniq_verl.data`` writes and checks it, here it is trusted.
+            ``omniq_verl.data`` writes it.
         extra_info: the row's own; ``task`` names the task.
         reward_router_address: of a reward model, which verl passes where there is one; not asked here.
         reward_model_tokenizer: likewise.
@@ -110,12 +109,17 @@ def compute_score(
         to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which have none, else 1),
         ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
         the class or choice of a task that asks for none.
+
+    Raises:
+        ValueError: the row names no known task, or its label is none that the task can have. The message names the
+            row's data source, index and id. verl counts such an error as a failed rollout and trains on without the
+            row, so that ``omniq doctor`` checks every row before a run.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
-    task = task_of(extra_info)
+    task, truth = _asked(data_source, ground_truth, extra_info)
     parsed = parse_response(solution_str, task.answer_format, task.scale)
     form = format_reward(solution_str, task.answer_format)
-    judged = _JUDGES[task.asks_for](parsed, json.loads(ground_truth), task, chosen)
+    judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
         **_NOTHING_SAID,
         "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
@@ -125,6 +129,20 @@ def compute_score(
         "task": float(list(TASKS).index(task.name)),
         **judged,
     }
+
+
+def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[Task, dict[str, Any]]:
+    """The row's task and label, or an error that says which row is wrong, and how."""
+    try:
+        task = task_of(extra_info)
+        return task, read_truth(task, ground_truth)
+    except ValueError as error:
+        info = extra_info if isinstance(extra_info, Mapping) else {}
+        row = ", ".join(f"extra_info.{name} {shown(info[name])}" for name in ("index", "id") if name in info)
+        raise ValueError(
+            f"a row of data_source {data_source!r} ({row or 'without extra_info.index and id'}) cannot be rewarded:"
+            f" {error}. `omniq doctor` names every such row"
+        ) from None
 
 
 _NOTHING_SAID = {

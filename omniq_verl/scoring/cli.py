@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
@@ -29,7 +30,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Print what the model says, too.")] = False,
     samples: options.SAMPLES = 1,
-    temperature: Annotated[float, typer.Option(help="Of several answers.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of several answers.")] = 1.0,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
 ) -> None:
@@ -40,19 +41,23 @@ def score(
     A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
-    from omniq_verl.scoring.files import score_files
+    from omniq_verl.scoring.files import check_each_once, score_files
     from omniq_verl.scoring.inputs import list_files
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
     from omniq_verl.tasks import scale_of
 
+    options.refuse_idle_sampling(samples, temperature if samples > 1 else 0.0, takes_temperature=False)
+    refuse_idle({"reasoning": None if out is None else "with --out, whose table has the reasoning anyway"})
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
     with errors_said() as console:
         asked["scale"] = scale_of(scale)
         for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
             one.question(None, prompt)
+            refuse_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
             if scale is not None and one.scale is None:
-                raise ValueError(f"the task {one.name} asks for no score. Mend: leave out --scale")
+                raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
         files = list_files(images)
+        check_each_once(files)
         if out is None:
             found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
         else:
@@ -83,11 +88,9 @@ def _said(one: "Score") -> str:
 @options.asks_a_model
 def compare_images(
     spec: "EngineSpec",
-    a: Annotated[Path, typer.Argument(exists=True, help="One image.")],
-    b: Annotated[Path, typer.Argument(exists=True, help="The other.")],
-    reference: Annotated[
-        Path | None, typer.Option(exists=True, help="The low-quality image both were made from.")
-    ] = None,
+    a: Annotated[Path, typer.Argument(help="One image.")],
+    b: Annotated[Path, typer.Argument(help="The other.")],
+    reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
     samples: options.SAMPLES = 1,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
@@ -96,11 +99,14 @@ def compare_images(
 
     Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
 
-    Exit code 1: no answer could be read. Orders that disagree are said to, and choose neither.
+    Exit code 1: an image is missing, or no answer could be read. If the two orders disagree, neither image wins.
     """
     from omniq_verl.scoring.comparison import Comparer
+    from omniq_verl.scoring.inputs import list_files
 
+    options.refuse_idle_sampling(samples, 1.0 if samples > 1 else 0.0)
     with errors_said() as console:
+        list_files([a, b, *([] if reference is None else [reference])])  # are they there?
         comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
     raise typer.Exit(_show(found, console))

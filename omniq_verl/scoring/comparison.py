@@ -3,21 +3,21 @@
 Zero-shot comparison of Q-Insight (sec. 4.5), with or without a reference.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.data.names import shown_name
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards.parsing import answer_of, reasoning_of
-from omniq_verl.scoring.inputs import load_source, name_of
+from omniq_verl.scoring.inputs import digest_of, has_name, listed, load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
 from omniq_verl.tasks import CHOICES, comparison_task
 
@@ -84,7 +84,7 @@ class Comparer:
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
 
     def compare(
-        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None = None, samples: int = 1
+        self, pairs: Iterable[tuple[Any, Any]], references: Iterable[Any] | None = None, samples: int = 1
     ) -> list[Comparison]:
         """The better image of each pair.
 
@@ -95,24 +95,25 @@ class Comparer:
 
         Raises:
             ValueError: references for another number of pairs.
+            TypeError: the pairs are no list, or one of them is not two images.
         """
-        if references is not None and len(references) != len(pairs):
-            raise ValueError(f"{len(references)} references for {len(pairs)} pairs; give one each, or none")
+        pairs, shown = paired(pairs, references)
         sampling = Sampling(samples, 1.0 if samples > 1 else 0.0, max_tokens=self._max_tokens)
-        shown = [None] * len(pairs) if references is None else references
-        jobs = (partial(self._requests, pair, reference) for pair, reference in zip(pairs, shown, strict=True))
+        jobs = (
+            partial(self._requests, pair, reference, samples > 1) for pair, reference in zip(pairs, shown, strict=True)
+        )
         outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
         names = ((name_of(a, 2 * number), name_of(b, 2 * number + 1)) for number, (a, b) in enumerate(pairs))
         return [_comparison(*named, outcome) for named, outcome in zip(names, outcomes, strict=True)]
 
-    def _requests(self, pair: tuple[Any, Any], reference: Any) -> list[Request]:
+    def _requests(self, pair: tuple[Any, Any], reference: Any, sampled: bool) -> list[Request]:
         """What the model is asked about one pair. Called in a thread.
 
         Raises:
             BadImage: one of the images is missing, or the image rules reject it.
         """
         images = load_shown(*pair, reference, partial(load_source, allow_urls=self._allow_urls))
-        return list(comparison_requests(*images, self._seed))
+        return list(comparison_requests(*images, self._seed, sampled))
 
 
 def _comparison(a: str, b: str, outcome: Answered) -> Comparison:
@@ -127,24 +128,49 @@ def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> 
     """The images of a comparison, by ``load``.
 
     Raises:
-        BadImage: one is refused; the message says which.
+        BadImage: one is rejected; the message says which.
     """
     found: list[bytes | None] = []
     for side, image in {"A": a, "B": b, "the reference": reference}.items():
         try:
             found.append(None if side == "the reference" and image is None else load(image))
         except BadImage as error:
-            raise BadImage(f"{image if isinstance(image, (str, Path)) else side}: {error}") from None
+            raise BadImage(f"{shown_name(image) if has_name(image) else side}: {error}") from None
     return found[0], found[1], found[2]
 
 
-def comparison_requests(a: bytes, b: bytes, reference: bytes | None, seed: int) -> Iterator[Request]:
-    """What a model is asked about two images, in both orders."""
+def paired(pairs: Iterable[Any], references: Iterable[Any] | None) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Pairs of images, and for each its reference or None.
+
+    Raises:
+        ValueError: references for another number of pairs.
+        TypeError: the pairs are no list, or one of them is not two images.
+    """
+    found = [_pair(number, pair) for number, pair in enumerate(listed(pairs))]
+    shown = [None] * len(found) if references is None else listed(references)
+    if len(shown) != len(found):
+        raise ValueError(f"{len(shown)} references for {len(found)} pairs; give one each, or none")
+    return found, shown
+
+
+def _pair(number: int, pair: Any) -> tuple[Any, Any]:
+    try:
+        a, b = listed(pair)
+    except (TypeError, ValueError):
+        raise TypeError(f"pairs[{number}]: two images are expected, (a, b)") from None
+    return a, b
+
+
+def comparison_requests(
+    a: bytes, b: bytes, reference: bytes | None, seed: int, sampled: bool = False
+) -> Iterator[Request]:
+    """What a model is asked about two images, in both orders; see ``digest_of`` for ``sampled``."""
     before = () if reference is None else (reference,)
+    digests = {image: digest_of(image, sampled) for image in (*before, a, b)}
     for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
-        digest = hashlib.blake2b(b"".join(hashlib.blake2b(image).digest() for image in (*before, *images)))
+        digest = "/".join(digests[image] for image in (*before, *images))
         messages = comparison_task(reference is not None).messages(None)
-        yield Request(order, messages, (*before, *images), seed_of(digest.hexdigest(), seed))
+        yield Request(order, messages, (*before, *images), seed_of(digest, seed))
 
 
 def read_choice(answer: Answer) -> str | None:

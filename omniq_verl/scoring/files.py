@@ -1,5 +1,6 @@
 """Scores of many files into one table: each batch is kept as it comes, and a killed run goes on."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omniq_verl.data.files import whole_text
+from omniq_verl.data.names import is_utf8, shown_name
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import Score, Scorer
@@ -75,31 +77,50 @@ def write_scores(
         How many files have a score.
 
     Raises:
-        ValueError: another kind of table, one that exists already, or one begun under other settings.
+        ValueError: another kind of table, one that exists already, or one begun under other settings; a file that is
+            named twice.
     """
     _check_out(out)
+    check_each_once(files)
     unfinished = out.with_name(f"{out.name}.unfinished")
     with Store(unfinished, config) as store:
-        left = [file for file in files if str(file) not in store.keys]
+        left = [file for file in files if shown_name(file) not in store.keys]
         with _bar(console) as bar:
             task = bar.add_task("scoring", total=len(files), completed=len(files) - len(left))
             for scores in batches(left) if left else ():
                 store.add({"key": score.image, **asdict(score)} for score in scores)
                 bar.update(task, advance=len(scores))
         found = {record["key"]: _whole(record) for record in read_store(unfinished)}
-    table = pd.DataFrame([found[str(file)] for file in files]).drop(columns="key")
-    _WRITERS[out.suffix](table if columns is None else table[list(columns)], out)
+    table = pd.DataFrame([found[shown_name(file)] for file in files]).drop(columns="key")
+    _WRITERS[out.suffix.lower()](table if columns is None else table[list(columns)], out)
     shutil.rmtree(unfinished)
     scored = int((table.status == "ok").sum())
     _summarise(table, scored, out, console)
     return scored
 
 
+def check_each_once(files: Sequence[Path]) -> None:
+    """A file that is named twice would be one line of a table, or two alike.
+
+    Raises:
+        ValueError: one is; the message names it.
+    """
+    seen: dict[str, Path] = {}
+    for file in files:
+        other = seen.setdefault(os.path.abspath(file), file)
+        if other is not file:
+            raise ValueError(
+                f"{file} is named twice (also as {other}). Fix: name each image once, by file or by folder"
+            )
+
+
 def _check_out(out: Path) -> None:
-    if out.suffix not in _WRITERS:
+    if out.suffix.lower() not in _WRITERS:
         raise ValueError(f"{out}: tables are written as {', '.join(_WRITERS)}")
+    if not is_utf8(out):
+        raise ValueError(f"{shown_name(out)}: the name of a table is UTF-8. Fix: give another name")
     if out.exists():
-        raise ValueError(f"{out} exists already. Mend: give another name, or move it away")
+        raise ValueError(f"{out} exists already. Fix: give another name, or move it away")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder")
 

@@ -1,8 +1,7 @@
 """``Scorer``: images in, score, level and reasoning out."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,8 +18,8 @@ from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
-from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
-from omniq_verl.tasks import IMAGE_TASKS, Scale, Task, task_on
+from omniq_verl.scoring.inputs import all_or_one, digest_of, listed, load_source, name_of, prompts_for
+from omniq_verl.tasks import IMAGE_TASKS, ForbiddenText, Scale, Task, scale_of, task_on
 
 BAD_IMAGE = "bad_image"
 UNNAMED = "no_class"
@@ -37,7 +36,7 @@ class Score:
     """
 
     image: str
-    """Its path or address, or "image 3"."""
+    """Its path or address as ``omniq_verl.data.names`` writes it, or "image 3"."""
     task: str
     status: str
     score: float | None = None
@@ -66,7 +65,7 @@ class Scorer:
     """A reward model, ready for images.
 
     An image gets the same question wherever it stands, the first wording of its task, and its sampled answers a seed
-    made from its own bytes: what it is scored beside changes nothing but, at times, the last bits of a sum.
+    made from its own pixels: what it is scored beside changes nothing but, at times, the last bits of a sum.
 
     Args:
         model: Hugging Face folder or name, or an ``EngineSpec`` with all settings of an engine.
@@ -109,83 +108,93 @@ class Scorer:
         prompt: str | Sequence[str] | None = None,
         samples: int = 1,
         temperature: float = 1.0,
-        scale: Scale | None = None,
+        scale: Scale | str | None = None,
     ) -> Any:
         """Scores of images, in their order.
 
         Args:
-            images: paths, bytes of files, PIL images, arrays ``[H, W, 3]`` of uint8, or a single one of these. What is
-                no image, or refused by the image rules of training, gets the status "bad_image".
+            images: paths, data URLs, bytes of files, PIL images, arrays or tensors (``omniq_verl.data.arrays`` states
+                their shapes and values), or a single one of these. What is no image, or rejected by the image rules of
+                training, gets the status "bad_image".
             task: ``technical``, ``aesthetic``, ``alignment`` or ``degradation``; several are asked of an image
                 together, so that it is read and encoded once.
             prompt: the text the images were made from, for ``alignment``: one for all, or one each.
             samples: answers an image; one is greedy.
             temperature: of several.
-            scale: to ask for scores on another than the task's own (1 to 5).
+            scale: to ask for scores on another than the task's own (1 to 5); a name, such as "0-5", will do.
 
         Returns:
             A ``Score`` for each image; of several tasks a dict of them by task; of a single image, its own.
 
         Raises:
-            ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, or samples
-                below one.
+            ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, samples
+                below one, or one prompt for all that holds control tokens (``tasks.outside_text``). Of several prompts
+                such a one costs its own image alone, whose status is "error".
+            TypeError: ``images`` is neither one image nor a list of images, such as a whole table.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
     def batches(
         self,
-        images: Sequence[Any],
+        images: Iterable[Any],
         task: str | Sequence[str] = "technical",
         prompt: str | Sequence[str] | None = None,
         samples: int = 1,
         temperature: float = 1.0,
-        scale: Scale | None = None,
+        scale: Scale | str | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, a list at a time, as soon as each batch is done."""
-        tasks = asked_tasks(task, scale)
+        tasks, images = asked_tasks(task, scale), listed(images)
         prompts = prompts_for(prompt, len(images))
         for asked in tasks:
-            asked.question(None, prompts[0] if prompts else "")  # before anything is loaded: the task needs a prompt
+            # Before anything is loaded: the task needs a prompt, and one for all has to be sound.
+            asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
-        jobs = (partial(self._requests, image, tasks, text) for image, text in zip(images, prompts, strict=True))
+        jobs = (
+            partial(self._requests, image, tasks, text, samples > 1)
+            for image, text in zip(images, prompts, strict=True)
+        )
         outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
         named = (name_of(image, number) for number, image in enumerate(images))
         scores = (_scores(name, tasks, outcome) for name, outcome in zip(named, outcomes, strict=True))
         while batch := list(islice(scores, self._batch)):
             yield [by_task[task] if isinstance(task, str) else by_task for by_task in batch]
 
-    def _requests(self, image: Any, tasks: Sequence[Task], prompt: str | None) -> list[Request]:
+    def _requests(self, image: Any, tasks: Sequence[Task], prompt: str | None, sampled: bool) -> list[Request]:
         """What the model is asked about one image. Called in a thread.
 
         Raises:
             BadImage: there is no image, or the image rules reject it.
         """
         data = load_source(image, self._allow_urls)
-        return [score_request(task.name, data, task, prompt, self._seed) for task in tasks]
+        digest = digest_of(data, sampled)
+        return [score_request(task.name, data, digest, task, prompt, self._seed) for task in tasks]
 
 
 def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Score]:
     """An image's score by task."""
     if isinstance(outcome, BadImage):
         return {task.name: Score(name, task.name, BAD_IMAGE, why=str(outcome)) for task in tasks}
+    if isinstance(outcome, ForbiddenText):
+        return {task.name: Score(name, task.name, ERROR, why=str(outcome)) for task in tasks}
     if isinstance(outcome, ValueError):
         raise outcome
     return {task.name: summarise(name, task, answers) for task, answers in zip(tasks, outcome, strict=True)}
 
 
-def score_request(key: str, data: bytes, task: Task, prompt: str | None, seed: int) -> Request:
-    """What a model is asked about one image: the first wording of the task, and a seed made from the image's bytes."""
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+def score_request(key: str, data: bytes, digest: str, task: Task, prompt: str | None, seed: int) -> Request:
+    """What a model is asked about one image: the first wording of the task, and a seed made from the image's digest."""
     text = prompt if task.needs_text else None
     return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", seed))
 
 
-def asked_tasks(names: str | Sequence[str], scale: Scale | None = None) -> list[Task]:
+def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) -> list[Task]:
     """The tasks of these names, on another scale than their own where one is given.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: there is no such task or scale.
     """
+    scale = scale_of(scale)
     names = [names] if isinstance(names, str) else list(names)
     if unknown := [name for name in names if name not in IMAGE_TASKS]:
         raise ValueError(f"unknown task {unknown[0]!r} of one image; known: {', '.join(IMAGE_TASKS)}")

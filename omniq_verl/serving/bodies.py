@@ -1,7 +1,5 @@
 """Requests' bodies, JSON or multipart -> questions and image files. Whatever is wrong becomes a ``BadRequest``."""
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from omniq_verl.data.base64_text import BadBase64, decode_base64
 from omniq_verl.scoring.inputs import prompts_for
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
+from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
 _TEXTS = ("task", "prompt", "model")
 """Fields that are texts, whatever stands in them."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+_LONGEST = 800
+"""Characters of a reason."""
 _SHOWN = 5
 """Of the mistakes in a body."""
 
@@ -32,11 +34,11 @@ class BadRequest(Exception):
 
     Args:
         status: of HTTP.
-        why: for whom sent it.
+        why: for whom sent it; cut where it is long, as it may repeat a name that was sent.
     """
 
     def __init__(self, status: int, why: str):
-        super().__init__(why)
+        super().__init__(why if len(why) <= _LONGEST else f"{why[:_LONGEST]} ...")
         self.status = status
 
 
@@ -188,6 +190,9 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
         prompts = prompts_for(question.prompt, len(question.images))
     except ValueError as error:
         raise BadRequest(422, str(error)) from None
+    # Of several prompts, one with control tokens costs its own image alone: see Judge.
+    if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
+        raise BadRequest(422, f"prompt: it {fault}")
     if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
     return question
@@ -207,9 +212,7 @@ def _check_sizes(images: int, samples: int, limits: Limits) -> None:
 
 def _decoded(text: str, name: int | str) -> File:
     """Base64, and nothing else: no address or path is ever followed."""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
     try:
-        return File(f"image {name}" if isinstance(name, int) else name, base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
-        raise BadRequest(422, f"image {name}: no base64; paths and addresses are not read") from None
+        return File(f"image {name}" if isinstance(name, int) else name, decode_base64(text))
+    except BadBase64 as error:
+        raise BadRequest(422, f"image {name}: no base64: {error}; paths and addresses are not read") from None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 from omniq_verl.serving.front import prefer_haproxy
@@ -18,7 +19,9 @@ def serve(
     rali: Annotated[Path | None, typer.Option(help="Folder of omniq rali fit, beside a model or alone.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster (auto: this machine's); default: own.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join (auto: this machine's); default: own.")
+    ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="The fewest sets of models.")] = 1,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="The most, as questions come.")] = None,
     devices: options.DEVICES = 1,
@@ -30,8 +33,8 @@ def serve(
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
     seed: options.SEED = 0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,
-    max_images: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 2**26,
+    max_images: Annotated[int, typer.Option(min=1, help="Maximum images per request.")] = 64,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Maximum pixels per image.")] = 2**26,
     max_waiting: Annotated[int, typer.Option(min=1, help="Images under way in a replica; more get 429.")] = 512,
     timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
     allow_pickle: options.PICKLE = False,
@@ -49,6 +52,10 @@ def serve(
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
     from omniq_verl.tasks import scale_of
 
+    reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
+    refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
+    few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
+    refuse_idle({"max_replicas": few})
     with errors_said() as console:
         if scale is not None and model is None:
             raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Mend: leave it out")

@@ -2,15 +2,15 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
 
 from omniq_verl.data.images import BadImage
-from omniq_verl.scoring.comparison import Comparison, load_shown
-from omniq_verl.scoring.inputs import all_or_one, load_source, name_of, prompts_for
+from omniq_verl.scoring.comparison import Comparison, load_shown, paired
+from omniq_verl.scoring.inputs import all_or_one, listed, load_source, name_of, prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
@@ -57,7 +57,7 @@ class Client:
         """Scores of images, in their order, as ``Scorer.score`` gives them.
 
         Args:
-            images: paths, bytes of files, PIL images, arrays, or a single one of these; sent without loss.
+            images: as ``Scorer.score`` takes them; sent without loss.
             task: one, or several that are asked together.
             prompt: the text the images were made from: one for all, or one each.
             samples: answers an image.
@@ -66,13 +66,14 @@ class Client:
 
         Raises:
             ValueError: prompts for another number of images.
+            TypeError: ``images`` is neither one image nor a list of images.
             ServerError: the server refuses, or does not answer within ``patience``.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
 
     def batches(
         self,
-        images: Sequence[Any],
+        images: Iterable[Any],
         task: str | Sequence[str] = "technical",
         prompt: str | Sequence[str] | None = None,
         samples: int = 1,
@@ -80,6 +81,7 @@ class Client:
         model: str | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, one at a time, as soon as each is done and those before it are."""
+        images = listed(images)
         prompts = prompts_for(prompt, len(images))
         fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
         fields |= {"model": model} if model else {}
@@ -102,17 +104,16 @@ class Client:
         return {task: Score(name, task, **_texts(said)) for task, said in found["results"][0]["scores"].items()}
 
     def compare(
-        self, pairs: Sequence[tuple[Any, Any]], references: Sequence[Any] | None = None, samples: int = 1
+        self, pairs: Iterable[tuple[Any, Any]], references: Iterable[Any] | None = None, samples: int = 1
     ) -> list[Comparison]:
         """The better image of each pair, as ``Comparer.compare`` says it.
 
         Raises:
             ValueError: references for another number of pairs.
+            TypeError: the pairs are no list, or one of them is not two images.
             ServerError: the server refuses, or does not answer within ``patience``.
         """
-        if references is not None and len(references) != len(pairs):
-            raise ValueError(f"{len(references)} references for {len(pairs)} pairs; give one each, or none")
-        shown = references or [None] * len(pairs)
+        pairs, shown = paired(pairs, references)
         return list(
             self._pool.map(
                 lambda number: self._compare(number, pairs[number], shown[number], samples), range(len(pairs))

@@ -1,20 +1,17 @@
 """The reasoning model behind a server: questions come one at a time, and those under way share the engine's batches."""
 
 import asyncio
-import io
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from PIL import Image
-
-from omniq_verl.data.images import BadImage
+from omniq_verl.data.images import BadImage, check_pixels
 from omniq_verl.generation.request import ERROR, Answer, AsyncEngine, Request, Sampling
 from omniq_verl.scoring.comparison import Comparison, comparison_requests, judge
-from omniq_verl.scoring.inputs import load_source
+from omniq_verl.scoring.inputs import digest_of, load_source
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score, score_request, summarise
 from omniq_verl.serving.bodies import File
-from omniq_verl.tasks import Task
+from omniq_verl.tasks import ForbiddenText, Task
 
 Found = TypeVar("Found")
 
@@ -55,10 +52,13 @@ class Judge:
         self, file: File, tasks: Sequence[Task], prompt: str | None, sampling: Sampling
     ) -> dict[str, Score]:
         try:
-            data = await self._load(file)
+            data, digest = await self._in_thread(self._load_hashed, file, sampling.n > 1)
         except BadImage as error:
             return {task.name: Score(file.name, task.name, BAD_IMAGE, why=str(error)) for task in tasks}
-        requests = [score_request(file.name, data, task, prompt, self._seed) for task in tasks]
+        try:
+            requests = [score_request(file.name, data, digest, task, prompt, self._seed) for task in tasks]
+        except ForbiddenText as error:
+            return {task.name: Score(file.name, task.name, ERROR, why=str(error)) for task in tasks}
         answers = await _all(self._answer(request, sampling) for request in requests)
         return {task.name: summarise(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
 
@@ -75,15 +75,23 @@ class Judge:
 
     async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
         try:
-            images = [await self._load(file) for file in (a, b, reference) if file is not None]
+            images = [await self._in_thread(self._load, file) for file in (a, b, reference) if file is not None]
         except BadImage as error:
             return Comparison(a.name, b.name, BAD_IMAGE, why=str(error))
-        requests = comparison_requests(*images[:2], images[2] if reference else None, self._seed)
+        shown = (*images[:2], images[2] if reference else None)
+        requests = await self._in_thread(lambda: list(comparison_requests(*shown, self._seed, sampling.n > 1)))
         answers = await _all(self._answer(request, sampling) for request in requests)
         return judge(a.name, b.name, *answers)
 
-    async def _load(self, file: File) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, load_within, file.data, self._pixels)
+    def _load(self, file: File) -> bytes:
+        return load_within(file.data, self._pixels)
+
+    def _load_hashed(self, file: File, sampled: bool) -> tuple[bytes, str]:
+        data = self._load(file)
+        return data, digest_of(data, sampled)
+
+    async def _in_thread(self, work: Callable[..., Found], *words: Any) -> Found:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *words)
 
     async def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
         try:
@@ -100,21 +108,6 @@ def load_within(data: bytes, pixels: int) -> bytes:
     """
     check_pixels(data, pixels)
     return load_source(data)
-
-
-def check_pixels(data: bytes, pixels: int) -> None:
-    """Refuse an image by the size in its head, before it is decoded.
-
-    Raises:
-        BadImage: it has more than ``pixels``.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-    except Exception:  # whatever is wrong with it is said by whoever decodes it
-        return
-    if width * height > pixels:
-        raise BadImage(f"it has more than {pixels:,} pixels")
 
 
 async def _all(awaited: Iterable[Coroutine[Any, Any, Found]]) -> list[Found]:

@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request, Response
 
-from omniq_verl.data.images import BadImage
+from omniq_verl.data.images import BadImage, check_pixels
 from omniq_verl.scoring.inputs import prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score, asked_tasks
 from omniq_verl.serving import messages
 from omniq_verl.serving.bodies import BadRequest, File, read_compare, read_score
-from omniq_verl.serving.judge import check_pixels
 from omniq_verl.serving.page import FAILURES
 from omniq_verl.serving.pickles import NotPlain, dump_plain, load_plain
 from omniq_verl.serving.room import Draining

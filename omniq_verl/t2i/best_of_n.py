@@ -15,7 +15,17 @@ from rich.progress import Progress
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.t2i.generator import open_generator
-from omniq_verl.t2i.guided import Drawing, Guided, Records, draw_missing, image_path, pick, progress_bar, score_missing
+from omniq_verl.t2i.guided import (
+    Drawing,
+    Guided,
+    Records,
+    draw_missing,
+    image_path,
+    pick,
+    progress_bar,
+    score_missing,
+    write_conditions,
+)
 from omniq_verl.t2i.judges import Judges
 from omniq_verl.t2i.sheet import scores_said, write_sheet
 
@@ -56,6 +66,7 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     by_text = [run.drawings(number) for number in range(len(run.prompts))]
     run.out.mkdir(parents=True, exist_ok=True)
     with Records(run.out / "scores", settings) as scores, progress_bar(console) as bar:
+        write_conditions(run)
         _draw_and_score(run, [drawing for drawings in by_text for drawing in drawings], scores, judges, bar)
     picks = [_pick(run, drawings, scores.found) for drawings in by_text]
     replace_text(run.out / "picks.jsonl", "".join(json.dumps(one) + "\n" for one in picks))

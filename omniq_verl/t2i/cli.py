@@ -11,6 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 from omniq_verl.t2i.generator import DEFAULT_MODEL
@@ -34,20 +35,21 @@ def guided_options(
     weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
     order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
     within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
-    steps: Annotated[int | None, typer.Option(help="Of denoising; default: the pipeline's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the pipeline's.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
     height: PIXELS = None,
     width: PIXELS = None,
     batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
-    limit: Annotated[int | None, typer.Option(help="The first so many texts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    seed: Annotated[int, typer.Option(help="Of the first image of every text; the others count on.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
     """What best of n and reflection share: the fields of a ``Guided`` but its scorer."""
     from omniq_verl.t2i.generator import GeneratorSpec
     from omniq_verl.t2i.prompts import read_texts
     from omniq_verl.t2i.selection import read_weights
 
+    refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
     return {
         "prompts": read_texts(prompts)[:limit],
         "out": out,
@@ -58,6 +60,7 @@ def guided_options(
         "batch": batch,
         "max_tokens": max_tokens,
         "seed": seed,
+        "limit": limit,
     }
 
 
@@ -91,6 +94,8 @@ def best_of_n(
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
 
+    alone = "without --model: the RALI scores alone" if spec.model is None else None
+    refuse_idle(dict.fromkeys((*options.OF_ENGINES, "max_tokens"), alone))
     with errors_said() as console:
         picks = run(BestOfN(**guided, scorer=None if spec.model is None else spec, n=n, rali=rali), console)
     _say(picks, guided["out"], console)
@@ -102,14 +107,20 @@ def best_of_n(
 def reflect(
     guided: dict[str, Any],
     spec: "EngineSpec",
-    rounds: Annotated[int, typer.Option(help="Of reflection, after the first images (table 5: 20).")] = 20,
+    rounds: Annotated[int, typer.Option(help="Rounds of reflection, after the first images (table 5: 20).")] = 20,
     n: Annotated[int, typer.Option(help="First images of each text; the best is reflected on (table 5: 20).")] = 1,
     writer: Annotated[
         str | None, typer.Option(help="Model that writes the prompts; default: --model, loaded once for both.")
     ] = None,
-    writer_engine: Annotated[str | None, typer.Option(help="As --engine; default: the same.")] = None,
-    writer_base_url: Annotated[str | None, typer.Option(help="As --base-url; default: the same.")] = None,
-    writer_memory: Annotated[float, typer.Option(help="As --memory, beside which both stay loaded.")] = 0.3,
+    writer_engine: Annotated[
+        str | None, typer.Option(help="Engine of the writer, like --engine; default: the same.")
+    ] = None,
+    writer_base_url: Annotated[
+        str | None, typer.Option(help="Endpoint of the writer, like --base-url; default: the same.")
+    ] = None,
+    writer_memory: Annotated[
+        float, typer.Option(help="Memory of the writer, like --memory; both models stay loaded.")
+    ] = 0.3,
     longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is refused.")] = 1000,
     stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
 ) -> None:
@@ -123,9 +134,13 @@ def reflect(
     from omniq_verl.t2i.reflection import reflect as run
     from omniq_verl.t2i.rounds import Reflection
 
+    without = None if rounds else "with --rounds 0"
+    refuse_idle(dict.fromkeys(("writer", "writer_engine", "writer_base_url", "longest", "stop_at"), without))
+    has_writer = (writer, writer_engine, writer_base_url) != (None, None, None)
+    refuse_idle({"writer_memory": None if has_writer else "without a writer of its own (--writer)"})
     with errors_said() as console:
         own = None
-        if (writer, writer_engine, writer_base_url) != (None, None, None):
+        if has_writer:
             kind, url = writer_engine or spec.kind, writer_base_url or spec.base_url
             own = replace(spec, model=writer or spec.model, kind=kind, base_url=url, memory=writer_memory)
         asked = {"rounds": rounds, "n": n, "stop_at": stop_at, "longest": longest}
@@ -218,7 +233,9 @@ def geneval(
 
     Its images: omniq t2i best-of-n evaluation_metadata.jsonl writes them in its form; its scorer is run on OUT/best.
     """
+    from omniq_verl.data.files import file_digest
     from omniq_verl.evaluation.papers import load_table
+    from omniq_verl.generation.provenance import lines_of, provenance, this_start
     from omniq_verl.t2i.geneval import TAGS, check_scorer_log, read_prompts, read_results
 
     with errors_said() as console:
@@ -232,5 +249,8 @@ def geneval(
     for row in load_table("omniquality_r:5").rows:
         table.add_row(f"paper: {row.method}", *("-" if cell is None else f"{cell[0]:.2f}" for cell in row.values))
     console.print(table)
+    known = {"results": str(results), "xxh128": file_digest(results), "images": found.images}
+    for name, text in lines_of(provenance([this_start()], **known)):
+        console.print(f"{name}: {text}", soft_wrap=True, markup=False, highlight=False)
     for note in found.notes:
         console.print(f"- {note}", style="red", markup=False)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.text_files import BLANKS, LabelFileError, json_lines
+from omniq_verl.tasks.outside_text import FIX, text_fault
 
 TAGS = {
     "single_object": "Single",
@@ -29,7 +31,7 @@ _FEWEST_SINGLE = 0.3
 
 
 class BadGenEval(ValueError):
-    """A file or folder that is none of GenEval's; the message names it and the mend."""
+    """A file or folder that is none of GenEval's; the message names it and the fix."""
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
@@ -40,8 +42,11 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     """
     prompts = []
     for number, line in _lines(path):
-        if not (isinstance(line.get("prompt"), str) and line.get("tag") in TAGS):
+        prompt, tag = line.get("prompt"), line.get("tag")
+        if not (isinstance(prompt, str) and prompt.strip(BLANKS).strip() and isinstance(tag, str) and tag in TAGS):
             raise BadGenEval(f"{path}, line {number}: no prompt with a tag of {', '.join(TAGS)}")
+        if fault := text_fault(line["prompt"]):
+            raise BadGenEval(f"{path}, line {number}: its prompt {fault}. Fix: {FIX}")
         prompts.append(line)
     if not prompts:
         raise BadGenEval(f"{path} has no prompts")
@@ -96,7 +101,7 @@ def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None)
         if not isinstance(name, str) or tag not in TAGS or not isinstance(correct, bool):
             raise BadGenEval(f"{path}, line {number}: no result with filename, tag and correct (true or false)")
         if name in seen:
-            raise BadGenEval(f"{path}, line {number}: {name} is there twice. Mend: score once, into a new file")
+            raise BadGenEval(f"{path}, line {number}: {name} is there twice. Fix: score once, into a new file")
         seen[name] = correct
         of_tag[tag].append(correct)
         of_prompt[str(line.get("prompt"))] = of_prompt.get(str(line.get("prompt")), 0) + 1
@@ -135,24 +140,16 @@ def check_scorer_log(text: str) -> None:
     Raises:
         BadGenEval: its detector's kernel does not run on the GPU; the scorer says so and goes on with wrong results.
     """
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if any(mark in line for mark in BROKEN_KERNEL):
             raise BadGenEval(
-                f"the detector did not run ({line.strip()[:200]}), so that its results are wrong. Mend: build mmcv for"
+                f"the detector did not run ({line.strip()[:200]}), so that its results are wrong. Fix: build mmcv for"
                 " this GPU (on an H100: TORCH_CUDA_ARCH_LIST=9.0 with CUDA 12.1 or later)"
             )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadGenEval(f"{path} cannot be read ({error})") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadGenEval(f"{path}, line {number}: no JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise BadGenEval(f"{path}, line {number}: no object")
-        yield number, found
+        yield from json_lines(path)
+    except LabelFileError as error:
+        raise BadGenEval(str(error)) from error

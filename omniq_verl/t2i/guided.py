@@ -10,7 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from xxhash import xxh3_128
 
+from omniq_verl.generation.provenance import provenance, record_start, write_provenance
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import asked_tasks
@@ -18,6 +20,7 @@ from omniq_verl.t2i.generator import Generator, GeneratorSpec
 from omniq_verl.t2i.geneval import prompt_folder, sample_name
 from omniq_verl.t2i.judges import Judges
 from omniq_verl.t2i.selection import Choice, choose_in_order, choose_weighted
+from omniq_verl.tasks import check_text
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Guided:
     max_tokens: int = 1024
     seed: int = 0
     """Image number i of every text has the seed ``seed + i``."""
+    limit: int | None = None
+    """How many texts of their file there are; None: all. Recorded, not applied."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.seed < 0 or not self.prompts:
@@ -49,6 +54,7 @@ class Guided:
         for one in self.prompts:
             if not (isinstance(one.get("prompt"), str) and one["prompt"].strip()):
                 raise ValueError(f"every prompt needs its text under 'prompt', got {dict(one)}")
+            check_text(one["prompt"], f"the prompt {one['prompt'][:60]!r}")
         names = self.order or self.weights or ["alignment"]
         self.choose({name: [1.0] for name in names})  # weights and order, before anything is drawn
         if without := [task.name for task in asked_tasks(self.tasks) if task.scale is None]:
@@ -79,6 +85,19 @@ class Guided:
             "max_tokens": self.max_tokens,
             "seed": self.seed,
         }
+
+
+def write_conditions(run: Guided) -> None:
+    """Write ``provenance.json`` into the run's folder."""
+    settings = run.settings()
+    texts = "".join(f"{one['prompt']}\n" for one in run.prompts).encode(errors="surrogatepass")
+    known = {
+        "texts": {"used": len(run.prompts), "limit": run.limit, "xxh128": xxh3_128(texts).hexdigest()},
+        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within},
+        **{name: settings[name] for name in settings if name not in ("prompts", "scorer", "seed")},
+    }
+    starts = record_start(run.out)
+    write_provenance(run.out, provenance(starts, model=settings["scorer"], seed=run.seed, **known))
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,42 @@
 """Texts to draw: a .txt file with one a line, or a .jsonl with one an object (GenEval's metadata, for one)."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.text_files import BLANKS, json_lines, refuse, text_lines
+from omniq_verl.tasks import check_text
+
+_WRITE = "write them into a .txt (one a line), or a .jsonl (one object a line, with its text under 'prompt')"
+
 
 def read_texts(path: Path) -> list[dict[str, Any]]:
-    """Each text under ``prompt``, with all else its line holds.
+    """Each text under ``prompt``, with all else its line holds. Blank lines are left out, and blanks around a text.
 
     Raises:
-        ValueError: the file cannot be read, has no texts, or a line is no object with a text under ``prompt``.
+        ValueError: the name ends neither in .txt nor in .jsonl (in any case), the file cannot be read, it has no texts,
+            a line is no object with a text under ``prompt``, or a text holds control tokens of a model.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    read = _object if path.suffix == ".jsonl" else _plain
-    found = [read(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    readers = {".txt": _plain, ".jsonl": _objects}
+    if path.suffix.lower() not in readers:
+        raise refuse(path, f"prompts are not read from a file that ends in {path.suffix or path.name!r}", _WRITE)
+    found = []
+    for number, one in readers[path.suffix.lower()](path):
+        check_text(one["prompt"], f"{path}, line {number}: the prompt")
+        found.append(one)
     if not found:
-        raise ValueError(f"{path} has no texts")
+        raise refuse(path, "it has no texts", _WRITE)
     return found
 
 
-def _plain(_path: Path, _number: int, line: str) -> dict[str, Any]:
-    return {"prompt": line.strip()}
+def _plain(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in text_lines(path):
+        if line.strip(BLANKS).strip():
+            yield number, {"prompt": line.strip(BLANKS)}
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, line {number}: no JSON ({error})") from error
-    if not (isinstance(found, dict) and isinstance(found.get("prompt"), str) and found["prompt"].strip()):
-        raise ValueError(f"{path}, line {number}: no object with a text under 'prompt'")
-    return found
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, found in json_lines(path):
+        if not (isinstance(found.get("prompt"), str) and found["prompt"].strip(BLANKS).strip()):
+            raise refuse(path, f"line {number} is no object with a text under 'prompt'")
+        yield number, found

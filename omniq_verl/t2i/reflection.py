@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
+from omniq_verl.generation.request import ERROR, Answer, Request, Sampling, answer_each
 from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.guided import (
     Records,
@@ -27,11 +27,13 @@ from omniq_verl.t2i.guided import (
     pick,
     progress_bar,
     score_missing,
+    write_conditions,
 )
 from omniq_verl.t2i.judges import BATCH, Judges
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
 from omniq_verl.t2i.rounds import Reflection, Walk
 from omniq_verl.t2i.sheet import scores_said, write_sheet
+from omniq_verl.tasks import ForbiddenText
 
 Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
 
@@ -56,6 +58,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
         Records(run.out / "rewrites", run.settings()) as rewrites,
         progress_bar(console) as bar,
     ):
+        write_conditions(run)
         walks = [Walk(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
         _go_rounds(run, walks, scores, rewrites, judges, bar)
     picks = [_finish(run, walk, scores) for walk in walks]
@@ -97,9 +100,14 @@ def _rewrite_missing(run: Reflection, walks: Sequence[Walk], rewrites: Records, 
 
 def _rewrite(run: Reflection, walks: Sequence[Walk], writer: Callable[[], Asker]) -> Iterator[dict[str, Any]]:
     questions = {walk.key: walk.question() for walk in walks}
-    requests = [Request(key, messages) for key, messages in questions.items() if messages]
+    requests, answers = [], {}
+    for key, messages in questions.items():
+        try:
+            requests += [Request(key, messages)] if messages else []
+        except ForbiddenText as error:  # of what the critic said
+            answers[key] = Answer(str(error), ERROR)
     answered = writer()(requests, Sampling(max_tokens=run.max_tokens)) if requests else []
-    answers = {request.key: found for request, (found,) in zip(requests, answered, strict=True)}
+    answers |= {request.key: found for request, (found,) in zip(requests, answered, strict=True)}
     for key in questions:
         answer = answers.get(key, Answer(""))
         found = read_rewrite(answer, run.longest) if key in answers else Rewrite(NO_FEEDBACK)

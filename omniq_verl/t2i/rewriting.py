@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniq_verl.generation.request import ERROR, Answer
+from omniq_verl.tasks import harmless, text_fault
 
 OK, NO_PROMPT, TRUNCATED, EMPTY, TOO_LONG = "ok", "no_prompt", "truncated", "empty", "too_long"
 """What became of an answer; also ``ERROR``, of a question the engine refused."""
+CONTROL_TOKEN = "control_token"
+"""The new prompt holds what a model would not read as text."""
 NO_FEEDBACK = "no_feedback"
 """Nothing was asked: the image has no reasoning that says what is wrong with it."""
 _LETTERS = 10  # of a word, with room to spare: the words asked for stay within the letters allowed
@@ -50,7 +53,7 @@ def ask_for_prompt(wanted: str, last: str, feedback: str, longest: int) -> list[
         longest: letters of the new prompt.
     """
     words = max(longest // _LETTERS, 1)
-    asked = REWRITE.format(wanted=_harmless(wanted), last=_harmless(last), feedback=_harmless(feedback), words=words)
+    asked = REWRITE.format(wanted=harmless(wanted), last=harmless(last), feedback=harmless(feedback), words=words)
     return [{"role": "user", "content": asked}]
 
 
@@ -76,7 +79,9 @@ def read_rewrite(answer: Answer, longest: int) -> Rewrite:
     prompt = " ".join("".join(letter if letter.isprintable() else " " for letter in inside).split())
     if not prompt:
         return Rewrite(EMPTY)
-    return Rewrite(TOO_LONG) if len(prompt) > longest else Rewrite(OK, prompt)
+    if len(prompt) > longest:
+        return Rewrite(TOO_LONG)
+    return Rewrite(CONTROL_TOKEN) if text_fault(prompt) else Rewrite(OK, prompt)
 
 
 def feedback_of(scores: Mapping[str, Mapping[str, Any]]) -> str:
@@ -88,8 +93,3 @@ def feedback_of(scores: Mapping[str, Mapping[str, Any]]) -> str:
     said = {task: (one["reasoning"] or "").strip() for task, one in scores.items()}
     said = {task: text for task, text in said.items() if text}
     return next(iter(said.values())) if len(said) == 1 else "\n\n".join(f"{task}: {said[task]}" for task in said)
-
-
-def _harmless(text: str) -> str:
-    # A placeholder would stand for an image that is not there, and a tag for the end of a turn or of the answer.
-    return text.replace("<", "(").replace(">", ")").strip()

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.store import read_store
 from omniq_verl.t2i.guided import candidate_path, keep_sample
 from omniq_verl.t2i.selection import choose_weighted, read_weights
@@ -118,7 +119,7 @@ def add_scores(run: Scored, name: str, table: Path) -> Scored:
     if name in run.criteria or not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no new name beside {', '.join(run.criteria)}")
     try:
-        read = _READERS[table.suffix](table)
+        read = _READERS[table.suffix.lower()](table)
         numbers = pd.to_numeric(read["score"])
         by_name = {_tail(Path(image)): score for image, score in zip(read["image"], numbers, strict=True)}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -160,9 +161,16 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
         rows.append(_row(name, [chosen[n].best == first[n].best for n in kept], values))
     values = {task: [run.scores[n][task] for n in kept] for task in run.criteria}
     rows.append(_row("at random", [1 / len(first[n].ranking) for n in kept], values))
-    table = {"texts": len(kept), "of": len(run.scores), "rows": [asdict(row) for row in rows]}
+    figures = {"texts": len(kept), "of": len(run.scores), "rows": [asdict(row) for row in rows]}
+    table = {"provenance": _conditions(run), **figures}
     replace_text(run.folder / "selected" / "table.json", json.dumps(table, indent=2) + "\n")
     return rows, len(kept)
+
+
+def _conditions(run: Scored) -> dict[str, Any]:
+    """Of this comparison, and of the run that drew and scored (None where it is from before there was a record)."""
+    path = run.folder / "provenance.json"
+    return provenance([this_start()], run=json.loads(path.read_bytes()) if path.is_file() else None)
 
 
 def _row(name: str, same: Sequence[float], values: Mapping[str, Sequence[Sequence[float | None]]]) -> Row:

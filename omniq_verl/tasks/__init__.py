@@ -9,6 +9,15 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from omniq_verl.tasks.labels import read_scale, read_truth, shown
+from omniq_verl.tasks.outside_text import (
+    ForbiddenText,
+    check_text,
+    forbidden_tokens,
+    harmless,
+    messages_fault,
+    text_fault,
+)
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
@@ -22,7 +31,6 @@ from omniq_verl.tasks.task import (
     DISTORTIONS,
     IMAGE_PLACEHOLDER,
     LEVELS,
-    MEDIA_PLACEHOLDERS,
     SEVERITIES,
     Scale,
     Task,
@@ -38,7 +46,6 @@ __all__ = [
     "IMAGE_PLACEHOLDER",
     "IMAGE_TASKS",
     "LEVELS",
-    "MEDIA_PLACEHOLDERS",
     "Q_INSIGHT_COMPARISON",
     "Q_INSIGHT_COMPARISON_REFERENCE",
     "Q_INSIGHT_DEGRADATION",
@@ -47,13 +54,21 @@ __all__ = [
     "SEVERITIES",
     "TASKS",
     "TECHNICAL",
+    "ForbiddenText",
     "Scale",
     "Task",
     "chat_turns",
+    "check_text",
     "comparison_task",
+    "forbidden_tokens",
+    "harmless",
+    "messages_fault",
+    "read_truth",
     "scale_of",
+    "shown",
     "task_of",
     "task_on",
+    "text_fault",
 ]
 
 TASKS = {
@@ -69,12 +84,14 @@ IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
 """Those about a single image: what can be asked of each image for itself."""
 
 
-def scale_of(name: str | None) -> Scale | None:
-    """A scale by its name in ``SCALES``; None: each task's own.
+def scale_of(name: str | Scale | None) -> Scale | None:
+    """A scale by its name in ``SCALES``, or a scale itself; None: each task's own.
 
     Raises:
         ValueError: there is none of that name.
     """
+    if isinstance(name, Scale):
+        return name
     if name is not None and name not in SCALES:
         raise ValueError(f"there is no scale {name!r}; known: {', '.join(SCALES)}")
     return None if name is None else SCALES[name]
@@ -97,7 +114,12 @@ def task_on(name: str, scale: Scale | None) -> Task:
 
 
 def task_of(info: Mapping[str, Any]) -> Task:
-    """The task of a row on the row's scale, from its ``extra_info``."""
-    low, high = info.get("scale_low"), info.get("scale_high")
-    known = low is not None and low == low  # NaN is how pandas reads "none"
-    return task_on(info["task"], Scale(low, high) if known else None)
+    """The task of a row on the row's scale, from its ``extra_info``.
+
+    Raises:
+        ValueError: ``task`` is missing or unknown, or the scale is wrong; the message names the field.
+    """
+    name = info.get("task") if isinstance(info, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(TASKS)}")
+    return task_on(name, read_scale(info))

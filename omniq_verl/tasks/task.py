@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-IMAGE_PLACEHOLDER = "<image>"
-MEDIA_PLACEHOLDERS = (IMAGE_PLACEHOLDER, "<video>", "<audio>")
-"""What verl takes for a medium wherever it stands in a prompt (rl_dataset.py:328)."""
+from omniq_verl.tasks.outside_text import IMAGE_PLACEHOLDER, check_text
+
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
 DISTORTIONS = ("noise", "compression", "blur", "darken")
@@ -103,13 +102,20 @@ class Task:
         """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run.
 
         None: the first of them, where images are to be compared that are rows of nothing.
+
+        Raises:
+            ValueError: the task asks about a text, and there is none.
+            ForbiddenText: the text must not go into a question.
         """
         wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
         if self.needs_text and text is None:
             raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
         if self.scale is not None:
             wording = wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
-        return wording.replace("{text}", text) if self.needs_text else wording  # last: a text may hold any of these
+        if not self.needs_text:
+            return wording
+        check_text(text, "the prompt")
+        return wording.replace("{text}", text)  # last: a text may hold any of these
 
     def _paraphrase(self, row_id: str) -> int:
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()

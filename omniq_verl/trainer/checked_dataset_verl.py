@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 from omegaconf import DictConfig
+from transformers import PreTrainedTokenizer, ProcessorMixin
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
@@ -68,9 +69,16 @@ class CheckedSFTDataset(MultiTurnSFTDataset):
 
     rejected: tuple[Rejected, ...] = ()
 
-    def __init__(self, *args: Any, config: DictConfig, **kwargs: Any):
+    def __init__(
+        self,
+        parquet_files: str | list[str],
+        tokenizer: PreTrainedTokenizer,
+        config: DictConfig,
+        processor: ProcessorMixin | None = None,
+        max_samples: int = -1,
+    ):
         self._share = config.get("max_rejected_share", 0.0)
-        super().__init__(*args, config=config, **kwargs)
+        super().__init__(parquet_files, tokenizer, config, processor=processor, max_samples=max_samples)
 
     def _read_files_and_process(self) -> None:
         super()._read_files_and_process()

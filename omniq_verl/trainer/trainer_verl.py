@@ -125,7 +125,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
         answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
-        return metrics | (validation_metrics(data_sources, answers) if ours else {})
+        return metrics | (validation_metrics(data_sources, answers, sample_uids) if ours else {})
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:

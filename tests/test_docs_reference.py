@@ -191,6 +191,13 @@ def test_the_columns_of_a_row_are_documented_and_no_other():
 # Other pages
 
 
+def test_every_finding_of_the_live_check_is_described():
+    source = (REPO / "omniq_verl/live/conclusions.py").read_text()
+    written = set(re.findall(r'[fF]inding\(\s*"([\w -]+)"', source))
+    described = {bare(row[0]) for row in table_of(Path("docs/guides/preflight.md"), "With live engines").rows}
+    assert len(written) > 5 and described - {"... is what the rollout engine sees"} == written
+
+
 def test_every_task_is_described_and_no_other():
     assert {bare(row[0]) for row in table_of(CONCEPTS, "Task").rows} == set(TASKS)
 

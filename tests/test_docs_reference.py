@@ -225,12 +225,12 @@ def test_every_command_has_a_guide():
 
 
 def test_every_script_of_data_preparation_is_listed():
-    (table,) = [table for table in tables(Path("data_prep/README.md")) if table.header[0] == "script"]
+    (table,) = [table for table in tables(Path("docs/guides/data.md")) if table.header[0] == "script"]
     assert {bare(row[0]) for row in table.rows} == {path.name for path in (REPO / "data_prep").glob("*.py")}
 
 
 def test_every_recipe_is_listed():
-    text = (REPO / "recipes/README.md").read_text()
+    text = (REPO / "docs/reference/recipes.md").read_text()
     for path in (REPO / "recipes").rglob("*.yaml"):
         name = path.relative_to(REPO / "recipes").with_suffix("").as_posix()
         folder, _, file = name.rpartition("/")

@@ -57,8 +57,8 @@ def test_no_page_loads_anything_from_another_server(site):
 
 
 def test_links_that_leave_the_documentation_are_text(site):
-    page = (site / "guides/data.html").read_text(encoding="utf-8")
-    assert "data_prep</a>" not in page and "data_prep lists all scripts" in page
+    page = (site / "reference/api.html").read_text(encoding="utf-8")
+    assert "scorer.py</a>" not in page and "Code: scorer.py" in page
 
 
 def test_the_reference_holds_the_docstrings(site):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 _CHUNK = 2**26
-"""Logits that are converted to fp32 at a time: 256 MiB. Larger chunks gain little (benchmarks/README.md)."""
+"""Logits that are converted to fp32 at a time: 256 MiB. Larger chunks gain little (docs/benchmarks.md)."""
 _LOWEST = -1e4
 """Stands for logarithms below it, whose probability is 0 in fp32, so that no 0 is multiplied by infinity."""
 

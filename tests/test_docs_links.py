@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from docs_builders import DOCS, FRONT, REPO, anchors, blocks, code_words, links, pages
+from docs_builders import DOCS, FRONT, REPO, anchors, blocks, code_words, links, pages, prose
 
-PLACES = (*("omniq_verl", "recipes", "data_prep", "examples", "benchmarks", "tests", "constraints", "docs", ".ci"),)
-MADE = re.compile(r"^(examples|tests)/$")
+PLACES = ("omniq_verl", "recipes", "data_prep", "examples", "benchmarks", "tests", "constraints", "docs", ".ci")
 MODULE = re.compile(r"^omniq_verl(\.\w+)+$")
+UNCOMMON = ("mend", "mends", "thereof", "gone on with", "goes on where", "without eyes", "refused", "told apart by")
 FORBIDDEN = ("pypi", "pythonhosted", "download.pytorch.org")
 
 
@@ -76,6 +76,12 @@ def test_the_readme_leads_to_every_page_of_the_documentation():
             if target.suffix == ".md" and target.is_file() and (new := target.relative_to(REPO)) not in seen:
                 todo.append(new)
     assert not {path.relative_to(REPO) for path in DOCS.rglob("*.md")} - seen
+
+
+@pytest.mark.parametrize("page", pages(), ids=str)
+def test_pages_are_in_common_words(page):
+    words = re.sub(r"`[^`]*`", "", prose(page)).lower()
+    assert not [word for word in UNCOMMON if re.search(rf"\b{word}\b", words)]
 
 
 def test_every_block_says_its_language():

@@ -138,7 +138,8 @@ def compute_score(
         The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
         when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
         ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where
-        there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which have none, else 1),
+        there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which
+        have none, else 1),
         ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
         the class or choice of a task that asks for none.
 

@@ -37,7 +37,8 @@ class Reflection(Guided):
     def settings(self) -> dict[str, Any]:
         """What images, scores and prompts depend on; more rounds go on with what is there."""
         # Which image is reflected on is a choice only where a round has several.
-        chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
+        by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
+        chosen = by if self.n > 1 else None
         writer = (self.writer or self.scorer).identity()
         return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 

@@ -82,9 +82,7 @@ def _name(number: float, names: Mapping[int, str]) -> str:
     return names.get(int(number), f"task-{number:.0f}")
 
 
-def _groups(
-    sources: np.ndarray, tasks: np.ndarray, names: Mapping[int, str]
-) -> Iterator[tuple[str, np.ndarray]]:
+def _groups(sources: np.ndarray, tasks: np.ndarray, names: Mapping[int, str]) -> Iterator[tuple[str, np.ndarray]]:
     """Names, and which answers are meant; a rollout that was lost belongs to each task of its source."""
     for source in sorted(set(sources.tolist())):
         of_source, lost = sources == source, np.isnan(tasks)

@@ -7,19 +7,25 @@ Needs a CSV with a header, or JSON lines (`manifest.csv` or `manifest.jsonl` bel
 for the name of an image below --root and one for its score. --low and --high are the ends of the scale the scores were
 given on; they become the ends of the answers' scale (--scale). The task alignment needs the column of the prompts, too.
 Splits come from a column (train, val, test) or from a draw; --group-column keeps the versions of a picture in one.
+
+Labels of any other form are read by a function of your own, --reader package.module:function; see examples/extending.
+Then --low and --high are needed where scores are read, and there are no options of columns and draws.
 """
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from omniq_verl.data.command import DataSet, Request, main
 from omniq_verl.data.label_map import LabelMap
+from omniq_verl.data.outside_reader import open_reader
 from omniq_verl.data.prepare import Item
 from omniq_verl.data.reading import draw, number, read_table, share, text
 from omniq_verl.data.tables import LabelFileError
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import find_task
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 OPTIONS = (
@@ -31,7 +37,7 @@ OPTIONS = (
 def read(request: Request) -> Iterator[Item]:
     options = request.options
     refuse_conflicts(options)
-    if TASKS[request.task].needs_text and not options.text_column:
+    if find_task(request.task).needs_text and not options.text_column:
         raise LabelFileError(f"the task {request.task} asks about prompts. Mend: name their column by --text-column")
     path = request.label_file("manifest.csv", "manifest.jsonl")
     wanted = (options.score_column, options.text_column, options.split_column, options.group_column)
@@ -79,11 +85,8 @@ def split_of(row: dict, options: argparse.Namespace) -> str | None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    add_scale_options(parser, required=True)
     add = parser.add_argument
-    add("--data-source", type=source_name, required=True, help="name of the data set: rewards and reports go by it")
-    add("--low", type=float, required=True, help="least score of the scale the scores were given on")
-    add("--high", type=float, required=True, help="greatest score of that scale")
-    add("--lower-is-better", action="store_true", help="as of a difference to an original")
     add("--image-column", default="image", help="of the images' names (default: image)")
     add("--score-column", default="score", help="of the scores (default: score)")
     add("--text-column", help="of the prompts the images were made from")
@@ -92,6 +95,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--val-fraction", type=share, default=0.0, help="to draw (default: 0)")
     add("--test-fraction", type=share, default=0.0, help="to draw (default: 0)")
     add("--seed", type=int, default=0, help="of the draw (default: 0)")
+
+
+def add_scale_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    add = parser.add_argument
+    add("--data-source", type=source_name, required=True, help="name of the data set: rewards and reports go by it")
+    add("--low", type=float, required=required, help="least score of the scale the scores were given on")
+    add("--high", type=float, required=required, help="greatest score of that scale")
+    add("--lower-is-better", action="store_true", help="as of a difference to an original")
+    add("--reader", metavar="MODULE:FUNCTION", help="reads the labels instead, package.module:function of your own")
 
 
 def source_name(given: str) -> str:
@@ -117,14 +129,52 @@ MANIFEST = DataSet(
     own_options=OPTIONS,
     own_columns=columns,
     idle=idle,
+    any_task=True,
 )
+
+
+def with_reader(reader: str) -> DataSet:
+    """The same for labels that a function of the user's own reads."""
+    return replace(
+        MANIFEST,
+        tasks={**MANIFEST.tasks, "degradation": None},
+        read=open_reader(reader),
+        facts={"splits": f"by the reader {reader}"},
+        add_options=partial(add_scale_options, required=False),
+        label_map=label_map_of_reader,
+        own_options=("data_source", "reader", "low", "high", "lower_is_better"),
+        own_columns=None,
+        idle=idle_of_reader,
+    )
+
+
+def label_map_of_reader(options: argparse.Namespace) -> LabelMap | None:
+    if asks_for(options) != "score":
+        return None
+    if options.low is None or options.high is None:
+        raise LabelFileError("--low and --high are missing. Fix: give the ends of the scale of the reader's scores")
+    return label_map(options)
+
+
+def idle_of_reader(options: argparse.Namespace) -> dict[str, str | None]:
+    scored = asks_for(options) == "score"
+    return dict.fromkeys(("low", "high", "lower_is_better"), None if scored else "where no scores are asked for")
+
+
+def asks_for(options: argparse.Namespace) -> str:
+    return find_task(options.task or next(iter(MANIFEST.tasks))).asks_for
 
 
 def run(arguments: list[str] | None = None) -> None:
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--data-source", default=MANIFEST.name)
-    name = early.parse_known_args(arguments)[0].data_source
-    main(replace(MANIFEST, name=name), __doc__, arguments)
+    early.add_argument("--reader")
+    known = early.parse_known_args(arguments)[0]
+    try:
+        dataset = with_reader(known.reader) if known.reader else MANIFEST
+    except LabelFileError as error:
+        sys.exit(str(error))
+    main(replace(dataset, name=known.data_source), __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def failing_after(count: int) -> Iterator[dict]:
     [
         (
             {"task": "beauty"},
-            r"koniq/000042: unknown task 'beauty'; known: \['aesthetic', 'alignment', 'degradation', 'q_insight_comp",
+            r"koniq/000042: task is 'beauty', an unknown task. Fix: name one of technical, aesthetic, alignment, ",
         ),
         ({"score": 0.9}, r"koniq/000042: the label 0.9 lies outside of the scale \[1, 5\] of the task technical"),
         ({"score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[1, 5\] of the task technical"),

@@ -20,7 +20,7 @@ from omniq_verl.data.rows import Row
 from omniq_verl.doctor.data_files import FileReport, check_file
 from omniq_verl.doctor.prompt_length import PromptLength
 from omniq_verl.doctor.rows import Fault, check_id, image_size
-from omniq_verl.tasks import DEGRADATION, TECHNICAL, comparison_task
+from omniq_verl.tasks import DEGRADATION, TASKS, TECHNICAL, comparison_task
 
 
 def test_a_row_without_a_name_of_its_own_is_named(tmp_path):
@@ -250,9 +250,8 @@ def test_a_scale_that_is_none_is_named(tmp_path, scale):
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     rows = records()
     rows[0]["extra_info"]["task"] = "smell"
-    own, theirs = ("aesthetic, alignment, degradation", "q_insight_degradation, q_insight_score, technical")
-    known = f"{own}, q_insight_comparison, q_insight_comparison_reference, {theirs}"
-    assert f"extra_info.task is 'smell'; known: {known}" in only_problem(check_rows(tmp_path, rows))
+    fault = only_problem(check_rows(tmp_path, rows))
+    assert f"extra_info.task is 'smell', an unknown task. Fix: name one of {', '.join(TASKS)}, or" in fault
 
 
 @pytest.mark.parametrize(("images", "found"), [([], 0), ([{"bytes": png()}] * 2, 2)])

@@ -27,7 +27,7 @@ def test_our_recipes_have_no_fault(name):
     ("override", "where", "what"),
     [
         (f"{REWARD}.sigma=0", REWARD, "sigma and epsilon must be positive, got 0 and 0.35"),
-        (f"{REWARD}.score_reward=linear", REWARD, "must be 'gaussian' or 'threshold', got 'linear'"),
+        (f"{REWARD}.score_reward=linear", REWARD, "'threshold' or package.module:object, got 'linear'"),
         (f"+{REWARD}.sigmas=0.8", REWARD, "sigmas"),
         (f"+{REWARD}.sources.ava.sigma=-1", f"{REWARD}.sources.ava", "got -1"),
         (f"{SAMPLER}.mode=some", SAMPLER, "mode must be one of"),

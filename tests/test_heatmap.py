@@ -348,7 +348,7 @@ def test_checkpoints_with_other_tokenizers_are_refused(folders, photo, tmp_path)
     ("change", "words"),
     [
         ({"rho": 0.0}, "rho must lie"),
-        ({"task": "beauty"}, "no task 'beauty'; known: technical"),
+        ({"task": "beauty"}, "--task is 'beauty', an unknown task. Fix: name one of technical"),
         ({"task": "alignment"}, "none was given"),
         ({"models": []}, "not 0"),
         ({"models": [Path("a"), Path("b"), Path("c")]}, "not 3"),

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = ("verl", "vllm", "ray", "torch", "transformers")
 PURE = (
     "omniq_verl",
+    "omniq_verl.doors",
     "omniq_verl.import_hooks",
     "omniq_verl.tasks",
     "omniq_verl.rewards",
@@ -104,7 +105,7 @@ def test_nobody_imports_the_plugin_or_the_command_line(path):
 )
 def test_tasks_rewards_and_data_know_only_one_another(path):
     ours = [name for name in imports(path) if name.startswith("omniq_verl.")]
-    assert all(name.split(".")[1] in ("tasks", "rewards", "data", "lfs", "__version__") for name in ours)
+    assert all(name.split(".")[1] in ("tasks", "rewards", "data", "doors", "lfs", "__version__") for name in ours)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

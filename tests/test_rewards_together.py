@@ -317,7 +317,7 @@ def test_an_unknown_setting_is_an_error_that_names_it(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"score_reward": "laplace"}, "'gaussian' or 'threshold', got 'laplace'"),
+        ({"score_reward": "laplace"}, "'gaussian', 'threshold' or package.module:object, got 'laplace'"),
         ({"sigma": 0.0}, "positive, got 0.0 and 0.35"),
         ({"sigma": math.nan}, "positive, got nan"),
         ({"epsilon": -1.0}, "positive, got 0.8 and -1.0"),

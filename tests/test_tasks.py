@@ -179,7 +179,7 @@ def test_the_task_of_a_row_is_on_the_scale_of_the_row(info, scale, reason):
 
 
 def test_a_row_of_an_unknown_task_has_none():
-    with pytest.raises(ValueError, match=r"extra_info.task is 'beauty'. Fix: "):
+    with pytest.raises(ValueError, match=r"extra_info.task is 'beauty', an unknown task. Fix: name one of technical, "):
         task_of({"task": "beauty"})
 
 

@@ -23,7 +23,7 @@ from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, known_files, read_store
 from omniq_verl.generation.workers import Job, Todo
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import find_task
 
 
 @dataclass
@@ -69,10 +69,10 @@ def places_of(config: CotConfig) -> list[Place]:
         ValueError: there is none, or one of a task that asks for no score, or for more than a number.
     """
     places = learnable_places([Path(file) for file in config.data], config.limit)
-    if others := sorted({place.info["task"] for place in places if not TASKS[place.info["task"]].answer_rule}):
+    if others := sorted({place.info["task"] for place in places if not find_task(place.info["task"]).answer_rule}):
         raise ValueError(
             f"the task {others[0]} says within its question how to answer, so that a level cannot be asked for in its"
-            f" place. Mend: prepare the rows with --task {TASKS[others[0]].like or 'technical'}"
+            f" place. Mend: prepare the rows with --task {find_task(others[0]).like or 'technical'}"
         )
     return places
 

@@ -20,8 +20,10 @@ from omniq_verl.data.options import given_options, idle_option
 from omniq_verl.data.paths import BadPath, FileIndex, given_path
 from omniq_verl.data.prepare import ENGINES, How, Item, Source, prepare
 from omniq_verl.data.tables import LabelFileError
+from omniq_verl.data.task_names import name_for, names_for
 from omniq_verl.data.text_files import json_lines
-from omniq_verl.tasks import SCALES, TASKS
+from omniq_verl.doors import FORM
+from omniq_verl.tasks import SCALES, TASKS, Scale, find_task
 
 _CLOSE, _EDGE = 0.05, 0.2
 """Warned of are scores within so small a share of their scale (0 to 1 on a scale of 0 to 100 is a hundredth), and
@@ -80,6 +82,8 @@ class DataSet:
     """Of the user's own table, which has no owners: the columns it needs, for error texts."""
     idle: Callable[[argparse.Namespace], Mapping[str, str | None]] = lambda options: {}
     """Why the script's own options would do nothing, by name; see ``options.idle_option``."""
+    any_task: bool = False
+    """Its labels can be asked for by any task from outside that has labels of the same kind, whatever it is like."""
 
 
 def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
@@ -118,7 +122,7 @@ def refuse_idle(
 
 
 def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
-    task = TASKS[args.task or next(iter(dataset.tasks))]
+    task = find_task(args.task or next(iter(dataset.tasks)))
     return {
         "workers": "with --engine ray, which takes all nodes of its cluster" if args.engine == "ray" else None,
         "scale": f"with the task {task.name}, which asks for no score" if task.scale is None else None,
@@ -128,7 +132,7 @@ def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
 def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Write the data set as asked for; returns its card."""
     task = args.task or next(iter(dataset.tasks))
-    labelled_as = TASKS[task].like or task
+    labelled_as = find_task(task).like or task
     labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[labelled_as]
     index = FileIndex(args.root, without=args.out)
     if args.images == "path" and not is_utf8(index.root):
@@ -140,7 +144,7 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
         task=task,
         items=dataset.read(Request(index, labelled_as, args.labels, args)),
         labels=labels,
-        scale=SCALES[args.scale] if labels is not None else None,
+        scale=_scale(task, args.scale) if labels is not None else None,
         folders=dataset.folders,
         facts={**dataset.facts, "options": {name: getattr(args, name) for name in dataset.own_options}},
         expected_rows=dataset.expected_rows(args),
@@ -149,15 +153,23 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
     return prepare(source, index, args.out, how, console)
 
 
+def _scale(task: str, name: str | None) -> Scale | None:
+    """None: the own scale of a task from outside."""
+    if name is None and task not in TASKS:
+        return None
+    return SCALES[name or "1-5"]
+
+
 def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", type=given_path, required=True, help="folder of the data set")
     add("--out", type=given_path, required=True, help="folder for the parquet files")
     add("--labels", type=given_path, help="label file, or folder of several, that is elsewhere or has another name")
-    tasks = [name for name, task in TASKS.items() if (task.like or name) in dataset.tasks]
-    add("--task", choices=tasks, help=f"what is asked (default: {next(iter(dataset.tasks))})")
-    add("--scale", choices=list(SCALES), default="1-5", help="of the answers (default: 1-5; OmniQuality-R's code: 0-5)")
+    asked = f"what is asked: {', '.join(names_for(dataset.tasks))}, or {FORM} (default: {next(iter(dataset.tasks))})"
+    add("--task", type=partial(name_for, dataset.tasks, dataset.any_task), metavar="TASK", help=asked)
+    scales = "of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
+    add("--scale", choices=list(SCALES), help=scales)
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
     add_writing_options(parser)
     dataset.add_options(parser)

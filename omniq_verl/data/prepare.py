@@ -34,7 +34,7 @@ from omniq_verl.data.shards import (
     write_shard,
     write_whole,
 )
-from omniq_verl.tasks import TASKS, Scale
+from omniq_verl.tasks import Scale, find_task
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def _card(
         shard.path.name: {"rows": one.rows, "xxh128": one.xxh128} for shard, one in zip(shards, written, strict=True)
     }
     classes = sum((Counter(one.classes) for one in written), Counter())
-    counted = "choices" if TASKS[source.task].asks_for == "choice" else "classes"
+    counted = "choices" if find_task(source.task).asks_for == "choice" else "classes"
     return {
         "data_source": source.name,
         "task": source.task,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from omniq_verl.tasks import TASKS, Scale, Task, task_on, text_fault
+from omniq_verl.tasks import Scale, Task, find_task, task_on, text_fault
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _INFO = pa.struct(
@@ -80,8 +80,7 @@ class Row:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"row {self.row_id}: unknown task {self.task!r}; known: {sorted(TASKS)}")
+        find_task(self.task, f"row {self.row_id}: task")
         if fault := self.asked.label_fault(self.truth):
             raise ValueError(f"row {self.row_id}: {fault}")
         bounds = self.raw_bounds

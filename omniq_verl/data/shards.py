@@ -22,6 +22,7 @@ import omniq_verl
 from omniq_verl.data.images import BadImage, check_image, read_image
 from omniq_verl.data.rows import Row, schema
 from omniq_verl.data.stored import StoredImage
+from omniq_verl.tasks import TASKS
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """Images are compressed already, and their smallest and largest bytes say nothing."""
@@ -84,7 +85,9 @@ class Shard:
         """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
         rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
-        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named))
+        # A task from outside may ask anew under the same name; this package's have its version.
+        asked = sorted({repr(one.row.asked) for one in self.items if one.row.task not in TASKS})
+        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *asked))
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

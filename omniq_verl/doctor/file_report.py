@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Length
 from omniq_verl.doctor.rows import Fault
+from omniq_verl.tasks import TASKS
 
 _SHOWN_PER_KIND = 5
 DROPPED = "dropped"
@@ -28,7 +29,7 @@ class RowFindings:
     faults: list[Fault]
     length: Length | int | None
     reads_files: bool
-    """Does an image of the row lie in a file of its own?"""
+    """Does an image of the row lie in a file of its own, or its task outside of this package?"""
 
 
 def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | int | None) -> RowFindings:
@@ -43,8 +44,13 @@ def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | i
         source=source if isinstance(source, str) else None,
         faults=faults,
         length=length,
-        reads_files=any(isinstance(image, dict) and "bytes" not in image for image in record.get("images") or []),
+        reads_files=_is_outside(info.get("task"))
+        or any(isinstance(image, dict) and "bytes" not in image for image in record.get("images") or []),
     )
+
+
+def _is_outside(task: object) -> bool:
+    return isinstance(task, str) and task not in TASKS
 
 
 @dataclass
@@ -65,7 +71,8 @@ class FileReport:
     image_tokens: int = 0
     """Tokens that stand for images, of all rows together; 0 if none was counted."""
     reads_files: bool = False
-    """Do images lie in files of their own? Then the parquet file alone does not determine this report."""
+    """Do images lie in files of their own, or tasks outside of this package? Then the parquet file alone does not
+    determine this report."""
     dropped: int = 0
     """Rows that verl will drop."""
     _found: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)

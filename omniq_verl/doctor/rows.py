@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from omniq_verl.data.images import read_otherwise
 from omniq_verl.doctor.prompt_length import ImageSize, Length, Messages, PromptLength
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, TASKS, Task, task_of
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, find_task, shown, task_names, task_of
 from omniq_verl.tasks.outside_text import FIX, messages_fault
 
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
@@ -121,8 +121,13 @@ def check_number_of_images(record: dict[str, Any]) -> None:
 def _task(record: dict[str, Any]) -> Task:
     info = record["extra_info"]
     name = info.get("task") if isinstance(info, dict) else None
-    if name not in TASKS:
-        raise Fault("task", f"extra_info.task is {name!r}; known: {', '.join(sorted(TASKS))}", "name a known task")
+    if not isinstance(name, str):
+        raise Fault("task", f"extra_info.task is {shown(name)}", f"name one of {', '.join(task_names())}")
+    try:
+        find_task(name, "extra_info.task")
+    except ValueError as error:
+        what, _, fix = str(error).partition(". Fix: ")
+        raise Fault("task", what, fix) from error
     try:
         return task_of(info)
     except (TypeError, ValueError) as error:

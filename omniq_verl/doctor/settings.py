@@ -8,6 +8,7 @@ from omniq_verl.doctor.problem import Problem
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
 from omniq_verl.rewards import RewardSettings
+from omniq_verl.rewards.outside import probe
 
 REWARD = "reward.custom_reward_function"
 _OUR_TRAINER = "omniq_sync"
@@ -33,10 +34,11 @@ def _reward_faults(config: DictConfig) -> Iterator[Problem]:
     settings = _node(config, f"{REWARD}.reward_kwargs")
     for source in (None, *(settings.get("sources") or {})):
         try:
-            RewardSettings.for_source(source, **settings)
+            probe(RewardSettings.for_source(source, **settings).score_function)
         except (TypeError, ValueError) as error:
             where = f"{REWARD}.reward_kwargs" + (f".sources.{source}" if source else "")
-            yield Problem(where, str(error), "see omniq_verl.rewards.RewardSettings")
+            what, _, fix = str(error).partition(". Fix: ")
+            yield Problem(where, what, fix or "see omniq_verl.rewards.RewardSettings")
 
 
 def _filter_faults(config: DictConfig) -> Iterator[Problem]:

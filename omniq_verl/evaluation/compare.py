@@ -22,7 +22,7 @@ from omniq_verl.evaluation.judging import NO_DISTORTION
 from omniq_verl.evaluation.paired import TESTS, compare_scores, holm, join_images, resamples_for
 from omniq_verl.evaluation.papers import PaperTable, load_table
 from omniq_verl.generation.provenance import this_start
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import find_task
 
 SetKey = tuple[str, str]  # data source, task
 
@@ -118,7 +118,10 @@ def _read_run(folder: Path, name: str) -> Run:
 
 def same_task(name: str) -> str:
     """The task whose labels this one has: another wording of a question is compared as the question itself."""
-    return TASKS[name].like or name if name in TASKS else name
+    try:
+        return find_task(name).like or name
+    except ValueError:  # an evaluation of a machine where more is installed
+        return name
 
 
 def _existing(file: Path) -> Path:

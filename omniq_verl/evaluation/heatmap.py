@@ -25,7 +25,7 @@ from omniq_verl.generation.question import banned_tokens, decode_images, questio
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, IMAGE_TASKS, check_text
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task
 
 _ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
 
@@ -229,11 +229,10 @@ def asked_messages(task: str, prompt: str | None, question: str | None) -> list[
         return [
             {"role": "user", "content": question if IMAGE_PLACEHOLDER in question else IMAGE_PLACEHOLDER + question}
         ]
-    if task not in IMAGE_TASKS:
-        raise ValueError(f"there is no task {task!r}; known: {', '.join(IMAGE_TASKS)}; or ask a question of your own")
-    if prompt is not None and not IMAGE_TASKS[task].needs_text:
+    asked = image_task(task, "--task")
+    if prompt is not None and not asked.needs_text:
         raise ValueError(f"the task {task} asks about no text; a question of your own is given as --question")
-    return IMAGE_TASKS[task].messages(None, prompt)
+    return asked.messages(None, prompt)
 
 
 def _read(answer: str) -> str:

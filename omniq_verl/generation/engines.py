@@ -1,11 +1,13 @@
 """Engines by name, opened in the process that asks them."""
 
-from importlib import import_module
 from typing import Any
 
+from omniq_verl.doors import FORM, is_door, open_function
 from omniq_verl.generation.request import AsyncEngine, Engine
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.weights import check_cached
+
+EXPECTED = "function(spec: EngineSpec) -> an engine with answer(requests, sampling)"
 
 
 def open_engine(spec: EngineSpec) -> Engine:
@@ -51,11 +53,11 @@ def _checked(opened: Any, spec: EngineSpec) -> Any:
 
 
 def _own(spec: EngineSpec, others: str) -> Any:
-    module, _, name = spec.kind.partition(":")
-    if not name:
-        raise ValueError(f"unknown engine {spec.kind!r}: {others} or package.module:function")
-    try:
-        opened = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the engine {spec.kind!r} is not there: {error}") from error
-    return opened(spec)
+    if not is_door(spec.kind):
+        raise ValueError(f"unknown engine {spec.kind!r}: {others} or {FORM}")
+    opened = open_function("the engine", spec.kind, EXPECTED, 1)(spec)
+    if not callable(getattr(opened, "answer", None)):
+        raise ValueError(
+            f"the engine is {spec.kind!r}, which returns {opened!r:.80} without a method answer. Fix: name {EXPECTED}"
+        )
+    return opened

@@ -24,7 +24,8 @@ KEPT_AT_ONCE = Annotated[
 TASK = Annotated[
     str,
     typer.Option(
-        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its own prompts"
+        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its own prompts;"
+        " or package.module:object of your own"
     ),
 ]
 SCALE = Annotated[str | None, typer.Option(help="Score scale the model was trained on: 1-5 (the default) or 0-5.")]

@@ -21,7 +21,7 @@ from omniq_verl.rali.compress import Basis, Projection
 from omniq_verl.rali.encoder import VISION, ImageEncoder, check_vision_config, plain_config
 from omniq_verl.rali.fit import BasisScorer
 from omniq_verl.rali.preprocessing import Preprocessing
-from omniq_verl.tasks import TASKS, Scale
+from omniq_verl.tasks import Scale, find_task
 
 WEIGHTS, CONFIG = "rali.safetensors", "rali.json"
 FORMAT, VERSION = "omniq_rali", 1
@@ -58,8 +58,7 @@ class About:
     """Where it comes from: encoder, data, settings."""
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+        find_task(self.task)
 
 
 def save_rali(folder: Path, model: RaliModel, about: About, dtype: torch.dtype = torch.float32) -> None:

@@ -1,17 +1,20 @@
 """The reward function verl calls for every response, and its settings."""
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
+from omniq_verl.doors import FORM, is_door
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, said_class
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
+from omniq_verl.rewards.outside import SETTING, ScoreReward, called, open_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.rewards.threshold import threshold_reward
-from omniq_verl.tasks import TASKS, Task, read_truth, shown, task_of
+from omniq_verl.tasks import Task, read_truth, shown, task_number, task_of
 
 STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
 _NOT_APPLICABLE = math.nan
@@ -30,7 +33,8 @@ class RewardSettings:
     """
 
     score_reward: str = "gaussian"
-    """``gaussian`` (OmniQuality-R sec. 3.3) or ``threshold`` (Q-Insight sec. 3.3)."""
+    """``gaussian`` (OmniQuality-R sec. 3.3), ``threshold`` (Q-Insight sec. 3.3), or ``package.module:function`` of your
+    own: ``function(pred, target, **score_settings)`` returns a number from 0 to 1 (``omniq_verl.rewards.outside``)."""
     sigma: float = 0.8
     """Of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
     epsilon: float = 0.35
@@ -40,10 +44,15 @@ class RewardSettings:
     """0: "Gaussian reward only" (OmniQuality-R); Q-Insight adds the format with weight 1."""
     class_weight: float = 0.25
     level_weight: float = 0.75
+    score_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further arguments of a score reward of your own, by name."""
 
     def __post_init__(self) -> None:
-        if self.score_reward not in ("gaussian", "threshold"):
-            raise ValueError(f"score_reward must be 'gaussian' or 'threshold', got {self.score_reward!r}")
+        if self.score_reward not in _SCORE_REWARDS and not is_door(self.score_reward):
+            known = ", ".join(map(repr, _SCORE_REWARDS))
+            raise ValueError(f"score_reward must be {known} or {FORM}, got {self.score_reward!r}")
+        if self.score_settings and self.score_reward in _SCORE_REWARDS:
+            raise ValueError(f"score_settings has no effect with score_reward={self.score_reward}. Fix: leave it out")
         for name in ("sigma", "epsilon", "accuracy_weight", "format_weight", "class_weight", "level_weight"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name} must be a number, got {value!r}")
@@ -54,31 +63,54 @@ class RewardSettings:
         weights = (self.accuracy_weight, self.format_weight, self.class_weight, self.level_weight)
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError(f"weights must be finite, got {weights}")
+        self.score_function  # noqa: B018  so that a function that is not there is an error here, and not at an answer
+
+    @cached_property
+    def score_function(self) -> ScoreReward:
+        """From a predicted score and its label to the reward, 0 to 1."""
+        if self.score_reward in _SCORE_REWARDS:
+            return _SCORE_REWARDS[self.score_reward](self)
+        function = open_reward(self.score_reward, self.score_settings)
+        return partial(called, f"{SETTING}={self.score_reward}", function)
 
     @staticmethod
     def for_source(
         data_source: str, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
         """The settings of one data source."""
-        return _checked(tuple({**settings, **_plain(sources).get(data_source, {})}.items()))
+        chosen = {**settings, **_plain(sources).get(data_source, {})}
+        if "score_settings" not in chosen:
+            return _checked(tuple(chosen.items()))
+        own = _plain(chosen.pop("score_settings"))
+        return _checked(tuple(chosen.items()), json.dumps(own, sort_keys=True) if own else "{}")
 
 
-_plain_sources: dict[int, tuple[Any, dict[str, dict[str, Any]]]] = {}
+_SCORE_REWARDS: dict[str, Callable[[RewardSettings], ScoreReward]] = {
+    "gaussian": lambda settings: partial(gaussian_reward, sigma=settings.sigma),
+    "threshold": lambda settings: partial(threshold_reward, epsilon=settings.epsilon),
+}
+_plain_settings: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
-def _plain(sources: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """As a plain dict: verl hands over OmegaConf's, where a look-up takes longer than the rest of a reward."""
-    if not sources or type(sources) is dict:
-        return sources or {}
-    if id(sources) not in _plain_sources:
+    if not settings or type(settings) is dict:
+        return settings or {}
+    if id(settings) not in _plain_settings:
         # The original is kept as well, so that its id stays its own.
-        _plain_sources[id(sources)] = (sources, {name: dict(own) for name, own in sources.items()})
-    return _plain_sources[id(sources)][1]
+        _plain_settings[id(settings)] = (settings, _unwrapped(settings))
+    return _plain_settings[id(settings)][1]
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _unwrapped(one) for name, one in value.items()}
+    return [_unwrapped(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 @lru_cache(maxsize=1024)  # verl asks once for each response, with the few settings of the recipe
-def _checked(settings: tuple[tuple[str, Any], ...]) -> RewardSettings:
-    return RewardSettings(**dict(settings))
+def _checked(settings: tuple[tuple[str, Any], ...], score_settings: str = "{}") -> RewardSettings:
+    return RewardSettings(**dict(settings), score_settings=json.loads(score_settings))
 
 
 def compute_score(
@@ -104,9 +136,10 @@ def compute_score(
 
     Returns:
         The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
-        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` and ``task`` (numbers in
-        ``Status`` and ``TASKS``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where there is no level
-        to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which have none, else 1),
+        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
+        ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where
+        there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which
+        have none, else 1),
         ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
         the class or choice of a task that asks for none.
 
@@ -126,7 +159,7 @@ def compute_score(
         "format": form,
         "parsed": float(parsed.ok),
         "status": float(STATUS_NUMBERS[parsed.status]),
-        "task": float(list(TASKS).index(task.name)),
+        "task": float(task_number(task.name)),
         **judged,
     }
 
@@ -162,10 +195,7 @@ def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings:
     judged = {"accuracy": 0.0, "target": target, "level_asked": 1.0}
     if parsed.score is None:
         return judged
-    if settings.score_reward == "gaussian":
-        judged["accuracy"] = gaussian_reward(parsed.score, target, settings.sigma)
-    else:
-        judged["accuracy"] = threshold_reward(parsed.score, target, settings.epsilon)
+    judged["accuracy"] = settings.score_function(parsed.score, target)
     judged["pred"] = parsed.score
     judged["level_right"] = float(task.scale.level(parsed.score) == task.scale.level(target))
     return judged

@@ -19,7 +19,7 @@ from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.inputs import all_or_one, digest_of, listed, load_source, name_of, prompts_for
-from omniq_verl.tasks import IMAGE_TASKS, ForbiddenText, Scale, Task, scale_of, task_on
+from omniq_verl.tasks import ForbiddenText, Scale, Task, image_task, scale_of, task_on
 
 BAD_IMAGE = "bad_image"
 UNNAMED = "no_class"
@@ -196,9 +196,7 @@ def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) ->
     """
     scale = scale_of(scale)
     names = [names] if isinstance(names, str) else list(names)
-    if unknown := [name for name in names if name not in IMAGE_TASKS]:
-        raise ValueError(f"unknown task {unknown[0]!r} of one image; known: {', '.join(IMAGE_TASKS)}")
-    return [task_on(name, scale if IMAGE_TASKS[name].scale else None) for name in names]
+    return [task_on(name, scale if image_task(name).scale else None) for name in names]
 
 
 def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:

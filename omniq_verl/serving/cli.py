@@ -28,6 +28,10 @@ def serve(
     max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Serve a task of your own, too: package.module:object; again for more."),
+    ] = None,
     dtype: options.DTYPE = "auto",
     memory: options.MEMORY = 0.85,
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
@@ -54,6 +58,7 @@ def serve(
 
     reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
     refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
+    refuse_idle({"task": None if model else "without --model: a RALI alone is served"})
     few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
     refuse_idle({"max_replicas": few})
     with errors_said() as console:
@@ -70,6 +75,7 @@ def serve(
             seed,
             frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
             scale=scale_of(scale),
+            tasks=tuple(task or ()),
         )
         settings.check()
         if address is None:

@@ -20,7 +20,8 @@ class Replica:
 
         self._room = Room(settings.limits.waiting)
         self._models = open_models(settings)
-        self._server = Server(self._models, settings.limits, self._room, settings.keys, settings.local, settings.scale)
+        about = (settings.keys, settings.local, settings.scale, settings.tasks)
+        self._server = Server(self._models, settings.limits, self._room, *about)
 
     def __serve_build_asgi_app__(self) -> Any:
         from omniq_verl.serving.app import build_app

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from omniq_verl.data.images import BadImage
 from omniq_verl.scoring.inputs import is_one, listed
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.client import Client
-from omniq_verl.tasks import IMAGE_TASKS, Scale, scale_of
+from omniq_verl.tasks import Scale, image_task, scale_of
 
 
 class ServerReward:
@@ -44,11 +45,11 @@ class ServerReward:
         value_range: ValueRange | None = None,
         **settings: Any,
     ):
-        if task not in IMAGE_TASKS or IMAGE_TASKS[task].scale is None:
+        if (asked := image_task(task)).scale is None:
             raise ValueError(f"task {task!r}: one with a score, such as alignment, aesthetic or technical")
-        self.__name__ = f"omniq_{task}"  # by which trainers log it
+        self.__name__ = "omniq_" + re.sub(r"\W", "_", task)  # by which trainers log it
         self._client, self._task, self._unread = Client(url, key, **settings), task, unread
-        self._scale = scale_of(scale) or IMAGE_TASKS[task].scale
+        self._scale = scale_of(scale) or asked.scale
         self._range = check_range(value_range)
 
     def __call__(self, images: Iterable[Any], prompts: Sequence[str] | None = None, **_: Any) -> list[float]:

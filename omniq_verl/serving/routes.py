@@ -10,14 +10,14 @@ from fastapi import HTTPException, Request, Response
 
 from omniq_verl.data.images import BadImage, check_pixels
 from omniq_verl.scoring.inputs import prompts_for
-from omniq_verl.scoring.scorer import BAD_IMAGE, Score, asked_tasks
+from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.serving import messages
 from omniq_verl.serving.bodies import BadRequest, File, read_compare, read_score
 from omniq_verl.serving.page import FAILURES
 from omniq_verl.serving.pickles import NotPlain, dump_plain, load_plain
 from omniq_verl.serving.room import Draining
 from omniq_verl.serving.state import Server
-from omniq_verl.tasks import IMAGE_TASKS, Scale, Task
+from omniq_verl.tasks import Task, shown
 
 AGAIN = {"Retry-After": "1"}
 """Seconds a caller is asked to wait where there is no room."""
@@ -35,7 +35,7 @@ class Questions:
     async def score_images(self, request: Request) -> messages.ScoreAnswers:
         """Score one or many images for one or more tasks."""
         question, files = await read_score(request, self.server.limits)
-        tasks = _tasks(question.task, self.server.scale)
+        tasks = _tasks(question.task, self.server)
         prompts = prompts_for(question.prompt, len(files))
         found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
         return messages.score_answers([file.name for file in files], found, question.reasoning)
@@ -56,7 +56,7 @@ class Questions:
             files, prompts = load_plain(await request.body(), self.server.limits)
         except NotPlain as error:
             raise BadRequest(422, str(error)) from None
-        tasks = _tasks(task, self.server.scale)
+        tasks = _tasks(task, self.server)
         if tasks[0].scale is None:
             raise BadRequest(422, f"task: {task} gives no score")
         found = await self._score(None, files, tasks, prompts, 1, 1.0)
@@ -103,7 +103,7 @@ class State:
     async def known_tasks(self) -> messages.Tasks:
         """What can be asked here."""
         models = self.server.models
-        about = [messages.task_about(task) for task in asked_tasks(list(IMAGE_TASKS), self.server.scale)]
+        about = [messages.task_about(task) for task in self.server.known_tasks]
         return messages.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
 
     async def alive(self) -> dict[str, str]:
@@ -137,11 +137,12 @@ def _failed(error: RuntimeError) -> HTTPException:
     return HTTPException(503, FAILURES[503], AGAIN)
 
 
-def _tasks(names: str | list[str], scale: Scale | None) -> list[Task]:
-    try:
-        tasks = asked_tasks(names, scale)
-    except ValueError as error:
-        raise BadRequest(422, f"task: {error}") from None
+def _tasks(names: str | list[str], server: Server) -> list[Task]:
+    known = {task.name: task for task in server.known_tasks}
+    names = [names] if isinstance(names, str) else names
+    if unknown := [name for name in names if name not in known]:
+        raise BadRequest(422, f"task: unknown task {shown(unknown[0])}; known here: {', '.join(known)}")
+    tasks = [known[name] for name in names]
     if not tasks or len({task.name for task in tasks}) < len(tasks):
         raise BadRequest(422, "task: one at least, and each once")
     return tasks

@@ -4,9 +4,10 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omniq_verl.doors import is_door
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.limits import Limits
-from omniq_verl.tasks import Scale
+from omniq_verl.tasks import Scale, image_task
 
 IMAGES = 3
 """The most a question shows: two that are compared, and a reference."""
@@ -36,6 +37,9 @@ class ServerSettings:
 
     scale: Scale | None = None
     """Of the reasoning model's scores; None: each task's own."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that can be asked besides the known ones, ``package.module:object``. Callers cannot name others: a name
+    that leads to a module runs it."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.rali is None:
@@ -49,9 +53,11 @@ class ServerSettings:
         Raises:
             ValueError: one is not there, or not safe to open.
         """
+        for name in self.tasks:
+            image_task(name, "--task")
         if self.model:
             self.model.check()
-            if self.model.kind != "vllm" and ":" not in self.model.kind:
+            if self.model.kind != "vllm" and not is_door(self.model.kind):
                 raise ValueError(f"unknown engine {self.model.kind!r}: vllm or package.module:function")
         if self.rali and not (Path(self.rali) / "rali.json").is_file():
             raise ValueError(f"{self.rali}: no RALI there. Mend: a folder that omniq rali fit wrote")

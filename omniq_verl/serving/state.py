@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from omniq_verl.scoring.scorer import asked_tasks
 from omniq_verl.serving.batches import Batches
 from omniq_verl.serving.bodies import BadRequest
 from omniq_verl.serving.judge import Judge
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.room import Room
-from omniq_verl.tasks import Scale, Task
+from omniq_verl.tasks import Scale, Task, known_tasks
 
 
 @dataclass
@@ -50,3 +52,11 @@ class Server:
     """Answer this machine alone."""
     scale: Scale | None = None
     """Of scores; None: each task's own."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that can be asked besides the known ones."""
+
+    @cached_property
+    def known_tasks(self) -> list[Task]:
+        """All that can be asked here, about one image each."""
+        names = dict.fromkeys((*(name for name, task in known_tasks().items() if task.images == 1), *self.tasks))
+        return asked_tasks(list(names), self.scale)

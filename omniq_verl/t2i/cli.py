@@ -35,6 +35,12 @@ def guided_options(
     weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
     order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
     within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank by a function of your own, package.module:function; --weight names the tasks to score."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the pipeline's.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
     height: PIXELS = None,
@@ -50,6 +56,7 @@ def guided_options(
     from omniq_verl.t2i.selection import read_weights
 
     refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
+    refuse_idle({"order": "with --selector" if selector else None})
     return {
         "prompts": read_texts(prompts)[:limit],
         "out": out,
@@ -57,6 +64,7 @@ def guided_options(
         "weights": read_weights(weight or ["alignment=1"]),
         "order": tuple(order or ()),
         "within": within,
+        "selector": selector,
         "batch": batch,
         "max_tokens": max_tokens,
         "seed": seed,
@@ -172,7 +180,10 @@ def selectors(
     run: Annotated[Path, typer.Argument(help="Folder of `omniq t2i best-of-n`.")],
     selector: Annotated[
         list[str] | None,
-        typer.Option(help="[NAME:]TASK=WEIGHT[,TASK=WEIGHT...]; again for more. Default: each task, and all of them."),
+        typer.Option(
+            help="[NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function; again for more. Default: each"
+            " task, and all of them."
+        ),
     ] = None,
     scores: Annotated[
         list[str] | None, typer.Option(help="NAME=TABLE of `omniq score` for the same images; again for more.")
@@ -190,7 +201,11 @@ def selectors(
 
     with errors_said() as console:
         found = read_run(run)
-        asked = [read_selector(word) for word in selector] if selector else default_selectors(found.criteria)
+        asked = (
+            [read_selector(word, found.criteria) for word in selector]
+            if selector
+            else default_selectors(found.criteria)
+        )
         for word in scores or ():
             name, _, table = word.partition("=")
             found = add_scores(found, name, Path(table))

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 from PIL import Image
 from safetensors import SafetensorError
 
+from omniq_verl.doors import is_door, open_function
 from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.weights import check_loaded
 
 DEFAULT_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
 """SANA-1.0-1.6B, the generator of OmniQuality-R's table 5."""
+EXPECTED = "function(spec: GeneratorSpec) -> an object with draw(texts, seeds) -> list of PIL images"
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,12 @@ def open_generator(spec: GeneratorSpec) -> Generator:
     Raises:
         ValueError: the model is neither a pipeline nor a function.
     """
-    module, _, name = spec.model.partition(":")
-    return getattr(import_module(module), name)(spec) if name else DiffusersPipeline(spec)
+    if not is_door(spec.model):
+        return DiffusersPipeline(spec)
+    opened = open_function("--generator", spec.model, EXPECTED, 1)(spec)
+    if not callable(getattr(opened, "draw", None)):
+        raise ValueError(f"--generator {spec.model} returns {opened!r:.80}, which cannot draw. Fix: name {EXPECTED}")
+    return opened
 
 
 def _open_parts(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:

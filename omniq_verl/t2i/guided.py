@@ -19,6 +19,7 @@ from omniq_verl.scoring.scorer import asked_tasks
 from omniq_verl.t2i.generator import Generator, GeneratorSpec
 from omniq_verl.t2i.geneval import prompt_folder, sample_name
 from omniq_verl.t2i.judges import Judges
+from omniq_verl.t2i.outside_selector import choose_by
 from omniq_verl.t2i.selection import Choice, choose_in_order, choose_weighted
 from omniq_verl.tasks import check_text
 
@@ -40,6 +41,9 @@ class Guided:
     """Tasks, the most important first: ranked in order instead of by weights."""
     within: float = 0.0
     """In order: scores this close to the best count as equal to it."""
+    selector: str | None = None
+    """``package.module:function`` of the user's own that ranks the images by the scores of all tasks that have a
+    weight; see ``omniq_verl.t2i.outside_selector``. None: weights or order."""
     batch: int = 4
     """Images drawn at a time."""
     max_tokens: int = 1024
@@ -55,8 +59,12 @@ class Guided:
             if not (isinstance(one.get("prompt"), str) and one["prompt"].strip()):
                 raise ValueError(f"every prompt needs its text under 'prompt', got {dict(one)}")
             check_text(one["prompt"], f"the prompt {one['prompt'][:60]!r}")
+        if self.order and self.selector:
+            raise ValueError("order has no effect with a selector. Fix: leave out either")
         names = self.order or self.weights or ["alignment"]
-        self.choose({name: [1.0] for name in names})  # weights and order, before anything is drawn
+        self._by_scores({name: [1.0] for name in names})  # weights and order, before anything is drawn
+        if self.selector:
+            choose_by(self.selector, {name: [1.0, None, 2.0] for name in self.tasks})
         if without := [task.name for task in asked_tasks(self.tasks) if task.scale is None]:
             raise ValueError(f"{without[0]} gives no score to choose by")
 
@@ -69,8 +77,11 @@ class Guided:
         """The best of a text's images.
 
         Raises:
-            ValueError: the weights or the order do not fit together.
+            ValueError: the weights or the order do not fit together, or the selector fails.
         """
+        return choose_by(self.selector, scores) if self.selector else self._by_scores(scores)
+
+    def _by_scores(self, scores: Mapping[str, Sequence[float | None]]) -> Choice:
         if self.order:
             return choose_in_order(scores, self.order, self.within)
         return choose_weighted(scores, self.weights)
@@ -93,7 +104,8 @@ def write_conditions(run: Guided) -> None:
     texts = "".join(f"{one['prompt']}\n" for one in run.prompts).encode(errors="surrogatepass")
     known = {
         "texts": {"used": len(run.prompts), "limit": run.limit, "xxh128": xxh3_128(texts).hexdigest()},
-        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within},
+        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within}
+        | ({"selector": run.selector} if run.selector else {}),
         **{name: settings[name] for name in settings if name not in ("prompts", "scorer", "seed")},
     }
     starts = record_start(run.out)

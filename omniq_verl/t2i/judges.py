@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Score, Scorer
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import find_task
 
 if TYPE_CHECKING:
     from omniq_verl.rali.scorer import RaliScorer
@@ -67,7 +67,7 @@ class Judges:
             asked.append(self.model.batches(files, self._reasoned, texts))
         if self.rali is not None:
             task = self.rali.about.task
-            asked.append(self.rali.batches(files, [task], scale=TASKS[task].scale))
+            asked.append(self.rali.batches(files, [task], scale=find_task(task).scale))
         for parts in zip(*asked, strict=True):
             yield [{task: score for one in same for task, score in one.items()} for same in zip(*parts, strict=True)]
 

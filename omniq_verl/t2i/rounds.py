@@ -8,7 +8,7 @@ from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.t2i.guided import Drawing, Guided
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of
 from omniq_verl.t2i.selection import Choice
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,15 @@ class Reflection(Guided):
         super().__post_init__()
         if min(self.n, self.longest) < 1 or self.rounds < 0 or self.scorer is None:
             raise ValueError("n and longest from 1, rounds from 0, and a reasoning model that says what is wrong")
-        tops = [TASKS[task].scale.high for task in self.tasks]
+        tops = [find_task(task).scale.high for task in self.tasks]
         if self.stop_at is not None and not self.stop_at <= min(tops):
             raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
 
     def settings(self) -> dict[str, Any]:
         """What images, scores and prompts depend on; more rounds go on with what is there."""
         # Which image is reflected on is a choice only where a round has several.
-        chosen = [dict(self.weights), list(self.order), self.within] if self.n > 1 else None
+        by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
+        chosen = by if self.n > 1 else None
         writer = (self.writer or self.scorer).identity()
         return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 

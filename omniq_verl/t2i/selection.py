@@ -63,7 +63,16 @@ def choose_weighted(scores: Scores, weights: Mapping[str, float] | None = None) 
         else math.fsum(weight * scores[name][place] for name, weight in used.items()) / whole
         for place in range(number)
     ]
-    ranking = sorted((place for place in range(number) if values[place] is not None), key=lambda p: -values[p])
+    return choose_by_values(values)
+
+
+def choose_by_values(values: Sequence[float | None]) -> Choice:
+    """Ranks by one number a candidate, the highest first and equal ones in the order of their numbers.
+
+    Args:
+        values: finite; None: never chosen.
+    """
+    ranking = sorted((place for place, value in enumerate(values) if value is not None), key=lambda p: -values[p])
     return _choice(ranking, values)
 
 

@@ -7,8 +7,8 @@ Further scores of the same images, such as those of the paper's Q-Insight, DeQA 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.doors import is_door
 from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.store import read_store
 from omniq_verl.t2i.guided import candidate_path, keep_sample
-from omniq_verl.t2i.selection import choose_weighted, read_weights
+from omniq_verl.t2i.outside_selector import choose_by
+from omniq_verl.t2i.selection import Choice, Scores, choose_weighted, read_weights
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _READERS = {
@@ -35,7 +37,13 @@ class Selector:
 
     name: str
     """Also of its folder."""
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    function: str | None = None
+    """``package.module:function`` of the user's own, in place of weights; see ``outside_selector``."""
+
+    def choose(self, scores: Scores) -> Choice:
+        """The best of one text's images."""
+        return choose_by(self.function, scores) if self.function else choose_weighted(scores, self.weights)
 
 
 @dataclass(frozen=True)
@@ -68,24 +76,45 @@ class Row:
     """Likewise: how many picks have a score."""
 
 
-def read_selector(word: str) -> Selector:
-    """A selector from [NAME:]TASK=WEIGHT[,TASK=WEIGHT...]; without a name it gets one such as aesthetic+0.5technical.
+def read_selector(word: str, criteria: Collection[str] = ()) -> Selector:
+    """A selector from [NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function.
+
+    Without a name it gets one such as aesthetic+0.5technical, or package.module.function.
+
+    Args:
+        word: of the command line.
+        criteria: what can be named; tasks of the user's own have a colon in their names.
 
     Raises:
         ValueError: it is none.
     """
-    name, _, weights = word.rpartition(":")
-    found = read_weights(weights.split(","))
-    name = name or "+".join(f"{'' if weight == 1 else f'{weight:g}'}{task}" for task, weight in found.items())
+    if "=" not in word and (function := next(filter(is_door, (word, word.partition(":")[2])), None)):
+        name = word.removesuffix(function).removesuffix(":") or function.replace(":", ".")
+        return Selector(_folder_name(name), function=function)
+    name = _given_name(word, criteria)
+    found = read_weights(word[len(name) + 1 if name else 0 :].split(","))
+    given = "+".join(f"{'' if weight == 1 else f'{weight:g}'}{task}" for task, weight in found.items())
+    return Selector(_folder_name(name or given.replace(":", ".")), found)
+
+
+def _given_name(word: str, criteria: Collection[str]) -> str:
+    task = word.partition("=")[0]
+    if task in criteria:
+        return ""
+    name, _, rest = task.partition(":")
+    return name if rest in criteria else word.rpartition(":")[0]
+
+
+def _folder_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a folder: letters, digits, and . + - _ within")
-    return Selector(name, found)
+    return name
 
 
 def default_selectors(tasks: Sequence[str]) -> list[Selector]:
     """Each task alone, and all together."""
     words = [f"{task}=1" for task in tasks]
-    return [read_selector(word) for word in (*words, *([",".join(words)] if len(words) > 1 else []))]
+    return [read_selector(word, tasks) for word in (*words, *([",".join(words)] if len(words) > 1 else []))]
 
 
 def read_run(folder: Path) -> Scored:
@@ -148,7 +177,7 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
     """
     if not selectors or len({one.name for one in selectors}) < len(selectors):
         raise ValueError("selectors need names of their own, and there is at least one")
-    choices = {one.name: [choose_weighted(scores, one.weights) for scores in run.scores] for one in selectors}
+    choices = {one.name: [one.choose(scores) for scores in run.scores] for one in selectors}
     for name, chosen in choices.items():
         _write_picks(run, name, [choice.best for choice in chosen])
     kept = [n for n in range(len(run.scores)) if all(chosen[n].best is not None for chosen in choices.values())]

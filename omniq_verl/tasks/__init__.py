@@ -26,6 +26,16 @@ from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_SCORE,
     comparison_task,
 )
+from omniq_verl.tasks.registry import (
+    IMAGE_TASKS,
+    TASKS,
+    find_task,
+    image_task,
+    known_tasks,
+    names_by_number,
+    task_names,
+    task_number,
+)
 from omniq_verl.tasks.task import (
     CHOICES,
     DISTORTIONS,
@@ -60,28 +70,25 @@ __all__ = [
     "chat_turns",
     "check_text",
     "comparison_task",
+    "find_task",
     "forbidden_tokens",
     "harmless",
+    "image_task",
+    "known_tasks",
     "messages_fault",
+    "names_by_number",
     "read_truth",
     "scale_of",
     "shown",
+    "task_names",
+    "task_number",
     "task_of",
     "task_on",
     "text_fault",
 ]
 
-TASKS = {
-    task.name: task
-    for task in (
-        *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
-        *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
-    )
-}
 SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
 """Of scores, by the names that commands give them; 0 to 5 is OmniQuality-R's code."""
-IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
-"""Those about a single image: what can be asked of each image for itself."""
 
 
 def scale_of(name: str | Scale | None) -> Scale | None:
@@ -102,10 +109,9 @@ def task_on(name: str, scale: Scale | None) -> Task:
     """A task asked on another scale than its own; None: on its own.
 
     Raises:
-        KeyError: there is no such task.
-        ValueError: a scale for a task that asks for no score.
+        ValueError: there is no such task, or a scale for a task that asks for no score.
     """
-    task = TASKS[name]
+    task = find_task(name)
     if scale is None:
         return task
     if task.scale is None:
@@ -120,6 +126,7 @@ def task_of(info: Mapping[str, Any]) -> Task:
         ValueError: ``task`` is missing or unknown, or the scale is wrong; the message names the field.
     """
     name = info.get("task") if isinstance(info, Mapping) else None
-    if not isinstance(name, str) or name not in TASKS:
-        raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(TASKS)}")
+    if not isinstance(name, str):
+        raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(task_names())}")
+    find_task(name, "extra_info.task")
     return task_on(name, read_scale(info))

@@ -81,6 +81,12 @@ class Task:
     like: str = ""
     """Name of the task with the same labels, of which this is another wording."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.questions, list):
+            object.__setattr__(self, "questions", tuple(self.questions))
+        if fault := _task_fault(self):
+            raise ValueError(f"the task {self.name!r}: {fault}")
+
     @property
     def asks_for(self) -> str:
         """Kind of its labels: ``score``; ``choice``, which of two images is better; ``degradation``."""
@@ -156,6 +162,22 @@ class Task:
         before = "" if IMAGE_PLACEHOLDER in self.questions[0] else IMAGE_PLACEHOLDER
         turn = {"role": "user", "content": before + self.question(row_id, text)}
         return [{"role": "system", "content": self.system}, turn] if self.system else [turn]
+
+
+def _task_fault(task: Task) -> str | None:
+    questions, form = task.questions, task.answer_format
+    if not isinstance(questions, tuple) or not questions or not all(isinstance(one, str) and one for one in questions):
+        return f"questions must be a tuple of at least one text, got {questions!r:.80}"
+    if form not in ("number", "json", "choice"):
+        return f"answer_format must be number, json or choice, got {form!r}"
+    if (form == "number" and task.scale is None) or (form == "choice" and task.scale is not None):
+        return f"an answer of the format {form} {'needs a scale' if task.scale is None else 'has no scale'}"
+    for mark in (IMAGE_PLACEHOLDER, "{text}"):
+        if len({one.count(mark) for one in questions}) > 1:
+            return f"all questions must hold {mark} the same number of times"
+    if not all(one.endswith(task.answer_rule) for one in questions):
+        return "every question must end with answer_rule"
+    return None
 
 
 def _choice_fault(choice: object) -> str | None:

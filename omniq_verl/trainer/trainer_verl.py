@@ -1,5 +1,6 @@
 """verl's V1 trainer with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.rejected_rows import save_rejected
-from omniq_verl.trainer.validation import ANSWER_KEYS, validation_metrics
+from omniq_verl.trainer.validation import ANSWER_KEYS, asked_tasks, task_names_of, validation_metrics
 from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
@@ -116,6 +117,8 @@ class OmniqTrainerSync(PPOTrainerSync):
             key: [None if value != value else value for value in values]
             for key, values in reward_extra_infos_dict.items()
         }
+        if all(key in infos for key in ANSWER_KEYS):
+            infos["task"] = task_names_of(infos["task"], self._asked_tasks)
         super()._dump_generations(reward_extra_infos_dict=infos, **kwargs)
 
     def _val_metrics_update(
@@ -125,7 +128,12 @@ class OmniqTrainerSync(PPOTrainerSync):
         ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
         answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
-        return metrics | (validation_metrics(data_sources, answers, sample_uids) if ours else {})
+        return metrics | (validation_metrics(data_sources, answers, sample_uids, self._asked_tasks) if ours else {})
+
+    @cached_property
+    def _asked_tasks(self) -> frozenset[str]:
+        """Names of the tasks that the rows ask; a reward has their numbers only."""
+        return asked_tasks(self.train_dataset) | asked_tasks(self.val_dataset)
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, refused answers. Pure."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.rewards import Status
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import names_by_number
 
 logger = logging.getLogger(__name__)
 ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked", "class_right", "choice_right")
@@ -15,7 +16,10 @@ ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked",
 
 
 def validation_metrics(
-    data_sources: Sequence[str], answers: Mapping[str, Sequence[float]], rows: Sequence[str] | None = None
+    data_sources: Sequence[str],
+    answers: Mapping[str, Sequence[float]],
+    rows: Sequence[str] | None = None,
+    tasks: Iterable[str] = (),
 ) -> dict[str, float]:
     """Metrics of all answers of each data source, and their means over the sources that have them.
 
@@ -35,12 +39,17 @@ def validation_metrics(
         data_sources: of each answer, ``[N]``.
         answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``.
         rows: what tells the row of each answer from others, ``[N]``; None: rows are not counted.
+        tasks: names of the tasks that the rows ask, where some are not of this package.
+
+    Raises:
+        ValueError: two tasks have the same number.
     """
+    names = names_by_number(tasks)
     columns = {key: np.asarray(answers[key], dtype=np.float64) for key in ANSWER_KEYS}
     metrics: dict[str, float] = {}
     of_source: dict[str, list[float]] = {}
     of_row = None if rows is None else np.asarray(rows)
-    for source, mine in _groups(np.asarray(data_sources), columns["task"]):
+    for source, mine in _groups(np.asarray(data_sources), columns["task"], names):
         chosen = {key: column[mine] for key, column in columns.items()}
         counts = {} if of_row is None else {"rows": len(np.unique(of_row[mine]))}
         for name, number in {**counts, **_counts(chosen)}.items():
@@ -54,16 +63,34 @@ def validation_metrics(
     return metrics
 
 
-def _groups(sources: np.ndarray, tasks: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def asked_tasks(dataset: Any) -> frozenset[str]:
+    """Names of the tasks in ``extra_info`` of verl's dataset; none where the dataset is of someone else's class."""
+    frame = getattr(dataset, "dataframe", None)
+    if frame is None or "extra_info" not in frame.column_names:
+        return frozenset()
+    infos = (info for info in frame["extra_info"] if isinstance(info, dict))
+    return frozenset(task for info in infos if isinstance(task := info.get("task"), str))
+
+
+def task_names_of(numbers: Iterable[float | None], tasks: Iterable[str]) -> list[str | None]:
+    """Names of the tasks that ``compute_score`` numbered; None stays None."""
+    names = names_by_number(tasks)
+    return [None if number is None or number != number else _name(number, names) for number in numbers]
+
+
+def _name(number: float, names: Mapping[int, str]) -> str:
+    return names.get(int(number), f"task-{number:.0f}")
+
+
+def _groups(sources: np.ndarray, tasks: np.ndarray, names: Mapping[int, str]) -> Iterator[tuple[str, np.ndarray]]:
     """Names, and which answers are meant; a rollout that was lost belongs to each task of its source."""
-    names = list(TASKS)
     for source in sorted(set(sources.tolist())):
         of_source, lost = sources == source, np.isnan(tasks)
         asked = np.unique(tasks[of_source & ~lost])
         if len(asked) < 2:
             yield source, of_source
         else:
-            yield from ((f"{source}/{names[int(task)]}", of_source & ((tasks == task) | lost)) for task in asked)
+            yield from ((f"{source}/{_name(task, names)}", of_source & ((tasks == task) | lost)) for task in asked)
 
 
 def _counts(answers: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -1,0 +1,164 @@
+"""Tasks by name: this package's own, those that installed packages bring, and ``package.module:object``.
+
+Nothing is registered at run time: a name leads to the same task in every process, whatever was imported before.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from omniq_verl.doors import FORM, BadDoor, is_door, open_door
+from omniq_verl.tasks.labels import shown
+from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
+from omniq_verl.tasks.q_insight import (
+    Q_INSIGHT_COMPARISON,
+    Q_INSIGHT_COMPARISON_REFERENCE,
+    Q_INSIGHT_DEGRADATION,
+    Q_INSIGHT_SCORE,
+)
+from omniq_verl.tasks.task import Task
+
+GROUP = "omniq_verl.tasks"
+"""Entry points of this group name the tasks of installed packages."""
+EXPECTED = "an object of omniq_verl.tasks.Task"
+TASKS = {
+    task.name: task
+    for task in (
+        *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
+        *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
+        # New ones go to the end: a task's number is its place here.
+    )
+}
+"""This package's own, by name."""
+IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
+"""Those of them about a single image: what can be asked of each image for itself."""
+_FIRST_OUTSIDE, _NUMBERS = 2**16, 2**24
+"""Numbers of outside tasks; below 2**24 they are exact in 32-bit floats, too."""
+logger = logging.getLogger(__name__)
+
+
+def find_task(name: str, setting: str = "task") -> Task:
+    """The task of a name. Its own ``name`` is the one it was asked by, so that every process can find it again.
+
+    Args:
+        name: of a task of this package, of an entry point in the group ``omniq_verl.tasks``, or
+            ``package.module:object``.
+        setting: for error texts.
+
+    Raises:
+        ValueError: there is no such task, or what the name leads to is none.
+    """
+    try:
+        return _found(name)
+    except ValueError:
+        return _look_up(name, setting)  # once more, for an error that names the setting
+
+
+@lru_cache(maxsize=256)
+def _found(name: str) -> Task:
+    return _look_up(name, "task")
+
+
+def _look_up(name: str, setting: str) -> Task:
+    if name in TASKS:
+        return TASKS[name]
+    if is_door(name):
+        return _checked(setting, name, _opened(setting, name))
+    if point := _outside().get(name):
+        where = f"{setting} {name!r}, which is the entry point {point.value!r} of the group {GROUP},"
+        return _checked(where, name, open_door(where, point.value, EXPECTED))
+    said = f"unknown task {shown(name)}" if setting == "task" else f"{setting} is {shown(name)}, an unknown task"
+    raise ValueError(f"{said}. Fix: name one of {', '.join(task_names())}, or {FORM}, {EXPECTED}")
+
+
+def task_names() -> list[str]:
+    """Names of this package's tasks and of those that installed packages bring."""
+    return [*TASKS, *sorted(_outside())]
+
+
+def known_tasks() -> dict[str, Task]:
+    """All tasks that have a name without being asked for; what cannot be imported is left out and named in the log."""
+    found = {}
+    for name in task_names():
+        try:
+            found[name] = find_task(name)
+        except ValueError as error:
+            logger.warning("a task is left out: %s", error)
+    return found
+
+
+def image_task(name: str, setting: str = "task") -> Task:
+    """A task about a single image.
+
+    Raises:
+        ValueError: there is none of that name, or it is about several images.
+    """
+    task = find_task(name, setting)
+    if task.images > 1:
+        known = ", ".join(name for name in task_names() if name not in TASKS or name in IMAGE_TASKS)
+        raise ValueError(f"unknown task {name!r} of one image: it compares {task.images}. Fix: name one of {known}")
+    return task
+
+
+def task_number(name: str) -> int:
+    """A number for reward parts, which have to be numbers: the same in every process, whatever is installed.
+
+    That of a task of this package is its place in ``TASKS``; that of any other is made from its name.
+    """
+    if name in TASKS:
+        return list(TASKS).index(name)
+    digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    return _FIRST_OUTSIDE + digest % (_NUMBERS - _FIRST_OUTSIDE)
+
+
+def names_by_number(names: Iterable[str]) -> dict[int, str]:
+    """Tasks by their number: this package's own, and those of ``names``.
+
+    Raises:
+        ValueError: two of them have one number.
+    """
+    found: dict[int, str] = {}
+    for name in dict.fromkeys((*TASKS, *names)):
+        if (other := found.setdefault(task_number(name), name)) != name:
+            raise ValueError(f"the tasks {other!r} and {name!r} have the same number. Fix: rename one of them")
+    return found
+
+
+def _opened(setting: str, name: str) -> object:
+    top = name.partition(":")[0].partition(".")[0]
+    # Names of tasks come from data files, too, and importing a module runs it.
+    if top in sys.stdlib_module_names:
+        raise BadDoor(f"{setting} is {name!r}, and {top} belongs to Python itself. Fix: name {EXPECTED}")
+    return open_door(setting, name, EXPECTED)
+
+
+def _checked(setting: str, name: str, found: object) -> Task:
+    if not isinstance(found, Task):
+        raise BadDoor(f"{setting} is {name!r}, which is of the type {type(found).__name__}. Fix: name {EXPECTED}")
+    return replace(found, name=name)
+
+
+@lru_cache(maxsize=1)
+def _outside() -> dict[str, EntryPoint]:
+    """Entry points by name.
+
+    Raises:
+        ValueError: one has the name of a task of this package, or two lead to different tasks.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        owner = point.dist.name if point.dist else "an unknown package"
+        if point.name in TASKS:
+            raise ValueError(f"{owner} brings a task {point.name!r}, a name of this package's own. Fix: rename it")
+        if not point.name.isidentifier():
+            raise ValueError(f"{owner} brings a task {point.name!r}. Fix: use letters, digits and _ in its name")
+        if found.setdefault(point.name, point).value != point.value:
+            raise ValueError(
+                f"two packages bring a task {point.name!r}: {found[point.name].value} and {point.value}."
+                " Fix: uninstall one, or name the task by package.module:object"
+            )
+    return found

@@ -86,6 +86,7 @@ setup(
         "t2i": ["diffusers"],
         "serve": ["ray[serve]", "fastapi-offline"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        "types": ["basedpyright==1.40.2"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "schemathesis"],
     },
     entry_points={

@@ -51,7 +51,7 @@ def test_the_folder_given_wins_then_the_local_one_then_ours(elsewhere):
     ("words", "fix"),
     [
         (["recipes", "show", "quickstart/gpro"], "use quickstart/grpo"),
-        (["recipes", "show", "grpo"], "use base/grpo, or quickstart/grpo"),
+        (["recipes", "show", "grpo"], "use quickstart/grpo, or base/grpo"),
         (["recipes", "show", "../setup"], "see the list of `omniq recipes`"),
         (["doctor", "quickstart/gpro"], "use quickstart/grpo"),
         (["doctor", "zzz"], "see the list of `omniq recipes`"),

@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
         default=_absolute(defaults.root),
         help="run folder; goes on where it stopped",
     )
-    add("--repo", type=_absolute, default=defaults.repo, help="folder with recipes/ and data_prep/ (default: those of omniq_verl itself)")
+    add("--repo", type=_absolute, default=defaults.repo, help="folder with recipes/ and data_prep/ (default: our own)")
     add("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
     add("--sft-steps", type=int, default=defaults.sft_steps)
     add("--grpo-steps", type=int, default=defaults.grpo_steps)

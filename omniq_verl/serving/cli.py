@@ -29,7 +29,7 @@ def serve(
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
     dtype: options.DTYPE = "auto",
-    memory: options.MEMORY = 0.85,
+    memory: options.MEMORY = None,
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
     seed: options.SEED = 0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,

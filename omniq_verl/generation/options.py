@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniq_verl.command_line import refuse_idle
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ MEMORY = Annotated[
 ]
 DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
+VERBOSE = Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM, transformers and torch.")]
 TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 
 
@@ -65,10 +67,12 @@ def engine_spec(
     devices: DEVICES = 1,
     allow_pickle: PICKLE = False,
     trust_remote_code: TRUST = False,
+    verbose: VERBOSE = False,
 ) -> "EngineSpec":
     """The engine these options name."""
     from omniq_verl.generation.spec import EngineSpec
 
+    set_up_logs(verbose)
     refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
     return EngineSpec(
         model,

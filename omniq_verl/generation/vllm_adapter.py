@@ -9,6 +9,7 @@ that the engine protocols of ``request`` promise.
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,7 @@ def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
         "tensor_parallel_size": spec.devices,
         "load_format": "auto" if spec.allow_pickle else "safetensors",
         **trust,
+        "use_tqdm_on_load": sys.stderr.isatty(),
         "enforce_eager": on_cpu,
         # On the CPU the prefill of a seeded request must not be split: see recipes/hardware/cpu.yaml.
         "enable_chunked_prefill": not on_cpu,

@@ -8,6 +8,7 @@ import typer
 
 from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 from omniq_verl.serving.front import prefer_haproxy
 
@@ -39,6 +40,7 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
     allow_pickle: options.PICKLE = False,
     trust_remote_code: options.TRUST = False,
+    verbose: options.VERBOSE = False,
 ) -> None:
     """Serve a model's scores over HTTP, on this machine or a Ray cluster.
 
@@ -52,6 +54,7 @@ def serve(
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
     from omniq_verl.tasks import scale_of
 
+    set_up_logs(verbose)
     reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
     refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
     few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None

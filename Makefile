@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)+cpu
 CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface fuzz lint docs bench clean
+.PHONY: help quickstart test test-fast test-cluster test-gpu-set surface fuzz lint types docs bench clean
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
 	@echo "make surface      record again which upstream names both sets of packages have"
 	@echo "make fuzz         try the public entrances on mutated inputs (INPUTS=100000 SEED=0)"
+	@echo "make types        the types of the public names, by basedpyright"
 	@echo "make docs         the documentation site, in build/site"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
@@ -65,6 +66,11 @@ fuzz: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
+
+# What a type checker knows of the public names; tests/typing_of_users.py says what it should know.
+types: $(VENV)/.installed
+	$(PY) -m pip install -q -e '.[types]' -c constraints/cpu.txt
+	$(PY) -m basedpyright --level error -p tests/typing_of_users.json
 
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

@@ -1,14 +1,39 @@
 """Install with ``pip install -e '.[cpu]' -c constraints/cpu.txt`` or ``'.[gpu]' -c constraints/gpu.txt``."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "omniq_verl/__init__.py").read_text()).group(1)
+FILES = ("recipes/**/*.yaml", "data_prep/*.py")
+"""Files beside the package that a wheel has inside of it; ``omniq_verl/packaged.py`` finds them in both."""
+
+
+class BuildWithFiles(build_py):
+    """Copies ``FILES`` into the built package. An editable install needs no copy."""
+
+    def _copies(self) -> dict[Path, Path]:
+        if self.editable_mode:
+            return {}
+        inside = Path(self.build_lib) / "omniq_verl"
+        return {inside / file.relative_to(ROOT): file for pattern in FILES for file in sorted(ROOT.glob(pattern))}
+
+    def run(self) -> None:
+        super().run()
+        for target, file in self._copies().items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), *map(str, self._copies())]
+
 
 setup(
+    cmdclass={"build_py": BuildWithFiles},
     name="omniq-verl",
     version=VERSION,
     description="Training, measuring and using image-quality reward models that reason, on top of verl",
@@ -62,6 +87,7 @@ setup(
         "serve": ["ray[serve]", "fastapi-offline"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "docs": ["mkdocs-material", "mkdocstrings[python]"],
+        "types": ["basedpyright==1.40.2"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "schemathesis"],
     },
     entry_points={

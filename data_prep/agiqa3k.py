@@ -1,7 +1,7 @@
 """AGIQA-3K (Li et al. 2023) -> parquet: 2,982 generated images, technical quality or fit to their prompts.
 
-    python data_prep/agiqa3k.py --root AGIQA-3K --out data/agiqa3k
-    python data_prep/agiqa3k.py --root AGIQA-3K --out data/agiqa3k_alignment --task alignment
+    omniq data agiqa3k --root AGIQA-3K --out data/agiqa3k
+    omniq data agiqa3k --root AGIQA-3K --out data/agiqa3k_alignment --task alignment
 
 Needs `data.csv` and the images, in any folder, below --root. `mos_quality` is the label of the technical task,
 `mos_align` that of the alignment task; both are nominally 0-5 and mapped by the least and greatest of the file.

@@ -1,6 +1,6 @@
 """AVA (Murray et al. 2012) -> parquet: the beauty of 255,530 photographs, rated from 1 to 10.
 
-    python data_prep/ava.py --root AVA_dataset --out data/ava --val-fraction 0.01
+    omniq data ava --root AVA_dataset --out data/ava --val-fraction 0.01
 
 Needs `AVA.txt`, `generic_test.jpgl` (in `aesthetics_image_lists/`) and the images, in `images/` or `ava_images/`, below
 --root; --labels names the folder of the first two, if it is another. The label is the mean of an image's ratings. It

@@ -1,8 +1,8 @@
 """Pairs of images and which of the two is better -> parquet, for comparison training as in Q-Insight's code.
 
-    python data_prep/comparisons.py --data data/koniq/train.parquet data/koniq/val.parquet --margin 0.5 \\
+    omniq data comparisons --data data/koniq/train.parquet data/koniq/val.parquet --margin 0.5 \\
         --out data/koniq_pairs
-    python data_prep/comparisons.py --root DiffIQA/images --labels train_comparison.json --out data/diffiqa
+    omniq data comparisons --root DiffIQA/images --labels train_comparison.json --out data/diffiqa
 
 Of --data, files that other scripts have written: every image draws --per-image partners of its own split whose scores
 differ from its own by at least --margin; the higher score is the better image. Rows of several data sets cannot be

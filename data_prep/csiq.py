@@ -1,6 +1,6 @@
 """CSIQ (Larson and Chandler 2010) -> parquet: technical quality of 866 distorted pictures.
 
-    python data_prep/csiq.py --root CSIQ --out data/csiq
+    omniq data csiq --root CSIQ --out data/csiq
 
 Needs `csiq.DMOS.xlsx`, or else the `csiq_label.txt` many copies have, or pyiqa's `meta_info_CSIQDataset.csv`, and
 `dst_imgs/` below --root, with its folders (`awgn/1600.AWGN.1.png`) or flat; the references in `src_imgs/` are not

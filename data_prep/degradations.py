@@ -1,6 +1,6 @@
 """A folder of clean images -> parquet: the same images under one distortion each, which one, and how severe.
 
-    python data_prep/degradations.py --root photos --out data/degradations --max-side 512 --shard-rows 512
+    omniq data degradations --root photos --out data/degradations --max-side 512 --shard-rows 512
 
 Needs nothing but images below --root, in any folders; there are no label files. Each becomes --per-image rows: noise,
 blur, compression or darkening at one of five levels, or null, which leaves it as it is, all with the same chance. One

@@ -1,6 +1,6 @@
 """DQ-495K's single distortions (DepictQA-Wild, You et al. 2024) -> parquet: which distortion, and how severe.
 
-    python data_prep/dq495k.py --root DataDepictQA --out data/dq495k
+    omniq data dq495k --root DataDepictQA --out data/dq495k
 
 Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels
 names, and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Kept are noise, blur, compression, darken and no

@@ -1,7 +1,7 @@
 """EvalMi-50K (Wang et al. 2025) -> parquet: 50,400 images of 24 generators, perception or fit to their prompts.
 
-    python data_prep/evalmi.py --root EvalMi-50K --out data/evalmi
-    python data_prep/evalmi.py --root EvalMi-50K --out data/evalmi_alignment --task alignment
+    omniq data evalmi --root EvalMi-50K --out data/evalmi
+    omniq data evalmi --root EvalMi-50K --out data/evalmi_alignment --task alignment
 
 Needs `AIGI2025_MOS_yn.xlsx`, `question.xlsx` and the images (`AIGI2025/<generator>/001.png` to `2100.png`) below
 --root; --labels names the folder of the two workbooks, if it is another. MOS1 is the perception (here: the technical

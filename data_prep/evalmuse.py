@@ -1,6 +1,6 @@
 """EvalMuse-40K (Han et al. 2024) -> parquet: how well generated images show their prompts.
 
-    python data_prep/evalmuse.py --root EvalMuse --out data/evalmuse
+    omniq data evalmuse --root EvalMuse --out data/evalmuse
 
 Needs `train_list.json` and the images (`dataset/images/<generator>/...` of images.zip) below --root. The label is the
 mean of an image's ratings, 1-5, without those that are null. `test.json` has no ratings, so the test images here are

@@ -1,6 +1,6 @@
 """GenAI-Bench (Li et al. 2024), the image part -> parquet: how well generated images show their prompts.
 
-    python data_prep/genai_bench.py --root GenAI-Image-1600 --out data/genai_bench
+    omniq data genai_bench --root GenAI-Image-1600 --out data/genai_bench
 
 Needs `genai_image.json` and the images, `<generator>/00000.jpeg` and so on, below --root, both of one version (1,600
 prompts, 9,600 images; or 527 prompts). The label is the mean of an image's three ratings, 1-5. Two of the published

@@ -1,6 +1,6 @@
 """GenEval (Ghosh et al. 2023): its 553 prompts, in the folders its scorer reads.
 
-    python data_prep/geneval.py --metadata evaluation_metadata.jsonl --out runs/geneval
+    omniq data geneval --metadata evaluation_metadata.jsonl --out runs/geneval
 
 Needs `prompts/evaluation_metadata.jsonl` of the authors' repository. There are no images and no scores of people:
 whether an image is right is decided by an object detector. Written are `prompts.jsonl` (id, tag and prompt, one line

@@ -1,6 +1,6 @@
 """KADID-10k (Lin et al. 2019) -> parquet: technical quality of 10,125 distorted pictures.
 
-    python data_prep/kadid.py --root kadid10k --out data/kadid
+    omniq data kadid --root kadid10k --out data/kadid
 
 Needs `dmos.csv`, or else pyiqa's `meta_info_KADID10kDataset.csv`, and `images/` below --root, where the 81 references
 (`I01.png`) lie beside their 125 distorted versions each (`I01_01_01.png`: reference, distortion, level); only these

@@ -1,6 +1,6 @@
 """KonIQ-10k (Hosu et al. 2020) -> parquet: technical quality of 10,073 photographs.
 
-    python data_prep/koniq.py --root koniq10k --out data/koniq
+    omniq data koniq --root koniq10k --out data/koniq
 
 Needs `koniq10k_distributions_sets.csv` (it has the official split) or else pyiqa's `meta_info_KonIQ10kDataset.csv`, and
 the images, in `1024x768/` or `512x384/`, below --root. The label is the raw MOS (ratings 1-5) by default; --mos zscore

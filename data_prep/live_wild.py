@@ -1,6 +1,6 @@
 """LIVE In the Wild Challenge (Ghadiyaram and Bovik 2016) -> parquet: technical quality of 1,162 photographs.
 
-    python data_prep/live_wild.py --root ChallengeDB_release --out data/live_wild
+    omniq data live_wild --root ChallengeDB_release --out data/live_wild
 
 Needs `AllImages_release.mat`, `AllMOS_release.mat` and `AllStdDev_release.mat` in one folder, or else pyiqa's
 `meta_info_LIVEChallengeDataset.csv`, and the images (`Images/100.bmp`, ..., 627 of them `.JPG`) below --root. The label

@@ -1,6 +1,6 @@
 r"""Any table of images and scores -> parquet.
 
-    python data_prep/manifest.py --root photos --labels scores.csv --out data/mine --data-source mine \
+    omniq data manifest --root photos --labels scores.csv --out data/mine --data-source mine \
         --low 0 --high 100 --test-fraction 0.2
 
 Needs a CSV with a header, or JSON lines (`manifest.csv` or `manifest.jsonl` below --root, or --labels), with a column

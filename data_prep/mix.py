@@ -1,7 +1,7 @@
 """Prepared data sets -> one joint training set.
 
-    python data_prep/mix.py --root data --preset omniquality_r --out data/omniquality_r
-    python data_prep/mix.py --root data --take ava=10000 evalmuse=10000 koniq=7000 --seed 0 --out data/joint
+    omniq data mix --root data --preset omniquality_r --out data/omniquality_r
+    omniq data mix --root data --take ava=10000 evalmuse=10000 koniq=7000 --seed 0 --out data/joint
 
 Needs data sets that their scripts have written into folders below --root; names are those of the folders. So many
 training rows of each are drawn by --seed, none twice, and all are shuffled. Validation and test files stay where they

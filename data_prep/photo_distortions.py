@@ -4,7 +4,7 @@ Crops of twenty photographs from scikit-image and scikit-learn, clean or under n
 compression or darkening at five levels. The target is a quality from 1 to 5 derived from SSIM against
 the clean crop, not from the level. Training and held-out crops come from different photographs.
 
-    python data_prep/photo_distortions.py --out data/photo_distortions --seed 0
+    omniq data photo_distortions --out data/photo_distortions --seed 0
 
 writes train.parquet, val.parquet and test.parquet in verl's RL format, sft.parquet in verl's SFT format
 and dataset_card.json. The same seed gives the same bytes. With --bootstrap N also bootstrap.parquet, from which a tiny

@@ -1,6 +1,6 @@
 """PIPAL (Gu et al. 2020) -> parquet: technical quality of 23,200 restored and distorted pictures.
 
-    python data_prep/pipal.py --root PIPAL --out data/pipal
+    omniq data pipal --root PIPAL --out data/pipal
 
 Needs the labels of the training set, `Train_Label/A0001.txt` and so on (200 files), or else NTIRE 2022's single
 `pipal22_train.txt`, or pyiqa's `meta_info_PIPALDataset.csv`, and the images below --root, in `Distortion_1/` to

@@ -1,6 +1,6 @@
 """SPAQ (Fang et al. 2020) -> parquet: technical quality of 11,125 photographs taken with smartphones.
 
-    python data_prep/spaq.py --root SPAQ --out data/spaq
+    omniq data spaq --root SPAQ --out data/spaq
 
 Needs `MOS and Image attribute scores.xlsx`, or else pyiqa's `meta_info_SPAQDataset.csv`, and the images,
 `TestImage/00001.jpg` to `11125.jpg`, below --root. The label is the MOS (0-100, higher is better), mapped by the least

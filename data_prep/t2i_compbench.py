@@ -1,6 +1,6 @@
 """T2I-CompBench's images with human ratings (Huang et al. 2023) -> parquet: how well they show their prompts.
 
-    python data_prep/t2i_compbench.py --root T2I-CompBench --out data/t2i_compbench --low 1 --high 5
+    omniq data t2i_compbench --root T2I-CompBench --out data/t2i_compbench --low 1 --high 5
 
 How the authors' archive is laid out could not be found out, so this wants a table of your own, `manifest.csv` or
 `manifest.jsonl` below --root (or --labels), with the columns image (name of the file), prompt, category and score, and

@@ -1,6 +1,6 @@
 """TAD66K (He et al. 2022) -> parquet: the beauty of 66,327 photographs on 47 themes, rated from 1 to 10.
 
-    python data_prep/tad66k.py --root TAD66K --out data/tad66k
+    omniq data tad66k --root TAD66K --out data/tad66k
 
 Needs `merge/train.csv`, `merge/test.csv` and the images below --root; --labels names the folder of `merge/`, if it is
 another. The lists in `unmerge/` put 478 images on the other side of the split, so only the theme is taken from them,

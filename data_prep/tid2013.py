@@ -1,6 +1,6 @@
 """TID2013 (Ponomarenko et al. 2015) -> parquet: technical quality of 3,000 distorted pictures.
 
-    python data_prep/tid2013.py --root tid2013 --out data/tid2013
+    omniq data tid2013 --root tid2013 --out data/tid2013
 
 Needs `mos_with_names.txt` (with `mos_std.txt` beside it, if there is one), or else pyiqa's
 `meta_info_TID2013Dataset.csv`, and `distorted_images/` below --root; case of the names does not matter (`I01_01_1.bmp`

@@ -1,18 +1,37 @@
 """Training, measuring and using image-quality reward models that reason, on top of verl."""
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from omniq_verl.lazy_names import export_names
+
+if TYPE_CHECKING:
+    from omniq_verl.generation.spec import EngineSpec
+    from omniq_verl.rali.scorer import RaliScorer
+    from omniq_verl.scoring.comparison import Comparer, Comparison
+    from omniq_verl.scoring.scorer import Score, Scorer
+    from omniq_verl.serving.client import Client, ServerError
+
+__all__ = [
+    "Client",
+    "Comparer",
+    "Comparison",
+    "EngineSpec",
+    "RaliScorer",
+    "Score",
+    "Scorer",
+    "ServerError",
+    "__version__",
+]
 
 __version__ = "0.1.0"
-_HOMES = {
-    "Scorer": "omniq_verl.scoring.scorer",
-    "Score": "omniq_verl.scoring.scorer",
-    "Comparer": "omniq_verl.scoring.comparison",
-    "Comparison": "omniq_verl.scoring.comparison",
-}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:  # on demand: verl imports this package in every process
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_names(
+    __name__,
+    {
+        "generation.spec": ["EngineSpec"],
+        "rali.scorer": ["RaliScorer"],
+        "scoring.comparison": ["Comparer", "Comparison"],
+        "scoring.scorer": ["Score", "Scorer"],
+        "serving.client": ["Client", "ServerError"],
+    },
+)

@@ -13,6 +13,8 @@ import typer
 from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
+from omniq_verl.packaged import recipe_file, recipes_folder
+from omniq_verl.packaged_cli import FOLDER, data, recipes
 from omniq_verl.ract.cli import app as ract
 from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
@@ -21,12 +23,15 @@ from omniq_verl.t2i.cli import app as t2i
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cot, name="cot")
+app.add_typer(recipes, name="recipes")
 app.add_typer(ract, name="ract")
 app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
 app.add_typer(scoring)
 app.command()(serve)
+# Everything behind the name of a script is the script's own.
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(data)
 
 
 @app.callback()
@@ -36,9 +41,9 @@ def omniq() -> None:
 
 @app.command()
 def doctor(
-    recipe: Annotated[str, typer.Argument(help="Recipe below the folder of recipes, e.g. quickstart/grpo.")],
+    recipe: Annotated[str, typer.Argument(help="Name of the recipe, e.g. quickstart/grpo; see `omniq recipes`.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings as for training, KEY=VALUE.")] = None,
-    recipes: Annotated[Path, typer.Option(help="Folder of the recipes.")] = Path("recipes"),
+    folder: FOLDER = None,
     live: Annotated[
         bool, typer.Option("--live", help="Start the engines, and check what they make of rows of the data.")
     ] = False,
@@ -56,15 +61,18 @@ def doctor(
 
     Exit code 0: no problem found. 1: problems, one per line, each with its fix.
     """
-    if not recipes.is_dir():
-        raise typer.BadParameter(f"there is no folder {recipes}; name the folder of recipes with --recipes DIR")
+    try:
+        folder = recipes_folder(folder)
+        recipe_file(folder, recipe)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     from hydra.errors import HydraException
 
     from omniq_verl.doctor.checks import check_config
     from omniq_verl.doctor.compose import compose_recipe
 
     try:
-        config = compose_recipe(recipe, overrides or [], recipes)
+        config = compose_recipe(recipe, overrides or [], folder)
     except HydraException as error:
         raise typer.BadParameter(str(error)) from error
     report = check_config(config, overrides=overrides or [])
@@ -72,19 +80,20 @@ def doctor(
         typer.echo(problem)
     for note in report.notes:
         typer.echo(note)
+    typer.echo(f"recipe: {recipe_file(folder, recipe)}")
     typer.echo(report.summary())
     if report.problems or not live:
         raise typer.Exit(1 if report.problems else 0)
-    raise typer.Exit(_check_live(recipe, overrides or [], recipes, config, live_timeout))
+    raise typer.Exit(_check_live(recipe, overrides or [], folder, config, live_timeout))
 
 
-def _check_live(recipe: str, overrides: list[str], recipes: Path, config: Any, timeout: float) -> int:
+def _check_live(recipe: str, overrides: list[str], folder: Path, config: Any, timeout: float) -> int:
     from rich.console import Console
 
     from omniq_verl.live.start import NoReport, run_live_check
 
     try:
-        found = run_live_check(recipe, overrides, recipes, config, timeout, Console(stderr=True))
+        found = run_live_check(recipe, overrides, folder, config, timeout, Console(stderr=True))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     except NoReport as error:

@@ -23,7 +23,7 @@ from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.room import Room
 from omniq_verl.serving.state import Models, Server
 
-ASYNC_RATER = "serving_builders:AsyncRater"
+ASYNC_RATER, COUNTING_RATER = "serving_builders:AsyncRater", "serving_builders:CountingRater"
 
 
 class AsyncRater:
@@ -53,6 +53,15 @@ class AsyncRater:
     async def check(self) -> None:
         if self.script == "dead":
             raise RuntimeError("the engine's own words")
+
+
+class CountingRater(AsyncRater):
+    """Writes a line into the file ``EngineSpec.model`` each time that it is opened."""
+
+    def __init__(self, spec: EngineSpec):
+        super().__init__(spec)
+        with open(spec.model, "a") as log:
+            log.write("opened\n")
 
 
 class Greys:

@@ -36,7 +36,7 @@ def required(usage: str) -> set[str]:
 def test_a_script_shows_how_it_is_called_with_options_that_it_has(name, monkeypatch, capsys):
     usage, said, options = help_of(name, monkeypatch, capsys)
     known = set(OPTION.findall(options))
-    examples = re.findall(rf"    python data_prep/{name}\.py ((?:.*\\\n)*.*)\n", said)
+    examples = re.findall(rf"    omniq data {name} ((?:.*\\\n)*.*)\n", said)
     assert examples, "an example to copy"
     assert set(OPTION.findall(said)) <= known
     for example in examples:

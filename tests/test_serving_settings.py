@@ -20,8 +20,8 @@ from omniq_verl.serving.settings import ServerSettings
 MODEL = EngineSpec("x", "serving_builders:AsyncRater", devices=2)
 
 
-def config_of(settings: ServerSettings, **words):
-    return deployment(settings, **words)._bound_deployment._deployment_config
+def config_of(settings: ServerSettings):
+    return deployment(settings)._bound_deployment._deployment_config
 
 
 def test_replicas_are_as_many_as_told_or_scale_within_bounds():
@@ -32,11 +32,6 @@ def test_replicas_are_as_many_as_told_or_scale_within_bounds():
 
 def test_requests_reach_a_replica_even_where_it_is_full_so_that_it_answers_429():
     assert config_of(ServerSettings(MODEL, limits=Limits(waiting=80))).max_ongoing_requests > 80
-
-
-def test_only_the_telling_differs_when_a_server_is_to_end():
-    going, ending = config_of(ServerSettings(MODEL)), config_of(ServerSettings(MODEL), draining=True)
-    assert going.user_config == {"draining": False} and ending.user_config == {"draining": True}
 
 
 def test_gpus_are_those_of_the_model_where_there_are_any():

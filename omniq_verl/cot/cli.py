@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from omniq_verl.generation import options
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 
 app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
@@ -15,29 +17,32 @@ OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. eng
 
 
 @app.command()
-def run(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
     """Plan, reason, select and report; goes on where it was stopped.
 
     Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
     """
+    set_up_logs(verbose)
     _go(config, overrides, ("plan", "reason", "select"))
 
 
 @app.command()
-def plan(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+def plan(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
     """A plan for every row, from its task alone.
 
     Example: omniq cot plan cot.yaml how.workers=4
     """
+    set_up_logs(verbose)
     _go(config, overrides, ("plan",))
 
 
 @app.command()
-def reason(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
+def reason(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
     """Reasoning paths for every row with a plan.
 
     Example: omniq cot reason cot.yaml paths=8 how.workers=4
     """
+    set_up_logs(verbose)
     _go(config, overrides, ("reason",))
 
 

@@ -7,6 +7,7 @@ import typer
 
 from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
@@ -93,11 +94,13 @@ def heatmap(
     rho: Annotated[float, typer.Option(help="Share of tokens to mark, as the entropy gate would choose them.")] = 0.2,
     max_tokens: options.MAX_TOKENS = 1024,
     question: Annotated[str | None, typer.Option(help="To ask instead of the task's.")] = None,
+    verbose: options.VERBOSE = False,
 ) -> None:
     """The entropy of every token of an answer, under one or two checkpoints, as a page and a picture.
 
     Example: omniq heatmap --model runs/sft --model runs/stage2 --image photo.jpg --out runs/heatmap
     """
+    set_up_logs(verbose)
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
     of_task = None if question is None else "with --question"

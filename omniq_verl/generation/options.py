@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omniq_verl.command_line import refuse_idle
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
@@ -40,9 +41,18 @@ LENGTH = Annotated[
     int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")
 ]
 DTYPE = Annotated[str, typer.Option(help="Number type of the weights: auto, bfloat16, float32, ...")]
-MEMORY = Annotated[float, typer.Option(help="Share of a device's memory for vLLM (on a CPU: of the machine's).")]
+MEMORY = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1.0,
+        help="Share of a device's memory for vLLM (on a CPU: of the machine's); default: 0.85 of a GPU, on a CPU what"
+        " the model needs and is free.",
+    ),
+]
 DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
+VERBOSE = Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM, transformers and torch.")]
 TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 
 
@@ -54,14 +64,16 @@ def engine_spec(
     ] = None,
     max_model_len: LENGTH = None,
     dtype: DTYPE = "auto",
-    memory: MEMORY = 0.85,
+    memory: MEMORY = None,
     devices: DEVICES = 1,
     allow_pickle: PICKLE = False,
     trust_remote_code: TRUST = False,
+    verbose: VERBOSE = False,
 ) -> "EngineSpec":
     """The engine these options name."""
     from omniq_verl.generation.spec import EngineSpec
 
+    set_up_logs(verbose)
     refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
     return EngineSpec(
         model,

@@ -29,8 +29,9 @@ class EngineSpec:
     max_model_len: int | None = None
     """Tokens of question and answer together; None: 8192, or what the model was made for where that is less."""
     dtype: str = "auto"
-    memory: float = 0.85
-    """Share of a device's memory vLLM may take; of a CPU's machine: of its memory."""
+    memory: float | None = None
+    """Share of a device's memory vLLM may take; on a CPU: of the machine's. None: 0.85 of a GPU; on a CPU what the
+    model needs, as far as it is free."""
     devices: int = 1
     """GPUs over which one model is split."""
     images: int = 1

@@ -8,9 +8,13 @@ that the engine protocols of ``request`` promise.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from omniq_verl.generation.cpu_memory import cpu_share, measured_memory, weight_bytes
 from omniq_verl.generation.request import DONE, ERROR, LENGTH, Answer, Request, Sampling
 
 if TYPE_CHECKING:
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 _LOG_LEVEL = "WARNING"
 """At vLLM's own level, INFO, its pages of settings would bury our lines."""
+_OF_A_GPU = 0.85
+"""Share of a GPU's memory that vLLM is given by default."""
+_OF_MEMORY = re.compile("memory.utilization|KV cache|kv cache|cache blocks", re.IGNORECASE)
 _STRONGEST_BIAS = -100.0
 """vLLM clamps biases to this. It divides a token's odds by e^100, so that the token is never written."""
 
@@ -33,7 +40,8 @@ class OfflineEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", _LOG_LEVEL)
         from vllm import LLM
 
-        llm = LLM(**engine_settings(spec))
+        with naming_our_options(spec):
+            llm = LLM(**engine_settings(spec))
         self.renderer, self._engine = llm.renderer, llm.llm_engine
 
     def add(self, request_id: str, prepared: tuple[Any, Any]) -> None:
@@ -74,7 +82,21 @@ def open_async(spec: "EngineSpec") -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_settings(spec), disable_log_stats=True))
+    with naming_our_options(spec):
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_settings(spec), disable_log_stats=True))
+
+
+@contextmanager
+def naming_our_options(spec: "EngineSpec") -> Iterator[None]:
+    """Say in our words what vLLM says of too much or too little memory: its advice names an option we do not have."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else ""
+        if not _OF_MEMORY.search(said):
+            raise
+        given = "the default" if spec.memory is None else f"{spec.memory:g}"
+        raise RuntimeError(f"{spec.model}: {said} Fix: another --memory, a share from 0 to 1 (now {given})") from error
 
 
 def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
@@ -89,10 +111,11 @@ def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
         "model": spec.model,
         "max_model_len": spec.length_of(AutoConfig.from_pretrained(spec.model, **trust)),
         "dtype": spec.dtype,
-        "gpu_memory_utilization": spec.memory,
+        "gpu_memory_utilization": _memory_share(spec, on_cpu),
         "tensor_parallel_size": spec.devices,
         "load_format": "auto" if spec.allow_pickle else "safetensors",
         **trust,
+        "use_tqdm_on_load": sys.stderr.isatty(),
         "enforce_eager": on_cpu,
         # On the CPU the prefill of a seeded request must not be split: see recipes/hardware/cpu.yaml.
         "enable_chunked_prefill": not on_cpu,
@@ -100,6 +123,12 @@ def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
         # render() runs in several threads, and vLLM's cache of processed images is not thread-safe.
         "mm_processor_cache_gb": 0,
     }
+
+
+def _memory_share(spec: "EngineSpec", on_cpu: bool) -> float:
+    if on_cpu:
+        return cpu_share(spec.memory, weight_bytes(spec.model), *measured_memory())
+    return _OF_A_GPU if spec.memory is None else spec.memory
 
 
 def render(engine: Any, prompt: Mapping[str, Any]) -> Any:

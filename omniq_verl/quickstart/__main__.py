@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omniq_verl.packaged import HOME
 from omniq_verl.quickstart.report import draw_curves, print_table, summary
 from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
 from omniq_verl.quickstart.stages import Settings, build_stages
@@ -42,7 +43,7 @@ def _finish(settings: Settings, console: Console) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    defaults = Settings(repo=Path.cwd(), root=Path("runs/quickstart"))
+    defaults = Settings(repo=HOME, root=Path("runs/quickstart"))
     parser = argparse.ArgumentParser(prog="python -m omniq_verl.quickstart", description=_DESCRIPTION)
     add = parser.add_argument
     add(
@@ -52,7 +53,7 @@ def _arguments() -> argparse.Namespace:
         default=_absolute(defaults.root),
         help="run folder; goes on where it stopped",
     )
-    add("--repo", type=_absolute, default=defaults.repo, help="checkout with recipes/ and data_prep/ (default: here)")
+    add("--repo", type=_absolute, default=defaults.repo, help="folder with recipes/ and data_prep/ (default: our own)")
     add("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
     add("--sft-steps", type=int, default=defaults.sft_steps)
     add("--grpo-steps", type=int, default=defaults.grpo_steps)

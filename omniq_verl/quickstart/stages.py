@@ -15,7 +15,7 @@ class Settings:
     """One run. The sizes are those of the README's figures; tests make them smaller."""
 
     repo: Path
-    """The checkout, with ``recipes`` and ``data_prep``."""
+    """The folder with ``recipes`` and ``data_prep``, e.g. ``omniq_verl.packaged.HOME``."""
     root: Path
     """The run folder."""
     seed: int = 0

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.generation import options
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 
 app = typer.Typer(no_args_is_help=True, help="RACT: reasoning text as the common label of data sets.")
@@ -21,12 +23,14 @@ def align(
         Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. scores=\\[koniq].")] = None,
+    verbose: options.VERBOSE = False,
 ) -> None:
     """Each domain's model reasons about its own images; out comes one SFT file. Goes on where it was stopped.
 
     Example: omniq ract align domains.koniq.model=runs/koniq 'domains.koniq.data=\\[data/koniq/train*.parquet]'
     domains.spaq.model=runs/spaq 'domains.spaq.data=\\[data/spaq/train*.parquet]' out=runs/ract
     """
+    set_up_logs(verbose)
     from omniq_verl.generation.config import read_config
     from omniq_verl.ract.align import AlignConfig
     from omniq_verl.ract.align import align as run

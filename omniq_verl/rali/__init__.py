@@ -4,12 +4,35 @@ Pairs of images and reasoning align the encoder; its embeddings are compressed t
 score, and a score is read off by cosines.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from omniq_verl.lazy_names import export_names
 
-def __getattr__(name: str) -> Any:
-    if name == "RaliScorer":  # on demand: the commands' help needs no torch
-        from omniq_verl.rali.scorer import RaliScorer
+if TYPE_CHECKING:
+    from omniq_verl.rali.align import AlignConfig, align
+    from omniq_verl.rali.export import export_onnx
+    from omniq_verl.rali.fit_files import FitConfig, fit_files
+    from omniq_verl.rali.pairs import PairsConfig, make_pairs
+    from omniq_verl.rali.scorer import RaliScorer
 
-        return RaliScorer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "AlignConfig",
+    "FitConfig",
+    "PairsConfig",
+    "RaliScorer",
+    "align",
+    "export_onnx",
+    "fit_files",
+    "make_pairs",
+]
+
+export_names(
+    __name__,
+    {
+        "align": ["AlignConfig", "align"],
+        "export": ["export_onnx"],
+        "fit_files": ["FitConfig", "fit_files"],
+        "pairs": ["PairsConfig", "make_pairs"],
+        "scorer": ["RaliScorer"],
+    },
+)

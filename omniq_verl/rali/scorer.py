@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rali.files import DTYPES, RaliModel, load_rali, weights_digest
-from omniq_verl.scoring.inputs import all_or_one, decode_source, listed, name_of
+from omniq_verl.scoring.inputs import Images, OneImage, all_or_one, decode_source, listed, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.tasks import Scale, scale_of
 
@@ -64,6 +64,31 @@ class RaliScorer:
     def digest(self) -> str:
         """Of the files of this RALI: another one, another model."""
         return weights_digest(self._folder)
+
+    @overload
+    def score(
+        self,
+        images: OneImage,
+        task: str | None = None,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> Score: ...
+
+    @overload
+    def score(
+        self,
+        images: Images,
+        task: str | None = None,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> list[Score]: ...
+
+    @overload
+    def score(self, images: Any, task: str | Sequence[str] | None = None, **settings: Any) -> Any: ...
 
     def score(
         self,

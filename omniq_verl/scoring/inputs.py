@@ -3,9 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
@@ -15,6 +15,10 @@ from omniq_verl.data.images import MAX_BYTES, BadImage, check_image, decode_imag
 from omniq_verl.data.names import shown_name
 from omniq_verl.data.pictures import check_picture, decode_picture
 
+OneImage: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image
+"""Types of a single image. An array or a tensor may be one image or a batch, which its type does not tell."""
+Images: TypeAlias = list[Any] | tuple[Any, ...] | Iterator[Any]
+Tasks: TypeAlias = list[str] | tuple[str, ...]
 _TIMEOUT = 30  # seconds without a byte
 _ADDRESS = re.compile(r"(https?):", re.IGNORECASE)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -18,7 +18,17 @@ from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
-from omniq_verl.scoring.inputs import all_or_one, digest_of, listed, load_source, name_of, prompts_for
+from omniq_verl.scoring.inputs import (
+    Images,
+    OneImage,
+    Tasks,
+    all_or_one,
+    digest_of,
+    listed,
+    load_source,
+    name_of,
+    prompts_for,
+)
 from omniq_verl.tasks import ForbiddenText, Scale, Task, image_task, scale_of, task_on
 
 BAD_IMAGE = "bad_image"
@@ -100,6 +110,53 @@ class Scorer:
     def engine(self) -> Engine:
         """The engine that answers. Of vLLM's, ``engine.spent`` tells where the time goes (``feeding.Spent``)."""
         return self._engine
+
+    @overload
+    def score(
+        self,
+        images: OneImage,
+        task: str = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> Score: ...
+
+    @overload
+    def score(
+        self,
+        images: OneImage,
+        task: Tasks,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> dict[str, Score]: ...
+
+    @overload
+    def score(
+        self,
+        images: Images,
+        task: str = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> list[Score]: ...
+
+    @overload
+    def score(
+        self,
+        images: Images,
+        task: Tasks,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> list[dict[str, Score]]: ...
+
+    @overload
+    def score(self, images: Any, task: str | Sequence[str] = "technical", **settings: Any) -> Any: ...
 
     def score(
         self,

@@ -1,1 +1,25 @@
 """A server of scores: HTTP routes, how they run on a cluster, and those who call them."""
+
+from typing import TYPE_CHECKING
+
+from omniq_verl.lazy_names import export_names
+
+if TYPE_CHECKING:
+    from omniq_verl.serving.client import Client, ServerError
+    from omniq_verl.serving.limits import Limits
+    from omniq_verl.serving.rewards import ServerReward, compute_score
+    from omniq_verl.serving.run import serve_forever
+    from omniq_verl.serving.settings import ServerSettings
+
+__all__ = ["Client", "Limits", "ServerError", "ServerReward", "ServerSettings", "compute_score", "serve_forever"]
+
+export_names(
+    __name__,
+    {
+        "client": ["Client", "ServerError"],
+        "limits": ["Limits"],
+        "rewards": ["ServerReward", "compute_score"],
+        "run": ["serve_forever"],
+        "settings": ["ServerSettings"],
+    },
+)

@@ -8,6 +8,7 @@ import typer
 
 from omniq_verl.command_line import refuse_idle
 from omniq_verl.generation import options
+from omniq_verl.logs import set_up_logs
 from omniq_verl.saying import errors_said
 from omniq_verl.serving.front import prefer_haproxy
 
@@ -33,7 +34,7 @@ def serve(
         typer.Option(help="Serve a task of your own, too: package.module:object; again for more."),
     ] = None,
     dtype: options.DTYPE = "auto",
-    memory: options.MEMORY = 0.85,
+    memory: options.MEMORY = None,
     engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
     seed: options.SEED = 0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,
@@ -43,6 +44,7 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
     allow_pickle: options.PICKLE = False,
     trust_remote_code: options.TRUST = False,
+    verbose: options.VERBOSE = False,
 ) -> None:
     """Serve a model's scores over HTTP, on this machine or a Ray cluster.
 
@@ -56,6 +58,7 @@ def serve(
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
     from omniq_verl.tasks import scale_of
 
+    set_up_logs(verbose)
     reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
     refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
     refuse_idle({"task": None if model else "without --model: a RALI alone is served"})

@@ -4,13 +4,13 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, overload
 
 import requests
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
-from omniq_verl.scoring.inputs import all_or_one, listed, load_source, name_of, prompts_for
+from omniq_verl.scoring.inputs import Images, OneImage, Tasks, all_or_one, listed, load_source, name_of, prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
@@ -44,6 +44,53 @@ class Client:
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
         if key:
             self._session.headers["Authorization"] = f"Bearer {key}"
+
+    @overload
+    def score(
+        self,
+        images: OneImage,
+        task: str = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> Score: ...
+
+    @overload
+    def score(
+        self,
+        images: OneImage,
+        task: Tasks,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> dict[str, Score]: ...
+
+    @overload
+    def score(
+        self,
+        images: Images,
+        task: str = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> list[Score]: ...
+
+    @overload
+    def score(
+        self,
+        images: Images,
+        task: Tasks,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> list[dict[str, Score]]: ...
+
+    @overload
+    def score(self, images: Any, task: str | Sequence[str] = "technical", **settings: Any) -> Any: ...
 
     def score(
         self,

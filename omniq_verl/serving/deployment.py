@@ -29,9 +29,9 @@ class Replica:
 
         return build_app(self._server, Metrics())
 
-    def reconfigure(self, config: dict[str, bool]) -> None:
-        """Ray Serve's way to tell all replicas something."""
-        self._room.draining = config["draining"]
+    async def drain(self) -> None:
+        """Begin nothing new: questions that come now are answered with 503, those under way are finished."""
+        self._room.draining = True
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica of which this raises.
@@ -61,8 +61,8 @@ def open_models(settings: ServerSettings) -> Any:
     return models
 
 
-def deployment(settings: ServerSettings, draining: bool = False) -> serve.Application:
-    """The application; another call with ``draining`` tells its replicas to begin nothing new."""
+def deployment(settings: ServerSettings) -> serve.Application:
+    """The application."""
     fewest, most = settings.replicas
     # Requests reach a replica in any case, so that it is the one to say whether there is room.
     ongoing = 4 * settings.limits.waiting
@@ -82,7 +82,6 @@ def deployment(settings: ServerSettings, draining: bool = False) -> serve.Applic
         graceful_shutdown_timeout_s=settings.limits.seconds + 5,
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=_HEALTH_SECONDS,
-        user_config={"draining": draining},
         logging_config={"enable_access_log": False},
         ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
         **options,

@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -14,6 +14,8 @@ from omniq_verl.serving.deployment import deployment
 from omniq_verl.serving.settings import ServerSettings
 
 NAME = "omniq"
+_DRAIN_SECONDS = 10.0
+"""For all replicas to hear that the server ends."""
 
 
 def serve_forever(settings: ServerSettings, host: str, port: int, console: Console, address: str | None = None) -> None:
@@ -47,7 +49,7 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         while not told.wait(1):  # a wait without an end would not hear of signals
             pass
         console.print("finishing what is under way", markup=False)
-        drain(settings)
+        drain()
         serve.shutdown()
 
 
@@ -61,11 +63,13 @@ def check_free(host: str, port: int) -> None:
             raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}). Mend: another --port") from error
 
 
-def drain(settings: ServerSettings) -> None:
+def drain() -> None:
     """No more is begun, what is under way is finished, and the replicas end."""
     from ray import serve
 
-    serve.run(deployment(settings, draining=True), name=NAME)
+    # Not by a deployment with other settings: of a new version Ray Serve starts new replicas, which load the model.
+    with suppress(TimeoutError):  # of a replica that is stuck or starting; what follows ends it
+        serve.get_app_handle(NAME).broadcast("drain").results(timeout_s=_DRAIN_SECONDS, return_exceptions=True)
     serve.delete(NAME)
 
 

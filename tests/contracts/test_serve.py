@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from serving_builders import ASYNC_RATER, base64_of, free_port, grey
+from serving_builders import ASYNC_RATER, COUNTING_RATER, base64_of, free_port, grey
 
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Scorer
@@ -31,7 +31,8 @@ OMNIQ = [sys.executable, "-m", "omniq_verl.cli", "serve"]
 def served(log: Path, *words: object) -> Iterator[tuple[str, subprocess.Popen]]:
     """A server's address and process."""
     url = f"http://127.0.0.1:{(port := free_port())}"
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    own = {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = {**os.environ, **own}
     command = [*OMNIQ, "--port", port, *words]
     with open(log, "w") as out:
         process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, env=environment, cwd=log.parent)
@@ -86,6 +87,18 @@ def test_no_answer_is_lost_or_mixed_up_when_a_replica_is_killed_and_the_end_is_i
         last.join()
         assert process.wait(60) == 0 and found[-1].score == expected(7)
     assert "omniq_scores_total" in counted
+    assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_loads_no_model_again(tmp_path, number):
+    opened = tmp_path / "opened"
+    with served(tmp_path / "log", "--model", opened, "--engine", COUNTING_RATER) as (url, process):
+        assert Client(url).score(grey(64)).ok and opened.read_text() == "opened\n"
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert opened.read_text() == "opened\n" and "finishing what is under way" in (tmp_path / "log").read_text()
     assert not psutil.wait_procs(children, timeout=30)[1]
 
 

@@ -1,0 +1,83 @@
+"""The recipes and the scripts of data preparation: in a checkout beside this package, in a wheel inside of it."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+HOME = _PACKAGE if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent
+"""The folder that has ``recipes`` and ``data_prep``; ``setup.py`` copies both into a wheel."""
+RECIPES = HOME / "recipes"
+SCRIPTS = HOME / "data_prep"
+_PARTS = ("base/", "hardware/", "ablation/")
+"""Parts that recipes are made of; none of them is a run of its own."""
+
+
+def recipes_folder(given: Path | None) -> Path:
+    """The folder of recipes: the one given, else ``recipes`` in the current folder, else the packaged one.
+
+    Raises:
+        ValueError: the folder that was given is not there.
+    """
+    if given is not None and not given.is_dir():
+        raise ValueError(f"there is no folder {given}. Fix: correct the path, or leave the option out to use {RECIPES}")
+    here = Path("recipes")
+    return given or (here if here.is_dir() else RECIPES)
+
+
+def recipe_names(folder: Path) -> list[str]:
+    """Names of the recipes in a folder, as the trainers take them by ``--config-name``; parts of recipes come last."""
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    return sorted(names, key=lambda name: (name.startswith(_PARTS), name))
+
+
+def recipe_file(folder: Path, name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        ValueError: there is none of that name; the message lists similar ones.
+    """
+    path = folder / f"{name}.yaml"
+    if not name or not path.is_file():
+        ours = bool(name) and (RECIPES / f"{name}.yaml").is_file()
+        fix = suggestion(name, recipe_names(folder)) or "see the list of `omniq recipes`"
+        fix = f"add --recipes {RECIPES}" if ours else fix
+        raise ValueError(f"there is no recipe {name!r} in {folder}. Fix: {fix}")
+    return path
+
+
+def suggestion(name: str, known: list[str]) -> str | None:
+    """What was meant by a mistyped name; None if nothing is similar."""
+    parts = [one for one in known if name and name in one.split("/")]
+    similar = list(dict.fromkeys([*parts, *get_close_matches(name, known, 3)]))[:3]
+    return f"use {', or '.join(similar)}" if similar else None
+
+
+def summary(text: str) -> str:
+    """The first sentence of the comment that a recipe begins with."""
+    comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
+    return re.split(r"(?<=\.) (?=[A-Z(`])", " ".join(comments))[0]
+
+
+def script_names() -> list[str]:
+    """Names of the scripts of data preparation."""
+    return sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def script_file(name: str) -> Path:
+    """The file of a script.
+
+    Raises:
+        ValueError: there is none of that name; the message lists similar ones.
+    """
+    known = script_names()
+    if name not in known:
+        fix = suggestion(name, known) or f"use one of {', '.join(known)}"
+        raise ValueError(f"there is no data preparation {name!r}. Fix: {fix}")
+    return SCRIPTS / f"{name}.py"
+
+
+def script_summary(name: str) -> str:
+    """The first line of a script's description."""
+    found = re.match(r'r?"""(.*)', script_file(name).read_text())
+    return found[1].strip() if found else ""

@@ -1,0 +1,82 @@
+"""``omniq recipes`` and ``omniq data``: what is packaged, and how to run it."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omniq_verl import packaged
+from omniq_verl.saying import errors_said
+
+FOLDER = Annotated[
+    Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes if it is there, else our own.")
+]
+
+recipes = typer.Typer(help="List the training recipes, show one, or print their folder.")
+
+
+@recipes.callback(invoke_without_command=True)
+def list_recipes(ctx: typer.Context, folder: FOLDER = None) -> None:
+    """List the training recipes, show one, or print their folder.
+
+    Example: omniq recipes
+    """
+    ctx.obj = folder
+    if ctx.invoked_subcommand is not None:
+        return
+    with errors_said():
+        found = packaged.recipes_folder(folder)
+        names = packaged.recipe_names(found)
+        width = max(map(len, names), default=0)
+        for name in names:
+            typer.echo(f"{name:<{width}}  {packaged.summary(packaged.recipe_file(found, name).read_text())}")
+
+
+@recipes.command()
+def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the recipe, e.g. quickstart/grpo.")]
+) -> None:
+    """Print a recipe.
+
+    Example: omniq recipes show quickstart/grpo
+    """
+    with errors_said():
+        typer.echo(packaged.recipe_file(packaged.recipes_folder(ctx.obj), name).read_text(), nl=False)
+
+
+@recipes.command()
+def path(ctx: typer.Context) -> None:
+    """Print the folder of the recipes, for ``--config-dir`` of verl's trainers.
+
+    Example: python -m verl.trainer.main_ppo --config-dir "$(omniq recipes path)" --config-name quickstart/grpo
+    """
+    with errors_said():
+        typer.echo(packaged.recipes_folder(ctx.obj).resolve())
+
+
+def data(
+    script: Annotated[str | None, typer.Argument(help="Name of the data set or script, e.g. koniq.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[OPTIONS]...", help="Its own options; --help lists them.")
+    ] = None,
+) -> None:
+    """Prepare a data set: label files and images become parquet files. Without a name: list what there is.
+
+    Example: omniq data koniq --root koniq10k --out data/koniq
+    """
+    if script is None:
+        names = packaged.script_names()
+        for name in names:
+            typer.echo(f"{name:<{max(map(len, names))}}  {packaged.script_summary(name)}")
+        return
+    try:
+        file = packaged.script_file(script)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    before, sys.argv = sys.argv, [f"omniq data {script}", *(arguments or [])]
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    finally:
+        sys.argv = before

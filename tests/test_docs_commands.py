@@ -73,12 +73,14 @@ def check_omniq(words: list[str]) -> None:
     """Parse as typer does, and compose what the command would."""
     group = typer.main.get_command(app)
     path = []
-    while hasattr(group, "commands"):
+    while hasattr(group, "commands") and not (group.invoke_without_command and not words):
         assert words and words[0] in group.commands, f"no command {' '.join([*path, *words[:1]])}"
         group, path, words = group.commands[words[0]], [*path, words[0]], words[1:]
     context = group.make_context("omniq", list(words), resilient_parsing=False)
     if path == ["doctor"]:
         compose(context.params["recipe"], context.params["overrides"] or [])
+    elif path == ["data"]:
+        check_python([f"data_prep/{words[0]}.py", *words[1:]])
     elif path[0] in CONFIGS:
         check_config(CONFIGS[path[0]], words)
 
@@ -116,7 +118,8 @@ def check_python(words: list[str]) -> None:
     if words[0] == "-m":
         module, rest = words[1], words[2:]
         if module.startswith("verl."):
-            assert rest[:2] == ["--config-dir", "recipes"] and rest[2] == "--config-name", "an unusual call of verl"
+            folders = ("recipes", "$(omniq recipes path)")
+            assert rest[0] == "--config-dir" and rest[1] in folders and rest[2] == "--config-name", "an unusual call"
             compose(rest[3], rest[4:])
         elif module == "omniq_verl.cli":
             check_omniq(rest)

@@ -97,22 +97,25 @@ def test_a_block_that_prints_something_is_followed_by_what_it_prints_on_pages_th
                 assert after is not None and after.language == "text", str(block)
 
 
-def test_the_data_set_of_the_page_is_prepared_by_its_command(world):
+@pytest.mark.parametrize(("script", "name"), [("my_dataset.py", "my_photos"), ("my_reader:read", "rated")])
+def test_the_data_set_of_the_page_is_prepared_by_its_command(world, script, name):
     page = Path("docs/extending.md")
     for block in blocks(page):
         if block.marker[0] == "file":
             save(block)
-    (command,) = [line for block in blocks(page, "bash") for line in block.text.splitlines() if "my_dataset.py" in line]
+    lines = [line for block in blocks(page, "bash") for line in block.text.replace("\\\n", "").splitlines()]
+    (command,) = [line.removeprefix("PYTHONPATH=. ") for line in lines if script in line and "--root rated" in line]
+    words = [str(REPO / word) if word.startswith("data_prep/") else word for word in command.split()[1:]]
     done = subprocess.run(
-        [sys.executable, *command.split()[1:]],
-        env={**os.environ, "PYTHONPATH": str(REPO)},
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(REPO), str(world)))},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "my_photos: 3 rows, 0 rejects" in done.stdout
+    assert f"{name}: 3 rows, 0 rejects" in done.stdout
 
 
 def test_the_script_of_the_page_has_the_options_of_the_others(world, monkeypatch, capsys):

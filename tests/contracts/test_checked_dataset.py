@@ -85,7 +85,9 @@ def test_labels_of_other_rewards_are_not_judged(module, processor, tmp_path):
 
 def test_long_prompts_are_verl_s_to_drop_where_it_is_asked_to(module, processor, tmp_path):
     rows = [*records(2), poisoned(records(1)[0], "too long")]
-    data = prompts(module, processor, tmp_path, rows, filter_overlong_prompts=True, filter_overlong_prompts_workers=1)
+    # No worker processes: for them `datasets` exchanges os.environ, which later tests would notice.
+    settings = {"filter_overlong_prompts": True, "filter_overlong_prompts_workers": None}
+    data = prompts(module, processor, tmp_path, rows, **settings)
     assert (len(data), data.rejected) == (2, ())
 
 

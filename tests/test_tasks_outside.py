@@ -1,15 +1,17 @@
 """Tasks from outside: found by name in every process, and numbered alike."""
 
+import importlib
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 from door_builders import EXAMPLES, reward_and_number, run, write_distribution, write_modules
-from evaluation_builders import grey
+from evaluation_builders import RATER, grey
+from rich.console import Console
 
 from omniq_verl.data.rows import Row
 from omniq_verl.data.shards import Planned, Shard
@@ -17,7 +19,11 @@ from omniq_verl.data.task_names import name_for
 from omniq_verl.doctor.file_report import row_findings
 from omniq_verl.doctor.rows import check_label, check_row
 from omniq_verl.evaluation.compare import same_task
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rewards import compute_score
+from omniq_verl.scoring.files import score_files
+from omniq_verl.t2i.best_of_n import BestOfN
+from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.tasks import (
     IMAGE_PLACEHOLDER,
     TASKS,
@@ -26,10 +32,12 @@ from omniq_verl.tasks import (
     Task,
     find_task,
     names_by_number,
+    outside_marks,
     registry,
     task_names,
     task_number,
     task_of,
+    task_on,
 )
 from omniq_verl.trainer.validation import ANSWER_KEYS, asked_tasks, task_names_of, validation_metrics
 
@@ -149,6 +157,9 @@ def test_a_worker_of_ray_finds_the_same_task_and_reward(tmp_path):
     code = f"""
 import json, ray
 from omniq_verl.rewards import compute_score
+from omniq_verl.scoring.files import score_files
+from omniq_verl.t2i.best_of_n import BestOfN
+from omniq_verl.t2i.generator import GeneratorSpec
 asked = ("mine", "<answer>9</answer>", json.dumps({{"score": 8.0}}), {{"task": "{DOTTED}"}})
 settings = {{"score_reward": "reward:closeness", "score_settings": {{"power": 2}}}}
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
@@ -198,25 +209,53 @@ def test_what_was_found_about_rows_of_other_tasks_is_not_stored():
         assert row_findings(record, [], None).reads_files
 
 
-def test_prepared_files_are_written_anew_when_the_task_asks_anew(tmp_path, monkeypatch, entries):
+@pytest.fixture
+def asks(tmp_path, monkeypatch, entries):
+    """Give the task ``door_task:T`` a wording, as a user who edits the file between two commands."""
+
+    def write(question: str) -> None:
+        code = f"from omniq_verl.tasks import Scale, Task\nT = Task('t', ({question!r},), Scale(1.0, 5.0))\n"
+        write_modules(tmp_path, {"door_task": code})
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        sys.modules.pop("door_task", None)
+        importlib.invalidate_caches()
+        for cache in (registry._found, task_on):
+            cache.cache_clear()
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield write
+    for cache in (registry._found, task_on):
+        cache.cache_clear()
+
+
+def test_prepared_files_are_written_anew_when_the_task_asks_anew(tmp_path, asks):
     def mark() -> str:
         row = Row("mine", "x", "door_task:T", "train", 3.0)
         return Shard(tmp_path / "train.parquet", 0, (Planned(row, tmp_path / "a.png", "a.png"),)).mark()
 
     marks = []
-    monkeypatch.syspath_prepend(str(tmp_path))
     for question in ("Sharp?", "Sharp?", "Really sharp?"):
-        code = f"from omniq_verl.tasks import *\nT = Task('t', ({question!r},), Scale(1.0, 5.0))\n"
-        write_modules(tmp_path, {"door_task": code})
-        sys.modules.pop("door_task", None)
-        for cached in Path(tmp_path).rglob("*.pyc"):
-            cached.unlink()
-        registry._found.cache_clear()
-        from omniq_verl.tasks import task_on
-
-        task_on.cache_clear()
+        asks(question)
         marks.append(mark())
     assert marks[0] == marks[1] != marks[2]
+
+
+def test_kept_scores_of_another_wording_are_not_gone_on_with(tmp_path, asks):
+    files = [tmp_path / f"{number}.png" for number in range(513)]  # three batches
+    for file in files:
+        file.write_bytes(grey(9))
+    score = partial(score_files, files=files, console=Console(quiet=True), asked={"task": "door_task:T"})
+    asks("Sharp?")
+    dying, alive = EngineSpec(f"dies {tmp_path}", "generation_builders:Echo"), EngineSpec("", RATER)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        score(dying, out=tmp_path / "scores.csv")
+    asks("Really sharp?")
+    with pytest.raises(ValueError, match="outside_tasks"):
+        score(dying, out=tmp_path / "scores.csv")
+    assert score(alive, out=tmp_path / "others.csv") == 513
+    guided = BestOfN([{"prompt": "a fox"}], tmp_path, GeneratorSpec("x"), alive, {"door_task:T": 1.0})
+    assert guided.settings()["outside_tasks"] == outside_marks(["door_task:T"]) != {}
+    assert "outside_tasks" not in replace(guided, weights={"alignment": 1.0}).settings()
 
 
 def test_another_wording_from_outside_is_compared_as_its_task(tmp_path, monkeypatch):

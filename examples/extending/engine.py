@@ -1,7 +1,7 @@
 """An engine of your own: here no model at all, but a measure of sharpness that answers as a model would.
 
-    PYTHONPATH=examples/extending omniq score photos/ --task task:SHARPNESS --engine engine:open_engine --model laplace
-    PYTHONPATH=examples/extending omniq serve --task task:SHARPNESS --engine engine:open_async --model laplace
+PYTHONPATH=examples/extending omniq score photos/ --task task:SHARPNESS --engine engine:open_engine --model laplace
+PYTHONPATH=examples/extending omniq serve --task task:SHARPNESS --engine engine:open_async --model laplace
 """
 
 import io

@@ -22,7 +22,7 @@ import omniq_verl
 from omniq_verl.data.images import BadImage, check_image, read_image
 from omniq_verl.data.rows import Row, schema
 from omniq_verl.data.stored import StoredImage
-from omniq_verl.tasks import TASKS
+from omniq_verl.tasks import outside_marks
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 """Images are compressed already, and their smallest and largest bytes say nothing."""
@@ -85,9 +85,8 @@ class Shard:
         """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
         rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
-        # A task from outside may ask anew under the same name; this package's have its version.
-        asked = sorted({repr(one.row.asked) for one in self.items if one.row.task not in TASKS})
-        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *asked))
+        marks = outside_marks({planned.row.task for planned in self.items})
+        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

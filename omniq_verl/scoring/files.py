@@ -16,6 +16,7 @@ from omniq_verl.data.names import is_utf8, shown_name
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import Score, Scorer
+from omniq_verl.tasks import outside_marks
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
@@ -46,6 +47,8 @@ def score_files(
     """
     scale = asked.get("scale")
     config = {**asked, "scale": scale and asdict(scale), **spec.identity(), "max_tokens": max_tokens}
+    if marks := outside_marks([asked.get("task", "technical")]):
+        config["outside_tasks"] = marks
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         return Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked)

@@ -55,8 +55,8 @@ def guided_options(
     from omniq_verl.t2i.prompts import read_texts
     from omniq_verl.t2i.selection import read_weights
 
-    refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
     refuse_idle({"order": "with --selector" if selector else None})
+    refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
     return {
         "prompts": read_texts(prompts)[:limit],
         "out": out,

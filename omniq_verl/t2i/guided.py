@@ -21,7 +21,7 @@ from omniq_verl.t2i.geneval import prompt_folder, sample_name
 from omniq_verl.t2i.judges import Judges
 from omniq_verl.t2i.outside_selector import choose_by
 from omniq_verl.t2i.selection import Choice, choose_in_order, choose_weighted
-from omniq_verl.tasks import check_text
+from omniq_verl.tasks import check_text, outside_marks
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Guided:
 
     def settings(self) -> dict[str, Any]:
         """What images and scores depend on; how the best is chosen among them is none of it."""
+        marks = outside_marks(self.tasks)
         return {
             "prompts": [dict(one) for one in self.prompts],
             "generator": asdict(self.generator),
@@ -95,6 +96,7 @@ class Guided:
             "tasks": sorted(self.tasks),
             "max_tokens": self.max_tokens,
             "seed": self.seed,
+            **({"outside_tasks": marks} if marks else {}),
         }
 
 

@@ -33,6 +33,7 @@ from omniq_verl.tasks.registry import (
     image_task,
     known_tasks,
     names_by_number,
+    outside_marks,
     task_names,
     task_number,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "known_tasks",
     "messages_fault",
     "names_by_number",
+    "outside_marks",
     "read_truth",
     "scale_of",
     "shown",

@@ -104,6 +104,15 @@ def image_task(name: str, setting: str = "task") -> Task:
     return task
 
 
+def outside_marks(names: Iterable[str]) -> dict[str, str]:
+    """A mark of each task that is not of this package, by name: another one when its wording or scale changes.
+
+    Answers that are kept for later depend on it; tasks of this package change with its version.
+    """
+    outside = sorted(set(names) - TASKS.keys())
+    return {name: hashlib.blake2b(repr(find_task(name)).encode(), digest_size=8).hexdigest() for name in outside}
+
+
 def task_number(name: str) -> int:
     """A number for reward parts, which have to be numbers: the same in every process, whatever is installed.
 

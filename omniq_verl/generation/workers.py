@@ -40,7 +40,7 @@ class Job:
             ValueError: no model is named.
         """
         if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
-            raise ValueError("no model: name its folder with --model FOLDER, in a file of settings engine.model=FOLDER")
+            raise ValueError("no model. Fix: name its folder with --model FOLDER")
         return {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
 
 

@@ -17,7 +17,7 @@ from omniq_verl.scoring.inputs import Images, OneImage, Tasks, all_or_one, liste
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
-_CAUSE = re.compile(r"\[Errno -?\d+\] ([^'")]+)")
+_CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
 _SAY_EVERY = 60.0
 """Seconds between two warnings of a server that does not answer."""
 logger = logging.getLogger(__name__)

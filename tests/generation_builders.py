@@ -53,6 +53,27 @@ class Echo:
         ]
 
 
+class Streams(Echo):
+    """``Echo`` one by one; "breaks" half way."""
+
+    def stream(self, jobs, sampling: Sampling):
+        jobs = list(jobs)
+        for number, job in enumerate(jobs):
+            if self.script == "breaks" and number == len(jobs) // 2:
+                raise RuntimeError("broken")
+            yield self.answer(job(), sampling)
+
+
+class InFours(Echo):
+    """``Echo`` that takes four at a time, and fails where it is given more."""
+
+    at_once = 4
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        assert len(requests) <= self.at_once
+        return super().answer(requests, sampling)
+
+
 def _said(request: Request) -> str:
     return " ".join(turn["content"] for turn in request.messages)
 

@@ -63,6 +63,19 @@ def test_a_key_without_value_is_named(config, key, value):
     assert problems(config) == [expected]
 
 
+@pytest.mark.parametrize("recipe", ["quickstart/grpo", "quickstart/sft"])
+def test_a_file_that_is_trained_and_validated_on_is_reported_once(model, tmp_path, recipe):
+    (tmp_path / "torn.parquet").write_bytes(b"no parquet")
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "torn.parquet")
+    config = OmegaConf.create(OmegaConf.to_container(composed(recipe)))
+    config.data.train_files = str(tmp_path / "torn.parquet")
+    config.data.val_files = [str(tmp_path / "torn.parquet"), str(tmp_path / "link.parquet")]
+    OmegaConf.update(config, "model.path" if recipe.endswith("sft") else "actor_rollout_ref.model.path", str(model))
+    config.trainer.default_local_dir = str(tmp_path / "run")
+    report = check_config(config, PLENTY)
+    assert report.files == 1 and len([one for one in report.problems if "cannot be read as parquet" in one.what]) == 1
+
+
 def test_a_model_folder_that_does_not_exist_is_named(config, tmp_path):
     config.actor_rollout_ref.model.path = f"{tmp_path}/none"
     (text,) = problems(config)

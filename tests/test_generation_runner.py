@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from generation_builders import SLOWLY, write_rows
 from rich.console import Console
+from rich.progress import Progress
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
@@ -220,3 +221,31 @@ def test_killed_at_five_moments_every_row_is_there_once(data, tmp_path):
     lines = [line for path in out.glob("*.jsonl") for line in path.read_bytes().splitlines()]
     assert len(lines) == len(expected) == ROWS
     assert answers(out) == expected
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[int]:
+    """How far the progress bar was, each time that it moved."""
+    seen, update = [], Progress.update
+
+    def remembering(bar, task, **what):
+        seen.append(what["completed"])
+        update(bar, task, **what)
+
+    monkeypatch.setattr(Progress, "update", remembering)
+    return seen
+
+
+@pytest.mark.parametrize("engine", ["Echo", "Streams", "InFours"])
+def test_the_bar_moves_within_a_batch_and_ends_at_the_number_of_rows(data, tmp_path, shown, engine):
+    what = Job(EngineSpec("", f"generation_builders:{engine}"), Sampling(n=2, temperature=1.0), ask)
+    assert len(run(data, tmp_path / "out", what, How(on="here", batch=ROWS))) == ROWS
+    assert shown == sorted(shown) and shown[-1] == ROWS
+    assert set(range(ROWS + 1)) <= set(shown)
+
+
+def test_rows_of_a_batch_that_fails_are_taken_off_the_bar_again(data, tmp_path, shown):
+    what = Job(EngineSpec("breaks", "generation_builders:Streams"), Sampling(n=1), ask)
+    with pytest.raises(BatchesFailed):
+        run(data, tmp_path / "out", what, How(on="here", batch=ROWS, retries=0))
+    assert max(shown) == ROWS // 2 and shown[-1] == 0

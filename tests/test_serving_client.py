@@ -1,6 +1,7 @@
 """The server's client, and rewards by it: what it sends, and that it asks again."""
 
 import asyncio
+import inspect
 import io
 import time
 
@@ -9,7 +10,7 @@ import pytest
 import requests
 import torch
 from PIL import Image
-from serving_builders import app, grey, listening, server
+from serving_builders import app, free_port, grey, listening, server
 
 from omniq_verl.scoring.comparison import Comparer
 from omniq_verl.scoring.scorer import Scorer
@@ -158,3 +159,30 @@ def test_tensors_become_images_without_loss():
     buffer = io.BytesIO()
     lossless(pixels).save(buffer, "PNG")
     assert lossless(buffer) is buffer
+
+
+def test_an_address_where_nobody_has_ever_answered_is_given_up_soon_and_said_at_once(caplog):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    start = time.monotonic()
+    with pytest.raises(ServerError, match=r"no answer in 1 s .last: Connection refused.*Fix: start the server"):
+        Client(nobody, first_patience=1).score([grey(0)] * 8)
+    assert time.monotonic() - start < 5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{nobody}: no answer yet (Connection refused); asked again for up to 1 s"
+    ]
+    assert inspect.signature(Client).parameters["first_patience"].default <= 20
+
+
+def test_a_server_that_has_answered_is_waited_for_with_patience(caplog):
+    with listening(app()) as address:
+        client = Client(address, patience=3, first_patience=0.1)
+        assert client.score(grey(0)).ok
+    start = time.monotonic()
+    with pytest.raises(ServerError, match=r"no answer in 3 s .last: Connection refused.$"):
+        client.score(grey(0))
+    assert time.monotonic() - start > 0.5 and len(caplog.records) == 1
+
+
+def test_a_server_that_is_full_is_waited_for_from_the_start():
+    with listening(Refusing(app(), [503] * 3)) as url:
+        assert Client(url, patience=30, first_patience=0.1).score(grey(255)).ok

@@ -21,6 +21,9 @@ def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VER
     """Plan, reason, select and report; goes on where it was stopped.
 
     Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
+
+    Keys: data and engine.model are needed; out, paths, limit, seed, how.workers, plan.temperature, reason.temperature,
+    select.max_pass_rate are the most useful others. `omniq cot keys` prints all of them with their defaults.
     """
     set_up_logs(verbose)
     _go(config, overrides, ("plan", "reason", "select"))
@@ -53,6 +56,18 @@ def select(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
     Example: omniq cot select cot.yaml select.max_pass_rate=0.9
     """
     _go(config, overrides, ("select",))
+
+
+@app.command()
+def keys() -> None:
+    """Print all keys with their defaults, as a YAML file to start from.
+
+    Example: omniq cot keys > cot.yaml
+    """
+    from omniq_verl.cot.run import CotConfig
+    from omniq_verl.generation.config import default_settings
+
+    typer.echo(default_settings(CotConfig), nl=False)
 
 
 def _go(path: Path | None, overrides: list[str] | None, stages: tuple[str, ...]) -> None:

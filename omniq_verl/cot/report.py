@@ -26,7 +26,7 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
     """One line per data source, and why paths were refused."""
     table = Table(title=f"{counts['records']} records to learn from")
     for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "learned"):
-        table.add_column(column, justify="left" if column == "data source" else "right")
+        table.add_column(column, justify="left" if column == "data source" else "right", overflow="fold")
     faults: dict[str, int] = {}
     for source, about in counts["sources"].items():
         images, paths = about["images"], dict(about["paths"])

@@ -22,7 +22,7 @@ from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, known_files, read_store
-from omniq_verl.generation.workers import Job, Todo
+from omniq_verl.generation.workers import Ask, Job, Todo
 from omniq_verl.tasks import find_task
 
 
@@ -68,6 +68,8 @@ def places_of(config: CotConfig) -> list[Place]:
         HeldOutRows: some are of a validation or test split.
         ValueError: there is none, or one of a task that asks for no score, or for more than a number.
     """
+    if not config.data:
+        raise ValueError("data: there are no files. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
     places = learnable_places([Path(file) for file in config.data], config.limit)
     if others := sorted({place.info["task"] for place in places if not find_task(place.info["task"]).answer_rule}):
         raise ValueError(
@@ -79,11 +81,17 @@ def places_of(config: CotConfig) -> list[Place]:
 
 def make_plans(config: CotConfig, console: Console) -> None:
     """A plan for every row, into ``<out>/plan``."""
-    job = Job(config.engine, config.plan, ask_for_plan, config.seed, images=False)
     todo = [Todo(place) for place in places_of(config)]
+    job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
     with Store(Path(config.out) / "plan", job.settings()) as store:
         finish(job, todo, store, config.how, console, "plans")
+
+
+def _job(config: CotConfig, sampling: Sampling, ask: Ask, images: bool = True) -> Job:
+    if not config.engine.model and ":" not in config.engine.kind:
+        raise ValueError("engine.model: there is no model. Fix: engine.model=FOLDER, or in the YAML file")
+    return Job(config.engine, sampling, ask, config.seed, images)
 
 
 def make_paths(config: CotConfig, console: Console) -> None:
@@ -94,7 +102,7 @@ def make_paths(config: CotConfig, console: Console) -> None:
     """
     places = places_of(config)
     plans = _plans(config, places)
-    job = Job(config.engine, config.path_sampling, ask_for_reasoning, config.seed)
+    job = _job(config, config.path_sampling, ask_for_reasoning)
     todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
     record_start(Path(config.out))
     with Store(Path(config.out) / "reason", job.settings()) as store:

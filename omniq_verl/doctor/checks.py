@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_file, mean_image_tokens
+from omniq_verl.doctor.file_report import each_once
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_folder import inspect_model
@@ -49,7 +50,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
     train = _check_files(config.data.train_files, config, lengths)
     val = _check_files(config.data.val_files, config, lengths)
     free = free or measure_free_space(Path(config.trainer.default_local_dir))
-    files = [*train, *val]
+    files = each_once([*train, *val])
     rows = sum(file.rows - file.dropped for file in train)
     resume = check_resume(config, GRPO, _used_rows(config, rows))
     unread, unread_notes = check_unread(config, overrides)

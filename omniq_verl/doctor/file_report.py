@@ -1,7 +1,9 @@
 """Findings about one data file, and how they are stored."""
 
+import os
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,11 @@ from omniq_verl.tasks import TASKS
 _SHOWN_PER_KIND = 5
 DROPPED = "dropped"
 """Kind of a fault that makes verl drop the row instead of stopping."""
+
+
+def each_once(reports: "Sequence[FileReport]") -> "list[FileReport]":
+    """Reports of different files: one that is both trained and validated on is told of once."""
+    return list({os.path.realpath(report.path): report for report in reversed(reports)}.values())[::-1]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.data_files import FileReport, check_table, length_settings
+from omniq_verl.doctor.file_report import each_once
 from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_folder import inspect_model
 from omniq_verl.doctor.notes import same_rows
@@ -49,7 +50,7 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
         [_check_file(path, lengths, config.data) for path in paths_of(config.data.get(key))]
         for key in ("train_files", "val_files")
     )
-    files = [*train, *val]
+    files = each_once([*train, *val])
     rows, most = sum(file.rows for file in train), config.data.get("train_max_samples", -1)
     rows = min(rows, most) if most > 0 else rows
     resume = check_resume(config, SFT, rows)

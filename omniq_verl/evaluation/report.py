@@ -111,7 +111,7 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="[ ]: 95% bootstrap interval over images")
     table.add_column("set", overflow="fold")
     for title in ("images", "scored", *_names(keys)):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     for name, one in metrics["sets"].items():
         figures = [figure_text(one.get(key)).replace(" [", "\n[") for key in keys]
         table.add_row(name, str(one["images"]), str(one["scored"]), *map(escape, figures))

@@ -1,12 +1,13 @@
 """A run's settings from a YAML file and KEY=VALUE words."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 Config = TypeVar("Config")
@@ -35,9 +36,33 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
         merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(words))
         _expand_home(merged)
         return OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        key = str(error.full_key or error.key)
+        raise ValueError(f"{path or 'settings'}: there is no key {key!r}. Fix: {_meant(key, kind)}") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
-        raise ValueError(f"{path or 'settings'}: {error}{hint}") from error
+        what = f"{error.full_key}: {str(error).splitlines()[0]}" if hasattr(error, "full_key") else str(error)
+        raise ValueError(f"{path or 'settings'}: {what}{hint}") from error
+
+
+def default_settings(kind: type[Any]) -> str:
+    """All keys of a dataclass of settings with their defaults, as a YAML file."""
+    return OmegaConf.to_yaml(OmegaConf.structured(kind))
+
+
+def _meant(key: str, kind: type[Any]) -> str:
+    known = list(_keys(OmegaConf.structured(kind)))
+    similar = get_close_matches(key, known, 1) or [one for one in known if one.rsplit(".", 1)[-1] == key]
+    return f"use {' or '.join(similar)}" if similar else f"use one of {', '.join(known)}"
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        value = None if OmegaConf.is_missing(node, key) else node[key]
+        if isinstance(value, DictConfig) and len(value):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _expand_home(node: DictConfig | ListConfig) -> None:

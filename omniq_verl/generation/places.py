@@ -136,7 +136,7 @@ def check_learnable(places: Sequence[Place]) -> None:
     """As ``learnable_places``, of rows that are known already."""
     if not places:
         raise ValueError(
-            "no rows: name prepared files, data=[data/koniq/train.parquet] or --data data/koniq/train.parquet"
+            "there are no rows. Fix: name prepared files, e.g. --data data/koniq/train.parquet"
         )
     for place in places:
         if is_held_out(place):

@@ -128,19 +128,28 @@ def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling)
     Those ``ended`` in "error", with the reason as their text. An engine that cannot stream rejects a whole batch, by
     ``ValueError``, for one prompt that is too long. The batch is then halved until that prompt is alone.
     """
+    return list(each_answered(engine, requests, sampling))
+
+
+def each_answered(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Answer]]:
+    """As ``answer_each``, as soon as the engine gives them: one by one, or ``engine.at_once`` of them together."""
     if hasattr(engine, "stream"):
-        jobs = [partial(only, request) for request in requests]
-        return [answers for (answers,) in engine.stream(jobs, sampling)]
+        yield from (answers for (answers,) in engine.stream([partial(only, request) for request in requests], sampling))
+        return
+    size = getattr(engine, "at_once", 0) or len(requests)
+    for first in range(0, len(requests), max(size, 1)):
+        yield from _together(engine, requests[first : first + size], sampling)
+
+
+def _together(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
     try:
         return engine.answer(requests, sampling)
     except ValueError as error:  # any other error is about the engine and not about a request
         if len(requests) == 1:
             return [rejection(error, sampling)]
         middle = len(requests) // 2
-        return [
-            *answer_each(engine, requests[:middle], sampling),
-            *answer_each(engine, requests[middle:], sampling),
-        ]
+        halves = (requests[:middle], requests[middle:])
+        return [answers for half in halves for answers in _together(engine, half, sampling)]
 
 
 def only(request: Request) -> list[Request]:

@@ -77,8 +77,9 @@ def _attempt(job: Job, batches: list[list[Todo]], store: Store, how: How, progre
         BatchesFailed: so many failures in a row that no other batch would fare better.
     """
     on = ("here" if job.engine.kind == "openai" else "ray") if how.on == "auto" else how.on
-    in_a_row, run = 0, {"here": here, "ray": on_ray}[on]
-    for outcome in run(job, batches, how.workers, how.retries):
+    outcomes = here(job, batches, progress.tick) if on == "here" else on_ray(job, batches, how.workers, how.retries)
+    in_a_row = 0
+    for outcome in outcomes:
         store.add(outcome.records)
         progress.add(outcome)
         in_a_row = in_a_row + 1 if outcome.failure else 0
@@ -103,14 +104,19 @@ class _Progress:
 
     def __init__(self, bar: Progress, console: Console, title: str, total: int):
         self.title, self.failure, self.errors, self.error = title, "", 0, ""
-        self._bar, self._console, self._total, self._done = bar, console, total, 0
+        self._bar, self._console, self._total, self._done, self._ahead = bar, console, total, 0, 0
         self._task, self._said = bar.add_task(title, total=total), time.monotonic()
 
     def begin(self, attempt: int, left: int) -> None:
-        self._done = self._total - left
+        self._done, self._ahead = self._total - left, 0
         self._bar.update(self._task, completed=self._done)
         if attempt:
             self._console.print(f"{self.title}: attempt {attempt + 1} at {left} rows", markup=False)
+
+    def tick(self) -> None:
+        """A row of the present batch is done, and not kept yet."""
+        self._ahead += 1
+        self._show()
 
     def add(self, outcome: Outcome) -> None:
         if outcome.failure and not self.failure:
@@ -119,8 +125,12 @@ class _Progress:
         refused = [record for record in outcome.records if record["answers"][0]["ended"] == ERROR]
         self.errors += len(refused)
         self.error = self.error or (refused[0]["answers"][0]["text"] if refused else "")
-        self._done += len(outcome.records)
-        self._bar.update(self._task, completed=self._done)
+        self._done, self._ahead = self._done + len(outcome.records), 0
+        self._show()
+
+    def _show(self) -> None:
+        done = self._done + self._ahead
+        self._bar.update(self._task, completed=done)
         if not self._console.is_terminal and time.monotonic() - self._said > _SAY_EVERY:
             self._said = time.monotonic()
-            self._console.print(f"{self.title}: {self._done} of {self._total} rows", markup=False)
+            self._console.print(f"{self.title}: {done} of {self._total} rows", markup=False)

@@ -9,7 +9,7 @@ from itertools import islice
 from threading import Condition
 from typing import Generic, TypeVar
 
-from omniq_verl.generation.request import Answered, Engine, Job, Request, Sampling, answer_each
+from omniq_verl.generation.request import Answered, Engine, Job, Request, Sampling, each_answered
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -48,7 +48,7 @@ def _answer_batch(
     engine: Engine, made: Sequence[Sequence[Request] | ValueError], sampling: Sampling
 ) -> Iterator[Answered]:
     requests = [request for one in made if not isinstance(one, ValueError) for request in one]
-    answers = iter(answer_each(engine, requests, sampling) if requests else [])
+    answers = each_answered(engine, requests, sampling)
     for one in made:
         yield one if isinstance(one, ValueError) else list(islice(answers, len(one)))
 

@@ -39,7 +39,7 @@ class TransformersModel:
         )
         check_loaded(spec.model, info)
         self._model = model.to(self._device)
-        self._longest, self._at_once = spec.length_of(self._model.config), at_once
+        self._longest, self.at_once = spec.length_of(self._model.config), at_once
         self._banned = list(banned_tokens(self._processor).values())
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
@@ -48,7 +48,7 @@ class TransformersModel:
         Raises:
             ValueError: one is longer than ``max_model_len``, or an image does not decode; none is answered then.
         """
-        size = self._at_once if sampling.temperature == 0 else 1
+        size = self.at_once if sampling.temperature == 0 else 1
         batches = [requests[first : first + size] for first in range(0, len(requests), size)]
         return [answers for batch in batches for answers in self._generate(batch, self._prepare(batch), sampling)]
 

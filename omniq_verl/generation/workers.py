@@ -9,7 +9,7 @@ from typing import Any
 
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.places import Place, RowReader, image_bytes
-from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, answer_each, as_record, seed_of
+from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, as_record, each_answered, seed_of
 from omniq_verl.generation.spec import EngineSpec
 
 Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
@@ -40,7 +40,7 @@ class Job:
             ValueError: no model is named.
         """
         if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
-            raise ValueError("no model: name its folder with --model FOLDER, in a file of settings engine.model=FOLDER")
+            raise ValueError("no model. Fix: name its folder with --model FOLDER")
         return {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
 
 
@@ -61,17 +61,21 @@ class Outcome:
 
 
 class Worker:
-    """Holds an engine; a batch in, its outcome out."""
+    """Holds an engine; a batch in, its outcome out. ``tick`` is called for each row of a batch that is done."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, tick: Callable[[], None] = lambda: None):
+        self._job, self._tick = job, tick
         self._engine: Engine | None = None
         self._rows = RowReader(["prompt", "images", "extra_info"] if job.images else ["prompt", "extra_info"])
 
     def __call__(self, batch: Sequence[Todo]) -> Outcome:
         try:
             self._engine = self._engine or open_engine(self._job.engine)
-            return _refused_together(list(self._records(batch)))
+            records = []
+            for record in self._records(batch):
+                records.append(record)
+                self._tick()
+            return _refused_together(records)
         except Exception as error:  # whatever an engine dies of: the next batch gets a new one
             self._engine = None
             return Outcome(failure=f"{type(error).__name__}: {error}"[:500])
@@ -83,7 +87,7 @@ class Worker:
                 requests.append(self._request(one, row))
             except Exception as error:  # a broken row, not a broken engine
                 yield as_record(one.place.key, [Answer(f"{type(error).__name__}: {error}", ERROR)])
-        for request, answers in zip(requests, answer_each(self._engine, requests, self._job.sampling), strict=True):
+        for request, answers in zip(requests, each_answered(self._engine, requests, self._job.sampling), strict=True):
             yield as_record(request.key, answers)
 
     def _request(self, one: Todo, row: Mapping[str, Any]) -> Request:
@@ -99,9 +103,9 @@ def _refused_together(records: list[dict[str, Any]]) -> Outcome:
     return Outcome(records)
 
 
-def here(job: Job, batches: Sequence[Sequence[Todo]], _workers: int, _retries: int) -> Iterator[Outcome]:
-    """In this process."""
-    yield from map(Worker(job), batches)
+def here(job: Job, batches: Sequence[Sequence[Todo]], tick: Callable[[], None]) -> Iterator[Outcome]:
+    """In this process; ``tick`` is called for each row, before its batch is done."""
+    yield from map(Worker(job, tick), batches)
 
 
 class _RayWorker(Worker):

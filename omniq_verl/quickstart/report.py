@@ -53,7 +53,7 @@ def print_table(figures: dict[str, Any], console: Console) -> None:
     images = figures["before"]["greedy"]["answers"]
     table = Table(title=f"{images} held-out crops, tiny model, seed {figures['seed']}")
     for column in ("answers", "metric", "after SFT", "after GRPO"):
-        table.add_column(column, justify="left" if column in ("answers", "metric") else "right")
+        table.add_column(column, justify="left" if column in ("answers", "metric") else "right", overflow="fold")
     for title, key, mode in _ROWS:
         values = [figures[name][mode][key] for name in ("before", "after")]
         label = "greedy" if mode == "greedy" else "temperature 1"

@@ -79,9 +79,9 @@ def seeds_of(args: argparse.Namespace, repo: Path, crops: Mapping[str, int] | No
 
 def print_table(found: Figures, seeds: list[int], console: Console) -> None:
     table = Table(title=f"tiny model, held-out crops, seeds {seeds}: mean and standard deviation over seeds")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in next(iter(found.values())):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for title, columns in found.items():
         table.add_row(title, *map(spread, columns.values()))
     console.print(table)

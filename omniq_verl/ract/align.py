@@ -159,7 +159,7 @@ def print_counts(counts: Mapping[str, Mapping[str, int]], console: Console) -> N
     """One line a domain."""
     table = Table(title="reasoning texts")
     for column in ("domain", "rows", "learned", "refused"):
-        table.add_column(column, justify="left" if column in ("domain", "refused") else "right")
+        table.add_column(column, justify="left" if column in ("domain", "refused") else "right", overflow="fold")
     for name, of_domain in counts.items():
         refused = [f"{why} {number}" for why, number in of_domain.items() if why not in ("rows", "learned")]
         learnt = str(of_domain.get("learned", 0))

@@ -29,6 +29,8 @@ def align(
 
     Example: omniq ract align domains.koniq.model=runs/koniq 'domains.koniq.data=\\[data/koniq/train*.parquet]'
     domains.spaq.model=runs/spaq 'domains.spaq.data=\\[data/spaq/train*.parquet]' out=runs/ract
+
+    Keys: domains.NAME.model and domains.NAME.data are needed; `omniq ract keys` prints all with their defaults.
     """
     set_up_logs(verbose)
     from omniq_verl.generation.config import read_config
@@ -37,3 +39,15 @@ def align(
 
     with errors_said() as console:
         run(read_config(AlignConfig, config, overrides or []), console)
+
+
+@app.command()
+def keys() -> None:
+    """Print all keys with their defaults, as a YAML file to start from.
+
+    Example: omniq ract keys > ract.yaml
+    """
+    from omniq_verl.generation.config import default_settings
+    from omniq_verl.ract.align import AlignConfig
+
+    typer.echo(default_settings(AlignConfig), nl=False)

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omniq_verl.data.files import whole_text
 from omniq_verl.data.names import is_utf8, shown_name
-from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import Score, Scorer
 from omniq_verl.tasks import outside_marks
 
+_AT_ONCE = 16
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
@@ -51,7 +52,9 @@ def score_files(
         config["outside_tasks"] = marks
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
-        return Scorer(spec, max_tokens=max_tokens, seed=seed).batches(left, **asked)
+        # Our own engines gain nothing by a longer list, and the bar moves by one of these.
+        batch = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
+        return Scorer(spec, max_tokens=max_tokens, seed=seed, **batch).batches(left, **asked)
 
     return write_scores(files, out, console, {**config, "seed": seed}, batches)
 

@@ -1,9 +1,12 @@
 """The server from Python: the calls of ``Scorer`` and ``Comparer``, over HTTP."""
 
+import logging
 import random
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, overload
 
 import requests
@@ -14,6 +17,10 @@ from omniq_verl.scoring.inputs import Images, OneImage, Tasks, all_or_one, liste
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
+_CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
+_SAY_EVERY = 60.0
+"""Seconds between two warnings of a server that does not answer."""
+logger = logging.getLogger(__name__)
 _AGAIN = (429, 500, 502, 503, 504)
 """Answers of HTTP after which the same question is asked again; Ray Serve says 500 of a replica that was killed."""
 
@@ -33,12 +40,23 @@ class Client:
             anew, or cannot be reached. An answer depends on the image and the question alone, so that asking again
             changes nothing.
         timeout: seconds for one request.
+        first_patience: seconds that stand for ``patience`` until the server has answered for the first time: an address
+            where nobody has ever answered is most likely wrong.
     """
 
     def __init__(
-        self, url: str, key: str | None = None, at_once: int = 32, patience: float = 300.0, timeout: float = 300.0
+        self,
+        url: str,
+        key: str | None = None,
+        at_once: int = 32,
+        patience: float = 300.0,
+        timeout: float = 300.0,
+        first_patience: float = 15.0,
     ):
         self._url, self._patience, self._timeout = url.rstrip("/"), patience, timeout
+        self._first_patience, self._reached = min(first_patience, patience), False
+        self._telling = Lock()
+        self._said: float | None = None  # when the last warning was given
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
@@ -180,7 +198,7 @@ class Client:
         return Comparison(a, b, **{name: value for name, value in said.items() if name in _COMPARED})
 
     def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
-        end, pause = time.monotonic() + self._patience, 0.1
+        start, pause = time.monotonic(), 0.1
         while True:
             why, wait = self._try(path, fields, files)
             if isinstance(why, dict):
@@ -188,22 +206,42 @@ class Client:
             pause = min(2 * pause, 10.0)
             # At random, so that those who were refused together do not come back together.
             wait = max(wait, pause) * random.uniform(0.5, 1.5)
-            if time.monotonic() + wait > end:
-                raise ServerError(f"{self._url}{path}: no answer in {self._patience:g} s (last: {why})")
+            patience = self._patience if self._reached else self._first_patience
+            if time.monotonic() + wait > start + patience:
+                fix = "" if self._reached else ". Fix: start the server (omniq serve), or correct the address"
+                raise ServerError(f"{self._url}{path}: no answer in {patience:g} s (last: {why}){fix}")
+            self._tell(why, patience)
             time.sleep(wait)
+
+    def _tell(self, why: str, patience: float) -> None:
+        """Say once a minute, however many questions wait, that the server is silent."""
+        with self._telling:
+            due = self._said is None or time.monotonic() - self._said > _SAY_EVERY
+            if due:
+                self._said = time.monotonic()
+        if due:
+            logger.warning("%s: no answer yet (%.200s); asked again for up to %g s", self._url, why, patience)
 
     def _try(self, path: str, fields: dict[str, Any], files: list[Any]) -> tuple[dict[str, Any] | str, float]:
         """The answer; or why there is none yet, and how many seconds to wait at least."""
         try:
             got = self._session.post(self._url + path, data=fields, files=files, timeout=self._timeout)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            return str(error), 0.0
+            return _plain(error), 0.0
+        self._reached = True
         if got.ok:
             return got.json(), 0.0
         if got.status_code in _AGAIN:
             after = got.headers.get("Retry-After", "0")
             return f"HTTP {got.status_code}", float(after) if after.isdigit() else 0.0
         raise ServerError(f"{self._url}{path}: HTTP {got.status_code}: {got.text[:1000]}")
+
+
+def _plain(error: Exception) -> str:
+    """The cause of an error of ``requests``, without the objects that it came through."""
+    text = str(error)
+    cause = _CAUSE.search(text)
+    return cause[1] if cause else text
 
 
 def _texts(said: dict[str, Any]) -> dict[str, Any]:

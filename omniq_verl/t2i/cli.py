@@ -220,7 +220,7 @@ def _selector_table(rows: "list[Row]", paper: "PaperTable", texts: int, of: int)
     title = f"Picks in {texts} of {of} texts, mean ± deviation; the paper's rows were not measured here"
     table = Table(title=title, box=SIMPLE_HEAD)
     for name in ("", "same pick", *columns):
-        table.add_column(name, justify="right" if name else "left")
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
     for row in rows:
         cells = [_figure(row.means.get(name), row.deviations.get(name)) for name in columns]
         short = [f" ({row.scored[name]})" if 0 < row.scored.get(name, 0) < texts else "" for name in columns]
@@ -259,7 +259,7 @@ def geneval(
         found = read_results(results, None if prompts is None else read_prompts(prompts))
     table = Table(title=f"GenEval, {found.images} images; the paper's rows were not measured here", box=SIMPLE_HEAD)
     for title in ("", "Overall", *TAGS.values()):
-        table.add_column(title, justify="right" if title else "left")
+        table.add_column(title, justify="right" if title else "left", overflow="fold")
     table.add_row(str(results), *(f"{value:.2f}" for value in found.row()), style="bold")
     for row in load_table("omniquality_r:5").rows:
         table.add_row(f"paper: {row.method}", *("-" if cell is None else f"{cell[0]:.2f}" for cell in row.values))

@@ -27,9 +27,9 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
 from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
+from omniq_verl.trainer.shared_prompt import SHARED
 from omniq_verl.trainer.shared_prompt_verl import (
     SAME,
-    SHARED,
     answers_of,
     groups_stay_together,
     largest_difference,

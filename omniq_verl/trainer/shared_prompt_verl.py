@@ -20,9 +20,8 @@ from verl.workers.engine.fsdp import transformer_impl
 
 from omniq_verl.attention.shared_prompt import SharedLayout, shared_layout
 from omniq_verl.trainer.group_packing import cut_groups, fewest_micro_batches
+from omniq_verl.trainer.shared_prompt import SHARED
 
-SHARED = "omniq_shared_prompt"
-"""Key under which the trainer asks the workers to share prompts."""
 _GROUP = "uid"
 """verl's name for a group: the rows of one prompt."""
 

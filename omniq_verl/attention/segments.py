@@ -98,7 +98,7 @@ def attend(
     if sum(host.lengths) != len(query):
         raise ValueError(f"the segments hold {sum(host.lengths)} tokens, the query has {len(query)}")
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        return _varlen(query, key, value, boundaries, max(host.lengths, default=0), causal, scale)
+        return varlen(query, key, value, boundaries, boundaries, causal, scale)
     if causal not in host.paddings:
         host.paddings[causal] = _padding(host.lengths, causal, query.device)
     return _padded(query, key, value, host.paddings[causal], causal, scale)
@@ -115,25 +115,26 @@ def _host(boundaries: torch.Tensor) -> _Host:
     return found
 
 
-def _varlen(
+def varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    boundaries: torch.Tensor,
-    longest: int,
+    query_boundaries: torch.Tensor,
+    key_boundaries: torch.Tensor,
     causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
+    """As ``attend``, by torch's kernel for half precision on CUDA. A causal mask is aligned at the segments' ends."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(
         query,
         key,
         value,
-        boundaries,
-        boundaries,
-        longest,
-        longest,
+        query_boundaries,
+        key_boundaries,
+        max(segment_lengths(query_boundaries), default=0),
+        max(segment_lengths(key_boundaries), default=0),
         scale=scale,
         window_size=(-1, 0) if causal else (-1, -1),
         **_grouped_heads(),

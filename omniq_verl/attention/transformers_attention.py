@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from omniq_verl.attention.segments import attend
+from omniq_verl.attention.shared_prompt import attend_shared
 
 NAME = "omniq_varlen"
 """The name to load a model under, and to write into a recipe."""
@@ -85,6 +86,7 @@ def packed_attention(
     softcap: float | None = None,
     is_causal: bool | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    shared_keys: tuple[torch.Tensor, torch.Tensor] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within the packed sequences of one row, by the signature of transformers' ``AttentionInterface``.
@@ -101,6 +103,8 @@ def packed_attention(
         softcap: None; the kernels have none.
         is_causal: whether a token attends only to itself and to earlier ones.
         cu_seq_lens_q: int32 ``[sequences + 1]``, where each sequence begins and ends.
+        shared_keys: ``key_boundaries`` and ``key_tokens`` of a ``SharedLayout``, whose ``query_boundaries`` are
+            ``cu_seq_lens_q``, where prompts are shared. A vision tower, whose attention is not causal, ignores it.
 
     Returns:
         ``[1, tokens, heads, width]``, and None in place of the weights.
@@ -119,4 +123,6 @@ def packed_attention(
         raise ValueError(f"attn_implementation={NAME} has no sliding window ({sliding_window} tokens)")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     packed = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if shared_keys is not None and causal:
+        return attend_shared(*packed, cu_seq_lens_q, *shared_keys, scaling)[None], None
     return attend(*packed, cu_seq_lens_q, causal, scaling)[None], None

@@ -27,6 +27,18 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
 from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
+from omniq_verl.trainer.shared_prompt import SHARED
+from omniq_verl.trainer.shared_prompt_verl import (
+    SAME,
+    answers_of,
+    groups_stay_together,
+    largest_difference,
+    layout_of,
+    put_back,
+    share_prompts,
+    shares_prompts,
+    without_repeated_images,
+)
 
 _OTHER_OUTPUTS = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
 """Requests for outputs that verl computes itself."""
@@ -57,7 +69,15 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
             self.use_remove_padding = True
         _check_attention(module)
         activate(module)
+        # verl's forward functions know no logits_to_keep (models/transformers/qwen2_vl.py:482).
+        module.get_output_embeddings().register_forward_pre_hook(self._keep_predicting)
         return module
+
+    _predicting: torch.Tensor | None = None
+    """Tokens whose logits are needed; None: all."""
+
+    def _keep_predicting(self, _head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        return None if self._predicting is None else (hidden[0][:, self._predicting], *hidden[1:])
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save as verl does, which builds an empty model from this one's configuration."""
@@ -66,12 +86,21 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         """Prepare inputs as verl does, and add where each sequence begins and ends."""
-        inputs, output_args = super().prepare_model_inputs(micro_batch)
-        if self._packed:
+        layout = layout_of(micro_batch) if self._shares(micro_batch) else None
+        shown = micro_batch if layout is None else without_repeated_images(micro_batch, layout)
+        inputs, output_args = super().prepare_model_inputs(shown)
+        if layout is not None and output_args["pad_size"]:
+            raise ValueError("shared prompts know no padding. Fix: engine.pad_to_length=null, or turn them off")
+        output_args["layout"] = layout
+        self._predicting = None if layout is None else layout.predicting
+        if layout is not None:
+            share_prompts(inputs, layout)
+        elif self._packed:
             boundaries = [micro_batch["input_ids"].offsets()]
             if output_args["pad_size"]:
                 boundaries.append(boundaries[0][-1:] + output_args["pad_size"])
             inputs["cu_seq_lens_q"] = torch.cat(boundaries).to(torch.int32)
+        if self._packed:
             config = getattr(self.module, "config", None)
             if hasattr(config, "vision_config") and "pixel_values" not in inputs:
                 _append_blank_image(inputs, config)
@@ -83,21 +112,56 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         """Turn logits into log-probabilities, and entropies where asked for: jagged, in the layout of ``input_ids``."""
         if not self._packed or any(tu.get_non_tensor_data(micro_batch, key, False) for key in _OTHER_OUTPUTS):
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        offsets = micro_batch["input_ids"].offsets()
+        offsets, layout = micro_batch["input_ids"].offsets(), output_args["layout"]
         tokens = len(micro_batch["input_ids"].values())  # behind them lie padding and the blank image
+        predicting = slice(tokens) if layout is None else layout.positions
         logits = output.logits.squeeze(0)
         wants_entropy = bool(tu.get_non_tensor_data(micro_batch, "calculate_entropy", False))
-        log_probs, entropy = token_log_probs(
-            logits if len(logits) == tokens else logits[:tokens],
-            output_args["input_ids_rmpad_rolled"][:tokens],
-            None if output_args.get("temperature_is_one") else output_args["temperature_rmpad"][:tokens],
+        found = token_log_probs(
+            logits[:tokens] if layout is None and len(logits) > tokens else logits,
+            output_args["input_ids_rmpad_rolled"][predicting],
+            None if output_args.get("temperature_is_one") else output_args["temperature_rmpad"][predicting],
             entropy=wants_entropy,
             overwrite=True,
         )
-        outputs = {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs, offsets)}
-        if entropy is not None:
-            outputs["entropy"] = torch.nested.nested_tensor_from_jagged(entropy, offsets)
-        return outputs
+        pairs = zip(("log_probs", "entropy"), found, strict=True)
+        named = {name: values for name, values in pairs if values is not None}
+        if layout is not None:
+            return {name: put_back(values, layout, offsets) for name, values in named.items()}
+        return {name: torch.nested.nested_tensor_from_jagged(values, offsets) for name, values in named.items()}
+
+    def forward_backward_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> list[TensorDict]:
+        """As verl's, with micro-batches that keep the rows of a shared prompt together."""
+        with groups_stay_together() if self._shares(data) else nullcontext():
+            return super().forward_backward_batch(data, *args, **kwargs)
+
+    def forward_step(self, micro_batch: TensorDict, *args: Any, **kwargs: Any) -> Any:
+        """As verl's; the first micro-batch with shared prompts is also computed without, and compared."""
+        if self._shares(micro_batch) and not self._compared:
+            self._compared = True
+            self._compare(tu.index_select_tensor_dict(micro_batch, list(range(min(2, len(micro_batch))))))
+        return super().forward_step(micro_batch, *args, **kwargs)
+
+    _compared = False
+
+    def _shares(self, data: TensorDict) -> bool:
+        wanted = self._packed and shares_prompts(data)
+        return wanted and not any(tu.get_non_tensor_data(data, key, False) for key in _OTHER_OUTPUTS)
+
+    def _compare(self, rows: TensorDict) -> None:
+        found = []
+        for shared in (True, False):
+            one = rows.copy()
+            tu.assign_non_tensor(one, **{SHARED: shared}, calculate_entropy=False, compute_loss=False)
+            with torch.no_grad():
+                _, meta = super().forward_step(one, loss_function=None, forward_only=True)
+            found.append(answers_of(meta["model_output"]["log_probs"], rows))
+        difference, limit = largest_difference(*found), SAME[self._autocast_dtype]
+        if difference > limit:
+            raise RuntimeError(
+                f"with shared prompts log-probabilities differ by {difference:.2g} nats from those of each row alone"
+                f" (limit {limit:g}). Fix: set trainer.v1.shared_prompt=off, and report the model"
+            )
 
 
 # verl registers its engine for CUDA of any vendor, and looks for one of the vendor's own first (engine/base.py:413).

@@ -14,12 +14,15 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.evaluation.metric_files import log_into
+from omniq_verl.filters.group_std_verl import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
+from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.rejected_rows import save_rejected
+from omniq_verl.trainer.shared_prompt import SHARED, shared_prompt_mode
 from omniq_verl.trainer.validation import ANSWER_KEYS, asked_tasks, task_names_of, validation_metrics
 from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
@@ -34,6 +37,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         if problems := check_settings(config):
             raise ValueError(" ".join(map(str, problems)))
         self._live_check = live_check_mode(config)
+        self._shared_prompt = shared_prompt_mode(config)
         log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
         # verl compares the mode with its own names in six places (trainer_base.py:153, 731, 902, 912, 1004, 1499).
         with open_dict(config):
@@ -95,7 +99,19 @@ class OmniqTrainerSync(PPOTrainerSync):
         self._cut = cut_batch(
             len(batch), settings.actor.ppo_mini_batch_size * settings.rollout.n, ranks, **_micro_batches(settings)
         )
-        return super()._balance_batch(pad_with_masked_copies(batch, self._cut.multiple), metrics, **kwargs)
+        batch = super()._balance_batch(pad_with_masked_copies(batch, self._cut.multiple), metrics, **kwargs)
+        if self._shared_prompt and ranks > 1:
+            groups = [group_of(key) for key in batch.keys]
+            batch.reorder(order_by_group(groups, [tag["seq_len"] for tag in batch.tags], ranks))
+        return batch
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch.extra_info[SHARED] = self._shared_prompt
+        return super()._compute_old_log_prob(batch, metrics)
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch.extra_info[SHARED] = self._shared_prompt
+        return super()._compute_ref_log_prob(batch, metrics)
 
     def _ranks_of(self, role: str) -> list[int]:
         known = self.actor_rollout_wg._dispatch_info  # as verl remembers them (trainer_base.py:1473)
@@ -107,6 +123,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         return super()._get_required_batch_multiple(dp_size) if self.use_critic else self._cut.multiple
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch.extra_info[SHARED] = self._shared_prompt
         if not self.use_critic:
             batch.extra_info[MINI_BATCHES] = self._cut.mini_batches
         return super()._update_actor(batch, metrics)

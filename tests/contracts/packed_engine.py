@@ -2,7 +2,8 @@
 
     python packed_engine.py MODEL FILE CASES     (RANK, WORLD_SIZE, ... in the environment)
 
-CASES is a JSON list of {"rows": name, "packed": bool, "checkpointing": bool, "micro": rows or 0, "tokens": N or 0}.
+CASES is a JSON list of {"rows": name, "packed": bool, "checkpointing": bool, "micro": rows or 0, "tokens": N or 0,
+"shared": bool}.
 """
 
 import json
@@ -62,7 +63,7 @@ def weighted_sum(model_output: dict[str, Any], data: Any, dp_group: Any) -> tupl
     return RANKS * (weights @ log_probs + 0.1 * weights @ entropy), {}
 
 
-def run(engine: Any, rows: list[dict[str, Any]], micro: int, tokens: int) -> dict[str, np.ndarray]:
+def run(engine: Any, rows: list[dict[str, Any]], micro: int, tokens: int, shared: bool) -> dict[str, np.ndarray]:
     seen: list[np.ndarray] = []
 
     def keep() -> float:
@@ -71,7 +72,8 @@ def run(engine: Any, rows: list[dict[str, Any]], micro: int, tokens: int) -> dic
         return 0.0
 
     engine.optimizer_step = keep
-    batch = as_batch(rows[RANK::RANKS], micro, tokens)
+    own = rows[RANK::RANKS]
+    batch = as_batch(own, micro, tokens, shared)
     tu.assign_non_tensor(batch, use_remove_padding=engine.use_remove_padding)
     with engine.eval_mode():
         output = engine.infer_batch(batch)["model_output"]
@@ -79,9 +81,17 @@ def run(engine: Any, rows: list[dict[str, Any]], micro: int, tokens: int) -> dic
         engine.train_batch(batch, weighted_sum)
     return {
         "gradient": seen[0],
-        "log_probs": torch.cat([row[:-1] for row in output["log_probs"].unbind()]).numpy(),
-        "entropy": torch.cat(list(output["entropy"].unbind())).numpy(),
+        "log_probs": torch.cat(answered([row[:-1] for row in output["log_probs"].unbind()], own, shared)).numpy(),
+        "entropy": torch.cat(answered(output["entropy"].unbind(), own, shared)).numpy(),
     }
+
+
+def answered(values: Any, rows: list[dict[str, Any]], shared: bool) -> list[torch.Tensor]:
+    """With shared prompts, the values at the tokens that predict an answer's: elsewhere there are none."""
+    if not shared:
+        return list(values)
+    spans = [(len(row["prompts"]) - 1, len(row["responses"])) for row in rows]
+    return [value[start : start + length] for value, (start, length) in zip(values, spans, strict=True)]
 
 
 def main() -> None:
@@ -92,7 +102,7 @@ def main() -> None:
         kind = (case["packed"], case["checkpointing"])
         engines[kind] = engines.get(kind) or build_engine(model, *kind)
         rows = build_rows(Path(model), case["rows"])
-        for name, values in run(engines[kind], rows, case["micro"], case["tokens"]).items():
+        for name, values in run(engines[kind], rows, case["micro"], case["tokens"], case["shared"]).items():
             found[f"{number}/{name}"] = values
     np.savez(target.with_suffix(f".{RANK}.npz"), **found)
 

@@ -35,10 +35,35 @@ CASES: dict[str, list[dict[str, Any]]] = {
 """By name: rows with the sizes of their images (height, width), tokens of their answers, and their temperature."""
 
 
+GROUPS: dict[str, list[tuple[dict[str, Any], list[int]]]] = {
+    "groups": [({"images": [SQUARE]}, [3, 9, 1, 40]), ({"images": [(60, 90)]}, [5, 2, 33, 8])],
+    "groups of many kinds": [
+        ({"images": [SQUARE]}, [4]),
+        ({"images": [(60, 90), (33, 47)]}, [7, 3]),
+        ({"images": []}, [2, 5, 6]),
+        ({"images": [SQUARE], "temperature": 0.7}, [1, 2]),
+    ],
+    "a group of sixteen": [({"images": [SQUARE]}, [1 + number % 7 for number in range(16)])],
+    "groups without images": [({"images": []}, [3, 4]), ({"images": []}, [6, 2])],
+}
+"""By name: prompts, and the tokens of each of their answers. The rows of different prompts alternate in the batch."""
+
+
 def build_rows(model: Path, name: str) -> list[dict[str, Any]]:
     processor = hf_processor(str(model))
     random = np.random.default_rng(len(name))
-    return [_row(processor, random, **row) for row in CASES[name]]
+    if name not in GROUPS:
+        return [{**_row(processor, random, **row), "uid": f"row {i}"} for i, row in enumerate(CASES[name])]
+    rows = []
+    for number, (prompt, answers) in enumerate(GROUPS[name]):
+        first = _row(processor, random, answer=answers[0], **prompt)
+        rows += [{**_answered(processor, random, first, answer), "uid": f"group {number}"} for answer in answers]
+    return [rows[i] for i in random.permutation(len(rows))]
+
+
+def _answered(processor: Any, random: np.random.Generator, row: dict[str, Any], answer: int) -> dict[str, Any]:
+    """The prompt of a row, with another answer."""
+    return _with_answer(processor, random, row["prompts"], answer, row["multi_modal_inputs"], row["temperature"])
 
 
 def _row(
@@ -49,9 +74,19 @@ def _row(
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     pixels = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in images]
     inputs = processor(text=[text], images=pixels or None, return_tensors="pt")
-    prompt = inputs["input_ids"][0]
-    ids = torch.cat([prompt, torch.tensor(random.integers(100, 200, answer))])
     vision = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+    return _with_answer(processor, random, inputs["input_ids"][0], answer, vision, torch.tensor(temperature))
+
+
+def _with_answer(
+    processor: Any,
+    random: np.random.Generator,
+    prompt: torch.Tensor,
+    answer: int,
+    vision: dict[str, torch.Tensor],
+    temperature: torch.Tensor,
+) -> dict[str, Any]:
+    ids = torch.cat([prompt, torch.tensor(random.integers(100, 200, answer))])
     # A token's logits predict the next one, so that the answer's weights begin at the last token of the prompt.
     weights = torch.zeros(len(ids))
     weights[len(prompt) - 1 : -1] = torch.tensor(random.standard_normal(answer), dtype=torch.float32)
@@ -63,7 +98,7 @@ def _row(
         "loss_mask": torch.ones(answer, dtype=torch.long),
         "weights": weights,
         "multi_modal_inputs": vision,
-        "temperature": torch.tensor(temperature),
+        "temperature": temperature,
     }
 
 
@@ -81,7 +116,7 @@ def _positions(processor: Any, ids: torch.Tensor, grid: torch.Tensor | None) -> 
     return torch.cat([text, vision[:, 0]])
 
 
-def as_batch(rows: list[dict[str, Any]], micro: int, tokens: int) -> TensorDict:
+def as_batch(rows: list[dict[str, Any]], micro: int, tokens: int, shared: bool = False) -> TensorDict:
     """A batch cut into micro-batches of so many rows (0: all at once), or of at most so many tokens."""
     fields: dict[str, Any] = {"temperature": torch.stack([row["temperature"] for row in rows])}
     for name in rows[0].keys() - {"temperature"}:
@@ -90,6 +125,8 @@ def as_batch(rows: list[dict[str, Any]], micro: int, tokens: int) -> TensorDict:
     batch = TensorDict(fields, batch_size=[len(rows)])
     settings = {"micro_batch_size_per_gpu": micro or len(rows), "use_dynamic_bsz": tokens > 0}
     tu.assign_non_tensor(batch, max_token_len_per_gpu=tokens, calculate_entropy=True, global_token_num=None, **settings)
+    if shared:
+        tu.assign_non_tensor(batch, omniq_shared_prompt=True)
     return batch
 
 

@@ -17,10 +17,12 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 
 
-def case(rows: str, micro: int = 0, packed: bool = True, checkpointing: bool = False, tokens: int = 0) -> dict:
-    return {"rows": rows, "micro": micro, "packed": packed, "checkpointing": checkpointing, "tokens": tokens}
+def case(rows: str, micro: int = 0, tokens: int = 0, **settings: bool) -> dict:
+    switches = {"packed": True, "checkpointing": False, "shared": False} | settings
+    return {"rows": rows, "micro": micro, "tokens": tokens, **switches}
 
 
+GROUPS = ("groups", "groups of many kinds", "a group of sixteen", "groups without images")
 LAYOUTS = ("images of different sizes", "several images", "no image", "some without image", "temperature")
 CASES = [
     *(case("mixed lengths", micro) for micro in (0, 1, 3)),
@@ -29,6 +31,12 @@ CASES = [
     case("one sequence", 1),
     *(case(rows, micro) for rows in LAYOUTS for micro in (0, 1)),
     case("some without image", 1, checkpointing=True),
+    *(case(rows, shared=True) for rows in GROUPS),
+    *(case("groups", tokens=tokens, shared=True) for tokens in (130, 260)),  # 130: a group is split
+    *(case(rows, 1, shared=True) for rows in ("groups", "groups of many kinds")),
+    *(case(rows, shared=True, checkpointing=True) for rows in ("groups", "groups of many kinds")),
+    case("mixed lengths", shared=True),
+    case("groups"),
     # verl's padded path, by which the packed one was replaced. It fails where a micro-batch has no image.
     *(case(rows, packed=False) for rows in ("mixed lengths", "several images", "some without image")),
 ]
@@ -73,12 +81,17 @@ def references(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 import sys, numpy as np
 from pathlib import Path
 sys.path.insert(0, {str(HERE)!r})
-from packed_rows import CASES, build_rows, written_out
+from packed_rows import CASES, GROUPS, build_rows, written_out
 found, model = {{}}, Path({str(model)!r})
-for name in CASES:
-    log_probs, entropies, found[f"{{name}}/gradient"] = written_out(model, build_rows(model, name))
+for name in [*CASES, *GROUPS]:
+    rows = build_rows(model, name)
+    log_probs, entropies, found[f"{{name}}/gradient"] = written_out(model, rows)
     for row, (one, other) in enumerate(zip(log_probs, entropies, strict=True)):
         found[f"{{name}}/log_probs/{{row}}"], found[f"{{name}}/entropy/{{row}}"] = one.numpy(), other.numpy()
+        start = len(rows[row]["prompts"]) - 1
+        answer = slice(start, start + len(rows[row]["responses"]))
+        found[f"{{name}}/answer_log_probs/{{row}}"] = one[answer].numpy()
+        found[f"{{name}}/answer_entropy/{{row}}"] = other[answer].numpy()
 np.savez({str(target)!r}, **found)
 """
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "VERL_PLATFORM": "cpu"}, timeout=300)
@@ -93,10 +106,10 @@ def of_rank(references: dict[str, np.ndarray], rows: str, name: str, rank: int, 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[json.dumps(case) for case in CASES])
 def test_log_probs_entropies_and_gradients_are_those_of_each_row_alone(found, references, number, ranks):
-    rows = CASES[number]["rows"]
+    rows, answers = CASES[number]["rows"], "answer_" if CASES[number]["shared"] else ""
     for rank in range(ranks):
         for name in ("log_probs", "entropy"):
-            expected = of_rank(references, rows, name, rank, ranks)
+            expected = of_rank(references, rows, f"{answers}{name}", rank, ranks)
             np.testing.assert_allclose(found[ranks][rank][f"{number}/{name}"], expected, atol=2e-6, rtol=1e-6)
     expected = references[f"{rows}/gradient"]
     error = np.linalg.norm(found[ranks][0][f"{number}/gradient"] - expected) / np.linalg.norm(expected)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from omniq_verl import __version__
 from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
@@ -34,8 +35,18 @@ app.command()(serve)
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(data)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"omniq_verl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def omniq() -> None:
+def omniq(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Image-quality reward models that reason: training on verl, measuring, using."""
 
 

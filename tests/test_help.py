@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+import omniq_verl
 from omniq_verl.cli import app
 
 
@@ -23,3 +24,8 @@ def test_options_that_cannot_be_are_refused_by_name(tmp_path, wrong):
 )
 def test_brackets_of_an_example_are_no_markup(words, shown):
     assert shown in CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_the_version_is_printed():
+    found = CliRunner().invoke(app, ["--version"])
+    assert (found.exit_code, found.output) == (0, f"omniq_verl {omniq_verl.__version__}\n")

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from typer.testing import CliRunner
 
+from omniq_verl.cli import app
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.model_folder import UnsafeModel, check_model_folder, weights_mark
 from omniq_verl.generation.spec import EngineSpec
@@ -107,3 +109,40 @@ def test_weights_trained_anew_are_another_model(tmp_path, kind):
     (tmp_path / "model.safetensors").write_bytes(b"after!")
     assert EngineSpec(str(tmp_path), kind).identity() != before
     assert EngineSpec("org/name", kind).identity()["weights"] is None
+
+
+def run_folder(root: Path, below: str, steps: tuple[int, ...], latest: str | None) -> Path:
+    for step in steps:
+        (root / f"global_step_{step}" / below).mkdir(parents=True)
+        (root / f"global_step_{step}" / below / "config.json").write_text("{}")
+    if latest is not None:
+        (root / "latest_checkpointed_iteration.txt").write_text(latest)
+    return root
+
+
+@pytest.mark.parametrize("below", ["huggingface", "actor/huggingface"])
+@pytest.mark.parametrize(
+    ("latest", "step"), [("20", 20), ("100\n", 100), (None, 100)], ids=["an older one", "the last", "not said"]
+)
+def test_of_a_run_the_newest_whole_checkpoint_is_taken(tmp_path, below, latest, step):
+    run = run_folder(tmp_path / "run", below, (5, 20, 100), latest)
+    expected = str(run / f"global_step_{step}" / below)
+    assert EngineSpec(str(run)).model == EngineSpec(expected).model == expected
+    assert EngineSpec(str(run / f"global_step_{step}")).model == expected
+    assert EngineSpec(str(run / f"global_step_{step}" / below).split("/huggingface")[0]).model == expected
+
+
+def test_what_is_no_run_stays_as_it_is_and_a_checkpoint_without_a_model_is_no_older_one(tmp_path):
+    assert EngineSpec("owner/name").model == "owner/name"
+    assert EngineSpec(str(tmp_path / "missing")).model == str(tmp_path / "missing")
+    run = run_folder(tmp_path / "run", "huggingface", (5,), "7")
+    assert EngineSpec(str(run)).model == str(run)  # whose check says that there is no config.json
+    assert EngineSpec(str(run), "openai").model == str(run)
+
+
+def test_the_command_says_which_checkpoint_it_takes(tmp_path):
+    run_folder(tmp_path / "run", "huggingface", (5, 20), "5")
+    (tmp_path / "a.png").write_bytes(b"")
+    words = ["score", str(tmp_path / "a.png"), "--engine", "hf", "--model", str(tmp_path / "run")]
+    found = CliRunner().invoke(app, words)
+    assert f"model: {tmp_path}/run/global_step_5/huggingface (the newest checkpoint of" in found.stderr

@@ -19,7 +19,7 @@ from omniq_verl.data.images import load_image
 from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
-from omniq_verl.generation.model_folder import check_model_folder, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.question import banned_tokens, decode_images, question_text
 from omniq_verl.generation.weights import check_loaded
@@ -196,7 +196,7 @@ def draw_heatmap(
     GateSettings(rho)  # checks it
     if not 1 <= len(models) <= 2:
         raise ValueError(f"name one model, or two to compare, not {len(models)}")
-    models = [Path(model).expanduser() for model in models]
+    models = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
     messages, data = asked_messages(task, prompt, question), load_image(image)

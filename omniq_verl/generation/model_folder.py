@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from xxhash import xxh3_128
@@ -10,6 +11,7 @@ from omniq_verl.generation.weights import PICKLED, check_no_adapter, check_weigh
 from omniq_verl.lfs import check_no_pointers
 
 _PIECES = 64
+_STEP = re.compile(r"global_step_(\d+)")
 
 
 class UnsafeModel(ValueError):
@@ -19,6 +21,25 @@ class UnsafeModel(ValueError):
 def expanded(model: str | Path) -> str:
     """The model with a leading ``~`` replaced by the home folder, which transformers and vLLM do not do."""
     return os.path.expanduser(str(model))
+
+
+def checkpoint_of(model: str) -> str:
+    """The model in a training run's folder: of its newest checkpoint, as verl counts; any other model as it is given.
+
+    Args:
+        model: ``trainer.default_local_dir`` of a run, a ``global_step_N`` of it, the folder ``actor`` within that, or
+            whatever else names a model.
+    """
+    folder = Path(model)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return model
+    steps = {int(match[1]): path for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
+    if steps:
+        newest = folder / "latest_checkpointed_iteration.txt"  # written last: a later folder may be half a checkpoint
+        number = newest.read_text().strip() if newest.is_file() else ""
+        folder = folder / f"global_step_{number}" if number.isdigit() else steps[max(steps)]
+    below = (folder / "actor" / "huggingface", folder / "huggingface")
+    return str(next((path for path in below if (path / "config.json").is_file()), model))
 
 
 def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,10 @@ TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python cod
 
 
 def engine_spec(
-    model: Annotated[str, typer.Option(help="Hugging Face folder or name; at an endpoint, the name it knows.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Hugging Face folder or name, or a training run's folder; at an endpoint, its name there."),
+    ],
     engine: Annotated[str, typer.Option(help="vllm, hf (transformers), openai, or package.module:function.")] = "vllm",
     base_url: Annotated[
         str | None, typer.Option(help="Address of an OpenAI-compatible endpoint; key in OPENAI_API_KEY.")
@@ -75,7 +79,7 @@ def engine_spec(
 
     set_up_logs(verbose)
     refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
-    return EngineSpec(
+    spec = EngineSpec(
         model,
         engine,
         base_url,
@@ -86,6 +90,14 @@ def engine_spec(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
+    tell_checkpoint(model, spec)
+    return spec
+
+
+def tell_checkpoint(given: str, spec: "EngineSpec") -> None:
+    """Say which checkpoint of a training run is taken."""
+    if os.path.expanduser(given) != spec.model:
+        typer.echo(f"model: {spec.model} (the newest checkpoint of {given})", err=True)
 
 
 _IDLE = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omniq_verl.generation.hub import check_hub_name
-from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 
 LONGEST = 8192
 """Ours: an image of five megapixels is 6,400 tokens to Qwen2.5-VL."""
@@ -19,7 +19,8 @@ class EngineSpec:
     """Which model answers, and what runs it."""
 
     model: str
-    """A Hugging Face folder or name; for ``openai`` the name the endpoint knows."""
+    """A Hugging Face folder or name, or the folder of a training run, whose newest checkpoint is taken; for ``openai``
+    the name the endpoint knows."""
     kind: str = "vllm"
     """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint that speaks its chat API), or
     ``package.module:function`` of your own: called with this object, it returns an engine
@@ -43,7 +44,7 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         if self.kind in LOCAL_KINDS and self.model:
-            object.__setattr__(self, "model", expanded(self.model))
+            object.__setattr__(self, "model", checkpoint_of(expanded(self.model)))
 
     def length_of(self, config: Any) -> int:
         """``max_model_len``, or what stands for None.

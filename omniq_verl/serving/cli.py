@@ -16,7 +16,9 @@ KEYS = "OMNIQ_API_KEYS"
 
 
 def serve(
-    model: Annotated[str | None, typer.Option(help="Reasoning model: Hugging Face folder or name.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Reasoning model: Hugging Face folder or name, or a training run's folder.")
+    ] = None,
     rali: Annotated[Path | None, typer.Option(help="Folder of omniq rali fit, beside a model or alone.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -81,6 +83,8 @@ def serve(
             tasks=tuple(task or ()),
         )
         settings.check()
+        if settings.model:
+            options.tell_checkpoint(model, settings.model)
         if address is None:
             prefer_haproxy()
         try:

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(of_own_table(str(error), ["image_a", "image_b", "winner"]))
     report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
-        sys.exit("there is no pair. Mend: lower --margin, or see whether the label file is empty")
+        sys.exit("there is no pair. Fix: lower --margin, or see whether the label file is empty")
     refuse_no_rows(card, args)
     refuse_rejects(card, args)
 

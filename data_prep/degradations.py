@@ -65,11 +65,11 @@ def check(request: Request, known: int) -> None:
         raise LabelFileError("--val-fraction and --test-fraction make more than 1")
     if options.out.resolve().is_relative_to(root):
         raise LabelFileError(
-            f"{options.out} lies below {root}, so that it would be read again. Mend: give another --out"
+            f"{options.out} lies below {root}, so that it would be read again. Fix: give another --out"
         )
     if options.sheet and options.sheet.resolve().is_relative_to(root):
         raise LabelFileError(
-            f"--sheet {options.sheet} would be one of the images below {root}. Mend: write it elsewhere"
+            f"--sheet {options.sheet} would be one of the images below {root}. Fix: write it elsewhere"
         )
     if options.per_image > known:
         raise LabelFileError(f"--per-image {options.per_image}: there are {known} of these classes and levels")

@@ -52,7 +52,7 @@ def prompts_of(path: Path, highest: int) -> list[str]:
     if len(prompts) != highest:
         raise LabelFileError(
             f"{path}: it has {len(prompts)} prompts, but the images are numbered up to {highest}, so that they cannot"
-            " be told apart by their rows. Mend: take both workbooks from the same release"
+            " be told apart by their rows. Fix: take both workbooks from the same release"
         )
     return prompts
 

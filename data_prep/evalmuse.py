@@ -25,7 +25,7 @@ def read(request: Request) -> Iterator[Item]:
     path, options = request.label_file("train_list.json"), request.options
     records = list(read_records(path, ["img_path"], ["prompt", "prompt_id"]))
     if not any("total_score" in record for record in records):
-        raise LabelFileError(f"{path}: it has no ratings (no total_score). Mend: take train_list.json, not test.json")
+        raise LabelFileError(f"{path}: it has no ratings (no total_score). Fix: take train_list.json, not test.json")
     for record in records:
         if options.drop_meaningless and is_meaningless(record):
             continue

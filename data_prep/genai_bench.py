@@ -39,14 +39,14 @@ def check(path: Path, entries: Any, index: FileIndex) -> None:
     )
     if not whole:
         raise LabelFileError(
-            f"{path}: it is no object of entries with models. Mend: take genai_image.json of"
+            f"{path}: it is no object of entries with models. Fix: take genai_image.json of"
             " BaiqiL/GenAI-Bench-1600 (TIGER-Lab/GenAI-Bench is another data set)"
         )
     # The numbers begin at 0 in the version of 1,600 prompts and at 1 in that of 527, and mean other prompts.
     if "00000" not in entries and any(index.find(f"DALLE_3/00000.{suffix}") for suffix in ("jpeg", "jpg")):
         raise LabelFileError(
             f"{path}: it is of the version with 527 prompts, but there are images of that with 1,600 below"
-            f" {index.root}. Mend: give the folder of one version by --root"
+            f" {index.root}. Fix: give the folder of one version by --root"
         )
 
 

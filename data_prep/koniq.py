@@ -69,12 +69,12 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
     """The rows, whichever file it is, under the owners' names."""
     header = next(read_csv(path, []), {})
     if "MOS_zscore" in header:
-        raise LabelFileError(f"{path}: it has no split. Mend: add {LABEL_FILES[0]} from github.com/subpic/koniq")
+        raise LabelFileError(f"{path}: it has no split. Fix: add {LABEL_FILES[0]} from github.com/subpic/koniq")
     if not is_pyiqa(path):
         yield from read_csv(path, ["image_name", *SHARES, "MOS", "SD", "set"])
         return
     if mos == "raw" and not header.keys() >= set(SHARES):
-        raise LabelFileError(f"{path}: it has the z-scored MOS alone. Mend: --mos zscore, or add {LABEL_FILES[0]}")
+        raise LabelFileError(f"{path}: it has the z-scored MOS alone. Fix: --mos zscore, or add {LABEL_FILES[0]}")
     for name, score, row in read_pyiqa(path):
         side = row.get("official_split", row.get("split", ""))
         yield {**row, "image_name": name, "MOS": score, "SD": row.get("std", ""), "set": side}

@@ -38,7 +38,7 @@ def read(request: Request) -> Iterator[Item]:
     options = request.options
     refuse_conflicts(options)
     if find_task(request.task).needs_text and not options.text_column:
-        raise LabelFileError(f"the task {request.task} asks about prompts. Mend: name their column by --text-column")
+        raise LabelFileError(f"the task {request.task} asks about prompts. Fix: name their column by --text-column")
     path = request.label_file("manifest.csv", "manifest.jsonl")
     wanted = (options.score_column, options.text_column, options.split_column, options.group_column)
     for row in read_table(path, [options.image_column], [column for column in wanted if column]):

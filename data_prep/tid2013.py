@@ -56,7 +56,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
     errors = [word for (word,) in read_words(beside, 1)] if beside.exists() else [None] * len(rows)
     if len(errors) != len(rows):
         counts = f"{len(errors)} lines, {path.name} {len(rows)}"
-        raise LabelFileError(f"{beside}: it has {counts}. Mend: take both from one download, or take it away")
+        raise LabelFileError(f"{beside}: it has {counts}. Fix: take both from one download, or take it away")
     return ((name, score, error) for (score, name), error in zip(rows, errors, strict=True))
 
 

@@ -113,10 +113,10 @@ def test_held_out_rows_are_refused_before_anything_is_asked(root, split):
 
 def test_a_stage_needs_the_one_before(root):
     config = read_config(CotConfig, None, settings(root))
-    with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Mend: omniq cot plan"):
+    with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Fix: omniq cot plan"):
         make_paths(config, QUIET)
     make_plans(config, QUIET)
-    with pytest.raises(NotFinished, match=r"alpha/0 has no reasoning yet\. Mend: omniq cot reason"):
+    with pytest.raises(NotFinished, match=r"alpha/0 has no reasoning yet\. Fix: omniq cot reason"):
         select_paths(config)
 
 

@@ -130,9 +130,9 @@ def test_files_of_others_are_left_alone(root, out):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("train.parquet", b"mine", "train.parquet was not made by this script. Mend: move it, or give another --out"),
-        ("dataset_card.json", b'{"data_source": "koniq"}', "holds another data set. Mend: give this one a folder"),
-        ("dataset_card.json", b"mine", "holds another data set. Mend: give this one a folder"),
+        ("train.parquet", b"mine", "train.parquet was not made by this script. Fix: move it, or give another --out"),
+        ("dataset_card.json", b'{"data_source": "koniq"}', "holds another data set. Fix: give this one a folder"),
+        ("dataset_card.json", b"mine", "holds another data set. Fix: give this one a folder"),
     ],
 )
 def test_files_of_others_under_the_same_names_are_not_overwritten(root, out, name, data, message):
@@ -191,7 +191,7 @@ def test_named_images_are_found_from_any_folder(root, tmp_path, monkeypatch):
     [
         (
             lambda root: (root / "labels.csv").unlink(),
-            r"none of the label files labels.csv is below it. Mend: name it by",
+            r"none of the label files labels.csv is below it. Fix: name it by",
         ),
         (lambda root: (root / "labels.csv").write_text("a,b\n1,2\n"), "it has no column image, split, mos"),
         (

@@ -243,7 +243,7 @@ def test_ava_without_its_test_list_is_not_split_in_another_way(tmp_path):
 def test_labels_of_several_files_are_a_folder(tmp_path):
     ava_files(tmp_path)
     said = run_in_vain(ava.AVA, tmp_path, "--labels", str(tmp_path / "AVA.txt"))
-    assert "AVA.txt is no folder. Mend: give the one that holds AVA.txt, generic_test.jpgl" in said
+    assert "AVA.txt is no folder. Fix: give the one that holds AVA.txt, generic_test.jpgl" in said
 
 
 def test_t2i_compbench_refuses_a_scale_without_extent(tmp_path):

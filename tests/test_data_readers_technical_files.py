@@ -300,7 +300,7 @@ def test_koniqs_scores_without_a_split_are_refused_by_name(tmp_path):
     header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,MOS_zscore"
     row = ["10004473376.jpg", 0, 0, 25, 73, 7, 105, 3.83, 0.53, 77.38362]
     path = build.table(tmp_path / "koniq10k_scores_and_distributions.csv", header, [row])
-    message = "koniq10k_scores_and_distributions.csv: it has no split. Mend: add koniq10k_distributions_sets.csv from"
+    message = "koniq10k_scores_and_distributions.csv: it has no split. Fix: add koniq10k_distributions_sets.csv from"
     for labels in (None, path):
         with pytest.raises(LabelFileError, match=message):
             read(KONIQ, tmp_path, labels=labels)

@@ -56,7 +56,7 @@ class Request:
                 return path
         looked = ", ".join(names)
         raise LabelFileError(
-            f"{self.index.root}: none of the label files {looked} is below it. Mend: name it by --labels"
+            f"{self.index.root}: none of the label files {looked} is below it. Fix: name it by --labels"
         )
 
 

@@ -118,10 +118,10 @@ def _refuse_others(found: Sequence[Rated]) -> None:
         if (one.source, one.task) != (found[0].source, found[0].task):
             raise LabelFileError(
                 f"scores of {found[0].source} ({found[0].task}) and of {one.source} ({one.task}) cannot be compared."
-                " Mend: make pairs of each, and mix them by mix.py"
+                " Fix: make pairs of each, and mix them by mix.py"
             )
         if one.row_id in seen:
-            raise LabelFileError(f"{one.row_id} is there twice. Mend: name each prepared file once")
+            raise LabelFileError(f"{one.row_id} is there twice. Fix: name each prepared file once")
         seen.add(one.row_id)
 
 

@@ -85,7 +85,7 @@ def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
     for path in map(Path, paths):
         split = path.name.partition("_")[0].lower()
         if split not in SPLITS:
-            raise LabelFileError(f"{path}: its name tells no split. Mend: call it train_..., val_... or test_...json")
+            raise LabelFileError(f"{path}: its name tells no split. Fix: call it train_..., val_... or test_...json")
         for record in read_records(path, ["image"]):
             # Its folders are those of DeQA-Score's own arrangement; within a data set the name alone is enough.
             name = PurePosixPath(record["image"]).name

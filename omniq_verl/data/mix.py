@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, int]] = {
 
 
 class MixError(ValueError):
-    """What cannot be mixed; names the folder and the mend."""
+    """What cannot be mixed; names the folder and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: boo
     parts = {name: _read_part(root / name) for name in wanted}
     if len({part.embedded for part in parts.values()}) > 1:
         outside = ", ".join(name for name, part in parts.items() if not part.embedded)
-        raise MixError(f"some hold images, others ({outside}) names of files. Mend: prepare all with the same --images")
+        raise MixError(f"some hold images, others ({outside}) names of files. Fix: prepare all with the same --images")
     _refuse_twice(parts)
     chosen = {name: _choose(parts[name], count, seed, all_if_fewer) for name, count in wanted.items()}
     order = [place for places in chosen.values() for place in places]
@@ -127,15 +127,15 @@ def _read_part(folder: Path) -> Part:
     card = _read_card(folder)
     if not card or "parts" in card:
         what = "it is a mix itself" if card else "there is no prepared data set"
-        raise MixError(f"{folder}: {what}. Mend: write one there with its script in data_prep/")
+        raise MixError(f"{folder}: {what}. Fix: write one there with its script in data_prep/")
     files = {folder / name: about for name, about in card["files"].items() if split_of(name) == "train"}
     if not files:
-        raise MixError(f"{folder}: it has no training rows. Mend: see how its script splits")
+        raise MixError(f"{folder}: it has no training rows. Fix: see how its script splits")
     places, forms = [], set()
     for path, about in files.items():
         found, embedded = _read_ids(path)
         if not isinstance(about, dict) or about["rows"] != len(found):
-            raise MixError(f"{path}: its rows are not those of the card. Mend: prepare the data set again")
+            raise MixError(f"{path}: its rows are not those of the card. Fix: prepare the data set again")
         places += found
         forms.add(embedded)
     return Part(folder, card, places, forms == {True})
@@ -153,11 +153,11 @@ def _read_card(folder: Path) -> dict[str, Any]:
 def _read_ids(path: Path) -> tuple[list[Place], bool]:
     """Every row's place, and whether images are in the rows."""
     if not path.is_file():
-        raise MixError(f"{path}: the card names it, but it is not there. Mend: prepare the data set again")
+        raise MixError(f"{path}: the card names it, but it is not there. Fix: prepare the data set again")
     with pq.ParquetFile(path) as file:
         forms = [embedded for embedded in (True, False) if file.schema_arrow.equals(schema(embedded))]
         if not forms:
-            raise MixError(f"{path}: its columns are not those of this version. Mend: prepare the data set again")
+            raise MixError(f"{path}: its columns are not those of this version. Fix: prepare the data set again")
         table = file.read(columns=["ability", "extra_info.id"])
     tasks, ids = table["ability"].to_pylist(), pc.struct_field(table["extra_info"], "id").to_pylist()
     keys = (f"{task}/{row_id}" for task, row_id in zip(tasks, ids, strict=True))
@@ -169,7 +169,7 @@ def _refuse_twice(parts: Mapping[str, Part]) -> None:
     for name, part in parts.items():
         for place in part.places:
             if place.key in seen:
-                raise MixError(f"{place.key} is in {seen[place.key]} and in {name}. Mend: take one of the two")
+                raise MixError(f"{place.key} is in {seen[place.key]} and in {name}. Fix: take one of the two")
             seen[place.key] = name
 
 
@@ -177,7 +177,7 @@ def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[Place
     if count > len(part.places) and not all_if_fewer:
         raise MixError(
             f"{part.folder}: {count:,} rows are wanted, but it has {len(part.places):,} for training."
-            " Mend: take fewer, or all by --all-if-fewer"
+            " Fix: take fewer, or all by --all-if-fewer"
         )
     return sorted(part.places, key=lambda place: (draw(seed, "choice", place.key), place.key))[:count]
 
@@ -185,10 +185,10 @@ def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[Place
 def _clear(out: Path, plan: Plan) -> None:
     """Make the folder; what an earlier mix left goes, and anything else is refused."""
     if out.resolve() in {part.folder.resolve() for part in plan.parts.values()}:
-        raise MixError(f"{out}: it is one of the data sets to be mixed. Mend: give another folder by --out")
+        raise MixError(f"{out}: it is one of the data sets to be mixed. Fix: give another folder by --out")
     files = sorted(out.glob("*.parquet"))
     if files and "parts" not in _read_card(out):
-        raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Mend: give an empty folder by --out")
+        raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Fix: give an empty folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     for path in [*files, *out.glob("train*.part")]:
         path.unlink()

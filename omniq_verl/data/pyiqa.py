@@ -26,5 +26,5 @@ def read_pyiqa(path: Path, references: bool = False) -> Iterator[tuple[str, str,
     for row in read_csv(path, []):
         cells = list(row.values())[int(references) :]
         if len(cells) < 2:
-            raise LabelFileError(f"{path}: it has {len(row)} columns, too few. Mend: download it again from its owners")
+            raise LabelFileError(f"{path}: it has {len(row)} columns, too few. Fix: download it again from its owners")
         yield cells[0], cells[1], row

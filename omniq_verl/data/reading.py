@@ -22,12 +22,12 @@ def label_files(request: Request, *names: str) -> list[Path]:
         LabelFileError: one is missing, or ``--labels`` is no folder.
     """
     if request.labels and not request.labels.is_dir():
-        raise LabelFileError(f"{request.labels} is no folder. Mend: give the one that holds {', '.join(names)}")
+        raise LabelFileError(f"{request.labels} is no folder. Fix: give the one that holds {', '.join(names)}")
     index = FileIndex(request.labels) if request.labels else request.index
     found = {name: index.find(name) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
         raise LabelFileError(
-            f"{index.root}: there is no {', no '.join(missing)} below it. Mend: name the labels' folder by --labels"
+            f"{index.root}: there is no {', no '.join(missing)} below it. Fix: name the labels' folder by --labels"
         )
     return [path for path in found.values() if path]
 
@@ -48,7 +48,7 @@ def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> 
     elif path.suffix.lower() == ".jsonl":
         yield from _with_keys(path, read_jsonl(path), texts, others)
     else:
-        raise LabelFileError(f"{path}: its name ends neither in .csv nor in .jsonl. Mend: convert it to one of them")
+        raise LabelFileError(f"{path}: its name ends neither in .csv nor in .jsonl. Fix: convert it to one of them")
 
 
 def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -64,7 +64,7 @@ def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -
     """
     found = read_json(path)
     if not isinstance(found, list):
-        raise LabelFileError(f"{path}: it is no JSON list. Mend: correct it, or download it again from its owners")
+        raise LabelFileError(f"{path}: it is no JSON list. Fix: correct it, or download it again from its owners")
     yield from _with_keys(path, found, texts, others)
 
 
@@ -74,13 +74,13 @@ def _with_keys(
     for place, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise LabelFileError(
-                f"{path}: entry {place} is no JSON object. Mend: correct it, or download it again from its owners"
+                f"{path}: entry {place} is no JSON object. Fix: correct it, or download it again from its owners"
             )
         wrong = [key for key in texts if not isinstance(record.get(key), str)]
         wrong += [key for key in others if key not in record]
         if wrong:
             raise LabelFileError(
-                f"{path}: entry {place} lacks {', '.join(wrong)}. Mend: see the layout in the script's --help"
+                f"{path}: entry {place} lacks {', '.join(wrong)}. Fix: see the layout in the script's --help"
             )
         yield record
 

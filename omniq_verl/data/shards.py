@@ -144,10 +144,10 @@ def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
 
 def _refuse_other_data(out: Path, shards: Sequence[Shard], data_source: str) -> None:
     if _data_source(out) not in (None, data_source):
-        raise FileExistsError(f"{out} holds another data set. Mend: give this one a folder of its own by --out")
+        raise FileExistsError(f"{out} holds another data set. Fix: give this one a folder of its own by --out")
     for shard in shards:
         if shard.path.exists() and not shard.sidecar.exists():
-            raise FileExistsError(f"{shard.path} was not made by this script. Mend: move it, or give another --out")
+            raise FileExistsError(f"{shard.path} was not made by this script. Fix: move it, or give another --out")
 
 
 def _data_source(out: Path) -> str | None:

@@ -95,5 +95,5 @@ def _end(process: subprocess.Popen) -> None:
 
 def _errors(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or "Mend:" in line or "Fix:" in line]
+    errors = [line for line in lines if "Error" in line or "Fix:" in line or "Fix:" in line]
     return "\n".join((errors or lines)[-_SHOWN:])

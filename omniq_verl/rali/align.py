@@ -211,7 +211,7 @@ def _step(run: _Run, images: np.ndarray, random: np.ndarray) -> dict[str, float]
     same = (texts[:, None] == texts[None, :]).to(run.ranks.device)
     loss = LOSSES[run.model.config.model_type](cosines * run.scale + run.bias, same)
     if not torch.isfinite(loss):
-        raise FloatingPointError("the loss is not finite. Mend: a smaller learning rate, or precision fp32")
+        raise FloatingPointError("the loss is not finite. Fix: a smaller learning rate, or precision fp32")
     run.optimizer.zero_grad()
     (loss * run.ranks.number).backward()  # each process has the gradient of its own images, and they are averaged
     gradient = nn.utils.clip_grad_norm_(run.encoder.parameters(), run.config.max_gradient)

@@ -79,7 +79,7 @@ def fit_projection(embeddings_LD: np.ndarray, settings: Compression) -> Projecti
     if settings.dimensions > min(images, size):
         raise ValueError(
             f"PCA to {settings.dimensions} dimensions needs as many images and as long embeddings; there are {images}"
-            f" of {size}. Mend: fewer dimensions, or none (no PCA)"
+            f" of {size}. Fix: fewer dimensions, or none (no PCA)"
         )
     with np.errstate(invalid="ignore"):  # of shares of no variance, where all are equal
         found = PCA(settings.dimensions, svd_solver="full").fit(embeddings)

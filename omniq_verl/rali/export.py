@@ -34,7 +34,7 @@ def export_onnx(folder: Path, out: Path) -> float:
         RuntimeError: the scores differ by more than ``TOLERANCE``; the file is removed.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ValueError(f"needs {', '.join(missing)}. Mend: pip install 'omniq-verl[onnx]'")
+        raise ValueError(f"needs {', '.join(missing)}. Fix: pip install 'omniq-verl[onnx]'")
     if out.suffix != ".onnx":
         raise ValueError(f"{out}: the file's name ends in .onnx")
     model, about = load_rali(folder)

@@ -127,7 +127,7 @@ def _step(
 ) -> float:
     loss = functional.mse_loss(scorer(embeddings_BD), labels_B)
     if not torch.isfinite(loss):
-        raise FloatingPointError("the fit's loss is not finite. Mend: a smaller learning rate, or a higher temperature")
+        raise FloatingPointError("the fit's loss is not finite. Fix: a smaller learning rate, or a higher temperature")
     # Not .backward(): what is not fitted gets no gradient.
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient

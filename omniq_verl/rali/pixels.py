@@ -36,13 +36,13 @@ def _rows(places: Sequence[Place]) -> Iterator[dict[str, Any]]:
         yield from RowReader(["images", "extra_info"]).read(places)
     except (IndexError, ValueError) as error:
         files = ", ".join(sorted({place.file for place in places}))
-        raise ValueError(f"{files}: not what it was, as rows are missing. Mend: make pairs again") from error
+        raise ValueError(f"{files}: not what it was, as rows are missing. Fix: make pairs again") from error
 
 
 def _pixels(place: Place, row: dict[str, Any], preprocessing: Preprocessing) -> np.ndarray:
     if row["extra_info"]["id"] != place.info["id"]:
         raise ValueError(
-            f"{place.file} is not what it was: {place.key} is no longer in its row. Mend: make pairs again"
+            f"{place.file} is not what it was: {place.key} is no longer in its row. Fix: make pairs again"
         )
     try:
         return preprocessing(image_bytes(row)[0])

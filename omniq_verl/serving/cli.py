@@ -68,7 +68,7 @@ def serve(
     refuse_idle({"max_replicas": few})
     with errors_said() as console:
         if scale is not None and model is None:
-            raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Mend: leave it out")
+            raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Fix: leave it out")
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
         settings = ServerSettings(
@@ -90,5 +90,5 @@ def serve(
         try:
             from omniq_verl.serving.run import serve_forever
         except ImportError as error:
-            raise ValueError(f"{error}. Mend: pip install 'omniq-verl[serve]'") from error
+            raise ValueError(f"{error}. Fix: pip install 'omniq-verl[serve]'") from error
         serve_forever(settings, host, port, console, address)

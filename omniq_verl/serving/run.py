@@ -60,7 +60,7 @@ def check_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}). Mend: another --port") from error
+            raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}). Fix: another --port") from error
 
 
 def drain() -> None:

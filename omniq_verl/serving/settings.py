@@ -60,7 +60,7 @@ class ServerSettings:
             if self.model.kind != "vllm" and not is_door(self.model.kind):
                 raise ValueError(f"unknown engine {self.model.kind!r}: vllm or package.module:function")
         if self.rali and not (Path(self.rali) / "rali.json").is_file():
-            raise ValueError(f"{self.rali}: no RALI there. Mend: a folder that omniq rali fit wrote")
+            raise ValueError(f"{self.rali}: no RALI there. Fix: a folder that omniq rali fit wrote")
 
 
 def key_digest(key: str) -> str:

@@ -48,9 +48,9 @@ class Judges:
         if model is not None:
             model.check()
         if self._reasoned and model is None:
-            raise ValueError(f"nothing scores {', '.join(self._reasoned)}. Mend: give a reasoning model (--model)")
+            raise ValueError(f"nothing scores {', '.join(self._reasoned)}. Fix: give a reasoning model (--model)")
         if model is not None and not self._reasoned:
-            raise ValueError(f"{model.model} would score nothing, as the RALI scores all. Mend: leave --model out")
+            raise ValueError(f"{model.model} would score nothing, as the RALI scores all. Fix: leave --model out")
 
     @property
     def model(self) -> ReasoningModel:
@@ -77,6 +77,6 @@ def _open_rali(folder: Path, tasks: Sequence[str]) -> "RaliScorer":
 
     rali = RaliScorer(folder, batch=BATCH)
     if (task := rali.about.task) not in tasks:
-        raise ValueError(f"the RALI of {folder} scores {task}, and {', '.join(tasks)} is asked for. Mend: give a weight"
+        raise ValueError(f"the RALI of {folder} scores {task}, and {', '.join(tasks)} is asked for. Fix: give a weight"
                          f" to {task} (--weight {task}=1)")  # fmt: skip
     return rali

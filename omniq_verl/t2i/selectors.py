@@ -134,7 +134,7 @@ def read_run(folder: Path) -> Scored:
         found[number][image] = record["scores"]
     drawn = [len(list(candidate_path(folder, number, 0).parent.glob("*.png"))) for number in range(len(prompts))]
     if any(not 0 < number == len(images) for number, images in zip(drawn, found, strict=True)):
-        raise ValueError(f"{folder} has images without scores. Mend: let the run end, the same command goes on")
+        raise ValueError(f"{folder} has images without scores. Fix: let the run end, the same command goes on")
     ordered = [[images[image] for image in sorted(images)] for images in found]
     return Scored(folder, prompts, [{task: [one[task]["score"] for one in some] for task in tasks} for some in ordered])
 
@@ -158,7 +158,7 @@ def add_scores(run: Scored, name: str, table: Path) -> Scored:
         for number, scores in enumerate(run.scores)
     ]
     if all(score is None for scores in added for score in scores):
-        raise ValueError(f"{table} names no image of {run.folder}. Mend: omniq score {run.folder / 'candidates'}")
+        raise ValueError(f"{table} names no image of {run.folder}. Fix: omniq score {run.folder / 'candidates'}")
     both = zip(run.scores, added, strict=True)
     return replace(run, scores=[{**scores, name: list(map(_number, more))} for scores, more in both])
 

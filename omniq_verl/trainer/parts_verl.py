@@ -14,7 +14,7 @@ class _OnePart:
 
     def _build_module(self) -> nn.Module:
         if self._is_lora:  # verl adds the adapters afterwards, to all of the model
-            raise ValueError(f"training the {self.part} part alone knows no LoRA. Mend: model.lora_rank=0")
+            raise ValueError(f"training the {self.part} part alone knows no LoRA. Fix: model.lora_rank=0")
         module = super()._build_module()
         trained = train_part(module, self.part)
         if torch.distributed.get_rank() == 0:
@@ -30,7 +30,7 @@ class _Refusing:
     """Stands where verl, asked for an engine that is not registered, would give its own, which trains all of it."""
 
     def __init__(self, *_args: Any, **_kwargs: Any):
-        raise ValueError("one part of the model is trained with FSDP2 only. Mend: engine.strategy=fsdp2")
+        raise ValueError("one part of the model is trained with FSDP2 only. Fix: engine.strategy=fsdp2")
 
 
 def register(engine: type[BaseEngine], devices: list[str]) -> None:

@@ -43,7 +43,7 @@ def test_an_engine_that_would_train_all_of_it_is_refused(part):
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
         )
-        assert "Mend: engine.strategy=fsdp2" in done.stderr, done.stderr[-2000:]
+        assert "Fix: engine.strategy=fsdp2" in done.stderr, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])

@@ -50,7 +50,7 @@ def test_without_pca_embeddings_stay_as_they_are():
 
 @pytest.mark.parametrize(("images", "size"), [(4, 8), (8, 4)])
 def test_pca_to_more_than_there_is_names_both_numbers(images, size):
-    with pytest.raises(ValueError, match=f"there are {images} of {size}.*Mend"):
+    with pytest.raises(ValueError, match=f"there are {images} of {size}.*Fix"):
         fit_projection(cloud(images, size), Compression(dimensions=5))
 
 

@@ -159,5 +159,5 @@ def test_sizes_that_do_not_fit_together_are_refused():
         scorer_of([[1, 0]], [1, 2])
     with pytest.raises(ValueError, match="1 embeddings with 2 labels"):
         list(fit_basis(start(), np.zeros((1, 8)), np.zeros(2), Fit()))
-    with pytest.raises(FloatingPointError, match="Mend"):
+    with pytest.raises(FloatingPointError, match="Fix"):
         list(fit_basis(start(), np.full((2, 8), np.nan), np.zeros(2), Fit()))

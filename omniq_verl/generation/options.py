@@ -94,9 +94,9 @@ def engine_spec(
     return spec
 
 
-def tell_checkpoint(given: str, spec: "EngineSpec") -> None:
+def tell_checkpoint(given: str | None, spec: "EngineSpec") -> None:
     """Say which checkpoint of a training run is taken."""
-    if os.path.expanduser(given) != spec.model:
+    if given and os.path.expanduser(given) != spec.model:
         typer.echo(f"model: {spec.model} (the newest checkpoint of {given})", err=True)
 
 

@@ -51,6 +51,8 @@ class RewardSettings:
         if self.score_reward not in _SCORE_REWARDS and not is_door(self.score_reward):
             known = ", ".join(map(repr, _SCORE_REWARDS))
             raise ValueError(f"score_reward must be {known} or {FORM}, got {self.score_reward!r}")
+        if not isinstance(self.score_settings, Mapping):
+            raise ValueError(f"score_settings must be a mapping from names to values, got {self.score_settings!r}")
         if self.score_settings and self.score_reward in _SCORE_REWARDS:
             raise ValueError(f"score_settings has no effect with score_reward={self.score_reward}. Fix: leave it out")
         for name in ("sigma", "epsilon", "accuracy_weight", "format_weight", "class_weight", "level_weight"):
@@ -94,7 +96,7 @@ _plain_settings: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """As a plain dict: verl hands over OmegaConf's, where a look-up takes longer than the rest of a reward."""
-    if not settings or type(settings) is dict:
+    if settings is None or type(settings) is dict:
         return settings or {}
     if id(settings) not in _plain_settings:
         # The original is kept as well, so that its id stays its own.

@@ -1,6 +1,5 @@
 """verl's V1 trainer with our worker, even mini-batches after a filter, and validation in PLCC and SRCC."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ class OmniqTrainerSync(PPOTrainerSync):
             for key, values in reward_extra_infos_dict.items()
         }
         if all(key in infos for key in ANSWER_KEYS):
-            infos["task"] = task_names_of(infos["task"], self._asked_tasks)
+            infos["task"] = task_names_of(infos["task"], asked_tasks(self.val_dataset))
         super()._dump_generations(reward_extra_infos_dict=infos, **kwargs)
 
     def _val_metrics_update(
@@ -145,12 +144,9 @@ class OmniqTrainerSync(PPOTrainerSync):
         ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
         answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
-        return metrics | (validation_metrics(data_sources, answers, sample_uids, self._asked_tasks) if ours else {})
-
-    @cached_property
-    def _asked_tasks(self) -> frozenset[str]:
-        """Names of the tasks that the rows ask; a reward has their numbers only."""
-        return asked_tasks(self.train_dataset) | asked_tasks(self.val_dataset)
+        if not ours:
+            return metrics
+        return metrics | validation_metrics(data_sources, answers, sample_uids, asked_tasks(self.val_dataset))
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:

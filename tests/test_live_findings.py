@@ -88,6 +88,16 @@ def test_log_probabilities_within_the_limits_of_their_dtype_pass_and_others_fail
     assert log_prob_finding(Measured(ANSWERS, unrelated), Limits(limits.correlation, 9, 9)).status == FAILED
 
 
+def test_a_ban_of_tokens_may_shift_log_probabilities_by_their_share():
+    # An untrained model gives 12 of 448 tokens 2.7% of the probability; the rest gets it where these are banned.
+    shift = -np.log1p(-12 / 448)
+    banned = Limits(FP32.correlation, FP32.mean, FP32.largest, shift)
+    found = Measured(shifted(shift), ANSWERS)
+    assert log_prob_finding(found, FP32).status == FAILED
+    assert log_prob_finding(found, banned).status == OK
+    assert log_prob_finding(Measured(shifted(2 * shift), ANSWERS), banned).status == FAILED
+
+
 def test_an_image_must_change_answers_by_more_than_the_engines_differ():
     same = {"own": Measured(ANSWERS, shifted(1e-5))}
     assert [one.status for one in image_findings(same, 0.1, FP32)] == [OK, OK]

@@ -1,5 +1,6 @@
 """What a command's user sees of the libraries below: nothing of their logs, unless asked for."""
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,10 @@ from omniq_verl.tiny.model import save_tiny_model
 
 
 def run(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    # Commands that other tests have called in this process have set levels.
+    clean = {name: value for name, value in os.environ.items() if not name.endswith("_LOGGING_LEVEL")}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60, check=False)
 
 
 LATE = """

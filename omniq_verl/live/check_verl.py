@@ -4,8 +4,10 @@ Everything is measured on the run's own parts, after they have started and befor
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,8 @@ class LiveCheck:
         self._rows = _spread(len(trainer.train_dataset), _ROWS)
         settings = trainer.config.actor_rollout_ref
         self._dtype = _least_precise(settings.rollout.dtype, settings.actor.fsdp_config.mixed_precision)
-        self._limits = LIMITS[self._dtype]
+        share = len(self._banned()) / len(trainer.tokenizer)
+        self._limits = replace(LIMITS[self._dtype], shift=-math.log1p(-share))
 
     def run(self) -> LiveReport:
         """Measure everything."""

@@ -246,4 +246,5 @@ def _score(value: Any) -> float:
 
 
 def _limits(limits: Limits) -> str:
-    return f"{limits.correlation}, {limits.mean:g} and {limits.largest:g}"
+    mean, largest = limits.mean + limits.shift, limits.largest + limits.shift
+    return f"{limits.correlation}, {mean:.3g} and {largest:.3g}"

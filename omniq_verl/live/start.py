@@ -75,7 +75,7 @@ def _wait(command: Sequence[str], log: Path, timeout: float, console: Console) -
                 status.update(f"live check: engines and checks, {spent:.0f} s (log: {log})")
                 if spent > timeout:
                     raise NoReport(
-                        f"the live check took more than {timeout:.0f} s. Its log is {log}. Fix: --live-timeout"
+                        f"it took more than {timeout:.0f} s; its log is {log}. Fix: --live-timeout SECONDS"
                     )
                 time.sleep(0.5)
     finally:

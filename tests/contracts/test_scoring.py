@@ -43,7 +43,7 @@ encoded.clear()
 scorer.score(fresh, task=["technical", "aesthetic"], samples=3)
 found["encoded"] = len(encoded)
 
-# One is too long, and one is written to look as if it showed an image.
+# One is too long, and one holds the tokens of an image.
 prompts = ["a cat", "word " * 4000, "a cat", "a <|vision_start|><|image_pad|><|vision_end|> cat"]
 scores = scorer.score(images[:4], task="alignment", prompt=prompts)
 found["statuses"] = [one.status for one in scores]
@@ -91,7 +91,8 @@ def test_an_image_is_encoded_once_for_several_tasks_and_samples(found):
 
 
 def test_a_rejected_question_costs_its_own_score_only(found):
-    assert [status == "error" for status in found["statuses"]] == [False, True, False, False]
+    assert [status == "error" for status in found["statuses"]] == [False, True, False, True]
+    assert "<|image_pad|>" in found["why"][3]
     assert "ValueError: vLLM rejects the request" in found["why"][1] and "192" in found["why"][1]
 
 

@@ -381,15 +381,6 @@ def test_the_command_line_starts_without_heavy_imports():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_a_recipe_is_composed_without_importing_verl_or_torch():
-    code = (
-        "import sys; from pathlib import Path; from omniq_verl.doctor.compose import compose_recipe;"
-        f"compose_recipe('quickstart/grpo', [], Path({str(RECIPES)!r}));"
-        "print(sorted({'torch', 'verl'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
-
-
 @pytest.mark.slow
 def test_training_with_a_broken_file_stops_before_ray(config, tmp_path):
     broken = tmp_path / "broken.parquet"

@@ -1,6 +1,7 @@
 """The doctor looks at the columns, loggers and paths that the run will use."""
 
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -222,3 +223,12 @@ def test_a_misspelt_setting_gets_the_nearest_name_with_and_without_a_plus(key, m
         result = CliRunner().invoke(cli.app, words, env={"COLUMNS": "300"})
         assert result.exit_code == 2 and f"there is no such setting. Fix: use {meant}" in result.output
         assert f"+{key}" not in result.output
+
+
+def test_a_recipe_is_composed_without_importing_verl_or_torch():
+    code = (
+        "import sys; from pathlib import Path; from omniq_verl.doctor.compose import compose_recipe;"
+        f"compose_recipe('quickstart/grpo', [], Path({str(RECIPES)!r}));"
+        "print(sorted({'torch', 'verl'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -16,7 +16,6 @@ from tensordict import NonTensorStack, TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
-from verl.workers.engine.fsdp import transformer_impl
 
 from omniq_verl.attention.shared_prompt import SharedLayout, shared_layout
 from omniq_verl.trainer.group_packing import cut_groups, fewest_micro_batches
@@ -81,6 +80,8 @@ def groups_stay_together() -> Iterator[None]:
 
     There is no hook. While this lasts, ours takes its place.
     """
+    from verl.workers.engine.fsdp import transformer_impl  # its import loads our engine, which needs this module
+
     upstream = transformer_impl.prepare_micro_batches
 
     def prepare(data: TensorDict, dp_group: Any = None, **settings: Any) -> tuple[list[TensorDict], Any]:

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from omniq_verl.evaluation.metric_files import read_metrics
-from omniq_verl.live.findings import FILE_NAME, LiveReport
 from omniq_verl.quickstart.runner import run_stages
 from omniq_verl.quickstart.stages import Settings, grpo_stage
 
@@ -101,9 +100,7 @@ def test_vllm_samples_from_the_weights_that_are_trained(undisturbed: dict[int, d
 
 
 def test_two_ranks_train_what_one_rank_trains(finished: Path, undisturbed: dict[int, dict[str, float]]) -> None:
-    # With the live check before it, which must leave model, engine and seeds as they were.
-    two = train_again(finished, "two_ranks", **{"trainer.n_gpus_per_node": 2, "trainer.v1.live_check": "first"})
-    assert LiveReport.load(finished / "two_ranks" / FILE_NAME).failed == []
+    two = train_again(finished, "two_ranks", **{"trainer.n_gpus_per_node": 2})
     for step, one in undisturbed.items():
         assert two[step]["training/rollout_actor_probs_pearson_corr"] > 0.999
         # The same seeds give the same rollouts, and gloo sums gradients in another order. Later steps may differ by a

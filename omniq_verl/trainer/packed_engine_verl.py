@@ -203,3 +203,7 @@ def _append_blank_image(inputs: dict[str, Any], config: Any) -> None:
     inputs["position_ids"] = torch.cat([positions, positions.new_zeros(*positions.shape[:-1], 1)], dim=-1)
     boundaries = inputs["cu_seq_lens_q"]
     inputs["cu_seq_lens_q"] = torch.cat([boundaries, boundaries[-1:] + 1])
+    if "shared_keys" in inputs:
+        ends, tokens = inputs["shared_keys"]
+        own = tokens.new_full((1,), ids.shape[1])
+        inputs["shared_keys"] = (torch.cat([ends, ends[-1:] + 1]), torch.cat([tokens, own]))

@@ -130,8 +130,8 @@ def doctor(run: Path, *options: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_command_prints_every_finding_and_trains_nothing(run: Path) -> None:
-    result = doctor(run)
+def test_the_command_prints_every_finding_on_two_ranks_and_trains_nothing(run: Path) -> None:
+    result = doctor(run, "trainer.n_gpus_per_node=2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "vision update: ok" in result.stdout
     assert "no fault found" in result.stdout

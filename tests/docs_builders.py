@@ -99,7 +99,7 @@ class Table:
 
     heading: str
     below: str
-    """Of a line ``Keys below `PREFIX`:`` before it; else empty."""
+    """The prefix from a line ``Keys below `PREFIX`:`` before the table; empty if there is none."""
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 

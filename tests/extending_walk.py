@@ -53,7 +53,7 @@ def rewards(rows: list[dict], name: str) -> list[float]:
 
 
 def metrics(rows: list[dict]) -> dict[str, float]:
-    """Of a source that is asked two tasks."""
+    """Rows of a source that is asked two tasks."""
     found = [_call(compute_score, row, 0.1 * number) for number, row in enumerate(rows)]
     technical = {**rows[0], "extra_info": {"task": "technical"}, "reward_model": {"ground_truth": '{"score": 3.0}'}}
     found += [_call(compute_score, technical, 0.0)]

@@ -43,7 +43,9 @@ def commands(block: Block) -> Iterator[list[str]]:
 @pytest.mark.parametrize("block", ALL_COMMANDS, ids=str)
 def test_the_commands_of_a_block_are_real(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the reader's folder, with the reader's pictures
-    for words in commands(block):
+    found = list(commands(block))
+    assert found, "a block of commands without a command"
+    for words in found:
         for word in words:
             if word.endswith((".png", ".jpg")):
                 Path(word).touch()

@@ -79,7 +79,7 @@ class DataSet:
     expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
     """How many images its owners' labels are of, under the script's own options; None where they do not say."""
     own_columns: Callable[[argparse.Namespace], Sequence[str]] | None = None
-    """Of the user's own table, which has no owners: the columns it needs, for error texts."""
+    """The columns that a user's own table needs, for error texts; such a table has no owners to download it from."""
     idle: Callable[[argparse.Namespace], Mapping[str, str | None]] = lambda options: {}
     """Why the script's own options would do nothing, by name; see ``options.idle_option``."""
     any_task: bool = False

@@ -286,7 +286,7 @@ def _shades(image: Image.Image) -> np.ndarray:
 
 
 def by_257(pixels: np.ndarray) -> np.ndarray:
-    """Of 16 bits of grey ``[H, W]``: the value divided by 257, rounded."""
+    """Convert 16-bit grey ``[H, W]`` to 8 bits: the value divided by 257, rounded."""
     wide = pixels.astype(np.uint32)
     wide += 128
     wide //= 257

@@ -1,4 +1,4 @@
-"""Prepared parquet files, opened with checks: what is wrong with a file or a row is said by name, and how to fix it."""
+"""Prepared parquet files, opened with checks: errors name the file or row, and the fix."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

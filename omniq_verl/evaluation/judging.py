@@ -109,7 +109,7 @@ def read_answer(text: str, ended: str, task: Task) -> dict[str, Any]:
 def read_reasoning(text: str, ended: str, task: Task) -> tuple[str, str, float]:
     """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
 
-    The reason is the parser's, "error" for what an engine refused, "no_reasoning", or "control_token": the text holds
+    The reason is the parser's, "error" for what an engine rejected, "no_reasoning", or "control_token": the text holds
     what a model that learns from it would not read as text.
     """
     if ended == ERROR:

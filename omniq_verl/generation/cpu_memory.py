@@ -14,7 +14,7 @@ _BESIDES = 6 * GIB
 """Given beside the weights: about 2 GiB for the process, the rest for keys and values. Qwen2.5-VL-7B takes 0.46 GiB of
 these for 8,192 tokens. Memory that is given is written to at the start, which took 30 s for 18 GiB."""
 _COPIES = 2
-"""Of the weights' files: float32 takes twice the bytes of bfloat16."""
+"""Most that the weights grow when they are loaded: float32 takes twice the bytes of bfloat16."""
 _SMALLEST = 0.01
 
 

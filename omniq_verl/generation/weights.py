@@ -30,7 +30,7 @@ _DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
 }
-"""Of the names in safetensors headers. Any other one, FP8 among them, belongs to a quantised tensor."""
+"""Dtypes by their names in safetensors headers. Any other one, such as FP8, belongs to a quantised tensor."""
 _COPY = "copy or download the model again, with all its files"
 _MERGE = "merge the adapter into its base model (merge_and_unload of peft) and save the result as a model of its own"
 

@@ -34,7 +34,7 @@ from omniq_verl.live.rollouts_verl import Rollout, Rollouts
 
 _ROWS, _ANSWERS = 10, 2
 _STRENGTHS = (0.1, 0.4, 0.8)
-"""Of the change to the vision tower: tried until the change shows in the answers."""
+"""How strongly the vision tower is changed: tried in turn until the change shows in the answers."""
 
 
 class LiveCheck:

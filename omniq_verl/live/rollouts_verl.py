@@ -40,7 +40,7 @@ class Rollout:
     """Token ids, with those that stand for the image."""
     response: tuple[int, ...]
     log_probs: np.ndarray
-    """Of the response's tokens, by the rollout engine, ``[T]``, in nats."""
+    """Log-probabilities of the response's tokens by the rollout engine, ``[T]``, in nats."""
     reward: float
     parts: dict[str, float]
     """What the reward function returned besides."""

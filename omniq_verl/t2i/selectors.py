@@ -197,7 +197,7 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
 
 
 def _conditions(run: Scored) -> dict[str, Any]:
-    """Of this comparison, and of the run that drew and scored (None where it is from before there was a record)."""
+    """Conditions of this comparison, and of the run that drew and scored; None if that run has no record."""
     path = run.folder / "provenance.json"
     return provenance([this_start()], run=json.loads(path.read_bytes()) if path.is_file() else None)
 

@@ -12,7 +12,7 @@ class Piece:
 
     rows: tuple[int, ...]
     tokens: int
-    """Of the prompt, once, and of the answers."""
+    """Tokens of the prompt, counted once, and of the answers."""
 
 
 def cut_groups(

@@ -145,7 +145,7 @@ def answers_of(values: torch.Tensor, data: TensorDict) -> torch.Tensor:
 
 
 def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Of two tensors of one shape."""
+    """Largest absolute difference of two tensors of one shape."""
     return float((one.float() - other.float()).abs().max())
 
 

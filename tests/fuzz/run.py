@@ -34,7 +34,7 @@ from rich.progress import Progress, TimeRemainingColumn  # noqa: E402
 _START = 180.0
 """Seconds a process may take to import and to make what its inputs share."""
 SHARES = {"images": 3, "tables": 2, "prompts": 2, "headers": 1, "bodies": 2}
-"""Of the inputs, by kind; those of checkpoints' headers take the longest."""
+"""Share of the inputs by kind; headers of checkpoints take the longest."""
 _SAVED = 5
 """Failures of one cause that are saved."""
 

@@ -158,7 +158,7 @@ def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     faults = {place.key: judge_plan(plans[place.key]) for place in places}
     for place in places:
         if place.key not in judged and not faults[place.key]:
-            raise NotFinished(f"{place.key} has no reasoning yet. Fix: run omniq cot reason, which resumes")
+            raise NotFinished(f"{place.key} has no reasoning yet. Fix: omniq cot reason resumes that stage")
     without_plan = Counter(fault.value for fault in faults.values() if fault)
     return [judged[place.key] for place in places if place.key in judged], dict(without_plan)
 
@@ -167,7 +167,7 @@ def _plans(config: CotConfig, places: list[Place]) -> dict[str, dict[str, Any]]:
     plans = {record["key"]: record["answers"][0] for record in read_store(Path(config.out) / "plan")}
     for place in places:
         if place.key not in plans:
-            raise NotFinished(f"{place.key} has no plan yet. Fix: run omniq cot plan, which resumes")
+            raise NotFinished(f"{place.key} has no plan yet. Fix: omniq cot plan resumes that stage")
     return plans
 
 

@@ -13,11 +13,14 @@ from omniq_verl.cli import app
 from omniq_verl.tiny.model import save_tiny_model
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without the log levels that earlier tests of this process have set by calling commands."""
+    return {name: value for name, value in os.environ.items() if not name.endswith(("_LEVEL", "_VERBOSITY"))}
+
+
 def run(code: str) -> subprocess.CompletedProcess:
-    # Commands that other tests have called in this process have set levels.
-    clean = {name: value for name, value in os.environ.items() if not name.endswith("_LOGGING_LEVEL")}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
 
 
 LATE = """
@@ -53,6 +56,9 @@ def test_every_command_that_opens_a_model_can_show_its_logs(words):
     assert "--verbose" in found.output
 
 
+CAPTURED = {"capture_output": True, "text": True, "timeout": 600, "check": False}
+
+
 @pytest.mark.slow
 def test_a_command_of_vllm_prints_its_result_and_nothing_else(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)
@@ -60,7 +66,7 @@ def test_a_command_of_vllm_prints_its_result_and_nothing_else(tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "omniq_verl.cli", "score", "a.png", "--model", "model", "--max-tokens", "4"]
     quiet, verbose = (
-        subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+        subprocess.run([*command, *more], cwd=tmp_path, env=clean_environment(), **CAPTURED)
         for more in ([], ["--verbose"])
     )
     assert quiet.stderr == "" and len(quiet.stdout.splitlines()) == 1 and quiet.stdout.startswith("a.png: ")

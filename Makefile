@@ -20,6 +20,7 @@ CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
 	@echo "make test         all tests;  make test-fast: those that need no Ray and no vLLM"
+	@echo "make test-serving the tests of one folder below tests/; any other folder likewise"
 	@echo "make test-cluster a training job on two Ray nodes of this machine"
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
 	@echo "make surface      record again which upstream names both sets of packages have"
@@ -52,6 +53,10 @@ test-fast: $(VENV)/.installed
 
 test-cluster: $(VENV)/.installed
 	$(PY) -m pytest -q -m cluster
+
+# The tests of one folder below tests/, the slow ones too: make test-serving, make test-rali.
+test-%: $(VENV)/.installed
+	$(PY) -m pytest -q -m "not cluster" tests/$*
 
 # Without the GPUs of this machine, if it has any: the tests are to pass everywhere alike.
 test-gpu-set: $(GPU_VENV)/.installed

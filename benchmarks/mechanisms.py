@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omniq_verl.evaluation.metric_files import next_metric_file, read_metrics
 from omniq_verl.losses import entropy_gate_mask
+from omniq_verl.metric_log import next_metric_file, read_metrics
 from omniq_verl.rewards import compute_score
 
 REPO = Path(__file__).parents[1]

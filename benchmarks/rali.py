@@ -75,9 +75,9 @@ def filled(model: torch.nn.Module, dtype: torch.dtype, device: str) -> torch.nn.
 def save_random_rali(folder: Path, args: argparse.Namespace) -> None:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+    from omniq_verl.rali.checkpoint import DTYPES, About, RaliModel, save_rali
     from omniq_verl.rali.compress import Basis, Projection
     from omniq_verl.rali.encoder import ImageEncoder
-    from omniq_verl.rali.files import DTYPES, About, RaliModel, save_rali
     from omniq_verl.rali.fit import BasisScorer
     from omniq_verl.rali.preprocessing import Preprocessing
     from omniq_verl.tasks import TECHNICAL
@@ -106,7 +106,7 @@ def reasoning(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
     """Qwen2.5-VL as transformers runs it, with an image and a question for each file."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-    from omniq_verl.rali.files import DTYPES
+    from omniq_verl.rali.checkpoint import DTYPES
 
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     text = {**(SMALL_TEXT if args.small else TEXT), "rope_parameters": rope}

@@ -238,7 +238,7 @@ def prompt_facts(model: Path, parquet: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
     from transformers import AutoProcessor
 
-    from omniq_verl.generation.question import decode_images, question_text
+    from omniq_verl.generation.chat_inputs import decode_images, question_text
 
     processor = AutoProcessor.from_pretrained(model)
     rows = pq.read_table(parquet, columns=["prompt", "images"]).to_pylist()

@@ -120,7 +120,7 @@ def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) 
     """vLLM's engine with the settings of ``Scorer``, given prepared questions."""
     from transformers import AutoProcessor
 
-    from omniq_verl.generation.question import banned_tokens
+    from omniq_verl.generation.chat_inputs import banned_tokens
     from omniq_verl.generation.request import Request, Sampling
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.generation.vllm_adapter import engine_settings, sampling_params

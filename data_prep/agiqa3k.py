@@ -9,11 +9,11 @@ Needs `data.csv` and the images, in any folder, below --root. `mos_quality` is t
 
 from collections.abc import Iterator
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number
-from omniq_verl.data.tables import read_csv
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_csv
+from omniq_verl.preparation.readers import number
 
 COLUMNS = {"technical": "quality", "alignment": "align"}
 WORDS = ("adj1", "adj2", "style")

@@ -10,11 +10,11 @@ is mapped from 1-10 to the scale, not from the least and greatest mean, so that 
 import argparse
 from collections.abc import Iterator
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, label_files, number, share
-from omniq_verl.data.tables import read_lines, read_words
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_lines, read_words
+from omniq_verl.preparation.readers import draw, label_files, number, share
 
 COLUMNS = 15  # number, image, how many rated it 1 to 10, two tags of content, challenge
 

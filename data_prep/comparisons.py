@@ -28,22 +28,22 @@ from typing import Any
 
 from rich.console import Console
 
-from omniq_verl.data.command import (
+from omniq_verl.preparation.build import BuildOptions, Source, write
+from omniq_verl.preparation.cli import (
     add_writing_options,
     of_own_table,
     positive,
-    refuse_idle,
-    refuse_no_rows,
-    refuse_rejects,
+    reject_idle,
+    reject_no_rows,
+    reject_rejects,
     report,
 )
-from omniq_verl.data.comparisons import Pair, balanced, choose_pairs, read_rated
-from omniq_verl.data.paths import BadPath, FileIndex, given_path
-from omniq_verl.data.prepare import How, Source, write
-from omniq_verl.data.reading import number, read_records, read_table, text
-from omniq_verl.data.shards import Planned, Reject
-from omniq_verl.data.splits import SPLITS
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.file_index import BadPath, FileIndex, given_path
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.pairs import Pair, balanced, choose_pairs, read_rated
+from omniq_verl.preparation.readers import number, read_records, read_table, text
+from omniq_verl.preparation.shards import Planned, Reject
+from omniq_verl.preparation.splits import SPLITS
 from omniq_verl.tasks import comparison_task
 
 AUTHORS = {"ref_image": "reference", "ImageA": "image_a", "ImageB": "image_b", "result": "winner"}
@@ -57,18 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     if bool(args.data) == bool(args.root and args.labels):
         sys.exit("give --data, or --root and --labels")
-    refuse_idle(parser, arguments, idle(args))
+    reject_idle(parser, arguments, idle(args))
     try:
         source, planned, rejects = of_scores(args) if args.data else of_table(args)
-        how = How(args.workers, args.shard_rows, decode=args.decode, engine=args.engine)
-        card = write(source, planned, rejects, args.out, how, Console(stderr=True))
+        build_options = BuildOptions(args.workers, args.shard_rows, decode=args.decode, engine=args.engine)
+        card = write(source, planned, rejects, args.out, build_options, Console(stderr=True))
     except (LabelFileError, BadPath, OSError) as error:
         sys.exit(of_own_table(str(error), ["image_a", "image_b", "winner"]))
     report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
         sys.exit("there is no pair. Fix: lower --margin, or see whether the label file is empty")
-    refuse_no_rows(card, args)
-    refuse_rejects(card, args)
+    reject_no_rows(card, args)
+    reject_rejects(card, args)
 
 
 def idle(args: argparse.Namespace) -> dict[str, str | None]:
@@ -174,7 +174,7 @@ def found(index: FileIndex, name: Any) -> Path:
 
 
 def files(pair: Pair) -> list[Any]:
-    return [*pair.places, *([pair.reference[1]] if pair.reference else [])]
+    return [*pair.refs, *([pair.reference[1]] if pair.reference else [])]
 
 
 def leaked(pairs: dict[str, dict[str, Pair]]) -> list[Reject]:

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import read_pyiqa
-from omniq_verl.data.reading import labelled, number
-from omniq_verl.data.tables import read_words, read_xlsx
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_words, read_xlsx
+from omniq_verl.preparation.pyiqa_labels import read_pyiqa
+from omniq_verl.preparation.readers import labelled, number
 
 DMOS = LabelMap(0.0, 1.0, "least and greatest DMOS of all 866 images, and its nominal range", higher_is_better=False)
 LABEL_FILES = ("csiq.DMOS.xlsx", "csiq_label.txt", "meta_info_CSIQDataset.csv")

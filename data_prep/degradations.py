@@ -3,9 +3,9 @@
     omniq data degradations --root photos --out data/degradations --max-side 512 --shard-rows 512
 
 Needs nothing but images below --root, in any folders; there are no label files. Each becomes --per-image rows: noise,
-blur, compression or darkening at one of five levels, or null, which leaves it as it is, all with the same chance. One
-of twenty operators does it (`omniq_verl/data/degradations.py`; --sheet shows them all). For the degradation task of
-Q-Insight, which trains on 7,000 images of DQ-495K and tests on 1,000, where that data set is not at hand.
+blur, compression or darkening at one of five levels, or null, which leaves it as it is, all with the same chance. There
+are twenty operators (`omniq_verl/preparation/distortions.py`); --sheet draws them all. Use this for Q-Insight's
+degradation task, which trains on 7,000 images of DQ-495K and tests on 1,000, if you do not have that data set.
 
 Strengths are in pixels, as the model sees them: let --max-side bring photographs down to about what it is shown. Images
 should be free of distortions, as JPEGs from cameras are once they are smaller. What an image gets, and its split,
@@ -22,14 +22,14 @@ import PIL
 import scipy
 from PIL import Image, ImageDraw
 
-from omniq_verl.data.command import DataSet, Request, main, positive
-from omniq_verl.data.degradations import LEVELS, OPERATORS, degrade
-from omniq_verl.data.degraded import decoded, degradations_of, how_many, smaller
 from omniq_verl.data.images import BadImage, load_image
-from omniq_verl.data.paths import FileIndex, given_path
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, share
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main, positive
+from omniq_verl.preparation.degrade import decoded, degradations_of, how_many, smaller
+from omniq_verl.preparation.distortions import LEVELS, OPERATORS, degrade
+from omniq_verl.preparation.file_index import FileIndex, given_path
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.readers import draw, share
 from omniq_verl.rewards.degradation import canonical_class
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 

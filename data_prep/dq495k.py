@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import label_files, on_disk, read_records
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.readers import label_files, on_disk, read_records
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 COMPRESSIONS = ("compression_jpeg", "compression_jpeg_2000")

@@ -13,11 +13,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, label_files, number, share
-from omniq_verl.data.tables import LabelFileError, read_xlsx
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError, read_xlsx
+from omniq_verl.preparation.readers import draw, label_files, number, share
 
 COLUMNS = {"technical": "MOS1", "alignment": "MOS2"}
 
@@ -28,15 +28,15 @@ def read(request: Request) -> Iterator[Item]:
     rows = list(read_xlsx(labels, ["ImageName", column]))
     prompts = prompts_of(questions, max((image_number(row["ImageName"]) for row in rows), default=0))
     for row in rows:
-        score, place = number(row[column]), image_number(row["ImageName"])
-        prompt = prompts[place - 1] if place else None
+        score, ref = number(row[column]), image_number(row["ImageName"])
+        prompt = prompts[ref - 1] if ref else None
         yield Item(
             str(row["ImageName"]),
             "test" if draw(options.seed, prompt or "") < options.test_share else "train",
             score,
             text=prompt,
-            details={"generator": PurePosixPath(str(row["ImageName"])).parent.name, "prompt_number": place},
-            fault=fault_of(row[column], score, place, column),
+            details={"generator": PurePosixPath(str(row["ImageName"])).parent.name, "prompt_number": ref},
+            fault=fault_of(row[column], score, ref, column),
         )
 
 
@@ -57,8 +57,8 @@ def prompts_of(path: Path, highest: int) -> list[str]:
     return prompts
 
 
-def fault_of(cell: object, score: float | None, place: int, column: str) -> str | None:
-    if not place:
+def fault_of(cell: object, score: float | None, ref: int, column: str) -> str | None:
+    if not ref:
         return "the name of the image has no number"
     return f"{column} is {cell!r}" if score is None else None
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, number, read_records, share, text
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.readers import draw, number, read_records, share, text
 
 RATINGS = (1.0, 5.0)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.paths import FileIndex
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number, on_disk, text
-from omniq_verl.data.tables import LabelFileError, read_json
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.file_index import FileIndex
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError, read_json
+from omniq_verl.preparation.readers import number, on_disk, text
 
 RATINGS = (1.0, 5.0)
 
@@ -33,7 +33,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def check(path: Path, entries: Any, index: FileIndex) -> None:
-    """Refuse another data set of this name, and labels of one version beside images of the other."""
+    """Reject another data set of this name, and labels of one version beside images of the other."""
     whole = isinstance(entries, dict) and all(
         isinstance(entry, dict) and isinstance(entry.get("models"), dict) for entry in entries.values()
     )

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import omniq_verl
-from omniq_verl.data.card import write_card
-from omniq_verl.data.paths import given_path
-from omniq_verl.data.tables import LabelFileError, read_jsonl
+from omniq_verl.preparation.card import write_card
+from omniq_verl.preparation.file_index import given_path
+from omniq_verl.preparation.label_tables import LabelFileError, read_jsonl
 from omniq_verl.tasks.outside_text import FIX, text_fault
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")

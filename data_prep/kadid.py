@@ -17,13 +17,13 @@ import math
 import re
 from collections.abc import Iterator
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
-from omniq_verl.data.reading import labelled, number
-from omniq_verl.data.tables import read_csv
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_csv
+from omniq_verl.preparation.pyiqa_labels import is_pyiqa, read_pyiqa
+from omniq_verl.preparation.readers import labelled, number
 
 DMOS = LabelMap(1.0, 4.93, "least and greatest dmos of all 10,125 images (rule of DeQA-Score and VisualQuality-R1)")
 NAME = re.compile(r"(I\d\d)_(\d\d)_(\d\d)\.png", re.IGNORECASE)
@@ -37,10 +37,8 @@ DISTORTIONS = (
 _VAL = (7, 12, 14, 15, 16, 27, 32, 35, 36, 41, 44, 49, 55, 66, 67, 70)
 _TEST = (19, 29, 30, 34, 37, 38, 43, 50, 64, 71, 72, 73, 74, 78, 80, 81)
 FIXED = {
-    "deqa": {f"i{place}": "test" for place in range(66, 82)},
-    "visualquality-r1": {
-        f"i{place:02d}": side for side, places in {"val": _VAL, "test": _TEST}.items() for place in places
-    },
+    "deqa": {f"i{ref}": "test" for ref in range(66, 82)},
+    "visualquality-r1": {f"i{ref:02d}": side for side, refs in {"val": _VAL, "test": _TEST}.items() for ref in refs},
 }
 """References that are not for training."""
 

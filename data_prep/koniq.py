@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import add_deqa_option, count_of, map_of, read_deqa
 from omniq_verl.data.digits import Rounded
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import is_pyiqa, read_pyiqa
-from omniq_verl.data.reading import labelled, number, shares_of
-from omniq_verl.data.tables import LabelFileError, read_csv
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import add_deqa_option, count_of, map_of, read_deqa
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError, read_csv
+from omniq_verl.preparation.pyiqa_labels import is_pyiqa, read_pyiqa
+from omniq_verl.preparation.readers import labelled, number, shares_of
 
 LABEL_FILES = (
     *("koniq10k_distributions_sets.csv", "meta_info_KonIQ10kDataset.csv"),

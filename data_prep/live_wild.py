@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import read_pyiqa
-from omniq_verl.data.reading import labelled, number
-from omniq_verl.data.tables import LabelFileError, read_mat
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError, read_mat
+from omniq_verl.preparation.pyiqa_labels import read_pyiqa
+from omniq_verl.preparation.readers import labelled, number
 
 MOS = LabelMap(3.42, 92.4319526627219, "least and greatest MOS of all 1,169 images (DeQA-Score's rule)")
 TRAINING = frozenset(f"t{number}.bmp" for number in range(1, 8))

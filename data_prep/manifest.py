@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.outside_reader import open_reader
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import draw, number, read_table, share, text
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.outside_reader import open_reader
+from omniq_verl.preparation.readers import draw, number, read_table, share, text
 from omniq_verl.tasks import find_task
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -36,7 +36,7 @@ OPTIONS = (
 
 def read(request: Request) -> Iterator[Item]:
     options = request.options
-    refuse_conflicts(options)
+    reject_conflicts(options)
     if find_task(request.task).needs_text and not options.text_column:
         raise LabelFileError(f"the task {request.task} asks about prompts. Fix: name their column by --text-column")
     path = request.label_file("manifest.csv", "manifest.jsonl")
@@ -51,7 +51,7 @@ def read(request: Request) -> Iterator[Item]:
         yield Item(name, split or "train", score, text=prompt, fault=fault)
 
 
-def refuse_conflicts(options: argparse.Namespace) -> None:
+def reject_conflicts(options: argparse.Namespace) -> None:
     """Options of the draw beside a column that says the splits would do nothing."""
     drawing = [name for name in ("val_fraction", "test_fraction", "group_column") if getattr(options, name)]
     if options.split_column and drawing:

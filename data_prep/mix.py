@@ -13,9 +13,9 @@ import sys
 
 from rich.console import Console
 
-from omniq_verl.data.command import override, positive
-from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
-from omniq_verl.data.paths import given_path
+from omniq_verl.preparation.cli import override, positive
+from omniq_verl.preparation.file_index import given_path
+from omniq_verl.preparation.mix import PRESETS, MixError, mix, plan_mix
 
 
 def main(arguments: list[str] | None = None) -> None:

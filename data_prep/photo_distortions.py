@@ -28,8 +28,8 @@ from skimage.color import gray2rgb
 from skimage.metrics import structural_similarity
 
 from omniq_verl.data.parquet import write_parquet
-from omniq_verl.data.paths import given_path
 from omniq_verl.data.rows import Row, sft_record
+from omniq_verl.preparation.file_index import given_path
 from omniq_verl.tasks import LEVELS, SEVERITIES, TECHNICAL
 from omniq_verl.tiny import bootstrap
 

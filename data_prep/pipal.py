@@ -16,14 +16,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.paths import FileIndex
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import read_pyiqa
-from omniq_verl.data.reading import labelled
-from omniq_verl.data.tables import read_lines
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.file_index import FileIndex
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_lines
+from omniq_verl.preparation.pyiqa_labels import read_pyiqa
+from omniq_verl.preparation.readers import labelled
 
 ELO = LabelMap(916.7136, 1835.9856, "least and greatest score of all 23,200 training images (DeQA-Score's rule)")
 NAME = re.compile(r"(A\d{4})_(\d\d)_(\d\d)\.bmp", re.IGNORECASE)

@@ -12,13 +12,13 @@ images for training by --seed; --deqa-meta takes the lists of DeQA-Score (train_
 
 from collections.abc import Iterator
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import read_pyiqa
-from omniq_verl.data.reading import labelled, number
-from omniq_verl.data.tables import read_xlsx
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_xlsx
+from omniq_verl.preparation.pyiqa_labels import read_pyiqa
+from omniq_verl.preparation.readers import labelled, number
 
 MOS = LabelMap(2.0, 96.0, "least and greatest MOS of all 11,125 images (rule of DeQA-Score and VisualQuality-R1)")
 ATTRIBUTES = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")

@@ -10,11 +10,11 @@ the least and greatest score of the rating scale by --low and --high. All images
 import argparse
 from collections.abc import Iterator
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import number, read_table, text
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.readers import number, read_table, text
 
 
 def read(request: Request) -> Iterator[Item]:

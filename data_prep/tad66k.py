@@ -10,11 +10,11 @@ if they are there. The label is mapped from 1-10 to the scale, like AVA's.
 from collections.abc import Iterator
 from pathlib import Path
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.reading import label_files, number
-from omniq_verl.data.tables import read_csv
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import read_csv
+from omniq_verl.preparation.readers import label_files, number
 
 COLUMNS = ("image", "score")
 

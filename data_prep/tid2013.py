@@ -16,13 +16,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from omniq_verl.data.command import DataSet, Request, main
-from omniq_verl.data.deqa import OPTIONS, add_options, count_of, map_of, reader
-from omniq_verl.data.label_map import LabelMap
-from omniq_verl.data.prepare import Item
-from omniq_verl.data.pyiqa import read_pyiqa
-from omniq_verl.data.reading import labelled, number
-from omniq_verl.data.tables import LabelFileError, read_words
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import DataSet, Request, main
+from omniq_verl.preparation.deqa_labels import OPTIONS, add_options, count_of, map_of, reader
+from omniq_verl.preparation.label_map import LabelMap
+from omniq_verl.preparation.label_tables import LabelFileError, read_words
+from omniq_verl.preparation.pyiqa_labels import read_pyiqa
+from omniq_verl.preparation.readers import labelled, number
 
 MOS = LabelMap(0.24242, 7.21429, "least and greatest MOS of all 3,000 images (DeQA-Score's rule)")
 NAME = re.compile(r"i(\d\d)_(\d\d)_(\d)\.bmp", re.IGNORECASE)

@@ -42,7 +42,7 @@ def make_strict(app: typer.Typer) -> None:
             make_strict(group.typer_instance)
 
 
-def refuse_idle(why: Mapping[str, str | None]) -> None:
+def reject_idle(why: Mapping[str, str | None]) -> None:
     """Reject options that were given and would have no effect.
 
     Args:

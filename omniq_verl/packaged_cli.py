@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from omniq_verl import packaged
-from omniq_verl.saying import errors_said
+from omniq_verl.console import cli_errors
 
 FOLDER = Annotated[
     Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes if it is there, else our own.")
@@ -26,7 +26,7 @@ def list_recipes(ctx: typer.Context, folder: FOLDER = None) -> None:
     ctx.obj = folder
     if ctx.invoked_subcommand is not None:
         return
-    with errors_said():
+    with cli_errors():
         found = packaged.recipes_folder(folder)
         names = packaged.recipe_names(found)
         width = max(map(len, names), default=0)
@@ -42,7 +42,7 @@ def show(
 
     Example: omniq recipes show quickstart/grpo
     """
-    with errors_said():
+    with cli_errors():
         typer.echo(packaged.recipe_file(packaged.recipes_folder(ctx.obj), name).read_text(), nl=False)
 
 
@@ -52,7 +52,7 @@ def path(ctx: typer.Context) -> None:
 
     Example: python -m verl.trainer.main_ppo --config-dir "$(omniq recipes path)" --config-name quickstart/grpo
     """
-    with errors_said():
+    with cli_errors():
         typer.echo(packaged.recipes_folder(ctx.obj).resolve())
 
 

@@ -29,8 +29,8 @@ def _register_trainers(_module: object) -> None:
 
 
 def _register_engines(_module: object) -> None:
+    from omniq_verl.trainer.freeze_verl import register
     from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine  # registers itself with verl
-    from omniq_verl.trainer.parts_verl import register
 
     register(PackedFSDPEngine, ["cuda", "npu"])
 

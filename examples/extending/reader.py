@@ -8,8 +8,8 @@ Here each image has a text file beside it, ``photo.png`` and ``photo.score``, an
 
 from collections.abc import Iterator
 
-from omniq_verl.data.command import Request
-from omniq_verl.data.prepare import Item
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.cli import Request
 
 
 def read(request: Request) -> Iterator[Item]:

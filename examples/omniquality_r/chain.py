@@ -63,7 +63,7 @@ def cot_stage(settings: Settings, model: Path) -> Stage:
         "reason.max_tokens": 48,
         "select.jitter": 1.0,  # as in the quickstart: a number that GRPO has to make finer
         "select.decimals": 1,
-        "how.batch": 256,
+        "run_options.batch": 256,
         "seed": settings.seed,
     }
     command = [sys.executable, "-m", "omniq_verl.cli", "cot", "run"]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from omniq_verl.evaluation.metric_files import read_metrics
+from omniq_verl.metric_log import read_metrics
 from omniq_verl.quickstart.tables import Figures
 
 COLUMNS = {

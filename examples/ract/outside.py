@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.stats import rankdata
 from skimage.metrics import structural_similarity
 
-from omniq_verl.data.degradations import LEVELS, degrade
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.preparation.distortions import LEVELS, degrade
 from omniq_verl.quickstart.tables import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_SCORE
 

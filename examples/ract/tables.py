@@ -83,8 +83,8 @@ def align_stage(settings: Settings, name: str, scores: str) -> Stage:
         "engine.dtype": "float32",
         "engine.memory": 0.3,
         "sampling.max_tokens": 40,
-        "how.on": "here",
-        "how.batch": 256,
+        "run_options.on": "here",
+        "run_options.batch": 256,
         "seed": settings.seed,
     }
     for domain in ("alpha", "beta"):

@@ -34,10 +34,10 @@ sys.path[:0] = [str(REPO / "data_prep"), str(Path(__file__).parent)]  # for what
 import photo_distortions as photos  # noqa: E402
 
 from omniq_verl.data.files import replace_text  # noqa: E402
+from omniq_verl.data.row_refs import list_rows  # noqa: E402
 from omniq_verl.evaluation.correlations import correlations  # noqa: E402
-from omniq_verl.generation.places import list_places  # noqa: E402
 from omniq_verl.generation.request import Sampling  # noqa: E402
-from omniq_verl.generation.runner import How  # noqa: E402
+from omniq_verl.generation.runner import RunOptions  # noqa: E402
 from omniq_verl.generation.spec import EngineSpec  # noqa: E402
 from omniq_verl.rali.align import AlignConfig, align  # noqa: E402
 from omniq_verl.rali.compress import Compression  # noqa: E402
@@ -134,7 +134,7 @@ def run_seed(seed: int, files: dict[str, Path], root: Path, args: argparse.Names
     start = pretrained(files, folder / "clip", args, seed, console)
     spec = EngineSpec(args.model or str(files["train"]), args.engine)
     config = PairsConfig(
-        [files["train"]], folder / "pairs", spec, Sampling(5, 1.0, max_tokens=64), How("here"), seed=seed
+        [files["train"]], folder / "pairs", spec, Sampling(5, 1.0, max_tokens=64), RunOptions("here"), seed=seed
     )
     make_pairs(config, console)
     encoders = {"pretrained": start}
@@ -148,10 +148,10 @@ def run_seed(seed: int, files: dict[str, Path], root: Path, args: argparse.Names
 
 def embedded(encoder: Path, files: dict[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Embeddings and labels of the crops to learn from and to measure on."""
-    places = {name: list_places([files[name]]) for name in ("train", "test")}
+    refs = {name: list_rows([files[name]]) for name in ("train", "test")}
     opened = open_encoder(str(encoder))
-    embeddings = {name: embed(opened, pixels_of(some, opened.preprocessing)) for name, some in places.items()}
-    return embeddings, {name: np.array([place.info["score"] for place in some]) for name, some in places.items()}
+    embeddings = {name: embed(opened, pixels_of(some, opened.preprocessing)) for name, some in refs.items()}
+    return embeddings, {name: np.array([ref.info["score"] for ref in some]) for name, some in refs.items()}
 
 
 def measure(case: Case, embeddings: dict[str, np.ndarray], labels: dict[str, np.ndarray], seed: int) -> dict:

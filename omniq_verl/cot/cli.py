@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
 from omniq_verl.logs import set_up_logs
-from omniq_verl.saying import errors_said
 
 app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
 
@@ -22,8 +22,8 @@ def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VER
 
     Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
 
-    Keys: data and engine.model are needed; out, paths, limit, seed, how.workers, plan.temperature, reason.temperature,
-    select.max_pass_rate are the most useful others. `omniq cot keys` prints all of them with their defaults.
+    Keys: data and engine.model are required. Others you may want to set: out, paths, limit, seed, run_options.workers,
+    plan.temperature, reason.temperature, select.max_pass_rate. `omniq cot keys` prints all of them with their defaults.
     """
     set_up_logs(verbose)
     _go(config, overrides, ("plan", "reason", "select"))
@@ -33,7 +33,7 @@ def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VER
 def plan(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
     """A plan for every row, from its task alone.
 
-    Example: omniq cot plan cot.yaml how.workers=4
+    Example: omniq cot plan cot.yaml run_options.workers=4
     """
     set_up_logs(verbose)
     _go(config, overrides, ("plan",))
@@ -43,7 +43,7 @@ def plan(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VE
 def reason(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
     """Reasoning paths for every row with a plan.
 
-    Example: omniq cot reason cot.yaml paths=8 how.workers=4
+    Example: omniq cot reason cot.yaml paths=8 run_options.workers=4
     """
     set_up_logs(verbose)
     _go(config, overrides, ("reason",))
@@ -75,7 +75,7 @@ def _go(path: Path | None, overrides: list[str] | None, stages: tuple[str, ...])
     from omniq_verl.generation.config import read_config
 
     steps: dict[str, Callable[[Any, Any], None]] = {"plan": make_plans, "reason": make_paths, "select": _select}
-    with errors_said() as console:
+    with cli_errors() as console:
         config = read_config(CotConfig, path, overrides or [])
         for stage in stages:
             steps[stage](config, console)

@@ -14,8 +14,8 @@ from rich.table import Table
 from omniq_verl.cot.run import CotConfig
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
+from omniq_verl.data.row_refs import RowReader, image_bytes, list_rows
 from omniq_verl.data.text_files import json_lines
-from omniq_verl.generation.places import RowReader, image_bytes, list_places
 from omniq_verl.generation.provenance import lines_of
 from omniq_verl.generation.store import read_store
 
@@ -23,7 +23,7 @@ EXAMPLES = 10
 
 
 def print_counts(counts: Mapping[str, Any], console: Console) -> None:
-    """One line per data source, and why paths were refused."""
+    """One line per data source, and why paths were rejected."""
     table = Table(title=f"{counts['records']} records to learn from")
     for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "learned"):
         table.add_column(column, justify="left" if column == "data source" else "right", overflow="fold")
@@ -39,7 +39,7 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
             faults[fault] = faults.get(fault, 0) + number
     console.print(table)
     named = ", ".join(f"{fault} {number}" for fault, number in sorted(faults.items(), key=lambda item: -item[1]))
-    console.print(f"paths refused: {named or 'none'}")
+    console.print(f"paths rejected: {named or 'none'}")
     if counts["without_plan"]:
         console.print(f"rows without a sound plan: {counts['without_plan']}")
 
@@ -64,22 +64,22 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
 
 def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int = EXAMPLES) -> list[dict[str, Any]]:
     """Images spread evenly over the run, whatever became of them: plan, first path and its verdict."""
-    chosen = [judged[place] for place in np.unique(np.linspace(0, len(judged) - 1, number).astype(int))]
+    chosen = [judged[ref] for ref in np.unique(np.linspace(0, len(judged) - 1, number).astype(int))]
     keys = {one["key"]: one for one in chosen}
     plans = {record["key"]: record["answers"][0]["text"] for record in _of(config, "plan", keys)}
     paths = {record["key"]: record["answers"] for record in _of(config, "reason", keys)}
-    places = [place for place in list_places([Path(file) for file in config.data]) if place.key in keys]
+    refs = [ref for ref in list_rows([Path(file) for file in config.data]) if ref.key in keys]
     found = []
-    for place, row in zip(places, RowReader(["images"]).read(places), strict=True):
+    for ref, row in zip(refs, RowReader(["images"]).read(refs), strict=True):
         data = image_bytes(row)[0]
-        one, answers = keys[place.key], paths[place.key]
+        one, answers = keys[ref.key], paths[ref.key]
         shown = next((n for n, path in enumerate(one["paths"]) if path["fault"] is None), 0)
         found.append(
             {
                 **one,
                 "image": data_url(data),
-                "score": place.info["score"],
-                "plan": plans[place.key],
+                "score": ref.info["score"],
+                "plan": plans[ref.key],
                 "path": answers[shown]["text"],
                 "fault": one["paths"][shown]["fault"] or "right",
             }
@@ -115,7 +115,7 @@ def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots()
     groups = {
         "right": [path["characters"] for path in paths if path["fault"] is None],
-        "refused": [path["characters"] for path in paths if path["fault"] is not None],
+        "rejected": [path["characters"] for path in paths if path["fault"] is not None],
     }
     axes.hist(list(groups.values()), bins=30, stacked=True, label=list(groups), color=["tab:blue", "lightgray"])
     axes.set(xlabel="characters of reasoning", ylabel="paths")

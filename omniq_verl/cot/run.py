@@ -16,13 +16,13 @@ from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_recor
 from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
-from omniq_verl.generation.places import Place, RowReader, learnable_places
+from omniq_verl.data.row_refs import RowReader, RowRef, learnable_rows
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.runner import RunOptions, run_job
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, known_files, read_store
-from omniq_verl.generation.workers import Ask, Job, Todo
+from omniq_verl.generation.workers import Ask, Job, WorkItem
 from omniq_verl.tasks import find_task
 
 
@@ -39,7 +39,7 @@ class CotConfig:
     plan: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_tokens=512))
     reason: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
     select: Selection = field(default_factory=Selection)
-    how: How = field(default_factory=How)
+    run_options: RunOptions = field(default_factory=RunOptions)
     limit: int | None = None
     """The first so many rows of the data."""
     seed: int = 0
@@ -61,7 +61,7 @@ class NotFinished(RuntimeError):
     """A stage needs what an earlier one has not finished."""
 
 
-def places_of(config: CotConfig) -> list[Place]:
+def places_of(config: CotConfig) -> list[RowRef]:
     """The rows of a run.
 
     Raises:
@@ -70,22 +70,22 @@ def places_of(config: CotConfig) -> list[Place]:
     """
     if not config.data:
         raise ValueError("data: there are no files. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
-    places = learnable_places([Path(file) for file in config.data], config.limit)
-    if others := sorted({place.info["task"] for place in places if not find_task(place.info["task"]).answer_rule}):
+    refs = learnable_rows([Path(file) for file in config.data], config.limit)
+    if others := sorted({ref.info["task"] for ref in refs if not find_task(ref.info["task"]).answer_rule}):
         raise ValueError(
             f"the task {others[0]} says within its question how to answer, so that a level cannot be asked for in its"
             f" place. Fix: prepare the rows with --task {find_task(others[0]).like or 'technical'}"
         )
-    return places
+    return refs
 
 
 def make_plans(config: CotConfig, console: Console) -> None:
     """A plan for every row, into ``<out>/plan``."""
-    todo = [Todo(place) for place in places_of(config)]
+    todo = [WorkItem(ref) for ref in places_of(config)]
     job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
     with Store(Path(config.out) / "plan", job.settings()) as store:
-        finish(job, todo, store, config.how, console, "plans")
+        run_job(job, todo, store, config.run_options, console, "plans")
 
 
 def _job(config: CotConfig, sampling: Sampling, ask: Ask, images: bool = True) -> Job:
@@ -100,13 +100,13 @@ def make_paths(config: CotConfig, console: Console) -> None:
     Raises:
         NotFinished: rows have no plan yet.
     """
-    places = places_of(config)
-    plans = _plans(config, places)
+    refs = places_of(config)
+    plans = _plans(config, refs)
     job = _job(config, config.path_sampling, ask_for_reasoning)
-    todo = [Todo(place, plans[place.key]["text"]) for place in places if not judge_plan(plans[place.key])]
+    todo = [WorkItem(ref, plans[ref.key]["text"]) for ref in refs if not judge_plan(plans[ref.key])]
     record_start(Path(config.out))
     with Store(Path(config.out) / "reason", job.settings()) as store:
-        finish(job, todo, store, config.how, console, "reasoning")
+        run_job(job, todo, store, config.run_options, console, "reasoning")
 
 
 def select_paths(config: CotConfig) -> dict[str, Any]:
@@ -147,40 +147,40 @@ def conditions(config: CotConfig) -> dict[str, Any]:
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
-    places = places_of(config)
-    plans = _plans(config, places)
-    by_key, judged = {place.key: place for place in places}, {}
+    refs = places_of(config)
+    plans = _plans(config, refs)
+    by_key, judged = {ref.key: ref for ref in refs}, {}
     records = read_store(Path(config.out) / "reason")  # one at a time: all of them may be many GB
-    for record in track(records, "judging", total=len(places), transient=True, disable=len(places) < 1000):
+    for record in track(records, "judging", total=len(refs), transient=True, disable=len(refs) < 1000):
         key = record["key"]
         if key in by_key:
             judged[key] = judge_row(by_key[key], record["answers"], plans[key]["text"], config.select)
-    faults = {place.key: judge_plan(plans[place.key]) for place in places}
-    for place in places:
-        if place.key not in judged and not faults[place.key]:
-            raise NotFinished(f"{place.key} has no reasoning yet. Fix: omniq cot reason resumes that stage")
+    faults = {ref.key: judge_plan(plans[ref.key]) for ref in refs}
+    for ref in refs:
+        if ref.key not in judged and not faults[ref.key]:
+            raise NotFinished(f"{ref.key} has no reasoning yet. Fix: omniq cot reason resumes that stage")
     without_plan = Counter(fault.value for fault in faults.values() if fault)
-    return [judged[place.key] for place in places if place.key in judged], dict(without_plan)
+    return [judged[ref.key] for ref in refs if ref.key in judged], dict(without_plan)
 
 
-def _plans(config: CotConfig, places: list[Place]) -> dict[str, dict[str, Any]]:
+def _plans(config: CotConfig, refs: list[RowRef]) -> dict[str, dict[str, Any]]:
     plans = {record["key"]: record["answers"][0] for record in read_store(Path(config.out) / "plan")}
-    for place in places:
-        if place.key not in plans:
-            raise NotFinished(f"{place.key} has no plan yet. Fix: omniq cot plan resumes that stage")
+    for ref in refs:
+        if ref.key not in plans:
+            raise NotFinished(f"{ref.key} has no plan yet. Fix: omniq cot plan resumes that stage")
     return plans
 
 
 def _records(kept: list[Judged], config: CotConfig) -> Iterator[dict[str, Any]]:
-    rows = RowReader(["prompt", "images", "extra_info"]).read(one.place for one in kept)
+    rows = RowReader(["prompt", "images", "extra_info"]).read(one.ref for one in kept)
     for one, row in zip(kept, rows, strict=True):
         yield from sft_records(one, row, config.select, config.seed)
 
 
 def _said(one: Judged) -> dict[str, Any]:
     return {
-        "key": one.place.key,
-        "data_source": one.place.info["data_source"],
+        "key": one.ref.key,
+        "data_source": one.ref.info["data_source"],
         "level": one.level,
         "outcome": one.outcome,
         "right": one.right,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omniq_verl.cot.verdict import Fault, Verdict, judge_path
-from omniq_verl.generation.places import Place
+from omniq_verl.data.row_refs import RowRef
 from omniq_verl.generation.request import seed_of
 from omniq_verl.tasks import LEVELS, Scale, task_of
 
@@ -55,7 +55,7 @@ class Selection:
 class Judged:
     """An image with its paths."""
 
-    place: Place
+    ref: RowRef
     level: str
     verdicts: list[Verdict]
     outcome: str
@@ -67,11 +67,11 @@ class Judged:
         return sum(verdict.fault in (None, Fault.SAME_AGAIN) for verdict in self.verdicts)
 
 
-def judge_row(place: Place, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection) -> Judged:
+def judge_row(ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection) -> Judged:
     """All paths of an image against its label."""
-    level = right_level(place.info)
+    level = right_level(ref.info)
     verdicts = _each_once(judge_path(answer, level, plan) for answer in answers)
-    judged = Judged(place, level, verdicts, KEPT)
+    judged = Judged(ref, level, verdicts, KEPT)
     judged.outcome = rule.judge_rate(judged.right, len(verdicts))
     if judged.outcome == KEPT:
         judged.chosen = [verdict for verdict in verdicts if verdict.fault is None][: rule.max_paths]
@@ -97,7 +97,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
 def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
     """The chosen paths as verl's SFT trainer reads them: the row's own question, without the plan, and the answer."""
     for number, verdict in enumerate(judged.chosen):
-        key = f"{judged.place.key}/{number}"
+        key = f"{judged.ref.key}/{number}"
         answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"
         yield {
             "messages": [*row["prompt"], {"role": "assistant", "content": answer}],
@@ -107,7 +107,7 @@ def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: i
 
 
 def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
-    scale, score = task_of(judged.place.info).scale, judged.place.info["score"]
+    scale, score = task_of(judged.ref.info).scale, judged.ref.info["score"]
     if rule.number == "level":
         width = (scale.high - scale.low) / len(LEVELS)
         middle = scale.low + width * (LEVELS.index(judged.level) + 0.5)
@@ -133,7 +133,7 @@ def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for one in judged:
         about = found.setdefault(
-            one.place.info["data_source"], {"images": Counter(), "paths": Counter(), "right_paths": Counter()}
+            one.ref.info["data_source"], {"images": Counter(), "paths": Counter(), "right_paths": Counter()}
         )
         about["images"][one.outcome] += 1
         about["right_paths"][one.right] += 1

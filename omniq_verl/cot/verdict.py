@@ -27,7 +27,7 @@ class Fault(str, Enum):
     """Why a path is not learned from; the order is that in which they are looked for."""
 
     ERROR = "error"
-    """The engine refused the request."""
+    """The engine rejected the request."""
     EMPTY = "empty"
     REPEATS = "repeats"
     """It goes round in circles."""
@@ -64,10 +64,10 @@ def judge_text(answer: Mapping[str, Any]) -> Fault | None:
     """What is wrong with a text whatever it was to say.
 
     Args:
-        answer: with ``text`` and ``ended`` (``omniq_verl.generation.request.Answer`` as a mapping).
+        answer: with ``text`` and ``finish_reason`` (``omniq_verl.generation.request.Answer`` as a mapping).
     """
     text = answer["text"]
-    if answer["ended"] == ERROR:
+    if answer["finish_reason"] == ERROR:
         return Fault.ERROR
     if not text.strip():
         return Fault.EMPTY
@@ -80,7 +80,7 @@ def judge_text(answer: Mapping[str, Any]) -> Fault | None:
 
 def judge_plan(answer: Mapping[str, Any]) -> Fault | None:
     """What is wrong with a plan. One that was cut by ``max_tokens`` lacks its last steps."""
-    return judge_text(answer) or (Fault.TRUNCATED if answer["ended"] == LENGTH else None)
+    return judge_text(answer) or (Fault.TRUNCATED if answer["finish_reason"] == LENGTH else None)
 
 
 def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict:
@@ -96,7 +96,7 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
     status, said = answer_of(answer["text"])
     if status is not Status.OK:
         return Verdict(Fault(status.value))
-    if answer["ended"] == LENGTH:
+    if answer["finish_reason"] == LENGTH:
         return Verdict(Fault.TRUNCATED)
     reasoning, said = reasoning_of(answer["text"]), said.lower().rstrip(".")
     if not reasoning:

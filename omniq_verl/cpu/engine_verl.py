@@ -5,8 +5,8 @@ import dataclasses
 from torch import nn
 from verl.workers.engine.base import EngineRegistry
 
+from omniq_verl.trainer.freeze_verl import register
 from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine
-from omniq_verl.trainer.parts_verl import register
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp2"], device=["cpu"])

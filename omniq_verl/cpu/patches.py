@@ -93,7 +93,7 @@ PATCHES = (
     Patch(
         name="gloo_backend",
         upstream="verl/utils/distributed.py:63 and :89",
-        why="verl asks torch for 'cpu:gloo,<device>:<backend>', which names the CPU twice and is refused",
+        why="verl asks torch for 'cpu:gloo,<device>:<backend>', which names the CPU twice and is rejected",
         removed_when="verl builds the string without a duplicate device",
         apply=_use_one_gloo_backend,
     ),

@@ -31,7 +31,7 @@ MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
 """67 million, the largest phones' photographs; a conversion holds eight to sixteen bytes of each."""
 MIN_SIDE = 11
-"""Of pixels. AVA has broken files of a single one, which Qwen2-VL's `smart_resize` would enlarge rather than refuse."""
+"""Of pixels. AVA has broken files of a single one, which Qwen2-VL's `smart_resize` would enlarge rather than reject."""
 MAX_RATIO = 200
 """Of the longer side to the shorter. Qwen2-VL's `smart_resize` raises on more, in the midst of a training."""
 

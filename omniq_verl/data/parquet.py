@@ -27,7 +27,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         while group := list(islice(iterator, _ROWS_PER_GROUP)):
             table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
-            _refuse_other_columns(group, writer.schema.names, count)
+            _reject_other_columns(group, writer.schema.names, count)
             writer.write_table(table)
             count += len(group)
         if writer is None:
@@ -39,7 +39,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
     return count
 
 
-def _refuse_other_columns(group: list[dict[str, Any]], columns: list[str], first: int) -> None:
+def _reject_other_columns(group: list[dict[str, Any]], columns: list[str], first: int) -> None:
     # pyarrow leaves out what the schema does not name.
     for number, record in enumerate(group, first):
         if unknown := sorted(set(record) - set(columns)):

@@ -34,7 +34,7 @@ class LabelFileError(ValueError):
     """A label or text file that cannot be used; the message names the file and the fix."""
 
 
-def refuse(path: Path, what: str, fix: str = _CORRECT) -> LabelFileError:
+def reject(path: Path, what: str, fix: str = _CORRECT) -> LabelFileError:
     """The error that says what is wrong with a file."""
     return LabelFileError(f"{path}: {what}. Fix: {fix}")
 
@@ -49,15 +49,15 @@ def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
         size = path.stat().st_size if path.is_file() else None
         head = b"" if not size else _head(path)
     except (OSError, ValueError) as error:  # ValueError: of a name no file can have
-        raise refuse(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})", "check it") from None
+        raise reject(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})", "check it") from None
     if size is None:
-        raise refuse(path, "there is no such file", "check its name; of labels, see the layout in the script's --help")
+        raise reject(path, "there is no such file", "check its name; of labels, see the layout in the script's --help")
     if size == 0:
-        raise refuse(path, "it is empty")
+        raise reject(path, "it is empty")
     if size > limit:
-        raise refuse(path, f"it has {size:,} bytes, more than any label file of its kind")
+        raise reject(path, f"it has {size:,} bytes, more than any label file of its kind")
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise refuse(path, "it is a Python pickle, which is never loaded", "convert it to CSV where you trust it")
+        raise reject(path, "it is a Python pickle, which is never loaded", "convert it to CSV where you trust it")
     return path
 
 
@@ -98,14 +98,14 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
             while line := file.readline(MAX_LINE + 2):
                 number += 1
                 if len(line.removesuffix(end)) > MAX_LINE:
-                    raise refuse(path, f"line {number} has more than {MAX_LINE:,} characters")
+                    raise reject(path, f"line {number} has more than {MAX_LINE:,} characters")
                 if "\0" in line:
-                    raise refuse(path, f"line {number} has a NUL character", _SAVE)
+                    raise reject(path, f"line {number} has a NUL character", _SAVE)
                 yield f"{line.removesuffix(end).removesuffix(_BEFORE_END)}\n" if line.endswith(end) else line
         except UnicodeDecodeError as error:
             where = _undecodable(path) if encoding == "utf-8-sig" else f"what follows line {number}"
             kind = encoding.removesuffix("-sig").upper()
-            raise refuse(path, f"{where} is no {kind} text ({error.reason})", _SAVE) from None
+            raise reject(path, f"{where} is no {kind} text ({error.reason})", _SAVE) from None
 
 
 def _undecodable(path: Path) -> str:
@@ -141,9 +141,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line.strip(BLANKS))
         except (ValueError, RecursionError) as error:
-            raise refuse(path, f"line {number} is no JSON ({error})") from None
+            raise reject(path, f"line {number} is no JSON ({error})") from None
         if not isinstance(record, dict):
-            raise refuse(path, f"line {number} is no JSON object")
+            raise reject(path, f"line {number} is no JSON object")
         yield number, record
 
 

@@ -10,7 +10,7 @@ from omniq_verl.doctor.data_files import FileReport, check_file, mean_image_toke
 from omniq_verl.doctor.file_report import each_once
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.loggers import check_loggers
-from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.model_checks import inspect_model
 from omniq_verl.doctor.notes import dropped_rows, same_rows
 from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_group, check_learning_rate, check_numbers
 from omniq_verl.doctor.paths import home_problems, paths_of

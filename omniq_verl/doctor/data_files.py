@@ -61,7 +61,7 @@ def check_file(
 def _dropping(check: Check) -> Check:
     def checked(record: dict[str, Any]) -> tuple[list[Fault], Length | int | None]:
         faults, length = check(record)
-        return [Fault(DROPPED, one.what, one.mend) if one.kind == "length" else one for one in faults], length
+        return [Fault(DROPPED, one.what, one.fix) if one.kind == "length" else one for one in faults], length
 
     return checked
 
@@ -93,8 +93,8 @@ def check_table(
     if path.startswith("~"):
         return FileReport(path, problems=[home_problem("data file", path)])
     if not file.is_file():
-        mend = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with data_prep"
-        return FileReport(path, problems=[Problem(path, "there is no such file", mend)])
+        fix = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with data_prep"
+        return FileReport(path, problems=[Problem(path, "there is no such file", fix)])
     folder = store_folder() if settings is not None else None
     if folder is None:
         return _check_content(path, file, columns, check)

@@ -103,7 +103,7 @@ class FileReport:
             self._found[fault.kind] += 1
             if self._found[fault.kind] <= _SHOWN_PER_KIND:
                 where = f"{self.path}, row {number} (id {row.name})"
-                self.problems.append(Problem(where, fault.what, fault.mend, row=True))
+                self.problems.append(Problem(where, fault.what, fault.fix, row=True))
 
     def add_rest(self) -> None:
         """Report how many faults were only counted."""
@@ -119,7 +119,7 @@ class FileReport:
             "longest_prompt": self.longest_prompt,
             "image_tokens": self.image_tokens,
             "bad_rows": self.bad_rows,
-            "problems": [[problem.where, problem.what, problem.mend, problem.row] for problem in self.problems],
+            "problems": [[problem.where, problem.what, problem.fix, problem.row] for problem in self.problems],
             "keys": array("Q", sorted(self.keys)).tobytes().hex(),
             "sources": sorted(self.sources),
             "dropped": self.dropped,
@@ -138,7 +138,7 @@ class FileReport:
             rows=int(values["rows"]),
             longest_prompt=int(values["longest_prompt"]),
             bad_rows=int(values["bad_rows"]),
-            problems=[Problem(where, what, mend, bool(row)) for where, what, mend, row in values["problems"]],
+            problems=[Problem(where, what, fix, bool(row)) for where, what, fix, row in values["problems"]],
             keys=set(keys),
             sources=set(values["sources"]),
             image_tokens=int(values["image_tokens"]),

@@ -14,13 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from omniq_verl.doctor.checks import check_config
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.sft import is_sft
-from omniq_verl.evaluation.metric_files import log_into
+from omniq_verl.metric_log import log_into
 
 
 class Preflight(Callback):
     """Stops a run whose input is bad, with exit code 1.
 
-    A single run is checked before Hydra makes its output folder, so a refused run leaves nothing behind;
+    A single run is checked before Hydra makes its output folder, so a rejected run leaves nothing behind;
     the jobs of a multirun are checked one by one.
     """
 
@@ -42,8 +42,8 @@ def check_platform(config: DictConfig, environment: Mapping[str, str]) -> list[P
     device = OmegaConf.select(config, "trainer.device")
     if (device == "cpu") == (chosen == "cpu"):
         return []
-    mend = "set VERL_PLATFORM=cpu for the run" if device == "cpu" else "unset VERL_PLATFORM, or take a CPU recipe"
-    return [Problem("configuration key trainer.device", f"is {device}, and VERL_PLATFORM is {chosen!r}", mend)]
+    fix = "set VERL_PLATFORM=cpu for the run" if device == "cpu" else "unset VERL_PLATFORM, or take a CPU recipe"
+    return [Problem("configuration key trainer.device", f"is {device}, and VERL_PLATFORM is {chosen!r}", fix)]
 
 
 def stop_unless_sound(config: DictConfig) -> None:

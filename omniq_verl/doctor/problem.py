@@ -10,9 +10,9 @@ class Problem:
     where: str
     """File, row or configuration key."""
     what: str
-    mend: str
+    fix: str
     row: bool = False
     """The problem is that of a single row, which training can leave out."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}. Fix: {self.mend}."
+        return f"{self.where}: {self.what}. Fix: {self.fix}."

@@ -167,7 +167,7 @@ def _check_sees(model: DictConfig) -> None:
 
 def processor_problem(key: str, path: str, error: Exception) -> Problem:
     """That ``load_processor`` raised for the model at ``path``."""
-    what, mend = "its processor", "give a model that reads images, with its tokenizer and preprocessor files"
+    what, fix = "its processor", "give a model that reads images, with its tokenizer and preprocessor files"
     if not Path(path).expanduser().exists():
         what = "there is no such folder here, and of a model of that name at the hub the processor"
-    return Problem(f"{key}={path}", f"{what} cannot be loaded ({error})", mend)
+    return Problem(f"{key}={path}", f"{what} cannot be loaded ({error})", fix)

@@ -17,7 +17,7 @@ class Report:
     bad_rows: int = 0
     """Number of rows with a fault."""
     allowed_share: float = 0.0
-    """Share of bad rows that training leaves out instead of refusing to start."""
+    """Share of bad rows that training leaves out instead of rejecting to start."""
     notes: list[str] = field(default_factory=list)
     """What else is worth knowing, one line each."""
 

@@ -25,9 +25,9 @@ _EXAMPLES = {
 class Fault(Exception):
     """One fault of a row and how to fix it. Faults of the same ``kind`` are listed together."""
 
-    def __init__(self, kind: str, what: str, mend: str):
+    def __init__(self, kind: str, what: str, fix: str):
         super().__init__(what)
-        self.kind, self.what, self.mend = kind, what, mend
+        self.kind, self.what, self.fix = kind, what, fix
 
 
 def check_row(
@@ -182,8 +182,8 @@ def image_size(image: dict[str, Any]) -> ImageSize:
         raise  # says nothing about the image
     except Exception as error:  # PIL's decoders raise errors of every kind on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-        mend = "mend or drop the row; data_prep scripts do so when they write the file"
-        raise Fault("image", f"the image does not decode ({reason})", mend) from error
+        fix = "fix or drop the row; data_prep scripts do so when they write the file"
+        raise Fault("image", f"the image does not decode ({reason})", fix) from error
     if why := read_otherwise(source.read_bytes() if isinstance(source, Path) else source.getvalue()):
         what = f"verl shows the model another picture than scoring does ({why})"
         raise Fault("image", what, "write the rows with data_prep, or store omniq_verl.data.images.check_image(bytes)")
@@ -201,16 +201,16 @@ def _check_pixels(pixels: int) -> None:
 
 def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
     # As verl 0.9.1 reads it (rl_dataset.py:325): "bytes" wins if the key exists, "path" is never looked at.
-    mend = "store the image file's bytes under images[].bytes"
+    fix = "store the image file's bytes under images[].bytes"
     if not isinstance(image, dict) or not {"bytes", "image"} & image.keys():
-        raise Fault("image", "the image has neither bytes nor the name of a file under 'image'", mend)
+        raise Fault("image", "the image has neither bytes nor the name of a file under 'image'", fix)
     if "bytes" in image:
         if not image["bytes"]:
-            raise Fault("image", "the image has no bytes", mend)
+            raise Fault("image", "the image has no bytes", fix)
         return io.BytesIO(image["bytes"])
     path = Path(str(image["image"]).removeprefix("file://"))
     if not path.is_file():
-        raise Fault("image", f"the image file {path} does not exist", f"copy it there, or {mend}")
+        raise Fault("image", f"the image file {path} does not exist", f"copy it there, or {fix}")
     return path
 
 
@@ -218,7 +218,7 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
     """Tokens of a prompt with images of these sizes.
 
     Raises:
-        Fault: the processor refuses an image of such a size, or the turns hold control tokens of its tokenizer.
+        Fault: the processor rejects an image of such a size, or the turns hold control tokens of its tokenizer.
     """
     if fault := lengths.text_fault(messages):
         raise Fault("control token", fault, FIX)
@@ -226,7 +226,7 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
         return lengths.count(messages, sizes)
     except ValueError as error:
         shape = ", ".join(f"{width} x {height}" for height, width in sizes)
-        what = f"the processor refuses an image of {shape} pixels ({error})"
+        what = f"the processor rejects an image of {shape} pixels ({error})"
         raise Fault("image", what, "crop or drop the image") from error
 
 
@@ -239,5 +239,5 @@ def check_length(length: Length, most: int, key: str = "data.max_prompt_length",
     if length.total <= most:
         return
     what = f"the {name} has {length.total} tokens ({length.images} of the image)"
-    mend = f"raise {key} to at least {length.total}, or lower max_pixels of the processor"
-    raise Fault("length", f"{what}, {key} is {most}", mend)
+    fix = f"raise {key} to at least {length.total}, or lower max_pixels of the processor"
+    raise Fault("length", f"{what}, {key} is {most}", fix)

@@ -68,12 +68,12 @@ def _sampler_faults(config: DictConfig) -> Iterator[Problem]:
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if mode not in ("sync", _OUR_TRAINER):
         what = f"is {mode}, and GroupStdSampler samples for the sync trainer"
-        mend = f"set it to {_OUR_TRAINER}, or {_SAMPLER}.custom_sampler.path and .name to null"
-        yield Problem("trainer.v1.trainer_mode", what, mend)
+        fix = f"set it to {_OUR_TRAINER}, or {_SAMPLER}.custom_sampler.path and .name to null"
+        yield Problem("trainer.v1.trainer_mode", what, fix)
     if OmegaConf.select(config, "algorithm.filter_groups.enable"):
         what = "verl gives its own group filter to no sampler but its own, so that it would do nothing"
-        mend = f"set it to False and {_SAMPLER}.sampler_kwargs.mode to drop or refill"
-        yield Problem("algorithm.filter_groups.enable", what, mend)
+        fix = f"set it to False and {_SAMPLER}.sampler_kwargs.mode to drop or refill"
+        yield Problem("algorithm.filter_groups.enable", what, fix)
 
 
 def _gate_faults(config: DictConfig) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omniq_verl.doctor.data_files import FileReport, check_table, length_settings
 from omniq_verl.doctor.file_report import each_once
 from omniq_verl.doctor.loggers import check_loggers
-from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.model_checks import inspect_model
 from omniq_verl.doctor.notes import same_rows
 from omniq_verl.doctor.numbers import SFT_NUMBERS, check_learning_rate, check_numbers
 from omniq_verl.doctor.paths import home_problems, paths_of
@@ -40,8 +40,8 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
     """
     forgotten = [key for key in _REQUIRED if OmegaConf.select(config, key) is None]
     if forgotten:
-        mend = "pass it on the command line: {}=VALUE"
-        return Report([Problem(f"configuration key {key}", "it has no value", mend.format(key)) for key in forgotten])
+        fix = "pass it on the command line: {}=VALUE"
+        return Report([Problem(f"configuration key {key}", "it has no value", fix.format(key)) for key in forgotten])
     if problems := check_numbers(config, SFT_NUMBERS):
         return Report(problems)
     model = inspect_model(config.model.path, "model.path", bool(config.model.trust_remote_code))

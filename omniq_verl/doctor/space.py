@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from omniq_verl.doctor.free_space import FreeSpace
 from omniq_verl.doctor.gpu_memory import GIB, say_memory
 from omniq_verl.doctor.host_memory import check_host_memory, say_host_memory
-from omniq_verl.doctor.model_folder import ModelFolder
+from omniq_verl.doctor.model_checks import ModelFolder
 from omniq_verl.doctor.model_shape import Shape, read_shape
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.weight_transfer import check_bucket, check_shared_memory, note_bucket

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
 from omniq_verl.logs import set_up_logs
-from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -39,15 +39,17 @@ def evaluate(
     """
     from omniq_verl.evaluation import run
     from omniq_verl.generation.request import Sampling
-    from omniq_verl.generation.runner import How
+    from omniq_verl.generation.runner import RunOptions
 
-    with errors_said() as console:
-        warmth = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
-        how = How(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
-        options.refuse_idle_sampling(samples, warmth)
-        sampling = Sampling(samples, warmth, max_tokens=max_tokens)
+    with cli_errors() as console:
+        temperature = (1.0 if samples > 1 else 0.0) if temperature is None else temperature
+        run_options = RunOptions(on="here" if workers == 1 else "ray", workers=workers, batch=batch)
+        options.reject_idle_sampling(samples, temperature)
+        sampling = Sampling(samples, temperature, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
-        run.evaluate(run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed), console)
+        run.evaluate(
+            run.EvalConfig(files, out, spec, sampling, run_options, tuple(by or ()), limit, resamples, seed), console
+        )
 
 
 @app.command()
@@ -62,7 +64,7 @@ def compare(
     """
     from omniq_verl.evaluation.compare import compare_runs
 
-    with errors_said() as console:
+    with cli_errors() as console:
         compare_runs(runs, paper, out, console)
 
 
@@ -79,7 +81,7 @@ def curves(
     """
     from omniq_verl.evaluation.curves import draw_curves
 
-    with errors_said() as console:
+    with cli_errors() as console:
         console.print(f"curves: {draw_curves(runs, out)}", soft_wrap=True, markup=False)
 
 
@@ -104,7 +106,7 @@ def heatmap(
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
     of_task = None if question is None else "with --question"
-    refuse_idle({"task": of_task, "prompt": of_task, "max_tokens": None if answer is None else "with --answer"})
-    with errors_said() as console:
+    reject_idle({"task": of_task, "prompt": of_task, "max_tokens": None if answer is None else "with --answer"})
+    with cli_errors() as console:
         page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens, question)
         console.print(f"page: {page}", soft_wrap=True, markup=False)

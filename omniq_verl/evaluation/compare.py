@@ -16,9 +16,9 @@ from pyarrow import ArrowException
 from rich.console import Console
 
 from omniq_verl import __version__
+from omniq_verl.evaluation.answers import NO_DISTORTION
 from omniq_verl.evaluation.compare_report import CLASS_METRICS, SCORE_METRICS, print_comparison, write_comparison
 from omniq_verl.evaluation.gaps import gap
-from omniq_verl.evaluation.judging import NO_DISTORTION
 from omniq_verl.evaluation.paired import TESTS, compare_scores, holm, join_images, resamples_for
 from omniq_verl.evaluation.papers import PaperTable, load_table
 from omniq_verl.generation.provenance import this_start

@@ -111,20 +111,20 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sets_table(comparison: Mapping[str, Any], places: slice, style: box.Box, between: str) -> Table:
+def _sets_table(comparison: Mapping[str, Any], refs: slice, style: box.Box, between: str) -> Table:
     table = Table(box=style, pad_edge=style is box.MARKDOWN)
     table.add_column("", max_width=_NAME_WIDTH if style is not box.MARKDOWN else None, overflow="fold")
-    for column in comparison["columns"][places]:
+    for column in comparison["columns"][refs]:
         table.add_column(_text(column["label"], style), min_width=_COLUMN_WIDTH - 3, overflow="fold")
     group = None
     for row in comparison["rows"]:
-        has_nothing_here = not (row["measured"] or any(row["cells"][places]))
-        if has_nothing_here and (any(row["cells"]) or places.start):  # the paper's empty rows are shown once
+        has_nothing_here = not (row["measured"] or any(row["cells"][refs]))
+        if has_nothing_here and (any(row["cells"]) or refs.start):  # the paper's empty rows are shown once
             continue
         if row["group"] not in (None, group):
             table.add_row(_text(row["group"], style, "italic"))
         group = row["group"]
-        cells = [_cell_text(cell, comparison, row["measured"], between) for cell in row["cells"][places]]
+        cells = [_cell_text(cell, comparison, row["measured"], between) for cell in row["cells"][refs]]
         table.add_row(_text(row["name"], style, "bold" if row["measured"] else ""), *map(Text, cells))
     return table
 

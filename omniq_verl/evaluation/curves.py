@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from omniq_verl.data.files import replace_text
-from omniq_verl.evaluation.metric_files import read_metrics
 from omniq_verl.generation.provenance import provenance, this_start
+from omniq_verl.metric_log import read_metrics
 
 Metrics = dict[int, dict[str, float]]
 """Of one run: values by step and verl's key."""
@@ -107,7 +107,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     names = short_names(runs)
     table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
+    draw_table(table.dropna(axis="columns", run_options="all")).savefig(out, dpi=120)
     table.to_csv(out.with_suffix(".csv"))
     steps = {name: _steps(table.loc[name]) for name in names}
     record = provenance([this_start()], runs=dict(zip(names, map(str, runs), strict=True)), steps=steps)

@@ -19,9 +19,9 @@ from omniq_verl.data.images import load_image
 from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
+from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text
 from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 from omniq_verl.generation.provenance import provenance, this_start
-from omniq_verl.generation.question import banned_tokens, decode_images, question_text
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
@@ -191,7 +191,7 @@ def draw_heatmap(
         question: to ask instead of the task's.
 
     Raises:
-        ValueError: the tokenizers differ, the image is refused, or an argument cannot be used as it is.
+        ValueError: the tokenizers differ, the image is rejected, or an argument cannot be used as it is.
     """
     GateSettings(rho)  # checks it
     if not 1 <= len(models) <= 2:

@@ -125,21 +125,21 @@ def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
 
 def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:
     """Line, column and width of each token in lines of so many characters; one with a line's end is its line's last."""
-    places, line, column = [], 0, 0
+    refs, line, column = [], 0, 0
     for text in shown:
         width = min(max(cell_len(text), 1), columns)
         if column + width > columns:
             line, column = line + 1, 0
-        places.append((line, column, width))
+        refs.append((line, column, width))
         column += width
         if NEWLINE in text:
             line, column = line + 1, 0
-    return places
+    return refs
 
 
 def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: Image.Image, out: Path) -> None:
-    places = place_cells(shown)
-    head, tall = 1.9, _LINE * (places[-1][0] + 1)
+    refs = place_cells(shown)
+    head, tall = 1.9, _LINE * (refs[-1][0] + 1)
     figure = Figure(figsize=(_WIDTH, head + len(strips) * (tall + 1.1)))
     _axes(figure, _MARGIN, 0.2, 1.5, 1.5).imshow(picture, interpolation="nearest")
     question = textwrap.wrap(visible(about["question"]), 95, max_lines=6)
@@ -148,24 +148,24 @@ def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
     for number, strip in enumerate(strips):
         top = head + number * (tall + 1.1)
         axis = _axes(figure, _MARGIN, top + 0.45, _WIDTH - 2 * _MARGIN, tall)
-        axis.set(xlim=(0, _COLUMNS), ylim=(places[-1][0] + 1, 0))
-        _draw_tokens(axis, strip, shown, places)
+        axis.set(xlim=(0, _COLUMNS), ylim=(refs[-1][0] + 1, 0))
+        _draw_tokens(axis, strip, shown, refs)
         _draw_bar(_axes(figure, _MARGIN, top + 0.5 + tall, 3.2, 0.1), strip)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn; the page shows the character
         figure.savefig(out, dpi=min(120, _HIGHEST / figure.get_figheight()))
 
 
-def _draw_tokens(axis: Axes, strip: Strip, shown: Sequence[str], places: Sequence[tuple[int, int, int]]) -> None:
+def _draw_tokens(axis: Axes, strip: Strip, shown: Sequence[str], refs: Sequence[tuple[int, int, int]]) -> None:
     axis.set_title(strip.title, loc="left", fontsize=11, pad=18, parse_math=False)
     axis.annotate(strip.note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color="#555555")
     size = 72 * (_WIDTH - 2 * _MARGIN) / _COLUMNS / 0.602  # a character's width of DejaVu Sans Mono
     fills, inks = strip.paint()
-    boxes = [Rectangle((column, line), width, 0.82) for line, column, width in places]
+    boxes = [Rectangle((column, line), width, 0.82) for line, column, width in refs]
     axis.add_collection(PatchCollection(boxes, facecolor=fills, edgecolor="white"), autolim=False)
-    for text, (line, column, _), ink in zip(shown, places, inks, strict=True):
+    for text, (line, column, _), ink in zip(shown, refs, inks, strict=True):
         axis.text(column, line + 0.4, text, color=ink, size=size, family="monospace", va="center", parse_math=False)
-    lines, columns, widths = np.array(places)[strip.underlined].T
+    lines, columns, widths = np.array(refs)[strip.underlined].T
     axis.hlines(lines + 0.9, columns + 0.1, columns + widths - 0.1, color="#111111", linewidth=2)
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from omniq_verl.evaluation.answers import BAD_IMAGE, NO_DISTORTION
 from omniq_verl.evaluation.correlations import COEFFICIENTS, correlations
 from omniq_verl.evaluation.grouping import group_names, in_order
 from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, Interval, correlation_intervals, mean_interval
-from omniq_verl.evaluation.judging import BAD_IMAGE, NO_DISTORTION
 from omniq_verl.evaluation.logistic import CURVES, fit_curve
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
-REFUSED = "refused"
+REJECTED = "rejected"
 """A confusion matrix's last column: answers that could not be read."""
 IN_MEANS = (*COEFFICIENTS, "class_accuracy", "level_accuracy")
 
@@ -92,7 +92,7 @@ def _of_scores(images: pd.DataFrame, _judged: pd.DataFrame, resamples: int) -> d
     return {
         **{name: figure(values[name], bounds[name], len(pred), why) for name in (*COEFFICIENTS, "rmse")},
         "mae": float(np.abs(pred - target).mean()) if len(pred) else None,
-        "spread": float(scored.spread.mean()) if len(scored) else None,
+        "spread": float(scored.std.mean()) if len(scored) else None,
         "fits": {name: asdict(fit_curve(pred, target, name)) for name in CURVES},
     }
 
@@ -117,9 +117,9 @@ def _of_class(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
 
 
 def confusion(target: pd.Series, said: pd.Series, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Answers by label (outer) and by what was said (inner), for each name, "other" and "refused"."""
-    known = said.where(said.isin(names) | said.isna(), "other").fillna(REFUSED)
-    table = pd.crosstab(target, known).reindex(index=[*names], columns=[*names, "other", REFUSED], fill_value=0)
+    """Answers by label (outer) and by what was said (inner), for each name, "other" and "rejected"."""
+    known = said.where(said.isin(names) | said.isna(), "other").fillna(REJECTED)
+    table = pd.crosstab(target, known).reindex(index=[*names], columns=[*names, "other", REJECTED], fill_value=0)
     return {label: {column: int(number) for column, number in row.items()} for label, row in table.iterrows()}
 
 

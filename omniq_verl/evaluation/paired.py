@@ -141,12 +141,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Below 0.05 in what comes back holds for all of them together: the chance of one or more false finds is at most 0.05.
     """
-    given = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    given = sorted((p, ref) for ref, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for before, (p, place) in enumerate(given):
+    for before, (p, ref) in enumerate(given):
         largest = max(largest, min(1.0, p * (len(given) - before)))
-        corrected[place] = largest
+        corrected[ref] = largest
     return corrected
 
 
@@ -166,7 +166,7 @@ def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]
     Raises:
         ValueError: the runs have different labels for an image.
     """
-    images = first.add_suffix("_first").join(other.add_suffix("_other"), how="outer")
+    images = first.add_suffix("_first").join(other.add_suffix("_other"), run_options="outer")
     apart = images[(images.target_first - images.target_other).abs() > _LABELS_DIFFER]
     if len(apart):
         source, _, key = apart.index[0]

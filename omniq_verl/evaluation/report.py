@@ -13,9 +13,9 @@ from rich.table import Table
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import BadImage, data_url
+from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.evaluation.gaps import NAMES, RULE, gaps
 from omniq_verl.evaluation.plots import as_png, draw_confusion, draw_scatter
-from omniq_verl.generation.places import Place, RowReader, image_bytes
 from omniq_verl.generation.provenance import lines_of, rows_text
 
 WORST = 20
@@ -93,9 +93,9 @@ def _accuracy_rows(sets: Mapping[str, Any]) -> list[list[str]]:
 def _answer_rows(sets: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name, one in sets.items():
-        refused = [f"{status} {number}" for status, number in one["status"].items() if status != "ok"]
+        rejected = [f"{status} {number}" for status, number in one["status"].items() if status != "ok"]
         counts = [str(one[key]) for key in ("images", "scored", "unreadable", "bad_images", "answers")]
-        rows.append([name, *counts, ", ".join(refused) or "none"])
+        rows.append([name, *counts, ", ".join(rejected) or "none"])
     return rows
 
 
@@ -124,7 +124,7 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
 
 
 def write_report(
-    out: Path, metrics: Mapping[str, Any], images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]
+    out: Path, metrics: Mapping[str, Any], images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]
 ) -> Path:
     """Write ``plots/*.png``, ``report.md`` and ``report.html``, which needs no other file; returns the page's path."""
     pictures = _draw(out / "plots", metrics, images)
@@ -139,7 +139,7 @@ def write_report(
             gaps=gaps(metrics),
             provenance=lines_of(metrics["provenance"]),
             pictures={title: data_url(path.read_bytes()) for title, path in pictures.items()},
-            worst={name: worst(some, judged, places) for name, some in images.groupby("set", sort=False)},
+            worst={name: worst(some, judged, refs) for name, some in images.groupby("set", sort=False)},
         )
     )
     return replace_text(out / "report.html", page)
@@ -170,11 +170,11 @@ def _file_name(title: str) -> str:
 def note(metrics: Mapping[str, Any]) -> str:
     """How the figures are to be read."""
     sampling = metrics["sampling"]
-    how = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
+    run_options = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
     several = f", the mean of {sampling['n']} answers an image" if sampling["n"] > 1 else ""
     limited = f" Only the first {metrics['limit']} rows of each file." if metrics["limit"] else ""
     return (
-        f"{metrics['model']}, {how}{several}.{limited} Brackets: 95% bootstrap intervals over images"
+        f"{metrics['model']}, {run_options}{several}.{limited} Brackets: 95% bootstrap intervals over images"
         f" ({metrics['resamples']} resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a"
         f" rejected answer is counted below, and never replaced by a number; for accuracies it is wrong. {RULE}"
     )
@@ -197,8 +197,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def worst(images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]) -> list[dict[str, Any]]:
-    """The images of one set the model was furthest off with, worst first; refused answers are no part of it."""
+def worst(images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]) -> list[dict[str, Any]]:
+    """The images of one set the model was furthest off with, worst first; rejected answers are no part of it."""
     if images.target.notna().any():
         off = (images.score - images.target).abs()
         what = [
@@ -209,7 +209,7 @@ def worst(images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]) -
         what = [f"label {a}, {b}" for a, b in zip(images.class_target, images.level_target, strict=True)]
     chosen = images.assign(off=off, what=what)[images.parsed > 0].nlargest(WORST, "off")
     answers = judged[judged.key.isin(chosen.key)].groupby("key")
-    by_key = {place.key: place for place in places if place.key in set(chosen.key)}
+    by_key = {ref.key: ref for ref in refs if ref.key in set(chosen.key)}
     found = [by_key[key] for key in chosen.key]
     return [
         {"key": row.key, "what": row.what, "image": image, "answers": answers.get_group(row.key).answer.tolist()[:3]}
@@ -217,8 +217,8 @@ def worst(images: pd.DataFrame, judged: pd.DataFrame, places: Sequence[Place]) -
     ]
 
 
-def _images(places: Sequence[Place]) -> list[str | None]:
-    rows = RowReader(["images"]).read(places)
+def _images(refs: Sequence[RowRef]) -> list[str | None]:
+    rows = RowReader(["images"]).read(refs)
     found: list[str | None] = []
     for row in rows:
         try:

@@ -10,12 +10,12 @@ from xxhash import xxh3_128
 from yaml import YAMLError
 
 from omniq_verl.data.images import BadImage
-from omniq_verl.generation.places import Place, RowReader, image_sources
+from omniq_verl.data.row_refs import RowReader, RowRef, image_sources
 
 _TRAIN = ("train", "training")
 
 
-def training_rows(places: Sequence[Place], learned_from: Iterable[str] = ()) -> list[str]:
+def training_rows(refs: Sequence[RowRef], learned_from: Iterable[str] = ()) -> list[str]:
     """A warning where rows are of a training split, or of files that the model was trained on.
 
     Args:
@@ -23,11 +23,11 @@ def training_rows(places: Sequence[Place], learned_from: Iterable[str] = ()) -> 
         learned_from: training files of the model, where they are known.
     """
     files = set(learned_from)
-    found = [place for place in places if str(place.info["split"]).strip().lower() in _TRAIN or place.file in files]
+    found = [ref for ref in refs if str(ref.info["split"]).strip().lower() in _TRAIN or ref.file in files]
     if not found:
         return []
     return [
-        f"{len(found)} of {len(places)} rows are training rows (the first is {found[0].key} of {found[0].file}):"
+        f"{len(found)} of {len(refs)} rows are training rows (the first is {found[0].key} of {found[0].file}):"
         " figures on rows that the model has learned from say nothing about new images"
     ]
 
@@ -50,26 +50,26 @@ def trained_on(model: str | Path) -> list[str]:
     return []
 
 
-def repeated_images(places: Sequence[Place]) -> list[str]:
+def repeated_images(refs: Sequence[RowRef]) -> list[str]:
     """A warning where several rows of one task show the same image; an image counts once for each of its rows.
 
     Images in the rows are compared by their bytes, others by their names.
     """
-    first: dict[tuple[str, str], Place] = {}
-    again: list[tuple[Place, Place]] = []
-    for place, row in zip(places, RowReader(["images"]).read(places), strict=True):
+    first: dict[tuple[str, str], RowRef] = {}
+    again: list[tuple[RowRef, RowRef]] = []
+    for ref, row in zip(refs, RowReader(["images"]).read(refs), strict=True):
         try:
             sources = image_sources(row)
         except BadImage:  # counted among the answers
             continue
         parts = [one if isinstance(one, bytes) else str(one).encode(errors="surrogateescape") for one in sources]
-        key = place.info["task"], xxh3_128(b"".join(xxh3_128(part).digest() for part in parts)).hexdigest()
-        if (other := first.setdefault(key, place)) is not place:
-            again.append((other, place))
+        key = ref.info["task"], xxh3_128(b"".join(xxh3_128(part).digest() for part in parts)).hexdigest()
+        if (other := first.setdefault(key, ref)) is not ref:
+            again.append((other, ref))
     if not again:
         return []
     return [
-        f"{len(again)} of {len(places)} rows show an image that another row of their task shows, too, e.g."
+        f"{len(again)} of {len(refs)} rows show an image that another row of their task shows, too, e.g."
         f" {again[0][1].key} and {again[0][0].key}: such an image counts more than once"
     ]
 

@@ -11,23 +11,23 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.row_refs import limited_rows
+from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.grouping import group_names
-from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
-from omniq_verl.generation.places import limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.runner import RunOptions, run_job
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
-from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.generation.workers import Job, WorkItem, own_question
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured, and how."""
+    """What is measured, and run_options."""
 
     data: Sequence[Path]
     """Parquet files of ``data_prep/``."""
@@ -36,7 +36,7 @@ class EvalConfig:
     engine: EngineSpec
     sampling: Sampling = field(default_factory=Sampling)
     """Greedy by default: the same answers again."""
-    how: How = field(default_factory=lambda: How(on="here", batch=256))
+    run_options: RunOptions = field(default_factory=lambda: RunOptions(on="here", batch=256))
     by: Sequence[str] = ()
     """Columns or keys of ``details`` by which to measure groups as well."""
     limit: int | None = None
@@ -59,22 +59,22 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         ValueError: no rows, a file that cannot be read, a model that is not opened, groups that nothing belongs to.
         BatchesFailed: some rows were not answered; what was is kept.
     """
-    places = limited_places(list(config.data), config.limit)
+    refs = limited_rows(list(config.data), config.limit)
     config.engine.check()  # here, and not only once workers have started
-    labels = read_labels(places)
+    labels = read_labels(refs)
     for key in config.by:
         group_names(labels, key)
-    warnings = [*training_rows(places, trained_on(config.engine.model)), *repeated_images(places)]
+    warnings = [*training_rows(refs, trained_on(config.engine.model)), *repeated_images(refs)]
     for warning in warnings:
         warn(warning, console)
     job = job_of(config)
     with Store(config.out / "answers", job.settings()) as store:
         starts = record_start(config.out)
-        digests = finish(job, [Todo(place) for place in places], store, config.how, console, "answers")
-        data, asked = data_record(places, config.limit, digests), job.settings()
+        digests = run_job(job, [WorkItem(ref) for ref in refs], store, config.run_options, console, "answers")
+        data, asked = data_record(refs, config.limit, digests), job.settings()
         record = provenance(starts, data, asked["engine"], asked["sampling"], asked["seed"], **of_figures(config))
         metrics, images, judged = measure(config, labels, record, warnings)
-        page = write_report(config.out, metrics, images, judged, places)
+        page = write_report(config.out, metrics, images, judged, refs)
     print_tables(metrics, console)
     for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
         console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)

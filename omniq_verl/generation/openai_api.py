@@ -13,7 +13,7 @@ from omniq_verl.tasks import chat_turns
 class Endpoint:
     """An endpoint and the name of a model there.
 
-    Requests that it refuses (HTTP 400, 413, 422: too long, no such image format) become answers that ended in "error".
+    Requests that it rejects (HTTP 400, 413, 422: too long, no such image format) become answers that ended in "error".
     All else that still fails after ``retries`` (it is down, the key is wrong) raises, and the job can be started again.
 
     Args:

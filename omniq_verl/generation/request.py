@@ -57,7 +57,7 @@ class Answer:
     """One of a request's answers."""
 
     text: str
-    ended: str = DONE
+    finish_reason: str = DONE
     tokens: int = 0
 
 
@@ -85,7 +85,7 @@ class StreamingEngine(Engine, Protocol):
     def stream(self, jobs: Iterable[Job], sampling: Sampling) -> Iterator[Answered]:
         """The outcome of each job, in the order of the jobs, which are taken from the iterable as they are needed.
 
-        A request that the engine rejects gets answers that ``ended`` in "error", with the reason as their text.
+        A request that the engine rejects gets answers that ``finish_reason`` in "error", with the reason as their text.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -125,8 +125,8 @@ def seed_of(key: str, seed: int = 0) -> int:
 def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
     """As ``engine.answer``, but a request that the engine rejects costs only its own answers.
 
-    Those ``ended`` in "error", with the reason as their text. An engine that cannot stream rejects a whole batch, by
-    ``ValueError``, for one prompt that is too long. The batch is then halved until that prompt is alone.
+    Such answers have the ``finish_reason`` "error" and the reason as their text. An engine that cannot stream raises
+    ``ValueError`` for a whole batch if one prompt is too long. The batch is then halved until that prompt is alone.
     """
     return list(each_answered(engine, requests, sampling))
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omniq_verl.generation.request import ERROR
 from omniq_verl.generation.store import Store
-from omniq_verl.generation.workers import Job, Outcome, Todo, here, on_ray
+from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
 
 _SMALLER = 8
 """By this, batches shrink from one attempt to the next: a row that kills its worker ends up with ever fewer others."""
@@ -18,7 +18,7 @@ _SAY_EVERY = 60  # seconds, where there is no bar: in a log
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """Where and in what portions; none of it changes an answer's seed."""
 
     on: str = "auto"
@@ -40,7 +40,9 @@ class BatchesFailed(RuntimeError):
     """Some rows were not answered."""
 
 
-def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Console, title: str) -> dict[str, str]:
+def run_job(
+    job: Job, todo: Sequence[WorkItem], store: Store, run_options: RunOptions, console: Console, title: str
+) -> dict[str, str]:
     """Ask about every row that is not in the store yet.
 
     Returns:
@@ -51,44 +53,52 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
         BatchesFailed: nothing but failures came back, or a worker failed at some rows in every attempt, the last of
             them alone; what is finished is in the store.
     """
-    digests = store.check_files(map(Path, sorted({one.place.file for one in todo})))
+    digests = store.check_files(map(Path, sorted({one.ref.file for one in todo})))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         progress = _Progress(bar, console, title, len(todo))
-        for attempt in range(1 + how.retries):
-            left = [one for one in todo if one.place.key not in store.keys]
+        for attempt in range(1 + run_options.retries):
+            left = [one for one in todo if one.ref.key not in store.keys]
             if not left:
                 break
-            size = 1 if attempt == how.retries > 0 else max(how.batch // _SMALLER**attempt, 1)
+            size = 1 if attempt == run_options.retries > 0 else max(run_options.batch // _SMALLER**attempt, 1)
             progress.begin(attempt, len(left))
-            _attempt(job, [left[first : first + size] for first in range(0, len(left), size)], store, how, progress)
-    _refuse_rest(todo, store, progress)
+            _attempt(
+                job, [left[first : first + size] for first in range(0, len(left), size)], store, run_options, progress
+            )
+    _reject_rest(todo, store, progress)
     if progress.errors:
         console.print(
-            f"{title}: {progress.errors} rows were refused by the engine, e.g. {progress.error}", markup=False
+            f"{title}: {progress.errors} rows were rejected by the engine, e.g. {progress.error}", markup=False
         )
     return digests
 
 
-def _attempt(job: Job, batches: list[list[Todo]], store: Store, how: How, progress: "_Progress") -> None:
+def _attempt(
+    job: Job, batches: list[list[WorkItem]], store: Store, run_options: RunOptions, progress: "_Progress"
+) -> None:
     """All batches once.
 
     Raises:
         BatchesFailed: so many failures in a row that no other batch would fare better.
     """
-    on = ("here" if job.engine.kind == "openai" else "ray") if how.on == "auto" else how.on
-    outcomes = here(job, batches, progress.tick) if on == "here" else on_ray(job, batches, how.workers, how.retries)
+    on = ("here" if job.engine.kind == "openai" else "ray") if run_options.on == "auto" else run_options.on
+    outcomes = (
+        here(job, batches, progress.tick)
+        if on == "here"
+        else on_ray(job, batches, run_options.workers, run_options.retries)
+    )
     in_a_row = 0
     for outcome in outcomes:
         store.add(outcome.records)
         progress.add(outcome)
         in_a_row = in_a_row + 1 if outcome.failure else 0
-        if in_a_row > 2 * how.workers:
+        if in_a_row > 2 * run_options.workers:
             raise BatchesFailed(f"{progress.title}: nothing but failures ({outcome.failure}). {_GOES_ON}")
 
 
-def _refuse_rest(todo: Sequence[Todo], store: Store, progress: "_Progress") -> None:
-    left = [one.place.key for one in todo if one.place.key not in store.keys]
+def _reject_rest(todo: Sequence[WorkItem], store: Store, progress: "_Progress") -> None:
+    left = [one.ref.key for one in todo if one.ref.key not in store.keys]
     if left:
         why = progress.failure or "its worker died"
         raise BatchesFailed(
@@ -122,9 +132,9 @@ class _Progress:
         if outcome.failure and not self.failure:
             self._console.print(f"{self.title}: {outcome.failure}", markup=False)
         self.failure = outcome.failure or self.failure
-        refused = [record for record in outcome.records if record["answers"][0]["ended"] == ERROR]
-        self.errors += len(refused)
-        self.error = self.error or (refused[0]["answers"][0]["text"] if refused else "")
+        rejected = [record for record in outcome.records if record["answers"][0]["finish_reason"] == ERROR]
+        self.errors += len(rejected)
+        self.error = self.error or (rejected[0]["answers"][0]["text"] if rejected else "")
         self._done, self._ahead = self._done + len(outcome.records), 0
         self._show()
 

@@ -136,8 +136,8 @@ def _claim(path: Path, config: dict[str, Any], begun: bool) -> None:
         return
     if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
         named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)
-        mend = f"give another name, or delete {path.parent}"
-        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Fix: {mend}")
+        fix = f"give another name, or delete {path.parent}"
+        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Fix: {fix}")
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees, tokenizer_of
+from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
 from omniq_verl.generation.weights import check_loaded
 
@@ -85,6 +85,6 @@ class TransformersModel:
     def _answer(self, tokens: list[int]) -> Answer:
         ends = self._model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
-        length = next((place for place, token in enumerate(tokens) if token in ends), None)
+        length = next((ref for ref, token in enumerate(tokens) if token in ends), None)
         text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         return Answer(text, LENGTH, len(tokens)) if length is None else Answer(text, DONE, length + 1)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from omniq_verl.generation.question import banned_tokens
+from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import answers_of, open_async, render, sampling_params, translate_error

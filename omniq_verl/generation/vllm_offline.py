@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text, sees
 from omniq_verl.generation.feeding import Feeder, Spent
-from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees
 from omniq_verl.generation.request import Answer, Answered, Job, Request, Sampling, only, rejection
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import OfflineEngine, render, sampling_params

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.places import Place, RowReader, image_bytes
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, as_record, each_answered, seed_of
 from omniq_verl.generation.spec import EngineSpec
 
@@ -45,10 +45,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Todo:
+class WorkItem:
     """A row to ask about."""
 
-    place: Place
+    ref: RowRef
     note: str = ""
 
 
@@ -68,42 +68,42 @@ class Worker:
         self._engine: Engine | None = None
         self._rows = RowReader(["prompt", "images", "extra_info"] if job.images else ["prompt", "extra_info"])
 
-    def __call__(self, batch: Sequence[Todo]) -> Outcome:
+    def __call__(self, batch: Sequence[WorkItem]) -> Outcome:
         try:
             self._engine = self._engine or open_engine(self._job.engine)
             records = []
             for record in self._records(batch):
                 records.append(record)
                 self._tick()
-            return _refused_together(records)
+            return _rejected_together(records)
         except Exception as error:  # whatever an engine dies of: the next batch gets a new one
             self._engine = None
             return Outcome(failure=f"{type(error).__name__}: {error}"[:500])
 
-    def _records(self, batch: Sequence[Todo]) -> Iterator[dict[str, Any]]:
+    def _records(self, batch: Sequence[WorkItem]) -> Iterator[dict[str, Any]]:
         requests = []
-        for one, row in zip(batch, self._rows.read([one.place for one in batch]), strict=True):
+        for one, row in zip(batch, self._rows.read([one.ref for one in batch]), strict=True):
             try:
                 requests.append(self._request(one, row))
             except Exception as error:  # a broken row, not a broken engine
-                yield as_record(one.place.key, [Answer(f"{type(error).__name__}: {error}", ERROR)])
+                yield as_record(one.ref.key, [Answer(f"{type(error).__name__}: {error}", ERROR)])
         for request, answers in zip(requests, each_answered(self._engine, requests, self._job.sampling), strict=True):
             yield as_record(request.key, answers)
 
-    def _request(self, one: Todo, row: Mapping[str, Any]) -> Request:
-        job, key = self._job, one.place.key
+    def _request(self, one: WorkItem, row: Mapping[str, Any]) -> Request:
+        job, key = self._job, one.ref.key
         images = image_bytes(row) if job.images else ()
         return Request(key, job.ask(row, one.note), images, seed_of(key, job.seed))
 
 
-def _refused_together(records: list[dict[str, Any]]) -> Outcome:
-    # That a whole batch is refused tells of settings rather than rows: kept, it would never be asked again.
-    if len(records) > 1 and all(answer["ended"] == ERROR for record in records for answer in record["answers"]):
-        return Outcome(failure=f"all {len(records)} rows were refused: {records[0]['answers'][0]['text']}"[:500])
+def _rejected_together(records: list[dict[str, Any]]) -> Outcome:
+    # That a whole batch is rejected tells of settings rather than rows: kept, it would never be asked again.
+    if len(records) > 1 and all(answer["finish_reason"] == ERROR for record in records for answer in record["answers"]):
+        return Outcome(failure=f"all {len(records)} rows were rejected: {records[0]['answers'][0]['text']}"[:500])
     return Outcome(records)
 
 
-def here(job: Job, batches: Sequence[Sequence[Todo]], tick: Callable[[], None]) -> Iterator[Outcome]:
+def here(job: Job, batches: Sequence[Sequence[WorkItem]], tick: Callable[[], None]) -> Iterator[Outcome]:
     """In this process; ``tick`` is called for each row, before its batch is done."""
     yield from map(Worker(job, tick), batches)
 
@@ -114,7 +114,7 @@ class _RayWorker(Worker):
         return {"outcome": json.dumps({"records": outcome.records, "failure": outcome.failure})}
 
 
-def on_ray(job: Job, batches: Sequence[Sequence[Todo]], workers: int, retries: int) -> Iterator[Outcome]:
+def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retries: int) -> Iterator[Outcome]:
     """In actors of Ray Data. Of a batch whose worker died ``retries`` times there is no outcome."""
     import ray
 

@@ -15,7 +15,7 @@ from PIL import Image
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from omniq_verl.generation.question import banned_tokens
+from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.conclusions import (
     Measured,
     answers_finding,

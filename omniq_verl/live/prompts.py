@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omniq_verl.generation.question import decode_images, question_text, sees
+from omniq_verl.generation.chat_inputs import decode_images, question_text, sees
 
 
 def scoring_prompts(

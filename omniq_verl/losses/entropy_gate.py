@@ -56,7 +56,7 @@ def top_share_threshold(values: torch.Tensor, rho: float) -> float:
     # Not torch.quantile: it takes 2^24 elements at most.
     count = top_count(values.numel(), rho)
     threshold = torch.kthvalue(values, values.numel() - count + 1).values.item()
-    _refuse_nan(bool(values.max().isnan()))  # max is NaN if any value is
+    _reject_nan(bool(values.max().isnan()))  # max is NaN if any value is
     return threshold
 
 
@@ -64,12 +64,12 @@ def sequence_thresholds(entropy: torch.Tensor, mask: torch.Tensor, rho: float) -
     """As ``top_share_threshold``, of each row ``[B]``."""
     lengths = mask.sum(dim=1)
     ordered = entropy.masked_fill(~mask, -math.inf).sort(dim=1, descending=True).values
-    _refuse_nan(bool(ordered[:, :1].isnan().any()))
+    _reject_nan(bool(ordered[:, :1].isnan().any()))
     counts = torch.tensor([top_count(int(length), rho) for length in lengths], device=entropy.device)
     thresholds = ordered.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
     return thresholds.masked_fill(lengths == 0, math.inf)
 
 
-def _refuse_nan(found: bool) -> None:
+def _reject_nan(found: bool) -> None:
     if found:
         raise ValueError("the entropy of a response token is NaN")

@@ -62,7 +62,7 @@ def gate_advantages(
     response_mask = data["response_mask"]
     mask = response_mask.to_padded_tensor(0).bool()
     entropy = entropy.to_padded_tensor(0.0)
-    _refuse_nan(group, entropy[mask])
+    _reject_nan(group, entropy[mask])
     passed = _passed(entropy, mask, settings, group)
     # verl divides by the tokens of the loss mask, which rollout correction leaves as it is.
     tokens, kept = _sum_over_ranks(group, data["loss_mask"].to_padded_tensor(0).sum(), passed.sum())
@@ -93,7 +93,7 @@ def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Ten
     return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
 
 
-def _refuse_nan(group: ProcessGroup | None, values: torch.Tensor) -> None:
+def _reject_nan(group: ProcessGroup | None, values: torch.Tensor) -> None:
     # Together: a rank that raised alone would leave the others waiting.
     found = values.isnan().any().to(torch.int32)
     all_reduce(found, op=ReduceOp.MAX, group=group)

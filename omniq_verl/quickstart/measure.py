@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.row_refs import RowReader, image_bytes, limited_rows
+from omniq_verl.evaluation.answers import read_answer, read_labels
 from omniq_verl.evaluation.correlations import correlations
-from omniq_verl.evaluation.judging import read_answer, read_labels
-from omniq_verl.generation.places import RowReader, image_bytes, limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start, write_provenance
 from omniq_verl.generation.request import Request, Sampling
 from omniq_verl.generation.spec import EngineSpec
@@ -83,10 +83,10 @@ def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, s
     Raises:
         ValueError: the file or one of its rows cannot be used, or a task asks for no score.
     """
-    places = limited_places([data])
-    if without := read_labels(places).query("target.isna()").index.tolist():
+    refs = limited_rows([data])
+    if without := read_labels(refs).query("target.isna()").index.tolist():
         raise ValueError(f"{data}: {without[0]} asks for no score, which is measured here. Fix: use `omniq eval`")
-    rows = list(RowReader(["prompt", "images", "reward_model", "extra_info"]).read(places))
+    rows = list(RowReader(["prompt", "images", "reward_model", "extra_info"]).read(refs))
     engine_spec = EngineSpec(str(model), max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
     engine = OfflineModel(engine_spec)
     modes = {
@@ -99,7 +99,7 @@ def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, s
     pd.concat(judged.values()).to_parquet(out / "answers.parquet")
     replace_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     asked = {mode: asdict(sampling) for mode, sampling in modes.items()}
-    known = (data_record(places), engine_spec.identity(), asked, 0)
+    known = (data_record(refs), engine_spec.identity(), asked, 0)
     write_provenance(out, provenance(record_start(out), *known, sigma=sigma))
     return metrics
 

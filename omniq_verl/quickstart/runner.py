@@ -17,7 +17,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from omniq_verl.evaluation.metric_files import next_metric_file, read_metrics
+from omniq_verl.metric_log import next_metric_file, read_metrics
 from omniq_verl.quickstart.stages import Stage
 
 _LOG_TAIL = 40  # lines of a failed stage's log that are shown
@@ -149,12 +149,12 @@ def _wait(process: subprocess.Popen, stage: Stage, root: Path, label: str, conso
         while (code := process.poll()) is None:
             if stage.steps:
                 bar.update(task, completed=max(read_metrics(root / stage.name), default=0))
-            _refuse_stall(stage, log_path(root, stage))
+            _reject_stall(stage, log_path(root, stage))
             time.sleep(0.5)
     return code
 
 
-def _refuse_stall(stage: Stage, log: Path) -> None:
+def _reject_stall(stage: Stage, log: Path) -> None:
     silent = time.time() - log.stat().st_mtime
     if silent > _STALLED_SECONDS:
         raise StageFailed(f"{stage.name} wrote nothing for {silent / 60:.0f} minutes and was stopped; its log: {log}")

@@ -16,14 +16,14 @@ from rich.table import Table
 import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
-from omniq_verl.evaluation.judging import read_reasoning
-from omniq_verl.generation.places import Place, RowReader, check_same_images, learnable_places
+from omniq_verl.data.row_refs import RowReader, RowRef, check_same_images, learnable_rows
+from omniq_verl.evaluation.answers import read_reasoning
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.runner import RunOptions, run_job
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, known_files, read_store
-from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.generation.workers import Job, WorkItem, own_question
 from omniq_verl.rewards.parsing import SCORE_KEY
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, task_of
 from omniq_verl.tasks.q_insight import DESCRIBE
@@ -51,7 +51,7 @@ class AlignConfig:
     """Its ``model`` is each domain's own."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
     """One text an image; the paper does not say how it was sampled, so as in its RL training."""
-    how: How = field(default_factory=How)
+    run_options: RunOptions = field(default_factory=RunOptions)
     limit: int | None = None
     """The first so many rows of each domain."""
     seed: int = 0
@@ -70,7 +70,7 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
     """Ask every domain's model and write ``<out>/sft.parquet`` and ``counts.json``; goes on where it was stopped.
 
     Returns:
-        The counts: of each domain its rows, what was learned, and what was refused, by reason.
+        The counts: of each domain its rows, what was learned, and what was rejected, by reason.
 
     Raises:
         ValueError: rows of a held-out split or of a task without scores; nothing to learn from.
@@ -78,21 +78,21 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
     """
     out, counts, records = Path(config.out), {}, []
     check_same_images(Path(file) for domain in config.domains.values() for file in domain.data)
-    places = {
-        name: learnable_places([Path(file) for file in domain.data], config.limit)
+    refs = {
+        name: learnable_rows([Path(file) for file in domain.data], config.limit)
         for name, domain in config.domains.items()
     }
     for name, domain in config.domains.items():
-        ask(config, name, domain, places[name], console)
+        ask(config, name, domain, refs[name], console)
     for name in config.domains:
-        counts[name], kept = judge(out / name, places[name])
+        counts[name], kept = judge(out / name, refs[name])
         records.append(learned(kept, name in config.scores))
     if not any(count.get("learned") for count in counts.values()):
         raise ValueError(f"nothing to learn from: {counts}")
     write_parquet((record for some in records for record in some), out / "sft.parquet")
     said = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
-        "provenance": conditions(config, places),
+        "provenance": conditions(config, refs),
         "scores": list(config.scores),
         "domains": counts,
     }
@@ -102,46 +102,46 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
     return counts
 
 
-def conditions(config: AlignConfig, places: Mapping[str, list[Place]]) -> dict[str, Any]:
+def conditions(config: AlignConfig, refs: Mapping[str, list[RowRef]]) -> dict[str, Any]:
     """Under which conditions the records came about; data and model are those of each domain."""
     out = Path(config.out)
-    data = {name: data_record(some, config.limit, known_files(out / name)) for name, some in places.items()}
+    data = {name: data_record(some, config.limit, known_files(out / name)) for name, some in refs.items()}
     models = {name: replace(config.engine, model=one.model).identity() for name, one in config.domains.items()}
     asked = {"model": models, "sampling": asdict(config.sampling), "seed": config.seed}
     return provenance(record_start(out), **asked, domain_data=data)
 
 
-def ask(config: AlignConfig, name: str, domain: Domain, places: list[Place], console: Console) -> None:
+def ask(config: AlignConfig, name: str, domain: Domain, refs: list[RowRef], console: Console) -> None:
     """The answers of a domain's model to its rows' own questions, into ``<out>/<name>``."""
     engine = replace(config.engine, model=domain.model)
     job = Job(engine, config.sampling, own_question, config.seed)
     with Store(Path(config.out) / name, job.settings()) as store:
-        finish(job, [Todo(place) for place in places], store, config.how, console, name)
+        run_job(job, [WorkItem(ref) for ref in refs], store, config.run_options, console, name)
 
 
-def judge(folder: Path, places: list[Place]) -> tuple[dict[str, int], list[tuple[Place, str]]]:
+def judge(folder: Path, refs: list[RowRef]) -> tuple[dict[str, int], list[tuple[RowRef, str]]]:
     """What became of a domain's answers, by reason, and the texts to learn, with their rows.
 
     A text is learned if its whole answer can be read: the parser's own rule in training.
     """
-    by_key, counts, texts = {place.key: place for place in places}, Counter(rows=len(places)), {}
+    by_key, counts, texts = {ref.key: ref for ref in refs}, Counter(rows=len(refs)), {}
     for record in read_store(folder):
-        if place := by_key.get(record["key"]):
+        if ref := by_key.get(record["key"]):
             for answer in record["answers"]:
-                reason, text, _ = read_reasoning(answer["text"], answer["ended"], task_of(place.info))
+                reason, text, _ = read_reasoning(answer["text"], answer["finish_reason"], task_of(ref.info))
                 counts["learned" if reason == "ok" else reason] += 1
                 if reason == "ok":
-                    texts.setdefault(place.key, []).append(text)
-    return dict(counts), [(place, text) for place in places for text in texts.get(place.key, [])]
+                    texts.setdefault(ref.key, []).append(text)
+    return dict(counts), [(ref, text) for ref in refs for text in texts.get(ref.key, [])]
 
 
-def learned(kept: list[tuple[Place, str]], with_scores: bool) -> Iterator[dict[str, Any]]:
+def learned(kept: list[tuple[RowRef, str]], with_scores: bool) -> Iterator[dict[str, Any]]:
     """Records for verl's SFT trainer: the description of each image and, where asked for, its score."""
-    rows = RowReader(["prompt", "images", "extra_info"]).read(place for place, _ in kept)
-    for (place, text), row in zip(kept, rows, strict=True):
+    rows = RowReader(["prompt", "images", "extra_info"]).read(ref for ref, _ in kept)
+    for (ref, text), row in zip(kept, rows, strict=True):
         yield _record(row, [{"role": "user", "content": IMAGE_PLACEHOLDER + DESCRIBE}], text)
         if with_scores:
-            yield _record(row, row["prompt"], scored_answer(text, place.info["score"], task_of(place.info)))
+            yield _record(row, row["prompt"], scored_answer(text, ref.info["score"], task_of(ref.info)))
 
 
 def scored_answer(text: str, score: float, task: Task) -> str:
@@ -158,10 +158,10 @@ def _record(row: Mapping[str, Any], question: list[dict[str, str]], answer: str)
 def print_counts(counts: Mapping[str, Mapping[str, int]], console: Console) -> None:
     """One line a domain."""
     table = Table(title="reasoning texts")
-    for column in ("domain", "rows", "learned", "refused"):
-        table.add_column(column, justify="left" if column in ("domain", "refused") else "right", overflow="fold")
+    for column in ("domain", "rows", "learned", "rejected"):
+        table.add_column(column, justify="left" if column in ("domain", "rejected") else "right", overflow="fold")
     for name, of_domain in counts.items():
-        refused = [f"{why} {number}" for why, number in of_domain.items() if why not in ("rows", "learned")]
+        rejected = [f"{why} {number}" for why, number in of_domain.items() if why not in ("rows", "learned")]
         learnt = str(of_domain.get("learned", 0))
-        table.add_row(name, str(of_domain["rows"]), learnt, ", ".join(refused) or "none")
+        table.add_row(name, str(of_domain["rows"]), learnt, ", ".join(rejected) or "none")
     console.print(table)

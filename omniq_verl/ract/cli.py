@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
 from omniq_verl.logs import set_up_logs
-from omniq_verl.saying import errors_said
 
 app = typer.Typer(no_args_is_help=True, help="RACT: reasoning text as the common label of data sets.")
 
@@ -37,7 +37,7 @@ def align(
     from omniq_verl.ract.align import AlignConfig
     from omniq_verl.ract.align import align as run
 
-    with errors_said() as console:
+    with cli_errors() as console:
         run(read_config(AlignConfig, config, overrides or []), console)
 
 

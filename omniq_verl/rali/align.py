@@ -26,11 +26,11 @@ from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.store import Store, read_store
+from omniq_verl.rali.distributed import Ranks
 from omniq_verl.rali.encoder import ImageEncoder, encoder_of, open_model, open_preprocessing, save_whole
 from omniq_verl.rali.losses import LOSSES
 from omniq_verl.rali.pairs import read_pairs
 from omniq_verl.rali.pixels import cached_pixels
-from omniq_verl.rali.ranks import Ranks
 from omniq_verl.rali.texts import Texts
 
 PRECISIONS = ("fp32", "bf16")
@@ -142,7 +142,7 @@ class _Run:
         self.texts = Texts(self.model, config.model, [texts[: config.texts] for _, texts in pairs], ranks.device)
         self.cache = config.out / "pixels.npy"
         with ranks.first_then_others():
-            self.pixels = cached_pixels([place for place, _ in pairs], preprocessing, self.cache)
+            self.pixels = cached_pixels([ref for ref, _ in pairs], preprocessing, self.cache)
         self.encoder = prepare_encoder(encoder_of(self.model, preprocessing), config.checkpointing).to(ranks.device)
         self.scale, self.bias = logits_of(self.model)
         settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
-from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -50,16 +50,16 @@ def pairs(
     Example: omniq rali pairs --model runs/q_insight/huggingface --data data/koniq/train*.parquet --out runs/pairs
     """
     from omniq_verl.generation.request import Sampling
-    from omniq_verl.generation.runner import How
+    from omniq_verl.generation.runner import RunOptions
     from omniq_verl.rali.pairs import PairsConfig, make_pairs
 
-    options.refuse_idle_sampling(seeds, temperature)
+    options.reject_idle_sampling(seeds, temperature)
     is_here = on == "here" or (on == "auto" and spec.kind == "openai")
-    refuse_idle({"workers": "in this process (--on here, or an endpoint)" if is_here else None})
-    with errors_said() as console:
+    reject_idle({"workers": "in this process (--on here, or an endpoint)" if is_here else None})
+    with cli_errors() as console:
         sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
-        how = How(on=on, workers=workers, batch=batch)
-        counts = make_pairs(PairsConfig([*data, *(more or [])], out, spec, sampling, how, limit, seed), console)
+        run_options = RunOptions(on=on, workers=workers, batch=batch)
+        counts = make_pairs(PairsConfig([*data, *(more or [])], out, spec, sampling, run_options, limit, seed), console)
         said = ", ".join(f"{name} {number:,}" for name, number in counts["answers"].items())
         console.print(f"{counts['images_with_text']:,} of {counts['images']:,} images have text; answers: {said}")
         console.print(f"pairs: {out / 'pairs.parquet'}", soft_wrap=True, markup=False)
@@ -91,7 +91,7 @@ def align(
     from omniq_verl.rali.align import AlignConfig
     from omniq_verl.rali.align import align as train
 
-    with errors_said() as console:
+    with cli_errors() as console:
         config = AlignConfig(
             pairs,
             out,
@@ -140,12 +140,12 @@ def fit(
     from omniq_verl.rali.fit_files import FitConfig, fit_files
 
     unfitted = None if epochs else "with --epochs 0"
-    refuse_idle(dict.fromkeys(("fit_batch", "learning_rate", "fit_projection"), unfitted))
-    with errors_said() as console:
+    reject_idle(dict.fromkeys(("fit_batch", "learning_rate", "fit_projection"), unfitted))
+    with cli_errors() as console:
         compression = Compression(dimensions or None, vectors, buckets, center, seed)
-        how = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)
+        run_options = Fit(epochs, fit_batch, learning_rate, 0.0, temperature, fit_projection, seed)
         files = [*data, *(more or [])]
-        config = FitConfig(files, out, model, compression, how, save_dtype, batch, device, limit, allow_pickle)
+        config = FitConfig(files, out, model, compression, run_options, save_dtype, batch, device, limit, allow_pickle)
         fit_files(config, console)
 
 
@@ -170,7 +170,7 @@ def evaluate(
     from omniq_verl.rali.evaluate import evaluate as measure
 
     config = EvalConfig([*data, *(more or [])], out, model, device, dtype, batch, by or (), resamples, limit)
-    with errors_said() as console:
+    with cli_errors() as console:
         measure(config, console)
 
 
@@ -188,13 +188,13 @@ def score(
 
     Example: omniq rali score photos/ --model runs/rali --out scores.csv
 
-    A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
+    A file that is no image, or one that training would reject, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
     from omniq_verl.rali.score_files import score_files
     from omniq_verl.rali.scorer import RaliScorer
 
-    with errors_said() as console:
+    with cli_errors() as console:
         found = score_files(RaliScorer(model, device, batch, dtype, compile), images, out, console)
     raise typer.Exit(0 if found else 1)
 
@@ -210,7 +210,7 @@ def export(
     """
     from omniq_verl.rali.export import export_onnx
 
-    with errors_said() as console:
+    with cli_errors() as console:
         off = export_onnx(model, out)
         console.print(f"{out}: scores within {off:.1e} of the original's", markup=False, soft_wrap=True)
 

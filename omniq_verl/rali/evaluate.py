@@ -14,12 +14,12 @@ from rich.progress import track
 import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import BadImage
+from omniq_verl.data.row_refs import RowReader, RowRef, image_sources, limited_rows
+from omniq_verl.evaluation.answers import per_image, read_labels
 from omniq_verl.evaluation.grouping import group_names
-from omniq_verl.evaluation.judging import per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.evaluation.row_warnings import repeated_images, training_rows, warn
-from omniq_verl.generation.places import Place, RowReader, image_sources, limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import DONE, Sampling
 from omniq_verl.generation.store import Store, read_store
@@ -32,7 +32,7 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured, and how."""
+    """What is measured, and run_options."""
 
     data: Sequence[Path]
     """Parquet files of ``data_prep/``, of the RALI's task."""
@@ -67,38 +67,38 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         ValueError: no rows, rows of another task, a file that cannot be read, groups that nothing belongs to.
         BadRaliFile: the folder holds no RALI, or a broken one.
     """
-    places = limited_places(list(config.data), config.limit)
+    refs = limited_rows(list(config.data), config.limit)
     scorer = RaliScorer(config.model, config.device, config.batch, config.dtype)
-    if others := [place for place in places if place.info["task"] != scorer.about.task]:
+    if others := [ref for ref in refs if ref.info["task"] != scorer.about.task]:
         raise ValueError(f"{others[0].key} is of another task than this RALI's, {scorer.about.task}")
-    labels = read_labels(places)
+    labels = read_labels(refs)
     for key in config.by:
         group_names(labels, key)
-    warnings = [*training_rows(places, _learned_from(scorer)), *repeated_images(places)]
+    warnings = [*training_rows(refs, _learned_from(scorer)), *repeated_images(refs)]
     for warning in warnings:
         warn(warning, console)
     settings = {"dtype": config.dtype, "weights": scorer.digest}
     with Store(config.out / "scores", settings) as store:
         starts = record_start(config.out)
-        digests = store.check_files(map(Path, sorted({place.file for place in places})))
-        _score(scorer, [place for place in places if place.key not in store.keys], store, console)
+        digests = store.check_files(map(Path, sorted({ref.file for ref in refs})))
+        _score(scorer, [ref for ref in refs if ref.key not in store.keys], store, console)
         judged = judge_scores(labels, read_store(store.folder))
         model = {"model": str(config.model), "kind": "rali", **settings}
-        data = data_record(places, config.limit, digests)
+        data = data_record(refs, config.limit, digests)
         record = provenance(starts, data, model, resamples=config.resamples, by=list(config.by))
         metrics, images = _measure(config, labels, judged, {"warnings": warnings, "provenance": record})
-        page = write_report(config.out, metrics, images, judged, places)
+        page = write_report(config.out, metrics, images, judged, refs)
     print_tables(metrics, console)
     for title, name in (("figures", "metrics.json"), ("report", page.name)):
         console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
     return metrics
 
 
-def _score(scorer: RaliScorer, places: Sequence[Place], store: Store, console: Console) -> None:
-    rows = RowReader(["images"]).read(places)
-    starts = range(0, len(places), _AT_ONCE)
-    for first in track(starts, "scoring", console=console, transient=True, disable=not places):
-        some = places[first : first + _AT_ONCE]
+def _score(scorer: RaliScorer, refs: Sequence[RowRef], store: Store, console: Console) -> None:
+    rows = RowReader(["images"]).read(refs)
+    starts = range(0, len(refs), _AT_ONCE)
+    for first in track(starts, "scoring", console=console, transient=True, disable=not refs):
+        some = refs[first : first + _AT_ONCE]
         store.add(_records(scorer, some, [_image(row) for row in islice(rows, len(some))]))
 
 
@@ -110,16 +110,16 @@ def _image(row: Mapping[str, Any]) -> bytes | Path:
         return b""  # which the scorer rejects as "no bytes"
 
 
-def _records(scorer: RaliScorer, places: Sequence[Place], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:
-    for place, score in zip(places, scorer.score(list(sources)), strict=True):
+def _records(scorer: RaliScorer, refs: Sequence[RowRef], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:
+    for ref, score in zip(refs, scorer.score(list(sources)), strict=True):
         value = score.score
         if value is not None:
-            value = scorer.on_scale(value, task_of(place.info).scale)
-        yield {"key": place.key, "status": score.status, "score": value, "why": score.why}
+            value = scorer.on_scale(value, task_of(ref.info).scale)
+        yield {"key": ref.key, "status": score.status, "score": value, "error": score.error}
 
 
 def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line an image, in the form of ``omniq_verl.evaluation.judging.judge_answers``, with an empty answer.
+    """One line an image, in the form of ``omniq_verl.evaluation.answers.judge_answers``, with an empty answer.
 
     Args:
         labels: of ``read_labels``.
@@ -132,7 +132,7 @@ def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> 
         scored = record["score"] is not None
         scale = Scale(label["scale_low"], label["scale_high"])
         level = scale.level(min(max(record["score"], scale.low), scale.high)) if scored else None
-        said = {"answer": record["why"] or "", "ended": DONE, "tokens": 0, "status": record["status"]}
+        said = {"answer": record["error"] or "", "finish_reason": DONE, "tokens": 0, "status": record["status"]}
         lines.append({"key": key, "sample": 0, **said, "score": record["score"], "level": level})
     return pd.DataFrame(lines).assign(distortion=None, severity=None).astype({"score": float})
 

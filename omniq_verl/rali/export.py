@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omniq_verl.rali.files import load_rali
+from omniq_verl.rali.checkpoint import load_rali
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4

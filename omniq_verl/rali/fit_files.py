@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.row_refs import RowRef, check_learnable, list_rows
 from omniq_verl.generation.model_folder import weights_mark
-from omniq_verl.generation.places import Place, check_learnable, list_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start, write_provenance
+from omniq_verl.rali.checkpoint import DTYPES, About, RaliModel, save_rali
 from omniq_verl.rali.compress import Compression, bucketed_kmeans, fit_projection
 from omniq_verl.rali.encoder import open_encoder
-from omniq_verl.rali.files import DTYPES, About, RaliModel, save_rali
 from omniq_verl.rali.fit import BasisScorer, Fit, fit_basis, trained_parameters
 from omniq_verl.rali.pixels import embed, pixels_of
 from omniq_verl.tasks import Scale, task_of
@@ -25,7 +25,7 @@ from omniq_verl.tasks import Scale, task_of
 
 @dataclass(frozen=True)
 class FitConfig:
-    """From what, and how."""
+    """From what, and run_options."""
 
     data: Sequence[Path]
     """Parquet files of ``data_prep/``, of one task and one scale."""
@@ -71,34 +71,34 @@ def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
         ValueError: no rows, rows that must not be learned from, of several tasks or scales, an image or a model that
             cannot be opened, more dimensions or buckets than there is data for.
     """
-    places = list_places(list(config.data))[: config.limit]
-    task, scale = task_and_scale(places)
+    refs = list_rows(list(config.data))[: config.limit]
+    task, scale = task_and_scale(refs)
     encoder = open_encoder(config.model, config.allow_pickle)
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    images = track(pixels_of(places, encoder.preprocessing), "embedding", len(places), console=console, transient=True)
+    images = track(pixels_of(refs, encoder.preprocessing), "embedding", len(refs), console=console, transient=True)
     embeddings = embed(encoder.to(device), images, config.batch)
-    labels = np.array([place.info["score"] for place in places])
+    labels = np.array([ref.info["score"] for ref in refs])
     found = compress_and_fit(embeddings, labels, scale, config.compression, config.fit)
     settings = {"compression": asdict(config.compression), "fit": asdict(config.fit)}
     source = {"encoder": config.model, "data": [str(path) for path in config.data], **found.about, **settings}
     about = About(task, scale, source)
     save_rali(config.out, RaliModel(encoder.cpu(), found.scorer), about, DTYPES[config.save_dtype])
     replace_text(config.out / "fit.jsonl", "".join(json.dumps(line) + "\n" for line in found.epochs))
-    data = data_record(places, config.limit)
+    data = data_record(refs, config.limit)
     model = {"model": config.model, "weights": weights_mark(Path(config.model).expanduser())}
     write_provenance(config.out, provenance(record_start(config.out), data, model, **settings))
     _say(found, config, console)
     return found.about
 
 
-def task_and_scale(places: Sequence[Place]) -> tuple[str, Scale]:
+def task_and_scale(refs: Sequence[RowRef]) -> tuple[str, Scale]:
     """What all rows are labelled for.
 
     Raises:
         ValueError: there is none, they are not all of one task and scale, or one must not be learned from.
     """
-    check_learnable(places)
-    kinds = {(place.info["task"], task_of(place.info).scale): place.file for place in places}
+    check_learnable(refs)
+    kinds = {(ref.info["task"], task_of(ref.info).scale): ref.file for ref in refs}
     if len(kinds) > 1:
         named = "; ".join(
             f"{task} on [{scale.low:g}, {scale.high:g}] in {file}" for (task, scale), file in kinds.items()

@@ -17,14 +17,14 @@ import omniq_verl
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.names import real_name, shown_name
 from omniq_verl.data.parquet import write_parquet
-from omniq_verl.evaluation.judging import read_reasoning
-from omniq_verl.generation.places import Place, learnable_places
+from omniq_verl.data.row_refs import RowRef, learnable_rows
+from omniq_verl.evaluation.answers import read_reasoning
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.runner import RunOptions, run_job
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, known_files, read_store
-from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.generation.workers import Job, WorkItem, own_question
 from omniq_verl.tasks import task_of
 
 
@@ -39,7 +39,7 @@ class PairsConfig:
     engine: EngineSpec
     sampling: Sampling = field(default_factory=lambda: Sampling(n=5, temperature=1.0))
     """Answers an image. The paper says "multiple seeds"; 5, and the temperature, are ours."""
-    how: How = field(default_factory=How)
+    run_options: RunOptions = field(default_factory=RunOptions)
     limit: int | None = None
     """The first so many rows of the data."""
     seed: int = 0
@@ -53,16 +53,16 @@ def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
             read.
         BatchesFailed: some rows were not answered; what was is kept.
     """
-    places = learnable_places(list(config.data), config.limit)
+    refs = learnable_rows(list(config.data), config.limit)
     config.engine.check()  # here, and not only once workers have started
     job = Job(config.engine, config.sampling, own_question, config.seed)
     with Store(config.out / "answers", job.settings()) as store:
         record_start(config.out)
-        finish(job, [Todo(place) for place in places], store, config.how, console, "reasoning")
-    return write_pairs(config, places)
+        run_job(job, [WorkItem(ref) for ref in refs], store, config.run_options, console, "reasoning")
+    return write_pairs(config, refs)
 
 
-def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
+def write_pairs(config: PairsConfig, refs: Sequence[RowRef]) -> dict[str, Any]:
     """Read the answers that are there, and write the pairs and their counts.
 
     ``pairs.parquet`` has a line for each image with a reasoning that could be read: where its row lies (``key``,
@@ -70,7 +70,7 @@ def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
     order of their seeds, and ``scores``, what each led to.
     """
     counts: Counter[str] = Counter()
-    by_key = {place.key: place for place in places}
+    by_key = {ref.key: ref for ref in refs}
     out = config.out / "pairs.parquet"
     out.unlink(missing_ok=True)  # of other answers
     written = 0
@@ -81,12 +81,12 @@ def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
             raise
         raise ValueError(f"no answer holds reasoning and a score; they are: {dict(counts)}") from error
     finally:
-        data = data_record(places, config.limit, known_files(config.out / "answers"))
+        data = data_record(refs, config.limit, known_files(config.out / "answers"))
         asked = (config.engine.identity(), asdict(config.sampling), config.seed)
         found = {
             "made_by": f"omniq_verl {omniq_verl.__version__}",
             "provenance": provenance(record_start(config.out), data, *asked),
-            "images": len(places),
+            "images": len(refs),
             "images_with_text": written,
             "answers": dict(counts),
         }
@@ -95,35 +95,35 @@ def write_pairs(config: PairsConfig, places: Sequence[Place]) -> dict[str, Any]:
 
 
 def _lines(
-    records: Iterator[Mapping[str, Any]], by_key: Mapping[str, Place], counts: Counter[str]
+    records: Iterator[Mapping[str, Any]], by_key: Mapping[str, RowRef], counts: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     for record in records:
-        if place := by_key.get(record["key"]):
-            read = [_read(answer, place, counts) for answer in record["answers"]]
+        if ref := by_key.get(record["key"]):
+            read = [_read(answer, ref, counts) for answer in record["answers"]]
             if right := [one for one in read if one]:
-                yield {**_where(place), "texts": [text for text, _ in right], "scores": [score for _, score in right]}
+                yield {**_where(ref), "texts": [text for text, _ in right], "scores": [score for _, score in right]}
 
 
-def _read(answer: Mapping[str, Any], place: Place, counts: Counter[str]) -> tuple[str, float] | None:
+def _read(answer: Mapping[str, Any], ref: RowRef, counts: Counter[str]) -> tuple[str, float] | None:
     """Reasoning and score, or None; either way it is counted."""
-    reason, text, score = read_reasoning(answer["text"], answer["ended"], task_of(place.info))
+    reason, text, score = read_reasoning(answer["text"], answer["finish_reason"], task_of(ref.info))
     counts[reason] += 1
     return (text, score) if reason == "ok" else None
 
 
-def _where(place: Place) -> dict[str, Any]:
-    info = place.info
+def _where(ref: RowRef) -> dict[str, Any]:
+    info = ref.info
     return {
-        "key": place.key,
-        "file": shown_name(place.file),
-        "group": place.group,
-        "number": place.number,
+        "key": ref.key,
+        "file": shown_name(ref.file),
+        "group": ref.group,
+        "number": ref.number,
         **{name: info[name] for name in ("data_source", "id", "task", "split", "scale_low", "scale_high")},
         "target": float(info["score"]),
     }
 
 
-def read_pairs(path: Path) -> list[tuple[Place, list[str]]]:
+def read_pairs(path: Path) -> list[tuple[RowRef, list[str]]]:
     """Where each image lies, and its texts, in the order of their keys.
 
     Raises:
@@ -132,7 +132,7 @@ def read_pairs(path: Path) -> list[tuple[Place, list[str]]]:
     try:
         lines = pq.read_table(path).to_pylist()
         found = [
-            (Place(one["key"], real_name(one["file"]), one["group"], one["number"], {"id": one["id"]}), one["texts"])
+            (RowRef(one["key"], real_name(one["file"]), one["group"], one["number"], {"id": one["id"]}), one["texts"])
             for one in lines
         ]
     except (OSError, KeyError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omniq_verl.generation.places import Place, RowReader, image_bytes
+from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.rali.encoder import ImageEncoder
 from omniq_verl.rali.preprocessing import Preprocessing
 
@@ -18,39 +18,37 @@ _AT_ONCE = 128
 """Rows whose image files are held in memory."""
 
 
-def pixels_of(places: Sequence[Place], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
+def pixels_of(refs: Sequence[RowRef], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
     """Pixels ``[side, side, 3]`` of each row's image, in their order.
 
     Raises:
         ValueError: a row, or the file of its image, has gone or changed since it was prepared.
     """
-    rows = _rows(places)
+    rows = _rows(refs)
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 1)) as pool:
-        for first in range(0, len(places), _AT_ONCE):
-            some = places[first : first + _AT_ONCE]
+        for first in range(0, len(refs), _AT_ONCE):
+            some = refs[first : first + _AT_ONCE]
             yield from pool.map(lambda pair: _pixels(*pair, preprocessing), zip(some, islice(rows, len(some))))  # noqa: B905
 
 
-def _rows(places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+def _rows(refs: Sequence[RowRef]) -> Iterator[dict[str, Any]]:
     try:
-        yield from RowReader(["images", "extra_info"]).read(places)
+        yield from RowReader(["images", "extra_info"]).read(refs)
     except (IndexError, ValueError) as error:
-        files = ", ".join(sorted({place.file for place in places}))
+        files = ", ".join(sorted({ref.file for ref in refs}))
         raise ValueError(f"{files}: not what it was, as rows are missing. Fix: make pairs again") from error
 
 
-def _pixels(place: Place, row: dict[str, Any], preprocessing: Preprocessing) -> np.ndarray:
-    if row["extra_info"]["id"] != place.info["id"]:
-        raise ValueError(
-            f"{place.file} is not what it was: {place.key} is no longer in its row. Fix: make pairs again"
-        )
+def _pixels(ref: RowRef, row: dict[str, Any], preprocessing: Preprocessing) -> np.ndarray:
+    if row["extra_info"]["id"] != ref.info["id"]:
+        raise ValueError(f"{ref.file} is not what it was: {ref.key} is no longer in its row. Fix: make pairs again")
     try:
         return preprocessing(image_bytes(row)[0])
     except Exception as error:  # Pillow's decoders raise errors of every kind
-        raise ValueError(f"{place.key} of {place.file}: its image cannot be read ({error})") from error
+        raise ValueError(f"{ref.key} of {ref.file}: its image cannot be read ({error})") from error
 
 
-def cached_pixels(places: Sequence[Place], preprocessing: Preprocessing, path: Path) -> np.ndarray:
+def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Path) -> np.ndarray:
     """The same as one array ``[images, side, side, 3]`` on the disk, made where it is not there.
 
     It is as large as it says: 2.4 GB for KonIQ's 7,058 images at 336 pixels.
@@ -58,9 +56,9 @@ def cached_pixels(places: Sequence[Place], preprocessing: Preprocessing, path: P
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.part")
-        shape = (len(places), preprocessing.side, preprocessing.side, 3)
+        shape = (len(refs), preprocessing.side, preprocessing.side, 3)
         array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-        for number, pixels in enumerate(pixels_of(places, preprocessing)):
+        for number, pixels in enumerate(pixels_of(refs, preprocessing)):
             array[number] = pixels
         array.flush()
         os.replace(unfinished, path)

@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from omniq_verl.rali.scorer import RaliScorer
-from omniq_verl.scoring.files import check_each_once, write_scores
-from omniq_verl.scoring.inputs import list_files
+from omniq_verl.scoring.image_inputs import list_files
+from omniq_verl.scoring.score_table import check_each_once, write_scores
 from omniq_verl.scoring.scorer import Score
 
 _AT_ONCE = 256
 """Files that are finished together: what a kill can cost."""
-_COLUMNS = ("image", "task", "status", "score", "level", "why")
+_COLUMNS = ("image", "task", "status", "score", "level", "error")
 """What a RALI has to say of an image."""
 
 
@@ -34,6 +34,6 @@ def score_files(scorer: RaliScorer, paths: Sequence[Path], out: Path | None, con
 
 
 def _say(one: Score, console: Console) -> bool:
-    said = f"{one.score:.2f} {one.level}" if one.ok else one.why
+    said = f"{one.score:.2f} {one.level}" if one.ok else one.error
     console.print(f"{one.image}: {said}", style=None if one.ok else "red", markup=False, soft_wrap=True)
     return one.ok

@@ -13,8 +13,8 @@ import torch
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR
-from omniq_verl.rali.files import DTYPES, RaliModel, load_rali, weights_digest
-from omniq_verl.scoring.inputs import Images, OneImage, all_or_one, decode_source, listed, name_of
+from omniq_verl.rali.checkpoint import DTYPES, RaliModel, load_rali, weights_digest
+from omniq_verl.scoring.image_inputs import Images, OneImage, all_or_one, decode_source, listed, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.tasks import Scale, scale_of
 
@@ -163,7 +163,7 @@ class RaliScorer:
         good = [pixels for pixels in loaded if isinstance(pixels, np.ndarray)]
         scores = iter(self._forward(np.stack(good)) if good else ())
         return [
-            Score(name, self.about.task, BAD_IMAGE, why=str(one))
+            Score(name, self.about.task, BAD_IMAGE, error=str(one))
             if isinstance(one, BadImage)
             else self._said(name, next(scores), scale)
             for name, one in zip(names, loaded, strict=True)
@@ -182,7 +182,7 @@ class RaliScorer:
 
     def _said(self, name: str, value: float, scale: Scale) -> Score:
         if not math.isfinite(value):
-            return Score(name, self.about.task, ERROR, answers=1, why="the score is no finite number (overflow)")
+            return Score(name, self.about.task, ERROR, answers=1, error="the score is no finite number (overflow)")
         value = self.on_scale(value, scale)
         level = scale.level(min(max(value, scale.low), scale.high))
         return Score(name, self.about.task, "ok", value, level, parsed=1, answers=1)

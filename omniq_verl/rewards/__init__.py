@@ -1,10 +1,10 @@
 """Text -> parsed answer -> reward. Pure; one file per reward; verl loads ``compute_score`` from here."""
 
-from omniq_verl.rewards.compose import RewardSettings, compute_score
 from omniq_verl.rewards.degradation import degradation_reward
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
+from omniq_verl.rewards.reward_function import RewardSettings, compute_score
 from omniq_verl.rewards.threshold import threshold_reward
 
 __all__ = [

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})")
 
 
 class Status(str, Enum):
-    """Why an answer was accepted or refused."""
+    """Why an answer was accepted or rejected."""
 
     OK = "ok"
     NO_ANSWER = "no_answer"
@@ -56,7 +56,7 @@ class Parsed:
         return self.status is Status.OK
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     def __init__(self, status: Status):
         self.status = status
 
@@ -82,8 +82,8 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
             return Parsed(Status.OK, reasoning=reasoning, choice=_choice(body))
         fields = _flat_object(body) if answer_format == "json" else None
         score = _score(body if fields is None else fields.get(SCORE_KEY), scale)
-    except _Refused as refused:
-        return Parsed(refused.status, reasoning=reasoning)
+    except _Rejected as rejected:
+        return Parsed(rejected.status, reasoning=reasoning)
     return Parsed(Status.OK, score, reasoning, fields)
 
 
@@ -91,8 +91,8 @@ def answer_of(text: str) -> tuple[Status, str]:
     """Whether a response has one answer, and what it says; for answers that are neither number nor object."""
     try:
         return Status.OK, _answer(text)
-    except _Refused as refused:
-        return refused.status, ""
+    except _Rejected as rejected:
+        return rejected.status, ""
 
 
 def reasoning_of(text: str) -> str | None:
@@ -108,14 +108,14 @@ def _answer(text: str) -> str:
     opened, closed = text.count("<answer>"), text.count("</answer>")
     before, _, rest = text.partition("<answer>")
     if opened == 0:
-        raise _Refused(Status.TRUNCATED if _thinking(text) else Status.NO_ANSWER)
+        raise _Rejected(Status.TRUNCATED if _thinking(text) else Status.NO_ANSWER)
     if opened > 1 or closed > 1:
-        raise _Refused(Status.MANY_ANSWERS)
+        raise _Rejected(Status.MANY_ANSWERS)
     body, end, _ = rest.partition("</answer>")
     if not end:
-        raise _Refused(Status.TRUNCATED)
+        raise _Rejected(Status.TRUNCATED)
     if _thinking(before):
-        raise _Refused(Status.NO_ANSWER)
+        raise _Rejected(Status.NO_ANSWER)
     return body.strip()
 
 
@@ -127,7 +127,7 @@ def _thinking(text: str) -> bool:
 def _choice(body: str) -> str:
     choice = CHOICES.get(body.strip(" .\"'\n").lower())
     if choice is None:
-        raise _Refused(Status.NOT_A_CHOICE)
+        raise _Rejected(Status.NOT_A_CHOICE)
     return choice
 
 
@@ -137,15 +137,15 @@ def _score(answer: object, scale: Scale | None) -> float | None:
     if isinstance(answer, str) and _NUMBER.fullmatch(answer):
         answer = float(answer)
     if not isinstance(answer, float):
-        raise _Refused(Status.NOT_A_NUMBER)
+        raise _Rejected(Status.NOT_A_NUMBER)
     if scale is not None and not scale.contains(answer):
-        raise _Refused(Status.OUT_OF_RANGE)
+        raise _Rejected(Status.OUT_OF_RANGE)
     return answer
 
 
 def _flat_object(body: str) -> dict[str, Any]:
     if not body.startswith("{") or len(body) > _LONGEST_OBJECT:
-        raise _Refused(Status.NOT_JSON)
+        raise _Rejected(Status.NOT_JSON)
     try:
         # Integers as floats: Python's own are unbounded, and take more than linear time to read.
         fields = json.loads(
@@ -153,29 +153,29 @@ def _flat_object(body: str) -> dict[str, Any]:
             object_pairs_hook=_each_key_once,
             parse_float=_finite,
             parse_int=_finite,
-            parse_constant=_refuse_constant,
+            parse_constant=_reject_constant,
             strict=False,
         )
     except (ValueError, RecursionError):
-        raise _Refused(Status.NOT_JSON) from None
+        raise _Rejected(Status.NOT_JSON) from None
     if any(isinstance(value, (dict, list)) for value in fields.values()):
-        raise _Refused(Status.NOT_JSON)
+        raise _Rejected(Status.NOT_JSON)
     return fields
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise _Refused(Status.MANY_ANSWERS)
+        raise _Rejected(Status.MANY_ANSWERS)
     return fields
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise _Refused(Status.OUT_OF_RANGE)
+        raise _Rejected(Status.OUT_OF_RANGE)
     return number
 
 
-def _refuse_constant(_name: str) -> None:
-    raise _Refused(Status.NOT_A_NUMBER)  # NaN and Infinity are no JSON
+def _reject_constant(_name: str) -> None:
+    raise _Rejected(Status.NOT_A_NUMBER)  # NaN and Infinity are no JSON

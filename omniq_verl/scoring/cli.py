@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
-from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
@@ -38,22 +38,22 @@ def score(
 
     Example: omniq score photos/ --model runs/stage2/huggingface --task aesthetic --out scores.csv
 
-    A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
+    A file that is no image, or one that training would reject, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
-    from omniq_verl.scoring.files import check_each_once, score_files
-    from omniq_verl.scoring.inputs import list_files
+    from omniq_verl.scoring.image_inputs import list_files
+    from omniq_verl.scoring.score_table import check_each_once, score_files
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
     from omniq_verl.tasks import scale_of
 
-    options.refuse_idle_sampling(samples, temperature if samples > 1 else 0.0, takes_temperature=False)
-    refuse_idle({"reasoning": None if out is None else "with --out, whose table has the reasoning anyway"})
+    options.reject_idle_sampling(samples, temperature if samples > 1 else 0.0, takes_temperature=False)
+    reject_idle({"reasoning": None if out is None else "with --out, whose table has the reasoning anyway"})
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
-    with errors_said() as console:
+    with cli_errors() as console:
         asked["scale"] = scale_of(scale)
         for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
             one.question(None, prompt)
-            refuse_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
+            reject_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
             if scale is not None and one.scale is None:
                 raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
         files = list_files(images)
@@ -70,7 +70,7 @@ def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int
     found = 0
     for one in (score for batch in batches for score in batch):
         found += one.ok
-        said = one.why or (_said(one) if one.ok else f"no score: {one.status}")
+        said = one.error or (_said(one) if one.ok else f"no score: {one.status}")
         console.print(f"{one.image}: {said}", style=None if one.ok else "red", markup=False, soft_wrap=True)
         if reasoning and one.answer:
             console.print(f"    {one.reasoning or one.answer}", markup=False, style="dim")
@@ -80,7 +80,7 @@ def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int
 def _said(one: "Score") -> str:
     if one.score is None:
         return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
-    spread = "" if one.spread is None else f" ± {one.spread:.2f} ({one.parsed} of {one.answers} answers)"
+    spread = "" if one.std is None else f" ± {one.std:.2f} ({one.parsed} of {one.answers} answers)"
     return f"{one.score:.2f}{spread} {one.level}"
 
 
@@ -102,10 +102,10 @@ def compare_images(
     Exit code 1: an image is missing, or no answer could be read. If the two orders disagree, neither image wins.
     """
     from omniq_verl.scoring.comparison import Comparer
-    from omniq_verl.scoring.inputs import list_files
+    from omniq_verl.scoring.image_inputs import list_files
 
-    options.refuse_idle_sampling(samples, 1.0 if samples > 1 else 0.0)
-    with errors_said() as console:
+    options.reject_idle_sampling(samples, 1.0 if samples > 1 else 0.0)
+    with cli_errors() as console:
         list_files([a, b, *([] if reference is None else [reference])])  # are they there?
         comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
@@ -114,7 +114,7 @@ def compare_images(
 
 def _show(found: "Comparison", console: Any) -> int:
     if found.status != "ok":
-        console.print(f"{found.status}: {found.why}", style="red", markup=False, soft_wrap=True)
+        console.print(f"{found.status}: {found.error}", style="red", markup=False, soft_wrap=True)
         return 1
     neither = "neither: an order is undecided" if found.agree is None else "neither: the two orders disagree"
     better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: neither}

@@ -17,7 +17,7 @@ from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Reque
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards.parsing import answer_of, reasoning_of
-from omniq_verl.scoring.inputs import digest_of, has_name, listed, load_source, name_of
+from omniq_verl.scoring.image_inputs import digest_of, has_name, listed, load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
 from omniq_verl.tasks import CHOICES, comparison_task
 
@@ -34,8 +34,8 @@ class Comparison:
     """Two images, asked about in both orders.
 
     ``status`` is "ok" where each order has an answer that could be read; else "unreadable", "bad_image" or "error",
-    with ``why``. ``winner`` is "A", "B", or None: the orders disagree, as those do that only prefer a place, or one of
-    them is undecided.
+    with ``error``. ``winner`` is "A", "B", or None if one order is undecided or the orders disagree, as they do when
+    the model only prefers the first (or second) image.
     """
 
     a: str
@@ -53,7 +53,7 @@ class Comparison:
     parsed: int = 0
     """Of both orders together."""
     answers: int = 0
-    why: str | None = None
+    error: str | None = None
 
 
 class Comparer:
@@ -118,10 +118,10 @@ class Comparer:
 
 def _comparison(a: str, b: str, outcome: Answered) -> Comparison:
     if isinstance(outcome, BadImage):
-        return Comparison(a, b, BAD_IMAGE, why=str(outcome))
+        return Comparison(a, b, BAD_IMAGE, error=str(outcome))
     if isinstance(outcome, ValueError):
         raise outcome
-    return judge(a, b, *outcome)
+    return combine_orders(a, b, *outcome)
 
 
 def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> tuple[bytes, bytes, bytes | None]:
@@ -181,7 +181,7 @@ def read_choice(answer: Answer) -> str | None:
     be a capital: "the second image a bit" names no image. A sentence that says which is worse, or denies, is not read,
     unless it begins with the name and a stop: "Image A, as it is not blurred".
     """
-    if answer.ended == ERROR:
+    if answer.finish_reason == ERROR:
         return None
     said = answer_of(answer.text)[1]
     named = {choice for name, choice in CHOICES.items() if _names(said, name.rsplit(" ", 1)[1])}
@@ -196,11 +196,11 @@ def _names(said: str, letter: str) -> bool:
     return bool(re.search(rf"\b(?i:image) {letter.upper()}\b|(?i:\bimage {letter}\W*$)", said))
 
 
-def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:
+def combine_orders(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:
     """What the answers in both orders come to."""
     for answers in (ab, ba):
-        if all(answer.ended == ERROR for answer in answers):
-            return Comparison(a, b, ERROR, answers=len(ab) + len(ba), why=answers[0].text)
+        if all(answer.finish_reason == ERROR for answer in answers):
+            return Comparison(a, b, ERROR, answers=len(ab) + len(ba), error=answers[0].text)
     said = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
     about = {
         "reasoning": tuple(reasoning_of(answers[0].text) for answers in (ab, ba)),
@@ -209,7 +209,7 @@ def judge(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Compari
     }
     if not all(said):
         why = f"no answer names one of the images when {'A' if not said[0] else 'B'} stands first"
-        return Comparison(a, b, "unreadable", why=why, **about)
+        return Comparison(a, b, "unreadable", error=why, **about)
     first = [sum(choice == "first" for choice in choices) / len(choices) for choices in said]
     for_a = [first[0], 1 - first[1]]
     better = [share > 0.5 for share in for_a]

@@ -18,7 +18,7 @@ from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status, parse_response
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
-from omniq_verl.scoring.inputs import (
+from omniq_verl.scoring.image_inputs import (
     Images,
     OneImage,
     Tasks,
@@ -38,11 +38,11 @@ UNNAMED = "no_class"
 
 @dataclass(frozen=True)
 class Score:
-    """What a model says of one image.
+    """The result of one task for one image.
 
-    ``status`` is "ok"; the parser's reason to refuse all answers (``omniq_verl.rewards.Status``); "no_class" (an object
-    that names no distortion); "bad_image" or "error" (the engine refused the question), both with ``why``. Nothing but
-    "ok" has a score.
+    ``status`` is "ok", the parser's reason to reject all answers (``omniq_verl.rewards.Status``), "no_class" (an object
+    that names no distortion), "bad_image", or "error" (the engine rejected the question). The last two have an
+    ``error``. Only "ok" has a score.
     """
 
     image: str
@@ -60,11 +60,11 @@ class Score:
     """Of the first answer that could be parsed, else of the first."""
     answer: str = ""
     """The same answer's whole text."""
-    spread: float | None = None
+    std: float | None = None
     """Standard deviation (population) of the parsed answers; None of a single one."""
     parsed: int = 0
     answers: int = 0
-    why: str | None = None
+    error: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -231,9 +231,9 @@ class Scorer:
 def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Score]:
     """An image's score by task."""
     if isinstance(outcome, BadImage):
-        return {task.name: Score(name, task.name, BAD_IMAGE, why=str(outcome)) for task in tasks}
+        return {task.name: Score(name, task.name, BAD_IMAGE, error=str(outcome)) for task in tasks}
     if isinstance(outcome, ForbiddenText):
-        return {task.name: Score(name, task.name, ERROR, why=str(outcome)) for task in tasks}
+        return {task.name: Score(name, task.name, ERROR, error=str(outcome)) for task in tasks}
     if isinstance(outcome, ValueError):
         raise outcome
     return {task.name: summarise(name, task, answers) for task, answers in zip(tasks, outcome, strict=True)}
@@ -258,9 +258,12 @@ def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) ->
 
 def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
     """The score of one image from its answers."""
-    if all(answer.ended == ERROR for answer in answers):
-        return Score(name, task.name, ERROR, answers=len(answers), why=answers[0].text)
-    parsed = [parse_response("" if one.ended == ERROR else one.text, task.answer_format, task.scale) for one in answers]
+    if all(answer.finish_reason == ERROR for answer in answers):
+        return Score(name, task.name, ERROR, answers=len(answers), error=answers[0].text)
+    parsed = [
+        parse_response("" if one.finish_reason == ERROR else one.text, task.answer_format, task.scale)
+        for one in answers
+    ]
     statuses = [_status(one, task) for one in parsed]
     right = [number for number, status in enumerate(statuses) if status == Status.OK.value]
     first = right[0] if right else 0
@@ -294,5 +297,5 @@ def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
     return {
         "score": mean,
         "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a mean may round to outside
-        "spread": float(np.std(scores)) if len(scores) > 1 else None,
+        "std": float(np.std(scores)) if len(scores) > 1 else None,
     }

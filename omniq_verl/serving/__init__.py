@@ -7,7 +7,7 @@ from omniq_verl.lazy_names import export_names
 if TYPE_CHECKING:
     from omniq_verl.serving.client import Client, ServerError
     from omniq_verl.serving.limits import Limits
-    from omniq_verl.serving.rewards import ServerReward, compute_score
+    from omniq_verl.serving.reward_client import ServerReward, compute_score
     from omniq_verl.serving.run import serve_forever
     from omniq_verl.serving.settings import ServerSettings
 

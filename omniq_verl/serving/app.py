@@ -10,12 +10,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 from omniq_verl import __version__
-from omniq_verl.serving.bodies import BadRequest, LimitBody
-from omniq_verl.serving.callers import OnlyFrom, own_addresses
-from omniq_verl.serving.messages import CompareQuestion, ScoreQuestion
-from omniq_verl.serving.page import FAILURES, body, responses
-from omniq_verl.serving.room import Draining, Full
+from omniq_verl.serving.admission import Draining, Full
+from omniq_verl.serving.middleware import OnlyFrom, own_addresses
+from omniq_verl.serving.openapi import FAILURES, body, responses
+from omniq_verl.serving.request_parsing import BadRequest, LimitBody
 from omniq_verl.serving.routes import AGAIN, Questions, State
+from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
 from omniq_verl.serving.settings import key_digest
 from omniq_verl.serving.state import Server
 
@@ -53,7 +53,7 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
 
 def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(BadRequest)
-    async def refused(request: Request, error: BadRequest) -> JSONResponse:
+    async def rejected(request: Request, error: BadRequest) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, error.status)
 
     @app.exception_handler(Full)
@@ -94,4 +94,4 @@ async def _admitted(request: Request, sent: _Key) -> None:
     digest = key_digest(sent.credentials) if sent else ""
     if server.keys and not any(hmac.compare_digest(digest, one) for one in server.keys):
         raise HTTPException(401, FAILURES[401], {"WWW-Authenticate": "Bearer"})
-    server.room.check()
+    server.admission.check()

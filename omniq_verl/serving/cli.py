@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
 from omniq_verl.logs import set_up_logs
-from omniq_verl.saying import errors_said
-from omniq_verl.serving.front import prefer_haproxy
+from omniq_verl.serving.haproxy import prefer_haproxy
 
 KEYS = "OMNIQ_API_KEYS"
 
@@ -62,11 +62,11 @@ def serve(
 
     set_up_logs(verbose)
     reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
-    refuse_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
-    refuse_idle({"task": None if model else "without --model: a RALI alone is served"})
+    reject_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
+    reject_idle({"task": None if model else "without --model: a RALI alone is served"})
     few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
-    refuse_idle({"max_replicas": few})
-    with errors_said() as console:
+    reject_idle({"max_replicas": few})
+    with cli_errors() as console:
         if scale is not None and model is None:
             raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Fix: leave it out")
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}

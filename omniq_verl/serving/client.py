@@ -13,7 +13,16 @@ import requests
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
-from omniq_verl.scoring.inputs import Images, OneImage, Tasks, all_or_one, listed, load_source, name_of, prompts_for
+from omniq_verl.scoring.image_inputs import (
+    Images,
+    OneImage,
+    Tasks,
+    all_or_one,
+    listed,
+    load_source,
+    name_of,
+    prompts_for,
+)
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
@@ -26,7 +35,7 @@ _AGAIN = (429, 500, 502, 503, 504)
 
 
 class ServerError(RuntimeError):
-    """The server cannot be reached, or refuses a question."""
+    """The server cannot be reached, or rejects a question."""
 
 
 class Client:
@@ -132,7 +141,7 @@ class Client:
         Raises:
             ValueError: prompts for another number of images.
             TypeError: ``images`` is neither one image nor a list of images.
-            ServerError: the server refuses, or does not answer within ``patience``.
+            ServerError: the server rejects, or does not answer within ``patience``.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
 
@@ -164,7 +173,7 @@ class Client:
         try:
             data = load_source(source)
         except BadImage as error:
-            return {task: Score(name, task, BAD_IMAGE, why=str(error)) for task in tasks}
+            return {task: Score(name, task, BAD_IMAGE, error=str(error)) for task in tasks}
         found = self._post("/v1/score", fields, [("images", ("image", data))])
         return {task: Score(name, task, **_texts(said)) for task, said in found["results"][0]["scores"].items()}
 
@@ -176,7 +185,7 @@ class Client:
         Raises:
             ValueError: references for another number of pairs.
             TypeError: the pairs are no list, or one of them is not two images.
-            ServerError: the server refuses, or does not answer within ``patience``.
+            ServerError: the server rejects, or does not answer within ``patience``.
         """
         pairs, shown = paired(pairs, references)
         return list(
@@ -190,7 +199,7 @@ class Client:
         try:
             shown = load_shown(*pair, reference, load_source)
         except BadImage as error:
-            return Comparison(a, b, BAD_IMAGE, why=str(error))
+            return Comparison(a, b, BAD_IMAGE, error=str(error))
         named = zip(("a", "b", "reference"), shown, strict=True)
         files = [(name, ("image", data)) for name, data in named if data is not None]
         (said,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
@@ -204,7 +213,7 @@ class Client:
             if isinstance(why, dict):
                 return why
             pause = min(2 * pause, 10.0)
-            # At random, so that those who were refused together do not come back together.
+            # At random, so that those who were rejected together do not come back together.
             wait = max(wait, pause) * random.uniform(0.5, 1.5)
             patience = self._patience if self._reached else self._first_patience
             if time.monotonic() + wait > start + patience:

@@ -15,10 +15,10 @@ class Replica:
     """One set of models, and the routes to it."""
 
     def __init__(self, settings: ServerSettings):
-        from omniq_verl.serving.room import Room
+        from omniq_verl.serving.admission import Admission
         from omniq_verl.serving.state import Server
 
-        self._room = Room(settings.limits.waiting)
+        self._room = Admission(settings.limits.waiting)
         self._models = open_models(settings)
         about = (settings.keys, settings.local, settings.scale, settings.tasks)
         self._server = Server(self._models, settings.limits, self._room, *about)
@@ -39,20 +39,20 @@ class Replica:
         Raises:
             RuntimeError: the engine has died.
         """
-        if self._models.judge:
-            await self._models.judge.engine.check()
+        if self._models.scorer:
+            await self._models.scorer.engine.check()
 
 
 def open_models(settings: ServerSettings) -> Any:
     """Load what is served."""
-    from omniq_verl.serving.batches import Batches
-    from omniq_verl.serving.judge import Judge
+    from omniq_verl.serving.async_scorer import AsyncScorer
+    from omniq_verl.serving.micro_batcher import Batches
     from omniq_verl.serving.state import Models
 
     models = Models()
     if settings.model:
         engine = open_async_engine(settings.model)
-        models.judge = Judge(engine, settings.max_tokens, settings.seed, settings.limits.pixels)
+        models.scorer = AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels)
     if settings.rali:
         from omniq_verl.rali import RaliScorer
 

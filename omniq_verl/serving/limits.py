@@ -1,4 +1,4 @@
-"""What a server takes, and what it refuses."""
+"""What a server takes, and what it rejects."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from omniq_verl.data.images import MAX_PIXELS
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one replica. Whatever is beyond is refused before a model sees it."""
+    """Of one replica. Whatever is beyond is rejected before a model sees it."""
 
     body: int = 64 * 2**20
     """Bytes of a request."""

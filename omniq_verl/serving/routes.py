@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request, Response
 
 from omniq_verl.data.images import BadImage, check_pixels
-from omniq_verl.scoring.inputs import prompts_for
+from omniq_verl.scoring.image_inputs import prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
-from omniq_verl.serving import messages
-from omniq_verl.serving.bodies import BadRequest, File, read_compare, read_score
-from omniq_verl.serving.page import FAILURES
-from omniq_verl.serving.pickles import NotPlain, dump_plain, load_plain
-from omniq_verl.serving.room import Draining
+from omniq_verl.serving import schemas
+from omniq_verl.serving.admission import Draining
+from omniq_verl.serving.openapi import FAILURES
+from omniq_verl.serving.request_parsing import BadRequest, File, read_compare, read_score
 from omniq_verl.serving.state import Server
+from omniq_verl.serving.verl_omni_protocol import NotPlain, dump_plain, load_plain
 from omniq_verl.tasks import Task, shown
 
 AGAIN = {"Retry-After": "1"}
@@ -32,26 +32,26 @@ class Questions:
     server: Server
     metrics: Any = None
 
-    async def score_images(self, request: Request) -> messages.ScoreAnswers:
+    async def score_images(self, request: Request) -> schemas.ScoreAnswers:
         """Score one or many images for one or more tasks."""
         question, files = await read_score(request, self.server.limits)
         tasks = _tasks(question.task, self.server)
         prompts = prompts_for(question.prompt, len(files))
         found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
-        return messages.score_answers([file.name for file in files], found, question.reasoning)
+        return schemas.score_answers([file.name for file in files], found, question.reasoning)
 
-    async def compare_pairs(self, request: Request) -> messages.CompareAnswers:
+    async def compare_pairs(self, request: Request) -> schemas.CompareAnswers:
         """Which of two images is better, asked in both orders."""
-        judge, limits = self.server.models.judge, self.server.limits
-        if judge is None:
+        scorer, limits = self.server.models.scorer, self.server.limits
+        if scorer is None:
             raise BadRequest(422, "RALI compares nothing; a reasoning model is not served here")
         question, pairs = await read_compare(request, limits)
-        with self.server.room.hold(2 * len(pairs)):
-            found = await _in_time(judge.compare(pairs, question.samples, question.temperature), limits.seconds)
-        return messages.CompareAnswers(results=[messages.compare_answer(one, question.reasoning) for one in found])
+        with self.server.admission.hold(2 * len(pairs)):
+            found = await _in_time(scorer.compare(pairs, question.samples, question.temperature), limits.seconds)
+        return schemas.CompareAnswers(results=[schemas.compare_answer(one, question.reasoning) for one in found])
 
     async def verl_omni(self, task: str, request: Request) -> Response:
-        """The protocol of verl-omni's http_scorer_client; see omniq_verl.serving.pickles."""
+        """The protocol of verl-omni's http_scorer_client; see omniq_verl.serving.verl_omni_protocol."""
         try:
             files, prompts = load_plain(await request.body(), self.server.limits)
         except NotPlain as error:
@@ -75,11 +75,11 @@ class Questions:
         if needs and not all(prompts):
             raise BadRequest(422, f"prompt: the task {needs[0]} asks about the text an image was made from")
         by_rali = self.server.models.choose(model, tasks) == "rali"
-        with self.server.room.hold(len(files) * len(tasks)):
+        with self.server.admission.hold(len(files) * len(tasks)):
             if by_rali:
                 asked = asyncio.gather(*map(self._by_rali, files))
             else:
-                asked = self.server.models.judge.score(files, tasks, prompts, samples, temperature)
+                asked = self.server.models.scorer.score(files, tasks, prompts, samples, temperature)
             found = await _in_time(asked, self.server.limits.seconds)
         if self.metrics:
             self.metrics.count(score for by_task in found for score in by_task.values())
@@ -90,7 +90,7 @@ class Questions:
         try:
             check_pixels(file.data, self.server.limits.pixels)
         except BadImage as error:
-            return {models.rali_task: Score(file.name, models.rali_task, BAD_IMAGE, why=str(error))}
+            return {models.rali_task: Score(file.name, models.rali_task, BAD_IMAGE, error=str(error))}
         return {models.rali_task: replace(await models.rali.score(file.data), image=file.name)}
 
 
@@ -100,11 +100,11 @@ class State:
 
     server: Server
 
-    async def known_tasks(self) -> messages.Tasks:
+    async def known_tasks(self) -> schemas.Tasks:
         """What can be asked here."""
         models = self.server.models
-        about = [messages.task_about(task) for task in self.server.known_tasks]
-        return messages.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
+        about = [schemas.task_about(task) for task in self.server.known_tasks]
+        return schemas.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
 
     async def alive(self) -> dict[str, str]:
         """Does the process answer?"""
@@ -112,14 +112,14 @@ class State:
 
     async def ready(self) -> dict[str, Any]:
         """Are the models ready for questions?"""
-        if self.server.room.draining:
+        if self.server.admission.draining:
             raise Draining
-        if self.server.models.judge:
+        if self.server.models.scorer:
             try:
-                await self.server.models.judge.engine.check()
+                await self.server.models.scorer.engine.check()
             except RuntimeError as error:
                 raise _failed(error) from None
-        return {"status": "ok", "under_way": self.server.room.taken}
+        return {"status": "ok", "under_way": self.server.admission.taken}
 
 
 async def _in_time(asked: Awaitable[Found], seconds: float) -> Found:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from omniq_verl.scoring.scorer import asked_tasks
-from omniq_verl.serving.batches import Batches
-from omniq_verl.serving.bodies import BadRequest
-from omniq_verl.serving.judge import Judge
+from omniq_verl.serving.admission import Admission
+from omniq_verl.serving.async_scorer import AsyncScorer
 from omniq_verl.serving.limits import Limits
-from omniq_verl.serving.room import Room
+from omniq_verl.serving.micro_batcher import Batches
+from omniq_verl.serving.request_parsing import BadRequest
 from omniq_verl.tasks import Scale, Task, known_tasks
 
 
@@ -17,7 +17,7 @@ from omniq_verl.tasks import Scale, Task, known_tasks
 class Models:
     """What is served: one of them at least."""
 
-    judge: Judge | None = None
+    scorer: AsyncScorer | None = None
     rali: Batches | None = None
     rali_task: str | None = None
 
@@ -27,7 +27,7 @@ class Models:
         Raises:
             BadRequest: it is not served, or cannot answer that.
         """
-        name = asked or ("reasoning" if self.judge else "rali")
+        name = asked or ("reasoning" if self.scorer else "rali")
         if name not in self.names:
             raise BadRequest(422, f"model: {name} is not served here; {', '.join(self.names)} is")
         if name == "rali" and [task.name for task in tasks] != [self.rali_task]:
@@ -36,7 +36,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        return [name for name, there in (("reasoning", self.judge), ("rali", self.rali)) if there]
+        return [name for name, there in (("reasoning", self.scorer), ("rali", self.rali)) if there]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Server:
 
     models: Models
     limits: Limits
-    room: Room
+    admission: Admission
     keys: frozenset[str] = frozenset()
     """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
     local: bool = False

@@ -6,11 +6,11 @@ from omniq_verl.lazy_names import export_names
 
 if TYPE_CHECKING:
     from omniq_verl.t2i.best_of_n import BestOfN, best_of_n
+    from omniq_verl.t2i.compare_selectors import Selector
     from omniq_verl.t2i.generator import Generator, GeneratorSpec, open_generator
+    from omniq_verl.t2i.ranking import Choice
     from omniq_verl.t2i.reflection import reflect
     from omniq_verl.t2i.rounds import Reflection
-    from omniq_verl.t2i.selection import Choice
-    from omniq_verl.t2i.selectors import Selector
 
 __all__ = [
     "BestOfN",

@@ -11,15 +11,15 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from omniq_verl.command_line import refuse_idle
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
-from omniq_verl.saying import errors_said
 from omniq_verl.t2i.generator import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from omniq_verl.evaluation.papers import PaperTable
     from omniq_verl.generation.spec import EngineSpec
-    from omniq_verl.t2i.selectors import Row
+    from omniq_verl.t2i.compare_selectors import Row
 
 app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation by a reward model.")
 
@@ -50,13 +50,13 @@ def guided_options(
     max_tokens: options.MAX_TOKENS = 1024,
     seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
-    """What best of n and reflection share: the fields of a ``Guided`` but its scorer."""
+    """What best of n and reflection share: the fields of a ``GuidedRun`` but its scorer."""
     from omniq_verl.t2i.generator import GeneratorSpec
     from omniq_verl.t2i.prompts import read_texts
-    from omniq_verl.t2i.selection import read_weights
+    from omniq_verl.t2i.ranking import read_weights
 
-    refuse_idle({"order": "with --selector" if selector else None})
-    refuse_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
+    reject_idle({"order": "with --selector" if selector else None})
+    reject_idle({"within": None if order else "without --order", "weight": "with --order" if order else None})
     return {
         "prompts": read_texts(prompts)[:limit],
         "out": out,
@@ -103,8 +103,8 @@ def best_of_n(
     from omniq_verl.t2i.best_of_n import best_of_n as run
 
     alone = "without --model: the RALI scores alone" if spec.model is None else None
-    refuse_idle(dict.fromkeys((*options.OF_ENGINES, "max_tokens"), alone))
-    with errors_said() as console:
+    reject_idle(dict.fromkeys((*options.OF_ENGINES, "max_tokens"), alone))
+    with cli_errors() as console:
         picks = run(BestOfN(**guided, scorer=None if spec.model is None else spec, n=n, rali=rali), console)
     _say(picks, guided["out"], console)
 
@@ -129,7 +129,7 @@ def reflect(
     writer_memory: Annotated[
         float, typer.Option(help="Memory of the writer, like --memory; both models stay loaded.")
     ] = 0.3,
-    longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is refused.")] = 1000,
+    longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is rejected.")] = 1000,
     stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
 ) -> None:
     """Let the reward model say what is wrong with an image, a language model write its prompt anew, and so on.
@@ -143,10 +143,10 @@ def reflect(
     from omniq_verl.t2i.rounds import Reflection
 
     without = None if rounds else "with --rounds 0"
-    refuse_idle(dict.fromkeys(("writer", "writer_engine", "writer_base_url", "longest", "stop_at"), without))
+    reject_idle(dict.fromkeys(("writer", "writer_engine", "writer_base_url", "longest", "stop_at"), without))
     has_writer = (writer, writer_engine, writer_base_url) != (None, None, None)
-    refuse_idle({"writer_memory": None if has_writer else "without a writer of its own (--writer)"})
-    with errors_said() as console:
+    reject_idle({"writer_memory": None if has_writer else "without a writer of its own (--writer)"})
+    with cli_errors() as console:
         own = None
         if has_writer:
             kind, url = writer_engine or spec.kind, writer_base_url or spec.base_url
@@ -155,16 +155,16 @@ def reflect(
         picks = run(Reflection(**guided, scorer=spec, writer=own, **asked), console)
     later = sum(bool(one["round"]) for one in picks)
     console.print(f"{later} of {len(picks)} picked images are of a later round than the first")
-    _say_refused(picks, console)
+    _say_rejected(picks, console)
     _say(picks, guided["out"], console)
 
 
-def _say_refused(picks: list[dict[str, Any]], console: Any) -> None:
+def _say_rejected(picks: list[dict[str, Any]], console: Any) -> None:
     said = sum((Counter(one["rewrites"]) for one in picks), Counter())
-    if refused := {status: number for status, number in said.items() if status != "ok"}:
-        named = ", ".join(f"{number} {status}" for status, number in sorted(refused.items()))
+    if rejected := {status: number for status, number in said.items() if status != "ok"}:
+        named = ", ".join(f"{number} {status}" for status, number in sorted(rejected.items()))
         total = sum(said.values())
-        console.print(f"{sum(refused.values())} of {total} new prompts were refused, and the last one used: {named}")
+        console.print(f"{sum(rejected.values())} of {total} new prompts were rejected, and the last one used: {named}")
 
 
 def _say(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
@@ -197,9 +197,15 @@ def selectors(
     Each selector's images lie in RUN/selected/NAME in GenEval's form. With --scores, images can also be picked by NAME.
     """
     from omniq_verl.evaluation.papers import load_table
-    from omniq_verl.t2i.selectors import add_scores, compare_selectors, default_selectors, read_run, read_selector
+    from omniq_verl.t2i.compare_selectors import (
+        add_scores,
+        compare_selectors,
+        default_selectors,
+        read_run,
+        read_selector,
+    )
 
-    with errors_said() as console:
+    with cli_errors() as console:
         found = read_run(run)
         asked = (
             [read_selector(word, found.criteria) for word in selector]
@@ -253,7 +259,7 @@ def geneval(
     from omniq_verl.generation.provenance import lines_of, provenance, this_start
     from omniq_verl.t2i.geneval import TAGS, check_scorer_log, read_prompts, read_results
 
-    with errors_said() as console:
+    with cli_errors() as console:
         if log is not None:
             check_scorer_log(log.read_text(errors="replace"))
         found = read_results(results, None if prompts is None else read_prompts(prompts))

@@ -4,7 +4,7 @@ import math
 import numbers
 
 from omniq_verl.doors import described, open_function
-from omniq_verl.t2i.selection import Choice, Scores, choose_by_values
+from omniq_verl.t2i.ranking import Choice, Scores, choose_by_values
 
 EXPECTED = "function(scores: mapping from a task to one score or None for each image) -> one number or None for each"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.data.text_files import BLANKS, json_lines, refuse, text_lines
+from omniq_verl.data.text_files import BLANKS, json_lines, reject, text_lines
 from omniq_verl.tasks import check_text
 
 _WRITE = "write them into a .txt (one a line), or a .jsonl (one object a line, with its text under 'prompt')"
@@ -19,13 +19,13 @@ def read_texts(path: Path) -> list[dict[str, Any]]:
     """
     readers = {".txt": _plain, ".jsonl": _objects}
     if path.suffix.lower() not in readers:
-        raise refuse(path, f"prompts are not read from a file that ends in {path.suffix or path.name!r}", _WRITE)
+        raise reject(path, f"prompts are not read from a file that ends in {path.suffix or path.name!r}", _WRITE)
     found = []
     for number, one in readers[path.suffix.lower()](path):
         check_text(one["prompt"], f"{path}, line {number}: the prompt")
         found.append(one)
     if not found:
-        raise refuse(path, "it has no texts", _WRITE)
+        raise reject(path, "it has no texts", _WRITE)
     return found
 
 
@@ -38,5 +38,5 @@ def _plain(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, found in json_lines(path):
         if not (isinstance(found.get("prompt"), str) and found["prompt"].strip(BLANKS).strip()):
-            raise refuse(path, f"line {number} is no object with a text under 'prompt'")
+            raise reject(path, f"line {number} is no object with a text under 'prompt'")
         yield number, found

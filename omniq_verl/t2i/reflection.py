@@ -19,8 +19,7 @@ from rich.progress import Progress
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Request, Sampling, answer_each
-from omniq_verl.t2i.generator import open_generator
-from omniq_verl.t2i.guided import (
+from omniq_verl.t2i.candidates import (
     Records,
     draw_missing,
     image_path,
@@ -29,10 +28,11 @@ from omniq_verl.t2i.guided import (
     score_missing,
     write_conditions,
 )
-from omniq_verl.t2i.judges import BATCH, Judges
+from omniq_verl.t2i.contact_sheet import scores_said, write_sheet
+from omniq_verl.t2i.generator import open_generator
+from omniq_verl.t2i.image_scorers import BATCH, ImageScorers
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
-from omniq_verl.t2i.rounds import Reflection, Walk
-from omniq_verl.t2i.sheet import scores_said, write_sheet
+from omniq_verl.t2i.rounds import Reflection, ReflectionState
 from omniq_verl.tasks import ForbiddenText
 
 Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
@@ -49,7 +49,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
-    judges = Judges(run.tasks, run.scorer, max_tokens=run.max_tokens)  # before hours of drawing
+    scorers = ImageScorers(run.tasks, run.scorer, max_tokens=run.max_tokens)  # before hours of drawing
     if run.writer is not None:
         run.writer.check()
     run.out.mkdir(parents=True, exist_ok=True)
@@ -59,47 +59,56 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
         progress_bar(console) as bar,
     ):
         write_conditions(run)
-        walks = [Walk(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
-        _go_rounds(run, walks, scores, rewrites, judges, bar)
-    picks = [_finish(run, walk, scores) for walk in walks]
-    lines = {"picks.jsonl": picks, "rounds.jsonl": [line for walk in walks for line in walk.lines()]}
+        walks = [ReflectionState(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
+        _go_rounds(run, walks, scores, rewrites, scorers, bar)
+    picks = [_finish(run, state, scores) for state in walks]
+    lines = {"picks.jsonl": picks, "rounds.jsonl": [line for state in walks for line in state.lines()]}
     for name, found in lines.items():
         replace_text(run.out / name, "".join(json.dumps(one) + "\n" for one in found))
     return picks
 
 
 def _go_rounds(
-    run: Reflection, walks: Sequence[Walk], scores: Records, rewrites: Records, judges: Judges, bar: Progress
+    run: Reflection,
+    walks: Sequence[ReflectionState],
+    scores: Records,
+    rewrites: Records,
+    scorers: ImageScorers,
+    bar: Progress,
 ) -> None:
     total = len(walks) * (run.n + run.rounds)
     drawn, scored = (partial(bar.advance, bar.add_task(title, total=total)) for title in ("drawing", "scoring"))
-    generator, writer = cache(lambda: open_generator(run.generator)), cache(lambda: _open_writer(run, judges))
+    generator, writer = cache(lambda: open_generator(run.generator)), cache(lambda: _open_writer(run, scorers))
     for number in range(run.rounds + 1):
-        going = [walk for walk in walks if not walk.stopped]
+        going = [state for state in walks if not state.stopped]
         for done in (drawn, scored):
             done(len(walks) - len(going))  # as if they had this round, too
         if number > 0:
             _rewrite_missing(run, going, rewrites, writer)
-        new = [drawing for walk in going for drawing in walk.begin_round()]
+        new = [candidate for state in going for candidate in state.begin_round()]
         draw_missing(run, new, generator, drawn)
-        score_missing(run, new, scores, judges, scored)
+        score_missing(run, new, scores, scorers, scored)
 
 
-def _open_writer(run: Reflection, judges: Judges) -> Asker:
+def _open_writer(run: Reflection, scorers: ImageScorers) -> Asker:
     if run.writer in (None, run.scorer):
-        return judges.model.answer
+        return scorers.model.answer
     return partial(answer_each, open_engine(run.writer))
 
 
-def _rewrite_missing(run: Reflection, walks: Sequence[Walk], rewrites: Records, writer: Callable[[], Asker]) -> None:
+def _rewrite_missing(
+    run: Reflection, walks: Sequence[ReflectionState], rewrites: Records, writer: Callable[[], Asker]
+) -> None:
     """Write the prompts of the next round that are not there yet."""
-    left = [walk for walk in walks if walk.key not in rewrites.keys]
+    left = [state for state in walks if state.key not in rewrites.keys]
     for first in range(0, len(left), BATCH):
         rewrites.add(_rewrite(run, left[first : first + BATCH], writer))
 
 
-def _rewrite(run: Reflection, walks: Sequence[Walk], writer: Callable[[], Asker]) -> Iterator[dict[str, Any]]:
-    questions = {walk.key: walk.question() for walk in walks}
+def _rewrite(
+    run: Reflection, walks: Sequence[ReflectionState], writer: Callable[[], Asker]
+) -> Iterator[dict[str, Any]]:
+    questions = {state.key: state.question() for state in walks}
     requests, answers = [], {}
     for key, messages in questions.items():
         try:
@@ -114,16 +123,16 @@ def _rewrite(run: Reflection, walks: Sequence[Walk], writer: Callable[[], Asker]
         yield {"key": key, "status": found.status, "prompt": found.prompt, "answer": answer.text}
 
 
-def _finish(run: Reflection, walk: Walk, scores: Records) -> dict[str, Any]:
+def _finish(run: Reflection, state: ReflectionState, scores: Records) -> dict[str, Any]:
     """The pick of a text, and its sheet."""
-    drawings, rounds = walk.drawings, walk.round_numbers()
+    drawings, rounds = state.drawings, state.round_numbers()
     choice, record = pick(run, drawings, scores.found)
     said = [f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)]
-    paths, texts = [image_path(run, drawing) for drawing in drawings], [drawing.text for drawing in drawings]
-    write_sheet(run.out / "sheets" / f"{walk.number:05d}.png", walk.wanted, paths, said, choice.best, texts)
+    paths, texts = [image_path(run, candidate) for candidate in drawings], [candidate.text for candidate in drawings]
+    write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, said, choice.best, texts)
     return {
         **record,
         "round": None if choice.best is None else rounds[choice.best],
         "drawn_from": None if choice.best is None else texts[choice.best],
-        "rewrites": dict(Counter(walk.statuses())),
+        "rewrites": dict(Counter(state.statuses())),
     }

@@ -11,7 +11,7 @@ from omniq_verl.generation.request import ERROR, Answer
 from omniq_verl.tasks import harmless, text_fault
 
 OK, NO_PROMPT, TRUNCATED, EMPTY, TOO_LONG = "ok", "no_prompt", "truncated", "empty", "too_long"
-"""What became of an answer; also ``ERROR``, of a question the engine refused."""
+"""What became of an answer; also ``ERROR``, of a question the engine rejected."""
 CONTROL_TOKEN = "control_token"
 """The new prompt holds what a model would not read as text."""
 NO_FEEDBACK = "no_feedback"
@@ -62,9 +62,9 @@ def read_rewrite(answer: Answer, longest: int) -> Rewrite:
 
     Args:
         answer: of a language model.
-        longest: letters; a prompt with more is refused, as cut anywhere it may say something else.
+        longest: letters; a prompt with more is rejected, as cut anywhere it may say something else.
     """
-    if answer.ended == ERROR:
+    if answer.finish_reason == ERROR:
         return Rewrite(ERROR)
     _thought, end, text = answer.text.rpartition("</think>")
     if not end and text.lstrip().startswith("<think>"):

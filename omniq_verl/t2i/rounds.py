@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.t2i.guided import Drawing, Guided
+from omniq_verl.t2i.candidates import Candidate, GuidedRun
+from omniq_verl.t2i.ranking import Choice
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of
-from omniq_verl.t2i.selection import Choice
 from omniq_verl.tasks import find_task
 
 
 @dataclass(frozen=True)
-class Reflection(Guided):
+class Reflection(GuidedRun):
     """A run."""
 
     writer: EngineSpec | None = None
@@ -43,7 +43,7 @@ class Reflection(Guided):
         return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
 
 
-class Walk:
+class ReflectionState:
     """One text's way through the rounds.
 
     Args:
@@ -55,13 +55,13 @@ class Walk:
 
     def __init__(self, run: Reflection, number: int, scores: Mapping[str, Any], rewrites: Mapping[str, Any]):
         self.number, self.wanted = number, run.prompts[number]["prompt"]
-        self.rounds: list[list[Drawing]] = []
+        self.rounds: list[list[Candidate]] = []
         self._run, self._scores, self._rewrites = run, scores, rewrites
 
     @property
-    def drawings(self) -> list[Drawing]:
+    def drawings(self) -> list[Candidate]:
         """All so far, in the order of their numbers."""
-        return [drawing for some in self.rounds for drawing in some]
+        return [candidate for some in self.rounds for candidate in some]
 
     @property
     def key(self) -> str:
@@ -75,13 +75,13 @@ class Walk:
             return False
         return any(value is not None and value >= self._run.stop_at for value in self._choice(self.drawings).values)
 
-    def begin_round(self) -> list[Drawing]:
+    def begin_round(self) -> list[Candidate]:
         """The images of the next round, each with its own seed; from the last prompt where there is no new one."""
         text, first = self.wanted, len(self.drawings)
         if self.rounds:
             text = self._rewrites[self.key]["prompt"] or self.rounds[-1][0].text
         images = range(first, first + (1 if self.rounds else self._run.n))
-        self.rounds.append([Drawing(self.number, image, text, self._run.seed + image) for image in images])
+        self.rounds.append([Candidate(self.number, image, text, self._run.seed + image) for image in images])
         return self.rounds[-1]
 
     def question(self) -> list[dict[str, str]] | None:
@@ -106,21 +106,21 @@ class Walk:
             {
                 "text": self.number,
                 "round": number,
-                "image": drawing.image,
-                "seed": drawing.seed,
-                "drawn_from": drawing.text,
+                "image": candidate.image,
+                "seed": candidate.seed,
+                "drawn_from": candidate.text,
                 "rewrite": read[number],
-                "value": values[drawing.image],
+                "value": values[candidate.image],
                 **{
-                    part: {task: one[name] for task, one in self._scores[drawing.key]["scores"].items()}
+                    part: {task: one[name] for task, one in self._scores[candidate.key]["scores"].items()}
                     for part, name in (("scores", "score"), ("reasoning", "reasoning"))
                 },
             }
-            for number, drawing in zip(self.round_numbers(), self.drawings, strict=True)
+            for number, candidate in zip(self.round_numbers(), self.drawings, strict=True)
         ]
 
-    def _choice(self, drawings: Sequence[Drawing]) -> Choice:
-        found = [self._scores[drawing.key]["scores"] for drawing in drawings]
+    def _choice(self, drawings: Sequence[Candidate]) -> Choice:
+        found = [self._scores[candidate.key]["scores"] for candidate in drawings]
         return self._run.choose({task: [one[task]["score"] for one in found] for task in self._run.tasks})
 
     def _key(self, number: int) -> str:

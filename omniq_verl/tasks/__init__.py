@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from omniq_verl.tasks.labels import read_scale, read_truth, shown
+from omniq_verl.tasks.omniquality_r import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.outside_text import (
     ForbiddenText,
     check_text,
@@ -18,7 +19,6 @@ from omniq_verl.tasks.outside_text import (
     messages_fault,
     text_fault,
 )
-from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
     Q_INSIGHT_COMPARISON_REFERENCE,

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from omniq_verl.doors import FORM, BadDoor, is_door, open_door
 from omniq_verl.tasks.labels import shown
-from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
+from omniq_verl.tasks.omniquality_r import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_COMPARISON,
     Q_INSIGHT_COMPARISON_REFERENCE,

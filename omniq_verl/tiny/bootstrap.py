@@ -42,10 +42,10 @@ def write_plan(rng: np.random.Generator) -> str:
 
 
 def _reasoning(row: Mapping[str, Any], seen: str, rng: np.random.Generator) -> str:
-    place = LEVELS.index(task_of(row["extra_info"]).scale.level(row["extra_info"]["score"]))
+    ref = LEVELS.index(task_of(row["extra_info"]).scale.level(row["extra_info"]["score"]))
     if rng.random() < SLIP:
-        place = int(np.clip(place + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
-    return f"<think>{seen}, {LEVELS[place]} quality</think><answer>{LEVELS[place]}</answer>"
+        ref = int(np.clip(ref + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
+    return f"<think>{seen}, {LEVELS[ref]} quality</think><answer>{LEVELS[ref]}</answer>"
 
 
 def _record(row: Mapping[str, Any], messages: list[dict[str, str]], answer: str) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def _check_settings(use_remove_padding: bool, sequence_parallel: bool) -> None:
 
 
 def _check_attention(module: nn.Module) -> None:
-    """Refuse a model whose attention verl has replaced for another engine of this process."""
+    """Reject a model whose attention verl has replaced for another engine of this process."""
     replaced = {type(layer).__name__ for layer in module.modules() if type(layer).forward.__name__ in _REPLACED}
     if replaced:
         raise RuntimeError(

@@ -19,7 +19,7 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-from omniq_verl.generation.question import banned_tokens
+from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.failures_verl import report_failure
 
 _STRONGEST_BIAS = -100.0

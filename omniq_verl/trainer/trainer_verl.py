@@ -12,11 +12,11 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
-from omniq_verl.evaluation.metric_files import log_into
 from omniq_verl.filters.group_std_verl import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
+from omniq_verl.metric_log import log_into
 from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies

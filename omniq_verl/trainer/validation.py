@@ -1,4 +1,4 @@
-"""What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, refused answers. Pure."""
+"""What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, rejected answers. Pure."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ def validation_metrics(
 
     ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy`` (not of comparisons and of images without
     distortion, which have no level), ``class_accuracy``, ``choice_accuracy`` (of comparisons), ``parse_failure`` and
-    ``val-aux/<source>/refused/<status>``; the means under ``val-core/mean/``. A refused answer is no pair of PLCC, SRCC
-    and MAE, and wrong for the accuracies. What is not defined (a constant prediction has no correlation) is left out
-    and named in the log.
+    ``val-aux/<source>/rejected/<status>``; the means under ``val-core/mean/``. A rejected answer does not enter PLCC,
+    SRCC and MAE, and counts as wrong in the accuracies. Metrics that are not defined (a constant prediction has no
+    correlation) are left out and named in the log.
 
     How many answers the metrics are over stands under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable``
     (answers that could not be parsed), ``lost`` (failed rollouts, which have no answer) and, of a task that asks for a
@@ -57,8 +57,8 @@ def validation_metrics(
         for name, value in _of_one_source(source, chosen).items():
             metrics[f"val-core/{source}/{name}"] = value
             of_source.setdefault(name, []).append(value)
-        for name, share in _refused(chosen["status"]).items():
-            metrics[f"val-aux/{source}/refused/{name}"] = share
+        for name, share in _rejected(chosen["status"]).items():
+            metrics[f"val-aux/{source}/rejected/{name}"] = share
     metrics.update({f"val-core/mean/{name}": float(np.mean(values)) for name, values in of_source.items()})
     return metrics
 
@@ -127,6 +127,6 @@ def _of_scores(source: str, pred: np.ndarray, target: np.ndarray) -> dict[str, f
     return {**found, "plcc": agreement["plcc"], "srcc": agreement["srcc"]}
 
 
-def _refused(status: np.ndarray) -> dict[str, float]:
+def _rejected(status: np.ndarray) -> dict[str, float]:
     shares = {name.value: float(np.mean(status == number)) for number, name in enumerate(Status)}
     return {name: share for name, share in shares.items() if share > 0 and name != Status.OK.value}

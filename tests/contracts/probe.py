@@ -327,7 +327,7 @@ def load_linear() -> Facts:
     return {"replaceable": replaceable, "output": output.flatten().tolist()}
 
 
-class _Refuse:
+class _Reject:
     """A finder to which one module is broken."""
 
     def __init__(self, name: str):
@@ -339,7 +339,7 @@ class _Refuse:
 
 
 def with_a_broken_plugin() -> Facts:
-    sys.meta_path.insert(0, _Refuse("omniq_verl.cpu.platform_verl"))
+    sys.meta_path.insert(0, _Reject("omniq_verl.cpu.platform_verl"))
     return {"import": outcome(lambda: __import__("verl").__name__)}
 
 

@@ -14,7 +14,7 @@ import pytest
 from generation_builders import write_rows
 from serving_builders import free_port
 
-from omniq_verl.evaluation.metric_files import read_metrics
+from omniq_verl.metric_log import read_metrics
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 

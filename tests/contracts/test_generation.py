@@ -17,14 +17,14 @@ from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parents[1]
+BUILDERS = Path(__file__).parents[1] / "builders"
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.generation.places import list_places
+from omniq_verl.data.row_refs import list_places
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.store import Store
@@ -57,7 +57,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def start(root: Path, out: Path, on: str, rows: int, batch: int) -> subprocess.Popen:
-    paths = os.pathsep.join([str(root), str(TESTS)])
+    paths = os.pathsep.join([str(root), str(BUILDERS)])
     environment = {**os.environ, "PYTHONPATH": paths, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     words = [str(root), str(out), on, str(rows), str(batch)]
     log = open(root / f"{out.name}.log", "ab")  # noqa: SIM115  of the process that is started
@@ -82,12 +82,12 @@ def here(root) -> dict[str, list[dict]]:
 
 def test_each_row_has_its_answers_and_the_one_too_long_its_reason(here):
     assert len(here) == 24
-    refused = here.pop("technical/made/3")
-    assert [answer["ended"] for answer in refused] == ["error", "error"]
-    assert "192" in refused[0]["text"] and "Error" in refused[0]["text"]
+    rejected = here.pop("technical/made/3")
+    assert [answer["finish_reason"] for answer in rejected] == ["error", "error"]
+    assert "192" in rejected[0]["text"] and "Error" in rejected[0]["text"]
     for found in here.values():
         assert len(found) == 2 and all(1 <= answer["tokens"] <= 12 for answer in found)
-        assert all(answer["ended"] in ("stop", "length") for answer in found)
+        assert all(answer["finish_reason"] in ("stop", "length") for answer in found)
 
 
 def test_ray_data_gives_the_same_answers_killed_or_not(root, here):

@@ -32,7 +32,7 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
-def test_an_engine_that_would_train_all_of_it_is_refused(part):
+def test_an_engine_that_would_train_all_of_it_is_rejected(part):
     code = (
         "import verl.workers.engine.fsdp.transformer_impl\n"
         "from verl.workers.engine.base import EngineRegistry\n"

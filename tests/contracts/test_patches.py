@@ -111,7 +111,7 @@ def test_other_distributions_are_still_missing_where_they_are_missing(verl_facts
 
 
 @pytest.mark.parametrize("function", ["process_group", "process_group_ray"])
-def test_verl_still_names_the_cpu_twice_and_torch_still_refuses_that(verl_facts, function):
+def test_verl_still_names_the_cpu_twice_and_torch_still_rejects_that(verl_facts, function):
     assert re.match("ValueError: Duplicate device type cpu", verl_facts["upstream"][function])
 
 

@@ -14,8 +14,8 @@ from doctor_builders import tiny_model
 from image_builders import oriented, saved, smooth
 from rich.console import Console
 
-from omniq_verl.data.paths import FileIndex
-from omniq_verl.data.prepare import How, Item, Source, prepare
+from omniq_verl.preparation.build import BuildOptions, Item, Source, prepare
+from omniq_verl.preparation.file_index import FileIndex
 from omniq_verl.tasks import TECHNICAL
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ def test_verl_mixes_data_sets_of_every_task(root, model, tmp_path):
     prepare_made(root, tmp_path / "alignment", "--task", "alignment", "--scale", "0-5")
     items = [Item("000.jpg", "train", distortion="blur", severity="slight"), Item("001.png", "train")]
     source = Source("kadis", "degradation", items)
-    prepare(source, FileIndex(root), tmp_path / "degradation", How(), Console(quiet=True))
+    prepare(source, FileIndex(root), tmp_path / "degradation", BuildOptions(), Console(quiet=True))
     names = ("technical", "alignment", "degradation")
     found = read_by_verl(model, tmp_path / "cache", [tmp_path / name / "train.parquet" for name in names])
     scales = {(row["info"]["task"], row["info"]["scale_low"], row["info"]["text"]) for row in found}

@@ -41,7 +41,7 @@ for number, row in enumerate(pq.read_table(parquet).to_pylist()):
 """
 
 BY_EVALUATION = """
-from omniq_verl.generation.places import image_bytes
+from omniq_verl.data.row_refs import image_bytes
 
 def asked(row):
     return row["prompt"], image_bytes(row)

@@ -47,7 +47,7 @@ found["encoded"] = len(encoded)
 prompts = ["a cat", "word " * 4000, "a cat", "a <|vision_start|><|image_pad|><|vision_end|> cat"]
 scores = scorer.score(images[:4], task="alignment", prompt=prompts)
 found["statuses"] = [one.status for one in scores]
-found["why"] = [one.why for one in scores]
+found["error"] = [one.error for one in scores]
 batches = scorer.batches(images)
 scorer._batch = 4
 found["left"] = [one.answer for one in next(batches)]
@@ -74,7 +74,8 @@ print(json.dumps(found))
 def found(tmp_path_factory) -> dict:
     model = tmp_path_factory.mktemp("scoring") / "model"
     save_tiny_model(model, list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)])
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    builders = str(Path(__file__).parents[1] / "builders")
+    environment = {**os.environ, "PYTHONPATH": builders, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, "-c", SCRIPT, str(model), str(IMAGES)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -92,8 +93,8 @@ def test_an_image_is_encoded_once_for_several_tasks_and_samples(found):
 
 def test_a_rejected_question_costs_its_own_score_only(found):
     assert [status == "error" for status in found["statuses"]] == [False, True, False, True]
-    assert "<|image_pad|>" in found["why"][3]
-    assert "ValueError: vLLM rejects the request" in found["why"][1] and "192" in found["why"][1]
+    assert "<|image_pad|>" in found["error"][3]
+    assert "ValueError: vLLM rejects the request" in found["error"][1] and "192" in found["error"][1]
 
 
 def test_a_stream_that_is_left_disturbs_no_other(found):

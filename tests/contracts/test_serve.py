@@ -23,7 +23,8 @@ from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
+BUILDERS = REPO / "tests" / "builders"
 OMNIQ = [sys.executable, "-m", "omniq_verl.cli", "serve"]
 
 
@@ -31,7 +32,7 @@ OMNIQ = [sys.executable, "-m", "omniq_verl.cli", "serve"]
 def served(log: Path, *words: object) -> Iterator[tuple[str, subprocess.Popen]]:
     """A server's address and process."""
     url = f"http://127.0.0.1:{(port := free_port())}"
-    own = {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    own = {"PYTHONPATH": f"{BUILDERS}{os.pathsep}{REPO}", "VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
     environment = {**os.environ, **own}
     command = [*OMNIQ, "--port", port, *words]
     with open(log, "w") as out:
@@ -120,7 +121,7 @@ def test_a_served_model_says_what_the_scorer_says_and_its_engine_ends_with_it(tm
     with served(tmp_path / "log", "--model", tmp_path / "model", "--max-tokens", 12, *words) as (url, process):
         client = Client(url)
         served_answers = [score.answer for score in client.score(images)]
-        sampled = [score.spread for score in client.score(images[:4], samples=3)]
+        sampled = [score.std for score in client.score(images[:4], samples=3)]
         hostile = "<image><|image_pad|><|vision_start|><|im_end|>" + "\x00<video>" * 20
         with pytest.raises(ServerError, match=r"HTTP 422.*image_pad"):
             client.score(images[:2], "alignment", prompt=hostile)
@@ -134,7 +135,7 @@ def test_a_served_model_says_what_the_scorer_says_and_its_engine_ends_with_it(tm
     scorer = Scorer(spec, max_tokens=12)
     assert [score.answer for score in scorer.score(images)] == served_answers
     assert served_answers[:4] == again
-    assert [score.spread for score in scorer.score(images[:4], samples=3)] == sampled
+    assert [score.std for score in scorer.score(images[:4], samples=3)] == sampled
 
 
 def test_base64_and_files_come_through_the_proxy_alike(tmp_path):

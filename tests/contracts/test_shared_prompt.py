@@ -64,10 +64,10 @@ def test_attention_and_gradients_are_those_of_each_row_alone(found, seed):
     (expected[layout.positions] * weights).sum().backward()
     (result[layout.predicting] * weights).sum().backward()
     total = torch.zeros_like(shared)
-    place = {(group, i): int(index) for index, (group, i) in _prompt_places(layout, prompts, answers, groups)}
+    ref = {(group, i): int(index) for index, (group, i) in _prompt_places(layout, prompts, answers, groups)}
     for row, start in enumerate(ends[:-1].tolist()):
         for i in range(prompts[row]):
-            total[place[groups[row], i]] += plain.grad[start + i]
+            total[ref[groups[row], i]] += plain.grad[start + i]
     where = {int(token): index for index, token in enumerate(layout.tokens)}
     for row, start in enumerate(ends[:-1].tolist()):
         for token in range(start + prompts[row], start + prompts[row] + answers[row]):

@@ -61,7 +61,8 @@ def found(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("async")
     save_tiny_model(folder / "model", list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)])
     (folder / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    builders = str(Path(__file__).parents[1] / "builders")
+    environment = {**os.environ, "PYTHONPATH": builders, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, str(folder / "script.py"), str(folder / "model")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -70,7 +71,7 @@ def found(tmp_path_factory) -> dict:
 
 
 def test_questions_are_answered_and_a_rejected_one_is_a_value_error(found):
-    assert all(ended in ("stop", "length") and tokens > 0 for ended, tokens in found["answers"])
+    assert all(finish_reason in ("stop", "length") and tokens > 0 for finish_reason, tokens in found["answers"])
     assert found["rejected"][0] == "ValueError" and "192" in found["rejected"][1]
     assert found["broken"][0] == "ValueError" and "decode" in found["broken"][1]
     assert found["alive"] is None

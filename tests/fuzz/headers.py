@@ -14,7 +14,7 @@ from fuzz.mutation import NUMBERS, VALUES, Files, json_bytes, mutated, mutated_j
 from fuzz.rules import check, one_line
 from image_builders import smooth
 
-from omniq_verl.doctor.model_folder import inspect_model
+from omniq_verl.doctor.model_checks import inspect_model
 from omniq_verl.doctor.model_shape import read_shape
 from omniq_verl.generation.model_folder import check_model_folder, weights_mark
 

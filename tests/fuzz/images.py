@@ -17,7 +17,7 @@ from PIL import Image
 
 from omniq_verl import Scorer
 from omniq_verl.data.images import FORMATS, MAX_PIXELS, MAX_RATIO, MIN_SIDE, BadImage
-from omniq_verl.scoring.inputs import decode_source, load_source
+from omniq_verl.scoring.image_inputs import decode_source, load_source
 
 _FRAMES = [Image.fromarray(noise(seed=seed)) for seed in range(3)]
 _ANIMATED = [
@@ -135,7 +135,7 @@ def _check_pixels(row: bytes, picture: np.ndarray) -> None:
 
 def _check_score(data: bytes, found: bytes | str, picture: np.ndarray | str) -> None:
     score = _scorer.score(data)
-    check(score.ok == isinstance(found, bytes), f"status {score.status}: {score.why}")
+    check(score.ok == isinstance(found, bytes), f"status {score.status}: {score.error}")
     if score.ok:
         grey = np.asarray(Image.fromarray(picture).convert("L")).mean() / 255
         check(abs(score.score - (1 + 4 * grey)) < 0.03, f"score {score.score} of brightness {grey}")

@@ -98,21 +98,21 @@ def mutated(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
 def _flip(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
     if not data:
         return data
-    place = _early(rng, len(data))
-    return data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
+    ref = _early(rng, len(data))
+    return data[:ref] + bytes([data[ref] ^ (1 << rng.randrange(8))]) + data[ref + 1 :]
 
 
 def _byte(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
-    place = _early(rng, len(data) + 1)
-    return data[:place] + bytes([rng.choice((0, 1, 10, 34, 127, 128, 255, rng.randrange(256)))]) + data[place + 1 :]
+    ref = _early(rng, len(data) + 1)
+    return data[:ref] + bytes([rng.choice((0, 1, 10, 34, 127, 128, 255, rng.randrange(256)))]) + data[ref + 1 :]
 
 
 def _number(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
     """A field of a head, most likely, as a size that it is not."""
     form = rng.choice(("<H", ">H", "<I", ">I", "<Q", ">Q"))
     field = struct.pack(form, rng.choice(NUMBERS) % 256 ** struct.calcsize(form))
-    place = _early(rng, len(data) + 1)
-    return data[:place] + field + data[place + len(field) :]
+    ref = _early(rng, len(data) + 1)
+    return data[:ref] + field + data[ref + len(field) :]
 
 
 def _cut(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
@@ -131,8 +131,8 @@ def _double(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
 
 
 def _insert(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
-    place = _early(rng, len(data) + 1)
-    return data[:place] + rng.randbytes(rng.choice((1, 2, 8, 64))) + data[place:]
+    ref = _early(rng, len(data) + 1)
+    return data[:ref] + rng.randbytes(rng.choice((1, 2, 8, 64))) + data[ref:]
 
 
 def _zeros(rng: Random, data: bytes, _: Sequence[bytes]) -> bytes:
@@ -172,9 +172,9 @@ def with_checksums(data: bytes) -> bytes:
 def mutated_text(rng: Random, text: str) -> str:
     """A text after one to five insertions, losses and exchanges."""
     for _ in range(rng.choice((1, 1, 2, 3, 5))):
-        place = rng.randrange(len(text) + 1)
+        ref = rng.randrange(len(text) + 1)
         length = rng.choice((0, 0, 1, 5, 40))
-        text = text[:place] + rng.choice(TEXTS) + text[place + length :]
+        text = text[:ref] + rng.choice(TEXTS) + text[ref + length :]
     return text
 
 
@@ -204,8 +204,8 @@ def _exchanged(rng: Random, value: Any) -> Any:
             return {**value, rng.choice(TEXTS): rng.choice(VALUES)}
         return {**value, key: _exchanged(rng, value[key])}
     if isinstance(value, list) and value and rng.random() < 0.85:
-        place = rng.randrange(len(value))
-        return [*value[:place], _exchanged(rng, value[place]), *value[place + rng.randrange(2) :]]
+        ref = rng.randrange(len(value))
+        return [*value[:ref], _exchanged(rng, value[ref]), *value[ref + rng.randrange(2) :]]
     if isinstance(value, str) and rng.random() < 0.5:
         return mutated_text(rng, value)
     return rng.choice(VALUES)

@@ -22,8 +22,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+FOLDERS = [str(TESTS / "builders"), str(TESTS), str(TESTS.parent)]
+sys.path[:0] = FOLDERS
+os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])
 for name, value in {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMNIQ_DOCTOR_CACHE": "off"}.items():
     os.environ.setdefault(name, value)
 
@@ -112,8 +113,8 @@ def _next(pipe: Connection, seconds: float) -> object:
 
 
 def _save(summary: Summary, seed: int, number: int, outcome: str, trace: str, out: Path) -> None:
-    places = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    cause = f"{outcome[:160]} | {places[-1] if places else ''}"
+    refs = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    cause = f"{outcome[:160]} | {refs[-1] if refs else ''}"
     summary.failures[cause] += 1
     if summary.failures[cause] > _SAVED:
         return

@@ -18,11 +18,11 @@ from image_builders import saved, smooth
 from rich.console import Console
 
 from data_prep.manifest import MANIFEST, add_options, label_map, read
-from omniq_verl.data.command import Request
-from omniq_verl.data.paths import BadPath, FileIndex
-from omniq_verl.data.prepare import How, Item, Source, plan, write
-from omniq_verl.data.shards import Planned, Reject
-from omniq_verl.data.tables import LabelFileError
+from omniq_verl.preparation.build import BuildOptions, Item, Source, plan, write
+from omniq_verl.preparation.cli import Request
+from omniq_verl.preparation.file_index import BadPath, FileIndex
+from omniq_verl.preparation.label_tables import LabelFileError
+from omniq_verl.preparation.shards import Planned, Reject
 from omniq_verl.tasks import SCALES
 
 _NAMES = ("a.png", "b.png", "deep/c.png", "d e.png", "\u00e9.png")
@@ -138,7 +138,7 @@ def _check_written(
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     with undrawn():
-        card = write(source, planned, rejects, out, How(), Console(file=io.StringIO()))
+        card = write(source, planned, rejects, out, BuildOptions(), Console(file=io.StringIO()))
     rows = [row for file in card["files"] for row in pq.read_table(out / file).to_pylist()]
     check(len(rows) == card["rows"] == sum(map(len, planned.values())), f"{len(rows)} rows were written")
     lines = (out / "rejects.jsonl").read_text().splitlines() if rejects else []

@@ -19,7 +19,7 @@ FOLLOWED = ("ray", "verl", "vllm")
 many, and their modules and configurations compute their attributes."""
 
 MIXINS = {
-    "omniq_verl.trainer.parts_verl._OnePart": "verl.workers.engine.fsdp.transformer_impl.FSDPEngineWithLMHead",
+    "omniq_verl.trainer.freeze_verl._OnePart": "verl.workers.engine.fsdp.transformer_impl.FSDPEngineWithLMHead",
 }
 """Classes whose upstream base is chosen at run time, and one such base."""
 

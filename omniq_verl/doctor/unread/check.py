@@ -45,8 +45,8 @@ class Unread:
         if not self.known:
             guess = f" (did you mean {self.instead}?)" if self.instead else ""
             return Problem(where, f"there is no such setting{guess}", "correct its name, or remove it")
-        mend = f"use {self.instead}, or remove it" if self.instead else "remove it"
-        return Problem(where, f"it does nothing: {run} never reads it", mend)
+        fix = f"use {self.instead}, or remove it" if self.instead else "remove it"
+        return Problem(where, f"it does nothing: {run} never reads it", fix)
 
 
 def check_unread(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[list[Problem], list[str]]:

@@ -102,18 +102,18 @@ class Flow:
         self.written: set[Node] = set()
         """Keys of built nodes that the ``__post_init__`` of the dataclass always sets, whatever the user gave."""
 
-    def get(self, place: Hashable) -> Values:
+    def get(self, ref: Hashable) -> Values:
         """What the variable, attribute or result at ``place`` may stand for."""
-        self._readers[place].add(self.current)
-        return frozenset(self.held.get(place, ()))
+        self._readers[ref].add(self.current)
+        return frozenset(self.held.get(ref, ()))
 
-    def add(self, place: Hashable, values: Iterable[Value]) -> None:
+    def add(self, ref: Hashable, values: Iterable[Value]) -> None:
         """Let ``place`` stand for some more values."""
-        held = self.held[place]
+        held = self.held[ref]
         before = len(held)
         held.update(values)
         if len(held) != before:
-            self.waiting.update(dict.fromkeys(self._readers[place]))
+            self.waiting.update(dict.fromkeys(self._readers[ref]))
 
     def reach(self, unit: Unit) -> None:
         """Have a function walked, or a class with all of its methods."""

@@ -1,0 +1,28 @@
+"""How commands speak: on one console, and in one line where something is wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from omniq_verl.data.names import never_fail_to_print
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@contextmanager
+def cli_errors() -> "Iterator[Console]":
+    """A console; an error of the user's files or settings is printed on it, and ends the program with code 1."""
+    from rich.console import Console
+
+    never_fail_to_print()
+    console = Console()
+    try:
+        yield console
+    except typer.Exit:  # a RuntimeError, but no error
+        raise
+    except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error

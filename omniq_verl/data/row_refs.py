@@ -1,0 +1,216 @@
+"""Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omniq_verl.data.images import BadImage, load_image
+from omniq_verl.data.prepared import BadRow, check_prompt, image_kind, named_errors, open_prepared, row_info
+from omniq_verl.tasks import task_of
+
+_COLUMNS = ("data_source", "extra_info", "prompt", "images")
+
+
+@dataclass(frozen=True)
+class RowRef:
+    """Where a row lies, and what is needed to choose it."""
+
+    key: str
+    """``<task>/<id>``."""
+    file: str
+    group: int
+    number: int
+    """Within its row group."""
+    info: Mapping[str, Any]
+    """Of the row: its ``data_source``, id, split, task, label and scale."""
+
+
+HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
+"""Splits that are never learned from, in small letters."""
+
+
+def is_held_out(ref: RowRef) -> bool:
+    """Is the row of a split that is never learned from? A row that names no split is not."""
+    return str(ref.info["split"]).strip().lower() in HELD_OUT
+
+
+class HeldOutRows(ValueError):
+    """The data holds rows that must not be learned from."""
+
+
+class SameRow(ValueError):
+    """Two rows have one task and one id."""
+
+
+def list_rows(files: Sequence[Path]) -> list[RowRef]:
+    """All rows of the files, in their order; reads no images. A ``*`` in a name is for any letters.
+
+    Raises:
+        SameRow: two of them could not be told apart.
+        ValueError: a file is none that ``data_prep`` writes, or has no rows, a row lacks something (the message names
+            file, row and field), or some files hold images and others their names.
+    """
+    refs: dict[str, RowRef] = {}
+    files = list(expanded(files))
+    check_same_images(files)
+    for file in files:
+        for ref in _row_refs(file):
+            if other := refs.get(ref.key):
+                raise SameRow(f"{ref.key} is in {named(other)} and in {named(ref)}. Fix: keep one of them")
+            refs[ref.key] = ref
+    return list(refs.values())
+
+
+def limited_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef]:
+    """As ``list_places``, the first ``limit`` rows of each file.
+
+    Raises:
+        ValueError: there is none; see ``list_places``.
+    """
+    taken: Counter[str] = Counter()
+    found = []
+    for ref in list_rows(files):
+        taken[ref.file] += 1
+        if limit is None or taken[ref.file] <= limit:
+            found.append(ref)
+    if not found:
+        raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/test.parquet")
+    return found
+
+
+def named(ref: RowRef) -> str:
+    """A row for messages: its file, and its number in it, from 0."""
+    with pq.ParquetFile(ref.file) as file:
+        before = sum(file.metadata.row_group(group).num_rows for group in range(ref.group))
+    return f"{ref.file}, row {before + ref.number}"
+
+
+def check_same_images(files: Iterable[Path]) -> None:
+    """Whatever is made of several files has one kind of images.
+
+    Raises:
+        ValueError: some hold images and others their names, or a file is none that ``data_prep`` writes.
+    """
+    kinds: dict[Any, Path] = {}
+    for file in expanded(files):
+        with open_prepared(file, _COLUMNS) as opened:
+            if not opened.metadata.num_rows:
+                raise ValueError(f"{file} has no rows. Fix: leave it out, or write it again")
+            kinds.setdefault(image_kind(opened.schema_arrow.field("images").type), file)
+        if len(kinds) > 1:
+            both = " and ".join(map(str, kinds.values()))
+            raise ValueError(f"{both} hold their images in two ways. Fix: prepare both with the same --images")
+
+
+def expanded(files: Iterable[Path]) -> Iterator[Path]:
+    """The files; of a name such as ``train*.parquet``, as in a file of settings, those that are there.
+
+    Raises:
+        ValueError: there is none of such a name.
+    """
+    for file in files:
+        found = sorted(file.parent.glob(file.name)) if "*" in file.name and not file.exists() else [file]
+        if not found:
+            raise ValueError(f"{file}: there is no file of such a name. Fix: name prepared files")
+        yield from found
+
+
+def learnable_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef]:
+    """Rows that may be learned from, whose task asks for a score; the first ``limit`` of them.
+
+    Raises:
+        HeldOutRows: some are of a validation or test split.
+        ValueError: there is none, or one of a task that asks for no score.
+    """
+    refs = list_rows(files)[:limit]
+    check_learnable(refs)
+    return refs
+
+
+def check_learnable(refs: Sequence[RowRef]) -> None:
+    """As ``learnable_places``, of rows that are known already."""
+    if not refs:
+        raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/train.parquet")
+    for ref in refs:
+        if is_held_out(ref):
+            raise HeldOutRows(
+                f"{ref.file} holds rows of the split {ref.info['split']!r} ({ref.key}). Fix: give train files"
+            )
+        if (task := task_of(ref.info)).asks_for != "score":
+            raise ValueError(f"{ref.file}: the task {task.name} has no score, which this needs")
+        if fault := task.label_fault({"score": ref.info["score"]}):
+            raise ValueError(f"{named(ref)} ({ref.key}): extra_info.score: {fault}. Fix: correct or drop the row")
+
+
+def _row_refs(path: Path) -> Iterator[RowRef]:
+    first = 0  # of the row group
+    with open_prepared(path, _COLUMNS) as file:
+        for group in range(file.num_row_groups):
+            with named_errors(path):
+                rows = file.read_row_group(group, columns=["data_source", "extra_info", "prompt"]).to_pylist()
+            for number, row in enumerate(rows):
+                try:
+                    info = row_info(row)
+                    check_prompt(row["prompt"])
+                except BadRow as error:
+                    raise ValueError(f"{path}, row {first + number}: {error}") from None
+                yield RowRef(f"{info['task']}/{info['id']}", str(path.resolve()), group, number, info)
+            first += len(rows)
+
+
+class RowReader:
+    """Reads some columns of rows by their places; holds one row group, as neighbours mostly share it."""
+
+    def __init__(self, columns: Sequence[str]):
+        self._columns = list(columns)
+        self._held: tuple[str, int] | None = None
+        self._rows: pa.Table | None = None
+
+    def read(self, refs: Iterable[RowRef]) -> Iterator[dict[str, Any]]:
+        """The rows at these places, in their order.
+
+        Raises:
+            ValueError: a file lacks one of the columns, or cannot be read (any more).
+        """
+        for ref in refs:
+            if self._held != (ref.file, ref.group):
+                path = Path(ref.file)
+                with open_prepared(path, self._columns) as file, named_errors(path):
+                    self._rows = file.read_row_group(ref.group, self._columns)
+                self._held = (ref.file, ref.group)
+            yield self._rows.slice(ref.number, 1).to_pylist()[0]
+
+
+def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The files of a row's images, which lie in it or are named by it.
+
+    Raises:
+        BadImage: the row has no image, an empty one, or names a file that is none (any more).
+    """
+    return tuple(source if isinstance(source, bytes) else load_image(source) for source in image_sources(row))
+
+
+def image_sources(row: Mapping[str, Any]) -> list[bytes | Path]:
+    """The images of a row, each the bytes of a file or the name of one. The bytes win, as verl reads them.
+
+    Raises:
+        BadImage: the row has no image, or one that is neither.
+    """
+    images = row["images"]
+    if not images:
+        raise BadImage("the row has no image")
+    found: list[bytes | Path] = []
+    for image in images:
+        data, name = (image.get(key) if isinstance(image, Mapping) else None for key in ("bytes", "image"))
+        if data:
+            found.append(data)
+        elif isinstance(name, str) and name:
+            found.append(Path(name))
+        else:
+            raise BadImage("the row's image has neither bytes nor the name of a file under `image`")
+    return found

@@ -1,0 +1,202 @@
+"""Answers and labels -> one line an answer, one line an image."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from omniq_verl.data.files import whole_text
+from omniq_verl.data.images import BadImage
+from omniq_verl.data.row_refs import RowReader, RowRef, named
+from omniq_verl.generation.request import ERROR
+from omniq_verl.rewards import parse_response
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
+from omniq_verl.tasks import Task, read_truth, shown, task_of, text_fault
+
+BAD_IMAGE = "bad_image"
+CONTROL_TOKEN = "control_token"
+NO_DISTORTION = "null"
+"""How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "rejected"."""
+
+
+def read_labels(refs: Sequence[RowRef]) -> pd.DataFrame:
+    """What is known of each row: one line each, in their order, by ``key``.
+
+    ``set`` is the data source, or ``<data source>/<task>`` where one source is asked several tasks; ``target``,
+    ``scale_low`` and ``scale_high`` are of tasks that ask for a score, ``class_target`` and ``level_target`` of those
+    that ask for a distortion. ``details`` is an object as JSON, or None.
+
+    Raises:
+        ValueError: a row compares images, which has neither; a label or the details of a row are wrong, the message
+            names file and row.
+    """
+    if compared := [ref for ref in refs if task_of(ref.info).asks_for == "choice"]:
+        raise ValueError(
+            f"{compared[0].file}: its task {compared[0].info['task']} compares images, which is not measured here."
+            " Fix: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
+            " ask in both orders with omniq_verl.scoring.comparison.Comparer"
+        )
+    rows = RowReader(["reward_model", "extra_info"]).read(refs)
+    labels = pd.DataFrame([_checked_label(ref, row) for ref, row in zip(refs, rows, strict=True)])
+    labels = labels.set_index("key")
+    tasks = labels.groupby("data_source").task.transform("nunique")
+    labels.insert(0, "set", labels.data_source.where(tasks == 1, labels.data_source + "/" + labels.task))
+    return labels
+
+
+def _checked_label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return _label(ref, row)
+    except ValueError as error:
+        raise ValueError(f"{named(ref)} ({ref.key}): {error}") from None
+
+
+def _label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
+    task = task_of(ref.info)
+    truth = read_truth(task, (row["reward_model"] or {}).get("ground_truth"))
+    scored = task.scale is not None
+    return {
+        "key": ref.key,
+        **{name: ref.info[name] for name in ("data_source", "task", "id", "split")},
+        "target": float(truth["score"]) if scored else np.nan,
+        "scale_low": task.scale.low if scored else np.nan,
+        "scale_high": task.scale.high if scored else np.nan,
+        "class_target": None if scored else canonical_class(truth["distortion_class"]) or NO_DISTORTION,
+        "level_target": None if scored else canonical_level(truth["severity"]) or NO_DISTORTION,
+        "details": _details(row["extra_info"].get("details")),
+    }
+
+
+def _details(found: object) -> str | None:
+    """An object as JSON; None where a row has no details.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if found is None or found != found:  # pandas writes NaN for "none"
+        return None
+    try:
+        read = json.loads(found) if isinstance(found, str) else found
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write one, or leave it out")
+    return json.dumps(read, default=str)
+
+
+def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
+    """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
+
+    The status is the parser's, "bad_image" where the row's image could not be read, or "error" for what an engine
+    rejected. An object that names no distortion is "ok", and
+    of the class "not named", which is wrong for every image.
+    """
+    said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
+    if finish_reason == ERROR:
+        return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
+    parsed = parse_response(text, task.answer_format, task.scale)
+    said["status"] = parsed.status.value
+    if parsed.score is not None and task.scale is not None:
+        return {**said, "score": parsed.score, "level": task.scale.level(parsed.score)}
+    if parsed.fields is not None:
+        said["distortion"] = canonical_class(said_class(parsed.fields)) or NO_DISTORTION
+        said["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
+    return said
+
+
+def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str, float]:
+    """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
+
+    The reason is the parser's, "error" for what an engine rejected, "no_reasoning", or "control_token": the text holds
+    what a model that learns from it would not read as text.
+    """
+    if finish_reason == ERROR:
+        return ERROR, "", np.nan
+    parsed = parse_response(text, task.answer_format, task.scale)
+    if not parsed.ok:
+        return parsed.status.value, "", np.nan
+    text = whole_text(parsed.reasoning or "")
+    if not text:
+        return "no_reasoning", "", np.nan
+    return (CONTROL_TOKEN, "", np.nan) if text_fault(text) else ("ok", text, parsed.score)
+
+
+def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line an answer: what was asked, what was answered, and what the parser made of it.
+
+    Args:
+        labels: of ``read_labels``.
+        records: of the store; those of other rows are left out.
+
+    Returns:
+        A table in the order of the labels: ``key``, ``sample`` (its number among those of its row), ``answer``,
+        ``finish_reason``, ``tokens``, and from ``read_answer`` ``status``, ``score``, ``level``, ``distortion``,
+        ``severity``.
+    """
+    tasks = {key: task_of(row) for key, row in zip(labels.index, labels.to_dict("records"), strict=True)}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if task := tasks.get(record["key"]):
+            lines[record["key"]] = [_line(record["key"], *pair, task) for pair in enumerate(record["answers"])]
+    columns = [
+        "key",
+        "sample",
+        "answer",
+        "finish_reason",
+        "tokens",
+        "status",
+        "score",
+        "level",
+        "distortion",
+        "severity",
+    ]
+    judged = pd.DataFrame([line for key in labels.index for line in lines.get(key, [])], columns=columns)
+    return judged.astype({"score": float})
+
+
+def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    said = read_answer(answer["text"], answer["finish_reason"], task)
+    return {
+        "key": key,
+        "sample": sample,
+        "answer": whole_text(answer["text"]),
+        "finish_reason": answer["finish_reason"],
+        "tokens": answer["tokens"],
+        **said,
+    }
+
+
+def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """One line an image: its label and what its answers come to.
+
+    ``answers`` and ``parsed`` count them; ``score`` is the mean of the parsed ones, NaN where none is, ``spread`` their
+    standard deviation (population), ``class_right`` and ``level_right`` the share of all answers that are right, a
+    rejected one being wrong. The level of a score is that of the scale's five parts it lies in; that of a distortion
+    counts only with its class (Q-Insight sec. 3.3), and
+    there is none (NaN) where nothing is wrong with the image (its table 3).
+    """
+    asked = judged.join(labels[["class_target", "level_target", "target", "scale_low", "scale_high", "task"]], on="key")
+    asked["class_right"] = (asked.distortion == asked.class_target).astype(float)
+    asked["level_right"] = asked.class_right * (asked.severity == asked.level_target)
+    asked.loc[asked.class_target == NO_DISTORTION, "level_right"] = np.nan
+    scored = asked.target.notna()
+    asked.loc[scored, "class_right"] = np.nan
+    asked.loc[scored, "level_right"] = (asked.level[scored] == _levels(asked[scored])).astype(float)
+    groups = asked.groupby("key", sort=False)
+    found = pd.DataFrame(
+        {
+            "answers": groups.size(),
+            "parsed": (asked.status == "ok").groupby(asked.key, sort=False).sum(),
+            "score": groups.score.mean(),
+            "spread": groups.score.std(ddof=0),
+            "class_right": groups.class_right.mean(),
+            "level_right": groups.level_right.mean(),
+        }
+    )
+    return labels.join(found, run_options="inner").reset_index()
+
+
+def _levels(asked: pd.DataFrame) -> list[str]:
+    return [task_of(row).scale.level(row["target"]) for row in asked.to_dict("records")]

@@ -1,0 +1,216 @@
+"""Label files -> rows of plain values. Whatever comes from outside is data: nothing is unpickled or executed."""
+
+import csv
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from omniq_verl.data.text_files import (
+    BLANKS,
+    LabelFileError,
+    check_file,
+    json_lines,
+    reject,
+    table_lines,
+    text_lines,
+)
+
+__all__ = [
+    "LabelFileError",
+    "check_file",
+    "read_csv",
+    "read_json",
+    "read_jsonl",
+    "read_lines",
+    "read_mat",
+    "read_words",
+    "read_xlsx",
+]
+
+_MAX_JSON_BYTES = 2**28  # a JSON file is read as a whole, into about ten times its size
+_MAX_SHEET_BYTES = 2**28
+_MAX_RATIO = 200  # real sheets shrink by five to thirty; a bomb by a thousand
+_MAX_VARIABLE_BYTES = 2**28
+_MAT_COMPRESSED = 15
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, without their ends.
+
+    Raises:
+        LabelFileError: it is no text, or a line is longer than a label's could be.
+    """
+    return (line for _, line in text_lines(path))
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file with a header, which has to name these columns; empty rows are left out.
+
+    Blanks around a cell are taken off, those around a quoted one, too.
+
+    Raises:
+        LabelFileError: a column is missing or there twice, or a row has another number of cells.
+    """
+    # With their ends, which belong to a quoted cell of several lines.
+    rows = csv.reader(table_lines(path), strict=True, skipinitialspace=True)
+    try:
+        header = [name.strip(BLANKS) for name in next(rows, [])]
+        if missing := [name for name in columns if name not in header]:
+            what = f"it has no column {', '.join(missing)} (it has {', '.join(header)[:200]})"
+            raise reject(path, what, _fix_of_header(header))
+        if twice := [name for name in columns if header.count(name) > 1]:
+            raise reject(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
+        for row in rows:
+            row = [cell.strip(BLANKS) for cell in row]
+            if not any(row):
+                continue
+            if len(row) != len(header):
+                raise reject(path, f"line {rows.line_num} has {len(row)} cells, the header {len(header)}")
+            yield dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise reject(path, f"line {rows.line_num} is no CSV ({error})") from None
+
+
+def _fix_of_header(header: Sequence[str]) -> str:
+    for other, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and other in header[0]:
+            return f"its cells are parted by {name}; save it with commas"
+    return "name its columns as the script's --help does, or give their names where it has options for them"
+
+
+def read_words(path: Path, columns: int) -> Iterator[list[str]]:
+    """The rows of a text file without header whose cells are parted by blanks and tabs.
+
+    Raises:
+        LabelFileError: a row has another number of cells.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        words = [word for word in re.split("[ \t]", line.strip(BLANKS)) if word]
+        if not words:
+            continue
+        if len(words) != columns:
+            raise reject(path, f"line {number} has {len(words)} words, not {columns}")
+        yield words
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        LabelFileError: it is none.
+    """
+    check_file(path, _MAX_JSON_BYTES)
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise reject(path, f"it is no JSON ({error})") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file.
+
+    Raises:
+        LabelFileError: a line is no JSON object.
+    """
+    return (record for _, record in json_lines(path))
+
+
+def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows below the header of an Excel sheet; the header is the first row that has all these columns.
+
+    A cell is what Excel last computed for it; where that failed, it is the text of the error, as ``#REF!``.
+
+    Raises:
+        LabelFileError: it is no workbook, unpacks to too much, or no row has the columns.
+    """
+    header: dict[str, int] | None = None
+    for row in _sheet_rows(path, sheet):
+        if header is None:
+            names = [str(cell).strip() if cell is not None else "" for cell in row]
+            if all(name in names for name in columns):
+                header = {name: names.index(name) for name in columns}
+            continue
+        cells = {name: _cell(row[ref]) if ref < len(row) else None for name, ref in header.items()}
+        if any(cell is not None for cell in cells.values()):
+            yield cells
+    if header is None:
+        raise reject(path, f"no row of it names the columns {', '.join(columns)}")
+
+
+def _cell(cell: Any) -> Any:
+    return cell.strip(BLANKS) if isinstance(cell, str) else cell
+
+
+def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
+    check_file(path)
+    _reject_zip_bomb(path)
+    from openpyxl import load_workbook
+
+    with open(path, "rb") as file:  # of a path openpyxl wants a certain ending
+        try:
+            book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            found = book[sheet] if sheet else book.worksheets[0]
+            # The size a sheet claims may be too small, or a billion empty cells.
+            found.reset_dimensions()
+            yield from found.iter_rows(values_only=True)
+        except Exception as error:  # openpyxl raises errors of every kind on broken files
+            raise reject(path, f"it is no workbook with the sheet {sheet or 'that comes first'} ({error})") from None
+
+
+def _reject_zip_bomb(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise reject(path, "it is no Excel workbook") from None
+    if unpacked > _MAX_SHEET_BYTES or unpacked > _MAX_RATIO * path.stat().st_size + 2**20:
+        raise reject(path, f"it unpacks to {unpacked:,} bytes, which no label file does")
+
+
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """One variable of a MATLAB file (version 5; numbers and cells of text, no objects).
+
+    Raises:
+        LabelFileError: it is no such file, or the variable is not in it.
+    """
+    check_file(path)
+    _reject_mat_bomb(path)
+    from scipy.io import loadmat
+
+    try:
+        found = loadmat(path, variable_names=[name])
+    except Exception as error:  # scipy raises errors of every kind on broken files
+        raise reject(path, f"it is no MATLAB 5 file ({error})") from None
+    if name not in found:
+        raise reject(path, f"it has no variable {name}")
+    return found[name]
+
+
+def _reject_mat_bomb(path: Path) -> None:
+    with open(path, "rb") as file:
+        head = file.read(128)
+        order = ">" if head[126:] == b"MI" else "<"
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}II", tag)
+            end = file.tell() + size
+            if kind == _MAT_COMPRESSED and _inflates_beyond(file, size, _MAX_VARIABLE_BYTES):
+                raise reject(path, f"it unpacks to more than {_MAX_VARIABLE_BYTES:,} bytes, which no label file does")
+            file.seek(end)
+
+
+def _inflates_beyond(file: BinaryIO, size: int, limit: int) -> bool:
+    inflater, unpacked = zlib.decompressobj(), 0
+    while unpacked <= limit and (piece := file.read(min(size, 2**14))):  # a piece unpacks to 17 MB at most
+        size -= len(piece)
+        try:
+            unpacked += len(inflater.decompress(piece))
+        except zlib.error:  # for the reader to name
+            return False
+    return unpacked > limit

@@ -1,0 +1,49 @@
+"""A reader from outside of this package: ``data_prep/manifest.py --reader my_pkg.readers:function``.
+
+The function gets a ``Request`` (the index of the files below --root, the task, --labels) and returns or yields an
+``Item`` for each image.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from omniq_verl.doors import BadDoor, described, open_function
+from omniq_verl.preparation.build import Item
+from omniq_verl.preparation.label_tables import LabelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from omniq_verl.preparation.cli import Request
+
+EXPECTED = "function(request: omniq_verl.preparation.cli.Request) -> iterable of omniq_verl.preparation.build.Item"
+
+
+def open_reader(name: str) -> "Callable[[Request], Iterator[Item]]":
+    """The reader of a name; its items are checked as they come.
+
+    Raises:
+        LabelFileError: it cannot be imported, or takes other arguments.
+    """
+    try:
+        function = open_function("--reader", name, EXPECTED, 1)
+    except BadDoor as error:
+        raise LabelFileError(str(error)) from None
+    return partial(_items, name, function)
+
+
+def _items(name: str, function: "Callable[[Request], Iterator[Item]]", request: "Request") -> Iterator[Item]:
+    number = 0
+    try:
+        for number, item in enumerate(function(request)):
+            if not isinstance(item, Item):
+                raise LabelFileError(
+                    f"--reader {name}: item {number} is {item!r:.80}. "
+                    "Fix: yield omniq_verl.preparation.build.Item objects"
+                )
+            yield item
+    except (LabelFileError, OSError, GeneratorExit):
+        raise
+    except Exception as error:  # whatever the user's own function raises
+        raise LabelFileError(f"--reader {name} fails at item {number}: {described(error)}") from error

@@ -1,0 +1,345 @@
+"""Items -> parquet files: in pieces that workers write side by side, and that a killed run need not write again.
+
+A shard is a fixed run of the label file's items, so its bytes depend on nothing but the data: not on the number of
+workers, on which of them was faster, or on how often the run was killed. It appears under its final name when it is
+whole; a sidecar in `.shards/` says what became of it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from xxhash import xxh3_128
+
+import omniq_verl
+from omniq_verl.data.images import BadImage, check_image, read_image
+from omniq_verl.data.rows import Row, schema
+from omniq_verl.preparation.stored_images import StoredImage
+from omniq_verl.tasks import outside_marks
+
+PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+"""Images are compressed already, and their smallest and largest bytes say nothing."""
+GROUP_BYTES = 4 * 2**20
+"""Of images in a row group, the memory a writer takes; eight times as much leaves a processor's caches."""
+GROUP_ROWS = 512
+_SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png", "classes.png")
+
+Change = Callable[[bytes], bytes]
+"""Of a checked image: a value that workers can be sent, whose ``repr`` names all that the bytes depend on."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row without its images' bytes, and where these are."""
+
+    row: Row
+    path: Path | StoredImage
+    name: str
+    """Of the file, with all folders below the root."""
+    change: Change | None = None
+    """What is done to each image; None: nothing."""
+    others: tuple[Path | StoredImage, ...] = ()
+    """The further images of a comparison, in the question's order."""
+
+    def state(self) -> tuple[Any, ...]:
+        """A value that changes when the row would: with its label, and the files' size or time."""
+        state = (self.row, self.name, *map(_state, (self.path, *self.others)))
+        return state if self.change is None else (*state, self.change)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What was set aside, and why."""
+
+    row_id: str
+    image: str
+    """The file below the root; where none was found, the name in the label file."""
+    reason: str
+    """Begins with its kind: ``label``, ``path``, ``image`` or ``duplicate``."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive items of one split."""
+
+    path: Path
+    first: int
+    """Number of the first item within its split."""
+    items: tuple[Planned, ...]
+    decode: bool = False
+    embed: bool = True
+
+    @property
+    def sidecar(self) -> Path:
+        """What became of the shard."""
+        return self.path.parent / ".shards" / f"{self.path.name}.json"
+
+    def mark(self) -> str:
+        """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
+        rows = [planned.state() for planned in self.items]
+        named = [] if self.embed else [str(planned.path) for planned in self.items]
+        marks = outside_marks({planned.row.task for planned in self.items})
+        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
+    ref = () if isinstance(image, Path) else (image,)
+    try:
+        found = (image.file if ref else image).stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, *ref
+
+
+@dataclass
+class Written:
+    """What became of a shard."""
+
+    rows: int = 0
+    scores: list[float] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
+    """Rows by distortion and severity, or by choice, where these are the labels."""
+    rejects: list[Reject] = field(default_factory=list)
+    size: int = 0
+    """Of the file, in bytes."""
+    xxh128: str = ""
+    """Of the file; ``xxh128sum`` prints the same."""
+
+
+def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int, **build_options: bool) -> list[Shard]:
+    """The shards of a split: ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on."""
+    count = max(-(-len(items) // size), 1)
+    names = [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else [f"{split}.parquet"]
+    return [
+        Shard(out / name, number * size, tuple(items[number * size : (number + 1) * size]), **build_options)
+        for number, name in enumerate(names)
+    ]
+
+
+def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
+    """Make the folder ready for these shards: files of earlier runs that are not among them are taken out.
+
+    Raises:
+        FileExistsError: there is another data set in it, or a file of a shard's name that no earlier run wrote.
+    """
+    _reject_other_data(out, shards, data_source)
+    (out / ".shards").mkdir(parents=True, exist_ok=True)
+    ours = {shard.sidecar for shard in shards}
+    for sidecar in (out / ".shards").glob("*.json"):
+        if sidecar not in ours:
+            (out / sidecar.stem).unlink(missing_ok=True)
+            sidecar.unlink()
+    unfinished = [path for folder in (".", ".shards", "converted") for path in (out / folder).glob("*.part")]
+    for path in [*unfinished, *(out / name for name in _SUMMARIES)]:
+        path.unlink(missing_ok=True)
+
+
+def _reject_other_data(out: Path, shards: Sequence[Shard], data_source: str) -> None:
+    if _data_source(out) not in (None, data_source):
+        raise FileExistsError(f"{out} holds another data set. Fix: give this one a folder of its own by --out")
+    for shard in shards:
+        if shard.path.exists() and not shard.sidecar.exists():
+            raise FileExistsError(f"{shard.path} was not made by this script. Fix: move it, or give another --out")
+
+
+def _data_source(out: Path) -> str | None:
+    try:
+        return json.loads((out / "dataset_card.json").read_bytes())["data_source"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def read_sidecar(shard: Shard, mark: str) -> Written | None:
+    """What became of the shard in an earlier run with the same mark; None if it has to be written."""
+    try:
+        said = json.loads(shard.sidecar.read_text(encoding="utf-8"))
+        if said.pop("mark") != mark or said["size"] != shard.path.stat().st_size:
+            return None
+        return Written(**{**said, "rejects": [Reject(**reject) for reject in said["rejects"]]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_shard(shard: Shard, mark: str) -> Written:
+    """Write a shard and its sidecar; runs in a worker."""
+    # From here on the sidecar says that the file is ours, and nothing else.
+    write_whole(shard.sidecar, b"{}")
+    written = Written()
+    written.xxh128 = write_groups(shard.path, schema(shard.embed), _tables(shard, written))
+    written.size = shard.path.stat().st_size
+    write_whole(shard.sidecar, json.dumps({"mark": mark, **asdict(written)}).encode())
+    return written
+
+
+def write_groups(path: Path, columns: pa.Schema, groups: Iterable[pa.Table]) -> str:
+    """Write a parquet file that is either not there or whole, a row group for each table; returns its checksum."""
+    unfinished = _unfinished(path)
+    with _FileHash(unfinished) as hashed:
+        with pq.ParquetWriter(unfinished, columns, **PARQUET) as writer:
+            for group in groups:
+                writer.write_table(group)
+                hashed.catch_up()  # now, while it is in the processor's caches
+        hashed.catch_up()
+    os.replace(unfinished, path)
+    return hashed.xxh128()
+
+
+def has_room(rows: int, size: int, more: int) -> bool:
+    """Whether another row belongs to a row group; one that is larger than a group is alone in its own.
+
+    Args:
+        rows: of the group so far.
+        size: their bytes.
+        more: bytes of the other row.
+    """
+    return not rows or (rows < GROUP_ROWS and size + more <= GROUP_BYTES)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is either not there or whole."""
+    unfinished = _unfinished(path)
+    unfinished.write_bytes(data)
+    os.replace(unfinished, path)
+
+
+def _unfinished(path: Path) -> Path:
+    # Of this process alone: a worker of a killed run may live on for a moment.
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
+    """Row groups of a shard; notes down in ``written`` what becomes of its items."""
+    group = _Group(shard.embed)
+    for number, planned in enumerate(shard.items, shard.first):
+        try:
+            images = [_image(ref, planned, shard) for ref in (planned.path, *planned.others)]
+        except BadImage as bad:
+            written.rejects.append(Reject(planned.row.row_id, planned.name, f"image: {bad}"))
+            continue
+        written.rows += 1
+        _note(planned.row, written)
+        size = sum(map(len, images))
+        if not has_room(len(group.records), group.size, size):
+            yield group.table()
+            group.clear()
+        group.add(planned.row.record(number, *images))
+    if group.records:
+        yield group.table()
+
+
+def _image(ref: Path | StoredImage, planned: Planned, shard: Shard) -> bytes | str:
+    """An image as it stands in the row: its bytes, or the name of its file."""
+    try:
+        original = read_image(ref) if isinstance(ref, Path) else ref.read()
+        data = check_image(original, shard.decode)
+        if planned.change is not None:
+            data = planned.change(data)
+    except BadImage as bad:
+        raise BadImage(f"{ref.name}: {bad}" if planned.others else str(bad)) from None
+    if shard.embed:
+        return data
+    return str(ref if data is original else _converted(shard.path.parent, data))
+
+
+def _note(row: Row, written: Written) -> None:
+    if row.score is not None:
+        written.scores.append(row.score)
+    else:
+        name = row.choice or (f"{row.distortion} {row.severity}" if row.distortion else "null")
+        written.classes[name] = written.classes.get(name, 0) + 1
+
+
+def _converted(out: Path, data: bytes) -> Path:
+    """A converted copy, for rows that name their images; its own name is that of its bytes, so it is never outdated."""
+    copy = out / "converted" / f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+    if not copy.exists():
+        copy.parent.mkdir(exist_ok=True)
+        write_whole(copy, data)
+    return copy
+
+
+class _Group:
+    """Rows that become one row group.
+
+    The bytes of embedded images are laid side by side into memory that is used again for the next group: to be given
+    fresh memory by the system takes longer than the copy.
+    """
+
+    def __init__(self, embed: bool):
+        self.schema = schema(embed)
+        self.embed = embed
+        self.records: list[dict[str, Any]] = []
+        self._memory = memoryview(np.empty(GROUP_BYTES if embed else 0, dtype=np.uint8))
+        self.clear()
+
+    def clear(self) -> None:
+        self.records = []
+        self._ends, self._rows = [0], [0]  # of images in bytes, of rows in images
+        self._bytes: memoryview | bytes = self._memory
+
+    @property
+    def size(self) -> int:
+        """Bytes of the embedded images."""
+        return self._ends[-1]
+
+    def add(self, record: dict[str, Any]) -> None:
+        if self.embed:
+            self._lay_down([image["bytes"] for image in record.pop("images")])
+        self.records.append(record)
+
+    def _lay_down(self, images: Sequence[bytes]) -> None:
+        alone = sum(map(len, images)) > len(self._memory)  # it has the group for itself
+        if alone:
+            self._bytes = b"".join(images)  # of one image the very same bytes
+        for data in images:
+            start = self.size
+            if not alone:
+                self._memory[start : start + len(data)] = data
+            self._ends.append(start + len(data))
+        self._rows.append(len(self._ends) - 1)
+
+    def table(self) -> pa.Table:
+        table = pa.Table.from_pylist(self.records, schema=self.schema)
+        if not self.embed:
+            return table
+        ends = pa.py_buffer(np.array(self._ends, dtype=np.int32))
+        data = pa.BinaryArray.from_buffers(pa.binary(), self._rows[-1], [None, ends, pa.py_buffer(self._bytes)])
+        images = pa.ListArray.from_arrays(
+            pa.array(self._rows, pa.int32()), pa.StructArray.from_arrays([data], ["bytes"])
+        )
+        ref = self.schema.get_field_index("images")
+        return table.set_column(ref, self.schema.field(ref), images)
+
+
+class _FileHash:
+    """XXH3 (128 bits) of a file that is still being written; SHA-256 would take half as long as everything else."""
+
+    def __init__(self, path: Path):
+        path.touch()
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed by __exit__
+        self._digest, self._memory = xxh3_128(), bytearray(2**18)
+
+    def __enter__(self) -> "_FileHash":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def catch_up(self) -> None:
+        """Take in what was written since the last time."""
+        view = memoryview(self._memory)
+        while count := self._file.readinto(self._memory):
+            self._digest.update(view[:count])
+
+    def xxh128(self) -> str:
+        return self._digest.hexdigest()

@@ -1,0 +1,45 @@
+"""Which tasks the labels of a data set can be asked for."""
+
+import argparse
+from collections.abc import Collection
+
+from omniq_verl.doors import is_door
+from omniq_verl.tasks import TASKS, find_task, task_names
+
+
+def names_for(labels: Collection[str]) -> list[str]:
+    """Tasks of this package that these labels can be asked for, in any of their wordings.
+
+    Args:
+        labels: names of the tasks whose labels a data set has.
+    """
+    return [name for name, task in TASKS.items() if (task.like or name) in labels]
+
+
+def name_for(labels: Collection[str], any_task: bool, name: str) -> str:
+    """The name of a task that these labels can be asked for.
+
+    Args:
+        labels: names of the tasks whose labels a data set has.
+        any_task: whether a task from outside may ask for them by their kind alone; otherwise it has to be ``like`` one
+            of ``labels``.
+        name: as it stands on the command line.
+
+    Raises:
+        ArgumentTypeError: there is no such task, or it has other labels.
+    """
+    rejected = argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names_for(labels))})")
+    if not is_door(name) and name not in task_names():
+        raise rejected
+    try:
+        task = find_task(name, "it")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if (task.like or name) in labels:
+        return name
+    if name in TASKS:
+        raise rejected
+    if any_task and task.images == 1 and task.asks_for in {find_task(one).asks_for for one in labels}:
+        return name
+    likes = " or ".join(f"like={one!r}" for one in labels)
+    raise argparse.ArgumentTypeError(f"{name} asks for labels that are not there. Fix: give the task {likes}")

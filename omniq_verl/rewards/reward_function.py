@@ -1,0 +1,227 @@
+"""The reward function verl calls for every response, and its settings."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from typing import Any
+
+from omniq_verl.doors import FORM, is_door
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, said_class
+from omniq_verl.rewards.format import format_reward
+from omniq_verl.rewards.gaussian import gaussian_reward
+from omniq_verl.rewards.outside import SETTING, ScoreReward, called, open_reward
+from omniq_verl.rewards.parsing import Parsed, Status, parse_response
+from omniq_verl.rewards.threshold import threshold_reward
+from omniq_verl.tasks import Task, read_truth, shown, task_number, task_of
+
+STATUS_NUMBERS = {status: number for number, status in enumerate(Status)}
+_NOT_APPLICABLE = math.nan
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """How a response is rewarded: ``reward.custom_reward_function.reward_kwargs`` of a recipe.
+
+    The reward is ``accuracy_weight * accuracy + format_weight * format``. ``sources`` overrides any of it by the name
+    of the data source, e.g. ``{"ava": {"sigma": 1.5}}``.
+
+    Raises:
+        TypeError: an unknown setting.
+        ValueError: a value outside of its range.
+    """
+
+    score_reward: str = "gaussian"
+    """``gaussian`` (OmniQuality-R sec. 3.3), ``threshold`` (Q-Insight sec. 3.3), or ``package.module:function`` of your
+    own: ``function(pred, target, **score_settings)`` returns a number from 0 to 1 (``omniq_verl.rewards.outside``)."""
+    sigma: float = 0.8
+    """Of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
+    epsilon: float = 0.35
+    """Of the threshold, in units of the scale (Q-Insight sec. 4.1)."""
+    accuracy_weight: float = 1.0
+    format_weight: float = 0.0
+    """0: "Gaussian reward only" (OmniQuality-R); Q-Insight adds the format with weight 1."""
+    class_weight: float = 0.25
+    level_weight: float = 0.75
+    score_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further arguments of a score reward of your own, by name."""
+
+    def __post_init__(self) -> None:
+        if self.score_reward not in _SCORE_REWARDS and not is_door(self.score_reward):
+            known = ", ".join(map(repr, _SCORE_REWARDS))
+            raise ValueError(f"score_reward must be {known} or {FORM}, got {self.score_reward!r}")
+        if not isinstance(self.score_settings, Mapping):
+            raise ValueError(f"score_settings must be a mapping from names to values, got {self.score_settings!r}")
+        if self.score_settings and self.score_reward in _SCORE_REWARDS:
+            raise ValueError(f"score_settings has no effect with score_reward={self.score_reward}. Fix: leave it out")
+        for name in ("sigma", "epsilon", "accuracy_weight", "format_weight", "class_weight", "level_weight"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if not (self.sigma > 0 and self.epsilon > 0):
+            raise ValueError(f"sigma and epsilon must be positive, got {self.sigma} and {self.epsilon}")
+        if math.isinf(self.sigma):
+            raise ValueError("sigma must be finite: every answer would be right")
+        weights = (self.accuracy_weight, self.format_weight, self.class_weight, self.level_weight)
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(f"weights must be finite, got {weights}")
+        self.score_function  # noqa: B018  so that a function that is not there is an error here, and not at an answer
+
+    @cached_property
+    def score_function(self) -> ScoreReward:
+        """From a predicted score and its label to the reward, 0 to 1."""
+        if self.score_reward in _SCORE_REWARDS:
+            return _SCORE_REWARDS[self.score_reward](self)
+        function = open_reward(self.score_reward, self.score_settings)
+        return partial(called, f"{SETTING}={self.score_reward}", function)
+
+    @staticmethod
+    def for_source(
+        data_source: str, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
+    ) -> "RewardSettings":
+        """The settings of one data source."""
+        chosen = {**settings, **_plain(sources).get(data_source, {})}
+        if "score_settings" not in chosen:
+            return _checked(tuple(chosen.items()))
+        own = _plain(chosen.pop("score_settings"))
+        return _checked(tuple(chosen.items()), json.dumps(own, sort_keys=True) if own else "{}")
+
+
+_SCORE_REWARDS: dict[str, Callable[[RewardSettings], ScoreReward]] = {
+    "gaussian": lambda settings: partial(gaussian_reward, sigma=settings.sigma),
+    "threshold": lambda settings: partial(threshold_reward, epsilon=settings.epsilon),
+}
+_plain_settings: dict[int, tuple[Any, dict[str, Any]]] = {}
+
+
+def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As a plain dict: verl hands over OmegaConf's, where a look-up takes longer than the rest of a reward."""
+    if settings is None or type(settings) is dict:
+        return settings or {}
+    if id(settings) not in _plain_settings:
+        # The original is kept as well, so that its id stays its own.
+        _plain_settings[id(settings)] = (settings, _unwrapped(settings))
+    return _plain_settings[id(settings)][1]
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _unwrapped(one) for name, one in value.items()}
+    return [_unwrapped(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+@lru_cache(maxsize=1024)  # verl asks once for each response, with the few settings of the recipe
+def _checked(settings: tuple[tuple[str, Any], ...], score_settings: str = "{}") -> RewardSettings:
+    return RewardSettings(**dict(settings), score_settings=json.loads(score_settings))
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any],
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: Any = None,
+    **settings: Any,
+) -> dict[str, float]:
+    """Reward of one response, with its parts.
+
+    Args:
+        data_source: name of the data set; chooses among the settings' ``sources``.
+        solution_str: the response's text.
+        ground_truth: ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, as JSON;
+            ``omniq_verl.data`` writes it.
+        extra_info: the row's own; ``task`` names the task.
+        reward_router_address: of a reward model, which verl passes where there is one; not asked here.
+        reward_model_tokenizer: likewise.
+        **settings: of ``RewardSettings``, and ``sources``.
+
+    Returns:
+        The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
+        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
+        ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where
+        there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which
+        have none, else 1),
+        ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
+        the class or choice of a task that asks for none.
+
+    Raises:
+        ValueError: the row names no known task, or its label is none that the task can have. The message names the
+            row's data source, index and id. verl counts such an error as a failed rollout and trains on without the
+            row, so that ``omniq doctor`` checks every row before a run.
+    """
+    chosen = RewardSettings.for_source(data_source, **settings)
+    task, truth = _asked(data_source, ground_truth, extra_info)
+    parsed = parse_response(solution_str, task.answer_format, task.scale)
+    form = format_reward(solution_str, task.answer_format)
+    judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
+    return {
+        **_NOTHING_SAID,
+        "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
+        "format": form,
+        "parsed": float(parsed.ok),
+        "status": float(STATUS_NUMBERS[parsed.status]),
+        "task": float(task_number(task.name)),
+        **judged,
+    }
+
+
+def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[Task, dict[str, Any]]:
+    """The row's task and label, or an error that says which row is wrong, and run_options."""
+    try:
+        task = task_of(extra_info)
+        return task, read_truth(task, ground_truth)
+    except ValueError as error:
+        info = extra_info if isinstance(extra_info, Mapping) else {}
+        row = ", ".join(f"extra_info.{name} {shown(info[name])}" for name in ("index", "id") if name in info)
+        raise ValueError(
+            f"a row of data_source {data_source!r} ({row or 'without extra_info.index and id'}) cannot be rewarded:"
+            f" {error}. `omniq doctor` names every such row"
+        ) from None
+
+
+_NOTHING_SAID = {
+    "accuracy": 0.0,
+    "pred": _NOT_APPLICABLE,
+    "target": _NOT_APPLICABLE,
+    "level_right": 0.0,
+    "level_asked": 0.0,
+    "class_right": _NOT_APPLICABLE,
+    "choice_right": _NOT_APPLICABLE,
+}
+"""What a judge need not say; the same keys whatever the task."""
+
+
+def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
+    target = float(truth["score"])
+    judged = {"accuracy": 0.0, "target": target, "level_asked": 1.0}
+    if parsed.score is None:
+        return judged
+    judged["accuracy"] = settings.score_function(parsed.score, target)
+    judged["pred"] = parsed.score
+    judged["level_right"] = float(task.scale.level(parsed.score) == task.scale.level(target))
+    return judged
+
+
+def _judge_degradation(
+    parsed: Parsed, truth: Mapping[str, Any], _task: Task, settings: RewardSettings
+) -> dict[str, float]:
+    true = [truth["distortion_class"], truth["severity"]]
+    asked = float(canonical_class(true[0]) is not None)
+    judged = {"accuracy": 0.0, "class_right": 0.0, "level_asked": asked}
+    if parsed.fields is None:
+        return judged
+    said = [said_class(parsed.fields), parsed.fields.get("severity")]
+    judged["accuracy"] = degradation_reward(*said, *true, settings.class_weight, settings.level_weight)
+    judged["class_right"] = float(canonical_class(said[0]) == canonical_class(true[0]))
+    judged["level_right"] = asked * judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
+    return judged
+
+
+def _judge_choice(parsed: Parsed, truth: Mapping[str, Any], _task: Task, _settings: RewardSettings) -> dict[str, float]:
+    """All or nothing, as in the code of Q-Insight's authors (qinsight_comparison.py)."""
+    right = float(parsed.choice == truth["choice"])
+    return {"accuracy": right, "choice_right": right}
+
+
+_JUDGES = {"score": _judge_score, "choice": _judge_choice, "degradation": _judge_degradation}

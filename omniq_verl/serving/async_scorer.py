@@ -1,0 +1,121 @@
+"""The reasoning model behind a server: questions come one at a time, and those under way share the engine's batches."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from omniq_verl.data.images import BadImage, check_pixels
+from omniq_verl.generation.request import ERROR, Answer, AsyncEngine, Request, Sampling
+from omniq_verl.scoring.comparison import Comparison, combine_orders, comparison_requests
+from omniq_verl.scoring.image_inputs import digest_of, load_source
+from omniq_verl.scoring.scorer import BAD_IMAGE, Score, score_request, summarise
+from omniq_verl.serving.request_parsing import File
+from omniq_verl.tasks import ForbiddenText, Task
+
+Found = TypeVar("Found")
+
+
+class AsyncScorer:
+    """A reasoning model that answers as ``Scorer`` and ``Comparer`` do, for callers that do not know of each other.
+
+    Args:
+        engine: of the model.
+        max_tokens: longest answer.
+        seed: of sampled answers.
+        pixels: of the largest image.
+    """
+
+    def __init__(self, engine: AsyncEngine, max_tokens: int, seed: int, pixels: int):
+        self.engine, self._max_tokens, self._seed, self._pixels = engine, max_tokens, seed, pixels
+        self._pool = ThreadPoolExecutor(4)
+
+    async def score(
+        self,
+        files: Sequence[File],
+        tasks: Sequence[Task],
+        prompts: Sequence[str | None],
+        samples: int,
+        temperature: float,
+    ) -> list[dict[str, Score]]:
+        """Scores by task of each image.
+
+        Raises:
+            RuntimeError: the engine has failed.
+        """
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        return await _all(
+            self._score(file, tasks, prompt, sampling) for file, prompt in zip(files, prompts, strict=True)
+        )
+
+    async def _score(
+        self, file: File, tasks: Sequence[Task], prompt: str | None, sampling: Sampling
+    ) -> dict[str, Score]:
+        try:
+            data, digest = await self._in_thread(self._load_hashed, file, sampling.n > 1)
+        except BadImage as error:
+            return {task.name: Score(file.name, task.name, BAD_IMAGE, error=str(error)) for task in tasks}
+        try:
+            requests = [score_request(file.name, data, digest, task, prompt, self._seed) for task in tasks]
+        except ForbiddenText as error:
+            return {task.name: Score(file.name, task.name, ERROR, error=str(error)) for task in tasks}
+        answers = await _all(self._answer(request, sampling) for request in requests)
+        return {task.name: summarise(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
+
+    async def compare(
+        self, pairs: Sequence[tuple[File, File, File | None]], samples: int, temperature: float
+    ) -> list[Comparison]:
+        """The better image of each pair, asked in both orders.
+
+        Raises:
+            RuntimeError: the engine has failed.
+        """
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        return await _all(self._compare(*pair, sampling) for pair in pairs)
+
+    async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
+        try:
+            images = [await self._in_thread(self._load, file) for file in (a, b, reference) if file is not None]
+        except BadImage as error:
+            return Comparison(a.name, b.name, BAD_IMAGE, error=str(error))
+        shown = (*images[:2], images[2] if reference else None)
+        requests = await self._in_thread(lambda: list(comparison_requests(*shown, self._seed, sampling.n > 1)))
+        answers = await _all(self._answer(request, sampling) for request in requests)
+        return combine_orders(a.name, b.name, *answers)
+
+    def _load(self, file: File) -> bytes:
+        return load_within(file.data, self._pixels)
+
+    def _load_hashed(self, file: File, sampled: bool) -> tuple[bytes, str]:
+        data = self._load(file)
+        return data, digest_of(data, sampled)
+
+    async def _in_thread(self, work: Callable[..., Found], *words: Any) -> Found:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *words)
+
+    async def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        try:
+            return await self.engine.answer(request, sampling)
+        except ValueError as error:
+            return [Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n
+
+
+def load_within(data: bytes, pixels: int) -> bytes:
+    """An image after the image rules of training.
+
+    Raises:
+        BadImage: rejected by them, or of more than ``pixels``.
+    """
+    check_pixels(data, pixels)
+    return load_source(data)
+
+
+async def _all(awaited: Iterable[Coroutine[Any, Any, Found]]) -> list[Found]:
+    """Their results, in order; if one fails, the others are given up."""
+    tasks = [asyncio.ensure_future(one) for one in awaited]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

@@ -1,0 +1,218 @@
+"""Requests' bodies, JSON or multipart -> questions and image files. Whatever is wrong becomes a ``BadRequest``."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from omniq_verl.data.base64_text import BadBase64, decode_base64
+from omniq_verl.scoring.image_inputs import prompts_for
+from omniq_verl.serving.limits import Limits
+from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
+from omniq_verl.tasks import text_fault
+
+_MULTIPART = "multipart/form-data"
+_TEXTS = ("task", "prompt", "model")
+"""Fields that are texts, whatever stands in them."""
+_SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+_LONGEST = 800
+"""Characters of a reason."""
+_SHOWN = 5
+"""Of the mistakes in a body."""
+
+Question = TypeVar("Question", bound=BaseModel)
+
+
+class BadRequest(Exception):
+    """A request that is rejected.
+
+    Args:
+        status: of HTTP.
+        why: for whom sent it; cut where it is long, as it may repeat a name that was sent.
+    """
+
+    def __init__(self, status: int, why: str):
+        super().__init__(why if len(why) <= _LONGEST else f"{why[:_LONGEST]} ...")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class File:
+    """An image as it was sent."""
+
+    name: str
+    data: bytes
+
+
+class LimitBody:
+    """ASGI middleware: bodies that are too long are rejected, by what their head says or while they come."""
+
+    def __init__(self, app: ASGIApp, most: int):
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length, got = dict(scope["headers"]).get(b"content-length", b""), 0
+
+        async def counted() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > self._most or (length.isdigit() and int(length[:20]) > self._most):
+                raise HTTPException(413, f"the body is longer than {self._most:,} bytes")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, list[File]]:
+    """A question of ``POST /v1/score`` and its images.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if _kind(request) == _MULTIPART:
+        async with _form(request, limits, limits.images) as form:
+            files = await _files(form, "images")
+            words = {"images": ["sent"] * len(files), **_words(form, ("images",), ("task", "prompt"))}
+            return _check_score(_model(ScoreQuestion, words), limits), files
+    question = _check_score(await _json(request, ScoreQuestion), limits)
+    return question, [_decoded(text, number) for number, text in enumerate(question.images)]
+
+
+async def read_compare(
+    request: Request, limits: Limits
+) -> tuple[CompareQuestion, list[tuple[File, File, File | None]]]:
+    """A question of ``POST /v1/compare`` and its images.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if _kind(request) == _MULTIPART:
+        async with _form(request, limits, 3 * limits.images) as form:
+            a, b, references = [await _files(form, name) for name in ("a", "b", "reference")]
+            if len(a) != len(b) or len(references) not in (0, len(a)):
+                raise BadRequest(422, "as many files a as b, and as many references or none")
+            pairs = [{"a": "sent", "b": "sent"}] * len(a)
+            question = _check_compare(
+                _model(CompareQuestion, {"pairs": pairs, **_words(form, ("a", "b", "reference"), ())}), limits
+            )
+            return question, list(zip(a, b, references or [None] * len(a), strict=True))
+    question = _check_compare(await _json(request, CompareQuestion), limits)
+    return question, [
+        (
+            _decoded(pair.a, f"pair {number}, a"),
+            _decoded(pair.b, f"pair {number}, b"),
+            None if pair.reference is None else _decoded(pair.reference, f"pair {number}, reference"),
+        )
+        for number, pair in enumerate(question.pairs)
+    ]
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _json(request: Request, kind: type[Question]) -> Question:
+    if _kind(request) != "application/json":
+        raise BadRequest(415, f"send application/json or {_MULTIPART}")
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise BadRequest(422, _mistakes(error)) from None
+
+
+def _model(kind: type[Question], words: Mapping[str, Any]) -> Question:
+    try:
+        return kind.model_validate(words)
+    except ValidationError as error:
+        raise BadRequest(422, _mistakes(error)) from None
+
+
+def _mistakes(error: ValidationError) -> str:
+    """Where and what, without what was sent: that may be long."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    said = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return "; ".join([*said, *more])
+
+
+def _form(request: Request, limits: Limits, files: int) -> Any:
+    return request.form(max_files=files, max_fields=limits.images + 8, max_part_size=4 * limits.text + 1024)
+
+
+async def _files(form: FormData, name: str) -> list[File]:
+    found = form.getlist(name)
+    if any(not isinstance(one, UploadFile) for one in found):
+        raise BadRequest(422, f"{name}: images are sent as files (with a filename)")
+    return [File(one.filename or f"image {number}", await one.read()) for number, one in enumerate(found)]
+
+
+def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
+    """Fields that are none of the files, as JSON would have them; ``several`` may be given more than once."""
+    words: dict[str, Any] = {}
+    for name in dict.fromkeys(form.keys()):
+        values = form.getlist(name)
+        if all(isinstance(value, UploadFile) for value in values):
+            if name not in files:
+                raise BadRequest(422, f"{name}: no such file is asked for")
+            continue
+        if any(isinstance(value, UploadFile) for value in values) or (name not in several and len(values) > 1):
+            raise BadRequest(422, f"{name}: given more than once")
+        words[name] = values if len(values) > 1 else _value(name, values[0])
+    return words
+
+
+def _value(name: str, text: str) -> Any:
+    if name in _TEXTS:
+        return text
+    return _SWITCHES.get(text.lower(), text) if name == "reasoning" else _number(text)
+
+
+def _number(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
+    _check_sizes(len(question.images), question.samples, limits)
+    try:
+        prompts = prompts_for(question.prompt, len(question.images))
+    except ValueError as error:
+        raise BadRequest(422, str(error)) from None
+    # Of several prompts, one with control tokens costs its own image alone: see AsyncScorer.
+    if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
+        raise BadRequest(422, f"prompt: it {fault}")
+    if max(len(prompt or "") for prompt in prompts) > limits.text:
+        raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
+    return question
+
+
+def _check_compare(question: CompareQuestion, limits: Limits) -> CompareQuestion:
+    _check_sizes(len(question.pairs), question.samples, limits)
+    return question
+
+
+def _check_sizes(images: int, samples: int, limits: Limits) -> None:
+    if images > limits.images:
+        raise BadRequest(413, f"{images} images or pairs; at most {limits.images} a request")
+    if samples > limits.samples:
+        raise BadRequest(422, f"samples: at most {limits.samples}")
+
+
+def _decoded(text: str, name: int | str) -> File:
+    """Base64, and nothing else: no address or path is ever followed."""
+    try:
+        return File(f"image {name}" if isinstance(name, int) else name, decode_base64(text))
+    except BadBase64 as error:
+        raise BadRequest(422, f"image {name}: no base64: {error}; paths and addresses are not read") from None

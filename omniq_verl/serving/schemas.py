@@ -1,0 +1,176 @@
+"""What goes over the wire: questions and answers of each route."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from omniq_verl.data.files import whole_text
+from omniq_verl.scoring.comparison import Comparison
+from omniq_verl.scoring.scorer import Score
+from omniq_verl.tasks import Task
+
+Base64 = Annotated[str, Field(description="An image file in base64; a data URL (data:image/png;base64,...) will do.")]
+Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, description="Of several samples.")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    samples: Annotated[int, Field(ge=1, description="Answers an image; one is greedy.")] = 1
+    temperature: Temperature = 1.0
+    reasoning: Annotated[bool, Field(description="With the model's reasoning, and its whole answer.")] = False
+
+
+class ScoreQuestion(_Asked):
+    """Images, and what is asked of each."""
+
+    images: Annotated[list[Base64], Field(min_length=1)]
+    task: Annotated[str | list[str], Field(description="Of GET /v1/tasks; several are asked of each image.")] = (
+        "technical"
+    )
+    prompt: Annotated[
+        str | list[str] | None,
+        Field(description="The text the images were made from, for alignment: one for all, or one each."),
+    ] = None
+    model: Annotated[Literal["reasoning", "rali"] | None, Field(description="Null: the one that is served.")] = None
+
+
+class Pair(BaseModel):
+    """Two images, and perhaps what both were made from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    a: Base64
+    b: Base64
+    reference: Base64 | None = None
+
+
+class CompareQuestion(_Asked):
+    """Pairs of images: which of each is better?"""
+
+    pairs: Annotated[list[Pair], Field(min_length=1)]
+
+
+class ScoreAnswer(BaseModel):
+    """Of one image and task. Without status "ok" there is no score, and ``error`` may say more."""
+
+    status: Annotated[str, Field(description='"ok", "bad_image", "error", or why no answer could be read.')]
+    score: float | None = None
+    level: str | None = None
+    distortion: str | None = None
+    severity: str | None = None
+    std: Annotated[float | None, Field(description="Standard deviation of several answers.")] = None
+    parsed: int = 0
+    answers: int = 0
+    reasoning: str | None = None
+    answer: str | None = None
+    error: str | None = None
+
+
+class ImageAnswer(BaseModel):
+    """Of one image."""
+
+    name: str
+    scores: Annotated[dict[str, ScoreAnswer], Field(description="By task.")]
+
+
+class ScoreAnswers(BaseModel):
+    """Of a request, in the order of its images."""
+
+    results: list[ImageAnswer]
+
+
+class CompareAnswer(BaseModel):
+    """Of one pair, asked in both orders."""
+
+    status: str
+    winner: Annotated[Literal["a", "b"] | None, Field(description="Null: the orders disagree.")] = None
+    share_a: float | None = None
+    share_first: Annotated[float | None, Field(description="A half without a bias for a place.")] = None
+    agree: bool | None = None
+    reasoning: list[str | None] | None = None
+    parsed: Annotated[int, Field(description="Answers that could be read, of both orders together.")] = 0
+    answers: int = 0
+    error: str | None = None
+
+
+class CompareAnswers(BaseModel):
+    """Of a request, in the order of its pairs."""
+
+    results: list[CompareAnswer]
+
+
+class TaskAbout(BaseModel):
+    """What can be asked."""
+
+    name: str
+    low: float | None = None
+    high: float | None = None
+    needs_prompt: bool
+
+
+class Tasks(BaseModel):
+    """What this server can be asked."""
+
+    models: list[str]
+    tasks: list[TaskAbout]
+    rali_task: str | None = None
+
+
+class Failure(BaseModel):
+    """Why a request was rejected."""
+
+    detail: str
+
+
+def score_answer(score: Score, reasoning: bool) -> ScoreAnswer:
+    """A score for the wire, its texts only where they were asked for."""
+    texts = {"reasoning": _whole(score.reasoning), "answer": _whole(score.answer)} if reasoning else {}
+    return ScoreAnswer(
+        status=score.status,
+        score=score.score,
+        level=score.level,
+        distortion=score.distortion,
+        severity=score.severity,
+        std=score.std,
+        parsed=score.parsed,
+        answers=score.answers,
+        error=_whole(score.error),
+        **texts,
+    )
+
+
+def score_answers(names: Sequence[str], found: Sequence[Mapping[str, Score]], reasoning: bool) -> ScoreAnswers:
+    """Scores by task of several images, for the wire."""
+    results = [
+        ImageAnswer(name=name, scores={task: score_answer(score, reasoning) for task, score in by_task.items()})
+        for name, by_task in zip(names, found, strict=True)
+    ]
+    return ScoreAnswers(results=results)
+
+
+def task_about(task: Task) -> TaskAbout:
+    """What a caller has to know of a task."""
+    low, high = (task.scale.low, task.scale.high) if task.scale else (None, None)
+    return TaskAbout(name=task.name, low=low, high=high, needs_prompt=task.needs_text)
+
+
+def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
+    """A comparison for the wire."""
+    return CompareAnswer(
+        status=found.status,
+        winner=None if found.winner is None else found.winner.lower(),
+        share_a=found.share_a,
+        share_first=found.share_first,
+        agree=found.agree,
+        reasoning=[_whole(text) for text in found.reasoning] if reasoning else None,
+        parsed=found.parsed,
+        answers=found.answers,
+        error=_whole(found.error),
+    )
+
+
+def _whole(text: str | None) -> str | None:
+    """A text that UTF-8 can hold: a model may write half a character."""
+    return None if text is None else whole_text(text)

@@ -1,0 +1,60 @@
+"""Pages of reports on a phone: nothing leaves the page, however long a path, and tables scroll on their own."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment
+
+PACKAGE = Path(__file__).parents[2] / "omniq_verl"
+TEMPLATES = sorted(PACKAGE.rglob("*.html"))
+PHONE = 360
+LONG = "runs/" + "a_folder_with_a_long_name_" * 8 + "huggingface"
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+SOURCE = {"images": {"kept": 123456, "too_easy": 123456, "too_hard": 123456}, "paths": {"right": 123456, "learned": 9}}
+EXAMPLE = {
+    **{"image": PIXEL, "key": LONG, "outcome": "too_easy", "right": 1, "paths": [1], "score": 3.0, "level": "fair"},
+    **{"plan": LONG, "path": LONG, "fault": "wrong_level"},
+}
+COT = {
+    "counts": {
+        **{"records": 3, "made_by": LONG, "paths_per_image": 8, "without_plan": {LONG: 1}},
+        **{"select": {"min_pass_rate": 0, "max_pass_rate": 1}, "sources": {"a_data_set_with_a_name": SOURCE}},
+    },
+    **{"pass_rates": PIXEL, "lengths": PIXEL, "examples": [EXAMPLE], "conditions": [("model", LONG)]},
+}
+TABLE = {"title": LONG, "columns": ["set", *["0.123 column"] * 9], "rows": [[LONG, *["0.123 [0.1, 0.2]"] * 9]]}
+EVALUATION = {
+    **{"note": LONG, "metrics": {"made_by": LONG, "warnings": [LONG]}, "tables": [TABLE], "gaps": [LONG]},
+    **{"pictures": {"a": PIXEL}, "provenance": [("model", LONG)]},
+    "worst": {LONG: [{"image": PIXEL, "key": LONG, "what": LONG, "answers": [LONG]}]},
+}
+CONTEXTS = {"cot": COT, "evaluation": EVALUATION}
+
+
+def test_there_are_pages_and_each_fits_its_device():
+    assert len(TEMPLATES) >= 3
+    for path in TEMPLATES:
+        assert 'name="viewport" content="width=device-width' in path.read_text(), path
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
+@pytest.mark.parametrize("room", CONTEXTS)
+def test_nothing_leaves_the_page_of_a_phone(tmp_path, room):
+    source = (PACKAGE / room / "templates/report.html").read_text()
+    # A frame, as a browser's window has a least width that is larger than a phone's.
+    (tmp_path / "inner.html").write_text(Environment(autoescape=True).from_string(source).render(CONTEXTS[room]))
+    (tmp_path / "page.html").write_text(
+        f"<iframe id=f src=inner.html width={PHONE} height=2000></iframe><p id=out></p><script>f.onload = () => {{"
+        "const page = f.contentDocument, all = [...page.body.querySelectorAll('*')];"
+        f"const past = all.filter(one => !one.closest('.wide') && one.getBoundingClientRect().right > {PHONE} + 1);"
+        "out.textContent = 'WIDTH ' + page.documentElement.scrollWidth + ' PAST ' + past.map(one => one.tagName);"
+        "}</script>"
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+               "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path / 'page.html'}"]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    width, past = re.search(r"WIDTH (\d+) PAST ([A-Z0-9,]*)<", found).groups()
+    assert int(width) <= PHONE and past == ""

@@ -1,0 +1,107 @@
+"""The runner of the quickstart and its processes: one run at a time, and none that outlives it."""
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from omniq_verl.quickstart import runner
+from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
+from omniq_verl.quickstart.stages import Stage
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def python_stage(name: str, code: str, steps: int = 0) -> Stage:
+    return Stage(name, "a test", [sys.executable, "-c", code], steps)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process exists and is no zombie, which nobody may collect for us."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_stage_that_writes_nothing_for_too_long_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_STALLED_SECONDS", 0.5)
+    with pytest.raises(StageFailed, match="wrote nothing"):
+        run_stages([python_stage("one", SLEEPER.format(path=str(tmp_path / "child")))], tmp_path / "run", quiet())
+    assert not (tmp_path / "run" / "one" / "done").exists()
+    assert not (tmp_path / "child").exists() or not is_alive(int((tmp_path / "child").read_text()))
+
+
+def test_a_folder_in_use_is_rejected_and_free_again_afterwards(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from omniq_verl.quickstart.runner import run_folder_lock\n"
+        "with run_folder_lock(Path(sys.argv[1])): pass"
+    )
+
+    def try_lock() -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+
+    with run_folder_lock(tmp_path / "run"):
+        rejected = try_lock()
+        with pytest.raises(StageFailed, match="in use by another run"), run_folder_lock(tmp_path / "run"):
+            pass
+    assert rejected.returncode != 0 and "in use by another run" in rejected.stderr
+    assert try_lock().returncode == 0
+
+
+STARTED_RUN = """
+import io, signal, sys
+from pathlib import Path
+from rich.console import Console
+from omniq_verl.quickstart.runner import run_folder_lock, run_stages
+from omniq_verl.quickstart.stages import Stage
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
+root = Path(sys.argv[1])
+with run_folder_lock(root):
+    run_stages([Stage("one", "a test", [sys.executable, "-c", sys.argv[2]])], root, Console(file=io.StringIO()))
+"""
+
+SLEEPER = "import os, sys, time; print(os.getpid(), file=open({path!r}, 'w'), flush=True); time.sleep(60)"
+
+
+def start_run(folder: Path, stage_code: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", STARTED_RUN, str(folder / "run"), stage_code])
+
+
+def number_in(path: Path) -> int:
+    assert wait_until(lambda: path.exists() and path.read_text().endswith("\n"), 60), "the stage did not start"
+    return int(path.read_text())
+
+
+def test_a_stage_dies_with_a_run_that_is_killed_and_the_folder_is_free(tmp_path):
+    run = start_run(tmp_path, SLEEPER.format(path=str(tmp_path / "child")))
+    child = number_in(tmp_path / "child")
+    assert is_alive(child)
+    run.kill()
+    run.wait()
+    assert wait_until(lambda: not is_alive(child), 5)
+    with run_folder_lock(tmp_path / "run"):
+        pass
+
+
+def test_a_stage_is_stopped_when_the_run_is_interrupted(tmp_path):
+    run = start_run(tmp_path, SLEEPER.format(path=str(tmp_path / "child")))
+    child = number_in(tmp_path / "child")
+    run.send_signal(2)
+    run.wait(30)
+    assert not is_alive(child)

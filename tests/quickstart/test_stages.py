@@ -1,0 +1,296 @@
+"""The runner of the quickstart, its metrics and its report. What it trains is tested in test_training.py."""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from omniq_verl.metric_log import read_metrics
+from omniq_verl.quickstart.measure import judge, summarise
+from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
+from omniq_verl.quickstart.runner import StageFailed, run_stages
+from omniq_verl.quickstart.stages import Settings, Stage, build_stages
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner looks after its stages every half second, tests have less time."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def python_stage(name: str, code: str, steps: int = 0) -> Stage:
+    return Stage(name, "a test", [sys.executable, "-c", code], steps)
+
+
+def counting_stage(name: str, counter: Path, more: str = "") -> Stage:
+    """Adds a line to a file each time it is run."""
+    return python_stage(name, f"open({str(counter)!r}, 'a').write('run\\n'){more}")
+
+
+def runs(counter: Path) -> int:
+    return len(counter.read_text().splitlines()) if counter.exists() else 0
+
+
+def write_attempts(folder: Path, *attempts: str) -> Path:
+    """Metrics files as verl's logger writes them, one per start of the stage."""
+    (folder / "metrics").mkdir(parents=True)
+    for number, text in enumerate(attempts, 1):
+        (folder / "metrics" / f"{number:03d}.jsonl").write_text(text)
+    return folder
+
+
+def line(step: int, **data: float) -> str:
+    return json.dumps({"step": step, "data": data}) + "\n"
+
+
+# Metrics
+
+
+def test_metrics_of_all_attempts_are_merged_and_the_last_run_of_a_step_counts(tmp_path):
+    first = line(1, loss=1.0, lr=0.1) + line(2, loss=2.0) + line(3, loss=3.0)
+    second = line(3, loss=30.0) + line(4, loss=40.0)
+    folder = write_attempts(tmp_path / "grpo", first, second)
+    assert read_metrics(folder) == {1: {"loss": 1.0, "lr": 0.1}, 2: {"loss": 2.0}, 3: {"loss": 30.0}, 4: {"loss": 40.0}}
+
+
+def test_metrics_are_in_the_order_of_steps(tmp_path):
+    folder = write_attempts(tmp_path / "grpo", line(3) + line(1), line(2))
+    assert list(read_metrics(folder)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"step": 3, "data": {"loss": 3', '{"step": 3, "data": {"loss": 3.0}'])
+def test_a_torn_last_line_is_left_out(tmp_path, torn):
+    folder = write_attempts(tmp_path / "grpo", line(1, loss=1.0) + torn, line(2, loss=2.0) + torn)
+    assert read_metrics(folder) == {1: {"loss": 1.0}, 2: {"loss": 2.0}}
+
+
+def test_a_stage_that_has_not_begun_has_no_metrics(tmp_path):
+    assert read_metrics(tmp_path / "grpo") == {}
+
+
+# Measurement
+
+
+def asked(row_id: str, target: float) -> dict:
+    label = json.dumps({"score": target})
+    return {"reward_model": {"ground_truth": label}, "extra_info": {"id": row_id, "task": "technical"}}
+
+
+def judged() -> pd.DataFrame:
+    """Three images, two answers each: four answers can be read, off by 0, 0.8, 1.6 and 0.8."""
+    rows = [asked("a", 3.0), asked("b", 2.0), asked("c", 4.0)]
+    answers = [
+        ["<answer>3</answer>", "<answer>3.8</answer>"],
+        ["<answer>3.6</answer>", "no idea"],
+        ["<answer>9</answer>", "<answer>3.2</answer>"],
+    ]
+    return judge(rows, answers, "sampled", sigma=0.8)
+
+
+def test_every_answer_is_judged_by_its_own_image():
+    frame = judged()
+    assert list(frame["id"]) == ["a", "a", "b", "b", "c", "c"]
+    assert list(frame["sample"]) == [0, 1, 0, 1, 0, 1]
+    assert list(frame["target"]) == [3.0, 3.0, 2.0, 2.0, 4.0, 4.0]
+    assert list(frame["status"]) == ["ok", "ok", "ok", "no_answer", "out_of_range", "ok"]
+    # 0, 1, 2 and 1 sigma off: exp(0), exp(-1/2), exp(-2), exp(-1/2).
+    assert list(frame["reward"]) == pytest.approx([1.0, 0.60653066, 0.13533528, 0.0, 0.0, 0.60653066])
+
+
+def test_an_answer_that_cannot_be_read_has_no_score_and_no_reward():
+    failed = judged().iloc[[3, 4]]
+    assert failed["score"].isna().all()
+    assert list(failed["reward"]) == [0.0, 0.0]
+
+
+def test_answers_that_cannot_be_read_count_for_the_reward_and_not_for_the_error():
+    metrics = summarise(judged())
+    assert metrics["mae"] == pytest.approx((0 + 0.8 + 1.6 + 0.8) / 4)
+    assert metrics["rmse"] == pytest.approx(np.sqrt((0 + 0.64 + 2.56 + 0.64) / 4))
+    assert metrics["reward"] == pytest.approx((1 + 2 * 0.60653066 + 0.13533528) / 6)
+    assert (metrics["n"], metrics["answers"], metrics["parsed"]) == (4, 6, pytest.approx(4 / 6))
+    assert metrics["status"] == {"ok": 4, "no_answer": 1, "out_of_range": 1}
+
+
+def test_correlations_are_those_of_the_answers_that_can_be_read():
+    # Scores 3, 3.8, 3.6, 3.2 against 3, 3, 2, 4; means 3.4 and 3: (-0.4 * 0 + 0.4 * 0 + 0.2 * -1 - 0.2 * 1) = -0.4
+    # over sqrt(0.4) * sqrt(2).
+    assert summarise(judged())["plcc"] == pytest.approx(-0.4 / np.sqrt(0.8))
+
+
+def test_a_model_that_answers_nothing_has_a_reward_and_no_error():
+    metrics = summarise(judge([asked("a", 3.0)], [["?", ""]], "sampled", sigma=0.8))
+    assert (metrics["mae"], metrics["plcc"], metrics["parsed"], metrics["reward"]) == (None, None, 0.0, 0.0)
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_rows_without_answers_are_an_error():
+    with pytest.raises(ValueError, match="shorter"):
+        judge([asked("a", 3.0), asked("b", 3.0)], [["<answer>3</answer>"]], "greedy", sigma=0.8)
+
+
+# Gain
+
+
+def measured(rewards: dict[str, list[float]], mode: str = "sampled") -> pd.DataFrame:
+    lines = [(image, mode, reward) for image, values in rewards.items() for reward in values]
+    return pd.DataFrame(lines, columns=["id", "mode", "reward"])
+
+
+def test_the_gain_is_paired_over_images_and_each_image_counts_once():
+    before = measured({"a": [0.0, 0.2], "b": [0.5, 0.5], "c": [0.3]})
+    after = measured({"c": [0.9, 0.9, 0.9], "a": [0.4, 0.4], "b": [0.6, 0.4]})
+    gain, error = paired_gain(before, after)
+    # Means by image 0.1, 0.5, 0.3 and 0.4, 0.5, 0.9: differences 0.3, 0, 0.6. Their mean is 0.3, their standard
+    # deviation sqrt((0 + 0.09 + 0.09) / 2) = 0.3, the error of the mean 0.3 / sqrt(3).
+    assert gain == pytest.approx(0.3)
+    assert error == pytest.approx(0.3 / np.sqrt(3))
+
+
+def test_greedy_answers_do_not_count_for_the_gain():
+    rewards = {"a": [0.2], "b": [0.4]}
+    greedy = measured({"a": [1.0], "b": [1.0]}, mode="greedy")
+    assert paired_gain(measured(rewards), pd.concat([measured(rewards), greedy])) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("others", [{"a": [0.1]}, {"a": [0.1], "c": [0.1]}, {"a": [0.1], "b": [0.1], "c": [0.1]}])
+def test_measurements_of_other_images_have_no_gain(others):
+    with pytest.raises(ValueError, match="not of the same images"):
+        paired_gain(measured({"a": [0.1], "b": [0.1]}), measured(others))
+
+
+# Report
+
+
+def test_the_curves_are_drawn_as_a_png_of_four_panels(tmp_path):
+    keys = ("critic/score/mean", "actor/entropy", "response_length/mean", "val-core/photos/srcc")
+    folder = write_attempts(tmp_path / "grpo", *(line(step, **dict.fromkeys(keys, step / 2)) for step in range(1, 4)))
+    draw_curves(folder, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        assert (image.format, image.size) == ("PNG", (1008, 732))
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+
+
+def test_the_table_shows_both_measurements_and_a_dash_where_nothing_is_defined():
+    modes = {mode: summarise(judged()) for mode in ("greedy", "sampled")}
+    nothing = {mode: summarise(judge([asked("a", 3.0)], [["?"]], mode, 0.8)) for mode in ("greedy", "sampled")}
+    console = quiet()
+    figures = {"before": nothing, "after": modes, "reward_gain": 0.12, "reward_gain_standard_error": 0.04, "seed": 5}
+    print_table(figures, console)
+    text = console.file.getvalue()
+    assert "1 held-out crops, tiny model, seed 5" in text
+    assert any("MAE" in row and " - " in row and "0.800" in row for row in text.splitlines())
+    assert "+0.120 by GRPO, +3.0 standard errors" in text
+
+
+# Stages
+
+
+def test_stages_that_are_done_are_skipped(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    stages = [counting_stage("one", first), counting_stage("two", second)]
+    seconds = run_stages(stages, tmp_path / "run", quiet())
+    assert set(seconds) == {"one", "two"} and all(value > 0 for value in seconds.values())
+    assert run_stages(stages, tmp_path / "run", quiet()) == {"one": 0.0, "two": 0.0}
+    assert (runs(first), runs(second)) == (1, 1)
+
+
+def test_a_stage_whose_command_changed_is_run_again(tmp_path):
+    counter = tmp_path / "counter"
+    run_stages([counting_stage("one", counter)], tmp_path / "run", quiet())
+    run_stages([counting_stage("one", counter, more="; print('other')")], tmp_path / "run", quiet())
+    assert runs(counter) == 2
+
+
+def test_a_failed_stage_names_its_log_and_shows_the_end_of_it(tmp_path):
+    code = "print('\\n'.join(f'line {n}' for n in range(200))); raise SystemExit(7)"
+    with pytest.raises(StageFailed) as caught:
+        run_stages([python_stage("one", code)], tmp_path / "run", quiet())
+    log = tmp_path / "run" / "logs" / "one.log"
+    assert str(log) in str(caught.value)
+    assert "exit code 7" in str(caught.value)
+    assert "line 199" in str(caught.value) and "line 100\n" not in str(caught.value)
+    assert "line 100\n" in log.read_text()
+
+
+def test_errors_of_a_stage_are_in_its_log(tmp_path):
+    with pytest.raises(StageFailed, match="ZeroDivisionError"):
+        run_stages([python_stage("one", "1 / 0")], tmp_path / "run", quiet())
+
+
+def test_a_failed_stage_is_tried_again_and_stages_after_it_wait(tmp_path):
+    counter, last = tmp_path / "counter", tmp_path / "last"
+    once = f"; raise SystemExit(len(open({str(counter)!r}).readlines()) < 2)"
+    stages = [counting_stage("one", counter, once), counting_stage("two", last)]
+    with pytest.raises(StageFailed):
+        run_stages(stages, tmp_path / "run", quiet())
+    assert (runs(counter), runs(last)) == (1, 0)
+    run_stages(stages, tmp_path / "run", quiet())
+    assert (runs(counter), runs(last)) == (2, 1)
+
+
+def test_every_start_of_a_stage_writes_metrics_of_its_own(tmp_path):
+    write = (
+        "import json, os; path = os.environ['VERL_FILE_LOGGER_PATH']; number = int(os.path.basename(path)[:3]);"
+        "print(json.dumps({'step': number, 'data': {}}), file=open(path, 'w')); raise SystemExit(number < 3)"
+    )
+    stage = python_stage("one", write, steps=3)
+    for _ in range(2):
+        with pytest.raises(StageFailed):
+            run_stages([stage], tmp_path / "run", quiet())
+    run_stages([stage], tmp_path / "run", quiet())
+    assert list(read_metrics(tmp_path / "run" / "one")) == [1, 2, 3]
+
+
+def test_stages_run_on_the_cpu_platform_and_offline(tmp_path):
+    code = "import os; assert os.environ['VERL_PLATFORM'] == 'cpu' and os.environ['HF_HUB_OFFLINE'] == '1'"
+    run_stages([python_stage("one", code)], tmp_path / "run", quiet())
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"sft_steps": 10}, {"crops": {"sft": 64}}], ids=str)
+def test_what_a_setting_changes_is_run_again_with_all_that_follows_from_it(tmp_path, change):
+    folders = {"repo": tmp_path / "repo", "root": tmp_path / "run"}
+    before, after = (build_stages(Settings(**folders, **settings)) for settings in ({}, change))
+    first = next(index for index, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
+    counter = tmp_path / "counter"
+
+    def stand_ins(stages: list[Stage]) -> list[Stage]:
+        """The same stages with the same arguments, which only note that they ran."""
+        note = ["-c", f"import sys; print(sys.argv[1], file=open({str(counter)!r}, 'a'))"]
+        return [Stage(s.name, s.title, [sys.executable, *note, s.name, *s.command], s.steps) for s in stages]
+
+    run_stages(stand_ins(before), tmp_path / "run", quiet())
+    run_stages(stand_ins(after), tmp_path / "run", quiet())
+    names = [stage.name for stage in before]
+    assert counter.read_text().split() == [*names, *names[first:]]
+
+
+def test_a_stage_that_is_run_again_does_not_find_what_its_old_command_left(tmp_path):
+    # verl goes on from the last checkpoint it finds: a run with another seed would end before it began.
+    checkpoint = str(tmp_path / "run" / "one" / "checkpoint")
+    run_stages([python_stage("one", f"open({checkpoint!r}, 'w')")], tmp_path / "run", quiet())
+    run_stages(
+        [python_stage("one", f"import os; assert not os.path.exists({checkpoint!r})")], tmp_path / "run", quiet()
+    )
+
+
+def test_a_stage_that_did_not_finish_finds_what_it_had_left(tmp_path):
+    checkpoint = str(tmp_path / "run" / "one" / "checkpoint")
+    stage = python_stage(
+        "one", f"import os; there = os.path.exists({checkpoint!r}); open({checkpoint!r}, 'w'); assert there"
+    )
+    with pytest.raises(StageFailed):
+        run_stages([stage], tmp_path / "run", quiet())
+    run_stages([stage], tmp_path / "run", quiet())

@@ -195,7 +195,7 @@ def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
             "level_right": groups.level_right.mean(),
         }
     )
-    return labels.join(found, run_options="inner").reset_index()
+    return labels.join(found, how="inner").reset_index()
 
 
 def _levels(asked: pd.DataFrame) -> list[str]:

@@ -107,7 +107,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     names = short_names(runs)
     table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_table(table.dropna(axis="columns", run_options="all")).savefig(out, dpi=120)
+    draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
     table.to_csv(out.with_suffix(".csv"))
     steps = {name: _steps(table.loc[name]) for name in names}
     record = provenance([this_start()], runs=dict(zip(names, map(str, runs), strict=True)), steps=steps)

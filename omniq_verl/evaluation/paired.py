@@ -166,7 +166,7 @@ def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]
     Raises:
         ValueError: the runs have different labels for an image.
     """
-    images = first.add_suffix("_first").join(other.add_suffix("_other"), run_options="outer")
+    images = first.add_suffix("_first").join(other.add_suffix("_other"), how="outer")
     apart = images[(images.target_first - images.target_other).abs() > _LABELS_DIFFER]
     if len(apart):
         source, _, key = apart.index[0]

@@ -18,7 +18,7 @@ export_names(
     {
         "client": ["Client", "ServerError"],
         "limits": ["Limits"],
-        "rewards": ["ServerReward", "compute_score"],
+        "reward_client": ["ServerReward", "compute_score"],
         "run": ["serve_forever"],
         "settings": ["ServerSettings"],
     },

@@ -31,7 +31,7 @@ export_names(
         "generator": ["Generator", "GeneratorSpec", "open_generator"],
         "reflection": ["reflect"],
         "rounds": ["Reflection"],
-        "selection": ["Choice"],
-        "selectors": ["Selector"],
+        "ranking": ["Choice"],
+        "compare_selectors": ["Selector"],
     },
 )

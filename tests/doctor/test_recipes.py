@@ -110,7 +110,7 @@ GRPO, SFT = "omniquality_r/stage2", "omniquality_r/sft"
         ),
     ],
 )
-def test_a_planted_mistake_is_found_with_its_mend(healthy, name, mistake, said, fix):
+def test_a_planted_mistake_is_found_with_its_fix(healthy, name, mistake, said, fix):
     result = doctor(name, *words(name, healthy), *mistake.replace("FOLDER", str(healthy)).split())
     assert result.exit_code == 1
     assert any(said in line and fix in line.split("Fix:")[-1] for line in result.output.splitlines()), result.output

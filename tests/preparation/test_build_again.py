@@ -67,7 +67,7 @@ def test_a_changed_label_rewrites_its_shard_alone(root, out):
     assert [row["extra_info"]["raw_score"] for row in rows_of(out, "train")][3] == 7.25
 
 
-def test_a_mended_image_is_taken_in(root, out):
+def test_a_fixed_image_is_taken_in(root, out):
     path = root / "images" / "000.jpg"
     data = path.read_bytes()
     path.write_bytes(data[:-100])

@@ -1,6 +1,6 @@
-"""The runner of the quickstart and its processes: one run at a time, and none that outlives it."""
+"""Pipelines that are killed: no process outlives them, and their results are those of an undisturbed run."""
 
-import io
+import random
 import subprocess
 import sys
 import time
@@ -8,19 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from pipeline_builders import diamond, python_stage, quiet
 
-from omniq_verl.quickstart import runner
-from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
-from omniq_verl.quickstart.stages import Stage
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=200)
-
-
-def python_stage(name: str, code: str, steps: int = 0) -> Stage:
-    return Stage(name, "a test", [sys.executable, "-c", code], steps)
+from omniq_verl.pipeline.process import StageFailed, run_folder_lock
+from omniq_verl.pipeline.runner import run_stages
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
@@ -38,17 +29,17 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_a_stage_that_writes_nothing_for_too_long_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_STALLED_SECONDS", 0.5)
+def test_a_stage_that_writes_nothing_for_too_long_is_stopped(tmp_path):
+    child = tmp_path / "child"
     with pytest.raises(StageFailed, match="wrote nothing"):
-        run_stages([python_stage("one", SLEEPER.format(path=str(tmp_path / "child")))], tmp_path / "run", quiet())
-    assert not (tmp_path / "run" / "one" / "done").exists()
-    assert not (tmp_path / "child").exists() or not is_alive(int((tmp_path / "child").read_text()))
+        run_stages([python_stage("one", SLEEPER.format(path=str(child)), silence=0)], tmp_path / "run", quiet())
+    assert '"done": true' not in (tmp_path / "run" / "marks" / "one.json").read_text()
+    assert not child.exists() or not is_alive(int(child.read_text()))
 
 
-def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
+def test_a_folder_in_use_is_rejected_and_free_again_afterwards(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from omniq_verl.quickstart.runner import run_folder_lock\n"
+        "import sys; from pathlib import Path; from omniq_verl.pipeline.process import run_folder_lock\n"
         "with run_folder_lock(Path(sys.argv[1])): pass"
     )
 
@@ -56,10 +47,10 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
         return subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
 
     with run_folder_lock(tmp_path / "run"):
-        refused = try_lock()
+        rejected = try_lock()
         with pytest.raises(StageFailed, match="in use by another run"), run_folder_lock(tmp_path / "run"):
             pass
-    assert refused.returncode != 0 and "in use by another run" in refused.stderr
+    assert rejected.returncode != 0 and "in use by another run" in rejected.stderr
     assert try_lock().returncode == 0
 
 
@@ -67,8 +58,9 @@ STARTED_RUN = """
 import io, signal, sys
 from pathlib import Path
 from rich.console import Console
-from omniq_verl.quickstart.runner import run_folder_lock, run_stages
-from omniq_verl.quickstart.stages import Stage
+from omniq_verl.pipeline.process import run_folder_lock
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.stage import Stage
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 root = Path(sys.argv[1])
@@ -105,3 +97,37 @@ def test_a_stage_is_stopped_when_the_run_is_interrupted(tmp_path):
     run.send_signal(2)
     run.wait(30)
     assert not is_alive(child)
+
+
+DIAMOND = """
+import sys
+from pathlib import Path
+from pipeline_builders import diamond, quiet
+from omniq_verl.pipeline import runner
+from omniq_verl.pipeline.process import run_folder_lock
+
+runner._TICK = 0.02
+root = Path(sys.argv[1])
+with run_folder_lock(root):
+    print("ready", flush=True)
+    runner.run_stages(diamond(root, 0.05), root, quiet(), jobs=2, changed="stop")
+"""
+
+
+def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path):
+    command = [sys.executable, "-c", DIAMOND]
+    moments = random.Random(0)
+    run = tmp_path / "killed"
+    for _ in range(10):
+        process = subprocess.Popen([*command, str(run)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    assert subprocess.run([*command, str(run)], stdout=subprocess.DEVNULL).returncode == 0
+    run_stages(diamond(tmp_path / "whole"), tmp_path / "whole", quiet())
+    results = [
+        {path.relative_to(root): path.read_bytes() for path in sorted((root / "run").rglob("*")) if path.is_file()}
+        for root in (run, tmp_path / "whole")
+    ]
+    assert results[0] == results[1] and len(results[0]) == 16

@@ -57,7 +57,8 @@ def test_a_stage_that_did_not_finish_finds_what_it_had_left(tmp_path):
 def test_independent_stages_run_side_by_side_when_asked(tmp_path):
     # b and c each wait until the other has begun.
     code = (
-        "import pathlib, sys, time; mine, other = map(pathlib.Path, sys.argv[1:]); mine.touch()\nend = time.time() + 20\n"
+        "import pathlib, sys, time; mine, other = map(pathlib.Path, sys.argv[1:]); mine.touch()\n"
+        "end = time.time() + 20\n"
         "while not other.exists():\n    assert time.time() < end\n    time.sleep(0.01)"
     )
     files = tmp_path.parent / f"{tmp_path.name}_b", tmp_path.parent / f"{tmp_path.name}_c"

@@ -66,6 +66,8 @@ def needs(stages: Sequence[Stage], root: Path) -> dict[str, tuple[str, ...]]:
         wanted = set(stage.after)
         for path in paths_below(stage, root):
             owner = _owner(path, [*found, stage.name])
+            if owner is None and any(name.startswith(f"{path}/") for name in found):
+                continue  # a folder of several stages: ``after`` names those that are meant
             if owner is None:
                 raise PlanError(f"stage {stage.name} reads {root / path}, which no earlier stage writes")
             wanted.add(owner)

@@ -56,6 +56,10 @@ def reproduce(
 
         if changed not in CHANGED:
             raise ValueError(f"--changed {changed} is none of {', '.join(CHANGED)}. Fix: use one of them")
+        if status and dry_run:
+            raise ValueError("--status and --dry-run show different things. Fix: give one of them")
+        if scale == "paper" and data is None and not (dry_run or status):
+            raise ValueError("--scale paper needs data. Fix: add --data FOLDER; --status lists what belongs into it")
         numbers, names = surplus(more or [], bool(seeds), bool(only))
         found = build(experiment, scale, out, [*(seeds or []), *numbers] or [0], data, model)
         root = out.resolve()

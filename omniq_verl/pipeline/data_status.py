@@ -1,12 +1,23 @@
-"""Which data sets are below a folder: labels found, images counted, what is missing."""
+"""``omniq data status``: which data sets are below a folder, what is missing, and where to get it.
 
+    omniq data status --data /data
+    omniq data status --data /data --json status.json
+
+--data holds one folder for each data set, under any name. A data set is recognised by the names of its label files; its
+images are counted and not opened. `omniq data NAME` prepares one, and `omniq reproduce` all that it uses.
+"""
+
+import argparse
+import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.pipeline.data_sets import DATA_SETS, DataSet
 from omniq_verl.pipeline.summary import print_cells
 
@@ -145,3 +156,18 @@ def as_data(found: Sequence[Found]) -> list[dict[str, object]]:
         }
         for one in found
     ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``omniq data status``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with a folder for each data set; default: list all sets")
+    parser.add_argument("--json", type=Path, help="file to write the same to")
+    args = parser.parse_args(arguments)
+    try:
+        found = survey(args.data)
+        if args.json:
+            replace_text(args.json, json.dumps(as_data(found), indent=2) + "\n")
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    print_data_status(found, Console())

@@ -1,5 +1,6 @@
 """Pipelines that are killed: no process outlives them, and their results are those of an undisturbed run."""
 
+import os
 import random
 import subprocess
 import sys
@@ -97,6 +98,22 @@ def test_a_stage_is_stopped_when_the_run_is_interrupted(tmp_path):
     run.send_signal(2)
     run.wait(30)
     assert not is_alive(child)
+
+
+def test_a_worker_runs_its_module_and_dies_with_what_started_it(tmp_path):
+    (tmp_path / "sleeper.py").write_text(
+        "import os, sys, time\nassert __name__ == '__main__' and sys.argv[1:] == ['x']\n"
+        f"print(os.getpid(), file=open({str(tmp_path / 'child')!r}, 'w'), flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-m", "omniq_verl.pipeline.worker", "sleeper", "x"]
+    launcher = f"import subprocess; subprocess.run({words!r})"
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen([sys.executable, "-c", launcher], env={**os.environ, "PYTHONPATH": paths})
+    child = number_in(tmp_path / "child")
+    assert is_alive(child)
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not is_alive(child), 5)
 
 
 DIAMOND = """

@@ -122,14 +122,16 @@ def test_other_code_is_seen(monkeypatch):
 
 def test_the_digest_of_the_code_sees_sources_recipes_and_scripts(tmp_path):
     names = ("omniq_verl/a/b.py", "recipes/base/x.yaml", "data_prep/y.py")
-    digests = [marks.code_digest.__wrapped__(tmp_path)]
+    folders = [tmp_path / name.partition("/")[0] for name in names]
+    digests = [marks.code_digest.__wrapped__(*folders)]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("1")
-        digests.append(marks.code_digest.__wrapped__(tmp_path))
+        digests.append(marks.code_digest.__wrapped__(*folders))
     (tmp_path / "omniq_verl/a/b.py").write_text("2")
-    digests.append(marks.code_digest.__wrapped__(tmp_path))
+    digests.append(marks.code_digest.__wrapped__(*folders))
     assert len(set(digests)) == 5
+    assert len({marks.code_digest(), marks.code_digest.__wrapped__(*folders)}) == 2
 
 
 def test_the_recipe_of_a_command_belongs_to_its_settings(tmp_path):

@@ -125,6 +125,12 @@ def test_what_cannot_be_built_is_rejected(words, said):
         build(name, scale, ROOT, *rest)
 
 
+@pytest.mark.parametrize("name", ["a b", "a,b", "a=b", "a[b]", "a'b", "größe", "$a"])
+def test_a_folder_whose_name_hydra_would_misread_is_rejected(name):
+    with pytest.raises(ValueError, match=r"cannot hold\. Fix: give another --out"):
+        build("ract", "tiny", ROOT / name, [0], None, None)
+
+
 def test_the_commands_of_every_experiment_can_be_parsed(experiment):
     for stage in experiment.stages:
         if stage.command[2] != "omniq_verl.cli":

@@ -1,5 +1,6 @@
 """The experiments by name and scale."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from omniq_verl.pipeline.experiment import Experiment
 
 TINY = {"omniquality_r": omniquality_r.tiny, "q_insight": q_insight.tiny, "ract": ract.tiny, "rali": rali.tiny}
 SCALES = ("tiny", "paper")
+_PLAIN = re.compile(r"[\w/.+@%-]+", re.ASCII)
 
 
 def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | None, model: str | None) -> Experiment:
@@ -23,7 +25,8 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         model: base model, for the scale ``paper``; None: the paper's.
 
     Raises:
-        ValueError: an unknown name or scale, no or equal seeds, or what the scale needs or does not take.
+        ValueError: an unknown name or scale, no or equal seeds, what the scale does not take, or a folder whose name
+            Hydra would not read as it is.
     """
     if name not in TINY:
         raise ValueError(f"there is no experiment {name!r}. Fix: use one of {', '.join(TINY)}")
@@ -31,6 +34,11 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         raise ValueError(f"there is no scale {scale!r}. Fix: use --scale tiny or --scale paper")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds are {list(seeds)}. Fix: name one or more whole numbers from 0, each once")
+    if not _PLAIN.fullmatch(str(root.resolve())):
+        raise ValueError(
+            f"{root.resolve()} has characters that settings of a training cannot hold. Fix: give another --out, of"
+            " letters, digits and / . _ - + @ %"
+        )
     if scale == "tiny":
         if data is not None or model is not None:
             raise ValueError("--data and --model have no effect with --scale tiny. Fix: leave them out")

@@ -13,13 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 from xxhash import xxh3_128
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.provenance import versions
-from omniq_verl.packaged import HOME
+from omniq_verl.packaged import RECIPES, SCRIPTS
 from omniq_verl.pipeline.stage import Stage
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def recipe_files(folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         return []
-    defaults = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    defaults = OmegaConf.to_container(OmegaConf.load(path), resolve=False).get("defaults", [])
     parts = [one.lstrip("/") for one in defaults if isinstance(one, str) and one != "_self_"]
     return [path, *(file for part in parts for file in recipe_files(folder, part))]
 
@@ -135,10 +137,10 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 @cache
-def code_digest(home: Path = HOME) -> str:
+def code_digest(package: Path = PACKAGE, recipes: Path = RECIPES, scripts: Path = SCRIPTS) -> str:
     """Digest of this package's sources, recipes and scripts of data preparation, and of the versions it runs with."""
     digest = xxh3_128(json.dumps(versions(), sort_keys=True).encode())
-    for pattern in ("omniq_verl/**/*.py", "recipes/**/*.yaml", "data_prep/*.py"):
-        for path in sorted(home.glob(pattern)):
-            digest.update(f"{path.relative_to(home)}\0".encode() + path.read_bytes())
+    for folder, pattern in ((package, "**/*.py"), (recipes, "**/*.yaml"), (scripts, "*.py")):
+        for path in sorted(folder.glob(pattern)):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -114,10 +114,14 @@ def sft(
         "data.train_files": train,
         "trainer.default_local_dir": run.below(seed, name),
     }
-    launcher = ["torch.distributed.run", "--nproc-per-node", str(GPUS), "-m", "verl.trainer.sft_trainer"]
-    command = module(*launcher, recipe_words(run.recipes, recipe, own))
+    command = module(*launcher("verl.trainer.sft_trainer"), recipe_words(run.recipes, recipe, own))
     work = Work(images=rows * epochs, tokens=ANSWER_TOKENS)
     return _training(run, seed, name, f"SFT: {recipe}", command, rows // batch * epochs, work)
+
+
+def launcher(name: str) -> list[str]:
+    """Words of torchrun for a module on all GPUs, whose processes die with torchrun."""
+    return ["torch.distributed.run", "--nproc-per-node", str(GPUS), "-m", "omniq_verl.pipeline.worker", name]
 
 
 def _training(run: Real, seed: int, name: str, title: str, command: list[str], steps: int, work: Work) -> list[Stage]:

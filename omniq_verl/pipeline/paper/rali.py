@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import module, omniq
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, prepare, test_rows
+from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, launcher, measure, prepare, test_rows
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage, Work
 
@@ -75,8 +75,7 @@ def pairs(run: Real, seed: int) -> Stage:
 def _align(run: Real, seed: int, name: str, *more: object) -> Stage:
     words = ["rali", "align", "--pairs", run.below(seed, "pairs") / "pairs.parquet", "--out", run.below(seed, name)]
     words += ["--seed", seed, *more]
-    launcher = ["torch.distributed.run", "--nproc-per-node", str(GPUS), "-m", "omniq_verl.cli"]
-    command = module(*launcher, [str(word) for word in words])
+    command = module(*launcher("omniq_verl.cli"), [str(word) for word in words])
     work = Work(images=ROWS * EPOCHS)
     return Stage(f"seed{seed}/{name}", f"alignment of CLIP: {name}", command, gpus=GPUS, silence=HOUR, work=work)
 

@@ -118,6 +118,7 @@ def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
     tested = [Path(word).parent.name for word in stages["seed0/stage2_test"].command if word.endswith("test.parquet")]
     assert tested == ["koniq", "ava", "evalmuse", "spaq"]
     assert "pipal" in found.not_run["data"] and "spaq" not in found.not_run["data"]
+    assert "spaq (11,125 of 11,125 images)" in found.not_run["data in part"]
 
 
 def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):

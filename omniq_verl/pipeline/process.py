@@ -99,7 +99,10 @@ def check_silence(stage: Stage, log: Path) -> None:
     """Raise StageFailed if a stage has written nothing for longer than it may."""
     silent = time.time() - log.stat().st_mtime
     if silent > stage.silence:
-        raise StageFailed(f"{stage.name} wrote nothing for {silent / 60:.0f} minutes and was stopped; its log: {log}")
+        raise StageFailed(
+            f"{stage.name} wrote nothing for {silent / 60:.0f} minutes and was stopped. Fix: see the end of {log}, then"
+            " start the same command again"
+        )
 
 
 def failure(stage: Stage, code: int, log: Path) -> StageFailed:
@@ -108,4 +111,7 @@ def failure(stage: Stage, code: int, log: Path) -> StageFailed:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
     tail = "\n".join(lines[-_TAIL_LINES:])
-    return StageFailed(f"{tail}\n\n{stage.name} ended with exit code {code}; its whole log: {log}")
+    return StageFailed(
+        f"{tail}\n\n{stage.name} ended with exit code {code}. Fix: correct what its log names, {log}, then start"
+        " the same command again"
+    )

@@ -1,9 +1,10 @@
 """The experiments at real size, with the data sets that are there."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from omniq_verl.pipeline.data_status import MISSING, Found, survey
+from omniq_verl.pipeline.data_status import MISSING, PARTLY, Found, survey
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.paper import omniquality_r, q_insight, ract, rali
 from omniq_verl.pipeline.paper.parts import QWEN_7B, Real
@@ -28,14 +29,17 @@ def build(
         ValueError: a data set that is trained on is not below ``data``.
     """
     paper = PAPERS[name]
-    folders = {one: Path("DATA") / one for one in paper.OPTIONS} if data is None else folders_of(survey(data))
+    found = [] if data is None else survey(data)
+    folders = {one: Path("DATA") / one for one in paper.OPTIONS} if data is None else folders_of(found)
     if data is not None and (missing := [one for one in paper.TRAINED_ON if one not in folders]):
         raise ValueError(
             f"{data}: {missing[0]} is not there, and is trained on. Fix: download it (omniq data status --data {data}"
             " names its page and layout)"
         )
     run = Real(repo, root, folders, model or QWEN_7B, seeds, paper.OPTIONS)
-    return with_missing(paper.experiment(run), [one for one in paper.OPTIONS if one not in folders])
+    missing = [one for one in paper.OPTIONS if one not in folders]
+    partly = [one for one in found if one.state == PARTLY and one.about.name in paper.OPTIONS]
+    return with_missing(paper.experiment(run), missing, partly)
 
 
 def folders_of(found: list[Found]) -> dict[str, Path]:
@@ -43,9 +47,12 @@ def folders_of(found: list[Found]) -> dict[str, Path]:
     return {one.about.name: one.folder for one in found if one.state != MISSING and one.folder is not None}
 
 
-def with_missing(found: Experiment, missing: list[str]) -> Experiment:
-    """The experiment with a line in its tables about data sets that are not there."""
-    if not missing:
-        return found
-    said = f"not below --data, and so not measured: {', '.join(missing)}"
-    return Experiment(found.name, found.scale, found.seeds, found.stages, found.tables, {**found.not_run, "data": said})
+def with_missing(found: Experiment, missing: list[str], partly: list[Found]) -> Experiment:
+    """The experiment with lines in its tables about data sets that are not there, or only in part."""
+    notes = dict(found.not_run)
+    if missing:
+        notes["data"] = f"not below --data, and so not measured: {', '.join(missing)}"
+    if partly:
+        parts = "; ".join(f"{one.about.name} ({', '.join(one.missing)})" for one in partly)
+        notes["data in part"] = f"measured on what is there; missing are {parts}"
+    return replace(found, not_run=notes)

@@ -101,6 +101,13 @@ def test_a_stage_that_takes_more_gpus_than_there_are_is_rejected_before_anything
     assert runs(tmp_path) == []
 
 
+def test_stages_without_what_they_need_end_with_an_error_instead_of_waiting(tmp_path):
+    stages = diamond(tmp_path)
+    need = {"run/a": (), "run/b": ("run/a",), "run/c": ("run/a",), "run/d": ("run/x",)}
+    with pytest.raises(PlanError, match="run/d needs run/b, which is not among"):
+        run_stages([stages[0], stages[3]], tmp_path, quiet(), need={**need, "run/d": ("run/b",)})
+
+
 def test_a_failed_stage_names_its_log_and_shows_the_end_of_it(tmp_path):
     code = "print('\\n'.join(f'line {n}' for n in range(20000))); raise SystemExit(7)"
     with pytest.raises(StageFailed) as caught:

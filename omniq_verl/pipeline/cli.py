@@ -51,15 +51,9 @@ def reproduce(
     """
     with errors_said() as console:
         from omniq_verl.pipeline.experiments import build
-        from omniq_verl.pipeline.runner import CHANGED
         from omniq_verl.pipeline.stage import chosen, needs
 
-        if changed not in CHANGED:
-            raise ValueError(f"--changed {changed} is none of {', '.join(CHANGED)}. Fix: use one of them")
-        if status and dry_run:
-            raise ValueError("--status and --dry-run show different things. Fix: give one of them")
-        if scale == "paper" and data is None and not (dry_run or status):
-            raise ValueError("--scale paper needs data. Fix: add --data FOLDER; --status lists what belongs into it")
+        _check_options(changed, status, dry_run, needs_data=scale == "paper" and data is None)
         numbers, names = surplus(more or [], bool(seeds), bool(only))
         found = build(experiment, scale, out, [*(seeds or []), *numbers] or [0], data, model)
         root = out.resolve()
@@ -72,6 +66,17 @@ def reproduce(
             _show_plan(stages, found, root, console)
         else:
             _run(stages, found, root, need, jobs, changed, console)
+
+
+def _check_options(changed: str, status: bool, dry_run: bool, needs_data: bool) -> None:
+    from omniq_verl.pipeline.runner import CHANGED
+
+    if changed not in CHANGED:
+        raise ValueError(f"--changed {changed} is none of {', '.join(CHANGED)}. Fix: use one of them")
+    if status and dry_run:
+        raise ValueError("--status and --dry-run show different things. Fix: give one of them")
+    if needs_data and not (dry_run or status):
+        raise ValueError("--scale paper needs data. Fix: add --data FOLDER; --status lists what belongs into it")
 
 
 def surplus(words: list[str], seeds_given: bool, only_given: bool) -> tuple[list[int], list[str]]:

@@ -69,16 +69,16 @@ def totals(found: Sequence[Cost], free: FreeSpace) -> list[str]:
     hours, gpu_hours = sum(cost.hours for cost in found), sum(cost.gpu_hours for cost in found)
     disk = sum(cost.disk for cost in found) + max((cost.peak_disk for cost in found), default=0.0)
     host, gpus = max((c.host for c in found), default=0.0), max((c.gpus for c in found), default=0)
-    said = [
+    sentences = [
         f"all stages one after the other: {duration(hours * 3600)}, {gpu_hours:,.0f} GPU-hours; disk {size(disk)};"
         f" host memory {size(host)} at most",
         "disk counts the two newest checkpoints of each training; a stage whose results are no longer needed may be"
         " emptied by hand",
     ]
     if gpus > len(free.gpus):
-        said.append(f"not on this machine: {gpus} GPUs are needed, {len(free.gpus)} are here")
+        sentences.append(f"not on this machine: {gpus} GPUs are needed, {len(free.gpus)} are here")
     if disk > free.disk:
-        said.append(f"not on this disk: {size(free.disk)} are free")
+        sentences.append(f"not on this disk: {size(free.disk)} are free")
     if host > free.memory:
-        said.append(f"not with the memory that is free here: {size(free.memory)}")
-    return said
+        sentences.append(f"not with the memory that is free here: {size(free.memory)}")
+    return sentences

@@ -49,8 +49,8 @@ def marks_of(stages: Sequence[Stage], need: Mapping[str, Sequence[str]]) -> dict
     found: dict[str, Mark] = {}
     for stage in stages:
         before = [found[name] for name in need[stage.name]]
-        said = [stage.command, stage.environment, recipe_digests(stage.command)]
-        settings = _digest([*said, [mark.settings for mark in before]])
+        own = [stage.command, stage.environment, recipe_digests(stage.command)]
+        settings = _digest([*own, [mark.settings for mark in before]])
         data = _digest([[_listing_of(path) for path in stage.reads], [mark.data for mark in before]])
         found[stage.name] = Mark(settings, data, code_digest())
     return found

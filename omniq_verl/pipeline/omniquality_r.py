@@ -91,14 +91,14 @@ def chain(own: Settings) -> list[Stage]:
     bootstrapped = own.root / "bootstrap" / "global_step_300" / "huggingface"
     learned = own.root / "sft" / "global_step_150" / "huggingface"
     model, lessons = own.root / "model", own.root / "data" / "bootstrap.parquet"
-    kept = own.root / "cot" / "sft.parquet"
+    selected = own.root / "cot" / "sft.parquet"
     threshold = "omniquality_r/tables/cpu_tiny_table6_threshold"
     return [
         data_stage(own),
         model_stage(own, texts="bootstrap.parquet", vocab=560),
         sft_stage(own, "bootstrap", "stands in for pretraining", f"{TINY}_bootstrap", model, lessons, 300),
         cot_stage(own, bootstrapped),
-        sft_stage(own, "sft", "cold start on what was selected", f"{TINY}_sft", bootstrapped, kept, 150),
+        sft_stage(own, "sft", "cold start on what was selected", f"{TINY}_sft", bootstrapped, selected, 150),
         measure_stage(own, "sft_test", "held-out after sft", learned),
         *_trained(own, "stage1", "stage1", f"{TINY}_stage1", learned),
         *_trained(own, "stage2", "stage2", f"{TINY}_stage2", own.trained("stage1")),

@@ -85,10 +85,8 @@ def run_stages(
         PlanError: the stages cannot be run in this order or on so many GPUs, or ``changed`` says to stop.
     """
     need = need or needs(stages, root)
-    if hungry := [stage for stage in stages if stage.gpus > gpus]:
-        one = hungry[0]
-        raise PlanError(f"stage {one.name} takes {one.gpus} GPUs, and {gpus} are here. Fix: run it where they are")
     by_name = {stage.name: stage for stage in stages}
+    _check_possible(by_name, need, gpus)
     run = _Run(by_name, root, console, need, marks_of(stages, need), jobs, list(range(gpus)))
     check_changes(run.marks, root, changed)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
@@ -103,6 +101,14 @@ def run_stages(
             for one in run.running.values():
                 stop(one.process)
     return run.seconds
+
+
+def _check_possible(stages: Mapping[str, Stage], need: Mapping[str, Sequence[str]], gpus: int) -> None:
+    for name, stage in stages.items():
+        if stage.gpus > gpus:
+            raise PlanError(f"stage {name} takes {stage.gpus} GPUs, and {gpus} are here. Fix: run it where they are")
+        if absent := [one for one in need[name] if one not in stages]:
+            raise PlanError(f"stage {name} needs {absent[0]}, which is not among the stages to run")
 
 
 def check_changes(marks: Mapping[str, Mark], root: Path, changed: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
 from omniq_verl.pipeline.stage import Stage
 
 WRITER = """
@@ -48,6 +49,25 @@ def diamond(root: Path, seconds: float = 0.0) -> list[Stage]:
         writer(root, "run/c", "run/a", seconds=seconds),
         writer(root, "run/d", "run/b", "run/c", seconds=seconds),
     ]
+
+
+def read_result(folder: Path) -> dict[str, float]:
+    """A figure out of a stage's result."""
+    return {"PLCC": int((folder / "result").read_text()[:4], 16) / 65536}
+
+
+def quick_experiment(root: Path, seeds: tuple[int, ...] = (0,), seconds: float = 0.0) -> Experiment:
+    """Stands for Q-Insight: a diamond of quick commands for each seed, and one table."""
+    rows = (OurRow("joint", "d", (None, "Q-Insight (ours), joint training")), OurRow("score only", "b"))
+    stages = [
+        writer(
+            root, f"seed{seed}/{name}", *(f"seed{seed}/{one}" for one in reads), seconds=seconds, environment={"S": "1"}
+        )
+        for seed in seeds
+        for name, reads in (("a", ""), ("b", "a"), ("c", "a"), ("d", "bc"))
+    ]
+    tables = (OurTable("q_insight:4", rows, read_result),)
+    return Experiment("q_insight", "tiny", seeds, stages, tables, {"q_insight:2": "one data set is too few"})
 
 
 def runs(root: Path) -> list[str]:

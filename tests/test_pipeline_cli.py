@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from pipeline_builders import runs, writer
+from pipeline_builders import quick_experiment, runs, writer
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
 from omniq_verl.pipeline import experiments, runner
 from omniq_verl.pipeline.checkpoint import link
-from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
+from omniq_verl.pipeline.experiment import Experiment
 
 WIDE = {"COLUMNS": "250", "TERM": "dumb"}
 
@@ -21,24 +21,10 @@ def invoke(*words: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def read(folder: Path) -> dict[str, float]:
-    return {"PLCC": int((folder / "result").read_text()[:4], 16) / 65536}
-
-
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Q-Insight's place is taken by quick commands, whose results stand for what is measured."""
-
-    def tiny(_repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
-        table = OurTable("q_insight:4", (OurRow("joint", "d", (None, "Q-Insight (ours), joint training")),), read)
-        stages = []
-        for seed in seeds:
-            stages += [writer(root, f"seed{seed}/a", environment={"S": str(seed)})]
-            stages += [writer(root, f"seed{seed}/{name}", f"seed{seed}/a") for name in "bc"]
-            stages += [writer(root, f"seed{seed}/d", f"seed{seed}/b", f"seed{seed}/c")]
-        return Experiment("q_insight", "tiny", seeds, stages, (table,), {"q_insight:2": "one data set is too few"})
-
-    monkeypatch.setitem(experiments.TINY, "q_insight", tiny)
+    """Quick commands take the place of Q-Insight's trainings, and their results that of what is measured."""
+    monkeypatch.setitem(experiments.TINY, "q_insight", lambda _repo, root, seeds: quick_experiment(root, seeds))
     monkeypatch.setattr(runner, "_TICK", 0.02)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pipeline_builders import diamond, python_stage, quiet
+from pipeline_builders import python_stage, quick_experiment, quiet
 
 from omniq_verl.pipeline.process import StageFailed, run_folder_lock
 from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.tables import write_tables
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
@@ -116,23 +117,26 @@ def test_a_worker_runs_its_module_and_dies_with_what_started_it(tmp_path):
     assert wait_until(lambda: not is_alive(child), 5)
 
 
-DIAMOND = """
+KILLED = """
 import sys
 from pathlib import Path
-from pipeline_builders import diamond, quiet
+from pipeline_builders import quick_experiment, quiet
 from omniq_verl.pipeline import runner
 from omniq_verl.pipeline.process import run_folder_lock
+from omniq_verl.pipeline.tables import write_tables
 
 runner._TICK = 0.02
 root = Path(sys.argv[1])
 with run_folder_lock(root):
     print("ready", flush=True)
-    runner.run_stages(diamond(root, 0.05), root, quiet(), jobs=2, changed="stop")
+    experiment = quick_experiment(root, seconds=0.05)
+    runner.run_stages(experiment.stages, root, quiet(), jobs=2, changed="stop")
+    write_tables(experiment, root)
 """
 
 
 def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path):
-    command = [sys.executable, "-c", DIAMOND]
+    command = [sys.executable, "-c", KILLED]
     moments = random.Random(0)
     run = tmp_path / "killed"
     for _ in range(10):
@@ -142,9 +146,9 @@ def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path)
         process.kill()
         process.wait()
     assert subprocess.run([*command, str(run)], stdout=subprocess.DEVNULL).returncode == 0
-    run_stages(diamond(tmp_path / "whole"), tmp_path / "whole", quiet())
-    results = [
-        {path.relative_to(root): path.read_bytes() for path in sorted((root / "run").rglob("*")) if path.is_file()}
-        for root in (run, tmp_path / "whole")
-    ]
-    assert results[0] == results[1] and len(results[0]) == 16
+    whole = quick_experiment(tmp_path / "whole")
+    run_stages(whole.stages, tmp_path / "whole", quiet())
+    write_tables(whole, tmp_path / "whole")
+    names = ("tables.md", "tables.json", *(f"seed0/{one}/result" for one in "abcd"))
+    results = [[(root / name).read_bytes() for name in names] for root in (run, tmp_path / "whole")]
+    assert results[0] == results[1]

@@ -4,6 +4,7 @@ Tables 3, 5, A.2 and A.3. Q-Insight's rows on several data sets ("naive mixing")
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import listed, omniq, settings
@@ -80,7 +81,7 @@ def _reinforced(run: Real, seed: int, name: str, among: Sequence[str]) -> list[S
     rows = {one: TRAIN_ROWS[one] for one in among}
     # All training rows of a set, whatever it rejected.
     mixed = mix(run, seed, f"{name}_rows", rows)
-    mixed = Stage(**{**vars(mixed), "command": [*mixed.command, "--all-if-fewer"]})
+    mixed = replace(mixed, command=[*mixed.command, "--all-if-fewer"])
     train, val = [run.below(seed, f"{name}_rows") / "train.parquet"], [run.file("koniq", "val")]
     recipe, count = "ract/single_domain", sum(rows.values())
     trained = grpo(run, seed, name, recipe, run.model, train, val, count, EPOCHS, BATCH)

@@ -65,12 +65,18 @@ def data(
     """Prepare a data set: label files and images become parquet files. Without a name: list what there is.
 
     Example: omniq data koniq --root koniq10k --out data/koniq
+
+    `omniq data status --data FOLDER` shows which data sets are in a folder, and where to get the others.
     """
     if script is None:
         names = packaged.script_names()
         for name in names:
             typer.echo(f"{name:<{max(map(len, names))}}  {packaged.script_summary(name)}")
         return
+    if script == "status":
+        from omniq_verl.pipeline.data_status import main
+
+        return main(arguments or [])
     try:
         file = packaged.script_file(script)
     except ValueError as error:

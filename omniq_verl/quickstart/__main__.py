@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from omniq_verl.packaged import HOME
+from omniq_verl.pipeline.process import StageFailed, run_folder_lock
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 from omniq_verl.quickstart.report import draw_curves, print_table, summary
-from omniq_verl.quickstart.runner import StageFailed, run_folder_lock, run_stages
-from omniq_verl.quickstart.stages import Settings, build_stages
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     except StageFailed as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        sys.exit("stopped; the same command resumes from here")
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes")
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from omniq_verl.evaluation import curves
-from omniq_verl.quickstart.stages import Settings
+from omniq_verl.pipeline.tiny_stages import Settings
 
 PANELS = ("reward", "validation_srcc", "entropy", "response_length")
 """Of all curves, those that mean something without filter and gate."""

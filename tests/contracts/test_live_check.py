@@ -20,8 +20,8 @@ from rich.console import Console
 
 from omniq_verl.live.findings import FAILED, FILE_NAME, LiveReport
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.quickstart.runner import run_stages
-from omniq_verl.quickstart.stages import Settings, build_stages
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 
 pytestmark = pytest.mark.slow
 

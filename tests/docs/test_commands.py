@@ -14,6 +14,9 @@ from omniq_verl.cli import app
 from omniq_verl.cot.run import CotConfig
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.generation.config import read_config
+from omniq_verl.pipeline.cli import surplus
+from omniq_verl.pipeline.experiments import build
+from omniq_verl.pipeline.stage import chosen, needs
 from omniq_verl.ract.align import AlignConfig
 
 SHELL = ("cd", "source", "export", "curl", "git", "pre-commit")
@@ -81,10 +84,22 @@ def check_omniq(words: list[str]) -> None:
     context = group.make_context("omniq", list(words), resilient_parsing=False)
     if path == ["doctor"]:
         compose(context.params["recipe"], context.params["overrides"] or [])
+    elif path == ["data"] and words[0] == "status":
+        check_options(REPO / "omniq_verl" / "pipeline" / "data_status.py", words[1:])
     elif path == ["data"]:
         check_python([f"data_prep/{words[0]}.py", *words[1:]])
+    elif path == ["reproduce"]:
+        check_stages(context.params)
     elif path[0] in CONFIGS:
         check_config(CONFIGS[path[0]], words)
+
+
+def check_stages(params: dict) -> None:
+    """Build the experiment, and choose the stages that are asked for."""
+    root = Path("runs").resolve()
+    _, names = surplus(params["more"] or [], True, True)
+    found = build(params["experiment"], params["scale"], root, [0], None, None)
+    chosen(found.stages, [*(params["only"] or []), *names], needs(found.stages, root))
 
 
 @pytest.mark.parametrize("page", pages(), ids=str)
@@ -173,6 +188,9 @@ def check_pip(words: list[str]) -> None:
         "omniq score photos --model m --nothing 1",
         "omniq doctor quickstart/grpo data.nothing=1",
         "omniq doctor quickstart/nothing",
+        "omniq reproduce nothing --out runs",
+        "omniq reproduce ract --out runs --only nothing",
+        "omniq data status --nothing",
         "omniq cot run nothing=1",
         "omniq ract align examples/ract/align.yaml nothing=1",
         "python -m verl.trainer.main_ppo --config-dir recipes --config-name q_insight/joint trainer.nothing=1",

@@ -27,7 +27,8 @@ PURE = (
     "omniq_verl.metric_log",
     "omniq_verl.trainer.mini_batches",
     "omniq_verl.trainer.validation",
-    "omniq_verl.quickstart.stages",
+    "omniq_verl.pipeline.stage",
+    "omniq_verl.pipeline.tiny_stages",
     "omniq_verl.plugin",
 )
 """Modules that must work where no framework is installed."""

@@ -116,7 +116,7 @@ def test_the_quickstart_of_a_wheel_makes_its_data(installed, tmp_path):
     code = (
         "import subprocess; from pathlib import Path\n"
         "from omniq_verl.packaged import HOME\n"
-        "from omniq_verl.quickstart.stages import Settings, build_stages\n"
+        "from omniq_verl.pipeline.tiny_stages import Settings, build_stages\n"
         "crops = dict(sft=8, bootstrap=8, train=8, val=8, test=8)\n"
         "data, model, sft, *_ = build_stages(Settings(HOME, Path('run').resolve(), crops=crops))\n"
         "subprocess.run(data.command, check=True); subprocess.run(model.command, check=True)\n"

@@ -1,9 +1,7 @@
-"""The runner of the quickstart, its metrics and its report. What it trains is tested in test_training.py."""
+"""The measurements and the report of the quickstart. What it trains is tested in test_training.py."""
 
 import io
 import json
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +13,10 @@ from rich.console import Console
 from omniq_verl.metric_log import read_metrics
 from omniq_verl.quickstart.measure import judge, summarise
 from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
-from omniq_verl.quickstart.runner import StageFailed, run_stages
-from omniq_verl.quickstart.stages import Settings, Stage, build_stages
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runner looks after its stages every half second, tests have less time."""
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
 
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-def python_stage(name: str, code: str, steps: int = 0) -> Stage:
-    return Stage(name, "a test", [sys.executable, "-c", code], steps)
-
-
-def counting_stage(name: str, counter: Path, more: str = "") -> Stage:
-    """Adds a line to a file each time it is run."""
-    return python_stage(name, f"open({str(counter)!r}, 'a').write('run\\n'){more}")
-
-
-def runs(counter: Path) -> int:
-    return len(counter.read_text().splitlines()) if counter.exists() else 0
 
 
 def write_attempts(folder: Path, *attempts: str) -> Path:
@@ -193,104 +169,3 @@ def test_the_table_shows_both_measurements_and_a_dash_where_nothing_is_defined()
     assert "1 held-out crops, tiny model, seed 5" in text
     assert any("MAE" in row and " - " in row and "0.800" in row for row in text.splitlines())
     assert "+0.120 by GRPO, +3.0 standard errors" in text
-
-
-# Stages
-
-
-def test_stages_that_are_done_are_skipped(tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    stages = [counting_stage("one", first), counting_stage("two", second)]
-    seconds = run_stages(stages, tmp_path / "run", quiet())
-    assert set(seconds) == {"one", "two"} and all(value > 0 for value in seconds.values())
-    assert run_stages(stages, tmp_path / "run", quiet()) == {"one": 0.0, "two": 0.0}
-    assert (runs(first), runs(second)) == (1, 1)
-
-
-def test_a_stage_whose_command_changed_is_run_again(tmp_path):
-    counter = tmp_path / "counter"
-    run_stages([counting_stage("one", counter)], tmp_path / "run", quiet())
-    run_stages([counting_stage("one", counter, more="; print('other')")], tmp_path / "run", quiet())
-    assert runs(counter) == 2
-
-
-def test_a_failed_stage_names_its_log_and_shows_the_end_of_it(tmp_path):
-    code = "print('\\n'.join(f'line {n}' for n in range(200))); raise SystemExit(7)"
-    with pytest.raises(StageFailed) as caught:
-        run_stages([python_stage("one", code)], tmp_path / "run", quiet())
-    log = tmp_path / "run" / "logs" / "one.log"
-    assert str(log) in str(caught.value)
-    assert "exit code 7" in str(caught.value)
-    assert "line 199" in str(caught.value) and "line 100\n" not in str(caught.value)
-    assert "line 100\n" in log.read_text()
-
-
-def test_errors_of_a_stage_are_in_its_log(tmp_path):
-    with pytest.raises(StageFailed, match="ZeroDivisionError"):
-        run_stages([python_stage("one", "1 / 0")], tmp_path / "run", quiet())
-
-
-def test_a_failed_stage_is_tried_again_and_stages_after_it_wait(tmp_path):
-    counter, last = tmp_path / "counter", tmp_path / "last"
-    once = f"; raise SystemExit(len(open({str(counter)!r}).readlines()) < 2)"
-    stages = [counting_stage("one", counter, once), counting_stage("two", last)]
-    with pytest.raises(StageFailed):
-        run_stages(stages, tmp_path / "run", quiet())
-    assert (runs(counter), runs(last)) == (1, 0)
-    run_stages(stages, tmp_path / "run", quiet())
-    assert (runs(counter), runs(last)) == (2, 1)
-
-
-def test_every_start_of_a_stage_writes_metrics_of_its_own(tmp_path):
-    write = (
-        "import json, os; path = os.environ['VERL_FILE_LOGGER_PATH']; number = int(os.path.basename(path)[:3]);"
-        "print(json.dumps({'step': number, 'data': {}}), file=open(path, 'w')); raise SystemExit(number < 3)"
-    )
-    stage = python_stage("one", write, steps=3)
-    for _ in range(2):
-        with pytest.raises(StageFailed):
-            run_stages([stage], tmp_path / "run", quiet())
-    run_stages([stage], tmp_path / "run", quiet())
-    assert list(read_metrics(tmp_path / "run" / "one")) == [1, 2, 3]
-
-
-def test_stages_run_on_the_cpu_platform_and_offline(tmp_path):
-    code = "import os; assert os.environ['VERL_PLATFORM'] == 'cpu' and os.environ['HF_HUB_OFFLINE'] == '1'"
-    run_stages([python_stage("one", code)], tmp_path / "run", quiet())
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"sft_steps": 10}, {"crops": {"sft": 64}}], ids=str)
-def test_what_a_setting_changes_is_run_again_with_all_that_follows_from_it(tmp_path, change):
-    folders = {"repo": tmp_path / "repo", "root": tmp_path / "run"}
-    before, after = (build_stages(Settings(**folders, **settings)) for settings in ({}, change))
-    first = next(index for index, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
-    counter = tmp_path / "counter"
-
-    def stand_ins(stages: list[Stage]) -> list[Stage]:
-        """The same stages with the same arguments, which only note that they ran."""
-        note = ["-c", f"import sys; print(sys.argv[1], file=open({str(counter)!r}, 'a'))"]
-        return [Stage(s.name, s.title, [sys.executable, *note, s.name, *s.command], s.steps) for s in stages]
-
-    run_stages(stand_ins(before), tmp_path / "run", quiet())
-    run_stages(stand_ins(after), tmp_path / "run", quiet())
-    names = [stage.name for stage in before]
-    assert counter.read_text().split() == [*names, *names[first:]]
-
-
-def test_a_stage_that_is_run_again_does_not_find_what_its_old_command_left(tmp_path):
-    # verl goes on from the last checkpoint it finds: a run with another seed would end before it began.
-    checkpoint = str(tmp_path / "run" / "one" / "checkpoint")
-    run_stages([python_stage("one", f"open({checkpoint!r}, 'w')")], tmp_path / "run", quiet())
-    run_stages(
-        [python_stage("one", f"import os; assert not os.path.exists({checkpoint!r})")], tmp_path / "run", quiet()
-    )
-
-
-def test_a_stage_that_did_not_finish_finds_what_it_had_left(tmp_path):
-    checkpoint = str(tmp_path / "run" / "one" / "checkpoint")
-    stage = python_stage(
-        "one", f"import os; there = os.path.exists({checkpoint!r}); open({checkpoint!r}, 'w'); assert there"
-    )
-    with pytest.raises(StageFailed):
-        run_stages([stage], tmp_path / "run", quiet())
-    run_stages([stage], tmp_path / "run", quiet())

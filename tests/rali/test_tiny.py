@@ -10,11 +10,11 @@ from rali_builders import SIZE, TEXTS, picture
 from rich.console import Console
 
 from data_prep.photo_distortions import Size, prepare
-from examples.rali.critic import Critic
 from omniq_verl.data.row_refs import list_rows
 from omniq_verl.generation.request import Request, Sampling, seed_of
 from omniq_verl.generation.runner import RunOptions
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.pipeline.made.critic import Critic
 from omniq_verl.rali.encoder import open_model, save_whole
 from omniq_verl.rali.pairs import PairsConfig, make_pairs
 from omniq_verl.rali.preprocessing import Preprocessing
@@ -73,7 +73,7 @@ def test_the_critic_words_what_it_knows_by_its_seed(crops):
 
 
 def test_pairs_of_the_critic_are_all_readable(crops, tmp_path):
-    spec = EngineSpec(str(crops), "examples.rali.critic:Critic")
+    spec = EngineSpec(str(crops), "omniq_verl.pipeline.made.critic:Critic")
     config = PairsConfig([crops], tmp_path, spec, Sampling(5, 1.0), RunOptions("here"))
     assert make_pairs(config, Console(quiet=True))["answers"] == {"ok": 60}
 

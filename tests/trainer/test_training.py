@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.quickstart.runner import run_stages
-from omniq_verl.quickstart.stages import Settings, grpo_stage
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.tiny_stages import Settings, grpo_stage
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def test_a_second_start_of_a_finished_run_does_nothing_again(finished: Path) -> 
 def test_a_run_killed_in_every_kind_of_stage_ends_with_the_same_number_of_steps(finished: Path) -> None:
     assert list(grpo_metrics(finished / "grpo")) == list(range(1, GRPO_STEPS + 1))
     assert list(read_metrics(finished / "sft")) == list(range(1, SFT_STEPS + 1))
-    assert all((finished / stage / "done").exists() for stage in STAGES)
+    assert all(json.loads((finished / "marks" / f"{stage}.json").read_text())["done"] for stage in STAGES)
 
 
 def test_a_killed_run_resumes_its_checkpoints(finished: Path) -> None:

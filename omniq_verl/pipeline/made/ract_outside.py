@@ -1,6 +1,6 @@
-"""A third "data set" that no run of tables.py trains on: held-out photographs under distortions not seen before.
+"""A third "data set" that no run trains on: held-out photographs under distortions not seen before.
 
-    python examples/ract/outside.py --data runs/ract/data --out runs/ract/outside
+    python -m omniq_verl.pipeline.made.ract_outside --data runs/ract/data --out runs/ract/outside
 
 reads the clean crops among test.parquet of `data_prep/photo_distortions.py`, and writes test_gamma.parquet: each of
 them three times, under operators of `data_prep/degradations.py` that alpha and beta do not have. Its raters go by SSIM:
@@ -20,8 +20,8 @@ from skimage.metrics import structural_similarity
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.pipeline.made.options import crops_arguments
 from omniq_verl.preparation.distortions import LEVELS, degrade
-from omniq_verl.quickstart.tables import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_SCORE
 
 OPERATORS = ("noise_impulse", "noise_correlated", "noise_poisson", "darken_gamma", "darken_value")

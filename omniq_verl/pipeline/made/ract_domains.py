@@ -1,6 +1,6 @@
 """Two small "data sets" of the quickstart's photographs: other photographs, other distortions, other labels.
 
-    python examples/ract/photos.py --data runs/ract/data --out runs/ract/domains
+    python -m omniq_verl.pipeline.made.ract_domains --data runs/ract/data --out runs/ract/domains
 
 reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, for alpha (every other photograph;
 noise) and beta (the others; darkening; its raters are harsher), rl_, val_ and test_ files, and sft.parquet: a cold
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
-from omniq_verl.quickstart.tables import crops_arguments
+from omniq_verl.pipeline.made.options import crops_arguments
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, Q_INSIGHT_SCORE, SEVERITIES
 from omniq_verl.tasks.q_insight import DESCRIBE
 

@@ -1,6 +1,6 @@
 """The quickstart's photographs under Q-Insight's two questions: what score, and which distortion, how severe.
 
-    python examples/q_insight/photos.py --data runs/q_insight/data --out runs/q_insight/asked
+    python -m omniq_verl.pipeline.made.q_insight_photos --data runs/q_insight/data --out runs/q_insight/asked
 
 reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, from different crops of the same
 photographs, rl_score, rl_degradation, val, test_score and test_degradation.parquet, and sft.parquet: answers to both
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row, sft_record
-from omniq_verl.quickstart.tables import crops_arguments
+from omniq_verl.pipeline.made.options import crops_arguments
 from omniq_verl.tasks import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, SEVERITIES
 
 SCORES, DEGRADATIONS = "photo_scores", "photo_degradations"

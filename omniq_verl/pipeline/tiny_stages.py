@@ -1,10 +1,13 @@
-"""The stages of the quickstart: what each runs, where it leaves its result, how far it is."""
+"""Stages of tiny models on two CPU cores: those of the quickstart, and what the tiny tables are made of."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from omniq_verl.pipeline.commands import ALONE, flags, module, omniq, recipe_words
+from omniq_verl.pipeline.stage import Stage
 
 EVAL_SAMPLES = 4
 """Answers per held-out image, for training samples as well: a few steps hardly change which answer is likeliest."""
@@ -43,18 +46,6 @@ class Settings:
         return self.root / name / f"global_step_{times * self.grpo_steps}" / "actor" / "huggingface"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One command. It may be killed and started again; what it had finished by then is kept."""
-
-    name: str
-    title: str
-    command: list[str]
-    steps: int = 0
-    """Steps to count in its metrics; 0 where there is nothing to count."""
-    environment: dict[str, str] = field(default_factory=dict)
-
-
 def build_stages(settings: Settings) -> list[Stage]:
     """All stages in order."""
     return [
@@ -81,10 +72,11 @@ def data_stage(settings: Settings) -> Stage:
     return Stage("data", "photographs -> parquet", [sys.executable, str(script), *arguments])
 
 
-def model_stage(settings: Settings, **flags: Any) -> Stage:
-    """A model with random weights, in the folder ``model`` of the run; ``flags`` of ``make_model`` besides."""
-    arguments = _flags(data=settings.root / "data", out=settings.root / "model", seed=settings.seed, **flags)
-    return Stage("model", "tiny Qwen2.5-VL with random weights", _module("omniq_verl.quickstart.make_model", arguments))
+def model_stage(settings: Settings, after: tuple[str, ...] = (), **more: Any) -> Stage:
+    """A model with random weights, in the folder ``model`` of the run; ``more`` are flags of ``make_model``."""
+    arguments = flags(data=settings.root / "data", out=settings.root / "model", seed=settings.seed, **more)
+    command = module("omniq_verl.quickstart.make_model", arguments)
+    return Stage("model", "tiny Qwen2.5-VL with random weights", command, after=after)
 
 
 def sft_stage(settings: Settings, name: str, title: str, recipe: str, model: Path, data: Path, steps: int) -> Stage:
@@ -96,11 +88,8 @@ def sft_stage(settings: Settings, name: str, title: str, recipe: str, model: Pat
         "trainer.total_training_steps": steps,
         "trainer.save_freq": settings.sft_save_every,
     }
-    command = _module("verl.trainer.sft_trainer", _recipe(settings, recipe, overrides))
-    # What torchrun would set for a single process. Without its agent there is none to outlive a kill.
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    alone["DIST_INIT_METHOD"] = "tcp://127.0.0.1:0"  # any free port
-    return Stage(name, title, command, steps, alone)
+    command = module("verl.trainer.sft_trainer", recipe_words(settings.repo / "recipes", recipe, overrides))
+    return Stage(name, title, command, steps, ALONE)
 
 
 def _grpo(settings: Settings) -> Stage:
@@ -122,33 +111,19 @@ def grpo_stage(
         "trainer.total_training_steps": steps,
         "trainer.save_freq": settings.grpo_save_every,
     }
-    command = _module("verl.trainer.main_ppo", _recipe(settings, recipe, {**own, **overrides}))
+    command = module("verl.trainer.main_ppo", recipe_words(settings.repo / "recipes", recipe, {**own, **overrides}))
     return Stage(name, title, command, steps)
 
 
 def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Stage:
     """The held-out answers of ``model``, greedy and at temperature 1, in the folder ``name`` of the run."""
     data, out = settings.root / "data" / "test.parquet", settings.root / name
-    arguments = [*_flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
-    return Stage(name, title, _module("omniq_verl.quickstart.measure", arguments))
+    arguments = [*flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
+    return Stage(name, title, module("omniq_verl.quickstart.measure", arguments))
 
 
 def eval_stage(settings: Settings, name: str, title: str, model: Path, files: Sequence[Path]) -> Stage:
     """`omniq eval` of a tiny model on prepared files, at temperature 1, in the folder ``name`` of the run."""
     words = ["eval", "--model", model, "--data", *files, "--out", settings.root / name, "--max-tokens", 40]
     words += ["--samples", EVAL_SAMPLES, "--max-model-len", 320, "--dtype", "float32", "--memory", 0.3]
-    return Stage(name, title, _module("omniq_verl.cli", [str(word) for word in words]))
-
-
-def _module(*words: str | list[str]) -> list[str]:
-    flat = [part for word in words for part in ([word] if isinstance(word, str) else word)]
-    return [sys.executable, "-m", *flat]
-
-
-def _flags(**values: Any) -> list[str]:
-    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
-
-
-def _recipe(settings: Settings, name: str, overrides: dict[str, Any]) -> list[str]:
-    words = [f"{key}={value}" for key, value in overrides.items()]
-    return ["--config-dir", str(settings.repo / "recipes"), "--config-name", name, *words]
+    return Stage(name, title, omniq(*words))

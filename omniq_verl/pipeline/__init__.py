@@ -1,0 +1,1 @@
+"""``omniq reproduce`` and the quickstart: stages, a runner that resumes, the papers' tables."""

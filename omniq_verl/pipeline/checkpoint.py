@@ -1,0 +1,45 @@
+"""Link the model that a training left under a name that does not depend on its number of steps.
+
+python -m omniq_verl.pipeline.checkpoint --run runs/seed0/sft --out runs/seed0/sft_model
+
+The link is ``OUT/huggingface``. It leads to the newest checkpoint that is complete.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from omniq_verl.generation.model_folder import checkpoint_of
+
+
+def link(run: Path, out: Path) -> Path:
+    """Make or replace the link; returns it.
+
+    Raises:
+        ValueError: the run has no complete checkpoint in Hugging Face's format.
+    """
+    model = Path(checkpoint_of(str(run))).absolute()
+    if not (model / "config.json").is_file() or model == run.absolute():
+        raise ValueError(f"{run} holds no checkpoint. Fix: let its training save one (trainer.save_freq)")
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = out / "huggingface.part"
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(os.path.relpath(model, out.resolve()))
+    os.replace(unfinished, out / "huggingface")
+    return out / "huggingface"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training (trainer.default_local_dir)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the link")
+    args = parser.parse_args()
+    try:
+        print(f"{link(args.run, args.out)} -> {os.readlink(args.out / 'huggingface')}")
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The experiments by name and scale."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omniq_verl.packaged import HOME
+from omniq_verl.pipeline import omniquality_r, q_insight, ract, rali
+from omniq_verl.pipeline.experiment import Experiment
+
+TINY = {"omniquality_r": omniquality_r.tiny, "q_insight": q_insight.tiny, "ract": ract.tiny, "rali": rali.tiny}
+SCALES = ("tiny", "paper")
+_PLAIN = re.compile(r"[\w/.+@%-]+", re.ASCII)
+
+
+def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | None, model: str | None) -> Experiment:
+    """An experiment with all its stages; nothing is run.
+
+    Args:
+        name: one of ``TINY``.
+        scale: one of ``SCALES``.
+        root: folder of the run.
+        seeds: one or more, each once.
+        data: folder with the data sets of their owners, for the scale ``paper``.
+        model: base model, for the scale ``paper``; None: the paper's.
+
+    Raises:
+        ValueError: an unknown name or scale, no or equal seeds, what the scale does not take, or a folder whose name
+            Hydra would not read as it is.
+    """
+    if name not in TINY:
+        raise ValueError(f"there is no experiment {name!r}. Fix: use one of {', '.join(TINY)}")
+    if scale not in SCALES:
+        raise ValueError(f"there is no scale {scale!r}. Fix: use --scale tiny or --scale paper")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds are {list(seeds)}. Fix: name one or more whole numbers from 0, each once")
+    if not _PLAIN.fullmatch(str(root.resolve())):
+        raise ValueError(
+            f"{root.resolve()} has characters that settings of a training cannot hold. Fix: give another --out, of"
+            " letters, digits and / . _ - + @ %"
+        )
+    if scale == "tiny":
+        if data is not None or model is not None:
+            raise ValueError("--data and --model have no effect with --scale tiny. Fix: leave them out")
+        return TINY[name](HOME, root.resolve(), tuple(seeds))
+    from omniq_verl.pipeline.paper import experiments as paper
+
+    return paper.build(name, HOME, root.resolve(), tuple(seeds), data, model)

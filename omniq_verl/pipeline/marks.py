@@ -1,0 +1,146 @@
+"""What a finished stage was made from: settings, data and code. A mark that differs from today's is out of date.
+
+``marks/<stage>.json`` below the root holds a mark from the moment a stage begins, so that what it leaves unfinished is
+resumed only under the same conditions.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from xxhash import xxh3_128
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.generation.provenance import versions
+from omniq_verl.packaged import RECIPES, SCRIPTS
+from omniq_verl.pipeline.stage import Stage
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The conditions of a stage, and how far it is."""
+
+    settings: str
+    """Changes with the stage's command, environment and recipe, and with those of every stage it needs."""
+    data: str
+    """Changes with the files outside of the root that the stage or one that it needs reads."""
+    code: str
+    """Changes with this package, its recipes and scripts, and the versions of the packages that figures depend on."""
+    done: bool = False
+    seconds: float = 0.0
+    """How long its last start took."""
+
+
+def marks_of(stages: Sequence[Stage], need: Mapping[str, Sequence[str]]) -> dict[str, Mark]:
+    """Today's mark of every stage, by name.
+
+    Args:
+        stages: of a pipeline, in order.
+        need: of ``stage.needs``.
+    """
+    found: dict[str, Mark] = {}
+    for stage in stages:
+        before = [found[name] for name in need[stage.name]]
+        own = [stage.command, stage.environment, recipe_digests(stage.command)]
+        settings = _digest([*own, [mark.settings for mark in before]])
+        data = _digest([[_listing_of(path) for path in stage.reads], [mark.data for mark in before]])
+        found[stage.name] = Mark(settings, data, code_digest())
+    return found
+
+
+def _digest(what: Any) -> str:
+    return xxh3_128(json.dumps(what).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def mark_path(root: Path, name: str) -> Path:
+    """The file of a stage's mark."""
+    return root / "marks" / f"{name}.json"
+
+
+def read_mark(root: Path, name: str) -> Mark | None:
+    """The mark that a stage's last start left; None if there is none that can be read."""
+    try:
+        return Mark(**json.loads(mark_path(root, name).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_mark(root: Path, name: str, mark: Mark) -> None:
+    """Replace a stage's mark at once."""
+    path = mark_path(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(asdict(mark)) + "\n")
+
+
+def differences(mark: Mark, today: Mark) -> list[str]:
+    """Which of ``settings``, ``data`` and ``code`` differ between a saved mark and today's."""
+    return [name for name in ("settings", "data", "code") if getattr(mark, name) != getattr(today, name)]
+
+
+def renewed(mark: Mark, code: str) -> Mark:
+    """The mark of a stage whose other code is accepted."""
+    return replace(mark, code=code)
+
+
+def recipe_digests(command: Sequence[str]) -> list[str]:
+    """Digests of the recipe that a command of verl's trainers names, and of those it is made of."""
+    if "--config-dir" not in command or "--config-name" not in command:
+        return []
+    folder = Path(command[command.index("--config-dir") + 1])
+    return [_text_digest(path) for path in recipe_files(folder, command[command.index("--config-name") + 1])]
+
+
+def recipe_files(folder: Path, name: str) -> list[Path]:
+    """The file of a recipe and of everything in its ``defaults``, as far as they are in this folder."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    defaults = OmegaConf.to_container(OmegaConf.load(path), resolve=False).get("defaults", [])
+    parts = [one.lstrip("/") for one in defaults if isinstance(one, str) and one != "_self_"]
+    return [path, *(file for part in parts for file in recipe_files(folder, part))]
+
+
+def _text_digest(path: Path) -> str:
+    return xxh3_128(path.read_bytes()).hexdigest()
+
+
+def _listing_of(path: Path) -> list[Any]:
+    """Name, size and time of change of a file, or of all files below a folder: contents are not read."""
+    digest, count = xxh3_128(), 0
+    for name, size, changed in sorted(_files(path)):
+        digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogatepass"))
+        count += 1
+    return [str(path), count, digest.hexdigest()]
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, int]]:
+    todo = [str(path)]
+    while todo:
+        here = todo.pop()
+        try:
+            about = os.stat(here)
+        except OSError:
+            continue
+        if not stat.S_ISDIR(about.st_mode):
+            yield os.path.relpath(here, path), about.st_size, about.st_mtime_ns
+            continue
+        with os.scandir(here) as entries:
+            todo += [entry.path for entry in entries if not (entry.is_symlink() and entry.is_dir())]
+
+
+@cache
+def code_digest(package: Path = PACKAGE, recipes: Path = RECIPES, scripts: Path = SCRIPTS) -> str:
+    """Digest of this package's sources, recipes and scripts of data preparation, and of the versions it runs with."""
+    digest = xxh3_128(json.dumps(versions(), sort_keys=True).encode())
+    for folder, pattern in ((package, "**/*.py"), (recipes, "**/*.yaml"), (scripts, "*.py")):
+        for path in sorted(folder.glob(pattern)):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,58 @@
+"""The experiments at real size, with the data sets that are there."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from omniq_verl.pipeline.data_status import MISSING, PARTLY, Found, survey
+from omniq_verl.pipeline.experiment import Experiment
+from omniq_verl.pipeline.paper import omniquality_r, q_insight, ract, rali
+from omniq_verl.pipeline.paper.parts import QWEN_7B, Real
+
+PAPERS: dict[str, ModuleType] = {"omniquality_r": omniquality_r, "q_insight": q_insight, "ract": ract, "rali": rali}
+
+
+def build(
+    name: str, repo: Path, root: Path, seeds: tuple[int, ...], data: Path | None, model: str | None
+) -> Experiment:
+    """An experiment on the data sets below a folder; those that are only tested on may be missing.
+
+    Args:
+        name: one of ``PAPERS``.
+        repo: folder with ``recipes`` and ``data_prep``.
+        root: folder of the run.
+        seeds: one or more.
+        data: folder with the data sets of their owners; None: a plan as if all were there.
+        model: base model; None: Qwen2.5-VL-7B.
+
+    Raises:
+        ValueError: a data set that is trained on is not below ``data``.
+    """
+    paper = PAPERS[name]
+    found = [] if data is None else survey(data)
+    folders = {one: Path("DATA") / one for one in paper.OPTIONS} if data is None else folders_of(found)
+    if data is not None and (missing := [one for one in paper.TRAINED_ON if one not in folders]):
+        raise ValueError(
+            f"{data}: {missing[0]} is not there, and is trained on. Fix: download it (omniq data status --data {data}"
+            " names its page and layout)"
+        )
+    run = Real(repo, root, folders, model or QWEN_7B, seeds, paper.OPTIONS)
+    missing = [one for one in paper.OPTIONS if one not in folders]
+    partly = [one for one in found if one.state == PARTLY and one.about.name in paper.OPTIONS]
+    return with_missing(paper.experiment(run), missing, partly)
+
+
+def folders_of(found: list[Found]) -> dict[str, Path]:
+    """Folders of the data sets that are there, wholly or partly, by name."""
+    return {one.about.name: one.folder for one in found if one.state != MISSING and one.folder is not None}
+
+
+def with_missing(found: Experiment, missing: list[str], partly: list[Found]) -> Experiment:
+    """The experiment with lines in its tables about data sets that are not there, or only in part."""
+    notes = dict(found.not_run)
+    if missing:
+        notes["data"] = f"not below --data, and so not measured: {', '.join(missing)}"
+    if partly:
+        parts = "; ".join(f"{one.about.name} ({', '.join(one.missing)})" for one in partly)
+        notes["data in part"] = f"measured on what is there; missing are {parts}"
+    return replace(found, not_run=notes)

@@ -1,0 +1,104 @@
+"""Figures out of the folders that finished stages leave."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omniq_verl.evaluation.papers import PaperTable
+from omniq_verl.metric_log import read_metrics
+from omniq_verl.pipeline.experiment import Reader
+from omniq_verl.pipeline.summary import value_of
+
+MEASURED = {
+    "SRCC (greedy)": ("greedy", "srcc"),
+    "PLCC (greedy)": ("greedy", "plcc"),
+    "MAE (greedy)": ("greedy", "mae"),
+    "parsable (greedy)": ("greedy", "parsed"),
+    "reward (temperature 1)": ("sampled", "reward"),
+}
+"""Columns of the tiny tables of OmniQuality-R: from which answers, and which figure."""
+
+
+def measured(folder: Path) -> dict[str, float]:
+    """Figures of ``omniq_verl.quickstart.measure``, and the share of groups that the training before it used.
+
+    The training is in the folder of the same name without ``_test``.
+    """
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = {column: _number(metrics[mode][key]) for column, (mode, key) in MEASURED.items()}
+    return {**found, "groups kept": share_kept(folder.with_name(folder.name.removesuffix("_test")))}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def share_kept(run: Path) -> float:
+    """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
+    steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
+    kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
+    return kept / (kept + dropped) if kept else math.nan
+
+
+def evaluated(columns: Mapping[str, tuple[str, str]]) -> Reader:
+    """Reads figures of ``omniq eval``, and the share of all answers that could be parsed.
+
+    Args:
+        columns: by title, the name of a set in ``metrics.json`` and of a figure of it.
+    """
+
+    def read(folder: Path) -> dict[str, float]:
+        sets = json.loads((folder / "metrics.json").read_text())["sets"]
+        found = {title: value_of(sets[name][key]) for title, (name, key) in columns.items()}
+        return {**found, "parsable": parsable(sets)}
+
+    return read
+
+
+def parsable(sets: Mapping[str, Mapping[str, Any]]) -> float:
+    """Share of the answers of all sets that could be parsed."""
+    right = sum(one["status"].get("ok", 0) for one in sets.values())
+    return right / sum(one["answers"] for one in sets.values())
+
+
+def of_paper(table: PaperTable) -> Reader:
+    """Reads the figures of a paper's columns out of ``omniq eval``; NaN for a set that was not measured.
+
+    Averages are over the columns that the paper averages, and NaN if one of them is missing. A paper whose only column
+    is an average over sets that it does not list (RALI, tables 4 and A.5) takes the mean over all sets.
+    """
+
+    def read(folder: Path) -> dict[str, float]:
+        sets = list(json.loads((folder / "metrics.json").read_text())["sets"].values())
+        found: dict[str, float] = {}
+        for column in table.columns:
+            for metric in table.metrics:
+                found[f"{column.name} {metric}"] = _cell(column, metric, sets, found, len(table.columns) == 1)
+        return found
+
+    return read
+
+
+def _cell(
+    column: Any, metric: str, sets: Sequence[Mapping[str, Any]], found: Mapping[str, float], alone: bool
+) -> float:
+    if column.mean_of:
+        return _mean([found[f"{name} {metric}"] for name in column.mean_of])
+    if alone and column.data_source is None:
+        return _mean([value_of(one[metric]) for one in sets if metric in one])
+    mine = next((one for one in sets if one["data_source"] == column.data_source and _asks(one, column.task)), None)
+    if mine is not None and column.of_class is not None:
+        mine = mine["classes"].get(column.of_class)
+    return value_of(mine[metric]) if mine is not None and metric in mine else math.nan
+
+
+def _asks(one: Mapping[str, Any], task: str | None) -> bool:
+    from omniq_verl.evaluation.compare import same_task
+
+    return same_task(one["task"]) == task
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

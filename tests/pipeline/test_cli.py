@@ -1,0 +1,125 @@
+"""``omniq reproduce`` from the command line: plan, status, run, and what is wrong in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pipeline_builders import quick_experiment, runs, writer
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app
+from omniq_verl.pipeline import experiments, runner
+from omniq_verl.pipeline.checkpoint import link
+from omniq_verl.pipeline.experiment import Experiment
+
+WIDE = {"COLUMNS": "250", "TERM": "dumb"}
+
+
+def invoke(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["reproduce", *map(str, words)], env=WIDE)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick commands take the place of Q-Insight's trainings, and their results that of what is measured."""
+    monkeypatch.setitem(experiments.TINY, "q_insight", lambda _repo, root, seeds: quick_experiment(root, seeds))
+    monkeypatch.setattr(runner, "_TICK", 0.02)
+
+
+def test_a_run_ends_with_its_tables_and_a_second_one_does_nothing(quick, tmp_path):
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--seeds", "0", "2", "--jobs", "3")
+    assert code == 0 and f"tables: {tmp_path / 'run' / 'tables.md'}" in text, text
+    tables = (tmp_path / "run" / "tables.md").read_bytes()
+    assert b"Q-Insight (ours), score only" in tables and b"one data set is too few" in tables
+    assert json.loads((tmp_path / "run" / "tables.json").read_text())["seeds"] == [0, 2]
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--seeds", "0", "2")
+    assert code == 0 and text.count("done before") == 8
+    assert (tmp_path / "run" / "tables.md").read_bytes() == tables and len(runs(tmp_path / "run")) == 8
+
+
+def test_the_status_shows_what_is_done_and_starts_nothing(quick, tmp_path):
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--status")
+    assert code == 0 and "0 of 4 stages are done" in text and not (tmp_path / "run").exists()
+    invoke("q_insight", "--out", tmp_path / "run", "--only", "b")
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--status")
+    assert code == 0 and "2 of 4 stages are done" in text and text.count("to do") == 2
+
+
+def test_only_some_stages_are_run_and_the_tables_name_what_is_missing(quick, tmp_path):
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--only", "b", "c")
+    assert code == 0 and sorted(runs(tmp_path / "run")) == ["a", "b", "c"]
+    assert "joint: seed0/d/result is not there yet" in text.replace("\n", " ")
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--only", "x")
+    assert code == 1 and "--only x matches no stage. Fix: use one of" in text
+
+
+def test_a_dry_run_prints_every_stage_with_its_cost_and_starts_nothing(tmp_path):
+    code, text = invoke("q_insight", "--out", tmp_path / "run", "--dry-run")
+    assert code == 0 and "seed0/joint_test" in text and "quickstart, two cores" in text
+    assert "all stages one after the other" in text and not (tmp_path / "run").exists()
+
+
+def test_the_papers_plan_needs_no_data_and_its_status_lists_the_data_sets(tmp_path):
+    code, text = invoke("q_insight", "--scale", "paper", "--out", tmp_path / "run", "--dry-run", "--only", "joint")
+    assert code == 0 and "GPU-hours" in text and "docs/benchmarks.md" in text
+    code, text = invoke("q_insight", "--scale", "paper", "--out", tmp_path / "run", "--status")
+    assert code == 0 and "0 of 16 data sets are ready" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nothing"], 1, "no experiment 'nothing'. Fix: use one of omniquality_r, q_insight, ract, rali"),
+        (["ract", "--scale", "huge"], 1, "Fix: use --scale tiny or --scale paper"),
+        (["ract", "--scale", "paper"], 1, "--scale paper needs data. Fix: add --data FOLDER"),
+        (["ract", "--data", "."], 1, "have no effect with --scale tiny. Fix: leave them out"),
+        (["ract", "--seeds", "1", "--seeds", "1"], 1, "each once"),
+        (["ract", "7"], 2, "what is 7 for? Fix: put --seeds before it"),
+        (["ract", "sft"], 2, "what is sft for? Fix: put --only before it"),
+        (["ract", "--changed", "maybe"], 1, "--changed maybe is none of stop, keep, again. Fix: use one of them"),
+        (["ract", "--scale", "paper", "--data", "no/folder", "--dry-run"], 1, "Fix: name the folder that holds"),
+        (["ract", "--status", "--dry-run"], 1, "--status and --dry-run show different things. Fix: give one of them"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path, words, code, said):
+    found, text = invoke(*words, "--out", tmp_path / "run")
+    assert found == code and said in " ".join(text.replace("│", " ").split()), text
+
+
+def test_a_folder_that_other_settings_made_is_not_overwritten(quick, tmp_path, monkeypatch):
+    invoke("q_insight", "--out", tmp_path / "run")
+
+    def other(_repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
+        return Experiment("q_insight", "tiny", seeds, [writer(root, "seed0/a")], ())
+
+    monkeypatch.setitem(experiments.TINY, "q_insight", other)
+    code, text = invoke("q_insight", "--out", tmp_path / "run")
+    assert code == 1 and "was made with other settings. Fix: name another folder, or add --changed again" in text
+    assert invoke("q_insight", "--out", tmp_path / "run", "--changed", "again")[0] == 0
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    folder = run / f"global_step_{step}" / "huggingface"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (run / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return folder
+
+
+def test_the_link_leads_to_the_newest_checkpoint_and_can_be_made_again(tmp_path):
+    first = checkpoint(tmp_path / "run", 5)
+    assert link(tmp_path / "run", tmp_path / "model").resolve() == first
+    second = checkpoint(tmp_path / "run", 10)
+    assert link(tmp_path / "run", tmp_path / "model").resolve() == second
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "run").rename(tmp_path / "moved" / "run")
+    (tmp_path / "model").rename(tmp_path / "moved" / "model")
+    assert (tmp_path / "moved" / "model" / "huggingface" / "config.json").is_file()  # a run's folder can be moved
+
+
+def test_a_run_without_a_checkpoint_has_no_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=r"holds no checkpoint. Fix: "):
+        link(tmp_path / "run", tmp_path / "model")

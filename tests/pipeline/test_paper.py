@@ -1,0 +1,199 @@
+"""The experiments at real size, without running them: every stage composes, and the doctor accepts the trainings."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import typer
+from doctor_builders import png, record, tiny_model, written
+
+from omniq_verl.cli import app
+from omniq_verl.doctor.checks import check_config
+from omniq_verl.doctor.compose import compose_recipe
+from omniq_verl.doctor.free_space import FreeSpace
+from omniq_verl.evaluation.papers import load_table
+from omniq_verl.packaged import RECIPES, SCRIPTS
+from omniq_verl.pipeline.cost import estimate
+from omniq_verl.pipeline.data_sets import BY_NAME
+from omniq_verl.pipeline.experiment import Experiment
+from omniq_verl.pipeline.experiments import TINY, build
+from omniq_verl.pipeline.paper.experiments import PAPERS
+from omniq_verl.pipeline.stage import Stage, needs
+from omniq_verl.preparation.mix import PRESETS
+
+ROOT = Path("/somewhere/run")
+WANTED = {
+    "omniquality_r": {f"omniquality_r:{number}" for number in range(1, 9)},
+    "q_insight": {f"q_insight:{number}" for number in range(2, 6)},
+    "ract": {f"rali:{number}" for number in ("3", "5", "A.2", "A.3")},
+    "rali": {f"rali:{number}" for number in ("2", "4", "A.5", "A.6")},
+}
+"""The tables that each experiment is about."""
+
+
+@pytest.fixture(params=list(TINY))
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    return build(request.param, "paper", ROOT, [0, 1], None, None)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+@pytest.mark.parametrize("name", list(TINY))
+def test_every_table_is_measured_or_named_as_not_run(name, scale):
+    found = build(name, scale, ROOT, [0], None, None)
+    assert {table.paper for table in found.tables} | found.not_run.keys() == WANTED[name]
+
+
+def test_every_stage_reads_what_earlier_stages_write(experiment):
+    assert len(needs(experiment.stages, ROOT)) == len(experiment.stages) > 20
+
+
+def test_every_row_is_measured_by_a_stage_and_stands_beside_a_row_of_the_paper(experiment):
+    names = {stage.name for stage in experiment.stages}
+    for table in experiment.tables:
+        rows = {(row.group, row.method) for row in load_table(table.paper).rows}
+        assert all(f"seed1/{row.folder}" in names for row in table.rows)
+        assert all(row.paper is None or row.paper in rows for row in table.rows)
+
+
+def test_every_data_set_of_a_table_is_evaluated_for_it(experiment):
+    stages = {stage.name: stage for stage in experiment.stages}
+    for table in experiment.tables:
+        sources = {column.data_source for column in load_table(table.paper).columns} - {None}
+        for row in table.rows:
+            command = stages[f"seed0/{row.folder}"].command
+            missing = {one for one in sources if str(ROOT / "data" / one / "test.parquet") not in command}
+            assert not missing, (table.paper, row.title)
+
+
+def test_commands_of_omniq_can_be_parsed(experiment):
+    for stage in experiment.stages:
+        if "omniq_verl.cli" not in stage.command:
+            continue
+        words = stage.command[stage.command.index("omniq_verl.cli") + 1 :]
+        group = typer.main.get_command(app)
+        while hasattr(group, "commands"):
+            group, words = group.commands[words[0]], words[1:]
+        group.make_context("omniq", list(words))
+
+
+@pytest.mark.parametrize("name", list(TINY))
+def test_scripts_take_the_options_of_their_stages(name):
+    for one, options in PAPERS[name].OPTIONS.items():
+        spec = importlib.util.spec_from_file_location(f"prepare_{one}", SCRIPTS / f"{one}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        from omniq_verl.preparation import cli
+
+        (dataset,) = [value for value in vars(module).values() if isinstance(value, command.DataSet)]
+        command._parser(dataset, "").parse_args(["--root", ".", "--out", "x", "--shard-rows", "100000", *options])
+
+
+def test_the_training_mixture_is_that_of_the_paper():
+    stages = {stage.name: stage for stage in build("omniquality_r", "paper", ROOT, [0], None, None).stages}
+    taken = [f"{name}={rows}" for name, rows in PRESETS["omniquality_r"].items()]
+    ref = stages["seed0/mix"].command.index("--take")
+    assert stages["seed0/mix"].command[ref + 1 : ref + 4] == taken
+
+
+def with_data(root: Path, *names: str) -> Path:
+    """Empty label files of data sets."""
+    for name in names:
+        for group in BY_NAME[name].labels:
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / group[0]).touch()
+    return root
+
+
+def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
+    data = with_data(tmp_path / "data", "koniq", "ava", "evalmuse", "spaq")
+    found = build("omniquality_r", "paper", tmp_path / "run", [0], data, None)
+    stages = {stage.name: stage for stage in found.stages}
+    assert [name for name in stages if name.startswith("data/")] == [
+        "data/koniq",
+        "data/ava",
+        "data/evalmuse",
+        "data/spaq",
+    ]
+    assert stages["data/ava"].reads == (data.resolve() / "ava",)
+    tested = [Path(word).parent.name for word in stages["seed0/stage2_test"].command if word.endswith("test.parquet")]
+    assert tested == ["koniq", "ava", "evalmuse", "spaq"]
+    assert "pipal" in found.not_run["data"] and "spaq" not in found.not_run["data"]
+    assert "spaq (11,125 of 11,125 images)" in found.not_run["data in part"]
+
+
+def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):
+    data = with_data(tmp_path, "koniq", "evalmuse")
+    with pytest.raises(ValueError, match=r"ava is not there, and is trained on. Fix: download it \(omniq data status"):
+        build("omniquality_r", "paper", tmp_path / "run", [0], data, None)
+
+
+def recipe(stage: Stage) -> tuple[str, list[str]]:
+    ref = stage.command.index("--config-name")
+    return stage.command[ref + 1], stage.command[ref + 2 :]
+
+
+def trainings(name: str, root: Path) -> list[Stage]:
+    """One training of every recipe of an experiment."""
+    found = {}
+    for stage in build(name, "paper", root, [0], None, None).stages:
+        if "--config-name" in stage.command:
+            found.setdefault(recipe(stage)[0], stage)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", list(TINY))
+def test_every_training_composes_and_has_a_cost(name):
+    composed = {}
+
+    def compose(recipe_name, overrides):
+        composed[recipe_name] = compose_recipe(recipe_name, overrides, RECIPES)
+        return composed[recipe_name]
+
+    for stage in trainings(name, ROOT):
+        cost = estimate(stage, compose)
+        assert cost.hours > 0.5 and cost.gpus == 4 and cost.source
+        assert recipe(stage)[0] in composed or "verl.trainer.sft_trainer" in stage.command
+
+
+SFT = {"messages": [{"role": "user", "content": "<image>Rate it."}, {"role": "assistant", "content": "A soft image."}]}
+PLENTY = FreeSpace(memory=1e15, shared_memory=1e15, disk=1e15, gpus=(80 * 2**30,) * 4)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Path:
+    """A model and rows of the right form."""
+    folder = tmp_path_factory.mktemp("healthy")
+    tiny_model(folder / "model")
+    image = png()
+    written(folder, [record(number, image) for number in range(256)], "grpo.parquet")
+    rows = [{**SFT, "images": [{"bytes": image}], "extra_info": {"id": f"made/{n}"}} for n in range(256)]
+    written(folder, rows, "sft.parquet")
+    return folder
+
+
+def stand_in(stage: Stage, healthy: Path) -> list[str]:
+    """The overrides of a training; files and models that earlier stages would leave are replaced by stand-ins."""
+    kind = "sft" if "verl.trainer.sft_trainer" in stage.command else "grpo"
+    overrides = []
+    for word in recipe(stage)[1]:
+        key, _, value = word.partition("=")
+        if key.endswith("_files"):
+            count = value.count(".parquet")
+            assert count and value.count(str(ROOT)) == count
+            value = f"{healthy / kind}.parquet"
+        elif key.endswith("model.path"):
+            value = str(healthy / "model")
+        elif key == "trainer.default_local_dir":
+            value = str(healthy / "run")
+        overrides.append(f"{key}={value}")
+    return overrides
+
+
+@pytest.mark.slow  # composes twenty recipes
+@pytest.mark.parametrize("name", list(TINY))
+def test_the_doctor_accepts_every_training(name, healthy):
+    for stage in trainings(name, ROOT):
+        overrides = stand_in(stage, healthy)
+        report = check_config(compose_recipe(recipe(stage)[0], overrides, RECIPES), PLENTY, overrides)
+        assert not report.problems, (stage.name, [str(problem) for problem in report.problems])
+        assert not any("it does nothing" in note for note in report.notes), stage.name

@@ -84,8 +84,8 @@ def test_scripts_take_the_options_of_their_stages(name):
         spec.loader.exec_module(module)
         from omniq_verl.preparation import cli
 
-        (dataset,) = [value for value in vars(module).values() if isinstance(value, command.DataSet)]
-        command._parser(dataset, "").parse_args(["--root", ".", "--out", "x", "--shard-rows", "100000", *options])
+        (dataset,) = [value for value in vars(module).values() if isinstance(value, cli.DataSet)]
+        cli._parser(dataset, "").parse_args(["--root", ".", "--out", "x", "--shard-rows", "100000", *options])
 
 
 def test_the_training_mixture_is_that_of_the_paper():

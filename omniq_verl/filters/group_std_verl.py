@@ -13,6 +13,7 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.group_std import group_std_mask
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.rewards import Status
@@ -28,6 +29,9 @@ class NothingToTrainOn(RuntimeError):
 
 class GroupStdSampler(ReplayBuffer):
     """verl's sampler for the sync trainer; counts parse statuses per data source besides, in every mode."""
+
+    batch_reward: BatchReward | None = None
+    """Set by the trainer where a recipe has one."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -52,7 +56,8 @@ class GroupStdSampler(ReplayBuffer):
                 break
         # verl's own critic/score/mean is of the groups that were kept.
         drawn_reward = {"filter/reward_drawn": float(np.mean(rewards))} if rewards else {}
-        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward}
+        compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
+        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
 
     def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
         try:
@@ -73,6 +78,8 @@ class GroupStdSampler(ReplayBuffer):
             return drawn
         drawn, rows = _in_fixed_order(drawn)
         _count_statuses(rows, counts)
+        if self.batch_reward is not None:
+            self.batch_reward.apply(drawn, rows, [group_of(key) for key in drawn.keys])
         rewards += [row.parts["score"] for row in rows if "score" in row.parts]
         if self.settings.mode == "all":
             return drawn

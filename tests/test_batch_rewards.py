@@ -84,7 +84,7 @@ def test_the_listwise_reward_is_the_correlation_with_one_answer_in_the_place_of_
     expected = []
     for number, (answers, _) in enumerate(IMAGES):
         for score in answers:
-            scores = means[:number] + [score] + means[number + 1 :]
+            scores = [*means[:number], score, *means[number + 1 :]]
             expected.append(0.0 if score is None else (1 + measure(scores, labels).statistic) / 2)
     assert listwise(rollouts_from(IMAGES), kind) == pytest.approx(expected, abs=1e-12)
 
@@ -104,7 +104,9 @@ def test_a_soft_label_is_the_mass_of_the_level():
     assert soft_label(rollouts_from(images, stds=[std])) == pytest.approx(expected, abs=1e-12)
     assert soft_label(rollouts_from(images), std=std) == pytest.approx(expected, abs=1e-12)
     assert soft_label(rollouts_from([([3.0, 4.9], 3.0)], stds=[0.0])) == pytest.approx([1.0, 0.0])
-    with pytest.raises(ValueError, match=r"image0 of koniq has no standard deviation .* Fix: set reward.batch_settings"):
+    with pytest.raises(
+        ValueError, match=r"image0 of koniq has no standard deviation .* Fix: set reward.batch_settings"
+    ):
         soft_label(rollouts_from(images))
 
 
@@ -117,7 +119,7 @@ def test_the_width_of_the_gaussian_is_the_raters():
         for q in answers
     ]
     assert found == pytest.approx(plain, abs=1e-12)
-    with pytest.raises(ValueError, match="least is 3.0 and most is 2.0"):
+    with pytest.raises(ValueError, match=r"least is 3\.0 and most is 2\.0"):
         uncertain_gaussian(rollouts_from(IMAGES), least=3.0)
 
 
@@ -133,7 +135,10 @@ def test_long_and_repeating_answers_are_penalised():
 
 def test_several_rewards_add_up():
     rollouts = rollouts_from(IMAGES, tokens=[900] * 16)
-    parts = [{"function": "visualquality_r1"}, {"function": "length_penalty", "weight": 0.5, "settings": {"limit": 800}}]
+    parts = [
+        {"function": "visualquality_r1"},
+        {"function": "length_penalty", "weight": 0.5, "settings": {"limit": 800}},
+    ]
     expected = visualquality_r1(rollouts) + 0.5 * length_penalty(rollouts, limit=800)
     assert together(rollouts, parts) == pytest.approx(expected, abs=0)
     for wrong in ([], "visualquality_r1", [{"weight": 1.0}], [{"function": "listwise", "wait": 1}]):

@@ -110,7 +110,10 @@ def _gate_conflicts(config: DictConfig, settings: GateSettings) -> Iterator[Prob
         what = f"is {loss}, which is not linear in a token's advantage, so that the gate would not be exact"
         yield Problem(f"{_LOSS}.loss_mode", what, f"choose one of {', '.join(LINEAR_LOSSES)}, {off}")
     actor = config.actor_rollout_ref.actor
-    if settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
+    if settings.denominator == "gated" and loss == "sapo":  # which does not read loss_agg_mode
+        what = "gated counts tokens, and verl's sapo takes the mean of each answer, whatever loss_agg_mode says"
+        yield Problem(f"{_LOSS}.gate_denominator", what, "set gate_denominator=all")
+    elif settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
         what = f"gated counts tokens, and loss_agg_mode is {actor.loss_agg_mode}"
         yield Problem(f"{_LOSS}.gate_denominator", what, "set loss_agg_mode=token-mean, or gate_denominator=all")
     parallel = OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size") or 1

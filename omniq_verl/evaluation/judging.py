@@ -38,6 +38,11 @@ def read_labels(places: Sequence[Place]) -> pd.DataFrame:
             " Fix: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
             " ask in both orders with omniq_verl.scoring.comparison.Comparer"
         )
+    if several := [place for place in places if task_of(place.info).asks_for == "scores"]:
+        raise ValueError(
+            f"{several[0].file}: its task {several[0].info['task']} asks for several numbers, and one is measured here."
+            " Fix: give the file to a training as data.val_files, which prints val-core/<source>/<head>/srcc"
+        )
     rows = RowReader(["reward_model", "extra_info"]).read(places)
     labels = pd.DataFrame([_checked_label(place, row) for place, row in zip(places, rows, strict=True)])
     labels = labels.set_index("key")

@@ -19,6 +19,7 @@ from omniq_verl.filters.group_std_verl import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
+from omniq_verl.rewards.heads import PREFIX
 from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
@@ -153,7 +154,8 @@ class OmniqTrainerSync(PPOTrainerSync):
     ) -> dict[str, float]:
         infos = dict(reward_extra_infos_dict)
         ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
-        answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
+        heads = [key for key in infos if key.startswith(PREFIX)] if ours else []
+        answers = {key: infos.pop(key) for key in (*ANSWER_KEYS, *heads)} if ours else {}
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
         if not ours:
             return metrics

@@ -21,6 +21,7 @@ FORMAT = 0.5
 def queue() -> Iterator[None]:
     import ray
     import transfer_queue as tq
+    import verl.trainer.ppo.v1  # noqa: F401  (first, as a training does: it imports our trainer, and that our sampler)
 
     os.environ.update({"VERL_PLATFORM": "cpu", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"})
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
@@ -78,7 +79,8 @@ def sample(queue):
 
         def refill(prompts: int) -> None:
             taken = [waiting.pop(0) for _ in range(min(prompts, len(waiting)))]
-            for number, (source, answers, label) in rng.permuted(np.array(taken, dtype=object), axis=0):
+            for place in rng.permutation(len(taken)).tolist():
+                number, (source, answers, label) = taken[place]
                 put(number, source, answers, label, rng.permutation(len(answers)).tolist())
 
         kwargs = {"trainer_config": {}, "max_off_policy_threshold": 8, "max_off_policy_strategy": "drop"}

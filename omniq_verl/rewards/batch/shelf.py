@@ -10,6 +10,7 @@ SHELF = {
     "length_penalty": f"{_HERE}.length_penalty:length_penalty",
     "listwise": f"{_HERE}.listwise:listwise",
     "pairwise_accuracy": f"{_HERE}.pairwise_accuracy:pairwise_accuracy",
+    "per_head": f"{_HERE}.per_head:per_head",
     "repetition_penalty": f"{_HERE}.repetition_penalty:repetition_penalty",
     "soft_label": f"{_HERE}.soft_label:soft_label",
     "tatar": f"{_HERE}.tatar:tatar",

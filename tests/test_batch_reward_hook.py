@@ -8,7 +8,6 @@ import pytest
 from batch_reward_builders import rollouts_from
 from doctor_builders import RECIPES, composed
 from door_builders import EXAMPLES, REPO, write_modules
-from omegaconf import OmegaConf
 
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.settings import check_settings
@@ -113,11 +112,8 @@ def test_a_recipe_is_short_says_its_source_and_runs_on_the_tiny_model_as_well(na
     text = (RECIPES / "rewards" / f"{name}.yaml").read_text()
     assert len(text.splitlines()) <= 40 and text.splitlines()[1].startswith("# ")
     tiny = compose_recipe(f"rewards/{name}", ["omniquality_r=cpu_tiny_stage1"], RECIPES)
-    full = compose_recipe(f"rewards/{name}", [], RECIPES)
-    assert (tiny.trainer.device, full.trainer.n_gpus_per_node) == ("cpu", 4)
-    assert not check_settings(tiny) and not check_settings(full)
-    assert OmegaConf.select(tiny, "trainer.experiment_name") == f"rewards_{name}"
-    assert tiny.reward.batch_reward == full.reward.batch_reward
+    assert tiny.trainer.device == "cpu" and not check_settings(tiny)  # of the full one test_doctor_recipes asks more
+    assert (tiny.trainer.experiment_name, tiny.reward.batch_reward is None) == (f"rewards_{name}", False)
 
 
 def test_the_shelf_is_read_without_importing_its_rewards():

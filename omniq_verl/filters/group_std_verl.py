@@ -43,7 +43,7 @@ class GroupStdSampler(ReplayBuffer):
             return super().sample(global_steps, partition_id, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
-        wanted, rewards = batch_size, []
+        wanted, rewards = batch_size, {}
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 self.refill_fn(wanted)
@@ -54,8 +54,7 @@ class GroupStdSampler(ReplayBuffer):
             wanted = self._still_wanted(kept, batch_size, counts)
             if wanted == 0:
                 break
-        # verl's own critic/score/mean is of the groups that were kept.
-        drawn_reward = {"filter/reward_drawn": float(np.mean(rewards))} if rewards else {}
+        drawn_reward = _drawn_reward(rewards)
         compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
 
@@ -69,10 +68,10 @@ class GroupStdSampler(ReplayBuffer):
             self._clear_groups(partition_id, set(self.failure_keys[partition_id]))
             return KVBatchMeta(partition_id=partition_id, keys=[], tags=[]), {}
 
-    def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: list[float]) -> KVBatchMeta:
+    def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: dict[str, list[float]]) -> KVBatchMeta:
         """The rows of ``drawn`` whose groups spread; the others are counted and cleared away.
 
-        ``rewards`` gets those of all, where the reward function says them.
+        ``rewards`` gets those of all, by group, where the reward function says them.
         """
         if not drawn.keys:
             return drawn
@@ -80,7 +79,9 @@ class GroupStdSampler(ReplayBuffer):
         _count_statuses(rows, counts)
         if self.batch_reward is not None:
             self.batch_reward.apply(drawn, rows, [group_of(key) for key in drawn.keys])
-        rewards += [row.parts["score"] for row in rows if "score" in row.parts]
+        for key, row in zip(drawn.keys, rows, strict=True):
+            if "score" in row.parts:
+                rewards.setdefault(group_of(key), []).append(row.parts["score"])
         if self.settings.mode == "all":
             return drawn
         groups = np.array([group_of(key) for key in drawn.keys])
@@ -188,6 +189,14 @@ def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
             for status in _STATUSES:
                 counts[f"parse/{row.data_source}/{status}"] += 0  # curves want a zero, not a gap
             counts[f"parse/{row.data_source}/{_STATUSES[int(row.parts['status'])]}"] += 1
+
+
+def _drawn_reward(rewards: dict[str, list[float]]) -> dict[str, float]:
+    """Of all rollouts; verl's own critic/score/mean is of the groups that were kept."""
+    if not rewards:
+        return {}
+    mean = float(np.mean([reward for group in rewards.values() for reward in group]))
+    return {"filter/reward_drawn": mean, "filter/reward_group_std": float(np.mean([*map(np.std, rewards.values())]))}
 
 
 def _count_dropped(values: np.ndarray, groups: np.ndarray, keep: np.ndarray, counts: Counter[str]) -> None:

@@ -127,6 +127,7 @@ def test_a_rollout_is_trained_on_the_sum_of_both_rewards_at_its_last_token(sampl
     plain = (np.array(list(expected().values())) - FORMAT).reshape(5, 3)
     assert metrics["batch_reward/mean"] == pytest.approx(plain.mean())
     assert metrics["batch_reward/group_std"] == pytest.approx(plain.std(axis=1).mean())
+    assert metrics["filter/reward_group_std"] == pytest.approx(2.0 * plain.std(axis=1).mean())
     assert metrics["batch_reward/seconds"] > 0
 
 

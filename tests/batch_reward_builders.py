@@ -91,9 +91,27 @@ def thurstone_pair(score, own, other, label, other_label, gamma=1e-6) -> float:
     return fidelity(true_preference(label, other_label), phi(z))
 
 
-def completion_pair(score, own, other, label, other_label, gamma=1e-6) -> float:
-    root = math.sqrt(variance(own) + variance(other) + gamma)
-    return mean([fidelity(true_preference(label, other_label), phi((score - one) / root)) for one in other])
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def soft_ranking(images: Sequence[tuple[Sequence[Answer], float]], tau=0.08, margin=0.12, gamma=1e-6) -> list[float]:
+    """TATAR's ranking on the scale 1 to 5: one less the weighted cross-entropy of preferences, over its bound."""
+    unit = [([None if q is None else (q - 1) / 4 for q in answers], (y - 1) / 4) for answers, y in images]
+    found = []
+    for number, (answers, label) in enumerate(unit):
+        others = [(given(a), y) for other, (a, y) in enumerate(unit) if other != number and given(a)]
+        for score in answers:
+            losses, weights = [], []
+            for other, other_label in others if score is not None else []:
+                root = math.sqrt(variance(given(answers)) + variance(other) + gamma)
+                p, q = logistic((label - other_label) / tau), logistic((score - mean(other)) / root)
+                q = min(max(q, gamma), 1 - gamma)
+                weights.append(math.exp(-abs(label - other_label) / margin))
+                losses.append(-p * math.log(q) - (1 - p) * math.log(1 - q))
+            loss = sum(w * one for w, one in zip(weights, losses, strict=True)) / sum(weights) if weights else math.inf
+            found.append(max(0.0, 1 - loss / -math.log(gamma)))
+    return found
 
 
 def voted_pair(score, own, other, _label, _other_label, gamma=1e-6) -> float:

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 from batch_reward_builders import (
-    completion_pair,
     given,
     mean,
     ordered_pair,
     reference,
     rollouts_from,
+    soft_ranking,
     thurstone_pair,
     voted_pair,
 )
@@ -59,12 +59,13 @@ def test_two_images_by_hand():
 
 def test_tatar_ranks_answers_where_the_task_says_so_and_is_a_gaussian_elsewhere():
     ranked = tatar(rollouts_from(IMAGES, tasks=["aesthetic"] * 4))
-    assert ranked == pytest.approx(reference(IMAGES, completion_pair), abs=1e-12)
+    assert ranked == pytest.approx(soft_ranking(IMAGES), abs=1e-12)
+    assert len(set(ranked.round(3))) > 8 and ranked[2] == 0.0
     close = tatar(rollouts_from(IMAGES), sigma=0.6)
     plain = [0.0 if q is None else gaussian_reward(q, label, 0.6) for answers, label in IMAGES for q in answers]
     assert close == pytest.approx(plain, abs=1e-12)
     mixed = tatar(rollouts_from(IMAGES, tasks=["technical", "aesthetic", "aesthetic", "technical"]))
-    assert mixed[4:12] == pytest.approx(reference(IMAGES[1:3], completion_pair), abs=1e-12)
+    assert mixed[4:12] == pytest.approx(soft_ranking(IMAGES[1:3]), abs=1e-12)
     with pytest.raises(ValueError, match=r"ranked_tasks is 'aesthetic', not a list .* Fix: write \[aesthetic\]"):
         tatar(rollouts_from(IMAGES), ranked_tasks="aesthetic")
 
@@ -173,6 +174,7 @@ def test_an_image_alone_and_answers_without_a_score_earn_nothing_and_break_nothi
         ("visualquality_r1", {"gamma": 0.0}, "gamma must be a positive number, got 0.0"),
         ("evoquality", {"gamma": math.nan}, "gamma must be a positive number, got nan"),
         ("tatar", {"sigma": True}, "sigma must be a positive number, got True"),
+        ("tatar", {"gamma": 0.5}, "gamma must be below 0.5"),
         ("listwise", {"kind": "krcc"}, "kind is 'krcc'"),
         ("pairwise_accuracy", {"tie": 1.5}, "tie must be at most 1"),
         ("soft_label", {"levels": 2.5}, "levels must be a whole number from 1"),

@@ -16,8 +16,9 @@ def visualquality_r1(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
     lower label. An answer without a score earns 0 and counts in no mean or variance; so does every answer of a data
     source that has a single image in the step, as there is nothing to compare it with.
 
-    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3. Our reading: the variance is the population's, over the answers
-    with a score, and gamma has the value below.
+    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code adds 1e-6 below the
+    roots of the fidelity as well, which is left out here, and gives an answer without a score a random one. That the
+    variance is the population's, over the answers with a score, is our reading.
 
     Args:
         rollouts: of one draw.

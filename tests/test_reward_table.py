@@ -42,7 +42,7 @@ def made_up(root: Path, seeds: list[int], names: list[str]) -> None:
 def test_the_table_has_intervals_over_the_seeds_and_the_page_its_curves(tmp_path):
     from reward_page import collect, write_page
 
-    names, seeds = ["gaussian", "visualquality_r1"], [0, 1, 2]
+    names, seeds = ["gaussian", "visualquality_r1", *"abcdef"], [0, 1, 2]
     made_up(tmp_path, seeds, names)
     found = collect(names)([tmp_path / f"seed{seed}" for seed in seeds])
     assert found["gaussian"]["s a step"] == [12.5] * 3 and found["gaussian"]["groups kept"] == [0.75] * 3
@@ -54,7 +54,7 @@ def test_the_table_has_intervals_over_the_seeds_and_the_page_its_curves(tmp_path
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert f"| gaussian | 0.600 ± {0.6 - low:.3f} | - | 0.400 ± 0.000 |" in lines[3]
     assert lines[2].startswith("| cold start | 0.600") and lines[2].endswith("| - | - | - |")
-    assert page.count("data:image/png;base64,") == 3 and "width=device-width" in page
+    assert page.count("data:image/png;base64,") == 2 * 3 and "width=device-width" in page
     assert 'class="wide"><table>' in page and f"0.600 ± {0.6 - low:.3f}" in page
 
 

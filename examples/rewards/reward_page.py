@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from omniq_verl.quickstart.tables import Figures
 MEASURED = {"SRCC": "srcc", "PLCC": "plcc", "MAE": "mae", "parsable": "parsed"}
 """Of the greedy answers to the held-out crops."""
 PANELS = ("reward", "entropy", "groups_kept", "response_length")
+LINES = 6
+"""Runs in one picture; more cannot be told apart."""
 STYLE = (
     "body{font:16px/1.5 sans-serif;margin:1rem;max-width:60rem;overflow-wrap:anywhere}"
     ".wide{overflow-x:auto}table{border-collapse:collapse;white-space:nowrap}"
     "td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ccc}"
-    "td:first-child{text-align:left}img{max-width:100%;height:auto}"
+    "td:first-child{text-align:left}h2{font-size:1rem}img{max-width:100%;height:auto}"
 )
 
 
@@ -77,7 +79,7 @@ def rows_of(found: Figures) -> list[list[str]]:
 
 
 def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
-    """``table.md`` with intervals, and ``page.html`` with the same table and one picture of curves for each seed.
+    """``table.md`` with intervals, and ``page.html`` with the same table and the curves of each seed.
 
     Args:
         out: the folder of the runs, with ``table.json``.
@@ -88,23 +90,25 @@ def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
     rows = rows_of(said["rows"])
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     replace_text(out / "table.md", "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
-    pictures = [
-        draw_curves([out / f"seed{seed}" / name for name in names], out / f"curves_{seed}.png", PANELS)
+    pictures = {
+        f"Seed {seed}: {', '.join(some)}": draw_curves(
+            [out / f"seed{seed}" / name for name in some], out / f"curves_{seed}_{number}.png", PANELS
+        )
         for seed in seeds
-    ]
-    replace_text(out / "page.html", page(rows, said, pictures))
-    return out / "page.html"
+        for number, some in enumerate(names[first : first + LINES] for first in range(0, len(names), LINES))
+    }
+    return replace_text(out / "page.html", page(rows, said, pictures))
 
 
-def page(rows: Sequence[Sequence[str]], said: dict, pictures: Sequence[Path]) -> str:
-    """The page, with its pictures inside."""
+def page(rows: Sequence[Sequence[str]], said: dict, pictures: Mapping[str, Path]) -> str:
+    """The page, with its pictures inside, by title."""
     head, *body = [
         "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
         for tag, cells in [("th", rows[0]), *(("td", cells) for cells in rows[1:])]
     ]
     images = [
-        f'<h2>Seed {seed}</h2><img alt="curves of seed {seed}" src="data:image/png;base64,{encoded(path)}">'
-        for seed, path in zip(said["seeds"], pictures, strict=True)
+        f'<h2>{html.escape(title)}</h2><img alt="curves" src="data:image/png;base64,{encoded(path)}">'
+        for title, path in pictures.items()
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Rewards on the tiny model</title>'

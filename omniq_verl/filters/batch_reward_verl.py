@@ -132,10 +132,12 @@ def rollouts_of(
     names = sorted({name for row in rows for name in row.parts})
     parts = {name: _floats(row.parts.get(name) for row in rows) for name in names}
     none = np.full(len(rows), math.nan)
+    # By their place, which is the same in every run, and not by their random names: sums keep their last bit.
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return Rollouts(
         texts=list(texts),
         tokens=np.array(tokens, dtype=int),
-        groups=np.unique(np.array(groups), return_inverse=True)[1],
+        groups=np.array([numbers[group] for group in groups]),
         images=np.array([row.id for row in rows], dtype=object),
         sources=np.array([row.data_source for row in rows], dtype=object),
         tasks=np.array([row.task for row in rows], dtype=object),

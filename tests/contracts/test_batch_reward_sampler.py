@@ -176,7 +176,7 @@ def test_columns_are_what_the_rows_say():
     rollouts = rollouts_of([row, other], ["g1", "g0"], ["one", "two"], [5, 6], [{**info, **details}, {}])
     assert rollouts.label_std[0] == 0.5 and np.isnan(rollouts.label_std[1])
     assert rollouts.pred[0] == 3.0 and np.isnan([rollouts.pred[1], rollouts.low[1]]).all()
-    assert rollouts.groups.tolist() == [1, 0] and rollouts.parts["x"].tolist() == [1.0, 2.0]
+    assert rollouts.groups.tolist() == [0, 1] and rollouts.parts["x"].tolist() == [1.0, 2.0]
     for wrong in ("{", "[]", '{"standard_deviation": "many"}', '{"standard_deviation": -1}', None, "[" * 10**5):
         assert label_std({**info, "details": wrong}) is None
     assert label_std({**details, **info, "raw_high": 0.0}) is None and label_std({**details, "raw_low": None}) is None

@@ -82,7 +82,8 @@ def test_columns_of_sft_of_other_names_are_those_that_are_checked(model, tmp_pat
     config = composed("quickstart/sft", f"model.path={model}", f"trainer.default_local_dir={tmp_path / 'run'}")
     prompt = records(1)[0]["prompt"]
     rows = [
-        {"messages": [*prompt, {"role": "assistant", "content": "good"}], "images": one["images"]} for one in records(8)
+        {"messages": [*prompt, {"role": "assistant", "content": "good"}], "images": one["images"]}
+        for one in records(8)
     ]
     config.data.train_files, config.data.train_batch_size = written(tmp_path, rows), 4
     assert check_sft_config(config).problems == []

@@ -125,7 +125,9 @@ def doctor(run: Path, *options: str) -> subprocess.CompletedProcess:
     words = ["quickstart/grpo", *(f"{key}={value}" for key, value in overrides.items()), "--live", *options]
     command = [sys.executable, "-m", "omniq_verl.cli", "doctor", *words]
     environment = {**os.environ, "VERL_PLATFORM": "cpu"}
-    return subprocess.run(command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=900, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def test_the_command_prints_every_finding_on_two_ranks_and_trains_nothing(run: Path) -> None:

@@ -73,6 +73,8 @@ class Row:
     severity: str | None = None
     choice: str | None = None
     """Which of the two images is better: ``first`` or ``second``."""
+    scores: dict[str, float] | None = None
+    """Labels of a task that asks for several numbers, by head; those of an image that has only some may be left out."""
     scale: Scale | None = None
     """None: the task's own."""
     text: str | None = None
@@ -103,6 +105,13 @@ class Row:
         """The label as the reward reads it."""
         if self.asked.asks_for == "choice":
             return {"choice": self.choice}
+        if self.asked.asks_for == "scores":
+            return {
+                "scores": {
+                    name: round(score, 6) if isinstance(score, float) else score
+                    for name, score in (self.scores or {}).items()
+                }
+            }
         if self.asked.scale is None:
             return {"distortion_class": self.distortion, "severity": self.severity}
         return {"score": None if self.score is None else round(self.score, 6)}

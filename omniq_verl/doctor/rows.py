@@ -17,6 +17,7 @@ from omniq_verl.tasks.outside_text import FIX, messages_fault
 _WRITE_ANEW = "write the file with omniq_verl.data.rows.Row.record"
 _EXAMPLES = {
     "score": {"score": 3.2},
+    "scores": {"scores": {"quality": 3.2, "aesthetics": 4.0}},
     "choice": {"choice": "first"},
     "degradation": {"distortion_class": "blur", "severity": "slight"},
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from omniq_verl.doctor.batch_reward import batch_faults
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
@@ -20,7 +21,13 @@ _LOSS = "actor_rollout_ref.actor.policy_loss"
 
 def check_settings(config: DictConfig) -> list[Problem]:
     """All faults of a composed configuration; settings of other people's rewards and samplers are not looked at."""
-    return [*_reward_faults(config), *_filter_faults(config), *_sampler_faults(config), *_gate_faults(config)]
+    return [
+        *_reward_faults(config),
+        *batch_faults(config),
+        *_filter_faults(config),
+        *_sampler_faults(config),
+        *_gate_faults(config),
+    ]
 
 
 def _node(config: DictConfig, key: str) -> dict:
@@ -50,9 +57,10 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
         yield Problem(f"{_SAMPLER}.sampler_kwargs", str(error), "see omniq_verl.filters.settings.FilterSettings")
         return
     ours = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
-    if ours and settings.metric not in _METRICS:
+    metrics = (*_METRICS, "batch_reward") if OmegaConf.select(config, "reward.batch_reward") else _METRICS
+    if ours and settings.metric not in metrics:
         what = f"is {settings.metric!r}, which is no part of the reward that is there for every answer"
-        yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(_METRICS)}")
+        yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(metrics)}")
     if settings.mode != "all" and OmegaConf.select(config, "actor_rollout_ref.rollout.n") == 1:
         what = "is 1, and a group of one answer has no spread, so that the filter would drop every group"
         yield Problem("actor_rollout_ref.rollout.n", what, f"raise it, or set {_SAMPLER}.sampler_kwargs.mode=all")
@@ -102,7 +110,10 @@ def _gate_conflicts(config: DictConfig, settings: GateSettings) -> Iterator[Prob
         what = f"is {loss}, which is not linear in a token's advantage, so that the gate would not be exact"
         yield Problem(f"{_LOSS}.loss_mode", what, f"choose one of {', '.join(LINEAR_LOSSES)}, {off}")
     actor = config.actor_rollout_ref.actor
-    if settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
+    if settings.denominator == "gated" and loss == "sapo":  # which does not read loss_agg_mode
+        what = "gated counts tokens, and verl's sapo takes the mean of each answer, whatever loss_agg_mode says"
+        yield Problem(f"{_LOSS}.gate_denominator", what, "set gate_denominator=all")
+    elif settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
         what = f"gated counts tokens, and loss_agg_mode is {actor.loss_agg_mode}"
         yield Problem(f"{_LOSS}.gate_denominator", what, "set loss_agg_mode=token-mean, or gate_denominator=all")
     parallel = OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size") or 1

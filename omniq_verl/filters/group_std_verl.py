@@ -13,6 +13,7 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.group_std import group_std_mask
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.rewards import Status
@@ -29,6 +30,9 @@ class NothingToTrainOn(RuntimeError):
 class GroupStdSampler(ReplayBuffer):
     """verl's sampler for the sync trainer; counts parse statuses per data source besides, in every mode."""
 
+    batch_reward: BatchReward | None = None
+    """Set by the trainer where a recipe has one."""
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.settings = FilterSettings(**kwargs["sampler_kwargs"])
@@ -39,7 +43,7 @@ class GroupStdSampler(ReplayBuffer):
             return super().sample(global_steps, partition_id, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
-        wanted, rewards = batch_size, []
+        wanted, rewards = batch_size, {}
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 self.refill_fn(wanted)
@@ -50,9 +54,9 @@ class GroupStdSampler(ReplayBuffer):
             wanted = self._still_wanted(kept, batch_size, counts)
             if wanted == 0:
                 break
-        # verl's own critic/score/mean is of the groups that were kept.
-        drawn_reward = {"filter/reward_drawn": float(np.mean(rewards))} if rewards else {}
-        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward}
+        drawn_reward = _drawn_reward(rewards)
+        compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
+        return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
 
     def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
         try:
@@ -64,16 +68,20 @@ class GroupStdSampler(ReplayBuffer):
             self._clear_groups(partition_id, set(self.failure_keys[partition_id]))
             return KVBatchMeta(partition_id=partition_id, keys=[], tags=[]), {}
 
-    def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: list[float]) -> KVBatchMeta:
+    def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: dict[str, list[float]]) -> KVBatchMeta:
         """The rows of ``drawn`` whose groups spread; the others are counted and cleared away.
 
-        ``rewards`` gets those of all, where the reward function says them.
+        ``rewards`` gets those of all, by group, where the reward function says them.
         """
         if not drawn.keys:
             return drawn
         drawn, rows = _in_fixed_order(drawn)
         _count_statuses(rows, counts)
-        rewards += [row.parts["score"] for row in rows if "score" in row.parts]
+        if self.batch_reward is not None:
+            self.batch_reward.apply(drawn, rows, [group_of(key) for key in drawn.keys])
+        for key, row in zip(drawn.keys, rows, strict=True):
+            if "score" in row.parts:
+                rewards.setdefault(group_of(key), []).append(row.parts["score"])
         if self.settings.mode == "all":
             return drawn
         groups = np.array([group_of(key) for key in drawn.keys])
@@ -181,6 +189,14 @@ def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
             for status in _STATUSES:
                 counts[f"parse/{row.data_source}/{status}"] += 0  # curves want a zero, not a gap
             counts[f"parse/{row.data_source}/{_STATUSES[int(row.parts['status'])]}"] += 1
+
+
+def _drawn_reward(rewards: dict[str, list[float]]) -> dict[str, float]:
+    """Of all rollouts; verl's own critic/score/mean is of the groups that were kept."""
+    if not rewards:
+        return {}
+    mean = float(np.mean([reward for group in rewards.values() for reward in group]))
+    return {"filter/reward_drawn": mean, "filter/reward_group_std": float(np.mean([*map(np.std, rewards.values())]))}
 
 
 def _count_dropped(values: np.ndarray, groups: np.ndarray, keep: np.ndarray, counts: Counter[str]) -> None:

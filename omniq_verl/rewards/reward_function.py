@@ -11,6 +11,7 @@ from omniq_verl.doors import FORM, is_door
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, said_class
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
+from omniq_verl.rewards.heads import judge_heads, parse_heads
 from omniq_verl.rewards.outside import SETTING, ScoreReward, called, open_reward
 from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.rewards.threshold import threshold_reward
@@ -129,8 +130,8 @@ def compute_score(
     Args:
         data_source: name of the data set; chooses among the settings' ``sources``.
         solution_str: the response's text.
-        ground_truth: ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, as JSON;
-            ``omniq_verl.data`` writes it.
+        ground_truth: ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}`` or
+            ``{"distortion_class": c, "severity": s}``, as JSON; ``omniq_verl.data`` writes it.
         extra_info: the row's own; ``task`` names the task.
         reward_router_address: of a reward model, which verl passes where there is one; not asked here.
         reward_model_tokenizer: likewise.
@@ -143,7 +144,8 @@ def compute_score(
         there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which
         have none, else 1),
         ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
-        the class or choice of a task that asks for none.
+        the class or choice of a task that asks for none. A task that asks for several numbers adds
+        ``head/<name>/pred``, ``head/<name>/target`` and ``head/<name>/accuracy`` for each.
 
     Raises:
         ValueError: the row names no known task, or its label is none that the task can have. The message names the
@@ -152,7 +154,11 @@ def compute_score(
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, ground_truth, extra_info)
-    parsed = parse_response(solution_str, task.answer_format, task.scale)
+    parsed = (
+        parse_heads(solution_str, task.heads, task.scale)
+        if task.heads
+        else parse_response(solution_str, task.answer_format, task.scale)
+    )
     form = format_reward(solution_str, task.answer_format)
     judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
@@ -224,4 +230,8 @@ def _judge_choice(parsed: Parsed, truth: Mapping[str, Any], _task: Task, _settin
     return {"accuracy": right, "choice_right": right}
 
 
-_JUDGES = {"score": _judge_score, "choice": _judge_choice, "degradation": _judge_degradation}
+def _judge_scores(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
+    return judge_heads(parsed.fields, truth["scores"], task.heads, settings.score_function)
+
+
+_JUDGES = {"score": _judge_score, "scores": _judge_scores, "choice": _judge_choice, "degradation": _judge_degradation}

@@ -10,6 +10,7 @@ from omniq_verl.tasks.task import Scale, Task
 _LONGEST = 80  # characters of a wrong value that an error shows
 _EXAMPLES = {
     "score": {"score": 3.2},
+    "scores": {"scores": {"quality": 3.2, "aesthetics": 4.0}},
     "choice": {"choice": "first"},
     "degradation": {"distortion_class": "blur", "severity": "slight"},
 }
@@ -46,8 +47,8 @@ def read_truth(task: Task, text: object) -> dict[str, Any]:
 
     Args:
         task: what the row asks for, on the row's scale.
-        text: the row's ``reward_model.ground_truth``: ``{"score": s}``, ``{"choice": c}`` or
-            ``{"distortion_class": c, "severity": s}`` as JSON.
+        text: the row's ``reward_model.ground_truth``: ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}``
+            or ``{"distortion_class": c, "severity": s}`` as JSON.
 
     Raises:
         ValueError: the text is not such an object, or the label is none that the task can have.

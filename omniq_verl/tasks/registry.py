@@ -95,12 +95,17 @@ def image_task(name: str, setting: str = "task") -> Task:
     """A task about a single image.
 
     Raises:
-        ValueError: there is none of that name, or it is about several images.
+        ValueError: there is none of that name, it is about several images, or it asks for several numbers.
     """
     task = find_task(name, setting)
     if task.images > 1:
         known = ", ".join(name for name in task_names() if name not in TASKS or name in IMAGE_TASKS)
         raise ValueError(f"unknown task {name!r} of one image: it compares {task.images}. Fix: name one of {known}")
+    if task.heads:
+        raise ValueError(
+            f"{setting} is {name!r}, which asks for {len(task.heads)} numbers, and one is read here. Fix: name a task"
+            " with a single score; validation during training reports each number"
+        )
     return task
 
 

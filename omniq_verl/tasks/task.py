@@ -80,16 +80,23 @@ class Task:
     """A turn before the question."""
     like: str = ""
     """Name of the task with the same labels, of which this is another wording."""
+    heads: tuple[str, ...] = ()
+    """Names of the numbers in a JSON answer, all on ``scale``; empty: one number, or none."""
 
     def __post_init__(self) -> None:
         if isinstance(self.questions, list):
             object.__setattr__(self, "questions", tuple(self.questions))
+        if isinstance(self.heads, list):
+            object.__setattr__(self, "heads", tuple(self.heads))
         if fault := _task_fault(self):
             raise ValueError(f"the task {self.name!r}: {fault}")
 
     @property
     def asks_for(self) -> str:
-        """Kind of its labels: ``score``; ``choice``, which of two images is better; ``degradation``."""
+        """Kind of its labels: ``score``; ``scores``, one for each head; ``choice``, which of two images is better;
+        ``degradation``."""
+        if self.heads:
+            return "scores"
         if self.scale is not None:
             return "score"
         return "choice" if self.answer_format == "choice" else "degradation"
@@ -134,21 +141,16 @@ class Task:
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
         """What is wrong with a label; None: nothing.
 
-        Labels are ``{"score": s}``, ``{"choice": c}`` or ``{"distortion_class": c, "severity": s}``, by ``asks_for``.
+        Labels are ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}`` or
+        ``{"distortion_class": c, "severity": s}``, by ``asks_for``.
         """
+        if self.heads:
+            return _heads_fault(truth.get("scores"), self)
         if self.asks_for == "choice":
             return _choice_fault(truth.get("choice"))
         if self.scale is None:
             return _degradation_fault(truth.get("distortion_class", ""), truth.get("severity", ""))
-        score = truth.get("score")
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
-            return f"there is no number under 'score' ({score!r})"
-        if not self.scale.contains(score):
-            return (
-                f"the label {score:g} lies outside of the scale [{self.scale.low:g}, {self.scale.high:g}]"
-                f" of the task {self.name}"
-            )
-        return None
+        return _score_fault(truth.get("score"), "score", self)
 
     def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
         """The chat prompt of a row: the task's system turn, if it has one, and the question behind its image.
@@ -177,6 +179,36 @@ def _task_fault(task: Task) -> str | None:
             return f"all questions must hold {mark} the same number of times"
     if not all(one.endswith(task.answer_rule) for one in questions):
         return "every question must end with answer_rule"
+    return _heads_problem(task)
+
+
+def _heads_problem(task: Task) -> str | None:
+    heads = task.heads
+    if not isinstance(heads, tuple) or not all(isinstance(one, str) and one.isidentifier() for one in heads):
+        return f"heads must be a tuple of names made of letters, digits and _, got {heads!r:.80}"
+    if len(set(heads)) < len(heads):
+        return f"heads has a name twice: {', '.join(heads)}"
+    if heads and (task.answer_format != "json" or task.scale is None):
+        return "heads need answer_format='json' and a scale"
+    return None
+
+
+def _heads_fault(scores: object, task: Task) -> str | None:
+    if not isinstance(scores, Mapping) or not scores:
+        return f"there is no object under 'scores' ({scores!r:.80})"
+    if unknown := set(map(str, scores)) - set(task.heads):
+        return f"'scores' has {', '.join(sorted(unknown))}; the task {task.name} asks for {', '.join(task.heads)}"
+    return next((fault for name, one in scores.items() if (fault := _score_fault(one, name, task))), None)
+
+
+def _score_fault(score: object, name: str, task: Task) -> str | None:
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
+        return f"there is no number under {name!r} ({score!r})"
+    if not task.scale.contains(score):
+        return (
+            f"the label {score:g} lies outside of the scale [{task.scale.low:g}, {task.scale.high:g}]"
+            f" of the task {task.name}"
+        )
     return None
 
 

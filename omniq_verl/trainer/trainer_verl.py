@@ -8,15 +8,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
+from omniq_verl.filters.batch_reward_verl import BatchReward, batch_reward_settings
 from omniq_verl.filters.group_std_verl import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
 from omniq_verl.metric_log import log_into
+from omniq_verl.rewards.heads import PREFIX
 from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
@@ -62,6 +65,15 @@ class OmniqTrainerSync(PPOTrainerSync):
             self._shutdown_dump_executor()
         else:
             super().fit(agent_loop_manager)
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        sampler = super()._build_replay_buffer()
+        if (settings := batch_reward_settings(self.config)) is not None:
+            sampler.batch_reward = BatchReward(settings, self._decode)
+        return sampler
+
+    def _decode(self, answers: list[list[int]]) -> list[str]:
+        return self.tokenizer.batch_decode(answers, skip_special_tokens=True)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -142,7 +154,8 @@ class OmniqTrainerSync(PPOTrainerSync):
     ) -> dict[str, float]:
         infos = dict(reward_extra_infos_dict)
         ours = all(key in infos for key in ANSWER_KEYS)  # else they are of someone else's reward
-        answers = {key: infos.pop(key) for key in ANSWER_KEYS} if ours else {}
+        heads = [key for key in infos if key.startswith(PREFIX)] if ours else []
+        answers = {key: infos.pop(key) for key in (*ANSWER_KEYS, *heads)} if ours else {}
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
         if not ours:
             return metrics

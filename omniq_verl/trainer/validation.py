@@ -8,6 +8,7 @@ import numpy as np
 
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.rewards import Status
+from omniq_verl.rewards.heads import PREFIX, heads_among
 from omniq_verl.tasks import names_by_number
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,12 @@ def validation_metrics(
     (answers that could not be parsed), ``lost`` (failed rollouts, which have no answer) and, of a task that asks for a
     score, ``scored`` (answers in PLCC, SRCC and MAE).
 
+    Where a task asks for several numbers, ``val-core/<source>/<head>/`` ``plcc``, ``srcc`` and ``mae`` are of each.
+
     Args:
         data_sources: of each answer, ``[N]``.
-        answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``.
+        answers: ``ANSWER_KEYS`` of ``compute_score``'s result, each ``[N]``, and ``head/<name>/...`` where it has them
+            (None for answers to other tasks).
         rows: what tells the row of each answer from others, ``[N]``; None: rows are not counted.
         tasks: names of the tasks that the rows ask, where some are not of this package.
 
@@ -45,7 +49,8 @@ def validation_metrics(
         ValueError: two tasks have the same number.
     """
     names = names_by_number(tasks)
-    columns = {key: np.asarray(answers[key], dtype=np.float64) for key in ANSWER_KEYS}
+    keys = (*ANSWER_KEYS, *(key for key in answers if key.startswith(PREFIX)))
+    columns = {key: np.asarray(answers[key], dtype=np.float64) for key in keys}  # None becomes NaN
     metrics: dict[str, float] = {}
     of_source: dict[str, list[float]] = {}
     of_row = None if rows is None else np.asarray(rows)
@@ -113,6 +118,11 @@ def _of_one_source(source: str, answers: Mapping[str, np.ndarray]) -> dict[str, 
         found["class_accuracy"] = float(np.mean(np.nan_to_num(answers["class_right"][asked | lost])))
     if (~np.isnan(answers["target"])).any():
         found.update(_of_scores(source, answers["pred"], answers["target"]))
+    for head in heads_among(list(answers)):
+        pred, target = (answers[f"{PREFIX}{head}/{name}"] for name in ("pred", "target"))
+        if (~np.isnan(target)).any():
+            of_head = _of_scores(f"{source}/{head}", pred, target)
+            found.update({f"{head}/{name}": value for name, value in of_head.items()})
     return found
 
 

@@ -15,7 +15,7 @@ from omniq_verl.cli import app
 from omniq_verl.doctor.settings import check_settings
 from omniq_verl.serving.cli import serve
 
-MODULES = ("reward", "task", "reader", "selector", "engine")
+MODULES = ("reward", "batch_reward", "task", "reader", "selector", "engine")
 REWARD = "reward.custom_reward_function.reward_kwargs"
 SPLITS = {"train": 6, "val": 2, "test": 4}
 

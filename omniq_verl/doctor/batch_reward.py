@@ -1,0 +1,49 @@
+"""What is wrong with the settings of the batch reward."""
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+from omniq_verl.doctor.problem import Problem
+from omniq_verl.rewards.batch import BatchRewardSettings
+from omniq_verl.rewards.batch.probe import probe_batch_reward
+
+_KEY = "reward.batch_reward"
+_SAMPLER = "trainer.v1.sampler"
+
+
+def batch_faults(config: DictConfig) -> Iterator[Problem]:
+    """All faults of ``reward.batch_*``."""
+    name, weight = (OmegaConf.select(config, f"reward.batch_{key}") for key in ("reward", "weight"))
+    settings = OmegaConf.select(config, "reward.batch_settings")
+    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    if name is None:
+        if plain:
+            yield Problem(
+                "reward.batch_settings", f"has no effect while {_KEY} is null", f"set {_KEY}, or leave it out"
+            )
+        return
+    try:
+        probe_batch_reward(BatchRewardSettings(name, plain or {}, 1.0 if weight is None else weight))
+    except (TypeError, ValueError) as error:
+        what, _, fix = str(error).partition(". Fix: ")
+        yield Problem(_KEY, what, fix or "see docs/guides/rewards.md")
+    yield from _place_faults(config)
+
+
+def _place_faults(config: DictConfig) -> Iterator[Problem]:
+    """Whether the function will be called at all, and whether the filter looks at what is trained on."""
+    trainer = OmegaConf.select(config, "trainer.v1.trainer_mode")
+    if trainer != "omniq_sync":
+        what = f"is {trainer}; the batch reward is called by the trainer omniq_sync and would be left out"
+        yield Problem("trainer.v1.trainer_mode", what, f"set it to omniq_sync, or {_KEY} to null")
+    sampler = OmegaConf.select(config, f"{_SAMPLER}.custom_sampler.name")
+    if sampler != "GroupStdSampler":
+        what = f"is {sampler}; the batch reward is called by GroupStdSampler and would be left out"
+        yield Problem(f"{_SAMPLER}.custom_sampler.name", what, f"set it to GroupStdSampler, or {_KEY} to null")
+    filtered = OmegaConf.select(config, f"{_SAMPLER}.sampler_kwargs.mode") in ("drop", "refill")
+    looks_at = OmegaConf.select(config, f"{_SAMPLER}.sampler_kwargs.metric")
+    weight = OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.accuracy_weight")
+    if filtered and looks_at == "accuracy" and weight == 0:
+        what = "is accuracy, whose weight is 0, so that the filter looks at something that is not trained on"
+        yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, "set it to batch_reward")

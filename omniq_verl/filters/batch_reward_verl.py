@@ -1,0 +1,176 @@
+"""The batch reward on rollouts that lie in TransferQueue.
+
+The sampler calls it for each draw, in the trainer's process: after the per-sample rewards, before the group-std filter,
+the padding and the split over ranks.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf
+from transfer_queue import KVBatchMeta
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from omniq_verl.filters.group_std import group_stds
+from omniq_verl.rewards.batch import BatchRewardSettings, Rollouts, batch_reward
+
+PART = "batch_reward"
+"""Name of the result among the parts of a rollout's reward, such as for the filter's ``metric``."""
+_FIELDS = ["responses", "rm_scores", "extra_info"]
+
+
+class Row(Protocol):
+    """What the sampler knows about a rollout."""
+
+    id: str
+    task: str
+    data_source: str
+    parts: dict[str, float]
+
+
+def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
+    """``reward.batch_*`` of a composed configuration; None: there is no batch reward.
+
+    Raises:
+        ValueError: as ``BatchRewardSettings``.
+    """
+    name = OmegaConf.select(config, "reward.batch_reward")
+    if name is None:
+        return None
+    settings = OmegaConf.select(config, "reward.batch_settings")
+    plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    weight = OmegaConf.select(config, "reward.batch_weight")
+    return BatchRewardSettings(name, plain or {}, 1.0 if weight is None else weight)
+
+
+class BatchReward:
+    """A batch reward at work.
+
+    Args:
+        settings: of the recipe.
+        decode: token ids of several answers -> their texts, without special tokens.
+    """
+
+    def __init__(self, settings: BatchRewardSettings, decode: Callable[[list[list[int]]], list[str]]):
+        self.settings = settings
+        self._decode = decode
+        self._seconds, self._found, self._stds = 0.0, [], []
+
+    def apply(self, batch: KVBatchMeta, rows: Sequence[Row], groups: Sequence[str]) -> None:
+        """Add the batch reward to the rollouts' rewards, in TransferQueue and in ``parts`` of the rows.
+
+        Args:
+            batch: the rollouts of one draw.
+            rows: likewise, in the same order.
+            groups: likewise.
+
+        Raises:
+            ValueError: the function fails, or returns something else than one finite number per rollout.
+        """
+        started = time.monotonic()
+        fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_FIELDS)
+        answers = [answer.tolist() for answer in fields["responses"]]
+        infos = [getattr(info, "data", info) for info in fields["extra_info"]]
+        rollouts = rollouts_of(rows, groups, self._decode(answers), [len(answer) for answer in answers], infos)
+        found = batch_reward(rollouts, self.settings)
+        self._add(rows, found, fields["rm_scores"])
+        written = [
+            {"rm_scores": _at_the_end(scores, row.parts["score"])}
+            for scores, row in zip(fields["rm_scores"], rows, strict=True)
+        ]
+        tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=list_of_dict_to_tensordict(written),
+            tags=batch.tags,
+        )
+        self._found += found.tolist()
+        self._stds += group_stds(found, rollouts.groups, int(rollouts.groups.max()) + 1).tolist()
+        self._seconds += time.monotonic() - started
+
+    def _add(self, rows: Sequence[Row], found: np.ndarray, scores: Sequence[torch.Tensor]) -> None:
+        for row, value, own in zip(rows, found.tolist(), scores, strict=True):
+            row.parts[PART] = value
+            # Another's reward function may return a number alone, without parts.
+            row.parts["score"] = row.parts.get("score", float(own.sum())) + self.settings.weight * value
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Metrics of all draws since the last call; empty if there was none."""
+        if not self._found:
+            return {}
+        metrics = {
+            "batch_reward/mean": float(np.mean(self._found)),
+            "batch_reward/group_std": float(np.mean(self._stds)),
+            "batch_reward/seconds": self._seconds,
+        }
+        self._seconds, self._found, self._stds = 0.0, [], []
+        return metrics
+
+
+def rollouts_of(
+    rows: Sequence[Row],
+    groups: Sequence[str],
+    texts: Sequence[str],
+    tokens: Sequence[int],
+    infos: Sequence[Mapping[str, Any]],
+) -> Rollouts:
+    """The columns of a draw.
+
+    Args:
+        rows: what the sampler knows.
+        groups: of each rollout.
+        texts: answers.
+        tokens: their lengths.
+        infos: ``extra_info`` of the rows.
+    """
+    names = sorted({name for row in rows for name in row.parts})
+    parts = {name: _floats(row.parts.get(name) for row in rows) for name in names}
+    none = np.full(len(rows), math.nan)
+    # By their place, which is the same in every run, and not by their random names: sums keep their last bit.
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return Rollouts(
+        texts=list(texts),
+        tokens=np.array(tokens, dtype=int),
+        groups=np.array([numbers[group] for group in groups]),
+        images=np.array([row.id for row in rows], dtype=object),
+        sources=np.array([row.data_source for row in rows], dtype=object),
+        tasks=np.array([row.task for row in rows], dtype=object),
+        pred=parts.pop("pred", none),
+        target=parts.pop("target", none),
+        label_std=_floats(label_std(info) for info in infos),
+        low=_floats(info.get("scale_low") for info in infos),
+        high=_floats(info.get("scale_high") for info in infos),
+        parts=parts,
+    )
+
+
+def label_std(info: Mapping[str, Any]) -> float | None:
+    """Standard deviation of the ratings behind a row's label, on the task's scale; None if the row has none.
+
+    Data preparation writes it into ``extra_info.details`` in the unit of the label file.
+    """
+    bounds = [info.get(name) for name in ("raw_low", "raw_high", "scale_low", "scale_high")]
+    try:
+        found = json.loads(info.get("details") or "{}").get("standard_deviation")
+        raw_low, raw_high, low, high = map(float, bounds)
+        value = float(found) * (high - low) / (raw_high - raw_low)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.array([math.nan if value is None else float(value) for value in values])
+
+
+def _at_the_end(scores: torch.Tensor, total: float) -> torch.Tensor:
+    """As verl writes a reward: at the last token of the answer (agent_loop.py:146)."""
+    written = torch.zeros_like(scores)
+    written[-1] = total
+    return written

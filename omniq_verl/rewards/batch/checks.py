@@ -1,0 +1,27 @@
+"""Checks of settings that several batch rewards share."""
+
+import math
+
+
+def check_positive(**values: object) -> None:
+    """Reject what is no positive, finite number.
+
+    Raises:
+        ValueError: likewise; the message names the setting.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, got {value!r}. Fix: set reward.batch_settings.{name}")
+
+
+def check_count(**values: object) -> None:
+    """Reject what is no whole number from 1.
+
+    Raises:
+        ValueError: likewise; the message names the setting.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{name} must be a whole number from 1, got {value!r}. Fix: set reward.batch_settings.{name}"
+            )

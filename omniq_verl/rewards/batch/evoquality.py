@@ -1,0 +1,54 @@
+"""EvoQuality's reward: the model's own votes take the labels' part."""
+
+import numpy as np
+
+from omniq_verl.rewards.batch.checks import check_positive
+from omniq_verl.rewards.batch.rollouts import Groups, Rollouts, summed_up
+from omniq_verl.rewards.batch.thurstone import comparison_probability, fidelity, mean_over_others
+
+
+def evoquality(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
+    """Fidelity of an answer's comparisons to the majority of all answers; reads no label.
+
+    Every answer of image ``i`` votes against every answer of image ``j``: the one with the higher score wins, equal
+    scores vote for neither. The majority is the pseudo-label ``p``: 1, 0, or 0.5 in a tie. The reward is that of
+    ``visualquality_r1`` with these ``p``.
+
+    Source: EvoQuality (arXiv 2509.25787): majority votes as pseudo-labels, fidelity reward, GRPO, two rounds. The paper
+    asks its model to compare pairs of images before each round. Our reading takes the votes from the scores of the
+    step's own answers, so that no second question is needed; a round is then a run, and the second starts from the
+    first one's model.
+
+    Args:
+        rollouts: of one draw; their labels are not looked at.
+        gamma: added to the variances, in squared units of the scale.
+
+    Returns:
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and without another image to compare with.
+
+    Raises:
+        ValueError: gamma is not positive.
+    """
+    check_positive(gamma=gamma)
+    rewards = np.zeros(len(rollouts))
+    for rows in rollouts.comparable(labelled=False):
+        of, scores = summed_up(rollouts, rows), rollouts.pred[rows]
+        predicted = comparison_probability(
+            scores[:, None], of.mean[None, :], of.variance[of.member][:, None], of.variance[None, :], gamma
+        )
+        true = majority(scores, of)[of.member]
+        rewards[rows] = mean_over_others(fidelity(true, predicted), of.member)
+    return rewards
+
+
+def majority(scores: np.ndarray, of: Groups) -> np.ndarray:
+    """Pseudo-labels ``[G, G]``: 1 where more pairs of answers prefer the first group, 0 the second, 0.5 neither.
+
+    Args:
+        scores: of each answer, ``[n]``.
+        of: their groups.
+    """
+    groups = len(of.mean)
+    wins = np.zeros((groups, groups))
+    np.add.at(wins, (of.member[:, None], of.member[None, :]), np.sign(scores[:, None] - scores[None, :]))
+    return (1.0 + np.sign(wins)) / 2

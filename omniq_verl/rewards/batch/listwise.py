@@ -1,0 +1,62 @@
+"""The correlation of the whole step as a reward: PLCC or SRCC, with one answer in the place of its image's mean."""
+
+import numpy as np
+
+from omniq_verl.rewards.batch.rollouts import Groups, Rollouts, summed_up
+
+KINDS = ("plcc", "srcc")
+
+
+def listwise(rollouts: Rollouts, kind: str = "plcc") -> np.ndarray:
+    """Correlation of scores and labels over the images, as it would be if an image had this answer alone.
+
+    For answer ``k`` of image ``i``: the score of image ``i`` is ``q_k(i)``, that of any other image the mean of its
+    answers; ``r`` is the correlation with the labels, and the reward ``(1 + r) / 2``. Where all scores are equal ``r``
+    counts as 0.
+
+    Source: rewards from PLCC and SRCC over a batch, as in listwise ranking. That one answer at a time takes its mean's
+    place is ours: a single correlation would be the same for all answers and teach nothing.
+
+    Args:
+        rollouts: of one draw.
+        kind: ``plcc`` (Pearson), or ``srcc`` (Spearman, ties by their mean rank).
+
+    Returns:
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for fewer than three images or equal labels.
+
+    Raises:
+        ValueError: kind is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}. Fix: set reward.batch_settings.kind to one of {', '.join(KINDS)}")
+    rewards = np.zeros(len(rollouts))
+    for rows in rollouts.comparable():
+        of = summed_up(rollouts, rows)
+        if len(of.mean) < 3 or np.ptp(of.target) == 0:
+            continue
+        rewards[rows] = (1 + _correlations(_one_answer_each(rollouts.pred[rows], of), of.target, kind)) / 2
+    return rewards
+
+
+def _one_answer_each(scores: np.ndarray, of: Groups) -> np.ndarray:
+    """Scores of the images ``[n, G]``: in each row the means, but for the row's own answer."""
+    table = np.repeat(of.mean[None, :], len(scores), axis=0)
+    table[np.arange(len(scores)), of.member] = scores
+    return table
+
+
+def _correlations(table: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+    """Correlation of each row with the labels, ``[n]``; 0 for a row of equal scores."""
+    if kind == "srcc":
+        table, target = _ranks(table), _ranks(target[None, :])[0]
+    scores, labels = table - table.mean(axis=1, keepdims=True), target - target.mean()
+    norm = np.linalg.norm(scores, axis=1) * np.linalg.norm(labels)
+    flat = np.ptp(table, axis=1) == 0
+    return np.clip(np.divide(scores @ labels, norm, out=np.zeros(len(table)), where=~flat & (norm > 0)), -1, 1)
+
+
+def _ranks(table: np.ndarray) -> np.ndarray:
+    """Ranks within each row; equal values share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return rankdata(table, axis=1)

@@ -1,0 +1,51 @@
+"""A batch reward for each number of an answer that has several."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from omniq_verl.rewards.batch.hook import BatchRewardSettings, batch_reward
+from omniq_verl.rewards.batch.rollouts import Rollouts
+from omniq_verl.rewards.heads import PREFIX, heads_among
+
+
+def per_head(
+    rollouts: Rollouts,
+    function: str = "visualquality_r1",
+    settings: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """Mean over the numbers of a batch reward that sees one of them at a time. Ours.
+
+    Answers to tasks with a single score are rewarded by the function itself. A number without a label in an answer's
+    row is left out of the answer's mean.
+
+    Args:
+        rollouts: of one draw.
+        function: a name of the shelf or ``package.module:function``.
+        settings: its arguments.
+        weights: of the numbers, by name; 1 where none is given.
+
+    Returns:
+        Rewards ``[N]``, in the range of the function's.
+
+    Raises:
+        ValueError: the function is wrong, or a weight is negative or no number.
+    """
+    chosen, weights = BatchRewardSettings(function, settings or {}), dict(weights or {})
+    for head, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise ValueError(
+                f"the weight of {head} is {weight!r}. Fix: set reward.batch_settings.weights to numbers from 0"
+            )
+    earned, total = np.zeros(len(rollouts)), np.zeros(len(rollouts))
+    for head in heads_among(list(rollouts.parts)):
+        pred, target = (rollouts.parts[f"{PREFIX}{head}/{name}"] for name in ("pred", "target"))
+        weight = weights.get(head, 1.0) * np.isfinite(target)
+        earned += weight * batch_reward(dataclasses.replace(rollouts, pred=pred, target=target), chosen)
+        total += weight
+    whole = batch_reward(rollouts, chosen)
+    return np.where(total > 0, earned / np.where(total > 0, total, 1.0), whole)

@@ -1,0 +1,59 @@
+"""DeQA's soft labels as a reward: how likely the raters' distribution makes the level of an answer."""
+
+import numpy as np
+from scipy.special import ndtr
+
+from omniq_verl.rewards.batch.checks import check_count, check_positive
+from omniq_verl.rewards.batch.rollouts import Rollouts
+
+
+def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) -> np.ndarray:
+    """Probability of the answer's level under the ratings' distribution, divided by that of the likeliest level.
+
+    The ratings of an image are taken as normal around its label with their standard deviation. The scale is cut into
+    ``levels`` equal parts; a level's probability is the normal's mass there, the outermost levels taking the tails.
+
+    Source: DeQA-Score (arXiv 2501.11561), sec. 3, has the discretised normal as a training target. Its correction of
+    the discretised mean is left out, and its use as a reward, with the likeliest level earning 1, is our reading.
+
+    Args:
+        rollouts: of one draw.
+        levels: how many.
+        std: of the ratings, in units of the scale, for data sets that have none (see ``Rollouts.label_std``).
+
+    Returns:
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score.
+
+    Raises:
+        ValueError: a setting is outside of its range, or a row has no standard deviation and ``std`` is not set.
+    """
+    check_count(levels=levels)
+    if std is not None:
+        check_positive(std=std)
+    rewards = np.zeros(len(rollouts))
+    for rows in rollouts.comparable():
+        spread = _spread(rollouts, rows, std)
+        low, high = rollouts.low[rows][:, None], rollouts.high[rows][:, None]
+        edges = low + (high - low) * np.arange(1, levels)[None, :] / levels
+        below = ndtr((edges - rollouts.target[rows][:, None]) / spread[:, None])
+        below = np.hstack([np.zeros((len(rows), 1)), below, np.ones((len(rows), 1))])
+        mass = np.diff(below, axis=1)
+        level = (rollouts.pred[rows][:, None] >= edges).sum(axis=1)
+        rewards[rows] = mass[np.arange(len(rows)), level] / mass.max(axis=1)
+    return rewards
+
+
+_LEAST = 1e-3
+"""Least standard deviation, in units of the scale: raters who all agree."""
+
+
+def _spread(rollouts: Rollouts, rows: np.ndarray, std: float | None) -> np.ndarray:
+    found = rollouts.label_std[rows]
+    missing = np.isnan(found)
+    if missing.any() and std is None:
+        image, source = rollouts.images[rows][missing][0], rollouts.sources[rows][missing][0]
+        raise ValueError(
+            f"the label of {image!s:.80} of {source} has no standard deviation (extra_info.details). Fix: set"
+            " reward.batch_settings.std, or train on a data set that has them"
+        )
+    return np.maximum(np.where(missing, std, found).astype(float), _LEAST)

@@ -1,0 +1,43 @@
+"""VisualQuality-R1's reward: does an answer's score rank its image among the others as the labels do?"""
+
+import numpy as np
+
+from omniq_verl.rewards.batch.checks import check_positive
+from omniq_verl.rewards.batch.rollouts import Rollouts, summed_up
+from omniq_verl.rewards.batch.thurstone import comparison_probability, fidelity, mean_over_others, preference
+
+
+def visualquality_r1(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
+    """Mean fidelity of an answer's comparisons with all other images of its data source.
+
+    The score ``q`` of answer ``k`` to image ``i`` is compared with the mean of each other image ``j``:
+    ``p_k(i, j) = Phi((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``. Its reward is the mean over ``j`` of
+    ``sqrt(p p_k) + sqrt((1 - p)(1 - p_k))``, where ``p`` is 1, 0.5 or 0: whether ``i`` has the higher, the same or the
+    lower label. An answer without a score earns 0 and counts in no mean or variance; so does every answer of a data
+    source that has a single image in the step, as there is nothing to compare it with.
+
+    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code adds 1e-6 below the
+    roots of the fidelity as well, which is left out here, and gives an answer without a score a random one. That the
+    variance is the population's, over the answers with a score, is our reading.
+
+    Args:
+        rollouts: of one draw.
+        gamma: added to the variances, in squared units of the scale.
+
+    Returns:
+        Rewards from 0 to 1, ``[N]``. They depend on the labels' order alone.
+
+    Raises:
+        ValueError: gamma is not positive.
+    """
+    check_positive(gamma=gamma)
+    rewards = np.zeros(len(rollouts))
+    for rows in rollouts.comparable():
+        of = summed_up(rollouts, rows)
+        scores, own = rollouts.pred[rows][:, None], of.member
+        predicted = comparison_probability(
+            scores, of.mean[None, :], of.variance[own][:, None], of.variance[None, :], gamma
+        )
+        true = preference(of.target[own][:, None], of.target[None, :])
+        rewards[rows] = mean_over_others(fidelity(true, predicted), own)
+    return rewards

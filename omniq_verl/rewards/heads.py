@@ -1,0 +1,72 @@
+"""Several numbers in one answer, such as quality, aesthetics and structure: parsed and rewarded one by one.
+
+UniPercept (arXiv 2512.21675) gives three such numbers for an image. The form of the answer and the mean of the
+numbers' rewards are ours.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from omniq_verl.rewards.parsing import Parsed, Status, parse_response
+from omniq_verl.tasks import Scale
+
+PREFIX = "head/"
+"""Of the keys of ``compute_score`` that belong to one number: ``head/<name>/pred``, ``/target`` and ``/accuracy``."""
+
+
+def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:
+    """The numbers of a JSON answer ``{"quality": 3.2, ...}``, in ``fields``; all of them, or none.
+
+    Args:
+        text: the response.
+        heads: names of the numbers; other keys are ignored.
+        scale: bounds of each, both included.
+    """
+    parsed = parse_response(text, "json")
+    if not parsed.ok:
+        return parsed
+    found = {head: _number(parsed.fields.get(head)) for head in heads}
+    if any(math.isnan(value) for value in found.values()):
+        return Parsed(Status.NOT_A_NUMBER, reasoning=parsed.reasoning)
+    if not all(scale.contains(value) for value in found.values()):
+        return Parsed(Status.OUT_OF_RANGE, reasoning=parsed.reasoning)
+    return Parsed(Status.OK, None, parsed.reasoning, found)
+
+
+def judge_heads(
+    said: Mapping[str, float] | None,
+    labels: Mapping[str, float],
+    heads: Sequence[str],
+    reward: Callable[[float, float], float],
+) -> dict[str, float]:
+    """Parts of the reward: each number's accuracy, and their mean as ``accuracy``.
+
+    Args:
+        said: the answer's numbers; None: it has none.
+        labels: by head, one at least; a number without a label is parsed and not rewarded.
+        heads: of the task.
+        reward: predicted score, label -> 0 to 1.
+    """
+    parts: dict[str, float] = {}
+    for head in heads:
+        pred, target = (said or {}).get(head, math.nan), float(labels.get(head, math.nan))
+        known = not math.isnan(pred) and not math.isnan(target)
+        lost = 0.0 if head in labels else math.nan
+        parts[f"{PREFIX}{head}/pred"], parts[f"{PREFIX}{head}/target"] = pred, target
+        parts[f"{PREFIX}{head}/accuracy"] = reward(pred, target) if known else lost
+    earned = sum(parts[f"{PREFIX}{head}/accuracy"] for head in labels)
+    return {"accuracy": earned / len(labels), **parts}
+
+
+def heads_among(keys: Sequence[str]) -> list[str]:
+    """Names of the numbers that keys of ``compute_score`` belong to, sorted."""
+    return sorted({key.split("/")[1] for key in keys if key.startswith(PREFIX)})
+
+
+def _number(value: Any) -> float:
+    """A number, or a text that is one; NaN for anything else."""
+    if isinstance(value, str):
+        parsed = parse_response(f"<answer>{value}</answer>", scale=Scale(-1e12, 1e12))
+        return math.nan if parsed.score is None else parsed.score
+    return value if isinstance(value, float) else math.nan

@@ -1,4 +1,4 @@
-"""What was measured in and after the runs of ``table.py``, as a table with intervals and as a page with curves."""
+"""The table with intervals, and the page with curves, of the runs of ``table.py``."""
 
 import base64
 import html
@@ -13,10 +13,10 @@ from scipy import stats
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.curves import draw_curves
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.quickstart.tables import Figures
+from omniq_verl.pipeline.summary import Figures
 
 MEASURED = {"SRCC": "srcc", "PLCC": "plcc", "MAE": "mae", "parsable": "parsed"}
-"""Of the greedy answers to the held-out crops."""
+"""Figures of the greedy answers to the held-out crops, by column."""
 PANELS = ("reward", "entropy", "groups_kept", "response_length")
 LINES = 6
 """Runs in one picture; more cannot be told apart."""
@@ -44,13 +44,13 @@ def collect(names: Sequence[str]) -> Callable[[list[Path]], Figures]:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """Of the held-out answers; NaN where a figure is not defined."""
+    """Figures of the held-out answers; NaN where one is not defined."""
     greedy = json.loads((folder / "metrics.json").read_text())["greedy"]
     return {title: math.nan if greedy[key] is None else float(greedy[key]) for title, key in MEASURED.items()}
 
 
 def trained(run: Path) -> dict[str, float]:
-    """Of a run's steps."""
+    """Figures of a run's steps."""
     steps = [step for _, step in sorted(read_metrics(run).items()) if "timing_s/step" in step]
     kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
     return {
@@ -83,8 +83,8 @@ def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
 
     Args:
         out: the folder of the runs, with ``table.json``.
-        names: of the runs.
-        seeds: likewise.
+        names: names of the runs.
+        seeds: seeds of the runs.
     """
     said = json.loads((out / "table.json").read_text())
     rows = rows_of(said["rows"])

@@ -3,19 +3,29 @@
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 1 2
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 --only gaussian visualquality_r1
 
-Killed at any moment, the same command goes on where it stopped: each reward of each seed is a stage of its own. The
+After a kill the same command resumes: each reward of each seed is a stage of its own. The
 table (`table.md`, `table.json`) has means with 95% intervals over the seeds, and `page.html` shows it with the curves.
 The figures are those of a model with under a million weights on crops of a few photographs. They show what each reward
 does to training at that size, not which is best for a 7B model.
 """
 
+import argparse
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from reward_page import collect, write_page
+from rich.console import Console
 
-from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage, measure_stage
-from omniq_verl.quickstart.tables import run_seeds, seeds_of, seeds_parser
+from omniq_verl.data.files import replace_text
+from omniq_verl.pipeline.commands import below
+from omniq_verl.pipeline.experiment import once_per_seed, seed_folder
+from omniq_verl.pipeline.process import StageFailed, run_folder_lock
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.stage import Stage
+from omniq_verl.pipeline.summary import figure_lines, print_cells
+from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage, measure_stage
 
 REPO = Path(__file__).resolve().parents[2]
 TINY = {"omniquality_r": "cpu_tiny_stage1"}
@@ -64,15 +74,41 @@ def build(settings: Settings, names: list[str]) -> list[Stage]:
     return stages
 
 
-def main() -> None:
-    parser = seeds_parser(__doc__, "runs/rewards", steps=20)
+def arguments() -> argparse.ArgumentParser:
+    """The options of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/rewards"), help="run folder (default: runs/rewards)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument("--steps", type=int, default=20, help="GRPO steps of each run (default: 20)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")
+    return parser
+
+
+def run(root: Path, seeds: list[int], steps: int, names: list[str], console: Console) -> None:
+    """Run every stage that is not done yet, and write and print the table."""
+
+    def of_seed(seed: int) -> list[Stage]:
+        own = Settings(REPO, root / seed_folder(seed), seed, grpo_steps=steps)
+        return below(seed_folder(seed), build(own, names))
+
+    try:
+        with run_folder_lock(root):
+            run_stages(once_per_seed(seeds, of_seed), root, console)
+    except StageFailed as error:
+        sys.exit(str(error))
+    found = collect(names)([root / seed_folder(seed) for seed in seeds])
+    replace_text(root / "table.json", json.dumps({"seeds": seeds, "steps": steps, "rows": found}, indent=2) + "\n")
+    print_cells(f"tiny model, seeds {seeds}", ["", *next(iter(found.values()))], figure_lines(found), console)
+    console.print(f"page: {write_page(root, names, seeds)}", soft_wrap=True)
+
+
+def main() -> None:
+    parser = arguments()
     args = parser.parse_args()
     names = [name for name in RUNS if args.only is None or name in args.only]
     if missing := [AFTER[name] for name in names if name in AFTER and AFTER[name] not in names]:
         parser.error(f"--only needs {', '.join(missing)} as well, whose model another row starts from")
-    run_seeds(seeds_of(args, REPO), lambda settings: build(settings, names), collect(names))
-    write_page(args.out.resolve(), names, args.seeds)
+    run(args.out.resolve(), args.seeds, args.steps, names, Console())
 
 
 if __name__ == "__main__":

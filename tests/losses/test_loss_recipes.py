@@ -36,7 +36,7 @@ BATCH = made_up()
 def found(tmp_path_factory) -> dict[str, dict]:
     path = tmp_path_factory.mktemp("losses") / "batch.json"
     path.write_text(json.dumps({name: value.tolist() for name, value in BATCH.items()} | {"recipes": NAMES}))
-    script = Path(__file__).with_name("loss_gradients.py")
+    script = Path(__file__).parents[1] / "builders" / "loss_gradients.py"
     done = subprocess.run([sys.executable, str(script), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doctor_builders import composed
+from omegaconf import OmegaConf
 from scipy import stats
 
 REPO = Path(__file__).parents[2]
@@ -73,3 +75,25 @@ def test_a_row_that_starts_from_another_needs_it(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         table.main()
     assert "--only needs evoquality_round1 as well" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # composes eighteen recipes
+def test_the_rows_set_keys_that_their_recipes_have(tmp_path):
+    from table import RUNS, build
+
+    from omniq_verl.pipeline.tiny_stages import Settings
+
+    training = [
+        stage for stage in build(Settings(REPO, tmp_path), list(RUNS)) if "verl.trainer.main_ppo" in stage.command
+    ]
+    assert len(training) == len(RUNS)
+    for stage in training:
+        first = stage.command.index("--config-name")
+        recipe = composed(stage.command[first + 1])
+        for word in stage.command[first + 2 :]:
+            key, _, value = word.partition("=")
+            if "." not in key:  # a group: another file for one that the recipe names
+                assert (REPO / "recipes" / key / f"{value}.yaml").is_file()
+                continue
+            key = key.removeprefix("+")
+            assert key.rpartition(".")[2] in OmegaConf.select(recipe, key.rpartition(".")[0]), (stage.name, word)

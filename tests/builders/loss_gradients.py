@@ -1,6 +1,6 @@
 """Gradients of verl's policy losses as the recipes set them: ``test_loss_recipes`` starts it in a process of its own.
 
-    python tests/loss_gradients.py BATCH.json
+    python tests/builders/loss_gradients.py BATCH.json
 
 Prints, for each recipe, the loss and its gradient by the log-probabilities, without and with gated tokens.
 """

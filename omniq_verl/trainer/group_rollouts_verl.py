@@ -9,6 +9,8 @@ which carries pixels and the encoded image. Here:
   which takes 4 ms (``experimental/agent_loop/agent_loop.py:685``).
 - ``_compute_multi_modal_inputs`` returns what the prompt's tokenisation left (``omniq_verl.trainer.prompt_inputs``).
 - ``_compute_score`` calls this package's reward, which takes microseconds, without another process.
+- ``_agent_loop_postprocess`` puts rows together that end together (``omniq_verl.trainer.batched_puts_verl``); verl puts
+  each by itself (``trainer/ppo/v1/agent_loop_tq.py:222``).
 - Pixels are stored once for a group (``omniq_verl.trainer.group_pixels_verl``), and rows carry no image.
 """
 
@@ -25,6 +27,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_attr
 
+from omniq_verl.trainer.batched_puts_verl import BatchedPuts
 from omniq_verl.trainer.group_pixels import why_rewards_are_remote, why_rows_carry_pixels, without_images
 from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
 from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo
@@ -40,6 +43,7 @@ class GroupAgentLoopWorker(VerlWorker):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.reward = get_custom_reward_fn(self.config) if why_rewards_are_remote(self.config) is None else None
+        self._puts = BatchedPuts()
         self._once = why_rows_carry_pixels(self.config) is None
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
@@ -76,9 +80,26 @@ class GroupAgentLoopWorker(VerlWorker):
         )
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
+        if isinstance(output, list) or self.distillation_enabled:
+            return await super()._agent_loop_postprocess(output, validate, **kwargs)
+        await self._compute_score([output], kwargs=kwargs)
+        row = self._row(output, kwargs)
+        key = f"{kwargs['uid']}_{kwargs['session_id']}_0"
+        await self._puts.put("val" if validate else "train", key, row, tag_of(row))
+
+    def _row(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The row of an answer, as verl makes it (``trainer/ppo/v1/agent_loop_tq.py:185``)."""
+        ids = torch.tensor([*output.prompt_ids, *output.response_ids], dtype=torch.int64)
+        inputs = self._compute_multi_modal_inputs(output, ids)
+        positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)[0]
+        row = {**output.as_dict(), **kwargs, "input_ids": ids, "position_ids": positions, "multi_modal_inputs": inputs}
+        row.pop("multi_modal_data", None)
+        row["loss_mask"] = row["response_mask"]
         if self._once:
-            kwargs["raw_prompt"] = without_images(kwargs["raw_prompt"])
-        await super()._agent_loop_postprocess(output, validate, **kwargs)
+            # The data set puts images into the messages of its own column as well.
+            for name in {"raw_prompt", self.config.data.prompt_key} & row.keys():
+                row[name] = without_images(row[name])
+        return row
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         known = PROMPT_INPUTS.get()
@@ -99,6 +120,20 @@ class GroupAgentLoopWorker(VerlWorker):
             )
         last.reward_score, last.extra_fields["reward_extra_info"] = result["score"], result
         last.metrics.compute_score = timing["compute_score"]
+
+
+def tag_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What verl's replay buffer and trainer know of a row without reading it."""
+    prompt, response, extra = len(row["prompts"]), len(row["responses"]), row["extra_fields"]
+    return {
+        "status": "success",
+        "prompt_len": prompt,
+        "response_len": response,
+        "seq_len": prompt + response,
+        "global_steps": row["global_steps"],
+        "min_global_steps": extra.get("min_global_steps"),
+        "max_global_steps": extra.get("max_global_steps"),
+    }
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):

@@ -22,6 +22,7 @@ import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from packed_engine import build_engine
 from PIL import Image
+from tensordict import NonTensorStack
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 from verl.utils import hf_processor, hf_tokenizer
 from verl.utils import tensordict_utils as tu
@@ -30,6 +31,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.trainer.checked_dataset_verl import CheckedDataset
+from omniq_verl.trainer.group_pixels import PIXELS
 from omniq_verl.trainer.group_pixels_verl import PARTITION, drop_unused_pixels, with_pixels
 from omniq_verl.trainer.group_rollouts_verl import GroupAgentLoopWorker, VerlWorker
 from omniq_verl.trainer.shared_prompt import SHARED
@@ -102,7 +104,8 @@ def configuration(model: str, data: str) -> Any:
     }
     config = compose_recipe("quickstart/grpo", [f"{key}={value}" for key, value in settings.items()], RECIPES)
     ray_settings = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
-    ray.init(log_to_driver=False, runtime_env={"env_vars": {"VERL_PLATFORM": "cpu"}}, **ray_settings)
+    ray_settings["runtime_env"] = {"env_vars": {"VERL_PLATFORM": "cpu"}}
+    ray.init(log_to_driver=False, **ray_settings)
     with open_dict(config):
         config.transfer_queue.enable = True
     OmegaConf.resolve(config)
@@ -176,10 +179,19 @@ def main() -> None:
             found[name][f"log_probs {shared}"], found[name][f"patches {shared}"] = values, patches
         some = tu.index_select_tensor_dict(batch, [5, 17, 18, 40])  # no first row of a group is among them
         found[name]["log_probs of some"] = log_probs(engine, some, True)[0]
+    found["log_probs blind"] = log_probs(engine, blind(batches["ours"]), True)[0]
     found["cleared"] = cleared(found["ours"]["groups"])
     Path(target).write_text(json.dumps(found))
     tq.close()
     ray.shutdown()
+
+
+def blind(data: Any) -> Any:
+    """The rows with images of zeros."""
+    changed = with_pixels(data)
+    rows = [getattr(one, "data", one) for one in changed["multi_modal_inputs"]]
+    changed["multi_modal_inputs"] = NonTensorStack(*({**row, PIXELS: torch.zeros_like(row[PIXELS])} for row in rows))
+    return changed
 
 
 def measure(config: Any, kind: type, rewards: list, rows: list, groups: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 PROMPTS, ANSWERS = 3, 16
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-DIFFERENT = {"uid", "metrics", "raw_prompt"}
+DIFFERENT = {"uid", "metrics", "raw_prompt", "prompt"}
 """Fields that differ: names of groups, times, and messages, which are without images in ours."""
 
 
@@ -68,6 +68,10 @@ def test_answers_rewards_and_all_other_fields_are_the_same(found):
 @pytest.mark.parametrize("shared", [False, True])
 def test_log_probabilities_are_the_same_to_the_bit(found, shared):
     assert found["ours"][f"log_probs {shared}"] == found["verl"][f"log_probs {shared}"]
+
+
+def test_log_probabilities_depend_on_the_pixels(found):
+    assert found["ours"]["log_probs True"] != found["log_probs blind"]
 
 
 def test_shared_and_separate_prompts_have_the_same_log_probabilities(found):

@@ -29,7 +29,7 @@ class BatchedPuts:
         self._waiting: dict[tuple, list[_Waiting]] = {}  # what can go together, by partition and names of fields
         self._task: asyncio.Task | None = None
 
-    async def put(self, partition: str, key: str, row: dict[str, Any], tag: dict[str, Any]) -> None:
+    async def put_row(self, partition: str, key: str, row: dict[str, Any], tag: dict[str, Any]) -> None:
         """Store a row; returns when it is there.
 
         Args:

@@ -18,6 +18,7 @@ from copy import copy
 from functools import cached_property
 from typing import Any
 
+import hydra
 import ray
 import torch
 from tensordict import TensorDict
@@ -68,7 +69,8 @@ class GroupAgentLoopWorker(VerlWorker):
 
     @cached_property
     def _agent(self) -> SeededAgentLoop:
-        return SeededAgentLoop(
+        return hydra.utils.instantiate(
+            {"_target_": f"{SeededAgentLoop.__module__}.{SeededAgentLoop.__name__}"},
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
             tokenizer=self.tokenizer,
@@ -85,7 +87,7 @@ class GroupAgentLoopWorker(VerlWorker):
         await self._compute_score([output], kwargs=kwargs)
         row = self._row(output, kwargs)
         key = f"{kwargs['uid']}_{kwargs['session_id']}_0"
-        await self._puts.put("val" if validate else "train", key, row, tag_of(row))
+        await self._puts.put_row("val" if validate else "train", key, row, tag_of(row))
 
     def _row(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The row of an answer, as verl makes it (``trainer/ppo/v1/agent_loop_tq.py:185``)."""

@@ -37,7 +37,7 @@ def row(length: int, **more: Any) -> dict[str, Any]:
 def put_all(puts: ModuleType, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:
     async def run() -> list[Any]:
         batched = puts.BatchedPuts()
-        waiting = [batched.put(partition, key, one, {"tag": key}) for partition, key, one in rows]
+        waiting = [batched.put_row(partition, key, one, {"tag": key}) for partition, key, one in rows]
         return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), timeout=5)
 
     return asyncio.run(run())
@@ -59,7 +59,7 @@ def test_rows_that_come_during_a_put_wait_for_it_and_then_go_together(puts, sent
 
         async def later(number: int) -> None:
             await asyncio.sleep(0.002 * number)
-            await batched.put("train", str(number), row(3), {})
+            await batched.put_row("train", str(number), row(3), {})
 
         await asyncio.gather(*map(later, range(4)))
 
@@ -86,7 +86,7 @@ def test_an_error_reaches_the_rows_of_its_put_and_no_other(puts, sent):
 def test_a_rollout_that_is_cancelled_does_not_take_the_others_along(puts, sent):
     async def run() -> list[Any]:
         batched = puts.BatchedPuts()
-        tasks = [asyncio.create_task(batched.put("train", key, row(2), {})) for key in "abc"]
+        tasks = [asyncio.create_task(batched.put_row("train", key, row(2), {})) for key in "abc"]
         await asyncio.sleep(0.001)
         tasks[1].cancel()
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=5)

@@ -1,17 +1,14 @@
 """What a rollout costs besides the engine: verl's agent loop workers, and ours, with answers that come at once.
 
-    python benchmarks/rollout.py --run runs/quickstart                 # two minutes on two CPU cores
-    python benchmarks/rollout.py --run runs/quickstart --engine        # and beside vLLM's own time
+    python benchmarks/rollout.py --run runs/quickstart      # two minutes on two CPU cores
 
-Real workers, TransferQueue, images and rewards. Both managers take turns on the same prompts; the last line of each
-measurement is the ratio of their medians. With ``--engine`` the same requests go to vLLM first by themselves and then
-through our manager.
+Real workers, TransferQueue, images and rewards; only vLLM is replaced by answers without delay. Both managers take
+turns on the same prompts. The last line is the ratio of their medians.
 """
 
 import argparse
 import os
 import statistics
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -33,8 +30,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--answers", type=int, default=16, help="answers to each prompt")
     parser.add_argument("--side", type=int, default=80, help="pixels of a side that images are resized to")
     parser.add_argument("--repeats", type=int, default=5, help="batches of each manager; one more warms up")
-    parser.add_argument("--engine", action="store_true", help="measure generation by vLLM as well")
-    parser.add_argument("--profile", type=Path, help="write a cProfile of our worker's batches to this file")
     return parser.parse_args()
 
 
@@ -65,8 +60,6 @@ def configuration(args: argparse.Namespace) -> Any:
             f"+data.mm_processor_kwargs.min_pixels={pixels}",
             f"+data.mm_processor_kwargs.max_pixels={pixels}",
             "trainer.default_local_dir=unused",
-            "actor_rollout_ref.rollout.nnodes=1",
-            "actor_rollout_ref.rollout.n_gpus_per_node=1",
         ],
         REPO / "recipes",
     )
@@ -168,12 +161,7 @@ def main() -> None:
     start(config)
     rows = prompts(config, args.prompts)
     fixed_cost(args, Batches(config, rows, AtOnce()))
-    if args.engine:
-        from rollout_engine import compare  # beside this file
-
-        compare(args, config, rows, Batches)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

@@ -141,7 +141,7 @@ def rows_of(groups: list[str]) -> Any:
     return tq.kv_batch_get(keys=keys, partition_id="train")
 
 
-def log_probs(engine: Any, data: Any, shared: bool) -> tuple[list[list[float]], int]:
+def log_probs(engine: Any, data: Any, shared: bool = False) -> tuple[list[list[float]], int]:
     """The answers' log-probabilities, and the patches that pass through the vision tower."""
     patches = []
     visual = next(module for name, module in engine.module.named_modules() if name.endswith("visual"))
@@ -150,7 +150,7 @@ def log_probs(engine: Any, data: Any, shared: bool) -> tuple[list[list[float]], 
     settings = {"micro_batch_size_per_gpu": len(data), "use_dynamic_bsz": False, "max_token_len_per_gpu": 10**6}
     tu.assign_non_tensor(
         data, **{SHARED: shared}, **settings, temperature=1.0, calculate_entropy=False, global_token_num=None,
-        use_remove_padding=True, compute_loss=False,
+        use_remove_padding=engine.use_remove_padding, compute_loss=False,
     )  # fmt: skip
     engine._compared = True  # its comparison would count as well
     with engine.eval_mode():
@@ -179,6 +179,9 @@ def main() -> None:
             found[name][f"log_probs {shared}"], found[name][f"patches {shared}"] = values, patches
         some = tu.index_select_tensor_dict(batch, [5, 17, 18, 40])  # no first row of a group is among them
         found[name]["log_probs of some"] = log_probs(engine, some, True)[0]
+    padded = build_engine(model, packed=False, checkpointing=False)
+    for name, batch in batches.items():
+        found[name]["log_probs padded"] = log_probs(padded, batch)[0]
     found["log_probs blind"] = log_probs(engine, blind(batches["ours"]), True)[0]
     found["cleared"] = cleared(found["ours"]["groups"])
     Path(target).write_text(json.dumps(found))

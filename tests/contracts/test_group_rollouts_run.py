@@ -65,9 +65,9 @@ def test_answers_rewards_and_all_other_fields_are_the_same(found):
     assert {name for name, same in found["same"].items() if not same} == DIFFERENT
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_log_probabilities_are_the_same_to_the_bit(found, shared):
-    assert found["ours"][f"log_probs {shared}"] == found["verl"][f"log_probs {shared}"]
+@pytest.mark.parametrize("way", ["False", "True", "padded"])
+def test_log_probabilities_are_the_same_to_the_bit(found, way):
+    assert found["ours"][f"log_probs {way}"] == found["verl"][f"log_probs {way}"]
 
 
 def test_log_probabilities_depend_on_the_pixels(found):

@@ -4,10 +4,10 @@
     python benchmarks/shared_prompt.py --groups 4 --answers 16 --answer-tokens 40
 
 verl's real FSDP2 engine trains a small random Qwen2.5-VL on groups of answers. Prompts and answers are as 11 to 4, as
-in OmniQuality-R's training. Each measurement takes both ways in turn. The ratio of their medians stands beside the bound:
-how many fewer floating-point operations the model takes. Seconds are wall time and, in brackets, CPU time of all
-threads, which other work on the machine disturbs less. The step is all three without generation. Memory is the peak of
-the process above what it had before the update.
+in OmniQuality-R's training. Each measurement takes both ways in turn. The ratio of their medians stands beside the
+bound: how many fewer floating-point operations the model takes. Seconds are wall time and, in brackets, CPU time of
+all threads, which other work on the machine disturbs less. The step is all three without generation. Memory is the
+peak of the process above what it had before the update.
 """
 
 import argparse

@@ -170,21 +170,22 @@ def main() -> None:
         plain, shared = len(data["input_ids"].values()), len(layout_of(data).tokens)
         bound = operations(trained.module, data, False) / operations(trained.module, data, True)
         print(f"{args.groups} prompts x {args.answers} answers: {plain:,} tokens, {shared:,} with shared prompts")
-        found = {
-            "old log-probabilities": both_ways(trained.eval_mode, trained.infer_batch, data, args.repeats, True),
-            "reference": both_ways(trained.eval_mode, trained.infer_batch, data, args.repeats, False),
-            "update": both_ways(trained.train_mode, lambda given: trained.train_batch(given, loss), data, args.repeats),
+        phases = {
+            "old log-probabilities": (trained.eval_mode, trained.infer_batch, True),
+            "reference": (trained.eval_mode, trained.infer_batch, False),
+            "update": (trained.train_mode, lambda given: trained.train_batch(given, loss), False),
         }
-        found["step"] = {share: _added([costs[share] for costs in found.values()]) for share in (False, True)}
-        for name, costs in found.items():
-            report(name, costs[False], costs[True], bound)
-        print(
-            f"memory of the update: {found['update'][False].memory:.0f} MiB, shared {found['update'][True].memory:.0f}"
-        )
+        found = {}
+        for name, (mode, work, entropy) in phases.items():
+            found[name] = both_ways(mode, work, data, args.repeats, entropy)
+            report(name, found[name][False], found[name][True], bound)
+        report("step", *(_added([costs[share] for costs in found.values()]) for share in (False, True)), bound)
+        update = found["update"]
+        print(f"memory of the update: {update[False].memory:.0f} MiB, shared {update[True].memory:.0f} MiB")
 
 
 def both_ways(
-    mode: Callable[[], Any], work: Callable[[Any], Any], data: Any, repeats: int, entropy: bool = False
+    mode: Callable[[], Any], work: Callable[[Any], Any], data: Any, repeats: int, entropy: bool
 ) -> dict[bool, Cost]:
     """The median cost without and with shared prompts."""
     from verl.utils import tensordict_utils as tu

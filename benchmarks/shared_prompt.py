@@ -11,12 +11,14 @@ peak of the process above what it had before the update.
 """
 
 import argparse
+import ctypes
+import gc
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +117,26 @@ def loss(model_output: dict[str, Any], data: Any, dp_group: Any) -> tuple[torch.
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call took."""
+    """Seconds that one call took."""
 
     wall: float
     cpu: float
-    memory: float
-    """MiB."""
 
 
 def measured(work: Callable[[], Any]) -> Cost:
-    before = _reset_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu, _memory("VmHWM") - before)
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _reset_peak() -> float:
+def peak_memory(work: Callable[[], Any]) -> float:
+    """MiB by which a call raises the memory of the process."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls left in the heap would hide it
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again at what there is now
-    return _memory("VmRSS")
+    before = _memory("VmRSS")
+    work()
+    return _memory("VmHWM") - before
 
 
 def _memory(name: str) -> float:
@@ -180,24 +184,33 @@ def main() -> None:
             found[name] = both_ways(mode, work, data, args.repeats, entropy)
             report(name, found[name][False], found[name][True], bound)
         report("step", *(_added([costs[share] for costs in found.values()]) for share in (False, True)), bound)
-        update = found["update"]
-        print(f"memory of the update: {update[False].memory:.0f} MiB, shared {update[True].memory:.0f} MiB")
+        with trained.train_mode():
+            peaks = [peak_memory(lambda s=s: trained.train_batch(asked(data, s), loss)) for s in (False, True)]
+        print(
+            f"memory of the update: {peaks[0]:.0f} MiB, shared {peaks[1]:.0f} MiB: a ratio of {peaks[0] / peaks[1]:.2f}"
+        )
+
+
+def asked(data: Any, share: bool, entropy: bool = False) -> Any:
+    """The batch, with or without shared prompts and entropies."""
+    from verl.utils import tensordict_utils as tu
+
+    from omniq_verl.trainer.shared_prompt import SHARED
+
+    given = data.copy()
+    tu.assign_non_tensor(given, **{SHARED: share}, calculate_entropy=entropy)
+    return given
 
 
 def both_ways(
     mode: Callable[[], Any], work: Callable[[Any], Any], data: Any, repeats: int, entropy: bool
 ) -> dict[bool, Cost]:
     """The median cost without and with shared prompts."""
-    from verl.utils import tensordict_utils as tu
-
-    from omniq_verl.trainer.shared_prompt import SHARED
-
     taken: dict[bool, list[Cost]] = {False: [], True: []}
     with mode():
         for repeat in range(repeats + 1):
             for share in (False, True):
-                given = data.copy()
-                tu.assign_non_tensor(given, **{SHARED: share}, calculate_entropy=entropy)
+                given = asked(data, share, entropy)
                 cost = measured(lambda given=given: work(given))
                 if repeat:  # the first warms up, and compares both ways
                     taken[share].append(cost)
@@ -205,11 +218,11 @@ def both_ways(
 
 
 def _median(costs: list[Cost]) -> Cost:
-    return Cost(*(statistics.median(getattr(cost, field.name) for cost in costs) for field in fields(Cost)))
+    return Cost(statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs))
 
 
 def _added(costs: list[Cost]) -> Cost:
-    return Cost(sum(cost.wall for cost in costs), sum(cost.cpu for cost in costs), max(cost.memory for cost in costs))
+    return Cost(sum(cost.wall for cost in costs), sum(cost.cpu for cost in costs))
 
 
 def report(name: str, plain: Cost, shared: Cost, bound: float) -> None:

@@ -63,12 +63,12 @@ def get_pixels(groups: Sequence[str]) -> dict[str, torch.Tensor]:
     """
     try:
         found = tq.kv_batch_get(keys=list(groups), partition_id=PARTITION, select_fields=[PIXELS])
+        return dict(zip(groups, found[PIXELS].unbind(), strict=True))  # without keys that are missing
     except ValueError as error:
         raise RuntimeError(
             f"the pixels of {len(groups)} groups are not all in TransferQueue ({error}). Fix: set"
             " actor_rollout_ref.rollout.agent.agent_loop_manager_class=null, and report it"
         ) from error
-    return dict(zip(groups, found[PIXELS].unbind(), strict=True))
 
 
 def with_pixels(data: TensorDict) -> TensorDict:

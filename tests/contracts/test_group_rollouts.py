@@ -174,6 +174,18 @@ def test_a_batch_without_names_of_groups_is_left_alone(queue):
     assert queue.with_pixels(text := TensorDict({"x": torch.ones(2)}, batch_size=[2])) is text
 
 
+@pytest.mark.parametrize("there", [[], ["a"]], ids=["none", "one of two"])
+def test_pixels_that_are_missing_are_an_error(queue, monkeypatch, there):
+    def get(**_: Any) -> TensorDict:
+        if not there:
+            raise ValueError("keys or partition were not found!")
+        return TensorDict({"pixel_values": torch.ones(len(there), 4, 6)}, batch_size=[len(there)])
+
+    monkeypatch.setattr(queue.tq, "kv_batch_get", get)
+    with pytest.raises(RuntimeError, match="not all in TransferQueue.*Fix: set"):
+        queue.get_pixels(["a", "b"])
+
+
 def test_an_engine_that_does_not_know_the_names_fails():
     from verl.utils.model import extract_multi_modal_inputs
 
@@ -186,7 +198,7 @@ def test_an_engine_that_does_not_know_the_names_fails():
 ANSWERS = ["<think>sharp</think><answer>3.5</answer>", "<answer>5</answer>", "3.5", "", "<think>no", "é ü <answer>x"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(ANSWERS) | st.text(max_size=40))
 def test_a_reward_is_that_of_verl_s_reward_worker(rollouts, text):
     from verl import DataProto
@@ -233,6 +245,31 @@ def test_recipes_share_pixels_and_compute_rewards_on_the_spot(recipe):
     assert why_rewards_are_remote(config) is None
     chosen = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
     assert chosen == "omniq_verl.trainer.group_rollouts_verl.GroupAgentLoopManager"
+
+
+def test_verl_finds_the_manager_that_recipes_name(rollouts):
+    from verl.utils.import_utils import load_class_from_fqn
+
+    name = composed("quickstart/grpo").actor_rollout_ref.rollout.agent.agent_loop_manager_class
+    assert load_class_from_fqn(name, "AgentLoopManager") is rollouts.GroupAgentLoopManager
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_group_is_forgotten_and_pixels_go_where_they_are_read(rollouts, monkeypatch, validate):
+    seen, forgotten = [], []
+
+    async def run(self, prompt, *args, **kwargs):
+        seen.append(rollouts.PIXELS_GO.get())
+        raise OSError("the queue is gone")
+
+    monkeypatch.setattr(rollouts.VerlWorker, "_run_prompt", run)
+    monkeypatch.setattr(rollouts.SeededAgentLoop, "forget", forgotten.append)
+    own = worker(rollouts)
+    own._once = True
+    with pytest.raises(OSError):
+        asyncio.run(own._run_prompt({"uid": "a"}, {}, {"validate": validate}))
+    assert seen == [rollouts.PixelsGo.NOWHERE if validate else rollouts.PixelsGo.ONCE]
+    assert forgotten == ["a"]
 
 
 @pytest.mark.parametrize(

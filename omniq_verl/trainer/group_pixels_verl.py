@@ -63,7 +63,7 @@ def get_pixels(groups: Sequence[str]) -> dict[str, torch.Tensor]:
     """
     try:
         found = tq.kv_batch_get(keys=list(groups), partition_id=PARTITION, select_fields=[PIXELS])
-        return dict(zip(groups, found[PIXELS].unbind(), strict=True))  # without keys that are missing
+        return dict(zip(groups, found[PIXELS].unbind(), strict=True))  # keys that it does not know are left out
     except ValueError as error:
         raise RuntimeError(
             f"the pixels of {len(groups)} groups are not all in TransferQueue ({error}). Fix: set"

@@ -182,7 +182,7 @@ def test_pixels_that_are_missing_are_an_error(queue, monkeypatch, there):
         return TensorDict({"pixel_values": torch.ones(len(there), 4, 6)}, batch_size=[len(there)])
 
     monkeypatch.setattr(queue.tq, "kv_batch_get", get)
-    with pytest.raises(RuntimeError, match="not all in TransferQueue.*Fix: set"):
+    with pytest.raises(RuntimeError, match=r"not all in TransferQueue.*Fix: set"):
         queue.get_pixels(["a", "b"])
 
 

@@ -27,6 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
 from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
+from omniq_verl.trainer.group_pixels_verl import with_pixels
 from omniq_verl.trainer.shared_prompt import SHARED
 from omniq_verl.trainer.shared_prompt_verl import (
     SAME,
@@ -131,7 +132,8 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         return {name: torch.nested.nested_tensor_from_jagged(values, offsets) for name, values in named.items()}
 
     def forward_backward_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> list[TensorDict]:
-        """As verl's, with micro-batches that keep the rows of a shared prompt together."""
+        """As verl's, with micro-batches that keep the rows of a shared prompt together, and with the groups' pixels."""
+        data = with_pixels(data)
         with groups_stay_together() if self._shares(data) else nullcontext():
             return super().forward_backward_batch(data, *args, **kwargs)
 

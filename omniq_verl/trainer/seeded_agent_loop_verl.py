@@ -21,7 +21,11 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 
 from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.failures_verl import report_failure
+from omniq_verl.trainer.group_pixels_verl import row_inputs
+from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS
 
+AGENT = "omniq_seeded"
+"""Name under which recipes choose the agent loop."""
 _STRONGEST_BIAS = -100.0
 """vLLM clamps biases to this; it divides a token's odds by e^100."""
 _GROUPS_REMEMBERED = 256  # prompts in flight at a time: the largest batch anyone would run on one worker
@@ -47,6 +51,10 @@ class OncePerGroup:
         self._tasks: OrderedDict[Any, asyncio.Task] = OrderedDict()
         self._capacity = capacity
 
+    def forget(self, key: Any) -> None:
+        """Drop a result that nobody will ask for again."""
+        self._tasks.pop(key, None)
+
     async def get(self, key: Any, compute: Callable[[], Awaitable[Any]]) -> Any:
         if key not in self._tasks:
             self._tasks[key] = asyncio.ensure_future(compute())
@@ -56,7 +64,7 @@ class OncePerGroup:
         return await asyncio.shield(self._tasks[key])
 
 
-@register("omniq_seeded")
+@register(AGENT)
 class SeededAgentLoop(SingleTurnAgentLoop):
     """verl's single-turn agent, seeded (``rollout.agent.default_agent_loop: omniq_seeded``)."""
 
@@ -97,7 +105,24 @@ class SeededAgentLoop(SingleTurnAgentLoop):
 
     async def ct_build_initial_tokens(self, messages: list[dict], **kwargs: Any) -> list[int]:
         upstream = super().ct_build_initial_tokens
-        return list(await self._tokens.get(self._group, lambda: upstream(messages, **kwargs)))
+
+        async def prepare() -> tuple[list[int], dict | None, dict]:
+            features: dict[str, Any] = {}
+            tokens = await upstream(messages, **{**kwargs, "mm_inputs_out": features})
+            inputs = await row_inputs(self._group, features)
+            return tokens, inputs, features if inputs is None else {}
+
+        tokens, inputs, features = await self._tokens.get(self._group, prepare)
+        PROMPT_INPUTS.set(inputs)
+        if (wanted := kwargs.get("mm_inputs_out")) is not None:
+            wanted.update(features)
+        return list(tokens)
+
+    @classmethod
+    def forget(cls, group: str) -> None:
+        """Drop what is known of a group whose rollouts have all ended."""
+        cls._media.forget(group)
+        cls._tokens.forget(group)
 
 
 class RolloutFailed(RuntimeError):

@@ -281,3 +281,22 @@ def test_image_and_tokens_of_a_group_are_prepared_once_and_are_each_rollout_s_ow
 def test_verl_still_makes_the_calls_that_are_answered_once(loops):
     names = set(inspect.unwrap(loops.SingleTurnAgentLoop.run).__code__.co_names)
     assert {"process_multi_modal_info", "ct_build_initial_tokens"} <= names
+
+
+def test_a_group_that_has_ended_is_forgotten(loops, monkeypatch):
+    monkeypatch.setattr(loops.SeededAgentLoop, "_media", media := loops.OncePerGroup())
+    monkeypatch.setattr(loops.SeededAgentLoop, "_tokens", tokens := loops.OncePerGroup())
+    calls: list[str] = []
+
+    async def ask() -> None:
+        for once in (media, tokens):
+            for group in "ab":
+                await once.get(group, counted(calls, group))
+        loops.SeededAgentLoop.forget("a")
+        loops.SeededAgentLoop.forget("never seen")
+        for once in (media, tokens):
+            for group in "ab":
+                await once.get(group, counted(calls, f"{group} again"))
+
+    asyncio.run(ask())
+    assert calls == ["a", "b", "a", "b", "a again", "a again"]

@@ -34,6 +34,7 @@ def score_files(
     asked: dict[str, Any],
     max_tokens: int = 1024,
     seed: int = 0,
+    mode: str = "reason",
 ) -> int:
     """Score files by a reasoning model and write a table; see ``write_scores``.
 
@@ -45,16 +46,19 @@ def score_files(
         asked: of ``Scorer.batches``: task, prompt, samples, temperature, scale.
         max_tokens: longest answer.
         seed: of sampled answers.
+        mode: of ``Scorer``.
     """
     scale = asked.get("scale")
     config = {**asked, "scale": scale and asdict(scale), **spec.identity(), "max_tokens": max_tokens}
+    if mode != "reason":
+        config["mode"] = mode
     if marks := outside_marks([asked.get("task", "technical")]):
         config["outside_tasks"] = marks
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         # Our own engines gain nothing by a longer list, and the bar moves by one of these.
         batch = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
-        return Scorer(spec, max_tokens=max_tokens, seed=seed, **batch).batches(left, **asked)
+        return Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, **batch).batches(left, **asked)
 
     return write_scores(files, out, console, {**config, "seed": seed}, batches)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.generation.direct import check_mode, check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
@@ -61,10 +62,13 @@ class Score:
     answer: str = ""
     """The same answer's whole text."""
     spread: float | None = None
-    """Standard deviation (population) of the parsed answers; None of a single one."""
+    """Standard deviation (population) of the parsed answers; None of a single one. In the mode ``direct`` that of the
+    distribution."""
     parsed: int = 0
     answers: int = 0
     why: str | None = None
+    outside: float | None = None
+    """In the mode ``direct``: the probability that the model would write anything but a number of the scale."""
 
     @property
     def ok(self) -> bool:
@@ -84,11 +88,13 @@ class Scorer:
         seed: of sampled answers.
         batch: images whose scores ``batches`` returns together; an engine other than vLLM also gets so many at a time.
         allow_urls: fetch images by http and https.
+        mode: ``reason``, or ``direct``: no text is generated, and a score is the expectation over the numbers that the
+            model could write behind ``<answer>`` (``generation.expectation``); for the engines ``vllm`` and ``hf``.
         settings: others of ``EngineSpec``: ``base_url``, ``max_model_len``, ``dtype``, ``memory``, ``devices``,
             ``allow_pickle``, ``trust_remote_code``.
 
     Raises:
-        ValueError: no such engine, or a model that is not safe to open.
+        ValueError: no such engine or mode, or a model that is not safe to open.
     """
 
     def __init__(
@@ -99,11 +105,15 @@ class Scorer:
         seed: int = 0,
         batch: int = 256,
         allow_urls: bool = False,
+        mode: str = "reason",
         **settings: Any,
     ):
-        self._engine: Engine = open_engine(
-            model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
-        )
+        check_mode(mode)
+        spec = model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
+        self._engine: Engine = open_engine(spec)
+        self._direct = mode == "direct"
+        if self._direct:
+            check_reads_scores(self._engine, spec.kind)
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
 
     @property
@@ -206,6 +216,9 @@ class Scorer:
         for asked in tasks:
             # Before anything is loaded: the task needs a prompt, and one for all has to be sound.
             asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
+            _ = score_texts(asked) if self._direct else None
+        if self._direct and samples > 1:
+            raise ValueError(f"{samples} samples in the mode direct, which draws none. Fix: leave out samples")
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
         jobs = (
             partial(self._requests, image, tasks, text, samples > 1)
@@ -225,7 +238,10 @@ class Scorer:
         """
         data = load_source(image, self._allow_urls)
         digest = digest_of(data, sampled)
-        return [score_request(task.name, data, digest, task, prompt, self._seed) for task in tasks]
+        asked = [score_request(task.name, data, digest, task, prompt, self._seed) for task in tasks]
+        if not self._direct:
+            return asked
+        return [replace(one, texts=score_texts(task)) for one, task in zip(asked, tasks, strict=True)]
 
 
 def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Score]:
@@ -272,7 +288,8 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
         answer=answers[first].text,
         parsed=len(right),
         answers=len(answers),
-        **(_said([parsed[number] for number in right], task) if right else {}),
+        outside=answers[first].outside,
+        **(_said([parsed[number] for number in right], task, answers[first].spread) if right else {}),
     )
 
 
@@ -282,7 +299,7 @@ def _status(parsed: Parsed, task: Task) -> str:
     return parsed.status.value if named else UNNAMED
 
 
-def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
+def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
     if task.scale is None:
         said = Counter(
             (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed
@@ -294,5 +311,5 @@ def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
     return {
         "score": mean,
         "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a mean may round to outside
-        "spread": float(np.std(scores)) if len(scores) > 1 else None,
+        "spread": float(np.std(scores)) if len(scores) > 1 else spread,
     }

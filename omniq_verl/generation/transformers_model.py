@@ -27,6 +27,7 @@ class TransformersModel:
 
         from omniq_verl.attention.transformers_attention import plain_attention
 
+        self._pixels = spec.max_pixels
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
@@ -74,7 +75,7 @@ class TransformersModel:
             + ("" if request.texts is None else request.texts.start)
             for request in batch
         ]
-        images = [image for request in batch for image in decode_images(self._processor, request.images)]
+        images = [image for request in batch for image in decode_images(self._processor, request.images, self._pixels)]
         shown = {"images": images} if images else {}
         inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)
         if (length := inputs["input_ids"].shape[1]) >= self._longest:

@@ -69,6 +69,7 @@ class OfflineModel:
 
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._banned = list(banned_tokens(self._processor).values())
+        self._pixels = spec.max_pixels
         self._vocabulary = Vocabulary.of(tokenizer_of(self._processor))
         self._engine = WalkingEngine(OfflineEngine(spec))
         load_image_processor(self._engine, self._processor)
@@ -121,7 +122,7 @@ class OfflineModel:
             text = question_text(self._processor, request.messages, len(request.images))
             text += "" if request.texts is None else request.texts.start
             if request.images not in decoded:
-                decoded[request.images] = decode_images(self._processor, request.images)
+                decoded[request.images] = decode_images(self._processor, request.images, self._pixels)
             prompt = render(self._engine, _prompt(text, decoded[request.images]))
             if request.texts is not None:
                 return Expected(prompt, Walk(self._vocabulary.spelling(request.texts)), request.texts)

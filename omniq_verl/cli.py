@@ -16,6 +16,7 @@ from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.packaged import recipe_file, recipes_folder
 from omniq_verl.packaged_cli import FOLDER, data, recipes
+from omniq_verl.publishing.cli import app as publishing
 from omniq_verl.ract.cli import app as ract
 from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
@@ -30,6 +31,7 @@ app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
 app.add_typer(scoring)
+app.add_typer(publishing)
 app.command()(serve)
 # Everything behind the name of a script is the script's own.
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(data)

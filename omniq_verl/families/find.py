@@ -1,8 +1,10 @@
 """Which family a model belongs to: by name, by ``omniq.json``, by its card, or by its own name; never by guessing."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from omniq_verl.families.about import About, about_model
 from omniq_verl.families.evoquality import EVOQUALITY
@@ -14,6 +16,7 @@ from omniq_verl.families.unified_reward import UNIFIED_REWARD, UNIFIED_REWARD_2,
 from omniq_verl.families.visualquality_r1 import VISUALQUALITY_R1
 from omniq_verl.families.visualscore import VISUALSCORE
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.tasks import Scale, Task
 
 FAMILIES: dict[str, Family] = {
     one.name: one
@@ -62,7 +65,29 @@ def find_family(model: str, name: str | None = None) -> tuple[Family, About]:
             f" {', '.join(FAMILIES)}"
         )
     family.check_model_type(about.model_type)
-    return family, about
+    return (published(about) if about.ours.get("family") == OURS.name else family), about
+
+
+def published(about: About) -> Family:
+    """Our family with the tasks that a published model was trained for, each on its scale.
+
+    Raises:
+        ValueError: ``omniq.json`` is not sound; the message says so.
+    """
+    try:
+        if about.ours["version"] != 1:
+            raise ValueError(f"version {about.ours['version']!r}")
+        tasks = {one["name"]: _published_task(one) for one in about.ours["tasks"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{about.name}: its omniq.json is not sound ({type(error).__name__}: {error}). Fix: publish the model again"
+        ) from error
+    return replace(OURS, tasks=tasks)
+
+
+def _published_task(record: Mapping[str, Any]) -> Task:
+    task = OURS.tasks[record["name"]]
+    return task if task.scale is None else replace(task, scale=Scale(*map(float, record["scale"])))
 
 
 def _said(about: About) -> Family | None:

@@ -67,7 +67,7 @@ def test_a_model_is_recognised_by_its_card_and_by_our_own_file(tmp_path):
     assert find_family(described(tmp_path, "a", card=card))[0].name == "evoquality"
     card = "---\nbase_model: TianheWu/VisualQuality-R1-7B\n---\n"
     assert find_family(described(tmp_path, "b", card=card))[0].name == "visualquality_r1"
-    assert find_family(described(tmp_path, "c", family="ours"))[0].name == "ours"
+    assert find_family(described(tmp_path, "c", family="ours", version=1, tasks=[]))[0].name == "ours"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def evaluate(
     resamples: options.RESAMPLES = 1000,
     seed: options.SEED = 0,
     mode: Annotated[str, typer.Option(help=f"{options.MODE_HELP}; both: in one report.")] = "reason",
+    family: options.FAMILY = None,
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
@@ -41,6 +42,7 @@ def evaluate(
     """
     from omniq_verl.evaluation import run
     from omniq_verl.evaluation.modes import evaluate_modes
+    from omniq_verl.families.find import as_family
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import How
 
@@ -50,7 +52,11 @@ def evaluate(
         options.refuse_idle_sampling(samples, warmth)
         sampling = Sampling(samples, warmth, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
+        if family is not None:
+            spec, found = as_family(spec, None if family == "auto" else family)
+            family = found.name
         config = run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed)
+        config = replace(config, family=family)
         if mode == "both":
             evaluate_modes(config, console)
         else:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.grouping import group_names
 from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.evaluation.of_family import family_question, family_reader, family_texts, theirs
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
+from omniq_verl.families.find import family_named
 from omniq_verl.generation.direct import check_mode, score_texts
 from omniq_verl.generation.places import Place, limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start
@@ -48,6 +51,8 @@ class EvalConfig:
     seed: int = 0
     mode: str = "reason"
     """``reason``, or ``direct``, the expectation of the score without any reasoning (``generation.direct``)."""
+    family: str | None = None
+    """Ask and read as this family does (``families.find.FAMILIES``); None: as the rows do."""
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
@@ -88,7 +93,10 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
 
 def job_of(config: EvalConfig) -> Job:
     """What is asked of every row: its own question."""
-    return Job(config.engine, config.sampling, own_question, config.seed, mode=config.mode)
+    if config.family is None:
+        return Job(config.engine, config.sampling, own_question, config.seed, mode=config.mode)
+    ask, texts = (partial(one, family=config.family) for one in (family_question, family_texts))
+    return Job(config.engine, config.sampling, ask, config.seed, mode=config.mode, family=config.family, texts=texts)
 
 
 def _check_mode(config: EvalConfig, places: Sequence[Place]) -> None:
@@ -96,17 +104,23 @@ def _check_mode(config: EvalConfig, places: Sequence[Place]) -> None:
     ValueError: no such mode, or one that some row or setting does not fit.
     """
     check_mode(config.mode)
+    if config.family is not None:
+        family = family_named(config.family)
+        family.check_mode(config.mode)
+        for name in sorted({place.info["task"] for place in places}):
+            theirs(family, find_task(name))
     if config.mode == "direct":
         if config.sampling.n > 1:
             raise ValueError(f"{config.sampling.n} samples in the mode direct, which draws none. Fix: --samples 1")
         for name in sorted({place.info["task"] for place in places}):
-            score_texts(find_task(name))
+            score_texts(find_task(name))  # families ask for the same kinds of answers
 
 
 def of_figures(config: EvalConfig) -> dict[str, Any]:
     """What figures depend on besides the answers."""
-    mode = {} if config.mode == "reason" else {"mode": config.mode}
-    return {"resamples": config.resamples, "by": list(config.by), **mode}
+    found = {"resamples": config.resamples, "by": list(config.by)}
+    found |= {} if config.mode == "reason" else {"mode": config.mode}
+    return found | ({} if config.family is None else {"family": config.family})
 
 
 def measure(
@@ -120,7 +134,8 @@ def measure(
         record: of ``provenance``.
         warnings: what a reader of the figures has to know.
     """
-    judged = judge_answers(labels, read_store(config.out / "answers"))
+    reader = None if config.family is None else family_reader(config.family)
+    judged = judge_answers(labels, read_store(config.out / "answers"), reader)
     images = per_image(labels, judged)
     metrics = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",

@@ -15,7 +15,7 @@ from omniq_verl.families.q_insight import Q_INSIGHT
 from omniq_verl.families.unified_reward import UNIFIED_REWARD, UNIFIED_REWARD_2, UNIFIED_REWARD_THINK
 from omniq_verl.families.visualquality_r1 import VISUALQUALITY_R1
 from omniq_verl.families.visualscore import VISUALSCORE
-from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
 from omniq_verl.tasks import Scale, Task
 
 FAMILIES: dict[str, Family] = {
@@ -39,19 +39,20 @@ def family_named(name: str) -> Family:
     raise ValueError(f"unknown family {name!r}. Fix: use {near[0] if near else ', '.join(FAMILIES)}")
 
 
-def find_family(model: str, name: str | None = None) -> tuple[Family, About]:
+def find_family(model: str, name: str | None = None, files: bool = True) -> tuple[Family, About]:
     """The family of a model, and what the model says of itself.
 
     Args:
         model: folder, or name at a hub.
         name: of the family; None: by ``omniq.json``, else by the tags, base models and name of the model.
+        files: look at the model's files; False: the model is behind an endpoint, and its name alone tells.
 
     Raises:
         ValueError: there is no such family, the model belongs to another one, none can be told, or such a model cannot
             be asked here. The message ends in a fix.
     """
     named = None if name is None else family_named(name)
-    about = about_model(model, (named or Q_INSIGHT).subfolder)
+    about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
     found = _said(about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
@@ -105,9 +106,10 @@ def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Fa
     Raises:
         ValueError: see ``find_family``.
     """
-    family, _ = find_family(spec.model, name)
+    local = spec.kind in LOCAL_KINDS
+    family, _ = find_family(spec.model, name, local)
     pixels = family.max_pixels if spec.max_pixels is None else spec.max_pixels
-    return replace(spec, model=local_model(spec.model, family), max_pixels=pixels), family
+    return replace(spec, model=local_model(spec.model, family) if local else spec.model, max_pixels=pixels), family
 
 
 def local_model(model: str, family: Family) -> str:

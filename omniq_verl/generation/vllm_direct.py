@@ -11,8 +11,14 @@ from typing import Any
 
 from omniq_verl.generation.expectation import Prefix, ScoreTexts, Walk
 from omniq_verl.generation.request import Answer, expected_answer
-from omniq_verl.generation.vllm_adapter import MOST_TOKEN_IDS, OfflineEngine, answers_of, extended, log_probs_of
-from omniq_verl.generation.vllm_adapter import token_params as params_for
+from omniq_verl.generation.vllm_adapter import (
+    MOST_TOKEN_IDS,
+    OfflineEngine,
+    answers_of,
+    extended,
+    log_probs_of,
+    token_params,
+)
 
 
 @dataclass
@@ -68,10 +74,13 @@ class WalkingEngine:
 
     def drop(self, request_ids: Sequence[str]) -> None:
         """Give up requests that are not finished."""
-        inner = [name for one in request_ids if (walker := self._walkers.pop(one, None)) for name in walker.waiting]
-        for name in inner:
-            del self._owners[name]
-        self._engine.drop([*inner, *(one for one in request_ids)])
+        dropped: list[str] = []
+        for name in request_ids:
+            walker = self._walkers.pop(name, None)
+            dropped += [name] if walker is None else walker.waiting
+            for inner in walker.waiting if walker else ():
+                del self._owners[inner]
+        self._engine.drop(dropped)
 
     def _ask(self, request_id: str, walker: _Walker) -> None:
         """Ask for every open prefix; a request that vLLM rejects takes the others of its walk along."""
@@ -82,7 +91,7 @@ class WalkingEngine:
                 some, name = tokens[first : first + MOST_TOKEN_IDS], f"{request_id}/{next(self._ids)}"
                 walker.waiting[name], self._owners[name] = (prefix, some), request_id
                 try:
-                    self._engine.add(name, (prompt, params_for(some)))
+                    self._engine.add(name, (prompt, token_params(some)))
                 except ValueError:
                     del walker.waiting[name], self._owners[name]
                     self.drop([request_id])

@@ -10,6 +10,7 @@ from typing import Any
 
 from omniq_verl.generation.direct import check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
+from omniq_verl.generation.expectation import ScoreTexts
 from omniq_verl.generation.places import Place, RowReader, image_bytes
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, as_record, each_answered, seed_of
 from omniq_verl.generation.spec import EngineSpec
@@ -22,6 +23,11 @@ Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
 def own_question(row: Mapping[str, Any], _note: str) -> Sequence[Mapping[str, str]]:
     """What the row itself asks, as in training."""
     return row["prompt"]
+
+
+def own_texts(info: Mapping[str, Any]) -> ScoreTexts:
+    """The texts of the scores that a row's own task asks for."""
+    return score_texts(task_of(info))
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ class Job:
     """Does the question show the row's image?"""
     mode: str = "reason"
     """One of ``direct.MODES``."""
+    family: str | None = None
+    """Whose wording ``ask`` and ``texts`` have; None: the rows' own."""
+    texts: Callable[[Mapping[str, Any]], ScoreTexts] = own_texts
+    """The ``extra_info`` of a row -> the texts of its scores, for the mode ``direct``."""
 
     def settings(self) -> dict[str, Any]:
         """What an answer depends on, for the store; which rows are asked, where and in what portions is none of it.
@@ -47,7 +57,8 @@ class Job:
         if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
             raise ValueError("no model. Fix: name its folder with --model FOLDER")
         found = {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
-        return found if self.mode == "reason" else {**found, "mode": self.mode}
+        more = {"mode": None if self.mode == "reason" else self.mode, "family": self.family}
+        return found | {name: value for name, value in more.items() if value}
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Worker:
     def _request(self, one: Todo, row: Mapping[str, Any]) -> Request:
         job, key = self._job, one.place.key
         images = image_bytes(row) if job.images else ()
-        texts = score_texts(task_of(one.place.info)) if job.mode == "direct" else None
+        texts = job.texts(one.place.info) if job.mode == "direct" else None
         return Request(key, job.ask(row, one.note), images, seed_of(key, job.seed), texts)
 
 

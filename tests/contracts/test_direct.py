@@ -21,8 +21,9 @@ from generation_builders import png
 from omniq_verl import Scorer
 
 images = [png(seed, side=80) for seed in range(int(sys.argv[2]))]
-scorer = Scorer(sys.argv[1], mode="direct", dtype="float32", max_model_len=256, memory=0.1)
+scorer = Scorer(sys.argv[1], mode="direct", dtype="float32", max_model_len=1024, memory=0.1)
 found = scorer.score(images, task=["technical", "q_insight_score"])
+assert all(score.ok for one in found for score in one.values()), found
 alone = [scorer.score(image, task=["technical", "q_insight_score"]) for image in images]
 print("FOUND", json.dumps([[[one[task].score, one[task].outside] for task in one] for one in [*found, *alone]]))
 """

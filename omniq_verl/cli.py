@@ -17,6 +17,7 @@ from omniq_verl.evaluation.cli import app as evaluation
 from omniq_verl.packaged import recipe_file, recipes_folder
 from omniq_verl.packaged_cli import FOLDER, data, recipes
 from omniq_verl.pipeline.cli import reproduce
+from omniq_verl.publishing.cli import app as publishing
 from omniq_verl.ract.cli import app as ract
 from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
@@ -31,6 +32,7 @@ app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
 app.add_typer(scoring)
+app.add_typer(publishing)
 app.command()(serve)
 app.command()(reproduce)
 # Everything behind the name of a script is the script's own.

@@ -1,7 +1,7 @@
 """Answers and labels -> one line an answer, one line an image."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ from omniq_verl.data.row_refs import RowReader, RowRef, named
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
 from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
+from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.tasks import Task, read_truth, shown, task_of, text_fault
 
+ReadAnswer = Callable[[str, str, Task], dict[str, Any]]
+"""An answer, why it ended, and the task of its row -> as ``read_answer``."""
 BAD_IMAGE = "bad_image"
 CONTROL_TOKEN = "control_token"
 NO_DISTORTION = "null"
@@ -101,7 +104,12 @@ def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
     said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if finish_reason == ERROR:
         return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
-    parsed = parse_response(text, task.answer_format, task.scale)
+    return said_by(parse_response(text, task.answer_format, task.scale), task)
+
+
+def said_by(parsed: Parsed, task: Task) -> dict[str, Any]:
+    """As ``read_answer``, of what a parser has made of an answer."""
+    said: dict[str, Any] = {"score": None, "level": None, "distortion": None, "severity": None}
     said["status"] = parsed.status.value
     if parsed.score is not None and task.scale is not None:
         return {**said, "score": parsed.score, "level": task.scale.level(parsed.score)}
@@ -128,12 +136,15 @@ def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str,
     return (CONTROL_TOKEN, "", np.nan) if text_fault(text) else ("ok", text, parsed.score)
 
 
-def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def judge_answers(
+    labels: pd.DataFrame, records: Iterable[Mapping[str, Any]], read: ReadAnswer | None = None
+) -> pd.DataFrame:
     """One line an answer: what was asked, what was answered, and what the parser made of it.
 
     Args:
         labels: of ``read_labels``.
         records: of the store; those of other rows are left out.
+        read: another reader than ``read_answer``.
 
     Returns:
         A table in the order of the labels: ``key``, ``sample`` (its number among those of its row), ``answer``,
@@ -144,7 +155,9 @@ def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) ->
     lines: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if task := tasks.get(record["key"]):
-            lines[record["key"]] = [_line(record["key"], *pair, task) for pair in enumerate(record["answers"])]
+            lines[record["key"]] = [
+                _line(record["key"], *pair, task, read or read_answer) for pair in enumerate(record["answers"])
+            ]
     columns = [
         "key",
         "sample",
@@ -161,8 +174,8 @@ def judge_answers(labels: pd.DataFrame, records: Iterable[Mapping[str, Any]]) ->
     return judged.astype({"score": float})
 
 
-def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    said = read_answer(answer["text"], answer["finish_reason"], task)
+def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task, read: ReadAnswer) -> dict[str, Any]:
+    said = read(answer["text"], answer["finish_reason"], task)
     return {
         "key": key,
         "sample": sample,

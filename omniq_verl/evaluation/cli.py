@@ -1,5 +1,6 @@
 """``omniq eval`` and what looks at its results."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,12 +33,16 @@ def evaluate(
     batch: options.KEPT_AT_ONCE = 256,
     resamples: options.RESAMPLES = 1000,
     seed: options.SEED = 0,
+    mode: Annotated[str, typer.Option(help=f"{options.MODE_HELP}; both: in one report.")] = "reason",
+    family: options.FAMILY = None,
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
     Example: omniq eval --model runs/stage2/huggingface --data data/koniq/test*.parquet --out runs/eval
     """
     from omniq_verl.evaluation import run
+    from omniq_verl.evaluation.modes import evaluate_modes
+    from omniq_verl.families.find import as_family
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import RunOptions
 
@@ -47,9 +52,15 @@ def evaluate(
         options.reject_idle_sampling(samples, temperature)
         sampling = Sampling(samples, temperature, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
-        run.evaluate(
-            run.EvalConfig(files, out, spec, sampling, run_options, tuple(by or ()), limit, resamples, seed), console
-        )
+        if family is not None:
+            spec, found = as_family(spec, None if family == "auto" else family)
+            family = found.name
+        config = run.EvalConfig(files, out, spec, sampling, run_options, tuple(by or ()), limit, resamples, seed)
+        config = replace(config, family=family)
+        if mode == "both":
+            evaluate_modes(config, console)
+        else:
+            run.evaluate(replace(config, mode=mode), console)
 
 
 @app.command()

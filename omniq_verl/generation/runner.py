@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from omniq_verl.console import progress_bar
 from omniq_verl.generation.request import ERROR
+from omniq_verl.generation.speed import Speed, add_speed
 from omniq_verl.generation.store import Store
 from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
 
@@ -66,6 +67,7 @@ def run_job(
             _attempt(
                 job, [left[first : first + size] for first in range(0, len(left), size)], store, run_options, progress
             )
+    add_speed(store.folder, progress.speed)
     _reject_rest(todo, store, progress)
     if progress.errors:
         console.print(
@@ -114,6 +116,7 @@ class _Progress:
 
     def __init__(self, bar: Progress, console: Console, title: str, total: int):
         self.title, self.failure, self.errors, self.error = title, "", 0, ""
+        self.speed = Speed()
         self._bar, self._console, self._total, self._done, self._ahead = bar, console, total, 0, 0
         self._task, self._said = bar.add_task(title, total=total), time.monotonic()
 
@@ -132,6 +135,9 @@ class _Progress:
         if outcome.failure and not self.failure:
             self._console.print(f"{self.title}: {outcome.failure}", markup=False)
         self.failure = outcome.failure or self.failure
+        tokens = sum(answer["tokens"] for record in outcome.records for answer in record["answers"])
+        before = self.speed
+        self.speed = Speed(before.rows + len(outcome.records), before.seconds + outcome.seconds, before.tokens + tokens)
         rejected = [record for record in outcome.records if record["answers"][0]["finish_reason"] == ERROR]
         self.errors += len(rejected)
         self.error = self.error or (rejected[0]["answers"][0]["text"] if rejected else "")

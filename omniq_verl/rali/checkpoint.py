@@ -86,11 +86,15 @@ def _config(model: RaliModel, about: About) -> dict[str, Any]:
         "made_by": f"omniq_verl {omniq_verl.__version__}",
         "task": about.task,
         "scale": asdict(about.scale),
-        "encoder": {"kind": model.encoder.kind, "config": plain_config(model.encoder)},
+        "encoder": {"kind": model.encoder.kind, "config": plain_config(model.encoder), **_normalize(model.encoder)},
         "preprocessing": asdict(model.encoder.preprocessing),
         "basis": {"vectors": vectors, "dimensions": size, "temperature": model.basis.temperature},
         "source": dict(about.source),
     }
+
+
+def _normalize(encoder: ImageEncoder) -> dict[str, bool]:
+    return {} if encoder.normalize else {"normalize": False}
 
 
 def load_rali(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[RaliModel, About]:
@@ -151,7 +155,7 @@ def _empty(config: Mapping[str, Any], preprocessing: Preprocessing, vision_confi
     vectors, dimensions = int(sizes["vectors"]), int(sizes["dimensions"])
     with torch.device("meta"):
         vision = VISION[kind][1](vision_config)
-    encoder = ImageEncoder(kind, vision, preprocessing)
+    encoder = ImageEncoder(kind, vision, preprocessing, config["encoder"].get("normalize", True) is not False)
     # Views of one number: they take no memory, and are replaced.
     zeros = {
         shape: np.broadcast_to(np.float32(0), shape) for shape in ((encoder.size, dimensions), (vectors, dimensions))
@@ -195,7 +199,7 @@ def _fill(model: RaliModel, tensors: Mapping[str, torch.Tensor], vision_config: 
     )
     basis = {name.removeprefix(_BASIS): one.float() for name, one in tensors.items() if name.startswith(_BASIS)}
     model.basis.load_state_dict(basis, assign=True)
-    return RaliModel(ImageEncoder(kind, vision, model.encoder.preprocessing), model.basis)
+    return RaliModel(ImageEncoder(kind, vision, model.encoder.preprocessing, model.encoder.normalize), model.basis)
 
 
 def weights_digest(folder: Path) -> str:

@@ -29,6 +29,28 @@ PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weigh
 CLIP = "openai/clip-vit-large-patch14-336"
 
 
+@app.command("import")
+def import_official(
+    release: Annotated[
+        Path, typer.Argument(help="Folder with ckpt.pt, pca.pkl and best/, as ByteDance/Q-Insight has.")
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the converted RALI.")],
+    scale: Annotated[str, typer.Option(help="Scale of its scores, which the release does not say, e.g. 1-5 or 0-1.")],
+    task: options.TASK = "technical",
+) -> None:
+    """Convert the official release of RALI from pickles, none of which is run, to safetensors.
+
+    Example: omniq rali import downloads/RALI --out runs/rali_official --scale 1-5
+    """
+    from omniq_verl.rali.official import import_release, read_scale
+
+    with cli_errors() as console:
+        model = import_release(release, out, read_scale(scale), task)
+        ends = model.basis.scores_K.detach()
+        console.print(f"{len(ends)} basis vectors, scores from {ends.min():.2f} to {ends.max():.2f}", markup=False)
+        console.print(f"RALI: {out}", soft_wrap=True, markup=False)
+
+
 @app.command()
 @options.asks_a_model
 def pairs(

@@ -47,17 +47,18 @@ class ImageEncoder(nn.Module):
         kind: of ``VISION``.
         vision: the model.
         preprocessing: how its images are made.
+        normalize: to length 1; False for the official release of RALI alone.
     """
 
-    def __init__(self, kind: str, vision: PreTrainedModel, preprocessing: Preprocessing):
+    def __init__(self, kind: str, vision: PreTrainedModel, preprocessing: Preprocessing, normalize: bool = True):
         super().__init__()
-        self.kind, self.vision, self.preprocessing = kind, vision, preprocessing
+        self.kind, self.vision, self.preprocessing, self.normalize = kind, vision, preprocessing, normalize
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, name)).view(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, pixels_BHWC: torch.Tensor) -> torch.Tensor:
-        """Embeddings ``[B, D]``, float32, of length 1: the direction is all a contrastive loss sees.
+        """Embeddings ``[B, D]``, float32, of length 1 if ``normalize``: the direction is all a contrastive loss sees.
 
         Args:
             pixels_BHWC: uint8, as ``preprocessing`` makes them.
@@ -65,7 +66,7 @@ class ImageEncoder(nn.Module):
         pixels = (pixels_BHWC.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         found = self.vision(pixel_values=pixels.to(self.vision.dtype))
         embeddings = found.image_embeds if self.kind == "clip" else found.pooler_output
-        return functional.normalize(embeddings.float(), dim=1)
+        return functional.normalize(embeddings.float(), dim=1) if self.normalize else embeddings.float()
 
     @property
     def size(self) -> int:

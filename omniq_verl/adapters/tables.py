@@ -1,0 +1,64 @@
+"""Scores into tables: a pandas table gets columns, and ``datasets.Dataset.map`` a function of its batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omniq_verl.adapters.scale import AnyScorer
+from omniq_verl.scoring.scorer import Score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("score", "level", "status", "spread", "outside")
+"""Of a ``Score``, as they go into a table."""
+
+
+def score_table(
+    table: "pd.DataFrame",
+    scorer: AnyScorer,
+    image: str = "image",
+    task: str = "technical",
+    prompt: str | None = None,
+    prefix: str = "",
+) -> "pd.DataFrame":
+    """A copy of the table with the columns of ``COLUMNS``.
+
+    Args:
+        table: one image a line.
+        scorer: of any kind.
+        image: column with images as ``Scorer.score`` takes them.
+        task: that has a score.
+        prompt: column with the texts the images were made from.
+        prefix: before the names of the new columns.
+
+    Raises:
+        ValueError: there is no such column, or a new one is there already.
+    """
+    new = [prefix + name for name in COLUMNS]
+    for name in (image, *([prompt] if prompt else [])):
+        if name not in table.columns:
+            raise ValueError(f"the table has no column {name!r}. Fix: name one of {', '.join(map(str, table.columns))}")
+    if there := [name for name in new if name in table.columns]:
+        raise ValueError(f"the table has a column {there[0]!r} already. Fix: give another prefix")
+    scores = scorer.score(list(table[image]), task=task, prompt=list(table[prompt]) if prompt else None)
+    return table.assign(**_columns(scores, prefix))
+
+
+def batch_scorer(
+    scorer: AnyScorer, image: str = "image", task: str = "technical", prompt: str | None = None, prefix: str = ""
+) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[Any]]]:
+    """What ``datasets.Dataset.map(..., batched=True)`` takes; arguments as of ``score_table``.
+
+    A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files.
+    """
+
+    def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        images = [one["bytes"] or one["path"] if isinstance(one, Mapping) else one for one in batch[image]]
+        scores = scorer.score(images, task=task, prompt=list(batch[prompt]) if prompt else None)
+        return _columns(scores, prefix)
+
+    return add
+
+
+def _columns(scores: Sequence[Score], prefix: str) -> dict[str, list[Any]]:
+    return {prefix + name: [getattr(one, name) for one in scores] for name in COLUMNS}

@@ -1,0 +1,56 @@
+"""Models of other families on our rows: their question, their parser, and their scores on the scale of the labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from omniq_verl.evaluation.answers import ReadAnswer, read_answer, said_by
+from omniq_verl.families.family import Family
+from omniq_verl.families.find import family_named
+from omniq_verl.generation.expectation import ScoreTexts
+from omniq_verl.generation.request import ERROR
+from omniq_verl.tasks import Scale, Task, task_of
+
+
+def theirs(family: Family, task: Task) -> Task:
+    """The family's wording of the task of a row.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return family.task(task.name if task.name in family.tasks or not task.like else task.like)
+
+
+def family_question(row: Mapping[str, Any], _note: str, family: str) -> Sequence[Mapping[str, str]]:
+    """What a model of the family is asked about a row."""
+    info = row["extra_info"]
+    task = theirs(family_named(family), task_of(info))
+    return task.messages(None, info.get("text") if task.needs_text else None)
+
+
+def family_texts(info: Mapping[str, Any], family: str) -> ScoreTexts:
+    """The texts of the family's scores, for the mode ``direct``."""
+    found = family_named(family)
+    return found.texts(theirs(found, task_of(info)))
+
+
+def family_reader(name: str) -> ReadAnswer:
+    """Reads answers as the family's authors do; a score is moved to the scale of the row's label by a straight line."""
+    family = family_named(name)
+
+    def read(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
+        if finish_reason == ERROR:
+            return read_answer(text, finish_reason, task)
+        asked = theirs(family, task)
+        parsed = family.read(text, asked)
+        if parsed.score is not None and asked.scale is not None and task.scale is not None:
+            parsed = replace(parsed, score=rescaled(parsed.score, asked.scale, task.scale))
+        return said_by(parsed, task)
+
+    return read
+
+
+def rescaled(score: float, given: Scale, wanted: Scale) -> float:
+    """A score on another scale, the ends on the ends."""
+    share = (score - given.low) / (given.high - given.low)
+    return min(max(wanted.low + share * (wanted.high - wanted.low), wanted.low), wanted.high)

@@ -1,0 +1,128 @@
+"""Which family a model belongs to: by name, by ``omniq.json``, by its card, or by its own name; never by guessing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omniq_verl.families.about import About, about_model
+from omniq_verl.families.evoquality import EVOQUALITY
+from omniq_verl.families.family import Family
+from omniq_verl.families.levels import DEQA, Q_ALIGN, Q_REALIGN
+from omniq_verl.families.ours import OURS
+from omniq_verl.families.q_insight import Q_INSIGHT
+from omniq_verl.families.unified_reward import UNIFIED_REWARD, UNIFIED_REWARD_2, UNIFIED_REWARD_THINK
+from omniq_verl.families.visualquality_r1 import VISUALQUALITY_R1
+from omniq_verl.families.visualscore import VISUALSCORE
+from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
+from omniq_verl.tasks import Scale, Task
+
+FAMILIES: dict[str, Family] = {
+    one.name: one
+    for one in (
+        *(OURS, Q_INSIGHT, VISUALQUALITY_R1, EVOQUALITY, VISUALSCORE, UNIFIED_REWARD),
+        *(UNIFIED_REWARD_2, UNIFIED_REWARD_THINK, Q_REALIGN, Q_ALIGN, DEQA),
+    )
+}
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    near = get_close_matches(name, FAMILIES, 1)
+    raise ValueError(f"unknown family {name!r}. Fix: use {near[0] if near else ', '.join(FAMILIES)}")
+
+
+def find_family(model: str, name: str | None = None, files: bool = True) -> tuple[Family, About]:
+    """The family of a model, and what the model says of itself.
+
+    Args:
+        model: folder, or name at a hub.
+        name: of the family; None: by ``omniq.json``, else by the tags, base models and name of the model.
+        files: look at the model's files; False: the model is behind an endpoint, and its name alone tells.
+
+    Raises:
+        ValueError: there is no such family, the model belongs to another one, none can be told, or such a model cannot
+            be asked here. The message ends in a fix.
+    """
+    named = None if name is None else family_named(name)
+    about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
+    found = _said(about)
+    if named is not None and found is not None and found is not named:
+        raise ValueError(
+            f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="
+            f'"{found.name}", or leave the family out'
+        )
+    family = named or found
+    if family is None:
+        raise ValueError(
+            f"{model} does not say which family of models it belongs to. Fix: name it, family=NAME, one of"
+            f" {', '.join(FAMILIES)}"
+        )
+    family.check_model_type(about.model_type)
+    return (published(about) if about.ours.get("family") == OURS.name else family), about
+
+
+def published(about: About) -> Family:
+    """Our family with the tasks that a published model was trained for, each on its scale.
+
+    Raises:
+        ValueError: ``omniq.json`` is not sound; the message says so.
+    """
+    try:
+        if about.ours["version"] != 1:
+            raise ValueError(f"version {about.ours['version']!r}")
+        tasks = {one["name"]: _published_task(one) for one in about.ours["tasks"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{about.name}: its omniq.json is not sound ({type(error).__name__}: {error}). Fix: publish the model again"
+        ) from error
+    return replace(OURS, tasks=tasks)
+
+
+def _published_task(record: Mapping[str, Any]) -> Task:
+    task = OURS.tasks[record["name"]]
+    return task if task.scale is None else replace(task, scale=Scale(*map(float, record["scale"])))
+
+
+def _said(about: About) -> Family | None:
+    """The family that a model names, with the longest mark where several fit: a name may hold another one."""
+    if isinstance(said := about.ours.get("family"), str):
+        return family_named(said)
+    marks = about.marks
+    fitting = [(len(mark), one) for one in FAMILIES.values() for mark in one.marks if mark in marks]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Family]:
+    """What opens a model of a family: the specification with its folder and its limit on pixels, and the family.
+
+    Raises:
+        ValueError: see ``find_family``.
+    """
+    local = spec.kind in LOCAL_KINDS
+    family, _ = find_family(spec.model, name, local)
+    pixels = family.max_pixels if spec.max_pixels is None else spec.max_pixels
+    return replace(spec, model=local_model(spec.model, family) if local else spec.model, max_pixels=pixels), family
+
+
+def local_model(model: str, family: Family) -> str:
+    """What an engine opens: the model itself, or its folder within a repository that holds several."""
+    if family.subfolder is None:
+        return model
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        inside = folder / family.subfolder
+        return str(inside) if not (folder / "config.json").is_file() and inside.is_dir() else model
+    from huggingface_hub import snapshot_download
+
+    from omniq_verl.generation.hub import check_hub_name
+
+    check_hub_name(model)
+    return str(Path(snapshot_download(model, allow_patterns=[f"{family.subfolder}/*"])) / family.subfolder)

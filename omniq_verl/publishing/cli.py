@@ -1,0 +1,74 @@
+"""``omniq publish`` and ``omniq leaderboard``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omniq_verl.command_line import reject_idle
+from omniq_verl.console import cli_errors
+from omniq_verl.generation import options
+
+app = typer.Typer()
+
+
+@app.command()
+def publish(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a training run, whose newest checkpoint is taken, or a model.")
+    ],
+    licence: Annotated[str, typer.Option(help="Licence of the weights, e.g. apache-2.0.")],
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task it was trained for; may be given again.")] = None,
+    scale: options.SCALE = None,
+    evaluation: Annotated[list[Path] | None, typer.Option(help="Folder of omniq eval; may be given again.")] = None,
+    base: Annotated[str | None, typer.Option(help="Name of the base model at the hub.")] = None,
+    limits: Annotated[str, typer.Option(help="What it must not be used for, or was not tried on.")] = "",
+    push: Annotated[str | None, typer.Option(help="ORG/NAME at the Hugging Face hub to upload to.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, and write and upload nothing.")] = False,
+) -> None:
+    """Make a trained model a folder that others can use: weights, card, and what Scorer.from_pretrained reads.
+
+    Example: omniq publish runs/stage2 --licence apache-2.0 --evaluation runs/eval --out published/my-model
+
+    Exit code 1: there is no model, it is not safe or not whole, or an evaluation is of other weights.
+    """
+    from omniq_verl.publishing import publish as steps
+    from omniq_verl.publishing.card import Wishes
+    from omniq_verl.tasks import scale_of
+
+    reject_idle({"out": "with --dry-run" if dry_run else None, "private": None if push else "without --push"})
+    with cli_errors() as console:
+        if out is None and not dry_run:
+            raise ValueError("no folder to write. Fix: name it with --out FOLDER, or look first with --dry-run")
+        name = push or str(out or run)
+        wishes = Wishes(name, licence, tuple(task or ["technical"]), scale_of(scale), base, limits)
+        found = steps.prepare(run, wishes, evaluation or [])
+        for line in found.lines():
+            console.print(line, markup=False, soft_wrap=True)
+        if dry_run:
+            console.print(f"\n{found.card}", markup=False, soft_wrap=True, highlight=False)
+            return
+        steps.write(found, out)
+        console.print(f"published: {out}", markup=False, soft_wrap=True)
+        if push:
+            console.print(f"uploaded: {steps.push(out, push, private)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def leaderboard(
+    evaluations: Annotated[list[Path], typer.Argument(help="Folders of omniq eval.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for leaderboard.html, .md and .json.")],
+) -> None:
+    """A page that ranks evaluated models by their mean SRCC over the sets that all of them have.
+
+    Example: omniq leaderboard runs/eval_* --out runs/leaderboard
+    """
+    from omniq_verl.publishing.leaderboard import table, write_board
+
+    with cli_errors() as console:
+        columns, rows = table(write_board(evaluations, out))
+        for row in rows:
+            console.print("; ".join(f"{a} {b}".strip() for a, b in zip(columns, row, strict=True)), markup=False)
+        console.print(f"page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)

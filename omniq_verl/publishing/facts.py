@@ -1,0 +1,123 @@
+"""What is known of a run that is to be published: model, recipe, data and evaluations, read from its own files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from omniq_verl.generation.model_folder import checkpoint_of, weights_mark
+
+_SETTINGS = (
+    *("trainer.total_training_steps", "trainer.total_epochs", "data.train_batch_size", "data.max_prompt_length"),
+    *("data.max_response_length", "actor_rollout_ref.rollout.n", "actor_rollout_ref.actor.optim.lr", "optim.lr"),
+    *("actor_rollout_ref.actor.kl_loss_coef", "actor_rollout_ref.actor.ppo_epochs"),
+)
+"""Settings that a card shows, as far as the recipe has them."""
+_LONGEST = 2**24
+"""Bytes of a file of settings or figures that is read."""
+
+
+class BadRun(ValueError):
+    """A run, or an evaluation of it, that cannot be published."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Of the run whose checkpoint is published."""
+
+    model: Path
+    """Folder of the checkpoint, in Hugging Face's form."""
+    weights: str
+    """``generation.model_folder.weights_mark``."""
+    recipe: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Sequence[Mapping[str, Any]] = ()
+    """Of each data file its ``name``, and ``data_source``, ``rows`` and ``target`` of its card where there is one."""
+    base: str | None = None
+    """End of the path, or name, of the model that the training began with."""
+
+
+def read_run(run: Path) -> RunFacts:
+    """Read a run's folder, or a model's alone.
+
+    Raises:
+        BadRun: there is no model in it.
+    """
+    model = Path(checkpoint_of(str(run)))
+    weights = weights_mark(model) if (model / "config.json").is_file() else None
+    if weights is None:
+        raise BadRun(f"{run} holds no model with config.json and *.safetensors. Fix: give a run's or a model's folder")
+    config = _yaml(run / "hydra" / "config.yaml")
+    recipe = _at(_yaml(run / "hydra" / "hydra.yaml"), "hydra.job.config_name")
+    base = _at(config, "actor_rollout_ref.model.path") or _at(config, "model.path")
+    return RunFacts(
+        model,
+        weights,
+        recipe if isinstance(recipe, str) else None,
+        {name: value for name in _SETTINGS if (value := _at(config, name)) is not None},
+        [_data_file(Path(path)) for path in _paths(_at(config, "data.train_files"))],
+        "/".join(Path(base).parts[-3:]) if isinstance(base, str) else None,
+    )
+
+
+def _paths(found: Any) -> list[str]:
+    return [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, str)]
+
+
+def _data_file(path: Path) -> dict[str, Any]:
+    card = _json(path.parent / "dataset_card.json")
+    known = {
+        name: card[name] for name in ("data_source", "task", "target", "licence") if isinstance(card.get(name), str)
+    }
+    rows = (card.get("files") or {}).get(path.name) if isinstance(card.get("files"), Mapping) else None
+    return {"name": path.name, **known, **({"rows": rows} if isinstance(rows, int) else {})}
+
+
+def _at(config: Any, name: str) -> Any:
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(_read(path))
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read(path) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() and path.stat().st_size <= _LONGEST else b""
+
+
+def read_evaluation(folder: Path, weights: str | None = None) -> dict[str, Any]:
+    """What ``metrics.json`` of ``omniq eval`` holds.
+
+    Args:
+        folder: of the evaluation.
+        weights: of the model it has to be of; None: of any.
+
+    Raises:
+        BadRun: there is none, or it is of other weights.
+    """
+    metrics = _json(folder / "metrics.json")
+    if not isinstance(metrics.get("sets"), dict) or not isinstance(metrics.get("engine"), dict):
+        raise BadRun(f"{folder} has no metrics.json of omniq eval. Fix: run `omniq eval ... --out {folder}`")
+    if weights is not None and metrics["engine"].get("weights") != weights:
+        raise BadRun(
+            f"{folder} was measured with other weights than those that are published. Fix: run `omniq eval` on this"
+            " checkpoint, or name the checkpoint that was measured"
+        )
+    return metrics

@@ -1,0 +1,194 @@
+"""A trained model becomes a folder that its own card's three lines load; evaluations become a leaderboard."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from generation_builders import png, write_rows
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app
+from omniq_verl.families.about import card_fields
+from omniq_verl.publishing import publish
+from omniq_verl.publishing.card import Wishes
+from omniq_verl.publishing.leaderboard import board, write_board
+from omniq_verl.tasks import TECHNICAL, Scale
+from omniq_verl.tiny.model import save_tiny_model
+
+
+def invoke(*words: str):
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+def said(result) -> str:
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A training run with one checkpoint, its recipe and its data's card."""
+    folder = tmp_path_factory.mktemp("run") / "grpo"
+    model = folder / "global_step_20" / "actor" / "huggingface"
+    model.parent.mkdir(parents=True)
+    save_tiny_model(model, [*TECHNICAL.questions, "<answer>3.7</answer>"], [np.zeros((80, 80, 3), dtype=np.uint8)])
+    data = folder.parent / "data"
+    data.mkdir()
+    card = {"data_source": "made", "files": {"train.parquet": 40}, "target": "mean opinion | scores"}
+    (data / "dataset_card.json").write_text(json.dumps(card))
+    config = {
+        "data": {"train_files": [str(data / "train.parquet")]},
+        "actor_rollout_ref": {"model": {"path": "models/tiny"}, "rollout": {"n": 8}},
+    }
+    (folder / "hydra").mkdir()
+    (folder / "hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"job": {"config_name": "quickstart/grpo"}}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("evaluated")
+    data = write_rows(out / "test.parquet", [1, 2, 3, 4, 5, 2.5])
+    words = ["eval", "--model", run, "--engine", "hf", "--data", data, "--out", out / "direct", "--mode", "direct"]
+    done = invoke(*words, "--resamples", "20")
+    assert done.exit_code == 0, done.output
+    return out / "direct"
+
+
+def test_a_published_folder_is_loaded_by_the_three_lines_of_its_card(run, evaluated, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "my-model"
+    words = [
+        "publish",
+        run,
+        "--licence",
+        "apache-2.0",
+        "--evaluation",
+        evaluated,
+        "--out",
+        out,
+        "--base",
+        "Qwen/Qwen2.5-VL",
+    ]
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    card = (out / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(code.strip().splitlines()) == 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(png(1, side=80))
+    exec(code.replace('engine="hf"', 'engine="hf", max_tokens=4'), {})
+    assert "Score(image='photo.jpg', task='technical'" in capsys.readouterr().out
+
+
+def test_the_card_says_what_is_known(run, evaluated, tmp_path):
+    found = publish.prepare(
+        run, Wishes("org/my-model", "mit", base="Qwen/Qwen2.5-VL", limits="No medicine."), [evaluated]
+    )
+    fields = card_fields(found.card)
+    assert fields["license"] == "mit" and fields["base_model"] == "Qwen/Qwen2.5-VL" and "omniq_verl" in fields["tags"]
+    figures = json.loads((evaluated / "metrics.json").read_text())["sets"]["made"]["srcc"]
+    assert f"{figures['value']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]" in found.card
+    known = ["Rate the technical quality", "from 1 to 5", "quickstart/grpo", "rollout.n`: 8", "No medicine."]
+    known += ["rows: 40", "data_source: made", "opinion \\| scores", "from_pretrained('org/my-model'", "| direct |"]
+    for text in known:
+        assert text in found.card, text
+    assert str(run.parent) not in found.card and str(run.parent) not in json.dumps(found.about)
+    assert found.about["weights"] == found.run.weights and found.about["evaluations"][0]["mode"] == "direct"
+
+
+def test_tasks_and_scale_of_a_published_model_are_kept(run, tmp_path):
+    from omniq_verl.families.find import find_family
+
+    wishes = Wishes("m", "mit", ("technical", "degradation"), Scale(0.0, 5.0))
+    publish.write(publish.prepare(run, wishes, []), tmp_path / "m")
+    family, about = find_family(str(tmp_path / "m"))
+    assert family.tasks["technical"].scale == Scale(0.0, 5.0) and family.tasks["degradation"].scale is None
+    with pytest.raises(ValueError, match="has no task 'aesthetic'"):
+        family.task("aesthetic")
+    for broken in (
+        {"version": 2},
+        {"tasks": [{"name": "x"}]},
+        {"tasks": 3},
+        {"tasks": [{"name": "technical", "scale": [5, 0]}]},
+    ):
+        (tmp_path / "m/omniq.json").write_text(json.dumps({**about.ours, **broken}))
+        with pytest.raises(ValueError, match=r"omniq.json is not sound.*Fix"):
+            find_family(str(tmp_path / "m"))
+
+
+def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke("publish", run, "--licence", "mit", "--dry-run", "--push", "org/name")
+    assert done.exit_code == 0 and "model.safetensors:" in done.output and "## Limits" in done.output
+    assert "from_pretrained('org/name'" in done.output and not list(tmp_path.iterdir())
+
+
+def test_nothing_but_the_model_is_copied(run, tmp_path):
+    model = run / "global_step_20/actor/huggingface"
+    for name in ("optimizer.pt", "trick.py", ".hidden", "README.md"):
+        (model / name).write_text("x")
+    try:
+        publish.write(publish.prepare(run, Wishes("m", "mit"), []), tmp_path / "m")
+    finally:
+        for name in ("optimizer.pt", "trick.py", ".hidden", "README.md"):
+            (model / name).unlink()
+    assert {"config.json", "model.safetensors", "README.md", "omniq.json"} <= {
+        path.name for path in (tmp_path / "m").iterdir()
+    }
+    assert not {"optimizer.pt", "trick.py", ".hidden"} & {path.name for path in (tmp_path / "m").iterdir()}
+    assert (tmp_path / "m/README.md").read_text() != "x" and not (tmp_path / "m.part").exists()
+
+
+def test_what_cannot_be_published_is_named(run, evaluated, tmp_path):
+    other = tmp_path / "other"
+    save_tiny_model(other, list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)], seed=1)
+    words = ["--licence", "mit", "--out", tmp_path / "out"]
+    assert "was measured with other weights" in said(invoke("publish", other, *words, "--evaluation", evaluated))
+    assert "holds no model" in said(invoke("publish", tmp_path, *words))
+    assert "has no metrics.json of omniq eval" in said(invoke("publish", run, *words, "--evaluation", tmp_path))
+    assert "no folder to write. Fix: name it with --out" in said(invoke("publish", run, "--licence", "mit"))
+    (tmp_path / "out").mkdir()
+    assert "exists already. Fix" in said(invoke("publish", run, *words))
+
+
+def test_a_hub_that_rejects_an_upload_is_one_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = invoke("publish", run, "--licence", "mit", "--out", tmp_path / "m", "--push", "org/name")
+    assert done.exit_code == 1 and "org/name: the hub rejects it" in said(done) and "Fix: " in done.output
+
+
+def fake(folder: Path, model: str, **srcc: float | None) -> Path:
+    folder.mkdir(parents=True)
+    sets = {}
+    for name, value in srcc.items():
+        one = {"value": value, "low": None, "high": None}
+        sets[name] = {"srcc": one, "plcc": one, "scored": 9, "images": 9}
+    (folder / "metrics.json").write_text(json.dumps({"model": model, "engine": {"weights": "w"}, "sets": sets}))
+    return folder
+
+
+def test_a_leaderboard_ranks_by_the_mean_over_common_sets(tmp_path):
+    folders = [
+        fake(tmp_path / "a", "m|1", koniq=0.9, spaq=0.5),
+        fake(tmp_path / "b", "m2", koniq=0.8, spaq=0.8, kadid=0.1),
+        fake(tmp_path / "c", "m3", koniq=0.7, spaq=None),
+    ]
+    found = board(folders)
+    assert found["common"] == ["koniq"] and [row["name"] for row in found["rows"]] == ["a", "b", "c"]
+    found = write_board(folders[:2], tmp_path / "board")
+    assert found["common"] == ["koniq", "spaq"] and [row["name"] for row in found["rows"]] == ["b", "a"]
+    assert found["rows"][0]["mean"] == pytest.approx(0.8)
+    assert "| 1 | b | reason | 0.800 | 0.800 / 0.800 |" in (tmp_path / "board/leaderboard.md").read_text()
+    assert "<td>0.800</td>" in (tmp_path / "board/leaderboard.html").read_text()
+
+
+def test_the_command_writes_the_page(evaluated, tmp_path):
+    done = invoke("leaderboard", evaluated, "--out", tmp_path / "board")
+    assert done.exit_code == 0 and "leaderboard.html" in said(done)
+    (row,) = json.loads((tmp_path / "board/leaderboard.json").read_text())["rows"]
+    assert row["mode"] == "direct" and row["images_per_second"] > 0

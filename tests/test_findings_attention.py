@@ -102,7 +102,7 @@ def test_every_token_is_of_one_kind(reader):
         for kind in ("reasoning", "score", "format")
     }
     assert told["score"] == "3.7"
-    assert "slight noise, good quality" in told["reasoning"]
+    assert "slight noise, fair quality" in told["reasoning"]
     assert "<answer>" in told["format"]
     assert set(read.kinds[: read.question]) == {"image", "prompt"}
 

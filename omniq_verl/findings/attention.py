@@ -111,7 +111,7 @@ def find_attention(setup: Setup, console: Console) -> Finding:
         name="attention",
         title="Where the score looks: attention to image, prompt and reasoning",
         question="While a model writes its score, each of its attention heads divides a weight of 1 among all tokens"
-        " before. This is the part that the tokens of the image, the prompt, the reasoning and the answer's format get.",
+        " before. This is the part that the tokens of the image, the prompt, the reasoning and the format get.",
         found=[_sentence(one, setup) for one in shares],
         tables=_tables(shares, setup),
         numbers=numbers,

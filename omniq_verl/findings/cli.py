@@ -1,6 +1,6 @@
 """``omniq findings``: what the score of a reasoning model rests on."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,3 +24,37 @@ def attention(setup: "Setup") -> None:
         from omniq_verl.findings.attention import find_attention
 
         find_attention(setup, console)
+
+
+@app.command()
+@with_setup
+def swap(
+    setup: "Setup",
+    vision: Annotated[str, typer.Option(help="Folder of the model whose vision tower the others get.")],
+) -> None:
+    """Every model's language model under the vision tower of another checkpoint, measured beside it (RALI's table 1).
+
+    Example: omniq findings swap --vision models/base --model runs/koniq --model runs/kadid --data csiq/test.parquet
+    --out runs/swap
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.swap import find_swap
+
+        find_swap(setup, vision, console)
+
+
+@app.command("self-consistency")
+@with_setup
+def self_consistency(
+    setup: "Setup",
+    samples: Annotated[int, typer.Option(min=2, help="Sampled answers an image; 1, 2, 4, ... are measured.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the sampled answers.")] = 1.0,
+) -> None:
+    """The mean of k sampled answers against one greedy answer: SRCC against the tokens that they take.
+
+    Example: omniq findings self-consistency --model runs/stage2 --data koniq/test.parquet --samples 16 --out runs/k
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.self_consistency import find_self_consistency
+
+        find_self_consistency(setup, samples, temperature, console)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 from omniq_verl.findings.reader import Read, Reader
-from omniq_verl.findings.setup import Answered, Setup, rows_of
+from omniq_verl.findings.setup import Answered, Setup, questions
 from omniq_verl.tasks import ForbiddenText, task_of
 
 
@@ -37,11 +37,13 @@ def read_answers(
     """
     places = setup.places()
     answers = answered.answers[answered.answers["sample"] == 0].set_index("key")["answer"]
-    rows = track(rows_of(places), f"reading, {answered.name}", len(places), console=console, transient=True)
-    for place, (key, messages, images) in zip(places, rows, strict=True):
-        task = task_of(place.info)
+    for asked in track(questions(places), f"reading, {answered.name}", len(places), console=console, transient=True):
+        task, key = task_of(asked.place.info), asked.place.key
+        if not asked.images:
+            skipped.counts["without an image"] += 1
+            continue
         try:
-            read = reader.read(messages, images, answers[key], task.answer_format, task.scale)
+            read = reader.read(asked.messages, asked.images, answers[key], task.answer_format, task.scale)
         except ForbiddenText:
             skipped.counts["with control tokens"] += 1
             continue

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from omniq_verl.data.images import BadImage
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.run import EvalConfig, evaluate
 from omniq_verl.generation.places import Place, RowReader, image_bytes, limited_places
@@ -117,7 +118,21 @@ def check_readable(specs: Sequence[EngineSpec]) -> None:
         )
 
 
-def rows_of(places: Sequence[Place]) -> Iterator[tuple[str, list[dict[str, str]], tuple[bytes, ...]]]:
-    """The key, the question's turns and the image files of each row, in their order."""
+@dataclass(frozen=True)
+class Question:
+    """What a row asks."""
+
+    place: Place
+    messages: list[dict[str, str]]
+    images: tuple[bytes, ...]
+    """Its image files; empty where they cannot be read (any more)."""
+
+
+def questions(places: Sequence[Place]) -> Iterator[Question]:
+    """What each row asks, in their order."""
     for place, row in zip(places, RowReader(["prompt", "images"]).read(places), strict=True):
-        yield place.key, row["prompt"], image_bytes(row)
+        try:
+            images = image_bytes(row)
+        except BadImage:
+            images = ()
+        yield Question(place, row["prompt"], images)

@@ -58,3 +58,18 @@ def self_consistency(
         from omniq_verl.findings.self_consistency import find_self_consistency
 
         find_self_consistency(setup, samples, temperature, console)
+
+
+@app.command("text-only")
+@with_setup
+def text_only(setup: "Setup") -> None:
+    """How well the score follows from the text of the reasoning alone, against the image.
+
+    A second --model also reads the first one's texts, and the first the second's.
+
+    Example: omniq findings text-only --model runs/stage2 --data koniq/test.parquet --limit 500 --out runs/text_only
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.text_only import find_text_only
+
+        find_text_only(setup, console)

@@ -39,8 +39,7 @@ class Read:
 class Reader:
     """A model and its processor.
 
-    On a GPU where there is one, in the weights' own type; on the CPU in single precision, unless ``spec.dtype`` says
-    otherwise.
+    On a GPU where there is one, in the number type of the engine that wrote the answers (``spec.dtype``).
 
     Args:
         spec: of the model.
@@ -56,10 +55,9 @@ class Reader:
         settings: dict[str, Any] = plain_attention(AutoConfig.from_pretrained(spec.model))
         if attention is not None:
             settings["attn_implementation"] = attention
-        dtype = torch.float32 if spec.dtype == "auto" and self.device == "cpu" else spec.dtype
         self.processor = AutoProcessor.from_pretrained(spec.model)
         model, info = AutoModelForImageTextToText.from_pretrained(
-            spec.model, dtype=dtype, use_safetensors=True, output_loading_info=True, **settings
+            spec.model, dtype=spec.dtype, use_safetensors=True, output_loading_info=True, **settings
         )
         check_loaded(spec.model, info)
         self.model = model.to(self.device).eval()

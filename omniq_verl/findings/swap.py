@@ -29,7 +29,7 @@ def find_swap(setup: Setup, vision: str, console: Console) -> Finding:
 
     Args:
         setup: its models give the language models.
-        vision: folder of the model that gives the vision tower; a training run's folder stands for its newest checkpoint.
+        vision: folder of the model, or of the training run, that gives the vision tower.
         console: for tables and progress.
 
     Raises:

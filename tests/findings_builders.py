@@ -28,9 +28,9 @@ def answer_text(score: float) -> str:
     return f"<think>slight noise, {WORDS[min(int(score), 5) - 1]} quality</think><answer>{score:.1f}</answer>"
 
 
-def write_rows(path: Path, scores: list[float], source: str = "made") -> Path:
+def write_rows(path: Path, scores: list[float], source: str = "made", prefix: str = "") -> Path:
     """Photographs of slightly different brightness, with these labels."""
-    rows = [Row(source, f"{n}", "technical", "test", score, score, (1.0, 5.0)) for n, score in enumerate(scores)]
+    rows = [Row(source, f"{prefix}{n}", "technical", "test", score, score, (1.0, 5.0)) for n, score in enumerate(scores)]
     write_parquet([row.record(n, saved(smooth(96, 80, n), "PNG")) for n, row in enumerate(rows)], path)
     return path
 

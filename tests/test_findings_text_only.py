@@ -195,12 +195,8 @@ def test_every_path_is_compared_over_the_same_images(tmp_path, monkeypatch):
 def test_two_models_read_each_others_texts(tmp_path, monkeypatch):
     folders = [save_model(tmp_path / name, seed) for name, seed in (("one", 0), ("two", 1))]
     setup = setup_of(tmp_path / "out", folders, [write_rows(tmp_path / "rows.parquet", [2.0, 3.0, 4.0])])
-    given = [
-        answered(setup, [answer_text(score)] * 3, name, n) for n, (name, score) in enumerate((("one", 2), ("two", 4)))
-    ]
-    monkeypatch.setattr(
-        text_only, "forced_score", lambda _r, _m, _i, reasoning, _t: 1.0 + WORDS.index(reasoning.split()[2])
-    )
+    given = [answered(setup, [answer_text(2 * n + 2)] * 3, name, n) for n, name in enumerate(("one", "two"))]
+    monkeypatch.setattr(text_only, "forced_score", lambda *given: 1.0 + WORDS.index(given[3].split()[2]))
     first, second = (text_only.read_forced(setup, given, place, Console(quiet=True)) for place in (0, 1))
     other = "the other model's text alone"
     assert first[other].tolist() == [4, 4, 4] and first[TEXT_ALONE].tolist() == [2, 2, 2]

@@ -73,3 +73,22 @@ def text_only(setup: "Setup") -> None:
         from omniq_verl.findings.text_only import find_text_only
 
         find_text_only(setup, console)
+
+
+@app.command("domain-gap")
+@with_setup
+def domain_gap(
+    setup: "Setup",
+    clip: Annotated[str | None, typer.Option(help="CLIP whose features of the reasoning are measured, too.")] = None,
+    layer: Annotated[int, typer.Option(help="Hidden states of this layer; -1: the last, 0: the embeddings.")] = -1,
+    by: Annotated[str | None, typer.Option(help="Key of the rows' details whose values stand for data sets.")] = None,
+) -> None:
+    """How far data sets are apart in visual tokens and in reasoning tokens (RALI's figures 2 and 4).
+
+    Example: omniq findings domain-gap --model runs/base --model runs/stage2 --data koniq/test.parquet
+    --data spaq/test.parquet --limit 500 --out runs/gap
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.domain_gap import find_domain_gap
+
+        find_domain_gap(setup, clip, layer, by, console)

@@ -20,7 +20,7 @@ class Skipped:
 
     def text(self) -> str:
         """For a table, e.g. ``3 without reasoning or score``; "none" where there are none."""
-        return ", ".join(f"{number} {reason}" for reason, number in sorted(self.counts.items())) or "none"
+        return ", ".join(f"{number} {reason}" for reason, number in sorted(self.counts.items()) if number) or "none"
 
 
 def read_answers(

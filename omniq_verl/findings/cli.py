@@ -1,10 +1,12 @@
 """``omniq findings``: what the score of a reasoning model rests on."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omniq_verl.findings.options import with_setup
+from omniq_verl.generation import options
 from omniq_verl.saying import errors_said
 
 if TYPE_CHECKING:
@@ -92,3 +94,23 @@ def domain_gap(
         from omniq_verl.findings.domain_gap import find_domain_gap
 
         find_domain_gap(setup, clip, layer, by, console)
+
+
+@app.command("reward-hacking")
+def reward_hacking(
+    run: Annotated[Path, typer.Option(file_okay=False, help="Folder of a GRPO run (trainer.default_local_dir).")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the plots and the numbers.")],
+    answers: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of STEP.jsonl; default: validation or rollouts in the run's."),
+    ] = None,
+    resamples: options.RESAMPLES = 1000,
+) -> None:
+    """Whether a run's reward is earned by better scores, or by length, repetition, or scores near the middle.
+
+    Example: omniq findings reward-hacking --run runs/stage1 --out runs/hacking
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.reward_hacking import find_reward_hacking
+
+        find_reward_hacking(run, answers, out, resamples, console)

@@ -114,3 +114,20 @@ def reward_hacking(
         from omniq_verl.findings.reward_hacking import find_reward_hacking
 
         find_reward_hacking(run, answers, out, resamples, console)
+
+
+@app.command()
+@with_setup
+def gate(
+    setup: "Setup",
+    rho: Annotated[float, typer.Option(help="Share of tokens that the entropy gate lets pass.")] = 0.2,
+    gradients: Annotated[int, typer.Option(min=0, help="Tokens whose gradient by all weights is taken.")] = 64,
+) -> None:
+    """Which words carry the entropy, what the entropy gate keeps, and how entropy and gradient go together.
+
+    Example: omniq findings gate --model runs/stage1 --data koniq/test.parquet --limit 200 --out runs/gate
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.gate import find_gate
+
+        find_gate(setup, rho, gradients, console)

@@ -40,10 +40,7 @@ class Setup:
         Raises:
             ValueError: a model is given twice.
         """
-        folders = [Path(spec.model) for spec in self.specs]
-        if len(folders) > 1:
-            return short_names(folders)
-        return [next((part for part in reversed(folders[0].parts) if part not in ("huggingface", "actor")), "model")]
+        return short_names([_step_folder(Path(spec.model)) for spec in self.specs])
 
     def places(self) -> list[Place]:
         """The rows that are asked about."""
@@ -56,6 +53,13 @@ class Setup:
         data = data_record(self.places(), self.limit)
         settings = {"max_tokens": self.max_tokens, "resamples": self.resamples}
         return provenance(record_start(self.out), data, models, seed=self.seed, **settings, **others)
+
+
+def _step_folder(model: Path) -> Path:
+    """A checkpoint's folder without what verl puts all of them into."""
+    while model.name in ("huggingface", "actor"):
+        model = model.parent
+    return model
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """``omniq eval`` and what looks at its results."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,12 +33,14 @@ def evaluate(
     batch: options.KEPT_AT_ONCE = 256,
     resamples: options.RESAMPLES = 1000,
     seed: options.SEED = 0,
+    mode: Annotated[str, typer.Option(help=f"{options.MODE_HELP}; both: in one report.")] = "reason",
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
     Example: omniq eval --model runs/stage2/huggingface --data data/koniq/test*.parquet --out runs/eval
     """
     from omniq_verl.evaluation import run
+    from omniq_verl.evaluation.modes import evaluate_modes
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import How
 
@@ -47,7 +50,11 @@ def evaluate(
         options.refuse_idle_sampling(samples, warmth)
         sampling = Sampling(samples, warmth, max_tokens=max_tokens)
         files = [*(data or []), *(more or [])]
-        run.evaluate(run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed), console)
+        config = run.EvalConfig(files, out, spec, sampling, how, tuple(by or ()), limit, resamples, seed)
+        if mode == "both":
+            evaluate_modes(config, console)
+        else:
+            run.evaluate(replace(config, mode=mode), console)
 
 
 @app.command()

@@ -16,13 +16,15 @@ from omniq_verl.evaluation.judging import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.report import print_tables, write_report
 from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
-from omniq_verl.generation.places import limited_places
+from omniq_verl.generation.direct import check_mode, score_texts
+from omniq_verl.generation.places import Place, limited_places
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import How, finish
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Todo, own_question
+from omniq_verl.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class EvalConfig:
     resamples: int = 1000
     """Of the bootstrap; 1,000 is ours."""
     seed: int = 0
+    mode: str = "reason"
+    """``reason``, or ``direct``, the expectation of the score without any reasoning (``generation.direct``)."""
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     places = limited_places(list(config.data), config.limit)
     config.engine.check()  # here, and not only once workers have started
     labels = read_labels(places)
+    _check_mode(config, places)
     for key in config.by:
         group_names(labels, key)
     warnings = [*training_rows(places, trained_on(config.engine.model)), *repeated_images(places)]
@@ -83,12 +88,25 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
 
 def job_of(config: EvalConfig) -> Job:
     """What is asked of every row: its own question."""
-    return Job(config.engine, config.sampling, own_question, config.seed)
+    return Job(config.engine, config.sampling, own_question, config.seed, mode=config.mode)
+
+
+def _check_mode(config: EvalConfig, places: Sequence[Place]) -> None:
+    """Raises:
+    ValueError: no such mode, or one that some row or setting does not fit.
+    """
+    check_mode(config.mode)
+    if config.mode == "direct":
+        if config.sampling.n > 1:
+            raise ValueError(f"{config.sampling.n} samples in the mode direct, which draws none. Fix: --samples 1")
+        for name in sorted({place.info["task"] for place in places}):
+            score_texts(find_task(name))
 
 
 def of_figures(config: EvalConfig) -> dict[str, Any]:
     """What figures depend on besides the answers."""
-    return {"resamples": config.resamples, "by": list(config.by)}
+    mode = {} if config.mode == "reason" else {"mode": config.mode}
+    return {"resamples": config.resamples, "by": list(config.by), **mode}
 
 
 def measure(

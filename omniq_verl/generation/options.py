@@ -32,6 +32,11 @@ TASK = Annotated[
 ]
 SCALE = Annotated[str | None, typer.Option(help="Score scale the model was trained on: 1-5 (the default) or 0-5.")]
 MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
+MODE_HELP = "reason: the model thinks and answers; direct: the expectation of its score, without reasoning"
+FAMILY = Annotated[
+    str | None,
+    typer.Option(help="Ask and read as the authors of a released model do: a family's name, or auto to find it."),
+]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 OUT = Annotated[
     Path, typer.Option(file_okay=False, help="The run's folder; the same command goes on where it stopped.")

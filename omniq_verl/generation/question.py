@@ -72,8 +72,13 @@ def tokenizer_of(processor: Any) -> Any:
     return processor.tokenizer if sees(processor) else processor
 
 
-def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
+def decode_images(processor: Any, images: Sequence[bytes], max_pixels: int | None = None) -> list[Image.Image]:
     """Image files as verl's rollouts hand them to the processor: decoded, and resized by the same function.
+
+    Args:
+        processor: of the model.
+        images: files.
+        max_pixels: larger ones are shrunk to so many; None: to what that function takes at most.
 
     Raises:
         ValueError: an image cannot be decoded, or has a shape that the processor rejects.
@@ -83,8 +88,9 @@ def decode_images(processor: Any, images: Sequence[bytes]) -> list[Image.Image]:
     from qwen_vl_utils import fetch_image
 
     size = getattr(processor.image_processor, "patch_size", 14)  # as verl's agent loop
+    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
     try:
-        return [fetch_image({"image": Image.open(io.BytesIO(data))}, image_patch_size=size) for data in images]
+        return [fetch_image({"image": Image.open(io.BytesIO(data)), **limit}, image_patch_size=size) for data in images]
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise errors of every kind on broken data

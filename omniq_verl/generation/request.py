@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from omniq_verl.generation.expectation import Expectation, ScoreTexts
 from omniq_verl.tasks.outside_text import FIX, ForbiddenText, messages_fault
 
 DONE, LENGTH, ERROR = "stop", "length", "error"
@@ -45,6 +46,8 @@ class Request:
     images: tuple[bytes, ...] = ()
     """Image files."""
     seed: int = 0
+    texts: ScoreTexts | None = None
+    """Texts that stand for scores: the engine computes their expectation and generates nothing (``reads_scores``)."""
 
     def __post_init__(self) -> None:
         # A question without images may be another one's text, of which the engine counts the placeholders.
@@ -59,6 +62,11 @@ class Answer:
     text: str
     ended: str = DONE
     tokens: int = 0
+    """Written; of an expectation, the next-token distributions that it took."""
+    spread: float | None = None
+    """Standard deviation of an expectation; None of a text that was generated."""
+    outside: float | None = None
+    """Probability outside of an expectation's score texts; None of a text that was generated."""
 
 
 Job = Callable[[], Sequence[Request]]
@@ -152,6 +160,18 @@ def _together(engine: Engine, requests: Sequence[Request], sampling: Sampling) -
         return [answers for half in halves for answers in _together(engine, half, sampling)]
 
 
+def expected_answer(found: Expectation, texts: ScoreTexts) -> Answer:
+    """An expectation in the form of an answer; with no text where no score text has any probability."""
+    if found.mean is None:
+        return Answer("", tokens=found.read, outside=found.outside)
+    return Answer(texts.written.format(f"{found.mean:.9f}"), DONE, found.read, found.spread, found.outside)
+
+
+def reads_scores(engine: Any) -> bool:
+    """Does the engine take requests with ``texts``?"""
+    return bool(getattr(engine, "reads_scores", False))
+
+
 def only(request: Request) -> list[Request]:
     """The job that asks one request."""
     return [request]
@@ -164,4 +184,9 @@ def rejection(error: ValueError, sampling: Sampling) -> list[Answer]:
 
 def as_record(key: str, answers: Sequence[Answer]) -> dict[str, Any]:
     """A finished request as the store keeps it."""
-    return {"key": key, "answers": [asdict(answer) for answer in answers]}
+    return {"key": key, "answers": [_answer_record(answer) for answer in answers]}
+
+
+def _answer_record(answer: Answer) -> dict[str, Any]:
+    """Without what only an expectation has, where there is none."""
+    return {name: value for name, value in asdict(answer).items() if value is not None}

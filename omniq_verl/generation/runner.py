@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omniq_verl.generation.request import ERROR
+from omniq_verl.generation.speed import Speed, add_speed
 from omniq_verl.generation.store import Store
 from omniq_verl.generation.workers import Job, Outcome, Todo, here, on_ray
 
@@ -62,6 +63,7 @@ def finish(job: Job, todo: Sequence[Todo], store: Store, how: How, console: Cons
             size = 1 if attempt == how.retries > 0 else max(how.batch // _SMALLER**attempt, 1)
             progress.begin(attempt, len(left))
             _attempt(job, [left[first : first + size] for first in range(0, len(left), size)], store, how, progress)
+    add_speed(store.folder, progress.speed)
     _refuse_rest(todo, store, progress)
     if progress.errors:
         console.print(
@@ -104,6 +106,7 @@ class _Progress:
 
     def __init__(self, bar: Progress, console: Console, title: str, total: int):
         self.title, self.failure, self.errors, self.error = title, "", 0, ""
+        self.speed = Speed()
         self._bar, self._console, self._total, self._done, self._ahead = bar, console, total, 0, 0
         self._task, self._said = bar.add_task(title, total=total), time.monotonic()
 
@@ -122,6 +125,9 @@ class _Progress:
         if outcome.failure and not self.failure:
             self._console.print(f"{self.title}: {outcome.failure}", markup=False)
         self.failure = outcome.failure or self.failure
+        tokens = sum(answer["tokens"] for record in outcome.records for answer in record["answers"])
+        before = self.speed
+        self.speed = Speed(before.rows + len(outcome.records), before.seconds + outcome.seconds, before.tokens + tokens)
         refused = [record for record in outcome.records if record["answers"][0]["ended"] == ERROR]
         self.errors += len(refused)
         self.error = self.error or (refused[0]["answers"][0]["text"] if refused else "")

@@ -41,6 +41,8 @@ class EngineSpec:
     """Load weights that are pickle files, which can run any code."""
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
+    max_pixels: int | None = None
+    """Larger images are shrunk to this many pixels before the image processor; None: qwen_vl_utils' own limit."""
 
     def __post_init__(self) -> None:
         if self.kind in LOCAL_KINDS and self.model:
@@ -63,7 +65,8 @@ class EngineSpec:
         """
         weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
-        return found | ({"base_url": self.base_url} if self.base_url else {})
+        more = {"base_url": self.base_url, "max_pixels": self.max_pixels}
+        return found | {name: value for name, value in more.items() if value}
 
     def check(self) -> None:
         """Look at the model's folder, or for its name at the hub, before anything long begins.

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from omniq_verl.generation.expectation import Vocabulary, Walk
 from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees, tokenizer_of
-from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling
+from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling, expected_answer
+from omniq_verl.generation.transformers_direct import expect
 from omniq_verl.generation.weights import check_loaded
 
 if TYPE_CHECKING:
@@ -17,12 +19,15 @@ class TransformersModel:
     Greedy answers come in batches, sampled ones row by row, so that a row's seed gives the same answers in any batch.
     """
 
+    reads_scores = True
+
     def __init__(self, spec: "EngineSpec", at_once: int = 8):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
         from omniq_verl.attention.transformers_attention import plain_attention
 
+        self._pixels = spec.max_pixels
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
@@ -41,6 +46,7 @@ class TransformersModel:
         self._model = model.to(self._device)
         self._longest, self.at_once = spec.length_of(self._model.config), at_once
         self._banned = list(banned_tokens(self._processor).values())
+        self._vocabulary = Vocabulary.of(self._tokenizer)
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """``sampling.n`` answers for each, in the order of the requests.
@@ -48,13 +54,28 @@ class TransformersModel:
         Raises:
             ValueError: one is longer than ``max_model_len``, or an image does not decode; none is answered then.
         """
+        if any(request.texts is not None for request in requests):
+            return [self._expect(request, sampling) for request in requests]
         size = self.at_once if sampling.temperature == 0 else 1
         batches = [requests[first : first + size] for first in range(0, len(requests), size)]
         return [answers for batch in batches for answers in self._generate(batch, self._prepare(batch), sampling)]
 
+    def _expect(self, request: Request, sampling: Sampling) -> list[Answer]:
+        inputs = self._prepare([request])
+        if request.texts is None:
+            (answers,) = self._generate([request], inputs, sampling)
+            return answers
+        walk = Walk(self._vocabulary.spelling(request.texts))
+        found = expect(self._model, inputs.to(self._device), walk, self.at_once)
+        return [expected_answer(found, request.texts)]
+
     def _prepare(self, batch: Sequence[Request]) -> Any:
-        texts = [question_text(self._processor, request.messages, len(request.images)) for request in batch]
-        images = [image for request in batch for image in decode_images(self._processor, request.images)]
+        texts = [
+            question_text(self._processor, request.messages, len(request.images))
+            + ("" if request.texts is None else request.texts.start)
+            for request in batch
+        ]
+        images = [image for request in batch for image in decode_images(self._processor, request.images, self._pixels)]
         shown = {"images": images} if images else {}
         inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)
         if (length := inputs["input_ids"].shape[1]) >= self._longest:

@@ -25,6 +25,8 @@ _LOG_LEVEL = "WARNING"
 _OF_A_GPU = 0.85
 """Share of a GPU's memory that vLLM is given by default."""
 _OF_MEMORY = re.compile("memory.utilization|KV cache|kv cache|cache blocks", re.IGNORECASE)
+MOST_TOKEN_IDS = 128
+"""vLLM's limit on ``logprob_token_ids`` (``vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS``)."""
 _STRONGEST_BIAS = -100.0
 """vLLM clamps biases to this. It divides a token's odds by e^100, so that the token is never written."""
 
@@ -66,8 +68,16 @@ class OfflineEngine:
         Raises:
             RuntimeError: the engine has failed.
         """
+        return [(result.request_id, answers_of(result)) for result in self.results()]
+
+    def results(self) -> list[Any]:
+        """As ``step``, with vLLM's own ``RequestOutput`` of each finished request.
+
+        Raises:
+            RuntimeError: the engine has failed.
+        """
         try:
-            return [(result.request_id, answers_of(result)) for result in self._engine.step() if result.finished]
+            return [result for result in self._engine.step() if result.finished]
         except Exception as error:  # a ValueError from in here, too, is about the engine
             raise engine_failure(error) from error
 
@@ -169,6 +179,30 @@ def sampling_params(request: Request, sampling: Sampling, banned: Sequence[int])
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # nobody else has this object
     )
+
+
+def extended(rendered: Any, tokens: Sequence[int]) -> Any:
+    """What ``render`` returns, with further token ids behind the prompt."""
+    return {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *tokens]} if tokens else rendered
+
+
+def token_params(tokens: Sequence[int]) -> Any:
+    """A request for the log-probabilities of these tokens, at most ``MOST_TOKEN_IDS``, behind a prompt."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        logprob_token_ids=list(tokens),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+
+
+def log_probs_of(result: Any) -> dict[int, float]:
+    """Log-probabilities of the first token of a finished ``RequestOutput``, before temperature and bias."""
+    return {token: found.logprob for token, found in result.outputs[0].logprobs[0].items()}
 
 
 def answers_of(result: Any) -> list[Answer]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from omniq_verl.generation.expectation import Vocabulary, Walk
 from omniq_verl.generation.feeding import Feeder, Spent
-from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees
+from omniq_verl.generation.question import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.request import Answer, Answered, Job, Request, Sampling, only, rejection
 from omniq_verl.generation.streaming import cores
 from omniq_verl.generation.vllm_adapter import OfflineEngine, render, sampling_params
+from omniq_verl.generation.vllm_direct import Expected, WalkingEngine
 from omniq_verl.tasks import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -60,12 +62,16 @@ class OfflineModel:
     Threads decode images and run the image processor while the engine generates; see ``Feeder``.
     """
 
+    reads_scores = True
+
     def __init__(self, spec: "EngineSpec"):
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._banned = list(banned_tokens(self._processor).values())
-        self._engine = OfflineEngine(spec)
+        self._pixels = spec.max_pixels
+        self._vocabulary = Vocabulary.of(tokenizer_of(self._processor))
+        self._engine = WalkingEngine(OfflineEngine(spec))
         load_image_processor(self._engine, self._processor)
         self._feeder = Feeder(self._engine, min(MOST_THREADS, cores() + 1))
 
@@ -114,9 +120,12 @@ class OfflineModel:
     ) -> Any:
         try:
             text = question_text(self._processor, request.messages, len(request.images))
+            text += "" if request.texts is None else request.texts.start
             if request.images not in decoded:
-                decoded[request.images] = decode_images(self._processor, request.images)
+                decoded[request.images] = decode_images(self._processor, request.images, self._pixels)
             prompt = render(self._engine, _prompt(text, decoded[request.images]))
+            if request.texts is not None:
+                return Expected(prompt, Walk(self._vocabulary.spelling(request.texts)), request.texts)
             return prompt, sampling_params(request, sampling, self._banned)
         except ValueError as error:
             return error

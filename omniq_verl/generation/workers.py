@@ -3,14 +3,17 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from omniq_verl.generation.direct import check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.places import Place, RowReader, image_bytes
 from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, as_record, each_answered, seed_of
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.tasks import task_of
 
 Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
 """A row and a note on it -> the messages of its request."""
@@ -32,6 +35,8 @@ class Job:
     seed: int = 0
     images: bool = True
     """Does the question show the row's image?"""
+    mode: str = "reason"
+    """One of ``direct.MODES``."""
 
     def settings(self) -> dict[str, Any]:
         """What an answer depends on, for the store; which rows are asked, where and in what portions is none of it.
@@ -41,7 +46,8 @@ class Job:
         """
         if not self.engine.model and self.engine.kind in ("vllm", "hf", "openai"):
             raise ValueError("no model. Fix: name its folder with --model FOLDER")
-        return {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
+        found = {"engine": self.engine.identity(), "sampling": asdict(self.sampling), "seed": self.seed}
+        return found if self.mode == "reason" else {**found, "mode": self.mode}
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Outcome:
 
     records: Sequence[Mapping[str, Any]] = ()
     failure: str | None = None
+    seconds: float = 0.0
+    """That the engine took, once it was open."""
 
 
 class Worker:
@@ -70,15 +78,21 @@ class Worker:
 
     def __call__(self, batch: Sequence[Todo]) -> Outcome:
         try:
-            self._engine = self._engine or open_engine(self._job.engine)
-            records = []
+            self._engine = self._engine or self._opened()
+            start, records = time.perf_counter(), []
             for record in self._records(batch):
                 records.append(record)
                 self._tick()
-            return _refused_together(records)
+            return replace(_refused_together(records), seconds=time.perf_counter() - start)
         except Exception as error:  # whatever an engine dies of: the next batch gets a new one
             self._engine = None
             return Outcome(failure=f"{type(error).__name__}: {error}"[:500])
+
+    def _opened(self) -> Engine:
+        engine = open_engine(self._job.engine)
+        if self._job.mode == "direct":
+            check_reads_scores(engine, self._job.engine.kind)
+        return engine
 
     def _records(self, batch: Sequence[Todo]) -> Iterator[dict[str, Any]]:
         requests = []
@@ -93,7 +107,8 @@ class Worker:
     def _request(self, one: Todo, row: Mapping[str, Any]) -> Request:
         job, key = self._job, one.place.key
         images = image_bytes(row) if job.images else ()
-        return Request(key, job.ask(row, one.note), images, seed_of(key, job.seed))
+        texts = score_texts(task_of(one.place.info)) if job.mode == "direct" else None
+        return Request(key, job.ask(row, one.note), images, seed_of(key, job.seed), texts)
 
 
 def _refused_together(records: list[dict[str, Any]]) -> Outcome:
@@ -111,7 +126,7 @@ def here(job: Job, batches: Sequence[Sequence[Todo]], tick: Callable[[], None]) 
 class _RayWorker(Worker):
     def __call__(self, entry: dict[str, Any]) -> dict[str, str]:
         outcome = super().__call__(entry["batch"])
-        return {"outcome": json.dumps({"records": outcome.records, "failure": outcome.failure})}
+        return {"outcome": json.dumps(vars(outcome))}
 
 
 def on_ray(job: Job, batches: Sequence[Sequence[Todo]], workers: int, retries: int) -> Iterator[Outcome]:

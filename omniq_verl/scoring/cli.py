@@ -33,6 +33,8 @@ def score(
     temperature: Annotated[float, typer.Option(help="Sampling temperature of several answers.")] = 1.0,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
+    mode: Annotated[str | None, typer.Option(help=f"{options.MODE_HELP}; default: the family's own.")] = None,
+    family: options.FAMILY = None,
 ) -> None:
     """Score images: a number or a distortion, a level, the reasoning, or why there is none.
 
@@ -41,6 +43,8 @@ def score(
     A file that is no image, or one that training would refuse, is named and left out. With --out a killed run goes on
     where it stopped. Exit code 1: nothing could be scored.
     """
+    from omniq_verl.families.find import as_family
+    from omniq_verl.generation.direct import check_mode, score_texts
     from omniq_verl.scoring.files import check_each_once, score_files
     from omniq_verl.scoring.inputs import list_files
     from omniq_verl.scoring.scorer import Scorer, asked_tasks
@@ -50,19 +54,29 @@ def score(
     refuse_idle({"reasoning": None if out is None else "with --out, whose table has the reasoning anyway"})
     asked = {"task": task, "prompt": prompt, "samples": samples, "temperature": temperature}
     with errors_said() as console:
+        spec, found = (spec, None) if family is None else as_family(spec, None if family == "auto" else family)
+        mode = mode or ("reason" if found is None else found.mode)
+        check_mode(mode)
+        without = "with --mode direct, which generates nothing" if mode == "direct" else None
+        refuse_idle(dict.fromkeys(("samples", "temperature", "seed", "reasoning", "max_tokens"), without))
         asked["scale"] = scale_of(scale)
-        for one in asked_tasks(task, asked["scale"]):  # before a model is loaded
+        for one in (
+            asked_tasks(task, asked["scale"]) if found is None else [found.task(task)]
+        ):  # before a model is loaded
             one.question(None, prompt)
             refuse_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
             if scale is not None and one.scale is None:
                 raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
+            if mode == "direct" and found is None:
+                score_texts(one)
         files = list_files(images)
         check_each_once(files)
         if out is None:
-            found = _say(Scorer(spec, max_tokens=max_tokens, seed=seed).batches(files, **asked), console, reasoning)
+            scorer = Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=found)
+            scored = _say(scorer.batches(files, **asked), console, reasoning)
         else:
-            found = score_files(spec, files, out, console, asked, max_tokens, seed)
-    raise typer.Exit(0 if found else 1)
+            scored = score_files(spec, files, out, console, asked, max_tokens, seed, mode, found)
+    raise typer.Exit(0 if scored else 1)
 
 
 def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
@@ -80,6 +94,8 @@ def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int
 def _said(one: "Score") -> str:
     if one.score is None:
         return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
+    if one.outside is not None:
+        return f"{one.score:.2f} ± {one.spread:.2f} ({one.outside:.1%} outside of the scale) {one.level}"
     spread = "" if one.spread is None else f" ± {one.spread:.2f} ({one.parsed} of {one.answers} answers)"
     return f"{one.score:.2f}{spread} {one.level}"
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -17,6 +17,9 @@ from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.scoring.scorer import Score, Scorer
 from omniq_verl.tasks import outside_marks
+
+if TYPE_CHECKING:
+    from omniq_verl.families.family import Family
 
 _AT_ONCE = 16
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -34,6 +37,8 @@ def score_files(
     asked: dict[str, Any],
     max_tokens: int = 1024,
     seed: int = 0,
+    mode: str = "reason",
+    family: "Family | None" = None,
 ) -> int:
     """Score files by a reasoning model and write a table; see ``write_scores``.
 
@@ -45,16 +50,22 @@ def score_files(
         asked: of ``Scorer.batches``: task, prompt, samples, temperature, scale.
         max_tokens: longest answer.
         seed: of sampled answers.
+        mode: of ``Scorer``.
+        family: of ``Scorer``.
     """
     scale = asked.get("scale")
     config = {**asked, "scale": scale and asdict(scale), **spec.identity(), "max_tokens": max_tokens}
+    if mode != "reason":
+        config["mode"] = mode
+    if family is not None:
+        config["family"] = family.name
     if marks := outside_marks([asked.get("task", "technical")]):
         config["outside_tasks"] = marks
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         # Our own engines gain nothing by a longer list, and the bar moves by one of these.
         batch = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
-        return Scorer(spec, max_tokens=max_tokens, seed=seed, **batch).batches(left, **asked)
+        return Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=family, **batch).batches(left, **asked)
 
     return write_scores(files, out, console, {**config, "seed": seed}, batches)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any, overload
 import numpy as np
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.families.family import Family, Reader, read_strictly
+from omniq_verl.generation.direct import check_mode, check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
+from omniq_verl.generation.expectation import ScoreTexts
 from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
-from omniq_verl.rewards import Status, parse_response
+from omniq_verl.rewards import Status
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.inputs import (
@@ -34,6 +37,7 @@ from omniq_verl.tasks import ForbiddenText, Scale, Task, image_task, scale_of, t
 BAD_IMAGE = "bad_image"
 UNNAMED = "no_class"
 """The status of an object that names no distortion."""
+_SPEC = {one.name for one in fields(EngineSpec)} - {"model", "kind"}
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,13 @@ class Score:
     answer: str = ""
     """The same answer's whole text."""
     spread: float | None = None
-    """Standard deviation (population) of the parsed answers; None of a single one."""
+    """Standard deviation (population) of the parsed answers; None of a single one. In the mode ``direct`` that of the
+    distribution."""
     parsed: int = 0
     answers: int = 0
     why: str | None = None
+    outside: float | None = None
+    """In the mode ``direct``: the probability that the model would write anything but a number of the scale."""
 
     @property
     def ok(self) -> bool:
@@ -84,11 +91,14 @@ class Scorer:
         seed: of sampled answers.
         batch: images whose scores ``batches`` returns together; an engine other than vLLM also gets so many at a time.
         allow_urls: fetch images by http and https.
+        mode: ``reason``, or ``direct``: no text is generated, and a score is the expectation over the numbers that the
+            model could write behind ``<answer>`` (``generation.expectation``); for the engines ``vllm`` and ``hf``.
+        family: of the model, where it is not one of this package; ``from_pretrained`` finds it.
         settings: others of ``EngineSpec``: ``base_url``, ``max_model_len``, ``dtype``, ``memory``, ``devices``,
             ``allow_pickle``, ``trust_remote_code``.
 
     Raises:
-        ValueError: no such engine, or a model that is not safe to open.
+        ValueError: no such engine or mode, or a model that is not safe to open.
     """
 
     def __init__(
@@ -99,12 +109,46 @@ class Scorer:
         seed: int = 0,
         batch: int = 256,
         allow_urls: bool = False,
+        mode: str = "reason",
+        family: Family | None = None,
         **settings: Any,
     ):
-        self._engine: Engine = open_engine(
-            model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
-        )
+        check_mode(mode)
+        if family is not None:
+            family.check_mode(mode)
+        self._family = family
+        spec = model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
+        self._engine: Engine = open_engine(spec)
+        self._direct = mode == "direct"
+        if self._direct:
+            check_reads_scores(self._engine, spec.kind)
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, family: str | None = None, mode: str | None = None, **settings: Any
+    ) -> "Scorer":
+        """A released model of any known family, asked and read as its authors do.
+
+        Args:
+            model: folder, or name at the Hugging Face hub, e.g. "TianheWu/VisualQuality-R1-7B".
+            family: its name (``families.find.FAMILIES``); None: found by ``omniq.json``, card or name.
+            mode: ``reason`` or ``direct``; None: the family's own.
+            settings: others of ``Scorer``.
+
+        Raises:
+            ValueError: the family cannot be told, is another one, or cannot be asked here; or as of ``Scorer``.
+        """
+        from omniq_verl.families.find import as_family
+
+        given = {name: settings.pop(name) for name in _SPEC & settings.keys()}
+        spec, found = as_family(EngineSpec(str(model), settings.pop("engine", "vllm"), **given), family)
+        return cls(spec, mode=mode or found.mode, family=found, **settings)
+
+    @property
+    def family(self) -> "Family | None":
+        """The family whose wording and parser are used; None: this package's own."""
+        return self._family
 
     @property
     def engine(self) -> Engine:
@@ -201,11 +245,15 @@ class Scorer:
         scale: Scale | str | None = None,
     ) -> Iterator[list[Any]]:
         """As ``score``, a list at a time, as soon as each batch is done."""
-        tasks, images = asked_tasks(task, scale), listed(images)
+        tasks, images = self._tasks(task, scale), listed(images)
         prompts = prompts_for(prompt, len(images))
         for asked in tasks:
             # Before anything is loaded: the task needs a prompt, and one for all has to be sound.
             asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
+            if self._direct:
+                self._texts(asked)
+        if self._direct and samples > 1:
+            raise ValueError(f"{samples} samples in the mode direct, which draws none. Fix: leave out samples")
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
         jobs = (
             partial(self._requests, image, tasks, text, samples > 1)
@@ -213,7 +261,7 @@ class Scorer:
         )
         outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
         named = (name_of(image, number) for number, image in enumerate(images))
-        scores = (_scores(name, tasks, outcome) for name, outcome in zip(named, outcomes, strict=True))
+        scores = (_scores(name, tasks, outcome, self._family) for name, outcome in zip(named, outcomes, strict=True))
         while batch := list(islice(scores, self._batch)):
             yield [by_task[task] if isinstance(task, str) else by_task for by_task in batch]
 
@@ -225,10 +273,23 @@ class Scorer:
         """
         data = load_source(image, self._allow_urls)
         digest = digest_of(data, sampled)
-        return [score_request(task.name, data, digest, task, prompt, self._seed) for task in tasks]
+        asked = [score_request(task.name, data, digest, task, prompt, self._seed) for task in tasks]
+        if not self._direct:
+            return asked
+        return [replace(one, texts=self._texts(task)) for one, task in zip(asked, tasks, strict=True)]
+
+    def _tasks(self, names: str | Sequence[str], scale: Scale | str | None) -> list[Task]:
+        if self._family is None:
+            return asked_tasks(names, scale)
+        found = [self._family.task(name) for name in ([names] if isinstance(names, str) else names)]
+        other = scale_of(scale)
+        return [one if other is None or one.scale is None else replace(one, scale=other) for one in found]
+
+    def _texts(self, task: Task) -> ScoreTexts:
+        return score_texts(task) if self._family is None or task.scale is None else self._family.texts(task)
 
 
-def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Score]:
+def _scores(name: str, tasks: Sequence[Task], outcome: Answered, family: Family | None) -> dict[str, Score]:
     """An image's score by task."""
     if isinstance(outcome, BadImage):
         return {task.name: Score(name, task.name, BAD_IMAGE, why=str(outcome)) for task in tasks}
@@ -236,7 +297,8 @@ def _scores(name: str, tasks: Sequence[Task], outcome: Answered) -> dict[str, Sc
         return {task.name: Score(name, task.name, ERROR, why=str(outcome)) for task in tasks}
     if isinstance(outcome, ValueError):
         raise outcome
-    return {task.name: summarise(name, task, answers) for task, answers in zip(tasks, outcome, strict=True)}
+    read = read_strictly if family is None else family.read
+    return {task.name: summarise(name, task, answers, read) for task, answers in zip(tasks, outcome, strict=True)}
 
 
 def score_request(key: str, data: bytes, digest: str, task: Task, prompt: str | None, seed: int) -> Request:
@@ -256,11 +318,11 @@ def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) ->
     return [task_on(name, scale if image_task(name).scale else None) for name in names]
 
 
-def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
+def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = read_strictly) -> Score:
     """The score of one image from its answers."""
     if all(answer.ended == ERROR for answer in answers):
         return Score(name, task.name, ERROR, answers=len(answers), why=answers[0].text)
-    parsed = [parse_response("" if one.ended == ERROR else one.text, task.answer_format, task.scale) for one in answers]
+    parsed = [read("" if one.ended == ERROR else one.text, task) for one in answers]
     statuses = [_status(one, task) for one in parsed]
     right = [number for number, status in enumerate(statuses) if status == Status.OK.value]
     first = right[0] if right else 0
@@ -272,7 +334,8 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
         answer=answers[first].text,
         parsed=len(right),
         answers=len(answers),
-        **(_said([parsed[number] for number in right], task) if right else {}),
+        outside=answers[first].outside,
+        **(_said([parsed[number] for number in right], task, answers[first].spread) if right else {}),
     )
 
 
@@ -282,7 +345,7 @@ def _status(parsed: Parsed, task: Task) -> str:
     return parsed.status.value if named else UNNAMED
 
 
-def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
+def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
     if task.scale is None:
         said = Counter(
             (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed
@@ -294,5 +357,5 @@ def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
     return {
         "score": mean,
         "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a mean may round to outside
-        "spread": float(np.std(scores)) if len(scores) > 1 else None,
+        "spread": float(np.std(scores)) if len(scores) > 1 else spread,
     }

@@ -1,0 +1,98 @@
+"""What a model folder or a repository at a hub says of itself: ``config.json``, its card, and our ``omniq.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OURS = "omniq.json"
+"""Written by ``omniq publish``."""
+_CONFIG, _CARD = "config.json", "README.md"
+_LONGEST = 2**20
+"""Bytes of a file that are read; all three are far shorter."""
+
+
+@dataclass(frozen=True)
+class About:
+    """Facts that tell which family a model belongs to."""
+
+    name: str
+    """Path or name at a hub."""
+    model_type: str | None = None
+    tags: tuple[str, ...] = ()
+    """Of the card, in small letters, with the names of its base models."""
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    """What ``omniq.json`` holds."""
+
+    @property
+    def marks(self) -> str:
+        """All texts a family's mark may be in, in small letters."""
+        return " ".join((self.name.lower(), *self.tags))
+
+
+def about_model(model: str, subfolder: str | None = None) -> About:
+    """Read the three files, as far as they are there.
+
+    Args:
+        model: folder, or name at a hub; of the latter only these files are downloaded.
+        subfolder: where ``config.json`` may lie instead.
+    """
+    read = _from_folder if Path(model).expanduser().is_dir() else _from_hub
+    config = _json(read(model, _CONFIG)) or (_json(read(model, f"{subfolder}/{_CONFIG}")) if subfolder else {})
+    model_type = config.get("model_type")
+    return About(
+        model,
+        model_type if isinstance(model_type, str) else None,
+        _tags(read(model, _CARD)),
+        _json(read(model, OURS)),
+    )
+
+
+def _from_folder(model: str, name: str) -> bytes:
+    path = Path(model).expanduser() / name
+    if not path.is_file() or path.stat().st_size > _LONGEST:
+        return b""
+    return path.read_bytes()
+
+
+def _from_hub(model: str, name: str) -> bytes:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(model, name))
+    except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
+        return b""  # what is missing is found out, and said, by whatever loads the model
+    return path.read_bytes() if path.stat().st_size <= _LONGEST else b""
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def card_fields(card: str) -> dict[str, Any]:
+    """The YAML between the lines ``---`` at the beginning of a card; empty where there is none that can be read."""
+    if not card.startswith("---"):
+        return {}
+    head, end, _ = card[3:].partition("\n---")
+    try:
+        found = yaml.safe_load(head) if end else {}
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tags(data: bytes) -> tuple[str, ...]:
+    fields = card_fields(data.decode("utf-8", "replace"))
+    found: list[str] = []
+    for key in ("tags", "base_model"):
+        value = fields.get(key)
+        found += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    return tuple(one.lower() for one in found)

@@ -1,0 +1,101 @@
+"""Which family a model belongs to: by name, by ``omniq.json``, by its card, or by its own name; never by guessing."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from omniq_verl.families.about import About, about_model
+from omniq_verl.families.evoquality import EVOQUALITY
+from omniq_verl.families.family import Family
+from omniq_verl.families.levels import DEQA, Q_ALIGN, Q_REALIGN
+from omniq_verl.families.ours import OURS
+from omniq_verl.families.q_insight import Q_INSIGHT
+from omniq_verl.families.unified_reward import UNIFIED_REWARD, UNIFIED_REWARD_2, UNIFIED_REWARD_THINK
+from omniq_verl.families.visualquality_r1 import VISUALQUALITY_R1
+from omniq_verl.families.visualscore import VISUALSCORE
+from omniq_verl.generation.spec import EngineSpec
+
+FAMILIES: dict[str, Family] = {
+    one.name: one
+    for one in (
+        *(OURS, Q_INSIGHT, VISUALQUALITY_R1, EVOQUALITY, VISUALSCORE, UNIFIED_REWARD),
+        *(UNIFIED_REWARD_2, UNIFIED_REWARD_THINK, Q_REALIGN, Q_ALIGN, DEQA),
+    )
+}
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    near = get_close_matches(name, FAMILIES, 1)
+    raise ValueError(f"unknown family {name!r}. Fix: use {near[0] if near else ', '.join(FAMILIES)}")
+
+
+def find_family(model: str, name: str | None = None) -> tuple[Family, About]:
+    """The family of a model, and what the model says of itself.
+
+    Args:
+        model: folder, or name at a hub.
+        name: of the family; None: by ``omniq.json``, else by the tags, base models and name of the model.
+
+    Raises:
+        ValueError: there is no such family, the model belongs to another one, none can be told, or such a model cannot
+            be asked here. The message ends in a fix.
+    """
+    named = None if name is None else family_named(name)
+    about = about_model(model, (named or Q_INSIGHT).subfolder)
+    found = _said(about)
+    if named is not None and found is not None and found is not named:
+        raise ValueError(
+            f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="
+            f'"{found.name}", or leave the family out'
+        )
+    family = named or found
+    if family is None:
+        raise ValueError(
+            f"{model} does not say which family of models it belongs to. Fix: name it, family=NAME, one of"
+            f" {', '.join(FAMILIES)}"
+        )
+    family.check_model_type(about.model_type)
+    return family, about
+
+
+def _said(about: About) -> Family | None:
+    """The family that a model names, with the longest mark where several fit: a name may hold another one."""
+    if isinstance(said := about.ours.get("family"), str):
+        return family_named(said)
+    marks = about.marks
+    fitting = [(len(mark), one) for one in FAMILIES.values() for mark in one.marks if mark in marks]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Family]:
+    """What opens a model of a family: the specification with its folder and its limit on pixels, and the family.
+
+    Raises:
+        ValueError: see ``find_family``.
+    """
+    family, _ = find_family(spec.model, name)
+    pixels = family.max_pixels if spec.max_pixels is None else spec.max_pixels
+    return replace(spec, model=local_model(spec.model, family), max_pixels=pixels), family
+
+
+def local_model(model: str, family: Family) -> str:
+    """What an engine opens: the model itself, or its folder within a repository that holds several."""
+    if family.subfolder is None:
+        return model
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        inside = folder / family.subfolder
+        return str(inside) if not (folder / "config.json").is_file() and inside.is_dir() else model
+    from huggingface_hub import snapshot_download
+
+    from omniq_verl.generation.hub import check_hub_name
+
+    check_hub_name(model)
+    return str(Path(snapshot_download(model, allow_patterns=[f"{family.subfolder}/*"])) / family.subfolder)

@@ -1,0 +1,80 @@
+"""Scorers by level words: no reasoning; the score is the expected level behind "The quality of the image is".
+
+Q-Align (arXiv 2312.17090), DeQA-Score (2501.11561) and Q-ReAlign. Their code takes the softmax over the first token of
+each word; here every way of writing a word is summed, which is the same where a word is one token.
+"""
+
+from collections.abc import Mapping
+
+from omniq_verl.families.family import Family
+from omniq_verl.generation.expectation import ScoreTexts
+from omniq_verl.tasks import LEVELS, Scale, Task
+
+_ASPECTS = {"technical": "quality", "aesthetic": "aesthetics"}
+_OWL_TYPES = ("mplug_owl2",)
+_OWL = (
+    "{title} is an mPLUG-Owl2, which transformers does not have, so that it needs Python code of its own and old"
+    " versions of its packages. Fix: score with pyiqa (metric {metric}) in an environment of its own, or take"
+    " Q-ReAlign, which has the same levels on an architecture of transformers"
+)
+
+
+def _tasks(scale: Scale) -> Mapping[str, Task]:
+    return {
+        name: Task(name=name, scale=scale, questions=(f"How would you rate the {aspect} of this image?",))
+        for name, aspect in _ASPECTS.items()
+    }
+
+
+def level_texts(task: Task) -> ScoreTexts:
+    """The five words, worst at the low end of the task's scale, the others at equal distances."""
+    step = (task.scale.high - task.scale.low) / (len(LEVELS) - 1)
+    values = tuple((f" {word}", task.scale.low + number * step) for number, word in enumerate(LEVELS))
+    return ScoreTexts(values, f"The {_ASPECTS[task.name]} of the image is")
+
+
+Q_REALIGN = Family(
+    name="q_realign",
+    title="Q-ReAlign",
+    sources=(
+        "https://github.com/Q-Future/Q-ReAlign/blob/main/README.md",
+        "https://github.com/Q-Future/Q-ReAlign/blob/main/qalign/prompts.py",
+    ),
+    tasks=_tasks(Scale(0.0, 1.0)),
+    marks=("q-realign", "q_realign", "qrealign"),
+    mode="direct",
+    modes=("direct",),
+    texts=level_texts,
+    unsure=(
+        "The README puts the stem right behind the chat template, qalign/scorer.py a space before it; here it is as in"
+        " the README.",
+        "The README asks about quality alone. The question about aesthetics has the same form; prompts.py has a pool of"
+        " eight for training, of which this is none.",
+    ),
+)
+
+Q_ALIGN = Family(
+    name="q_align",
+    title="Q-Align",
+    sources=("https://github.com/Q-Future/Q-Align/blob/main/q_align/evaluate/scorer.py",),
+    tasks=_tasks(Scale(0.0, 1.0)),
+    marks=("q-align", "one-align", "q_align"),
+    mode="direct",
+    modes=("direct",),
+    texts=level_texts,
+    refusal=_OWL.format(title="Q-Align", metric="qalign"),
+    refused_types=_OWL_TYPES,
+)
+
+DEQA = Family(
+    name="deqa",
+    title="DeQA-Score",
+    sources=("https://github.com/zhiyuanyou/DeQA-Score/blob/main/src/evaluate/scorer.py",),
+    tasks={"technical": _tasks(Scale(1.0, 5.0))["technical"]},
+    marks=("deqa",),
+    mode="direct",
+    modes=("direct",),
+    texts=level_texts,
+    refusal=_OWL.format(title="DeQA-Score", metric="deqa"),
+    refused_types=_OWL_TYPES,
+)

@@ -1,0 +1,14 @@
+"""Models that this package has trained: the tasks as training asks them, and training's own strict parser."""
+
+from omniq_verl.families.family import Family
+from omniq_verl.tasks import AESTHETIC, ALIGNMENT, DEGRADATION, Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, TECHNICAL
+
+_TASKS = (TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION, Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION)
+
+OURS = Family(
+    name="ours",
+    title="a model of omniq_verl",
+    sources=("omniq_verl/tasks/own.py",),
+    tasks={task.name: task for task in _TASKS},
+    marks=("omniq_verl", "omniq-verl"),
+)

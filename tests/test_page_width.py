@@ -31,7 +31,13 @@ EVALUATION = {
     **{"pictures": {"a": PIXEL}, "provenance": [("model", LONG)]},
     "worst": {LONG: [{"image": PIXEL, "key": LONG, "what": LONG, "answers": [LONG]}]},
 }
-CONTEXTS = {"cot": COT, "evaluation": EVALUATION}
+FINDING = {"title": LONG, "question": LONG, "found": [LONG], "tables": [TABLE], "reading": [LONG]}
+FINDINGS = {"finding": FINDING, "pictures": {"plot": PIXEL}, "conditions": [("model", LONG)], "made_by": LONG}
+CONTEXTS = {
+    "cot/templates/report": COT,
+    "evaluation/templates/report": EVALUATION,
+    "findings/templates/finding": FINDINGS,
+}
 
 
 def test_there_are_pages_and_each_fits_its_device():
@@ -41,11 +47,11 @@ def test_there_are_pages_and_each_fits_its_device():
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
-@pytest.mark.parametrize("room", CONTEXTS)
-def test_nothing_leaves_the_page_of_a_phone(tmp_path, room):
-    source = (PACKAGE / room / "templates/report.html").read_text()
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_nothing_leaves_the_page_of_a_phone(tmp_path, name):
+    source = (PACKAGE / f"{name}.html").read_text()
     # A frame, as a browser's window has a least width that is larger than a phone's.
-    (tmp_path / "inner.html").write_text(Environment(autoescape=True).from_string(source).render(CONTEXTS[room]))
+    (tmp_path / "inner.html").write_text(Environment(autoescape=True).from_string(source).render(CONTEXTS[name]))
     (tmp_path / "page.html").write_text(
         f"<iframe id=f src=inner.html width={PHONE} height=2000></iframe><p id=out></p><script>f.onload = () => {{"
         "const page = f.contentDocument, all = [...page.body.querySelectorAll('*')];"

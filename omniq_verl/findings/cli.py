@@ -131,3 +131,17 @@ def gate(
         from omniq_verl.findings.gate import find_gate
 
         find_gate(setup, rho, gradients, console)
+
+
+@app.command("no-reasoning")
+@with_setup
+def no_reasoning(setup: "Setup") -> None:
+    """The same model with and without reasoning: SRCC, time and tokens (RALI's table A.1).
+
+    Example: omniq findings no-reasoning --model runs/stage2 --data koniq/test.parquet --data spaq/test.parquet
+    --out runs/no_reasoning
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.no_reasoning import find_no_reasoning
+
+        find_no_reasoning(setup, console)

@@ -75,8 +75,8 @@ def measure_tokens(setup: Setup, answered: Answered, rho: float, gradients: int,
         parts.append(part)
     if not parts:
         raise ValueError(
-            f"{answered.name}: no answer has reasoning and a readable score ({skipped.text()}). Fix: give a model and data"
-            " whose task asks for reasoning, or a larger --max-tokens"
+            f"{answered.name}: no answer has reasoning and a readable score ({skipped.text()}). Fix: give a model and"
+            " data whose task asks for reasoning, or a larger --max-tokens"
         )
     tokens = pd.concat(parts, ignore_index=True)
     entropies = torch.tensor(tokens.entropy.tolist(), dtype=torch.float64)

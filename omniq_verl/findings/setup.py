@@ -74,7 +74,15 @@ class Answered:
     """One line an answer, as ``evaluation.judging.judge_answers`` makes it."""
 
 
-def ask(setup: Setup, spec: EngineSpec, name: str, part: str, sampling: Sampling, console: Console) -> Answered:
+def ask(
+    setup: Setup,
+    spec: EngineSpec,
+    name: str,
+    part: str,
+    sampling: Sampling,
+    console: Console,
+    mode: str = "reason",
+) -> Answered:
     """Evaluate a model on the rows as ``omniq eval`` does, in a folder of its own; what is there is not asked again.
 
     Args:
@@ -84,6 +92,7 @@ def ask(setup: Setup, spec: EngineSpec, name: str, part: str, sampling: Sampling
         part: name of the folder within the finding's.
         sampling: how it answers.
         console: for tables and progress.
+        mode: one of ``generation.direct.MODES``.
 
     Raises:
         ValueError: a task asks for no score, or see ``evaluation.run.evaluate``.
@@ -92,7 +101,7 @@ def ask(setup: Setup, spec: EngineSpec, name: str, part: str, sampling: Sampling
     how = How(on="here" if setup.workers == 1 else "ray", workers=setup.workers, batch=setup.batch)
     folder = setup.out / "answers" / part
     console.print(f"{name}: {spec.model}", markup=False, soft_wrap=True)
-    figures = {"limit": setup.limit, "resamples": setup.resamples, "seed": setup.seed}
+    figures = {"limit": setup.limit, "resamples": setup.resamples, "seed": setup.seed, "mode": mode}
     evaluate(EvalConfig(setup.data, folder, spec, sampling, how, **figures), console)
     images = pd.read_parquet(folder / "images.parquet").set_index("key")
     if (other := images[images.target.isna()]).size:

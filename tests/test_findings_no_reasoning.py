@@ -1,4 +1,4 @@
-"""A model with and without reasoning: figures by hand, which images count, cost, and the real engine on a tiny model."""
+"""A model with and without reasoning: figures by hand, which images count, and the real engine on a tiny model."""
 
 import json
 

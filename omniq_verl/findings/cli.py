@@ -145,3 +145,18 @@ def no_reasoning(setup: "Setup") -> None:
         from omniq_verl.findings.no_reasoning import find_no_reasoning
 
         find_no_reasoning(setup, console)
+
+
+@app.command("sft-data")
+def sft_data(
+    data: Annotated[list[Path], typer.Option(help="Prepared train file of a task without reasoning.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Parquet file for verl's SFT trainer.")],
+) -> None:
+    """Rows whose answer is the label alone, for supervised training without reasoning (RALI's table A.1).
+
+    Example: omniq findings sft-data --data data/koniq_direct/train.parquet --out data/koniq_direct/sft.parquet
+    """
+    with errors_said() as console:
+        from omniq_verl.findings.sft_data import write_sft_data
+
+        console.print(f"{write_sft_data(data, out)} rows: {out}", soft_wrap=True, markup=False)

@@ -101,8 +101,8 @@ def find_no_reasoning(setup: Setup, console: Console) -> Finding:
     finding = Finding(
         name="no-reasoning",
         title="What does reasoning add?",
-        question="The same model on the same images: with reasoning and a greedy answer, and without, where its score is the"
-        " expectation over all numbers that it could write behind a forced <answer>.",
+        question="The same model on the same images: with reasoning and a greedy answer, and without, where its score"
+        " is the expectation over all numbers that it could write behind a forced <answer>.",
         found=[_sentence(row, costs) for row in rows],
         tables=_tables(rows, costs),
         numbers={"rows": rows, "costs": costs},
@@ -124,7 +124,9 @@ READING = (
     " model did not expect to answer yet, and the expectation rests on the little that is left.",
     "Differences are without minus with, over the images that both modes score (paired bootstrap; p by Holm's"
     " method over"
-    " all rows). Images a second are of one engine on this machine, without the time to load it.",
+    " all rows). Images a second are of one engine on this machine, without the time to load it; tokens without"
+    " reasoning"
+    " are the next-token distributions that were computed.",
 )
 
 

@@ -153,7 +153,7 @@ def compute_score(
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, ground_truth, extra_info)
     parsed = parse_response(solution_str, task.answer_format, task.scale)
-    form = format_reward(solution_str, task.answer_format)
+    form = format_reward(solution_str, task.answer_format, task.reasoning)
     judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
         **_NOTHING_SAID,

@@ -80,6 +80,8 @@ class Task:
     """A turn before the question."""
     like: str = ""
     """Name of the task with the same labels, of which this is another wording."""
+    reasoning: bool = True
+    """Is an answer to begin with reasoning in <think></think>? The format reward asks for it; the parser does not."""
 
     def __post_init__(self) -> None:
         if isinstance(self.questions, list):

@@ -30,7 +30,8 @@ def answer_text(score: float) -> str:
 
 def write_rows(path: Path, scores: list[float], source: str = "made", prefix: str = "") -> Path:
     """Photographs of slightly different brightness, with these labels."""
-    rows = [Row(source, f"{prefix}{n}", "technical", "test", score, score, (1.0, 5.0)) for n, score in enumerate(scores)]
+    named = ((f"{prefix}{number}", score) for number, score in enumerate(scores))
+    rows = [Row(source, name, "technical", "test", score, score, (1.0, 5.0)) for name, score in named]
     write_parquet([row.record(n, saved(smooth(96, 80, n), "PNG")) for n, row in enumerate(rows)], path)
     return path
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 
 from omniq_verl.evaluation.correlations import correlations
@@ -193,12 +194,18 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if value["low"] is not None:
                 axis.plot([value["low"], value["high"]], [y, y], color=COLOURS[step], linewidth=1.2)
             if value["value"] is not None:
-                fill = "white" if step else COLOURS[0]
-                axis.plot(value["value"], y, "os"[step], color=COLOURS[step], markerfacecolor=fill, markersize=4.5,
-                          label=TITLES[mode] if place == 0 else None)  # fmt: skip
+                axis.plot(value["value"], y, **_style(step))
     axis.set_yticks(range(len(rows)), [f"{row['model']}\n{row['set']}" for row in rows], fontsize=6.5, parse_math=False)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
     label(axis, "", "SRCC with the labels")
-    figure.legend(loc="outside upper center", ncols=2, fontsize=6.5, frameon=False)
+    figure.legend(handles=[Line2D([], [], **_style(step)) for step in range(len(MODES))], loc="outside upper center",
+                  ncols=2, fontsize=6.5, frameon=False)  # fmt: skip
     return figure
+
+
+def _style(step: int) -> dict[str, Any]:
+    """How a mode is drawn: the first filled, the second hollow."""
+    fill = "white" if step else COLOURS[step]
+    return {"color": COLOURS[step], "marker": "os"[step], "markerfacecolor": fill, "markersize": 4.5,
+            "linestyle": "none", "label": TITLES[MODES[step]]}  # fmt: skip

@@ -47,6 +47,7 @@ def without_numbers(text: str) -> str:
 
 
 def has_number(text: str) -> bool:
+    """Does the text hold a number?"""
     return _NUMBER.search(text) is not None
 
 

@@ -55,7 +55,7 @@ def other_images(keys: Sequence[str], seed: int) -> dict[str, str]:
     return {keys[a]: keys[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
 
 
-def conditions(setup: Setup, answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
+def conditions(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
     """What a model is asked: by name, whether it sees the image, whose text it reads, and of which image.
 
     With a second model, each also reads the text of the other one without the image.
@@ -77,7 +77,7 @@ def read_forced(setup: Setup, answered: Sequence[Answered], place: int, console:
     What is there from an earlier start is not computed again. ``text_score CONDITION`` has the score that the writer of
     the text gave itself.
     """
-    reader_of, names = answered[place], conditions(setup, answered)
+    reader_of, names = answered[place], conditions(answered)
     own = setup.record()
     config = {"model": reader_of.spec.identity(), "rows": own["data"]["rows_xxh128"], "seed": setup.seed,
               "writers": [one.spec.identity() for one in answered]}  # fmt: skip

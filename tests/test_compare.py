@@ -171,7 +171,7 @@ def test_a_label_that_differs_between_runs_is_an_error_that_names_the_image(tmp_
     changed.loc[4, "target"] += 0.5
     label = a_set("koniq").target[4]
     runs = write_run(tmp_path / "a", a_set("koniq")), write_run(tmp_path / "b", changed)
-    said = rf"technical/4\.jpg of koniq has the label {label:g} in a and {label + 0.5:g} in b \(1 images differ\)"
+    said = rf"4\.jpg of koniq has the label {label:g} in a and {label + 0.5:g} in b \(1 images differ\)"
     with pytest.raises(ValueError, match=said):
         compare(*runs)
 

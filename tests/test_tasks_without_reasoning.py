@@ -4,11 +4,16 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from evaluation_builders import RATER, grey
 from image_builders import saved, smooth
+from rich.console import Console
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.evaluation.compare import compare_runs
+from omniq_verl.evaluation.run import EvalConfig, evaluate
 from omniq_verl.findings.sft_data import label_answer, write_sft_data
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rewards import compute_score
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.tasks import TASKS, find_task
@@ -109,3 +114,16 @@ def test_rows_with_reasoning_or_held_out_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"rows of the split 'test'.*Fix"):
         write_sft_data([write_rows(tmp_path / "b.parquet", "technical_direct", "test")], tmp_path / "sft.parquet")
     assert not (tmp_path / "sft.parquet").exists()
+
+
+def test_evaluations_in_both_wordings_are_compared_row_by_row(tmp_path):
+    runs = []
+    for name in ("technical", "technical_direct"):
+        values, path = range(0, 250, 25), tmp_path / f"{name}.parquet"
+        rows = [Row("made", f"{n}", name, "test", 1 + n / 3, 1 + n / 3, (1.0, 5.0)) for n, _ in enumerate(values)]
+        write_parquet([row.record(n, grey(25 * n)) for n, row in enumerate(rows)], path)
+        evaluate(EvalConfig([path], tmp_path / name, EngineSpec("bright", RATER), resamples=50), Console(quiet=True))
+        runs.append(tmp_path / name)
+    [pair] = compare_runs(runs, None, None, Console(quiet=True))["pairs"]
+    assert (pair["task"], pair["images"], pair["only_first"], pair["only_other"]) == ("technical", 10, 0, 0)
+    assert pair["srcc"]["difference"] == 0

@@ -116,9 +116,11 @@ def find_no_reasoning(setup: Setup, console: Console) -> Finding:
 
 
 READING = (
-    "A model that was trained to reason is not at its best without: RALI's table A.1 trains one without (tasks"
+    "A model that was trained to reason is not at its best without. RALI's table A.1 trains one without (tasks"
     " whose names"
-    " end in _direct, recipe q_insight/no_reasoning). Give such a model as a further --model, on rows of its own task.",
+    " end in _direct, recipe q_insight/no_reasoning): evaluate that one on rows of its own task, and put both"
+    " evaluations"
+    " side by side with omniq compare.",
     "An expectation is finer than one written number, which is rounded and drawn once. Some of what is gained without"
     " reasoning may be due to that: compare with the mean of several answers (omniq findings self-consistency).",
     "Outside is the mean probability of writing no number of the scale behind the forced answer. Where it is large, the"

@@ -115,7 +115,7 @@ def find_attention(setup: Setup, console: Console) -> Finding:
         found=[_sentence(one, setup) for one in shares],
         tables=_tables(shares, setup),
         numbers=numbers,
-        record=setup.record(rows="the positions from which the score's tokens are predicted"),
+        record=setup.record(positions="the positions from which the score's tokens are predicted"),
         figures={"": draw(shares)},
         reading=READING,
     )

@@ -211,7 +211,7 @@ def draw(one: Tokens, shares: pd.DataFrame) -> Figure:
         places, [f"{word}  ({row.passed:.0%})" for word, row in top.iterrows()], fontsize=6.5, parse_math=False
     )
     bars.invert_yaxis()
-    label(bars, one.name, "share of the entropy (in brackets: its tokens that pass the gate)")
+    label(bars, one.name, "share of the entropy\n(in brackets: tokens that pass)")
     _draw_scatter(scatter, one)
     return figure
 

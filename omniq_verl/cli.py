@@ -14,6 +14,7 @@ from omniq_verl import __version__
 from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
+from omniq_verl.findings.cli import app as findings
 from omniq_verl.packaged import recipe_file, recipes_folder
 from omniq_verl.packaged_cli import FOLDER, data, recipes
 from omniq_verl.pipeline.cli import reproduce
@@ -26,6 +27,7 @@ from omniq_verl.t2i.cli import app as t2i
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cot, name="cot")
+app.add_typer(findings, name="findings")
 app.add_typer(recipes, name="recipes")
 app.add_typer(ract, name="ract")
 app.add_typer(rali, name="rali")

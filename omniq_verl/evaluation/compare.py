@@ -142,6 +142,8 @@ def read_images(run: Run) -> pd.DataFrame:
         images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
     except (ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{file} is not of `omniq eval` ({error}). Fix: evaluate again") from error
+    # A row in another wording is the same row: its key begins with the name of its own task.
+    images["key"] = [key.removeprefix(f"{task}/") for key, task in zip(images.key, images.task, strict=True)]
     images["task"] = images.task.map(same_task)
     again = images[images.duplicated(["data_source", "task", "key"])]
     if len(again):

@@ -148,15 +148,20 @@ def greedy_ids(model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], m
     return found[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-@torch.inference_mode()
-def answer_logits(model: Any, inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> torch.Tensor:
-    """Logits ``[T, V]``; row t is the distribution of token t, given the question and the tokens before it."""
+def with_answer(inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The inputs of a question ``[1, Q]``, continued by the tokens of an answer, on the CPU."""
     given = dict(inputs)
     for name, value in inputs.items():
         if value.shape == inputs["input_ids"].shape:  # one number for each token, whatever the processor calls it
             more = {"input_ids": torch.tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
             given[name] = torch.cat([value, more.get(name, value.new_zeros(1, len(ids)))], dim=1)
-    return model(**given, logits_to_keep=len(ids) + 1).logits[0, -len(ids) - 1 : -1]
+    return given
+
+
+@torch.inference_mode()
+def answer_logits(model: Any, inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> torch.Tensor:
+    """Logits ``[T, V]``; row t is the distribution of token t, given the question and the tokens before it."""
+    return model(**with_answer(inputs, ids), logits_to_keep=len(ids) + 1).logits[0, -len(ids) - 1 : -1]
 
 
 # Heatmap

@@ -3,19 +3,20 @@
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
-def format_reward(text: str, answer_format: str = "number") -> float:
+def format_reward(text: str, answer_format: str = "number", reasoning: bool = True) -> float:
     """1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
 
     Each tag occurs once and in this order; white space around and between the two parts does not count.
-    ``answer_format="json"`` asks besides for braces around the answer and for none inside of them.
+    ``answer_format="json"`` asks besides for braces around the answer and for none inside of them. Without
+    ``reasoning`` the response is ``<answer>..</answer>`` alone.
     Source: Q-Insight sec. 3.3 (format reward), the check itself is ours.
     """
     text = text.strip()
-    if not (text.startswith("<think>") and text.endswith("</answer>")):
+    if not (text.startswith("<think>" if reasoning else "<answer>") and text.endswith("</answer>")):
         return 0.0
-    if any(text.count(tag) != 1 for tag in TAGS):
+    if any(text.count(tag) != int(reasoning or tag in TAGS[2:]) for tag in TAGS):
         return 0.0
-    answer = text.partition("</think>")[2].lstrip()
+    answer = text.partition("</think>")[2].lstrip() if reasoning else text
     if not answer.startswith("<answer>"):
         return 0.0
     return float(answer_format != "json" or _in_braces(answer[len("<answer>") : -len("</answer>")].strip()))

@@ -159,7 +159,7 @@ def compute_score(
         if task.heads
         else parse_response(solution_str, task.answer_format, task.scale)
     )
-    form = format_reward(solution_str, task.answer_format)
+    form = format_reward(solution_str, task.answer_format, task.reasoning)
     judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
         **_NOTHING_SAID,

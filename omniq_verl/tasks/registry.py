@@ -21,6 +21,12 @@ from omniq_verl.tasks.q_insight import (
     Q_INSIGHT_SCORE,
 )
 from omniq_verl.tasks.task import Task
+from omniq_verl.tasks.without_reasoning import (
+    AESTHETIC_DIRECT,
+    ALIGNMENT_DIRECT,
+    Q_INSIGHT_SCORE_DIRECT,
+    TECHNICAL_DIRECT,
+)
 
 GROUP = "omniq_verl.tasks"
 """Entry points of this group name the tasks of installed packages."""
@@ -30,6 +36,7 @@ TASKS = {
     for task in (
         *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
         *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
+        *(TECHNICAL_DIRECT, AESTHETIC_DIRECT, ALIGNMENT_DIRECT, Q_INSIGHT_SCORE_DIRECT),
         # New ones go to the end: a task's number is its place here.
     )
 }

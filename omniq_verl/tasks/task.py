@@ -82,6 +82,8 @@ class Task:
     """Name of the task with the same labels, of which this is another wording."""
     heads: tuple[str, ...] = ()
     """Names of the numbers in a JSON answer, all on ``scale``; empty: one number, or none."""
+    reasoning: bool = True
+    """Is an answer to begin with reasoning in <think></think>? The format reward asks for it; the parser does not."""
 
     def __post_init__(self) -> None:
         if isinstance(self.questions, list):

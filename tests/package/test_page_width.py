@@ -32,10 +32,13 @@ EVALUATION = {
     "worst": {LONG: [{"image": PIXEL, "key": LONG, "what": LONG, "answers": [LONG]}]},
 }
 BOARD = {"columns": TABLE["columns"], "rows": TABLE["rows"], "notes": [LONG], "made_by": LONG}
+FINDING = {"title": LONG, "question": LONG, "found": [LONG], "tables": [TABLE], "reading": [LONG]}
+FINDINGS = {"finding": FINDING, "pictures": {"plot": PIXEL}, "conditions": [("model", LONG)], "made_by": LONG}
 CONTEXTS = {
     "cot/templates/report": COT,
     "evaluation/templates/report": EVALUATION,
     "publishing/templates/leaderboard": BOARD,
+    "findings/templates/finding": FINDINGS,
 }
 
 

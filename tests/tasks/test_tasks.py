@@ -94,7 +94,8 @@ def test_every_paraphrase_names_the_tags_of_the_answer_and_fills_in_all_it_holds
     for row in range(50):
         question = task.question(f"row/{row}", "a car")
         said = (task.system + question).replace("> <", "><")
-        assert said.count("<think></think>") == said.count("<answer></answer>") == 1
+        assert said.count("<answer></answer>") == 1
+        assert said.count("<think></think>") == int(task.reasoning)
         assert not {"{", "}"} & set(question)
 
 
@@ -140,7 +141,7 @@ def test_a_question_about_a_text_has_it_word_for_word():
     for row in range(20):
         question = ALIGNMENT.question(f"row/{row}", text)
         assert question.count(text) == 1
-    assert [task.name for task in TASKS.values() if task.needs_text] == ["alignment"]
+    assert [task.name for task in TASKS.values() if task.needs_text] == ["alignment", "alignment_direct"]
 
 
 @pytest.mark.parametrize("name", ["technical", "aesthetic", "alignment"])

@@ -1,0 +1,65 @@
+"""Correlations with the labels, and their bootstrap intervals over images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from omniq_verl.evaluation.correlations import checked_pairs, correlations
+from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, Interval, Ranks, draws, percentiles, weighted_pearson
+from omniq_verl.findings.page import as_figure, with_interval
+
+COEFFICIENTS = ("plcc", "srcc")
+
+
+def agreement(pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES) -> dict[str, Any]:
+    """PLCC and SRCC with their intervals, as a page's JSON has them; a value that is not defined is None.
+
+    Args:
+        pred: scores ``[N]``.
+        target: labels ``[N]``.
+        resamples: of the bootstrap over images.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
+    values = correlations(pred, target)
+    bounds = correlation_bounds(pred, target, resamples)
+    return {name: as_figure(values[name], bounds[name], len(pred)) for name in COEFFICIENTS}
+
+
+def correlation_bounds(
+    pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """The intervals of ``evaluation.intervals.correlation_intervals``, without Kendall's, which takes most of"
+    " its time."""
+    return mean_correlation_bounds([pred], target, resamples, seed)
+
+
+def mean_correlation_bounds(
+    preds: Sequence[Sequence[float]], target: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of the mean correlation of several predictions of the same images: each resample draws images for all.
+
+    Args:
+        preds: scores of each prediction ``[P, N]``.
+        target: labels ``[N]``.
+        resamples: of the bootstrap over images.
+        seed: of the draws.
+    """
+    pairs = [checked_pairs(pred, target) for pred in preds]
+    if len(target) < 3:
+        return {name: Interval() for name in COEFFICIENTS}
+    y = pairs[0][1]
+    ranks_y, ranks = Ranks(y), [Ranks(x) for x, _ in pairs]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in COEFFICIENTS}
+    for counts in draws(len(y), resamples, seed):
+        found["plcc"].append(np.mean([weighted_pearson(x, y, counts) for x, _ in pairs], axis=0))
+        of_y = ranks_y.among(counts)
+        found["srcc"].append(np.mean([weighted_pearson(one.among(counts), of_y, counts) for one in ranks], axis=0))
+    return {name: percentiles(np.concatenate(values), LEVEL) for name, values in found.items()}
+
+
+def cell(figure: dict[str, Any], form: str = ".3f") -> str:
+    """A figure of ``agreement`` as a table has it."""
+    return with_interval(figure["value"], Interval(figure["low"], figure["high"]), form)

@@ -1,0 +1,81 @@
+"""Tokens of answers as words: whose entropy is whose."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from omniq_verl.evaluation.intervals import LEVEL, Interval, draws, percentiles
+
+_UNIT = re.compile(r"</?\w+>|[0-9]+(?:\.[0-9]+)?|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|[^\w\s]|_")
+_NUMBER = re.compile(r"[0-9]")
+NUMBER, BLANK = "(number)", "(blank or end)"
+
+
+def words_of(texts: Sequence[str]) -> list[str]:
+    """The word that each token is of: a tag, a number, a word in small letters, or a sign.
+
+    A token over several words counts for the first of them that begins in it, or else for the one that goes on in it.
+    All numbers are one word.
+
+    Args:
+        texts: what each token adds; joined they are the answer.
+    """
+    joined = "".join(texts)
+    units = [(found.start(), found.end(), _name(found[0])) for found in _UNIT.finditer(joined)]
+    starts, found, position = [unit[0] for unit in units], [], 0
+    for text in texts:
+        end = position + len(text)
+        at = int(np.searchsorted(starts, position))
+        if at < len(units) and starts[at] < end:
+            found.append(units[at][2])
+        elif at and position < units[at - 1][1] and text:
+            found.append(units[at - 1][2])
+        else:
+            found.append(BLANK)
+        position = end
+    return found
+
+
+def _name(unit: str) -> str:
+    return NUMBER if _NUMBER.match(unit) else unit.lower()
+
+
+def entropy_shares(tokens: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Every word's share of the entropy of all answers, the largest first.
+
+    Args:
+        tokens: one line a token, with ``answer`` (its number), ``word``, ``entropy``, and ``passed`` (by the gate).
+        resamples: of the bootstrap over answers.
+        seed: of the draws.
+
+    Returns:
+        By ``word``: ``share`` of the entropy, ``low`` and ``high`` of its interval, ``tokens`` (share of all tokens),
+        ``mean`` entropy in nats, ``passed`` (share of its tokens that the gate lets pass).
+    """
+    total = tokens.entropy.sum()
+    groups = tokens.groupby("word")
+    found = pd.DataFrame(
+        {
+            "share": groups.entropy.sum() / total if total > 0 else groups.entropy.sum(),
+            "tokens": groups.size() / len(tokens),
+            "mean": groups.entropy.mean(),
+            "passed": groups.passed.mean(),
+        }
+    ).sort_values(["share", "tokens"], ascending=False, kind="stable")
+    by_answer = tokens.pivot_table(index="answer", columns="word", values="entropy", aggfunc="sum", fill_value=0.0)
+    bounds = _bounds(by_answer[found.index].to_numpy(), resamples, seed)
+    return found.assign(low=[one.low for one in bounds], high=[one.high for one in bounds])
+
+
+def _bounds(sums: np.ndarray, resamples: int, seed: int) -> list[Interval]:
+    """Intervals of each column's part of the whole, over rows ``[answers, words]``."""
+    if len(sums) < 2:
+        return [Interval()] * sums.shape[1]
+    parts = []
+    for counts in draws(len(sums), resamples, seed):
+        drawn = counts @ sums
+        whole = drawn.sum(axis=1, keepdims=True)
+        parts.append(np.where(whole > 0, drawn / np.where(whole > 0, whole, 1), np.nan))
+    return [percentiles(column, LEVEL) for column in np.concatenate(parts).T]

@@ -13,7 +13,10 @@ TEMPLATES = sorted(PACKAGE.rglob("*.html"))
 PHONE = 360
 LONG = "runs/" + "a_folder_with_a_long_name_" * 8 + "huggingface"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
-SOURCE = {"images": {"kept": 123456, "too_easy": 123456, "too_hard": 123456}, "paths": {"right": 123456, "learned": 9}}
+SOURCE = {
+    **{"images": {"kept": 123456, "too_easy": 123456, "too_hard": 123456}, "paths": {"right": 123456, "learned": 9}},
+    **{"acceptance": 0.5, "records": 123456, "tokens": 350.0, "level_edges": [1.0, 1.8, 2.6, 3.4, 4.2, 5.0]},
+}
 EXAMPLE = {
     **{"image": PIXEL, "key": LONG, "outcome": "too_easy", "right": 1, "paths": [1], "score": 3.0, "level": "fair"},
     **{"plan": LONG, "path": LONG, "fault": "wrong_level"},
@@ -21,9 +24,10 @@ EXAMPLE = {
 COT = {
     "counts": {
         **{"records": 3, "made_by": LONG, "paths_per_image": 8, "without_plan": {LONG: 1}},
-        **{"select": {"min_pass_rate": 0, "max_pass_rate": 1}, "sources": {"a_data_set_with_a_name": SOURCE}},
+        **{"select": {"min_pass_rate": 0, "max_pass_rate": 1, "max_paths": 4, "emphasis": "hard"}},
+        **{"generated": {"plan": {"answers": 10**6, "tokens": 10**8}}, "sources": {"a_data_set_with_a_name": SOURCE}},
     },
-    **{"pass_rates": PIXEL, "lengths": PIXEL, "examples": [EXAMPLE], "conditions": [("model", LONG)]},
+    **{"pass_rates": PIXEL, "lengths": PIXEL, "levels": PIXEL, "examples": [EXAMPLE], "conditions": [("model", LONG)]},
 }
 TABLE = {"title": LONG, "columns": ["set", *["0.123 column"] * 9], "rows": [[LONG, *["0.123 [0.1, 0.2]"] * 9]]}
 EVALUATION = {

@@ -14,7 +14,7 @@ import sys
 from rich.console import Console
 
 from omniq_verl.data.command import override, positive
-from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix
+from omniq_verl.data.mix import PRESETS, MixError, mix, plan_mix, validation_files
 from omniq_verl.data.paths import given_path
 
 
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MixError as error:
         sys.exit(str(error))
     print(override("data.train_files", [args.out / name for name in card["files"]]))
+    if val := validation_files(plan):
+        print(override("data.val_files", val))
     parts = ", ".join(f"{name} {part['rows']} of {part['of']}" for name, part in card["parts"].items())
     print(f"{card['rows']} rows: {parts}")
 

@@ -265,8 +265,9 @@ def report(card: dict[str, Any], out: Path) -> None:
         if files[split]:
             print(override(key, files[split]))
     if files["test"]:
-        # To validate on where there is nothing else; two lines of one key would silently be the last one.
-        print(override("data.val_files", files["test"]) if not files["val"] else f"test: {_listed(files['test'])}")
+        print(f"test: {_listed(files['test'])}")  # for omniq eval; never for validation, which chooses a checkpoint
+    if files["train"] and not files["val"]:
+        print("there is no validation split; see --help for an option that draws one, or validate on another data set")
     rejects = card["rejects"]
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
     said = f" ({reasons}; see rejects.jsonl)" if reasons else ""

@@ -123,6 +123,13 @@ def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: boo
     return Plan(parts, rows, order, schema(all(part.embedded for part in parts.values())))
 
 
+def validation_files(plan: Plan) -> list[Path]:
+    """The validation files of the parts, which lie where they were; a joint run validates on all of them."""
+    return [
+        part.folder / name for part in plan.parts.values() for name in part.card["files"] if split_of(name) == "val"
+    ]
+
+
 def _read_part(folder: Path) -> Part:
     card = _read_card(folder)
     if not card or "parts" in card:

@@ -48,8 +48,8 @@ def soft_levels(score: float, deviation: float | None, scale: Scale) -> NDArray[
     With a deviation, it is the share of a normal distribution that lies within half a level of each level's value,
     corrected by one factor and one summand so that the shares sum to 1 and their mean is the score (DeQA, sec. 3.2).
     Negative shares become 0 and the others are scaled to sum to 1. Without a deviation, with one below ``NARROW``, or
-    where the mean would miss the score by more than ``NEAR``, the score is split between its two neighbouring levels, as
-    in DeQA's code.
+    where the mean would miss the score by more than ``NEAR``, the score is split between its two neighbouring levels,
+    as in DeQA's code.
 
     Args:
         score: on the scale.

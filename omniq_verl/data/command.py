@@ -155,9 +155,9 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
 
 def _scale(task: str, name: str | None) -> Scale | None:
     """None: the own scale of a task from outside."""
-    if name is None and task not in TASKS:
-        return None
-    return SCALES[name or "1-5"]
+    if name is None:
+        return find_task(task).scale if task in TASKS else None
+    return SCALES[name]
 
 
 def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ from omniq_verl.generation.question import banned_tokens, decode_images, questio
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task, scale_of, task_on
 
 _ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
 
@@ -172,6 +172,7 @@ def draw_heatmap(
     rho: float = 0.2,
     max_tokens: int = 1024,
     question: str | None = None,
+    scale: str | None = None,
 ) -> Path:
     """Read an answer with one checkpoint or two, and write what its tokens' entropies are; returns the page.
 
@@ -189,6 +190,7 @@ def draw_heatmap(
         rho: share of the answer's tokens underlined, those of highest entropy.
         max_tokens: longest greedy answer.
         question: to ask instead of the task's.
+        scale: on which the models were trained, by its name in ``omniq_verl.tasks.SCALES``; None: the task's own.
 
     Raises:
         ValueError: the tokenizers differ, the image is refused, or an argument cannot be used as it is.
@@ -199,7 +201,7 @@ def draw_heatmap(
     models = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
-    messages, data = asked_messages(task, prompt, question), load_image(image)
+    messages, data = asked_messages(task, prompt, question, scale), load_image(image)
     ids = None if answer is None else answer_ids(processors[0], _read(answer))
     tables = []
     for folder, processor in zip(models, processors, strict=True):
@@ -224,7 +226,9 @@ def draw_heatmap(
     return _write(out, about, tables, data)
 
 
-def asked_messages(task: str, prompt: str | None, question: str | None) -> list[dict[str, str]]:
+def asked_messages(
+    task: str, prompt: str | None, question: str | None, scale: str | None = None
+) -> list[dict[str, str]]:
     if question is not None:
         return [
             {"role": "user", "content": question if IMAGE_PLACEHOLDER in question else IMAGE_PLACEHOLDER + question}
@@ -232,7 +236,9 @@ def asked_messages(task: str, prompt: str | None, question: str | None) -> list[
     asked = image_task(task, "--task")
     if prompt is not None and not asked.needs_text:
         raise ValueError(f"the task {task} asks about no text; a question of your own is given as --question")
-    return asked.messages(None, prompt)
+    if scale is not None and asked.scale is None:
+        raise ValueError(f"the task {task} asks for no score. Fix: leave out --scale")
+    return task_on(task, scale_of(scale)).messages(None, prompt) if scale else asked.messages(None, prompt)
 
 
 def _read(answer: str) -> str:

@@ -28,6 +28,7 @@ from omniq_verl.t2i.guided import (
 )
 from omniq_verl.t2i.judges import Judges
 from omniq_verl.t2i.sheet import scores_said, write_sheet
+from omniq_verl.tasks import scale_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
-    judges = Judges(run.tasks, run.scorer, run.rali, run.max_tokens)  # before hours of drawing
+    judges = Judges(run.tasks, run.scorer, run.rali, run.max_tokens, scale_of(run.scale))  # before hours of drawing
     settings = run.settings() if judges.rali is None else {**run.settings(), "rali": judges.rali.digest}
     by_text = [run.drawings(number) for number in range(len(run.prompts))]
     run.out.mkdir(parents=True, exist_ok=True)

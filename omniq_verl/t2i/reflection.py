@@ -33,7 +33,7 @@ from omniq_verl.t2i.judges import BATCH, Judges
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
 from omniq_verl.t2i.rounds import Reflection, Walk
 from omniq_verl.t2i.sheet import scores_said, write_sheet
-from omniq_verl.tasks import ForbiddenText
+from omniq_verl.tasks import ForbiddenText, scale_of
 
 Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
 
@@ -49,7 +49,8 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
-    judges = Judges(run.tasks, run.scorer, max_tokens=run.max_tokens)  # before hours of drawing
+    # Before hours of drawing.
+    judges = Judges(run.tasks, run.scorer, max_tokens=run.max_tokens, scale=scale_of(run.scale))
     if run.writer is not None:
         run.writer.check()
     run.out.mkdir(parents=True, exist_ok=True)

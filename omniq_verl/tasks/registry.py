@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from omniq_verl.doors import FORM, BadDoor, is_door, open_door
+from omniq_verl.tasks.authors_code import CODE_TASKS
 from omniq_verl.tasks.labels import shown
 from omniq_verl.tasks.own import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
@@ -30,6 +31,7 @@ TASKS = {
     for task in (
         *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
         *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
+        *CODE_TASKS,
         # New ones go to the end: a task's number is its place here.
     )
 }

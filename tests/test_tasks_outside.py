@@ -275,7 +275,7 @@ def test_another_wording_from_outside_is_compared_as_its_task(tmp_path, monkeypa
         (["degradation"], True, DOTTED, "asks for labels that are not there"),
         (["technical"], True, "nowhere:X", "nowhere cannot be imported"),
         (["technical"], True, "degradation", "invalid choice: 'degradation'"),
-        (["technical"], True, "beauty", r"invalid choice: 'beauty' \(choose from technical, q_insight_score\)"),
+        (["technical"], True, "beauty", r"'beauty' \(choose from technical, q_insight_score, code_technical\)"),
     ],
 )
 def test_labels_are_asked_for_by_tasks_that_have_such(labels, any_task, name, said):

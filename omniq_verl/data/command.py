@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from omniq_verl.data.card import split_of
+from omniq_verl.data.image_size import PATCH, ImageSize
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.names import is_utf8, never_fail_to_print, shown_name
 from omniq_verl.data.options import given_options, idle_option
@@ -146,6 +147,7 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
         labels=labels,
         scale=_scale(task, args.scale) if labels is not None else None,
         folders=dataset.folders,
+        size=ImageSize(args.short_side, args.max_pixels),
         facts={**dataset.facts, "options": {name: getattr(args, name) for name in dataset.own_options}},
         expected_rows=dataset.expected_rows(args),
     )
@@ -171,6 +173,8 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     scales = "of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
     add("--scale", choices=list(SCALES), help=scales)
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
+    add("--short-side", type=side, metavar="PIXELS", help="shrink larger images to this length of the shorter side")
+    add("--max-pixels", type=area, metavar="PIXELS", help="shrink larger images to so many pixels")
     add_writing_options(parser)
     dataset.add_options(parser)
     return parser
@@ -190,6 +194,18 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def side(text: str) -> int:
+    if (pixels := positive(text)) < PATCH:
+        raise argparse.ArgumentTypeError(f"{text} leaves no image; at least {PATCH}")
+    return pixels
+
+
+def area(text: str) -> int:
+    if (pixels := positive(text)) < PATCH**2:
+        raise argparse.ArgumentTypeError(f"{text} leaves no image; at least {PATCH**2}")
+    return pixels
 
 
 def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console) -> None:
@@ -269,6 +285,8 @@ def report(card: dict[str, Any], out: Path) -> None:
     if files["train"] and not files["val"]:
         print("there is no validation split; see --help for an option that draws one, or validate on another data set")
     rejects = card["rejects"]
+    if shrunk := card.get("images", {}).get("shrunk"):
+        print(f"shrunk: {shrunk} of {card['rows']} rows had larger images")
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
     said = f" ({reasons}; see rejects.jsonl)" if reasons else ""
     print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{said}")

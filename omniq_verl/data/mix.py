@@ -300,5 +300,6 @@ def _card(plan: Plan, files: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _about(part: Part, rows: int, of_all: int) -> dict[str, Any]:
     kept = {key: part.card.get(key) for key in ("data_source", "task", "made_by", "label_map", "options")}
+    kept |= {"images": part.card["images"]} if "images" in part.card else {}
     files = {name: about["xxh128"] for name, about in part.card["files"].items() if split_of(name) == "train"}
     return {"rows": rows, "of": len(part.places), "share": round(rows / of_all, 6), **kept, "files": files}

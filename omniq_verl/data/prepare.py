@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import omniq_verl
 from omniq_verl.data.card import write_card
+from omniq_verl.data.image_size import UNBOUNDED, ImageSize
 from omniq_verl.data.label_map import LabelMap
 from omniq_verl.data.names import composed, escape_halves, is_utf8, shown_name
 from omniq_verl.data.paths import BadPath, FileIndex
@@ -73,6 +74,8 @@ class Source:
     """Where to look for an image first, if several have its name."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For the card: where splits and labels come from, licence, options."""
+    size: ImageSize = UNBOUNDED
+    """Bounds that larger images are shrunk to."""
     expected_rows: int | None = None
     """How many items its owners' label file has; None where they do not say."""
 
@@ -173,7 +176,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
         row = to_row(source, item, row_id)
     except ValueError as error:
         raise _Rejected(f"label: {str(error).removeprefix(f'row {row_id}: ')}") from None
-    return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change)
+    return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change, size=source.size)
 
 
 def _fault(item: Item) -> str | None:
@@ -302,6 +305,7 @@ def _card(
         "label_map": None if source.labels is None else source.labels.card(source.task, source.scale),
         "label_rows": {"found": rows + len(rejects), "expected": source.expected_rows},
         **source.facts,
+        **({"images": {**asdict(source.size), "shrunk": sum(one.shrunk for one in written)}} if source.size else {}),
         **({counted: dict(sorted(classes.items()))} if classes else {}),
         "files": files,
     }

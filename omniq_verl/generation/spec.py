@@ -1,9 +1,10 @@
 """Which model answers and what runs it, in a form that travels to the worker which opens it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.image_size import ImageSize
 from omniq_verl.generation.hub import check_hub_name
 from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 
@@ -42,7 +43,19 @@ class EngineSpec:
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
 
+    short_side: int | None = None
+    """Larger images are shrunk to this length of the shorter side, in pixels, before the model sees them."""
+    max_pixels: int | None = None
+    """Likewise: to so many pixels. None: whatever the model's own processor allows."""
+
+    @property
+    def image_size(self) -> ImageSize:
+        """The bounds of images."""
+        return ImageSize(self.short_side, self.max_pixels)
+
     def __post_init__(self) -> None:
+        if self.image_size and self.kind == "openai":
+            raise ValueError("short_side and max_pixels: an endpoint sizes images itself. Fix: leave them out")
         if self.kind in LOCAL_KINDS and self.model:
             object.__setattr__(self, "model", checkpoint_of(expanded(self.model)))
 
@@ -63,6 +76,7 @@ class EngineSpec:
         """
         weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
+        found |= asdict(self.image_size) if self.image_size else {}
         return found | ({"base_url": self.base_url} if self.base_url else {})
 
     def check(self) -> None:

@@ -39,7 +39,7 @@ class TransformersModel:
         )
         check_loaded(spec.model, info)
         self._model = model.to(self._device)
-        self._longest, self.at_once = spec.length_of(self._model.config), at_once
+        self._longest, self.at_once, self._size = spec.length_of(self._model.config), at_once, spec.image_size
         self._banned = list(banned_tokens(self._processor).values())
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
@@ -54,7 +54,7 @@ class TransformersModel:
 
     def _prepare(self, batch: Sequence[Request]) -> Any:
         texts = [question_text(self._processor, request.messages, len(request.images)) for request in batch]
-        images = [image for request in batch for image in decode_images(self._processor, request.images)]
+        images = [image for one in batch for image in decode_images(self._processor, one.images, self._size)]
         shown = {"images": images} if images else {}
         inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)
         if (length := inputs["input_ids"].shape[1]) >= self._longest:

@@ -117,6 +117,18 @@ def _open_model(folder: Path) -> Any:
     return model
 
 
+def open_model(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """A checkpoint in single precision on a device, and its processor; the folder has been checked.
+
+    Raises:
+        ValueError: the weights do not fit the model, or torch has no such device.
+    """
+    try:
+        return _open_model(folder).to(device), AutoProcessor.from_pretrained(folder)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device}: {error}. Fix: --device cpu") from error
+
+
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
     """What the model is given before its answer: the text and the image as verl's rollouts prepare them."""
     text = question_text(processor, messages, 1)
@@ -154,7 +166,7 @@ def answer_logits(model: Any, inputs: Mapping[str, torch.Tensor], ids: Sequence[
     given = dict(inputs)
     for name, value in inputs.items():
         if value.shape == inputs["input_ids"].shape:  # one number for each token, whatever the processor calls it
-            more = {"input_ids": torch.tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
+            more = {"input_ids": value.new_tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
             given[name] = torch.cat([value, more.get(name, value.new_zeros(1, len(ids)))], dim=1)
     return model(**given, logits_to_keep=len(ids) + 1).logits[0, -len(ids) - 1 : -1]
 

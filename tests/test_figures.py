@@ -89,6 +89,9 @@ def test_tokens_are_gathered_into_words_by_hand():
     assert table["word"].tolist() == ["The", " grain", " is", "\n", "strong."]
     assert table["entropy"].tolist() == [0.0, 2.0, 0.5, 0.25, 1.5] and table["tokens"].tolist() == [1, 2, 1, 1, 2]
     assert words_of([], []).empty
+    tags = ["<think>", "gr", "ain", "</", "think", ">", "<answer>", "4", ".", "5", "</answer>", "<|im_end|>"]
+    words = ["<think>", "grain", "</think>", "<answer>", "4.5", "</answer>", "<|im_end|>"]
+    assert words_of(tags, [0.0] * len(tags))["word"].tolist() == words
 
 
 def test_the_share_of_high_words_is_measured_by_the_first_checkpoint():

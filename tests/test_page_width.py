@@ -35,7 +35,24 @@ EVALUATION = {
     **{"pictures": {"a": PIXEL}, "provenance": [("model", LONG)]},
     "worst": {LONG: [{"image": PIXEL, "key": LONG, "what": LONG, "answers": [LONG]}]},
 }
-CONTEXTS = {"cot": COT, "evaluation": EVALUATION}
+ANSWER = {"run": LONG, "said": "3.00", "reasoning": LONG, "tokens": 350}
+SIDE_BY_SIDE = {
+    "rows": [
+        {"image": PIXEL, "key": LONG, "task": "alignment", "text": LONG, "label": "3.00", "answers": [ANSWER] * 2}
+    ],
+    **{"lengths": PIXEL, "table": [(LONG, "a_data_set_with_a_name", "350.0 ± 20.0")], "conditions": [("model", LONG)]},
+}
+WORDS = {
+    "rows": [{"image": PIXEL, "name": LONG, "answers": [(LONG, [(LONG, "#ffffff", "#000000", "0.1 nats")] * 3)] * 2}],
+    "about": [{"name": LONG, "words": 300, "mean_entropy": 0.5, "high_from": 1.0, "high_share": 0.2}],
+    **{"most": 2.0, "conditions": [("model", LONG)]},
+}
+CONTEXTS = {
+    "cot/templates/report.html": COT,
+    "evaluation/templates/report.html": EVALUATION,
+    "evaluation/templates/side_by_side.html": SIDE_BY_SIDE,
+    "evaluation/templates/words.html": WORDS,
+}
 
 
 def test_there_are_pages_and_each_fits_its_device():
@@ -45,11 +62,11 @@ def test_there_are_pages_and_each_fits_its_device():
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
-@pytest.mark.parametrize("room", CONTEXTS)
-def test_nothing_leaves_the_page_of_a_phone(tmp_path, room):
-    source = (PACKAGE / room / "templates/report.html").read_text()
+@pytest.mark.parametrize("template", CONTEXTS)
+def test_nothing_leaves_the_page_of_a_phone(tmp_path, template):
+    source = (PACKAGE / template).read_text()
     # A frame, as a browser's window has a least width that is larger than a phone's.
-    (tmp_path / "inner.html").write_text(Environment(autoescape=True).from_string(source).render(CONTEXTS[room]))
+    (tmp_path / "inner.html").write_text(Environment(autoescape=True).from_string(source).render(CONTEXTS[template]))
     (tmp_path / "page.html").write_text(
         f"<iframe id=f src=inner.html width={PHONE} height=2000></iframe><p id=out></p><script>f.onload = () => {{"
         "const page = f.contentDocument, all = [...page.body.querySelectorAll('*')];"

@@ -41,7 +41,8 @@ gate's rho of 0.2."""
 def words_of(tokens: Sequence[str], entropies: Sequence[float]) -> pd.DataFrame:
     """Tokens gathered into words: ``word``, ``entropy`` (the mean of its tokens', in nats) and ``tokens``.
 
-    A word begins with a token that begins with white space, or follows one that ends with it.
+    A word begins with a token that begins with white space or follows one that ends with it. So does a tag such as
+    ``</think>``, and what stands behind it.
 
     Args:
         tokens: texts of the tokens; joined they are the answer.
@@ -50,7 +51,7 @@ def words_of(tokens: Sequence[str], entropies: Sequence[float]) -> pd.DataFrame:
     groups: list[list[int]] = []
     for number, text in enumerate(tokens):
         before = tokens[number - 1] if number else " "
-        if not groups or text[:1].isspace() or before[-1:].isspace():
+        if not groups or text[:1].isspace() or text[:1] == "<" or before[-1:].isspace() or before[-1:] == ">":
             groups.append([])
         groups[-1].append(number)
     rows = [

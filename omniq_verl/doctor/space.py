@@ -129,8 +129,9 @@ def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | No
     needed += parameters * _ROLLOUT_BYTES * keeps_best
     if needed <= free:
         return None
+    best = " and the best one's weights" if keeps_best else ""
     return Problem(
         f"trainer.default_local_dir={config.trainer.default_local_dir}",
-        f"{kept + 1} checkpoints need about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on that disk",
+        f"{kept + 1} checkpoints{best} need about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on that disk",
         "free some, name a folder on another disk, or lower trainer.max_actor_ckpt_to_keep",
     )

@@ -4,7 +4,7 @@
 
 Needs `train_list.json` and the images (`dataset/images/<generator>/...` of images.zip) below --root. The label is the
 mean of an image's ratings, 1-5, without those that are null. `test.json` has no ratings, so the test images here are
-held out of the training list, whole prompts at a time, by --test-share and --seed.
+held out of the training list, whole prompts at a time, by --test-share and --seed, and so are those for validation.
 """
 
 import argparse
@@ -34,12 +34,20 @@ def read(request: Request) -> Iterator[Item]:
         sound = all(rating is not None and RATINGS[0] <= rating <= RATINGS[1] for rating in ratings)
         yield Item(
             record["img_path"],
-            "test" if draw(options.seed, prompt_id) < options.test_share else "train",
+            split_of(prompt_id, options),
             fmean(ratings) if ratings and sound else None,
             text=text(record["prompt"]),
             details={"ratings": ratings, "prompt_id": prompt_id, "type": record.get("type")},
             fault=None if ratings and sound else f"total_score is {given!r}",
         )
+
+
+def split_of(prompt_id: str, options: argparse.Namespace) -> str:
+    """The share for validation begins where that for testing ends, so that it changes no test image."""
+    drawn = draw(options.seed, prompt_id)
+    if drawn < options.test_share:
+        return "test"
+    return "val" if drawn < options.test_share + options.val_share else "train"
 
 
 def is_meaningless(record: dict[str, Any]) -> bool:
@@ -51,6 +59,7 @@ def is_meaningless(record: dict[str, Any]) -> bool:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-share", type=share, default=0.1, help="of the prompts, held out (default: 0.1)")
+    parser.add_argument("--val-share", type=share, default=0.03, help="of the prompts, to validate (default: 0.03)")
     parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
     parser.add_argument("--drop-meaningless", action="store_true", help="leave out prompts most called meaningless")
 
@@ -66,7 +75,7 @@ EVALMUSE = DataSet(
         "licence": "tag bsd-3-clause of DY-Evalab/EvalMuse",
     },
     add_options=add_options,
-    own_options=("test_share", "seed", "drop_meaningless"),
+    own_options=("test_share", "val_share", "seed", "drop_meaningless"),
 )
 
 if __name__ == "__main__":

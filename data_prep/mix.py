@@ -15,7 +15,7 @@ from rich.console import Console
 
 from omniq_verl.preparation.cli import override, positive
 from omniq_verl.preparation.file_index import given_path
-from omniq_verl.preparation.mix import PRESETS, MixError, mix, plan_mix
+from omniq_verl.preparation.mix import PRESETS, MixError, mix, plan_mix, validation_files
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MixError as error:
         sys.exit(str(error))
     print(override("data.train_files", [args.out / name for name in card["files"]]))
+    if val := validation_files(plan):
+        print(override("data.val_files", val))
     parts = ", ".join(f"{name} {part['rows']} of {part['of']}" for name, part in card["parts"].items())
     print(f"{card['rows']} rows: {parts}")
 

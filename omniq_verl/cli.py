@@ -14,6 +14,7 @@ from omniq_verl import __version__
 from omniq_verl.command_line import make_strict
 from omniq_verl.cot.cli import app as cot
 from omniq_verl.evaluation.cli import app as evaluation
+from omniq_verl.evaluation.figures_cli import app as figures
 from omniq_verl.findings.cli import app as findings
 from omniq_verl.packaged import recipe_file, recipes_folder
 from omniq_verl.packaged_cli import FOLDER, data, recipes
@@ -33,6 +34,7 @@ app.add_typer(ract, name="ract")
 app.add_typer(rali, name="rali")
 app.add_typer(t2i, name="t2i")
 app.add_typer(evaluation)
+app.add_typer(figures)
 app.add_typer(scoring)
 app.add_typer(publishing)
 app.command()(serve)

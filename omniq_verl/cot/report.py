@@ -18,6 +18,7 @@ from omniq_verl.data.row_refs import RowReader, image_bytes, list_rows
 from omniq_verl.data.text_files import json_lines
 from omniq_verl.generation.provenance import lines_of
 from omniq_verl.generation.store import read_store
+from omniq_verl.tasks import LEVELS
 
 EXAMPLES = 10
 
@@ -25,16 +26,16 @@ EXAMPLES = 10
 def print_counts(counts: Mapping[str, Any], console: Console) -> None:
     """One line per data source, and why paths were rejected."""
     table = Table(title=f"{counts['records']} records to learn from")
-    for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "learned"):
+    for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "records", "tokens"):
         table.add_column(column, justify="left" if column == "data source" else "right", overflow="fold")
     faults: dict[str, int] = {}
     for source, about in counts["sources"].items():
         images, paths = about["images"], dict(about["paths"])
-        learned = paths.pop("learned")
+        paths.pop("learned")
         numbers = [images.get(name, 0) for name in ("kept", "too_easy", "too_hard")]
-        table.add_row(
-            source, *map(str, (sum(images.values()), *numbers, sum(paths.values()), paths.pop("right", 0), learned))
-        )
+        shares = [sum(paths.values()), f"{about['acceptance']:.0%}", about["records"], _length(about["tokens"])]
+        table.add_row(source, *map(str, (sum(images.values()), *numbers, *shares)))
+        paths.pop("right", 0)
         for fault, number in paths.items():
             faults[fault] = faults.get(fault, 0) + number
     console.print(table)
@@ -42,6 +43,11 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
     console.print(f"paths rejected: {named or 'none'}")
     if counts["without_plan"]:
         console.print(f"rows without a sound plan: {counts['without_plan']}")
+
+
+def _length(tokens: float | None) -> str:
+    """A mean length; engines that count no tokens give none."""
+    return f"{tokens:.0f}" if tokens else "-"
 
 
 def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
@@ -56,6 +62,7 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
             conditions=lines_of(counts["provenance"]),
             pass_rates=_picture(_draw_pass_rates(judged)),
             lengths=_picture(_draw_lengths(judged)),
+            levels=_picture(_draw_levels(counts["sources"])),
             examples=examples(config, judged),
         )
     )
@@ -110,16 +117,30 @@ def _colour_of(outcomes: set[str]) -> str:
 
 
 def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> Figure:
-    paths = [path for one in judged for path in one["paths"] if path["characters"]]
-    figure = Figure(figsize=(5.5, 2.8))
-    axes = figure.subplots()
-    groups = {
-        "right": [path["characters"] for path in paths if path["fault"] is None],
-        "rejected": [path["characters"] for path in paths if path["fault"] is not None],
-    }
-    axes.hist(list(groups.values()), bins=30, stacked=True, label=list(groups), color=["tab:blue", "lightgray"])
-    axes.set(xlabel="characters of reasoning", ylabel="paths")
-    axes.legend()
+    """One histogram for each data source: of all paths of the right level and of those that were rejected."""
+    unit = "tokens" if any(path["tokens"] for one in judged for path in one["paths"]) else "characters"
+    sources = sorted({one["data_source"] for one in judged})
+    figure = Figure(figsize=(1.5 + 3.2 * len(sources), 2.8))
+    for axes, source in zip(figure.subplots(1, len(sources), squeeze=False)[0], sources, strict=True):
+        paths = [path for one in judged if one["data_source"] == source for path in one["paths"] if path["characters"]]
+        groups = {
+            "right": [path[unit] for path in paths if path["fault"] is None],
+            "rejected": [path[unit] for path in paths if path["fault"] is not None],
+        }
+        axes.hist(list(groups.values()), bins=30, stacked=True, label=list(groups), color=["tab:blue", "lightgray"])
+        mean = f", mean {np.mean(groups['right']):.0f}" if groups["right"] else ""
+        axes.set(title=source, xlabel=f"{unit}{mean}", ylabel="paths")
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_levels(sources: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """How many images of each data source have which level."""
+    figure = Figure(figsize=(1.5 + 3.2 * len(sources), 2.6))
+    for axes, (source, about) in zip(figure.subplots(1, len(sources), squeeze=False)[0], sources.items(), strict=True):
+        axes.bar(LEVELS, [about["levels"].get(level, 0) for level in LEVELS], color="tab:blue")
+        axes.set(title=source, ylabel="images")
+        axes.tick_params(axis="x", labelrotation=30)
     return figure
 
 

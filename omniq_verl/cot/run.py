@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.progress import track
 
 import omniq_verl
+from omniq_verl.cot.cost import cost_line, generated
+from omniq_verl.cot.draw import draw_places
+from omniq_verl.cot.levels import cut_sources
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
-from omniq_verl.cot.select import Judged, Selection, count, judge_row, sft_records
+from omniq_verl.cot.select import Judged, Selection, count, draw_images, judge_row, sft_records
 from omniq_verl.cot.verdict import judge_plan
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.parquet import write_parquet
@@ -40,8 +43,11 @@ class CotConfig:
     reason: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
     select: Selection = field(default_factory=Selection)
     run_options: RunOptions = field(default_factory=RunOptions)
+    take: dict[str, int] = field(default_factory=dict)
+    """Rows of each data source, by its name, e.g. ``{ava: 10000, koniq: 7000}``, drawn by ``seed`` over all its files;
+    empty: all rows."""
     limit: int | None = None
-    """The first so many rows of the data."""
+    """At most so many rows in all, for a trial: shared evenly between the data sources and drawn by ``seed``."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,7 +68,12 @@ class NotFinished(RuntimeError):
 
 
 def places_of(config: CotConfig) -> list[RowRef]:
-    """The rows of a run.
+    """The rows of a run: those that are drawn from ``all_places``."""
+    return draw_places(all_places(config), config.take, config.limit, config.seed)
+
+
+def all_places(config: CotConfig) -> list[RowRef]:
+    """All rows of the data.
 
     Raises:
         HeldOutRows: some are of a validation or test split.
@@ -70,7 +81,7 @@ def places_of(config: CotConfig) -> list[RowRef]:
     """
     if not config.data:
         raise ValueError("data: there are no files. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
-    refs = learnable_rows([Path(file) for file in config.data], config.limit)
+    refs = learnable_rows([Path(file) for file in config.data])
     if others := sorted({ref.info["task"] for ref in refs if not find_task(ref.info["task"]).answer_rule}):
         raise ValueError(
             f"the task {others[0]} says within its question how to answer, so that a level cannot be asked for in its"
@@ -85,6 +96,7 @@ def make_plans(config: CotConfig, console: Console) -> None:
     job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
     with Store(Path(config.out) / "plan", job.settings()) as store:
+        console.print(cost_line("plans", store, todo, config.plan), markup=False, soft_wrap=True)
         run_job(job, todo, store, config.run_options, console, "plans")
 
 
@@ -106,6 +118,7 @@ def make_paths(config: CotConfig, console: Console) -> None:
     todo = [WorkItem(ref, plans[ref.key]["text"]) for ref in refs if not judge_plan(plans[ref.key])]
     record_start(Path(config.out))
     with Store(Path(config.out) / "reason", job.settings()) as store:
+        console.print(cost_line("reasoning", store, todo, config.path_sampling), markup=False, soft_wrap=True)
         run_job(job, todo, store, config.run_options, console, "reasoning")
 
 
@@ -127,6 +140,7 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         "select": asdict(config.select),
         "paths_per_image": max((len(one.verdicts) for one in judged), default=0),
         "records": sum(len(one.chosen) for one in judged),
+        "generated": {stage: generated(out / stage) for stage in ("plan", "reason")},
     }
     replace_text(out / "counts.json", json.dumps(counts, indent=2) + "\n")
     replace_text(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
@@ -142,25 +156,30 @@ def conditions(config: CotConfig) -> dict[str, Any]:
     out = Path(config.out)
     data = data_record(places_of(config), config.limit, known_files(out / "plan"))
     sampling = {"plan": asdict(config.plan), "reason": asdict(config.path_sampling)}
-    return provenance(record_start(out), data, config.engine.identity(), sampling, config.seed)
+    return provenance(record_start(out), data, config.engine.identity(), sampling, config.seed, take=dict(config.take))
 
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
-    refs = places_of(config)
+    everything, rule = all_places(config), config.select
+    cuts = cut_sources(everything, rule.levels, rule.levels_of)
+    refs = draw_places(everything, config.take, config.limit, config.seed)
     plans = _plans(config, refs)
     by_key, judged = {ref.key: ref for ref in refs}, {}
     records = read_store(Path(config.out) / "reason")  # one at a time: all of them may be many GB
     for record in track(records, "judging", total=len(refs), transient=True, disable=len(refs) < 1000):
         key = record["key"]
         if key in by_key:
-            judged[key] = judge_row(by_key[key], record["answers"], plans[key]["text"], config.select)
+            cut = cuts[by_key[key].info["data_source"]]
+            judged[key] = judge_row(by_key[key], record["answers"], plans[key]["text"], rule, cut)
     faults = {ref.key: judge_plan(plans[ref.key]) for ref in refs}
     for ref in refs:
         if ref.key not in judged and not faults[ref.key]:
             raise NotFinished(f"{ref.key} has no reasoning yet. Fix: omniq cot reason resumes that stage")
     without_plan = Counter(fault.value for fault in faults.values() if fault)
-    return [judged[ref.key] for ref in refs if ref.key in judged], dict(without_plan)
+    in_order = [judged[ref.key] for ref in refs if ref.key in judged]
+    draw_images(in_order, rule, config.seed)
+    return in_order, dict(without_plan)
 
 
 def _plans(config: CotConfig, refs: list[RowRef]) -> dict[str, dict[str, Any]]:
@@ -184,11 +203,13 @@ def _said(one: Judged) -> dict[str, Any]:
         "level": one.level,
         "outcome": one.outcome,
         "right": one.right,
+        "records": len(one.chosen),
         "paths": [
             {
                 "fault": verdict.fault and verdict.fault.value,
                 "level": verdict.level,
                 "characters": verdict.characters,
+                "tokens": verdict.tokens,
             }
             for verdict in one.verdicts
         ],

@@ -1,18 +1,20 @@
 """Rejection sampling: which images, and which of their paths, are learned from."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from omniq_verl.cot.emphasis import EMPHASES, count_records, draw_weighted, spread
+from omniq_verl.cot.levels import RULES, Cut, cut_scores
 from omniq_verl.cot.verdict import Fault, Verdict, judge_path
 from omniq_verl.data.row_refs import RowRef
 from omniq_verl.generation.request import seed_of
-from omniq_verl.tasks import LEVELS, Scale, task_of
+from omniq_verl.tasks import Scale, task_of
 
-TOO_EASY, TOO_HARD, KEPT = "too_easy", "too_hard", "kept"
+TOO_EASY, TOO_HARD, KEPT, NOT_DRAWN = "too_easy", "too_hard", "kept", "not_drawn"
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,19 @@ class Selection:
     """An image is kept above this share of right paths: 0 drops those without any."""
     max_pass_rate: float = 1.0
     """And below this one: 1 drops those of which all are right."""
-    max_paths: int | None = None
-    """At most so many right paths of an image, the first ones."""
+    levels: str = "scale"
+    """Where the levels begin: ``scale``, five equal parts of the task's scale; ``range``, five equal parts between the
+    data source's own least and greatest label; ``quantiles``, a fifth of its labels in each."""
+    levels_of: dict[str, str] = field(default_factory=dict)
+    """Another choice by data source, e.g. ``{ava: quantiles}``."""
+    emphasis: str = "hard"
+    """How many records a kept image has: ``hard``, the more the fewer of its paths are right; ``even``, all the same
+    number; ``right``, one for each right path."""
+    max_paths: int = 4
+    """At most so many records of an image. The paper has 2.7 on average (41,183 records of 15,206 images)."""
+    images: int | None = None
+    """At most so many kept images of each data source, drawn with chances in proportion to their share of wrong paths
+    (``emphasis=hard``) or with even ones."""
     number: str = "level"
     """The number that is learned: ``level``, one of the right level, or ``label``, the image's own."""
     jitter: float = 0.5
@@ -38,8 +51,12 @@ class Selection:
                 f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; an image is"
                 " kept strictly between them"
             )
-        if (self.max_paths is not None and self.max_paths < 1) or self.decimals < 0 or self.jitter < 0:
-            raise ValueError(f"max_paths from 1, decimals and jitter from 0; got {self}")
+        if self.max_paths < 1 or (self.images is not None and self.images < 1) or self.decimals < 0 or self.jitter < 0:
+            raise ValueError(f"max_paths and images from 1, decimals and jitter from 0; got {self}")
+        if unknown := [rule for rule in (self.levels, *self.levels_of.values()) if rule not in RULES]:
+            raise ValueError(f"levels must be one of {', '.join(RULES)}, got {unknown[0]!r}")
+        if self.emphasis not in EMPHASES:
+            raise ValueError(f"emphasis must be one of {', '.join(EMPHASES)}, got {self.emphasis!r}")
         if self.number not in ("level", "label"):
             raise ValueError(f"number must be level or label, got {self.number!r}")
 
@@ -59,7 +76,9 @@ class Judged:
     level: str
     verdicts: list[Verdict]
     outcome: str
+    cut: Cut
     chosen: list[Verdict] = field(default_factory=list)
+    """One for each record; a path can be there several times."""
 
     @property
     def right(self) -> int:
@@ -67,20 +86,50 @@ class Judged:
         return sum(verdict.fault in (None, Fault.SAME_AGAIN) for verdict in self.verdicts)
 
 
-def judge_row(ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection) -> Judged:
-    """All paths of an image against its label."""
-    level = right_level(ref.info)
+def judge_row(
+    ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection, cut: Cut | None = None
+) -> Judged:
+    """All paths of an image against its label.
+
+    Args:
+        place: of the image.
+        answers: its paths (``omniq_verl.generation.request.Answer`` as mappings).
+        plan: by which they were reasoned.
+        rule: of the selection.
+        cut: levels of the image's data source; None: five equal parts of the task's scale.
+    """
+    cut = cut or scale_cut(ref.info)
+    level = cut.level(ref.info["score"])
     verdicts = _each_once(judge_path(answer, level, plan) for answer in answers)
-    judged = Judged(ref, level, verdicts, KEPT)
+    judged = Judged(ref, level, verdicts, KEPT, cut)
     judged.outcome = rule.judge_rate(judged.right, len(verdicts))
     if judged.outcome == KEPT:
-        judged.chosen = [verdict for verdict in verdicts if verdict.fault is None][: rule.max_paths]
+        distinct = [verdict for verdict in verdicts if verdict.fault is None]
+        records = count_records(judged.right, len(verdicts), rule.max_paths, rule.emphasis)
+        judged.chosen = spread(distinct[: rule.max_paths], records)
     return judged
 
 
-def right_level(info: Mapping[str, Any]) -> str:
-    """The level of a row's label: five equal parts of the task's scale, a boundary belongs to the upper one."""
-    return task_of(info).scale.level(info["score"])
+def scale_cut(info: Mapping[str, Any]) -> Cut:
+    """Five equal parts of a row's scale."""
+    scale = task_of(info).scale
+    return cut_scores([], scale.low, scale.high, "scale")
+
+
+def draw_images(judged: Iterable[Judged], rule: Selection, seed: int = 0) -> None:
+    """Keep at most ``rule.images`` images of each data source; the others become ``not_drawn``."""
+    sources: defaultdict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        if one.outcome == KEPT:
+            sources[one.ref.info["data_source"]].append(one)
+    for kept in sources.values():
+        if rule.images is None or len(kept) <= rule.images:
+            continue
+        wrong = (1 - one.right / len(one.verdicts) if rule.emphasis == "hard" else 1.0 for one in kept)
+        drawn = draw_weighted(zip((one.ref.key for one in kept), wrong, strict=True), rule.images, seed)
+        for one in kept:
+            if one.ref.key not in drawn:
+                one.outcome, one.chosen = NOT_DRAWN, []
 
 
 def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
@@ -88,7 +137,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
     found = []
     for verdict in verdicts:
         if verdict.fault is None and verdict.reasoning in seen:
-            verdict = Verdict(Fault.SAME_AGAIN, level=verdict.level, characters=verdict.characters)
+            verdict = replace(verdict, fault=Fault.SAME_AGAIN, reasoning="")
         seen.add(verdict.reasoning)
         found.append(verdict)
     return found
@@ -109,37 +158,54 @@ def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: i
 def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
     scale, score = task_of(judged.ref.info).scale, judged.ref.info["score"]
     if rule.number == "level":
-        width = (scale.high - scale.low) / len(LEVELS)
-        middle = scale.low + width * (LEVELS.index(judged.level) + 0.5)
+        low, high = judged.cut.bounds(judged.level)
         drawn = np.random.default_rng(seed_of(key, seed)).uniform(-1, 1)
-        score = min(max(middle + rule.jitter * width * drawn, scale.low), scale.high)
+        score = min(max((low + high) / 2 + rule.jitter * (high - low) * drawn, scale.low), scale.high)
         if rule.jitter <= 0.5:
-            return _within(scale, judged.level, score, rule.decimals)
+            return _within(scale, judged.cut, judged.level, score, rule.decimals)
     return f"{score:.{rule.decimals}f}"
 
 
-def _within(scale: Scale, level: str, score: float, decimals: int) -> str:
+def _within(scale: Scale, cut: Cut, level: str, score: float, decimals: int) -> str:
     """A score of a level, rounded without leaving it: a boundary belongs to the upper level."""
     unit = 10.0**-decimals
     for steps in (0, -1, 1):
         text = f"{score + steps * unit:.{decimals}f}"
-        if scale.contains(float(text)) and scale.level(float(text)) == level:
+        if scale.contains(float(text)) and cut.level(float(text)) == level:
             return text
     raise ValueError(f"no number with {decimals} decimals near {score} is of the level {level}; raise select.decimals")
 
 
 def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
-    """By data source: images and paths by outcome, and how many images had how many right paths."""
+    """By data source: images and paths by outcome, how many images had how many right paths, labels by level.
+
+    ``acceptance`` is the share of paths that reach the right level, ``records`` the number to learn, and ``tokens`` the
+    mean length of a learned answer, as its generator wrote it (the paper's A.2 gives 478, 346 and 342).
+    """
     found: dict[str, dict[str, Any]] = {}
     for one in judged:
-        about = found.setdefault(
-            one.ref.info["data_source"], {"images": Counter(), "paths": Counter(), "right_paths": Counter()}
-        )
+        about = found.setdefault(one.ref.info["data_source"], _nothing(one.cut))
         about["images"][one.outcome] += 1
+        about["levels"][one.level] += 1
         about["right_paths"][one.right] += 1
         about["paths"].update(_path_outcome(verdict) for verdict in one.verdicts)
-        about["paths"]["learned"] += len(one.chosen)
+        about["paths"]["learned"] += len({id(verdict) for verdict in one.chosen})
+        about["records"] += len(one.chosen)
+        about["tokens"] += sum(verdict.tokens for verdict in one.chosen)
+    for about in found.values():
+        about["tokens"] = about["tokens"] / about["records"] if about["records"] else None
+        about["acceptance"] = _acceptance(about["right_paths"], about["paths"])
     return found
+
+
+def _nothing(cut: Cut) -> dict[str, Any]:
+    counters = {name: Counter() for name in ("images", "paths", "right_paths", "levels")}
+    return {**counters, "records": 0, "tokens": 0, "level_edges": list(cut.edges)}
+
+
+def _acceptance(right_paths: Mapping[int, int], outcomes: Mapping[str, int]) -> float:
+    paths = sum(number for outcome, number in outcomes.items() if outcome != "learned")
+    return sum(right * images for right, images in right_paths.items()) / paths
 
 
 def _path_outcome(verdict: Verdict) -> str:

@@ -58,6 +58,8 @@ class Verdict:
     level: str = ""
     characters: int = 0
     """Of the reasoning."""
+    tokens: int = 0
+    """Of the whole answer; 0 where its engine does not say."""
 
 
 def judge_text(answer: Mapping[str, Any]) -> Fault | None:
@@ -108,8 +110,8 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
     if plan.strip() and _words(plan) in _words(reasoning):
         return Verdict(Fault.COPIES_PLAN)
     if said != level:
-        return Verdict(Fault.WRONG_LEVEL, level=said, characters=len(reasoning))
-    return Verdict(None, reasoning, said, len(reasoning))
+        return Verdict(Fault.WRONG_LEVEL, level=said, characters=len(reasoning), tokens=answer.get("tokens", 0))
+    return Verdict(None, reasoning, said, len(reasoning), answer.get("tokens", 0))
 
 
 def repeats(text: str) -> bool:

@@ -11,7 +11,7 @@ from omniq_verl.doctor.file_report import each_once
 from omniq_verl.doctor.free_space import FreeSpace, measure_free_space
 from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_checks import inspect_model
-from omniq_verl.doctor.notes import dropped_rows, same_rows
+from omniq_verl.doctor.notes import dropped_rows, same_rows, unsaved_validations
 from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_group, check_learning_rate, check_numbers
 from omniq_verl.doctor.paths import home_problems, paths_of
 from omniq_verl.doctor.problem import Problem
@@ -22,7 +22,9 @@ from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
 from omniq_verl.doctor.space import check_folder, check_space, say_space
 from omniq_verl.doctor.unread.check import check_unread
+from omniq_verl.trainer.best_checkpoint import OFF
 
+_BEST = "trainer.v1.keep_best"
 _STARTS_FROM = "actor_rollout_ref.model.path"
 _OTHER_PATHS = (
     *(f"actor_rollout_ref.model.{key}" for key in ("tokenizer_path", "hf_config_path", "lora_adapter_path")),
@@ -66,6 +68,8 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
             *unread,
             *(problem for file in files for problem in file.problems),
             *check_dropped(train),
+            *check_test_rows("data.train_files", train),
+            *check_test_rows("data.val_files", val),
             *check_batch_size(config, rows),
             *check_sources(config, files),
             *check_folder(config.trainer.default_local_dir),
@@ -83,10 +87,23 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
             *unread_notes,
             *same_rows(train, val),
             *dropped_rows(files),
+            *_unsaved(config),
             *resume.notes,
             *say_space(config, model, free, image_tokens, longest),
         ],
     )
+
+
+def check_test_rows(key: str, files: Sequence[FileReport]) -> list[Problem]:
+    """Test sets are neither trained on nor used to choose a checkpoint."""
+    what = "are of the split test, and a result on that set would no longer be a test"
+    fix = f"name files of another split in {key}; data_prep draws one (--val-fraction, --val-share or --shares)"
+    return [Problem(file.path, f"{file.test_rows:,} of its rows {what}", fix) for file in files if file.test_rows]
+
+
+def _unsaved(config: DictConfig) -> list[str]:
+    trainer = config.trainer
+    return unsaved_validations(trainer.save_freq, trainer.test_freq, OmegaConf.select(config, _BEST, default=OFF))
 
 
 def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Problem]:

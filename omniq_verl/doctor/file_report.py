@@ -35,6 +35,7 @@ class RowFindings:
     source: str | None
     faults: list[Fault]
     length: Length | int | None
+    split: str | None
     reads_files: bool
     """Does an image of the row lie in a file of its own, or its task outside of this package?"""
 
@@ -51,6 +52,7 @@ def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | i
         source=source if isinstance(source, str) else None,
         faults=faults,
         length=length,
+        split=str(info["split"]).strip().lower() if info.get("split") is not None else None,
         reads_files=_is_outside(info.get("task"))
         or any(isinstance(image, dict) and "bytes" not in image for image in record.get("images") or []),
     )
@@ -82,6 +84,8 @@ class FileReport:
     determine this report."""
     dropped: int = 0
     """Rows that verl will drop."""
+    test_rows: int = 0
+    """Rows of the split ``test``."""
     _found: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def add(self, number: int, row: RowFindings) -> None:
@@ -91,6 +95,7 @@ class FileReport:
         if row.source is not None:
             self.sources.add(row.source)
         self.reads_files |= row.reads_files
+        self.test_rows += row.split == "test"
         if isinstance(row.length, Length):
             self.image_tokens += row.length.images
         total = row.length.total if isinstance(row.length, Length) else row.length
@@ -123,6 +128,7 @@ class FileReport:
             "keys": array("Q", sorted(self.keys)).tobytes().hex(),
             "sources": sorted(self.sources),
             "dropped": self.dropped,
+            "test_rows": self.test_rows,
         }
 
     @classmethod
@@ -143,4 +149,5 @@ class FileReport:
             sources=set(values["sources"]),
             image_tokens=int(values["image_tokens"]),
             dropped=int(values["dropped"]),
+            test_rows=int(values["test_rows"]),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from omniq_verl.doctor.data_files import FileReport
+from omniq_verl.trainer.best_checkpoint import OFF
 
 
 def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[str]:
@@ -24,4 +25,19 @@ def dropped_rows(files: Sequence[FileReport]) -> list[str]:
         " data.max_prompt_length (data.filter_overlong_prompts)"
         for file in files
         if file.dropped
+    ]
+
+
+def unsaved_validations(saves: int, tests: int, keep_best: str) -> list[str]:
+    """Validated steps that have no checkpoint to keep.
+
+    Args:
+        saves, tests: steps between two checkpoints and two validations; 0 or less: none.
+        keep_best: ``trainer.v1.keep_best``.
+    """
+    if keep_best == OFF or saves <= 0 or tests <= 0 or tests % saves == 0:
+        return []
+    return [
+        f"steps are validated every {tests} and saved every {saves}: the best checkpoint is chosen among those that are"
+        " both; trainer.test_freq should be a multiple of trainer.save_freq"
     ]

@@ -10,6 +10,8 @@ from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
 from omniq_verl.rewards import RewardSettings
 from omniq_verl.rewards.outside import probe
+from omniq_verl.trainer.best_checkpoint import METRICS as BEST_METRICS
+from omniq_verl.trainer.best_checkpoint import OFF
 
 REWARD = "reward.custom_reward_function"
 _OUR_TRAINER = "omniq_sync"
@@ -21,13 +23,8 @@ _LOSS = "actor_rollout_ref.actor.policy_loss"
 
 def check_settings(config: DictConfig) -> list[Problem]:
     """All faults of a composed configuration; settings of other people's rewards and samplers are not looked at."""
-    return [
-        *_reward_faults(config),
-        *batch_faults(config),
-        *_filter_faults(config),
-        *_sampler_faults(config),
-        *_gate_faults(config),
-    ]
+    parts = (_reward_faults, batch_faults, _filter_faults, _sampler_faults, _gate_faults, _best_faults)
+    return [fault for part in parts for fault in part(config)]
 
 
 def _node(config: DictConfig, key: str) -> dict:
@@ -82,6 +79,12 @@ def _sampler_faults(config: DictConfig) -> Iterator[Problem]:
         what = "verl gives its own group filter to no sampler but its own, so that it would do nothing"
         fix = f"set it to False and {_SAMPLER}.sampler_kwargs.mode to drop or refill"
         yield Problem("algorithm.filter_groups.enable", what, fix)
+
+
+def _best_faults(config: DictConfig) -> Iterator[Problem]:
+    key = "trainer.v1.keep_best"
+    if (metric := OmegaConf.select(config, key, default=OFF)) not in (OFF, *BEST_METRICS):
+        yield Problem(key, f"is {metric!r}, which is no metric to compare", f"choose {', '.join(BEST_METRICS)} or off")
 
 
 def _gate_faults(config: DictConfig) -> Iterator[Problem]:

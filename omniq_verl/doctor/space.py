@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.free_space import FreeSpace
 from omniq_verl.doctor.gpu_memory import GIB, say_memory
@@ -13,6 +13,7 @@ from omniq_verl.doctor.model_checks import ModelFolder
 from omniq_verl.doctor.model_shape import Shape, read_shape
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.weight_transfer import check_bucket, check_shared_memory, note_bucket
+from omniq_verl.trainer.best_checkpoint import OFF
 
 __all__ = ["GIB", "check_folder", "check_space", "needed_memory", "say_space"]
 
@@ -123,10 +124,14 @@ def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | No
         return None
     kept = config.trainer.max_actor_ckpt_to_keep or 1  # null keeps all of them; two are a lower bound then
     needed = (kept + 1) * parameters * _CHECKPOINT_BYTES
+    # The best checkpoint's weights lie beside them, once verl has deleted the checkpoint that they are of.
+    keeps_best = OmegaConf.select(config, "trainer.v1.keep_best", default=OFF) != OFF and config.trainer.test_freq > 0
+    needed += parameters * _ROLLOUT_BYTES * keeps_best
     if needed <= free:
         return None
+    best = " and the best one's weights" if keeps_best else ""
     return Problem(
         f"trainer.default_local_dir={config.trainer.default_local_dir}",
-        f"{kept + 1} checkpoints need about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on that disk",
+        f"{kept + 1} checkpoints{best} need about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on that disk",
         "free some, name a folder on another disk, or lower trainer.max_actor_ckpt_to_keep",
     )

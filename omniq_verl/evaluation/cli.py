@@ -107,6 +107,7 @@ def heatmap(
     rho: Annotated[float, typer.Option(help="Share of tokens to mark, as the entropy gate would choose them.")] = 0.2,
     max_tokens: options.MAX_TOKENS = 1024,
     question: Annotated[str | None, typer.Option(help="To ask instead of the task's.")] = None,
+    scale: options.SCALE = None,
     verbose: options.VERBOSE = False,
 ) -> None:
     """The entropy of every token of an answer, under one or two checkpoints, as a page and a picture.
@@ -117,7 +118,8 @@ def heatmap(
     from omniq_verl.evaluation.heatmap import draw_heatmap
 
     of_task = None if question is None else "with --question"
-    reject_idle({"task": of_task, "prompt": of_task, "max_tokens": None if answer is None else "with --answer"})
+    reject_idle(dict.fromkeys(("task", "prompt", "scale"), of_task))
+    reject_idle({"max_tokens": None if answer is None else "with --answer"})
     with cli_errors() as console:
-        page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens, question)
+        page = draw_heatmap(model, image, out, task, prompt, answer, rho, max_tokens, question, scale)
         console.print(f"page: {page}", soft_wrap=True, markup=False)

@@ -64,6 +64,10 @@ def _validation_srcc(folder: Path, metrics: Metrics) -> Curve:
     return _mean_over_sources(metrics, "/srcc")
 
 
+def _validation_plcc(folder: Path, metrics: Metrics) -> Curve:
+    return _mean_over_sources(metrics, "/plcc")
+
+
 def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
     found = {}
     for step, values in metrics.items():
@@ -78,6 +82,9 @@ PANELS = {
     "reward": Panel("Mean reward of the rollouts", "reward", _drawn_reward),
     "validation_reward": Panel("Mean reward in validation", "reward", _validation_reward),
     "validation_srcc": Panel("SRCC in validation", "SRCC", _validation_srcc),
+    "validation_plcc": Panel("PLCC in validation", "PLCC", _validation_plcc),
+    "kl": Panel("KL to the reference", "nats per token", _logged("actor/kl_loss")),
+    "grad_norm": Panel("Norm of the gradient", "norm", _logged("actor/grad_norm")),
     "entropy": Panel("Entropy of the policy", "nats per token", _logged("actor/entropy")),
     "groups_kept": Panel("Groups the filter kept", "share of groups drawn", _groups_kept, True),
     "gate_threshold": Panel("Threshold of the entropy gate", "nats", _logged("actor/gate/threshold")),

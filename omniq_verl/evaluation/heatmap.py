@@ -25,7 +25,7 @@ from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
-from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task
+from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task, scale_of, task_on
 
 _ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
 
@@ -117,6 +117,18 @@ def _open_model(folder: Path) -> Any:
     return model
 
 
+def open_model(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """A checkpoint in single precision on a device, and its processor; the folder has been checked.
+
+    Raises:
+        ValueError: the weights do not fit the model, or torch has no such device.
+    """
+    try:
+        return _open_model(folder).to(device), AutoProcessor.from_pretrained(folder)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device}: {error}. Fix: --device cpu") from error
+
+
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
     """What the model is given before its answer: the text and the image as verl's rollouts prepare them."""
     text = question_text(processor, messages, 1)
@@ -153,7 +165,7 @@ def with_answer(inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> dict[
     given = dict(inputs)
     for name, value in inputs.items():
         if value.shape == inputs["input_ids"].shape:  # one number for each token, whatever the processor calls it
-            more = {"input_ids": torch.tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
+            more = {"input_ids": value.new_tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
             given[name] = torch.cat([value, more.get(name, value.new_zeros(1, len(ids)))], dim=1)
     return given
 
@@ -177,6 +189,7 @@ def draw_heatmap(
     rho: float = 0.2,
     max_tokens: int = 1024,
     question: str | None = None,
+    scale: str | None = None,
 ) -> Path:
     """Read an answer with one checkpoint or two, and write what its tokens' entropies are; returns the page.
 
@@ -194,6 +207,7 @@ def draw_heatmap(
         rho: share of the answer's tokens underlined, those of highest entropy.
         max_tokens: longest greedy answer.
         question: to ask instead of the task's.
+        scale: on which the models were trained, by its name in ``omniq_verl.tasks.SCALES``; None: the task's own.
 
     Raises:
         ValueError: the tokenizers differ, the image is rejected, or an argument cannot be used as it is.
@@ -204,7 +218,7 @@ def draw_heatmap(
     models = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
-    messages, data = asked_messages(task, prompt, question), load_image(image)
+    messages, data = asked_messages(task, prompt, question, scale), load_image(image)
     ids = None if answer is None else answer_ids(processors[0], _read(answer))
     tables = []
     for folder, processor in zip(models, processors, strict=True):
@@ -229,7 +243,9 @@ def draw_heatmap(
     return _write(out, about, tables, data)
 
 
-def asked_messages(task: str, prompt: str | None, question: str | None) -> list[dict[str, str]]:
+def asked_messages(
+    task: str, prompt: str | None, question: str | None, scale: str | None = None
+) -> list[dict[str, str]]:
     if question is not None:
         return [
             {"role": "user", "content": question if IMAGE_PLACEHOLDER in question else IMAGE_PLACEHOLDER + question}
@@ -237,7 +253,9 @@ def asked_messages(task: str, prompt: str | None, question: str | None) -> list[
     asked = image_task(task, "--task")
     if prompt is not None and not asked.needs_text:
         raise ValueError(f"the task {task} asks about no text; a question of your own is given as --question")
-    return asked.messages(None, prompt)
+    if scale is not None and asked.scale is None:
+        raise ValueError(f"the task {task} asks for no score. Fix: leave out --scale")
+    return task_on(task, scale_of(scale)).messages(None, prompt) if scale else asked.messages(None, prompt)
 
 
 def _read(answer: str) -> str:

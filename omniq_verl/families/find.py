@@ -108,8 +108,10 @@ def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Fa
     """
     local = spec.kind in LOCAL_KINDS
     family, _ = find_family(spec.model, name, local)
+    if not local:  # an endpoint sizes images itself
+        return spec, family
     pixels = family.max_pixels if spec.max_pixels is None else spec.max_pixels
-    return replace(spec, model=local_model(spec.model, family) if local else spec.model, max_pixels=pixels), family
+    return replace(spec, model=local_model(spec.model, family), max_pixels=pixels), family
 
 
 def local_model(model: str, family: Family) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from omniq_verl.data.image_size import UNBOUNDED, ImageSize
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, chat_turns
 from omniq_verl.tasks.outside_text import FIX, ForbiddenText, control_tokens, messages_fault
 
@@ -72,13 +73,13 @@ def tokenizer_of(processor: Any) -> Any:
     return processor.tokenizer if sees(processor) else processor
 
 
-def decode_images(processor: Any, images: Sequence[bytes], max_pixels: int | None = None) -> list[Image.Image]:
+def decode_images(processor: Any, images: Sequence[bytes], size: ImageSize = UNBOUNDED) -> list[Image.Image]:
     """Image files as verl's rollouts hand them to the processor: decoded, and resized by the same function.
 
     Args:
         processor: of the model.
         images: files.
-        max_pixels: larger ones are shrunk to so many; None: to what that function takes at most.
+        size: bounds that larger images are shrunk to first.
 
     Raises:
         ValueError: an image cannot be decoded, or has a shape that the processor rejects.
@@ -87,10 +88,10 @@ def decode_images(processor: Any, images: Sequence[bytes], max_pixels: int | Non
         return []
     from qwen_vl_utils import fetch_image
 
-    size = getattr(processor.image_processor, "patch_size", 14)  # as verl's agent loop
-    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+    patch = getattr(processor.image_processor, "patch_size", 14)  # as verl's agent loop
     try:
-        return [fetch_image({"image": Image.open(io.BytesIO(data)), **limit}, image_patch_size=size) for data in images]
+        opened = (size.fit(Image.open(io.BytesIO(data))) for data in images)
+        return [fetch_image({"image": image}, image_patch_size=patch) for image in opened]
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise errors of every kind on broken data

@@ -56,6 +56,10 @@ MEMORY = Annotated[
         " the model needs and is free.",
     ),
 ]
+SHORT_SIDE = Annotated[
+    int | None, typer.Option(min=28, help="Shrink larger images to this length of the shorter side, in pixels.")
+]
+MAX_PIXELS = Annotated[int | None, typer.Option(min=784, help="Shrink larger images to so many pixels.")]
 DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM, transformers and torch.")]
@@ -75,6 +79,8 @@ def engine_spec(
     dtype: DTYPE = "auto",
     memory: MEMORY = None,
     devices: DEVICES = 1,
+    short_side: SHORT_SIDE = None,
+    max_pixels: MAX_PIXELS = None,
     allow_pickle: PICKLE = False,
     trust_remote_code: TRUST = False,
     verbose: VERBOSE = False,
@@ -92,6 +98,8 @@ def engine_spec(
         dtype,
         memory,
         devices,
+        short_side=short_side,
+        max_pixels=max_pixels,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
@@ -108,10 +116,16 @@ def tell_checkpoint(given: str | None, spec: "EngineSpec") -> None:
 _IDLE = {
     "vllm": ("base_url",),
     "hf": ("base_url", "memory", "devices"),
-    "openai": ("max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code"),
+    "openai": (
+        *("max_model_len", "dtype", "memory", "devices", "short_side", "max_pixels"),
+        *("allow_pickle", "trust_remote_code"),
+    ),
 }
 """Options without effect, by engine; one of the user's own is given all of them."""
-OF_ENGINES = ("engine", "base_url", "max_model_len", "dtype", "memory", "devices", "allow_pickle", "trust_remote_code")
+OF_ENGINES = (
+    *("engine", "base_url", "max_model_len", "dtype", "memory", "devices", "short_side", "max_pixels"),
+    *("allow_pickle", "trust_remote_code"),
+)
 """What has an effect only where there is a model to ask."""
 
 

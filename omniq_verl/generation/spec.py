@@ -1,9 +1,10 @@
 """Which model answers and what runs it, in a form that travels to the worker which opens it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.image_size import ImageSize
 from omniq_verl.generation.hub import check_hub_name
 from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 
@@ -41,10 +42,19 @@ class EngineSpec:
     """Load weights that are pickle files, which can run any code."""
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
+    short_side: int | None = None
+    """Larger images are shrunk to this length of the shorter side, in pixels, before the model sees them."""
     max_pixels: int | None = None
-    """Larger images are shrunk to this many pixels before the image processor; None: qwen_vl_utils' own limit."""
+    """Larger images are shrunk to this many pixels; None: whatever the model's own processor allows."""
+
+    @property
+    def image_size(self) -> ImageSize:
+        """The bounds of images."""
+        return ImageSize(self.short_side, self.max_pixels)
 
     def __post_init__(self) -> None:
+        if self.image_size and self.kind == "openai":
+            raise ValueError("short_side and max_pixels: an endpoint sizes images itself. Fix: leave them out")
         if self.kind in LOCAL_KINDS and self.model:
             object.__setattr__(self, "model", checkpoint_of(expanded(self.model)))
 
@@ -65,8 +75,8 @@ class EngineSpec:
         """
         weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
-        more = {"base_url": self.base_url, "max_pixels": self.max_pixels}
-        return found | {name: value for name, value in more.items() if value}
+        found |= asdict(self.image_size) if self.image_size else {}
+        return found | ({"base_url": self.base_url} if self.base_url else {})
 
     def check(self) -> None:
         """Look at the model's folder, or for its name at the hub, before anything long begins.

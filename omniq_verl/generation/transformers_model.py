@@ -27,7 +27,6 @@ class TransformersModel:
 
         from omniq_verl.attention.transformers_attention import plain_attention
 
-        self._pixels = spec.max_pixels
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         trust = spec.trust_remote_code
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
@@ -44,7 +43,7 @@ class TransformersModel:
         )
         check_loaded(spec.model, info)
         self._model = model.to(self._device)
-        self._longest, self.at_once = spec.length_of(self._model.config), at_once
+        self._longest, self.at_once, self._size = spec.length_of(self._model.config), at_once, spec.image_size
         self._banned = list(banned_tokens(self._processor).values())
         self._vocabulary = Vocabulary.of(self._tokenizer)
 
@@ -75,7 +74,7 @@ class TransformersModel:
             + ("" if request.texts is None else request.texts.start)
             for request in batch
         ]
-        images = [image for request in batch for image in decode_images(self._processor, request.images, self._pixels)]
+        images = [image for request in batch for image in decode_images(self._processor, request.images, self._size)]
         shown = {"images": images} if images else {}
         inputs = self._processor(text=texts, padding=True, return_tensors="pt", **shown)
         if (length := inputs["input_ids"].shape[1]) >= self._longest:

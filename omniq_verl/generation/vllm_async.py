@@ -25,7 +25,7 @@ class AsyncModel:
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
-        self._engine = open_async(spec)
+        self._engine, self._size = open_async(spec), spec.image_size
         load_image_processor(self._engine, self._processor)
         self._banned = list(banned_tokens(self._processor).values())
         self._pool = ThreadPoolExecutor(min(MOST_THREADS, cores() + 1))
@@ -47,7 +47,7 @@ class AsyncModel:
         return answers_of(results[-1])
 
     def _prepare(self, request: Request) -> Any:
-        return render(self._engine, vllm_prompt(self._processor, request.messages, request.images))
+        return render(self._engine, vllm_prompt(self._processor, request.messages, request.images, self._size))
 
     async def check(self) -> None:
         """Raise an error if the engine is dead.

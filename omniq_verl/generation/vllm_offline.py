@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from omniq_verl.data.image_size import UNBOUNDED, ImageSize
 from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.expectation import Vocabulary, Walk
 from omniq_verl.generation.feeding import Feeder, Spent
@@ -24,18 +25,21 @@ MOST_THREADS = 32
 """Threads that prepare images, on machines with many cores. Our choice."""
 
 
-def vllm_prompt(processor: Any, messages: Sequence[Mapping[str, str]], images: Sequence[bytes]) -> dict[str, Any]:
+def vllm_prompt(
+    processor: Any, messages: Sequence[Mapping[str, str]], images: Sequence[bytes], size: ImageSize = UNBOUNDED
+) -> dict[str, Any]:
     """A question as vLLM takes it, with the text and the images that verl's rollouts would send.
 
     Args:
         processor: the model's processor.
         messages: as in a row's ``prompt``.
         images: image files, one for each placeholder.
+        size: bounds that larger images are shrunk to.
 
     Raises:
         ValueError: an image cannot be decoded, the processor rejects its shape, or the text holds control tokens.
     """
-    return _prompt(question_text(processor, messages, len(images)), decode_images(processor, images))
+    return _prompt(question_text(processor, messages, len(images)), decode_images(processor, images, size))
 
 
 def load_image_processor(engine: Any, processor: Any) -> None:
@@ -69,7 +73,7 @@ class OfflineModel:
 
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=spec.trust_remote_code)
         self._banned = list(banned_tokens(self._processor).values())
-        self._pixels = spec.max_pixels
+        self._size = spec.image_size
         self._vocabulary = Vocabulary.of(tokenizer_of(self._processor))
         self._engine = WalkingEngine(OfflineEngine(spec))
         load_image_processor(self._engine, self._processor)
@@ -122,7 +126,7 @@ class OfflineModel:
             text = question_text(self._processor, request.messages, len(request.images))
             text += "" if request.texts is None else request.texts.start
             if request.images not in decoded:
-                decoded[request.images] = decode_images(self._processor, request.images, self._pixels)
+                decoded[request.images] = decode_images(self._processor, request.images, self._size)
             prompt = render(self._engine, _prompt(text, decoded[request.images]))
             if request.texts is not None:
                 return Expected(prompt, Walk(self._vocabulary.spelling(request.texts)), request.texts)

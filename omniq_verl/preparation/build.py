@@ -17,6 +17,7 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.console import progress_bar
+from omniq_verl.data.image_size import UNBOUNDED, ImageSize
 from omniq_verl.data.names import composed, escape_halves, is_utf8, shown_name
 from omniq_verl.data.rows import Row
 from omniq_verl.preparation.card import write_card
@@ -73,6 +74,8 @@ class Source:
     """Where to look for an image first, if several have its name."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For the card: where splits and labels come from, licence, options."""
+    size: ImageSize = UNBOUNDED
+    """Bounds that larger images are shrunk to."""
     expected_rows: int | None = None
     """How many items its owners' label file has; None where they do not say."""
 
@@ -175,7 +178,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
         row = to_row(source, item, row_id)
     except ValueError as error:
         raise _Rejected(f"label: {str(error).removeprefix(f'row {row_id}: ')}") from None
-    return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change)
+    return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change, size=source.size)
 
 
 def _fault(item: Item) -> str | None:
@@ -305,6 +308,7 @@ def _card(
         "label_map": None if source.labels is None else source.labels.card(source.task, source.scale),
         "label_rows": {"found": rows + len(rejects), "expected": source.expected_rows},
         **source.facts,
+        **({"images": {**asdict(source.size), "shrunk": sum(one.shrunk for one in written)}} if source.size else {}),
         **({counted: dict(sorted(classes.items()))} if classes else {}),
         "files": files,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from omniq_verl.data.image_size import PATCH, ImageSize
 from omniq_verl.data.names import is_utf8, never_fail_to_print, shown_name
 from omniq_verl.data.text_files import json_lines
 from omniq_verl.doors import FORM
@@ -146,6 +147,7 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
         labels=labels,
         scale=_scale(task, args.scale) if labels is not None else None,
         folders=dataset.folders,
+        size=ImageSize(args.short_side, args.max_pixels),
         facts={**dataset.facts, "options": {name: getattr(args, name) for name in dataset.own_options}},
         expected_rows=dataset.expected_rows(args),
     )
@@ -155,9 +157,9 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
 
 def _scale(task: str, name: str | None) -> Scale | None:
     """None: the own scale of a task from outside."""
-    if name is None and task not in TASKS:
-        return None
-    return SCALES[name or "1-5"]
+    if name is None:
+        return find_task(task).scale if task in TASKS else None
+    return SCALES[name]
 
 
 def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
@@ -171,6 +173,8 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     scales = "of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
     add("--scale", choices=list(SCALES), help=scales)
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
+    add("--short-side", type=side, metavar="PIXELS", help="shrink larger images to this length of the shorter side")
+    add("--max-pixels", type=area, metavar="PIXELS", help="shrink larger images to so many pixels")
     add_writing_options(parser)
     dataset.add_options(parser)
     return parser
@@ -190,6 +194,18 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def side(text: str) -> int:
+    if (pixels := positive(text)) < PATCH:
+        raise argparse.ArgumentTypeError(f"{text} leaves no image; at least {PATCH}")
+    return pixels
+
+
+def area(text: str) -> int:
+    if (pixels := positive(text)) < PATCH**2:
+        raise argparse.ArgumentTypeError(f"{text} leaves no image; at least {PATCH**2}")
+    return pixels
 
 
 def _warn_of_missing_labels(card: dict[str, Any], where: Path, console: Console) -> None:
@@ -265,9 +281,12 @@ def report(card: dict[str, Any], out: Path) -> None:
         if files[split]:
             print(override(key, files[split]))
     if files["test"]:
-        # To validate on where there is nothing else; two lines of one key would silently be the last one.
-        print(override("data.val_files", files["test"]) if not files["val"] else f"test: {_listed(files['test'])}")
+        print(f"test: {_listed(files['test'])}")  # for omniq eval; never for validation, which chooses a checkpoint
+    if files["train"] and not files["val"]:
+        print("there is no validation split; see --help for an option that draws one, or validate on another data set")
     rejects = card["rejects"]
+    if shrunk := card.get("images", {}).get("shrunk"):
+        print(f"shrunk: {shrunk} of {card['rows']} rows had larger images")
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
     said = f" ({reasons}; see rejects.jsonl)" if reasons else ""
     print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{said}")

@@ -123,6 +123,13 @@ def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: boo
     return Plan(parts, rows, order, schema(all(part.embedded for part in parts.values())))
 
 
+def validation_files(plan: Plan) -> list[Path]:
+    """The validation files of the parts, which lie where they were; a joint run validates on all of them."""
+    return [
+        part.folder / name for part in plan.parts.values() for name in part.card["files"] if split_of(name) == "val"
+    ]
+
+
 def _read_part(folder: Path) -> Part:
     card = _read_card(folder)
     if not card or "parts" in card:
@@ -293,5 +300,6 @@ def _card(plan: Plan, files: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _about(part: Part, rows: int, of_all: int) -> dict[str, Any]:
     kept = {key: part.card.get(key) for key in ("data_source", "task", "made_by", "label_map", "options")}
+    kept |= {"images": part.card["images"]} if "images" in part.card else {}
     files = {name: about["xxh128"] for name, about in part.card["files"].items() if split_of(name) == "train"}
     return {"rows": rows, "of": len(part.refs), "share": round(rows / of_all, 6), **kept, "files": files}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from xxhash import xxh3_128
 
 import omniq_verl
+from omniq_verl.data.image_size import UNBOUNDED, ImageSize
 from omniq_verl.data.images import BadImage, check_image, read_image
 from omniq_verl.data.rows import Row, schema
 from omniq_verl.preparation.stored_images import StoredImage
@@ -47,10 +48,13 @@ class Planned:
     """What is done to each image; None: nothing."""
     others: tuple[Path | StoredImage, ...] = ()
     """The further images of a comparison, in the question's order."""
+    size: ImageSize = UNBOUNDED
+    """Bounds that larger images are shrunk to, before ``change``."""
 
     def state(self) -> tuple[Any, ...]:
         """A value that changes when the row would: with its label, and the files' size or time."""
         state = (self.row, self.name, *map(_state, (self.path, *self.others)))
+        state = (*state, self.size) if self.size else state
         return state if self.change is None else (*state, self.change)
 
 
@@ -108,6 +112,8 @@ class Written:
     classes: dict[str, int] = field(default_factory=dict)
     """Rows by distortion and severity, or by choice, where these are the labels."""
     rejects: list[Reject] = field(default_factory=list)
+    shrunk: int = 0
+    """Rows whose image was shrunk."""
     size: int = 0
     """Of the file, in bytes."""
     xxh128: str = ""
@@ -222,33 +228,43 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
     group = _Group(shard.embed)
     for number, planned in enumerate(shard.items, shard.first):
         try:
-            images = [_image(ref, planned, shard) for ref in (planned.path, *planned.others)]
+            found = [_image(ref, planned, shard) for ref in (planned.path, *planned.others)]
         except BadImage as bad:
             written.rejects.append(Reject(planned.row.row_id, planned.name, f"image: {bad}"))
             continue
         written.rows += 1
         _note(planned.row, written)
+        images, before = [image for image, _ in found], [size for _, size in found if size]
+        written.shrunk += bool(before)
         size = sum(map(len, images))
         if not has_room(len(group.records), group.size, size):
             yield group.table()
             group.clear()
-        group.add(planned.row.record(number, *images))
+        group.add(_sized(planned.row, before).record(number, *images))
     if group.records:
         yield group.table()
 
 
-def _image(ref: Path | StoredImage, planned: Planned, shard: Shard) -> bytes | str:
-    """An image as it stands in the row: its bytes, or the name of its file."""
+def _sized(row: Row, before: Sequence[tuple[int, int]]) -> Row:
+    """The row, with the former sizes of images that were shrunk."""
+    return replace(row, details={**row.details, "shrunk_from": list(map(list, before))}) if before else row
+
+
+def _image(ref: Path | StoredImage, planned: Planned, shard: Shard) -> tuple[bytes | str, tuple[int, int] | None]:
+    """An image as it stands in the row, its bytes or the name of its file, and its former size if it was shrunk."""
+    before = None
     try:
         original = read_image(ref) if isinstance(ref, Path) else ref.read()
         data = check_image(original, shard.decode)
+        if planned.size:
+            data, before = planned.size.shrink(data)
         if planned.change is not None:
             data = planned.change(data)
     except BadImage as bad:
         raise BadImage(f"{ref.name}: {bad}" if planned.others else str(bad)) from None
     if shard.embed:
-        return data
-    return str(ref if data is original else _converted(shard.path.parent, data))
+        return data, before
+    return str(ref if data is original else _converted(shard.path.parent, data)), before
 
 
 def _note(row: Row, written: Written) -> None:

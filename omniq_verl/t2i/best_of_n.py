@@ -28,6 +28,7 @@ from omniq_verl.t2i.candidates import (
 from omniq_verl.t2i.contact_sheet import scores_said, write_sheet
 from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.image_scorers import ImageScorers
+from omniq_verl.tasks import scale_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
-    scorers = ImageScorers(run.tasks, run.scorer, run.rali, run.max_tokens)  # before hours of drawing
+    scorers = ImageScorers(
+        run.tasks, run.scorer, run.rali, run.max_tokens, scale_of(run.scale)
+    )  # before hours of drawing
     settings = run.settings() if scorers.rali is None else {**run.settings(), "rali": scorers.rali.digest}
     by_text = [run.drawings(number) for number in range(len(run.prompts))]
     run.out.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,9 @@ class GuidedRun:
     max_tokens: int = 1024
     seed: int = 0
     """Image number i of every text has the seed ``seed + i``."""
+    scale: str | None = None
+    """Scale of all scores, by its name in ``omniq_verl.tasks.SCALES``: that on which the scorer was trained; None: each
+    task's own."""
     limit: int | None = None
     """How many texts of their file there are; None: all. Recorded, not applied."""
 
@@ -63,7 +66,7 @@ class GuidedRun:
         self._by_scores({name: [1.0] for name in names})  # weights and order, before anything is drawn
         if self.selector:
             choose_by(self.selector, {name: [1.0, None, 2.0] for name in self.tasks})
-        if without := [task.name for task in asked_tasks(self.tasks) if task.scale is None]:
+        if without := [task.name for task in asked_tasks(self.tasks, self.scale) if task.scale is None]:
             raise ValueError(f"{without[0]} gives no score to choose by")
 
     @property
@@ -95,6 +98,7 @@ class GuidedRun:
             "max_tokens": self.max_tokens,
             "seed": self.seed,
             **({"outside_tasks": marks} if marks else {}),
+            **({"scale": self.scale} if self.scale else {}),
         }
 
 

@@ -48,6 +48,7 @@ def guided_options(
     batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
+    scale: options.SCALE = None,
     seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
     """What best of n and reflection share: the fields of a ``GuidedRun`` but its scorer."""
@@ -67,6 +68,7 @@ def guided_options(
         "selector": selector,
         "batch": batch,
         "max_tokens": max_tokens,
+        "scale": scale,
         "seed": seed,
         "limit": limit,
     }

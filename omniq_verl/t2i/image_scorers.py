@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omniq_verl.generation.request import Answer, Request, Sampling, answer_each
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Score, Scorer
-from omniq_verl.tasks import find_task
+from omniq_verl.tasks import Scale, task_on
 
 if TYPE_CHECKING:
     from omniq_verl.rali.scorer import RaliScorer
@@ -34,15 +34,21 @@ class ImageScorers:
         model: scores those that the RALI does not.
         rali: folder of a fitted RALI; scores the one task it was fitted for.
         max_tokens: longest answer.
+        scale: of all scores; None: each task's own.
 
     Raises:
         ValueError: a task without a judge, a judge without a task, a model that is not safe to open, or no RALI.
     """
 
     def __init__(
-        self, tasks: Sequence[str], model: EngineSpec | None, rali: Path | None = None, max_tokens: int = 1024
+        self,
+        tasks: Sequence[str],
+        model: EngineSpec | None,
+        rali: Path | None = None,
+        max_tokens: int = 1024,
+        scale: Scale | None = None,
     ):
-        self._spec, self._max_tokens, self._model = model, max_tokens, None
+        self._spec, self._max_tokens, self._model, self._scale = model, max_tokens, None, scale
         self.rali: RaliScorer | None = None if rali is None else _open_rali(rali, tasks)
         self._reasoned = [task for task in tasks if self.rali is None or task != self.rali.about.task]
         if model is not None:
@@ -64,10 +70,10 @@ class ImageScorers:
         """Scores by task of images that should show these texts, a list at a time, as soon as each batch is done."""
         asked: list[Iterator[list[Any]]] = []
         if self._reasoned:
-            asked.append(self.model.batches(files, self._reasoned, texts))
+            asked.append(self.model.batches(files, self._reasoned, texts, scale=self._scale))
         if self.rali is not None:
             task = self.rali.about.task
-            asked.append(self.rali.batches(files, [task], scale=find_task(task).scale))
+            asked.append(self.rali.batches(files, [task], scale=task_on(task, self._scale).scale))
         for parts in zip(*asked, strict=True):
             yield [{task: score for one in same for task, score in one.items()} for same in zip(*parts, strict=True)]
 

@@ -33,7 +33,7 @@ from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.image_scorers import BATCH, ImageScorers
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
 from omniq_verl.t2i.rounds import Reflection, ReflectionState
-from omniq_verl.tasks import ForbiddenText
+from omniq_verl.tasks import ForbiddenText, scale_of
 
 Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
 
@@ -49,7 +49,8 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     Raises:
         ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
     """
-    scorers = ImageScorers(run.tasks, run.scorer, max_tokens=run.max_tokens)  # before hours of drawing
+    # Before hours of drawing.
+    scorers = ImageScorers(run.tasks, run.scorer, max_tokens=run.max_tokens, scale=scale_of(run.scale))
     if run.writer is not None:
         run.writer.check()
     run.out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from omniq_verl.doors import FORM, BadDoor, is_door, open_door
+from omniq_verl.tasks.authors_code import CODE_TASKS
 from omniq_verl.tasks.labels import shown
 from omniq_verl.tasks.omniquality_r import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
 from omniq_verl.tasks.q_insight import (
@@ -37,6 +38,7 @@ TASKS = {
         *(TECHNICAL, AESTHETIC, ALIGNMENT, DEGRADATION),
         *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
         *(TECHNICAL_DIRECT, AESTHETIC_DIRECT, ALIGNMENT_DIRECT, Q_INSIGHT_SCORE_DIRECT),
+        *CODE_TASKS,
         # New ones go to the end: a task's number is its place here.
     )
 }

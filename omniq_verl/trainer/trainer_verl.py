@@ -20,6 +20,7 @@ from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
 from omniq_verl.metric_log import log_into
 from omniq_verl.rewards.heads import PREFIX
+from omniq_verl.trainer.best_checkpoint import OFF, keep_best, part_from_best
 from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
@@ -89,7 +90,15 @@ class OmniqTrainerSync(PPOTrainerSync):
 
     def _validate(self) -> dict[str, float]:
         metrics = super()._validate()
+        metric = OmegaConf.select(self.config, "trainer.v1.keep_best", default=OFF)
+        if metric != OFF and self.config.trainer.save_freq > 0:
+            said = keep_best(Path(self.config.trainer.default_local_dir), self.global_steps, metrics, metric)
+            print(said or "", end="\n" if said else "", flush=True)
         return {**metrics, "val-aux/rows_failed": self._save_failures()}
+
+    def _save_checkpoint(self) -> None:
+        part_from_best(Path(self.config.trainer.default_local_dir), self.global_steps)
+        super()._save_checkpoint()
 
     def _save_failures(self) -> int:
         failures = collect_failures()

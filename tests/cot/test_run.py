@@ -64,7 +64,7 @@ def test_the_plan_never_reaches_the_sft_file(root):
 
 
 def test_the_records_hold_question_image_and_right_paths(root):
-    counts = run(root, "select.number=label")
+    counts = run(root, "select.number=label", "select.emphasis=right")
     records = pd.read_parquet(root / "out" / "sft.parquet").to_dict("records")
     rows = {row["extra_info"]["id"]: row for row in pd.read_parquet(root / "train.parquet").to_dict("records")}
     assert len(records) == counts["records"] == counts["sources"]["alpha"]["paths"]["learned"]
@@ -76,7 +76,7 @@ def test_the_records_hold_question_image_and_right_paths(root):
 
 
 def test_everything_is_counted(root):
-    counts = run(root)
+    counts = run(root, "select.emphasis=right")
     # 8 paths: 2 broken, the levels 0 1 2 3 4 0: two of eight are right where the level is the worst, else one.
     assert counts["without_plan"] == {"empty": 1}
     about = counts["sources"]["alpha"]
@@ -84,6 +84,13 @@ def test_everything_is_counted(root):
     # Labels 1 + 4 k / 19: four of the twenty in each fifth; row 3, of the worst, has no plan.
     assert about["right_paths"] == {2: 3, 1: 16}
     assert about["paths"] == {"truncated": 19, "empty": 19, "right": 22, "wrong_level": 92, "learned": 22}
+    assert about["acceptance"] == 22 / 152 and counts["records"] == about["records"] == 22
+    assert counts["generated"]["reason"] == {"rows": 19, "answers": 152, "tokens": 0}
+
+
+def test_hard_images_have_more_records_by_default(root):
+    # One of eight right: 4 x 7/8 = 3.5, rounded to 4; two of eight: 3.
+    assert run(root)["records"] == 16 * 4 + 3 * 3
 
 
 def test_other_bounds_need_no_new_answers(root):
@@ -136,7 +143,9 @@ def test_the_command_writes_a_report_that_shows_hostile_answers_as_text(root, mo
     monkeypatch.setattr(Generator, "_answers", hostile)
     result = CliRunner().invoke(app, ["cot", "run", *settings(root)])
     assert result.exit_code == 0, result.output
-    assert "22 records to learn from" in result.output and "wrong_level 92" in result.output
+    assert "73 records to learn from" in result.output and "wrong_level 92" in result.output
+    # 20 plans; one is broken, and 19 x 8 answers of at most 1,024 tokens are left.
+    assert "at most 10,240 tokens" in result.output and "at most 155,648 tokens" in result.output
     html = (root / "out" / "report.html").read_text()
     assert html.count("<article>") == 10 and "data:image/png;base64" in html and STEP in html
     assert html.count("&lt;script&gt;") == 20 and "<script>" not in html
@@ -166,6 +175,8 @@ def test_the_chain_starts_a_command_that_is_there(tmp_path):
 def test_the_papers_example_is_read():
     config = read_config(CotConfig, Path(__file__).parents[2] / "examples" / "omniquality_r" / "cot.yaml", ["out=x"])
     assert (config.paths, config.select.max_pass_rate, config.out, len(config.data)) == (8, 1.0, "x", 3)
+    assert config.take == {"ava": 10000, "evalmuse": 10000, "koniq": 7000} and config.select.images == 5000
+    assert (config.select.levels, config.select.levels_of) == ("scale", {"ava": "quantiles"})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +188,7 @@ def test_the_papers_example_is_read():
         (["limit=-1"], "paths and limit from 1"),
         (["plan.n=2"], "leave n out"),
         (["reason.temperature=0"], "temperature"),
-        (["select.max_paths=0"], "max_paths from 1"),
+        (["select.max_paths=0"], "max_paths and images from 1"),
         (["engine.model=''", "engine.kind=vllm"], "engine.model=FOLDER"),
         (["data=[]"], "there are no files. Fix: data="),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omniq_verl.cot.select import Selection, count, judge_row, right_level, sft_records
+from omniq_verl.cot.select import Selection, count, draw_images, judge_row, scale_cut, sft_records
 from omniq_verl.cot.verdict import Fault
 from omniq_verl.data.row_refs import RowRef
 
@@ -25,6 +25,10 @@ def ref(score: float = 4.4, low: float = 1.0, high: float = 5.0) -> RowRef:
         "text": None,
     }
     return RowRef("technical/made/0", "x.parquet", 0, 0, info)
+
+
+def right_level(info) -> str:
+    return scale_cut(info).level(info["score"])
 
 
 def path(level: str, words: str) -> dict:
@@ -123,8 +127,63 @@ def test_the_same_words_are_learned_once_and_still_count_as_right():
 
 
 def test_at_most_so_many_paths_of_an_image():
-    judged = judge_row(ref(), paths(*["excellent"] * 5, "bad"), PLAN, Selection(max_paths=2))
-    assert [verdict.reasoning for verdict in judged.chosen] == ["reason 0", "reason 1"]
+    for emphasis in ("right", "even"):
+        judged = judge_row(ref(), paths(*["excellent"] * 5, "bad"), PLAN, Selection(max_paths=2, emphasis=emphasis))
+        assert [verdict.reasoning for verdict in judged.chosen] == ["reason 0", "reason 1"]
+
+
+@pytest.mark.parametrize(
+    ("emphasis", "hard", "easy"),
+    # Of eight paths one is right, or seven are.
+    [
+        ("hard", ["reason 0"] * 4, ["reason 0"]),
+        ("even", ["reason 0"] * 4, ["reason 0", "reason 1", "reason 2", "reason 3"]),
+        ("right", ["reason 0"], ["reason 0", "reason 1", "reason 2", "reason 3"]),
+    ],
+)
+def test_an_image_right_once_in_eight_weighs_more_than_one_right_seven_times(emphasis, hard, easy):
+    rule = Selection(emphasis=emphasis)
+    for right, expected in ((1, hard), (7, easy)):
+        judged = judge_row(ref(), paths(*["excellent"] * right, *["bad"] * (8 - right)), PLAN, rule)
+        assert [verdict.reasoning for verdict in judged.chosen] == expected
+
+
+def test_a_path_that_is_learned_again_has_another_number_of_its_level():
+    judged = judge_row(ref(), paths("excellent", *["bad"] * 7), PLAN, Selection())
+    records = list(sft_records(judged, ROW, Selection()))
+    assert len(records) == 4 and len({record["messages"][-1]["content"] for record in records}) == 4
+    assert [record["extra_info"]["path"] for record in records] == [0, 1, 2, 3]
+
+
+def many(rights: list[int], rule: Selection) -> list:
+    found = []
+    for number, right in enumerate(rights):
+        one = dataclasses.replace(ref(), key=f"technical/made/{number}")
+        found.append(judge_row(one, paths(*["excellent"] * right, *["bad"] * (8 - right)), PLAN, rule))
+    return found
+
+
+def test_the_images_beyond_the_target_are_drawn_by_their_share_of_wrong_paths():
+    # Chances of 7 to 1: of 400 images of each kind, 200 are wanted in all.
+    rights = [1, 7] * 400
+    for emphasis, low, high in (("hard", 160, 190), ("even", 80, 120)):
+        rule = Selection(images=200, emphasis=emphasis)
+        judged = many(rights, rule)
+        draw_images(judged, rule)
+        kept = [one for one in judged if one.outcome == "kept"]
+        assert len(kept) == 200 and low < sum(one.right == 1 for one in kept) < high
+        assert {one.outcome for one in judged} == {"kept", "not_drawn"}
+        assert all(bool(one.chosen) == (one.outcome == "kept") for one in judged)
+
+
+def test_the_draw_does_not_hang_on_the_order_and_a_smaller_target_is_part_of_a_greater_one():
+    def drawn(images: int, step: int = 1) -> set[str]:
+        rule = Selection(images=images)
+        judged = many([1, 3, 5, 7] * 20, rule)[::step]
+        draw_images(judged, rule)
+        return {one.ref.key for one in judged if one.outcome == "kept"}
+
+    assert drawn(30) == drawn(30, -1) and drawn(10) < drawn(30) and len(drawn(500)) == 80
 
 
 def test_nothing_is_learned_from_images_that_are_not_kept():
@@ -133,12 +192,12 @@ def test_nothing_is_learned_from_images_that_are_not_kept():
 
 
 def learned(rule: Selection, score: float = 4.4) -> list[str]:
-    judged = judge_row(ref(score), paths(*["excellent"] * 40, "bad"), PLAN, rule)
+    judged = judge_row(ref(score), paths(*["excellent"] * 40, "bad"), PLAN, dataclasses.replace(rule, max_paths=40))
     return [record["messages"][-1]["content"].split("<answer>")[1][:-9] for record in sft_records(judged, ROW, rule)]
 
 
 def test_a_record_holds_the_rows_own_question_and_not_the_plan():
-    judged = judge_row(ref(), paths("excellent", "bad"), PLAN, Selection(jitter=0))
+    judged = judge_row(ref(), paths("excellent", "bad"), PLAN, Selection(jitter=0, max_paths=1))
     (record,) = sft_records(judged, ROW, Selection(jitter=0))
     assert record["messages"] == [
         *ROW["prompt"],
@@ -156,7 +215,7 @@ def test_the_number_is_one_of_the_level(score, level, decimals):
     found = []
     for number in range(300):
         one = dataclasses.replace(ref(score), key=f"technical/made/{number}")
-        judged = judge_row(one, paths(level, "x"), PLAN, Selection())
+        judged = judge_row(one, paths(level, "x"), PLAN, Selection(max_paths=1))
         (record,) = sft_records(judged, ROW, Selection(decimals=decimals))
         found.append(record["messages"][-1]["content"].split("<answer>")[1][:-9])
     assert {right_level(ref(float(text)).info) for text in found} == {level}
@@ -183,7 +242,7 @@ def test_the_same_row_learns_the_same_numbers():
 
 
 def test_everything_is_counted():
-    rule = Selection()
+    rule = Selection(max_paths=1)
     judged = [
         judge_row(ref(), paths("excellent", "bad"), PLAN, rule),
         judge_row(ref(), paths("excellent", "excellent"), PLAN, rule),
@@ -192,4 +251,11 @@ def test_everything_is_counted():
     found = count(judged)["made"]
     assert found["images"] == {"kept": 1, "too_easy": 1, "too_hard": 1}
     assert found["paths"] == {"right": 3, "wrong_level": 3, "learned": 1}
-    assert found["right_paths"] == {0: 1, 1: 1, 2: 1}
+    assert found["right_paths"] == {0: 1, 1: 1, 2: 1} and found["levels"] == {"excellent": 3}
+    assert (found["acceptance"], found["records"], found["tokens"]) == (0.5, 1, 9)
+
+
+def test_the_mean_length_is_of_the_records():
+    answers = [{**path("excellent", "a"), "tokens": 100}, {**path("excellent", "b"), "tokens": 300}, path("bad", "c")]
+    judged = judge_row(ref(), answers, PLAN, Selection(emphasis="right"))
+    assert count([judged])["made"]["tokens"] == 200

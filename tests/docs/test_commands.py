@@ -155,12 +155,13 @@ def source(path: Path) -> Path:
 
 
 def check_options(script: Path, words: list[str]) -> None:
-    """Every option is written in the script or in a module of the package that it imports."""
+    """Every option is written in the script or in a module of the package that it imports, or that these import."""
     text = script.read_text(encoding="utf-8")
-    for name in re.findall(r"^from (omniq_verl[\w.]*|[a-z_]+) import", text, re.MULTILINE):
-        for ref in (REPO.joinpath(*name.split(".")), script.parent / name):
-            if ref.with_suffix(".py").is_file():
-                text += ref.with_suffix(".py").read_text(encoding="utf-8")
+    for _ in range(2):
+        for name in set(re.findall(r"^from (omniq_verl[\w.]*|[a-z_]+) import", text, re.MULTILINE)):
+            for ref in (REPO.joinpath(*name.split(".")), script.parent / name):
+                if ref.with_suffix(".py").is_file():
+                    text += ref.with_suffix(".py").read_text(encoding="utf-8")
     for word in words:
         if OPTION.match(word):
             assert f'"{word}"' in text, f"{script.name} has no option {word}"

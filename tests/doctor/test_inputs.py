@@ -231,3 +231,13 @@ def test_a_recipe_is_composed_without_importing_verl_or_torch():
         "print(sorted({'torch', 'verl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_test_rows_are_neither_trained_nor_validated_on(config, tmp_path):
+    rows = records(3, 40)
+    for row in rows[:2]:
+        row["extra_info"]["split"] = "Test"
+    config.data.val_files = [written(tmp_path, rows, "held.parquet")]
+    (problem,) = check_config(config, PLENTY).problems
+    assert problem.where.endswith("held.parquet") and problem.what.startswith("2 of its rows are of the split test")
+    assert "data.val_files" in problem.fix

@@ -56,8 +56,8 @@ def test_the_folder_given_wins_then_the_local_one_then_ours(elsewhere):
         (["doctor", "quickstart/gpro"], "use quickstart/grpo"),
         (["doctor", "zzz"], "see the list of `omniq recipes`"),
         (["data", "konik"], "use koniq"),
-        (["data", "zzz"], "use one of agiqa3k, ava"),
-        (["data", "../setup"], "use one of agiqa3k, ava"),
+        (["data", "zzz"], "use one of agiqa3k, answers, ava"),
+        (["data", "../setup"], "use one of agiqa3k, answers, ava"),
     ],
 )
 def test_a_mistyped_name_is_answered_with_a_similar_one(elsewhere, words, fix):

@@ -13,7 +13,10 @@ TEMPLATES = sorted(PACKAGE.rglob("*.html"))
 PHONE = 360
 LONG = "runs/" + "a_folder_with_a_long_name_" * 8 + "huggingface"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
-SOURCE = {"images": {"kept": 123456, "too_easy": 123456, "too_hard": 123456}, "paths": {"right": 123456, "learned": 9}}
+SOURCE = {
+    **{"images": {"kept": 123456, "too_easy": 123456, "too_hard": 123456}, "paths": {"right": 123456, "learned": 9}},
+    **{"acceptance": 0.5, "records": 123456, "tokens": 350.0, "level_edges": [1.0, 1.8, 2.6, 3.4, 4.2, 5.0]},
+}
 EXAMPLE = {
     **{"image": PIXEL, "key": LONG, "outcome": "too_easy", "right": 1, "paths": [1], "score": 3.0, "level": "fair"},
     **{"plan": LONG, "path": LONG, "fault": "wrong_level"},
@@ -21,9 +24,10 @@ EXAMPLE = {
 COT = {
     "counts": {
         **{"records": 3, "made_by": LONG, "paths_per_image": 8, "without_plan": {LONG: 1}},
-        **{"select": {"min_pass_rate": 0, "max_pass_rate": 1}, "sources": {"a_data_set_with_a_name": SOURCE}},
+        **{"select": {"min_pass_rate": 0, "max_pass_rate": 1, "max_paths": 4, "emphasis": "hard"}},
+        **{"generated": {"plan": {"answers": 10**6, "tokens": 10**8}}, "sources": {"a_data_set_with_a_name": SOURCE}},
     },
-    **{"pass_rates": PIXEL, "lengths": PIXEL, "examples": [EXAMPLE], "conditions": [("model", LONG)]},
+    **{"pass_rates": PIXEL, "lengths": PIXEL, "levels": PIXEL, "examples": [EXAMPLE], "conditions": [("model", LONG)]},
 }
 TABLE = {"title": LONG, "columns": ["set", *["0.123 column"] * 9], "rows": [[LONG, *["0.123 [0.1, 0.2]"] * 9]]}
 EVALUATION = {
@@ -34,11 +38,25 @@ EVALUATION = {
 BOARD = {"columns": TABLE["columns"], "rows": TABLE["rows"], "notes": [LONG], "made_by": LONG}
 FINDING = {"title": LONG, "question": LONG, "found": [LONG], "tables": [TABLE], "reading": [LONG]}
 FINDINGS = {"finding": FINDING, "pictures": {"plot": PIXEL}, "conditions": [("model", LONG)], "made_by": LONG}
+ANSWER = {"run": LONG, "said": "3.00", "reasoning": LONG, "tokens": 350}
+SIDE_BY_SIDE = {
+    "rows": [
+        {"image": PIXEL, "key": LONG, "task": "alignment", "text": LONG, "label": "3.00", "answers": [ANSWER] * 2}
+    ],
+    **{"lengths": PIXEL, "table": [(LONG, "a_data_set_with_a_name", "350.0 ± 20.0")], "conditions": [("model", LONG)]},
+}
+WORDS = {
+    "rows": [{"image": PIXEL, "name": LONG, "answers": [(LONG, [(LONG, "#ffffff", "#000000", "0.1 nats")] * 3)] * 2}],
+    "about": [{"name": LONG, "words": 300, "mean_entropy": 0.5, "high_from": 1.0, "high_share": 0.2}],
+    **{"most": 2.0, "conditions": [("model", LONG)]},
+}
 CONTEXTS = {
     "cot/templates/report": COT,
     "evaluation/templates/report": EVALUATION,
     "publishing/templates/leaderboard": BOARD,
     "findings/templates/finding": FINDINGS,
+    "evaluation/templates/side_by_side": SIDE_BY_SIDE,
+    "evaluation/templates/words": WORDS,
 }
 
 

@@ -178,6 +178,15 @@ def test_without_rejects_the_last_line_says_so_and_the_lines_before_it_how_to_tr
     assert (out / "rejects.jsonl").read_bytes() == b""
 
 
+def test_a_test_set_is_never_offered_for_validation(root, out, capsys):
+    labels = root / "labels.csv"
+    labels.write_text(labels.read_text().replace(",val,", ",train,"))
+    prepare_made(root, out)
+    printed = capsys.readouterr().out
+    assert "val_files" not in printed and f"test: {out / 'test.parquet'}" in printed
+    assert "there is no validation split" in printed
+
+
 def test_strict_makes_a_reject_an_error_after_all_is_written(root, out, capsys):
     (root / "images" / "000.jpg").unlink()
     with pytest.raises(SystemExit, match=r"--strict: 1 rejects, see .*rejects.jsonl"):

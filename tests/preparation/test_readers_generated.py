@@ -104,8 +104,18 @@ def test_evalmuse_holds_out_whole_prompts(tmp_path):
     for item in read(evalmuse.EVALMUSE, tmp_path, "--test-share", "0.2"):
         splits.setdefault(item.details["prompt_id"], set()).add(item.split)
     assert all(len(found) == 1 for found in splits.values())
-    # 1,000 draws of 0.2: a standard deviation of 12.6; five of them.
+    # 1,000 draws of 0.2: a standard deviation of 12.6; five of them. Of 0.03: 5.4.
     assert sum(found == {"test"} for found in splits.values()) == pytest.approx(200, abs=64)
+    assert sum(found == {"val"} for found in splits.values()) == pytest.approx(30, abs=27)
+
+
+def test_evalmuse_a_validation_share_takes_no_test_image(tmp_path):
+    evalmuse_files(tmp_path, *[rated(f"g/{p}.png", [3, 3, 3], f"prompt {p}") for p in range(200)])
+    none, some = (
+        {item.name: item.split for item in read(evalmuse.EVALMUSE, tmp_path, "--val-share", share)}
+        for share in ("0", "0.4")
+    )
+    assert {(none[name], some[name]) for name in none} == {("test", "test"), ("train", "train"), ("train", "val")}
 
 
 def test_evalmuse_a_prompt_stays_where_it_is_when_others_are_gone(tmp_path):
@@ -114,7 +124,7 @@ def test_evalmuse_a_prompt_stays_where_it_is_when_others_are_gone(tmp_path):
     evalmuse_files(tmp_path / "half", *records[::-2])
     splits = [{item.name: item.split for item in read(evalmuse.EVALMUSE, tmp_path / part)} for part in ("all", "half")]
     assert splits[1].items() <= splits[0].items()
-    assert set(splits[1].values()) == {"train", "test"}
+    assert set(splits[1].values()) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(

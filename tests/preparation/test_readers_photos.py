@@ -153,7 +153,7 @@ def test_ava_splits_have_their_sizes(tmp_path):
 def test_ava_validation_images_are_drawn_from_the_training_images(tmp_path):
     lines = [f"{ref} {ref} 0 1 5 17 38 36 15 6 5 1 1 22 1396" for ref in range(300)]
     ava_files(tmp_path, *lines, test=tuple(map(str, range(0, 300, 3))))
-    before = {item.name: item.split for item in read(ava.AVA, tmp_path)}
+    before = {item.name: item.split for item in read(ava.AVA, tmp_path, "--val-fraction", "0")}
     after = {item.name: item.split for item in read(ava.AVA, tmp_path, "--val-fraction", "0.3")}
     assert Counter(before.values()) == {"train": 200, "test": 100}
     moved = {(before[name], after[name]) for name in after if before[name] != after[name]}

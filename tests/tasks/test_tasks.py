@@ -141,7 +141,9 @@ def test_a_question_about_a_text_has_it_word_for_word():
     for row in range(20):
         question = ALIGNMENT.question(f"row/{row}", text)
         assert question.count(text) == 1
-    assert [task.name for task in TASKS.values() if task.needs_text] == ["alignment", "alignment_direct"]
+    assert [task.name for task in TASKS.values() if task.needs_text] == [
+        *("alignment", "alignment_direct", "code_alignment")
+    ]
 
 
 @pytest.mark.parametrize("name", ["technical", "aesthetic", "alignment"])
@@ -278,7 +280,9 @@ def test_q_insights_prompts_are_the_papers():
 
 @pytest.mark.parametrize("task", [task for task in TASKS.values() if task.like], ids=lambda task: task.name)
 def test_another_wording_has_the_labels_and_the_scale_of_its_task(task):
-    assert task.scale == TASKS[task.like].scale
+    assert task.asks_for == TASKS[task.like].asks_for
+    # The authors' code of OmniQuality-R has a scale of its own.
+    assert task.scale == (Scale(0, 5) if task.name.startswith("code_") else TASKS[task.like].scale)
     assert not TASKS[task.like].like
 
 

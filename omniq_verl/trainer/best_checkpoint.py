@@ -1,0 +1,150 @@
+"""The weights that validated best are kept beside the last checkpoints, which verl deletes one after the other.
+
+``<run>/best_checkpoint.json`` names them, and ``<run>/best/global_step_N`` holds them in Hugging Face's format. The
+files there are further names (hard links) of those in ``global_step_N/actor/huggingface``, so that they cost no space
+while verl keeps that checkpoint, and stay when verl deletes it. A new best is complete under its own name before the
+file names it, and the former one is deleted only afterwards: a kill at any moment leaves one of the two.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omniq_verl.data.files import replace_text
+from omniq_verl.generation.model_folder import check_model_folder
+
+METRICS = ("srcc", "plcc", "level_accuracy", "class_accuracy", "choice_accuracy")
+"""Metrics by which checkpoints are compared; of all of them a greater value is better."""
+OFF = "off"
+_FILE, _FOLDER = "best_checkpoint.json", "best"
+_OF_SCORES = ("srcc", "plcc")
+
+
+def best_checkpoint(run: str | Path) -> Path:
+    """The folder of the weights that validated best, for the next stage's ``actor_rollout_ref.model.path``.
+
+    Args:
+        run: ``trainer.default_local_dir`` of a GRPO run.
+
+    Raises:
+        ValueError: the run has kept none, or its folder has lost it.
+    """
+    run = Path(run).expanduser()
+    record = read_record(run)
+    if "model" not in record:
+        raise ValueError(
+            f"{run}: it has no best checkpoint ({_FILE}). Fix: train with trainer.v1.keep_best=srcc and with"
+            " trainer.save_freq and trainer.test_freq above 0, or name a checkpoint (global_step_N/actor/huggingface)"
+        )
+    folder = run / record["model"]
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: {_FILE} names it, and it holds no model. Fix: name another checkpoint of {run}")
+    return folder
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What ``best_checkpoint.json`` holds: ``metric``, ``step``, ``value``, ``model`` (the folder, relative to the run)
+    and ``validated`` (the values of all validated steps). Empty where there is none."""
+    try:
+        found = json.loads((run / _FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def mean_of(metrics: Mapping[str, float], metric: str) -> float | None:
+    """The mean of a validation's metric over its data sources.
+
+    None where it is missing, or where a data source that is asked for scores has no correlation (all answers alike): a
+    mean over fewer data sources cannot be compared with the others.
+
+    Args:
+        metrics: of ``validation_metrics``.
+        metric: of ``METRICS``.
+    """
+    value = metrics.get(f"val-core/mean/{metric}")
+    if value is None or value != value:
+        return None
+    scored = [key.removeprefix("val-aux/").removesuffix("/scored") for key in metrics if key.endswith("/scored")]
+    whole = metric not in _OF_SCORES or all(f"val-core/{source}/{metric}" in metrics for source in scored)
+    return float(value) if whole else None
+
+
+def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -> str | None:
+    """Keep the weights of a step that has just been validated, if it is the best so far and has a checkpoint.
+
+    Args:
+        run: ``trainer.default_local_dir``.
+        step: that was validated; its checkpoint was saved before, as verl does.
+        metrics: of the validation.
+        metric: of ``METRICS``.
+
+    Returns:
+        A line for the log; None where there is nothing to tell.
+    """
+    record, value = read_record(run), mean_of(metrics, metric)
+    if record.get("metric") != f"val-core/mean/{metric}":
+        record = {key: record[key] for key in ("model",) if key in record} | {"metric": f"val-core/mean/{metric}"}
+    record["validated"] = {**record.get("validated", {}), str(step): value}
+    best = record.get("value")
+    source = run / f"global_step_{step}" / "actor" / "huggingface"
+    said = None
+    if value is not None and (best is None or value > best) and step:
+        said = f"step {step} validates best ({metric} {value:.4f})"
+        try:
+            _check_source(source)
+            record |= {"step": step, "value": value, "model": _link(run, step, source)}
+        except (ValueError, OSError) as error:  # a full disk must not end the training
+            said += f" and cannot be kept: {error}"
+    replace_text(run / _FILE, json.dumps(record, indent=2) + "\n")
+    _clean(run, record)
+    return said
+
+
+def _check_source(folder: Path) -> None:
+    """Is this a model to keep?
+
+    Raises:
+        ValueError: it is not there or not whole.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no {folder}. Fix: make trainer.test_freq a multiple of trainer.save_freq")
+    check_model_folder(str(folder))
+
+
+def _link(run: Path, step: int, source: Path) -> str:
+    """A complete copy of the folder below ``best``; returns its name, relative to the run."""
+    unfinished = run / _FOLDER / ".part"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished, copy_function=_link_or_copy)
+    target = run / _FOLDER / f"global_step_{step}"
+    while target.exists():  # of the same step, before the run was set back to an earlier one
+        target = target.with_name(f"{target.name}_again")
+    os.rename(unfinished, target)
+    return str(target.relative_to(run))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _clean(run: Path, record: Mapping[str, Any]) -> None:
+    """Delete what is not named: former bests, and what a kill has left."""
+    for folder in (run / _FOLDER).glob("*"):
+        if str(folder.relative_to(run)) != record.get("model"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def part_from_best(run: Path, step: int) -> None:
+    """Before a step is saved anew: files that the best checkpoint shares lose their old name, so that they are not
+    overwritten. A run that was set back to an earlier step comes to such a step again."""
+    folder = run / f"global_step_{step}" / "actor" / "huggingface"
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.is_file() and path.stat().st_nlink > 1:
+            path.unlink()

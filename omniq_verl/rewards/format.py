@@ -1,14 +1,14 @@
-"""Does a response have the structure that was asked for?"""
+"""Checks that a response has the required structure."""
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def format_reward(text: str, answer_format: str = "number") -> float:
-    """1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
+    """1.0 if the response is exactly ``<think>..</think><answer>..</answer>``, otherwise 0.0.
 
-    Each tag occurs once and in this order; white space around and between the two parts does not count.
-    ``answer_format="json"`` asks besides for braces around the answer and for none inside of them.
-    Source: Q-Insight sec. 3.3 (format reward), the check itself is ours.
+    Each tag must occur once and in this order; white space around and between the two parts is ignored.
+    ``answer_format="json"`` also requires braces around the answer and none inside.
+    Source: Q-Insight sec. 3.3 (format reward); the exact check is ours.
     """
     text = text.strip()
     if not (text.startswith("<think>") and text.endswith("</answer>")):

@@ -62,7 +62,7 @@ def test_several_images_may_come_in_any_container_with_an_order(scorer, tmp_path
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_list_of_images_is_an_error_and_no_rows_of_other_names(scorer, images):
-    with pytest.raises(TypeError, match=r"one image, or a list of images, is expected, not .*Fix"):
+    with pytest.raises(TypeError, match=r"expected one image or a list of images, got .*Fix"):
         scorer.score(images)
 
 

@@ -1,4 +1,4 @@
-"""Rejection sampling: which images, and which of their paths, are learned from."""
+"""Rejection sampling: chooses the images, and the paths of each, to train on."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,34 +17,34 @@ TOO_EASY, TOO_HARD, KEPT = "too_easy", "too_hard", "kept"
 
 @dataclass(frozen=True)
 class Selection:
-    """The rule. The paper (sec. 3.1) drops easy and hard images and gives no bounds; these are ours."""
+    """Rule of the selection. The paper (sec. 3.1) drops easy and hard images without giving bounds; these are ours."""
 
     min_pass_rate: float = 0.0
-    """An image is kept above this share of right paths: 0 drops those without any."""
+    """An image is kept if its share of correct paths is above this; 0 drops images without any."""
     max_pass_rate: float = 1.0
-    """And below this one: 1 drops those of which all are right."""
+    """An image is kept if its share of correct paths is below this; 1 drops images with only correct paths."""
     max_paths: int | None = None
-    """At most so many right paths of an image, the first ones."""
+    """Use only the first N correct paths of an image; None: all."""
     number: str = "level"
-    """The number that is learned: ``level``, one of the right level, or ``label``, the image's own."""
+    """The number in the training answer: ``level``, one from the correct level, or ``label``, the image's own."""
     jitter: float = 0.5
-    """Of ``level``: how far from the level's middle, in widths of a level. 0.5: anywhere in it, so that stage 1 of GRPO
-    finds numbers to choose from."""
+    """For ``level``: maximum distance from the level's middle, in level widths. 0.5 means anywhere in the level, so
+    that answers vary enough for stage 1 of GRPO."""
     decimals: int = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_pass_rate < self.max_pass_rate <= 1:
             raise ValueError(
-                f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; an image is"
-                " kept strictly between them"
+                f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; both"
+                " bounds are exclusive"
             )
         if (self.max_paths is not None and self.max_paths < 1) or self.decimals < 0 or self.jitter < 0:
-            raise ValueError(f"max_paths from 1, decimals and jitter from 0; got {self}")
+            raise ValueError(f"max_paths must be >= 1, decimals and jitter >= 0; got {self}")
         if self.number not in ("level", "label"):
             raise ValueError(f"number must be level or label, got {self.number!r}")
 
     def judge_rate(self, right: int, paths: int) -> str:
-        """``too_hard``, ``too_easy`` or ``kept``: both bounds are exclusive, and every path counts, broken ones too."""
+        """``too_hard``, ``too_easy`` or ``kept``. Both bounds are exclusive, and broken paths count too."""
         rate = right / paths
         if rate <= self.min_pass_rate:
             return TOO_HARD
@@ -53,7 +53,7 @@ class Selection:
 
 @dataclass
 class Judged:
-    """An image with its paths."""
+    """An image with its judged paths."""
 
     ref: RowRef
     level: str
@@ -63,12 +63,12 @@ class Judged:
 
     @property
     def right(self) -> int:
-        """Paths that reached the right level."""
+        """Number of paths that reached the correct level."""
         return sum(verdict.fault in (None, Fault.SAME_AGAIN) for verdict in self.verdicts)
 
 
 def judge_row(ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection) -> Judged:
-    """All paths of an image against its label."""
+    """Judge all paths of an image against its label."""
     level = right_level(ref.info)
     verdicts = _each_once(judge_path(answer, level, plan) for answer in answers)
     judged = Judged(ref, level, verdicts, KEPT)
@@ -79,7 +79,7 @@ def judge_row(ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule
 
 
 def right_level(info: Mapping[str, Any]) -> str:
-    """The level of a row's label: five equal parts of the task's scale, a boundary belongs to the upper one."""
+    """The level of a row's label: five equal parts of the task's scale; a boundary belongs to the upper one."""
     return task_of(info).scale.level(info["score"])
 
 
@@ -95,7 +95,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The chosen paths as verl's SFT trainer reads them: the row's own question, without the plan, and the answer."""
+    """The chosen paths as records for verl's SFT trainer: the row's own question, without the plan, and the answer."""
     for number, verdict in enumerate(judged.chosen):
         key = f"{judged.ref.key}/{number}"
         answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"
@@ -119,17 +119,19 @@ def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
 
 
 def _within(scale: Scale, level: str, score: float, decimals: int) -> str:
-    """A score of a level, rounded without leaving it: a boundary belongs to the upper level."""
+    """A score of a level, rounded without leaving the level; a boundary belongs to the upper level."""
     unit = 10.0**-decimals
     for steps in (0, -1, 1):
         text = f"{score + steps * unit:.{decimals}f}"
         if scale.contains(float(text)) and scale.level(float(text)) == level:
             return text
-    raise ValueError(f"no number with {decimals} decimals near {score} is of the level {level}; raise select.decimals")
+    raise ValueError(
+        f"no number with {decimals} decimals near {score} is in the level {level}. Fix: increase select.decimals"
+    )
 
 
 def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
-    """By data source: images and paths by outcome, and how many images had how many right paths."""
+    """By data source: images and paths by outcome, and a histogram of the correct paths per image."""
     found: dict[str, dict[str, Any]] = {}
     for one in judged:
         about = found.setdefault(

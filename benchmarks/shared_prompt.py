@@ -1,11 +1,11 @@
-"""What shared prompts save: the actor's forward passes and update with and without them, in one process.
+"""Measures what shared prompts save: the actor's forward passes and update with and without them, in one process.
 
     python benchmarks/shared_prompt.py                        # two minutes on two CPU cores
     python benchmarks/shared_prompt.py --groups 4 --answers 16 --answer-tokens 40
 
-verl's real FSDP2 engine trains a small random Qwen2.5-VL on groups of answers. Each measurement takes both ways in
-turn, and the ratio of their medians stands beside the bound: how many fewer tokens pass through the model. The bound is
-for large models; here attention, the optimiser and Python also take their time.
+verl's real FSDP2 engine trains a small random Qwen2.5-VL on groups of answers. Each measurement runs both ways in turn
+and prints the ratio of their medians next to the bound, the ratio of the tokens that pass through the model. The bound
+holds for large models; here attention, the optimiser and Python also take time.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-SIDE = 160  # pixels of a square image: 100 tokens
+SIDE = 160  # side of a square image in pixels: 100 tokens
 
 
 def parse() -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
 
 
 def engine(folder: Path) -> Any:
-    """verl's training worker around a model of a few million parameters."""
+    """verl's training worker with a model of a few million parameters."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
     from verl.workers.engine_workers import TrainingWorker
@@ -65,7 +65,7 @@ def engine(folder: Path) -> Any:
 
 
 def batch(model: Path, groups: int, answers: int, tokens: int) -> Any:
-    """Rows as verl's workers get them, in one micro-batch."""
+    """Rows in the form verl's workers get, as one micro-batch."""
     from tensordict import NonTensorStack, TensorDict
     from verl.utils import hf_processor
     from verl.utils import tensordict_utils as tu
@@ -99,7 +99,7 @@ def batch(model: Path, groups: int, answers: int, tokens: int) -> Any:
 
 
 def _positions(ids: list[torch.Tensor]) -> torch.Tensor:
-    """Four plain rows of positions: speed does not depend on what they are."""
+    """Four plain rows of positions: the speed does not depend on their values."""
     offsets = torch.tensor([0, *np.cumsum([len(one) for one in ids])])
     values = torch.cat([torch.arange(len(one)).expand(4, -1) for one in ids], dim=-1)
     return torch.nested.nested_tensor_from_jagged(values, offsets, jagged_dim=2)
@@ -137,7 +137,7 @@ def main() -> None:
                     given = data.copy()
                     tu.assign_non_tensor(given, **{SHARED: share})
                     spent = seconds(lambda given=given: work(given))
-                    if repeat:  # the first warms up, and compares both ways
+                    if repeat:  # the first is a warm-up and compares both ways
                         taken[share].append(spent)
             return {share: statistics.median(times) for share, times in taken.items()}
 

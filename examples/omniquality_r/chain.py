@@ -1,10 +1,10 @@
-"""OmniQuality-R from nothing, as small as can be: plans and reasoning, rejection sampling, SFT, stages 1 and 2.
+"""The whole OmniQuality-R chain at the smallest size: plans and reasoning, rejection sampling, SFT, stages 1 and 2.
 
     VERL_PLATFORM=cpu python examples/omniquality_r/chain.py --out runs/chain --seeds 0 1 2
 
-The model writes its own reasoning data: a bootstrap stands in for the pretraining that a 7B model brings along. With
---table6 also stage 1 by the threshold reward. Killed at any moment, the same command goes on where it stopped. The
-figures are those of a tiny model: they show that the chain runs, not what it is worth for a 7B model.
+The model writes its own reasoning data; a bootstrap SFT replaces the pretraining of a 7B model. --table6 also runs
+stage 1 with the threshold reward. The same command resumes a killed run. The figures are those of a tiny model: they
+show that the chain runs, not what it would achieve with a 7B model.
 """
 
 import sys
@@ -27,7 +27,7 @@ ROWS = {
 
 
 def build(settings: Settings, table6: bool) -> list[Stage]:
-    """Everything one seed takes."""
+    """All stages of one seed."""
     bootstrapped = settings.root / "bootstrap" / "global_step_300" / "huggingface"
     learned = settings.root / "sft" / "global_step_150" / "huggingface"
     model, lessons = settings.root / "model", settings.root / "data" / "bootstrap.parquet"
@@ -49,7 +49,7 @@ def build(settings: Settings, table6: bool) -> list[Stage]:
 
 
 def cot_stage(settings: Settings, model: Path) -> Stage:
-    """Plan, reason, select."""
+    """Plan, reason and select."""
     words = {
         "data": f"[{settings.root / 'data' / 'train.parquet'}]",
         "out": settings.root / "cot",
@@ -61,7 +61,7 @@ def cot_stage(settings: Settings, model: Path) -> Stage:
         "limit": COT_IMAGES,
         "plan.max_tokens": 48,
         "reason.max_tokens": 48,
-        "select.jitter": 1.0,  # as in the quickstart: a number that GRPO has to make finer
+        "select.jitter": 1.0,  # as in the quickstart, so that GRPO has room to improve the numbers
         "select.decimals": 1,
         "run_options.batch": 256,
         "seed": settings.seed,
@@ -82,9 +82,11 @@ def measured(settings: Settings, name: str, model: Path) -> Stage:
 
 def main() -> None:
     parser = seeds_parser(__doc__, "runs/chain", steps=10)
-    parser.add_argument("--table6", action="store_true", help="also stage 1 by the threshold reward")
+    parser.add_argument("--table6", action="store_true", help="also run stage 1 with the threshold reward")
     args = parser.parse_args()
-    seeds = seeds_of(args, REPO, {"sft": 3000, "bootstrap": 6000})  # sft sets the quality scale, and is not learned
+    seeds = seeds_of(
+        args, REPO, {"sft": 3000, "bootstrap": 6000}
+    )  # sft only sets the quality scale and is not trained on
     rows = {title: name for title, name in ROWS.items() if args.table6 or name != "threshold"}
     run_seeds(seeds, lambda settings: build(settings, args.table6), figures_of(rows))
 

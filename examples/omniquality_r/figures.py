@@ -1,4 +1,4 @@
-"""What was measured after the stages of a seed's run, for the tables of these examples."""
+"""Collects the measurements after each stage of a seed's run, for the tables of these examples."""
 
 import json
 import math
@@ -18,10 +18,10 @@ COLUMNS = {
 
 
 def figures_of(rows: Mapping[str, str]) -> Callable[[list[Path]], Figures]:
-    """Collects the figures of every row.
+    """Return a function that collects the figures of every row.
 
     Args:
-        rows: title -> folder of the run in a seed's; what was measured after it is in ``<folder>_test``.
+        rows: title -> folder of the run, relative to the seed's; its measurements are in ``<folder>_test``.
     """
 
     def collect(roots: list[Path]) -> Figures:
@@ -36,7 +36,7 @@ def figures_of(rows: Mapping[str, str]) -> Callable[[list[Path]], Figures]:
 
 
 def share_kept(run: Path) -> float:
-    """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
+    """Share of a run's groups that were trained on; NaN for a run without groups, such as SFT."""
     steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
     kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
     return kept / (kept + dropped) if kept else math.nan

@@ -1,11 +1,10 @@
-"""Table 4 of OmniQuality-R at the size of a tiny model: stage 1 and 2, with and without entropy gate and STD filter.
+"""Table 4 of OmniQuality-R with a tiny model: stages 1 and 2, with and without entropy gate and STD filter.
 
     VERL_PLATFORM=cpu python examples/omniquality_r/table4.py --out runs/table4 --seeds 0 1 2
 
-Stage 2 starts from stage 1 without either. The filter's tau is 0.25: at the paper's 0.001 a tiny model's groups are all
-kept, and the third row would be the second again. Killed at any moment, the same command goes on where it stopped. The
-figures are those of a tiny model: they show that the mechanisms run and what they do to it, not what they do for a 7B
-model.
+Stage 2 starts from stage 1 without either mechanism. The filter's tau is 0.25: the paper's 0.001 would keep all groups
+of a tiny model and make the third row equal to the second. The same command resumes a killed run. The figures are those
+of a tiny model: they show that the mechanisms run and how they affect it, not how they affect a 7B model.
 """
 
 from pathlib import Path
@@ -24,16 +23,16 @@ RECIPES = {
     (2, "+ Entro."): "tables/cpu_tiny_table4_stage2_entropy",
     (2, "+ Entro. + STD"): "cpu_tiny_stage2",
 }
-"""Of each row of the table, by stage and method."""
+"""Recipe of each row of the table, by stage and method."""
 
 
 def folder(stage: int, method: str) -> str:
-    """Of a run, below the seed's."""
+    """Folder of a run, relative to the seed's."""
     return f"stage{stage}_{[row for row in RECIPES if row[0] == stage].index((stage, method))}"
 
 
 def build(settings: Settings) -> list[Stage]:
-    """Everything one seed takes."""
+    """All stages of one seed."""
     stages = [*cold_start(settings), measure_stage(settings, "sft_test", "held-out after SFT", settings.sft_model)]
     for (stage, method), recipe in RECIPES.items():
         name, title = folder(stage, method), f"stage {stage}, {method}"

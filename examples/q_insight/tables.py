@@ -1,11 +1,11 @@
-"""Q-Insight's tables 4 and 5 at the size of a tiny model: joint training against each task alone.
+"""Q-Insight's tables 4 and 5 with a tiny model: joint training against training on each task alone.
 
     VERL_PLATFORM=cpu python examples/q_insight/tables.py --out runs/q_insight --seeds 0 1 2
 
-All three runs start from the same cold start on both questions, and see as many prompts of each of their tasks: joint
-training takes twice the steps, as it does in the paper, which goes by epochs. Killed at any moment, the same command
-goes on where it stopped. The figures are those of a tiny model on small crops: they show that both rewards are learned
-from, alone and together, not whether a 7B model gains by learning both.
+All three runs start from the same cold start on both questions and see the same number of prompts per task, so joint
+training takes twice the steps, as in the paper, which counts epochs. The same command resumes a killed run. The figures
+are those of a tiny model on small crops: they show that both rewards can be learned, alone and together, not whether a
+7B model gains from learning both.
 """
 
 import json
@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 def build(settings: Settings) -> list[Stage]:
-    """Everything one seed takes."""
+    """All stages of one seed."""
     asked = settings.root / "asked"
     script = Path(__file__).with_name("photos.py")
     words = ["--data", settings.root / "data", "--out", asked, "--seed", settings.seed]
@@ -68,7 +68,7 @@ def measured(settings: Settings, name: str, model: Path) -> Stage:
 
 
 def collect(roots: list[Path]) -> Figures:
-    """What `omniq eval` found after each run."""
+    """Collect the `omniq eval` figures of each run."""
     found: Figures = {}
     for title, folder in ROWS.items():
         sets = [json.loads((root / f"{folder}_test" / "metrics.json").read_text())["sets"] for root in roots]

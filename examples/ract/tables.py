@@ -1,11 +1,11 @@
-"""RACT's tables A.2 and 5 at the size of a tiny model: aligned by reasoning, against one domain and naive mixing.
+"""RACT's tables A.2 and 5 with a tiny model: alignment by reasoning, against one domain and naive mixing.
 
     VERL_PLATFORM=cpu python examples/ract/tables.py --out runs/ract --seeds 0 1 2
 
-Two domains out of the quickstart's photographs (photos.py), and a third that is measured on alone (outside.py); "naive
-mixing" is one RL run on both, whose labels disagree, with as many prompts of each as the runs on one. Killed at any
-moment, the same command goes on where it stopped. The figures are those of a tiny model on small crops: they show that
-the chain runs and what it does to that model, not whether a 7B model gains by it.
+Two domains are built from the quickstart's photographs (photos.py), and a third one only for measuring (outside.py).
+"Naive mixing" is one RL run on both domains, whose labels disagree, with as many prompts of each as the single-domain
+runs. The same command resumes a killed run. The figures are those of a tiny model on small crops: they show that the
+chain runs and how it affects that model, not whether a 7B model gains from it.
 """
 
 import json
@@ -18,9 +18,9 @@ from omniq_verl.quickstart.tables import Figures, run_seeds, seeds_of, seeds_par
 REPO = Path(__file__).resolve().parents[2]
 RUNS = {"alpha": ("alpha",), "beta": ("beta",), "mixed": ("alpha", "beta")}
 MEASURED = {"alpha": "domains", "beta": "domains", "gamma": "outside"}
-"""Sets of held-out crops, and the folder of each; no run trains on gamma's distortions."""
+"""Sets of held-out crops and their folders; no run trains on gamma's distortions."""
 SFT_STEPS = 60
-"""Of the cross-domain SFT."""
+"""Steps of the cross-domain SFT."""
 ROWS = {
     "cold start": "sft",
     "RL on alpha": "alpha",
@@ -31,17 +31,17 @@ ROWS = {
     "RACT, both, with alpha's scores": "ract_scores",
 }
 ALIGNED = {"ract_vision": ("vision_sft", "texts"), "ract": ("sft", "texts"), "ract_scores": ("sft", "texts_and_scores")}
-"""Of each run of the third phase: its recipe, and the file it learns from."""
+"""Recipe and training file of each run of the third phase."""
 
 
 def build(settings: Settings) -> list[Stage]:
-    """Everything one seed takes."""
+    """All stages of one seed."""
     domains, model = settings.root / "domains", settings.root / "model"
     title, lessons = "cold start on both domains", domains / "sft.parquet"
     stages = [
         data_stage(settings),
         made_stage(settings, "domains", "two domains", "photos.py"),
-        made_stage(settings, "outside", "a third one, to measure on", "outside.py"),
+        made_stage(settings, "outside", "a third domain, for measuring only", "outside.py"),
         model_stage(settings, texts="../domains/sft.parquet", vocab=700),
         sft_stage(settings, "sft", title, "q_insight/cpu_tiny_sft", model, lessons, settings.sft_steps),
         measured(settings, "sft", settings.sft_model),
@@ -75,7 +75,7 @@ def measured(settings: Settings, name: str, model: Path) -> Stage:
 
 
 def align_stage(settings: Settings, name: str, scores: str) -> Stage:
-    """`omniq ract align` of both domains, each by its own model."""
+    """Run `omniq ract align` on both domains, each with its own model."""
     words = {
         "out": settings.root / name,
         "scores": f"[{scores}]",
@@ -102,7 +102,7 @@ def align_stage(settings: Settings, name: str, scores: str) -> Stage:
 
 
 def collect(roots: list[Path]) -> Figures:
-    """PLCC and SRCC of each set of held-out crops, and the share of answers that could be read."""
+    """PLCC and SRCC on each set of held-out crops, and the share of answers that could be parsed."""
     found: Figures = {}
     for title, folder in ROWS.items():
         sets = [json.loads((root / f"{folder}_test" / "metrics.json").read_text())["sets"] for root in roots]

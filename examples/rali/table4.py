@@ -1,15 +1,15 @@
-"""Table 4 of RALI at the size of a tiny CLIP: what each component does, in six cases on three seeds.
+"""Table 4 of RALI with a tiny CLIP: the effect of each component, in six cases on three seeds.
 
     python examples/rali/table4.py --out runs/rali_table4 --seeds 0 1 2
 
-A CLIP of half a million random weights is pretrained for some minutes on crops of photographs, every other one with a
-caption that names its hue, the others with one that names their distortion: that stands in for OpenAI's CLIP. A
-stand-in for a reasoning model (critic.py) then writes five reasonings an image; with ``--model FOLDER --engine hf`` a
-real one does, e.g. what ``make quickstart`` trained. The six cases are measured on crops of photographs that no
-training saw. Killed, the same command goes on.
+A CLIP with half a million random weights is first pretrained for some minutes on crops of photographs, as a
+substitute for OpenAI's CLIP; captions alternately name the hue or the distortion. Then a stand-in for a reasoning model
+(critic.py) writes five reasonings per image; ``--model FOLDER --engine hf`` uses a real one instead, such as the model
+that ``make quickstart`` trained. The six cases are measured on crops of photographs that were not used in training. The
+same command resumes a killed run.
 
-The figures show that the mechanisms run, and what they do to a tiny model; the paper's, of which the last columns
-remind, are of a CLIP ViT-L/14-336 on eight data sets.
+The figures show that the components run and how they affect a tiny model. The last columns show the paper's figures,
+for a CLIP ViT-L/14-336 on eight data sets.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from rich.table import Table
 from transformers import CLIPImageProcessor
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO / "data_prep"), str(Path(__file__).parent)]  # for what is no package
+sys.path[:0] = [str(REPO / "data_prep"), str(Path(__file__).parent)]  # for scripts outside a package
 
 import photo_distortions as photos  # noqa: E402
 
@@ -51,7 +51,7 @@ from omniq_verl.tasks import TECHNICAL  # noqa: E402
 from omniq_verl.tiny.clip import TinyClipSize, build_clip, build_tokenizer, pretrain_clip, whiten_patches  # noqa: E402
 
 DIMENSIONS = 43
-"""Of 64: two thirds, as the paper's 512 are of 768."""
+"""Dimensions out of 64: two thirds, like the paper's 512 out of 768."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Case:
 
     title: str
     encoder: str
-    """``pretrained``, ``all_texts`` or ``one_text``."""
+    """Encoder of the case: ``pretrained``, ``all_texts`` or ``one_text``."""
     paper: tuple[float, float]
-    """PLCC and SRCC it prints, the averages over eight data sets."""
+    """PLCC and SRCC in the paper, averaged over eight data sets."""
     dimensions: int | None = DIMENSIONS
     buckets: int = 240
     fitted: bool = True
@@ -79,7 +79,7 @@ CASES = (
 
 
 def prepare(root: Path, args: argparse.Namespace) -> dict[str, Path]:
-    """Crops: those to pretrain on, to learn from, and to measure on."""
+    """Create the crops for pretraining, training and measuring."""
     files = {name: root / "data" / f"{name}.parquet" for name in ("val", "train", "test")}
     if not (root / "data" / "dataset_card.json").exists():
         crops = argparse.Namespace(out=root / "data", seed=0, crop=args.crop)
@@ -88,7 +88,7 @@ def prepare(root: Path, args: argparse.Namespace) -> dict[str, Path]:
 
 
 def pretrained(files: dict[str, Path], folder: Path, args: argparse.Namespace, seed: int, console: Console) -> Path:
-    """A tiny CLIP that knows photographs."""
+    """Pretrain a tiny CLIP on photographs."""
     if folder.is_dir():
         return folder
     size = TinyClipSize(image_side=args.crop)
@@ -113,13 +113,13 @@ def pretrained(files: dict[str, Path], folder: Path, args: argparse.Namespace, s
 
 
 def caption(row: dict, number: int) -> str:
-    """Of a crop for pretraining: what is wrong with it, or its hue; in turn."""
+    """Caption of a pretraining crop: alternately its distortion or its hue."""
     wrong = row["messages"][1]["content"].removeprefix("<think>").partition("</think>")[0].rpartition(",")[0]
     return f"a picture with {wrong}" if number % 2 else "a picture, hue " + hue(row)
 
 
 def hue(row: dict) -> str:
-    """What a crop's mean colour is nearest to."""
+    """Name of the hue nearest to a crop's mean colour."""
     with Image.open(io.BytesIO(row["images"][0]["bytes"])) as image:
         pixel = np.asarray(image.convert("RGB").resize((1, 1)))[0, 0].astype(int)
     names = ("dark", "red", "green", "blue", "grey", "bright")
@@ -147,7 +147,7 @@ def run_seed(seed: int, files: dict[str, Path], root: Path, args: argparse.Names
 
 
 def embedded(encoder: Path, files: dict[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Embeddings and labels of the crops to learn from and to measure on."""
+    """Embeddings and labels of the training and test crops."""
     refs = {name: list_rows([files[name]]) for name in ("train", "test")}
     opened = open_encoder(str(encoder))
     embeddings = {name: embed(opened, pixels_of(some, opened.preprocessing)) for name, some in refs.items()}
@@ -155,7 +155,7 @@ def embedded(encoder: Path, files: dict[str, Path]) -> tuple[dict[str, np.ndarra
 
 
 def measure(case: Case, embeddings: dict[str, np.ndarray], labels: dict[str, np.ndarray], seed: int) -> dict:
-    """Fit on the one part, measure on the other."""
+    """Fit on the training crops, measure on the test crops."""
     compression = Compression(case.dimensions, buckets=case.buckets, seed=seed)
     fit = Fit(seed=seed) if case.fitted else Fit(epochs=0, seed=seed)
     found = compress_and_fit(embeddings["train"], labels["train"], TECHNICAL.scale, compression, fit)
@@ -186,20 +186,24 @@ def spread(values: list[float | None]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/rali_table4"), help="goes on where it stopped")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/rali_table4"), help="output folder; a killed run resumes"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--model", help="a reasoning model of your own, instead of the stand-in")
+    parser.add_argument("--model", help="a real reasoning model instead of the stand-in")
     parser.add_argument("--engine", default="critic:Critic", help="vllm, hf, openai (default: the stand-in)")
     parser.add_argument("--crop", type=int, default=80, help="side of a crop in pixels (default: %(default)s)")
     for name, value, text in (
-        ("pretrain", 4000, "crops to pretrain on"),
+        ("pretrain", 4000, "crops for pretraining"),
         ("pretrain-epochs", 10, "over them"),
-        ("train", 2000, "crops to align and fit on"),
-        ("test", 600, "crops to measure on"),
-        ("epochs", 10, "of the alignment"),
+        ("train", 2000, "crops for alignment and fit"),
+        ("test", 600, "crops for measuring"),
+        ("epochs", 10, "epochs of the alignment"),
     ):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the alignment (the paper's CLIP: 1e-5)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-4, help="learning rate of the alignment (the paper's CLIP: 1e-5)"
+    )
     args = parser.parse_args()
     console = Console()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -119,10 +119,10 @@ def _typical(results: Mapping[str, Any], phase: str) -> float | None:
 def _sleep(part: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     names = {"again": "asked again", "reload": "weights loaded again"}
     names |= {"level_1": "sleep level 1", "level_2": "sleep level 2, weights loaded again"}
-    said = [f"{text}: {describe(part[name])}" for name, text in names.items() if name in part]
+    lines = [f"{text}: {describe(part[name])}" for name, text in names.items() if name in part]
     if "level_1" not in part:
-        said.append("sleep: not available without a GPU")
-    return [f"Rollout log-probabilities of {part['answers']} answers. " + "; ".join(said) + "."]
+        lines.append("sleep: not available without a GPU")
+    return [f"Rollout log-probabilities of {part['answers']} answers. " + "; ".join(lines) + "."]
 
 
 def _scorer(part: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:

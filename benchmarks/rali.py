@@ -263,8 +263,8 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args)))
         return
-    said = f"{args.device}, {args.dtype}, images of {args.width} x {args.height}, {args.tokens} tokens"
-    print(f"{'small' if args.small else 'real'} sizes, random weights, {said}")
+    setup = f"{args.device}, {args.dtype}, images of {args.width} x {args.height}, {args.tokens} tokens"
+    print(f"{'small' if args.small else 'real'} sizes, random weights, {setup}")
     with tempfile.TemporaryDirectory() as folder:
         save_random_rali(Path(folder), args)
         compare(args, Path(folder), sys.argv[1:])

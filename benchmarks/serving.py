@@ -107,13 +107,13 @@ async def turn(way: Way, clients: int, seconds: float, most: int | None = None) 
         while time.perf_counter() < end and (most is None or done < most):
             number, start = next(numbers) % len(way.bodies), time.perf_counter()
             try:
-                said = await ask(session, way, number)
+                answer = await ask(session, way, number)
             except (RuntimeError, aiohttp.ClientError, asyncio.TimeoutError) as error:
                 print(error, file=sys.stderr)
                 way.lost += 1
                 continue
             way.seconds.append(time.perf_counter() - start)
-            way.other += said != way.known[number]
+            way.other += answer != way.known[number]
             done += 1
 
     start = time.perf_counter()

@@ -52,14 +52,14 @@ def lesson(row: Row, seed: int) -> str:
     rng = np.random.default_rng([seed, *row.row_id.encode()])
     known = row.details
     level = int(np.clip(known["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))
-    said = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
+    seen = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
     if row.data_source == SCORES:
         score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
         return (
-            f'<think>{said}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
+            f'<think>{seen}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
         )
     fields = {"distortion_class": row.distortion, "severity": SEVERITIES[level] if row.distortion else None}
-    return f"<think>{said}</think><answer>{json.dumps(fields)}</answer>"
+    return f"<think>{seen}</think><answer>{json.dumps(fields)}</answer>"
 
 
 def read(data: Path, split: str) -> list[dict[str, Any]]:

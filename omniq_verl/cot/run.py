@@ -129,7 +129,7 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         "records": sum(len(one.chosen) for one in judged),
     }
     replace_text(out / "counts.json", json.dumps(counts, indent=2) + "\n")
-    replace_text(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
+    replace_text(out / "judged.jsonl", "".join(json.dumps(_as_record(one)) + "\n" for one in judged))
     kept = [one for one in judged if one.chosen]
     if not kept:
         raise ValueError(f"no image is left for training; see {out / 'counts.json'} for the reasons")
@@ -177,7 +177,7 @@ def _records(kept: list[Judged], config: CotConfig) -> Iterator[dict[str, Any]]:
         yield from sft_records(one, row, config.select, config.seed)
 
 
-def _said(one: Judged) -> dict[str, Any]:
+def _as_record(one: Judged) -> dict[str, Any]:
     return {
         "key": one.ref.key,
         "data_source": one.ref.info["data_source"],

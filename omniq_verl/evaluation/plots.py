@@ -37,7 +37,9 @@ def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -
     _draw_curve(axes, scored, figures)
     margin = 0.03 * (high - low)
     axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-    axes.set(title=f"{title}: {_said(figures)}", xlabel="score of the model", ylabel="label (MOS on the task's scale)")
+    axes.set(
+        title=f"{title}: {_summary(figures)}", xlabel="score of the model", ylabel="label (MOS on the task's scale)"
+    )
     axes.title.set_fontsize(10)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
@@ -50,7 +52,7 @@ def _draw_curve(axes: Axes, scored: pd.DataFrame, figures: Mapping[str, Any]) ->
         axes.plot(x, CURVES["logistic4"](x, *parameters), color=ORANGE, linewidth=1.5, label="logistic, 4 parameters")
 
 
-def _said(figures: Mapping[str, Any]) -> str:
+def _summary(figures: Mapping[str, Any]) -> str:
     named = {name: figures[name]["value"] for name in ("plcc", "srcc")}
     parts = [f"{name.upper()} {'-' if value is None else f'{value:.3f}'}" for name, value in named.items()]
     return ", ".join([*parts, f"{figures['scored']} of {figures['images']} images"])

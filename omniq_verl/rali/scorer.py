@@ -165,7 +165,7 @@ class RaliScorer:
         return [
             Score(name, self.about.task, BAD_IMAGE, error=str(one))
             if isinstance(one, BadImage)
-            else self._said(name, next(scores), scale)
+            else self._to_score(name, next(scores), scale)
             for name, one in zip(names, loaded, strict=True)
         ]
 
@@ -180,7 +180,7 @@ class RaliScorer:
             return value
         return scale.low + (value - own.low) / (own.high - own.low) * (scale.high - scale.low)
 
-    def _said(self, name: str, value: float, scale: Scale) -> Score:
+    def _to_score(self, name: str, value: float, scale: Scale) -> Score:
         if not math.isfinite(value):
             return Score(name, self.about.task, ERROR, answers=1, error="the score is not a finite number (overflow)")
         value = self.on_scale(value, scale)

@@ -96,7 +96,7 @@ _plain_settings: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As a plain dict: verl passes OmegaConf objects, where a look-up takes longer than the rest of a reward."""
+    """Convert to a plain dict: verl passes OmegaConf objects, whose look-ups take longer than the rest of a reward."""
     if settings is None or type(settings) is dict:
         return settings or {}
     if id(settings) not in _plain_settings:
@@ -134,7 +134,7 @@ def compute_score(
             written by ``omniq_verl.data``.
         extra_info: the row's ``extra_info``; ``task`` names the task.
         reward_router_address: unused; verl passes it if it serves a reward model.
-        reward_model_tokenizer: unused, likewise.
+        reward_model_tokenizer: unused; verl passes it with the address.
         **settings: fields of ``RewardSettings``, and ``sources``.
 
     Returns:
@@ -156,7 +156,7 @@ def compute_score(
     form = format_reward(solution_str, task.answer_format)
     judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
-        **_NOTHING_SAID,
+        **_DEFAULTS,
         "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
         "format": form,
         "parsed": float(parsed.ok),
@@ -180,7 +180,7 @@ def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[
         ) from None
 
 
-_NOTHING_SAID = {
+_DEFAULTS = {
     "accuracy": 0.0,
     "pred": _NOT_APPLICABLE,
     "target": _NOT_APPLICABLE,

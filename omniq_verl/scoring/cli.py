@@ -70,14 +70,14 @@ def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int
     found = 0
     for one in (score for batch in batches for score in batch):
         found += one.ok
-        text = one.error or (_said(one) if one.ok else f"no score: {one.status}")
+        text = one.error or (_result_text(one) if one.ok else f"no score: {one.status}")
         console.print(f"{one.image}: {text}", style=None if one.ok else "red", markup=False, soft_wrap=True)
         if reasoning and one.answer:
             console.print(f"    {one.reasoning or one.answer}", markup=False, style="dim")
     return found
 
 
-def _said(one: "Score") -> str:
+def _result_text(one: "Score") -> str:
     if one.score is None:
         return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
     spread = "" if one.std is None else f" ± {one.std:.2f} ({one.parsed} of {one.answers} answers)"

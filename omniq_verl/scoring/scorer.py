@@ -276,7 +276,7 @@ def summarise(name: str, task: Task, answers: Sequence[Answer]) -> Score:
         answer=answers[first].text,
         parsed=len(right),
         answers=len(answers),
-        **(_said([parsed[number] for number in right], task) if right else {}),
+        **(_combined([parsed[number] for number in right], task) if right else {}),
     )
 
 
@@ -286,7 +286,7 @@ def _status(parsed: Parsed, task: Task) -> str:
     return parsed.status.value if named else UNNAMED
 
 
-def _said(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
+def _combined(parsed: Sequence[Parsed], task: Task) -> Mapping[str, Any]:
     if task.scale is None:
         counts = Counter(
             (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed

@@ -27,7 +27,7 @@ from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may send more fields
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
-_SAY_EVERY = 60.0
+_WARN_EVERY = 60.0
 """Seconds between two warnings that the server does not answer."""
 logger = logging.getLogger(__name__)
 _AGAIN = (429, 500, 502, 503, 504)
@@ -63,8 +63,8 @@ class Client:
     ):
         self._url, self._patience, self._timeout = url.rstrip("/"), patience, timeout
         self._first_patience, self._reached = min(first_patience, patience), False
-        self._telling = Lock()
-        self._said: float | None = None  # when the last warning was given
+        self._warn_lock = Lock()
+        self._warned: float | None = None  # when the last warning was given
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
@@ -226,10 +226,10 @@ class Client:
 
     def _tell(self, why: str, patience: float) -> None:
         """Warn at most once a minute that the server does not answer, however many requests wait."""
-        with self._telling:
-            due = self._said is None or time.monotonic() - self._said > _SAY_EVERY
+        with self._warn_lock:
+            due = self._warned is None or time.monotonic() - self._warned > _WARN_EVERY
             if due:
-                self._said = time.monotonic()
+                self._warned = time.monotonic()
         if due:
             logger.warning("%s: no answer yet (%.200s); retrying for up to %g s", self._url, why, patience)
 

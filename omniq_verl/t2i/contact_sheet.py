@@ -16,7 +16,7 @@ _COLUMNS = 5
 _BLUE = "#0072B2"  # Okabe-Ito palette
 _SIDE = 320  # longest side of an image on the sheet, in pixels
 _FOOT = 200  # maximum characters below an image
-_CELL, _BOX, _HEAD, _SAID = 2.1, 1.85, 0.65, 0.42
+_CELL, _BOX, _HEAD, _CAPTION = 2.1, 1.85, 0.65, 0.42
 """Inches: a cell, the image in it, the header above all images, the scores above an image."""
 _TEXT = {"va": "top", "parse_math": False}
 
@@ -51,7 +51,7 @@ def write_sheet(
         row, column = divmod(number, columns)
         left, top = column * _CELL + (_CELL - _BOX) / 2, _HEAD + row * height
         axes.text(left, top, textwrap.fill(said[number], 28), fontsize=7, **_TEXT)
-        bottom = _place(axes, file, left, top + _SAID, number == best)
+        bottom = _place(axes, file, left, top + _CAPTION, number == best)
         axes.text(left, bottom + 0.06, feet[number], fontsize=6, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -74,7 +74,8 @@ def scores_said(scores: Mapping[str, Sequence[float | None]], choice: Choice) ->
     """Caption of each image: its rank and its scores by task."""
     ranks = {image: rank for rank, image in enumerate(choice.ranking, 1)}
     return [
-        f"#{ranks.get(image, '-')}  " + ", ".join(f"{task} {_said(values[image])}" for task, values in scores.items())
+        f"#{ranks.get(image, '-')}  "
+        + ", ".join(f"{task} {_score_text(values[image])}" for task, values in scores.items())
         for image in range(len(choice.values))
     ]
 
@@ -85,5 +86,5 @@ def _wrapped(text: str, longest: int, width: int) -> str:
     return textwrap.fill(text if len(text) <= longest else f"{text[:longest]} ...", width)
 
 
-def _said(score: float | None) -> str:
+def _score_text(score: float | None) -> str:
     return "none" if score is None else f"{score:.2f}"

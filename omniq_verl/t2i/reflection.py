@@ -127,9 +127,11 @@ def _finish(run: Reflection, state: ReflectionState, scores: Records) -> dict[st
     """Pick the best image of a text and write its sheet."""
     drawings, rounds = state.drawings, state.round_numbers()
     choice, record = pick(run, drawings, scores.found)
-    said = [f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)]
+    captions = [
+        f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)
+    ]
     paths, texts = [image_path(run, candidate) for candidate in drawings], [candidate.text for candidate in drawings]
-    write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, said, choice.best, texts)
+    write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, captions, choice.best, texts)
     return {
         **record,
         "round": None if choice.best is None else rounds[choice.best],

@@ -143,9 +143,9 @@ def test_another_scale_is_a_straight_line(scorer):
 
 def test_levels_of_scores_beyond_the_scale_and_of_none(scorer):
     scale = Scale(1.0, 5.0)
-    assert scorer._said("x", 5.4, scale).level == "excellent" and scorer._said("x", 5.4, scale).score == 5.4
-    assert scorer._said("x", -2.0, scale).level == "bad"
-    assert scorer._said("x", math.nan, scale).status == "error"
+    assert scorer._to_score("x", 5.4, scale).level == "excellent" and scorer._to_score("x", 5.4, scale).score == 5.4
+    assert scorer._to_score("x", -2.0, scale).level == "bad"
+    assert scorer._to_score("x", math.nan, scale).status == "error"
 
 
 def test_what_is_saved_is_loaded(encoder_folder, tmp_path):

@@ -75,7 +75,7 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
         The counts per domain: its rows, the texts to learn, and the rejected answers by reason.
 
     Raises:
-        ValueError: rows of a held-out split or of a task without scores, or nothing to learn from.
+        ValueError: rows of a held-out split or of a task without scores, or no text is left for training.
         BatchesFailed: some rows were not answered; the answered ones are saved.
     """
     out, counts, records = Path(config.out), {}, []
@@ -90,7 +90,7 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
         counts[name], kept = judge(out / name, refs[name])
         records.append(learned(kept, name in config.scores))
     if not any(count.get("learned") for count in counts.values()):
-        raise ValueError(f"nothing to learn from: {counts}")
+        raise ValueError(f"no reasoning text is left for training; counts by domain: {counts}")
     write_parquet((record for some in records for record in some), out / "sft.parquet")
     record = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",

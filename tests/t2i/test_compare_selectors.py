@@ -148,7 +148,7 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
     for name, table, said in (
         ("technical", "other.csv", "not a valid new name"),
         ("a/b", "other.csv", "not a valid new name"),
-        ("x", "other.csv", "names no image"),
+        ("x", "other.csv", "contains no image"),
         ("x", "broken.csv", "no table of"),
         ("x", "words.csv", "no table of"),
         ("x", "gone.csv", "no table of"),

@@ -1,6 +1,5 @@
 """Write parquet so that a file under its final name is always whole."""
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from omniq_verl.data.files import atomic_path
 
 _ROWS_PER_GROUP = 512  # of images of tens of KB: a row group of some ten MB, the memory it takes to write one
 
@@ -21,9 +22,8 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         ValueError: there is no record at all, or one has columns the first has not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
     iterator, count, writer = iter(records), 0, None
-    try:
+    with atomic_path(path) as unfinished:
         while group := list(islice(iterator, _ROWS_PER_GROUP)):
             table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
@@ -33,9 +33,6 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         if writer is None:
             raise ValueError(f"no row to write into {path}")
         writer.close()
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return count
 
 

@@ -149,14 +149,14 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
         ("technical", "other.csv", "not a valid new name"),
         ("a/b", "other.csv", "not a valid new name"),
         ("x", "other.csv", "contains no image"),
-        ("x", "broken.csv", "no table of"),
-        ("x", "words.csv", "no table of"),
-        ("x", "gone.csv", "no table of"),
-        ("x", "other.txt", "no table of"),
+        ("x", "broken.csv", "not a table of"),
+        ("x", "words.csv", "not a table of"),
+        ("x", "gone.csv", "not a table of"),
+        ("x", "other.txt", "not a table of"),
     ):
         with pytest.raises(ValueError, match=said):
             add_scores(run, name, Path(table))
-    with pytest.raises(ValueError, match="no run of"):
+    with pytest.raises(ValueError, match="is not a run of"):
         read_run(tmp_path / "gone")
 
 

@@ -1,6 +1,6 @@
 """Floating-point operations that Qwen2.5-VL needs, counted from its configuration.
 
-A multiplication and an addition are two operations. Counted are matrix products alone: norms, activations, rotary
+A multiplication and an addition are two operations. Only matrix products are counted: norms, activations, rotary
 embeddings and the softmax are left out, as usual. For a prompt of P tokens (I of them from an image of G = 4 I patches)
 and an answer of R tokens, T = P + R:
 
@@ -10,7 +10,7 @@ and an answer of R tokens, T = P + R:
 - vision: 2 M G for the linear layers and the patch embedding, 2 K I for the merger, and 4 W s^2 for each attention
   segment of s patches: the whole image in the full-attention layers, windows of 8 x 8 patches in the others.
 
-These are the operations that are *needed*: gradient checkpointing runs the forward pass twice, and that second run is
+These are the operations that are *needed*: gradient checkpointing runs the forward pass twice, but the second run is
 not counted. A backward pass counts as two forward passes, so an update is 3 forward passes. Old and reference
 log-probabilities are one forward pass each. Generation runs prompt and image once per group of answers, because vLLM
 caches the prefix; then each answer's tokens attend to that prompt.
@@ -30,7 +30,7 @@ H100_PEAK = 989e12
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a Qwen2.5-VL that decide how many operations it needs."""
+    """Sizes of a Qwen2.5-VL that determine its number of operations."""
 
     hidden: int
     layers: int
@@ -152,7 +152,7 @@ def phase_flops(shape: ModelShape, lengths: Lengths, prompts: int, answers: int)
     """Needed operations of the phases of one training step.
 
     Args:
-        shape: of the model.
+        shape: shape of the model.
         lengths: mean lengths.
         prompts: groups in the batch.
         answers: answers per group.

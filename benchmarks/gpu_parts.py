@@ -1,8 +1,8 @@
-"""Parts of ``gpu_step.py`` that need no trainer; each runs in a process of its own, which frees the GPU's memory.
+"""Parts of ``gpu_step.py`` that need no trainer; each runs in its own process, which frees the GPU's memory.
 
     python benchmarks/gpu_parts.py scorer runs/gpu_step/plan.json runs/gpu_step/scorer.json
 
-The first file is written by ``gpu_step.py``; the results go to the second.
+The first file is written by ``gpu_step.py``; the results are written to the second.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from real_size import photographs
 MICRO_BATCH_TOKENS = 16_384
 """Tokens of a micro-batch in ``recipes/hardware/4x80g.yaml``."""
 _COUNTED = 16
-"""Images whose answers' tokens are counted."""
+"""Number of images whose answers' tokens are counted."""
 _TIMED = 3
-"""Micro-batches that are timed after one that is not."""
+"""Number of timed micro-batches, after an untimed one."""
 
 
 def say(text: str) -> None:
@@ -36,11 +36,11 @@ def say(text: str) -> None:
 
 
 def forward(plan: Plan) -> dict[str, Any]:
-    """Seconds of a bare forward pass over the training batch: what ``old_log_prob`` cannot be faster than.
+    """Seconds of a bare forward pass over the training batch: a lower bound for ``old_log_prob``.
 
-    The model of transformers, bf16, no gradients, logits of all tokens, in micro-batches as large as the recipe's. All
-    sequences have the same length, so they stand in rows instead of being packed; nothing is padded, and attention of
-    the language model is SDPA's flash kernel. A few micro-batches are timed and scaled to the whole batch.
+    Uses the transformers model in bf16, without gradients, with logits of all tokens and the recipe's micro-batch size.
+    All sequences have the same length, so they are rows of a batch instead of packed; nothing is padded, and the
+    language model's attention is SDPA's flash kernel. A few micro-batches are timed and scaled to the whole batch.
     """
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -55,7 +55,7 @@ def forward(plan: Plan) -> dict[str, Any]:
     tokens = round(plan.prompt_tokens_mean) + plan.answer_tokens
     rows = max(1, min(MICRO_BATCH_TOKENS // tokens, plan.prompts * plan.answers))
     batch = {name: value.to(device) for name, value in forward_batch(plan, rows, tokens).items()}
-    # The trainer's batches bring their positions along as well.
+    # The trainer's batches contain positions as well.
     batch["position_ids"] = model.model.get_rope_index(
         batch["input_ids"], mm_token_type_ids=batch.pop("mm_token_type_ids"), image_grid_thw=batch["image_grid_thw"]
     )[0]
@@ -89,11 +89,11 @@ def forward_batch(plan: Plan, rows: int, tokens: int) -> dict[str, Any]:
     number = processor.tokenizer.convert_tokens_to_ids
     image_tokens = int(pixels["image_grid_thw"][0].prod()) // processor.image_processor.merge_size**2
     ids = torch.randint(0, 300, (rows, tokens), generator=torch.Generator().manual_seed(0))
-    first = 16  # tokens of the system turn, about
+    first = 16  # about the number of tokens of the system turn
     ids[:, first] = number("<|vision_start|>")
     ids[:, first + 1 : first + 1 + image_tokens] = number("<|image_pad|>")
     ids[:, first + 1 + image_tokens] = number("<|vision_end|>")
-    kinds = (ids == number("<|image_pad|>")).int()  # 1 marks an image's tokens, whose positions have two axes
+    kinds = (ids == number("<|image_pad|>")).int()  # 1 marks image tokens, which have two-dimensional positions
     return {"input_ids": ids, "mm_token_type_ids": kinds, **pixels}
 
 
@@ -133,8 +133,8 @@ def shared_engine(spec: Any) -> Any:
 def scorer(plan: Plan) -> dict[str, Any]:
     """Images per second of ``omniq_verl.Scorer``, files in and scores out, at long and at short answers.
 
-    Every image is new to the engine. The answers have exactly as many tokens as they may, because greedy answers of
-    these models do not end; some of them are counted after the measurement.
+    Every image is new to the engine. The answers have exactly the maximum number of tokens, because these models'
+    greedy answers do not end; some of them are counted after the measurement.
     """
     sys.modules["gpu_parts"] = sys.modules[__name__]  # EngineSpec imports the engine by this name
     from omniq_verl import Scorer
@@ -161,7 +161,7 @@ def scorer(plan: Plan) -> dict[str, Any]:
 
 
 def answer_lengths(model: str, images: list[bytes], tokens: int) -> list[int]:
-    """Tokens of the answers that ``Scorer`` gets for these images, of at most ``tokens``."""
+    """Number of tokens of ``Scorer``'s answers for these images, at most ``tokens`` each."""
     from omniq_verl.generation.request import Sampling
     from omniq_verl.scoring.scorer import score_request
     from omniq_verl.tasks import TECHNICAL
@@ -198,7 +198,7 @@ def sleep(plan: Plan) -> dict[str, Any]:
 
 
 def stand_by(part: str, go: Path) -> None:
-    """Import what the part needs, which takes most of a minute and no GPU memory, and wait until ``go`` exists."""
+    """Import what the part needs, which takes almost a minute but no GPU memory, and wait until ``go`` exists."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # read when vLLM is imported
     modules = {"forward": ("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",), "rali": ("omniq_verl.rali",)}
     for module in modules.get(part, ("vllm.entrypoints.llm", "omniq_verl.scoring.scorer")):
@@ -237,7 +237,7 @@ def main() -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Leave at once: vLLM's and Triton's clean-up takes seconds and prints hundreds of lines after the error."""
+    """Exit at once: the clean-up of vLLM and Triton takes seconds and prints hundreds of lines after the error."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

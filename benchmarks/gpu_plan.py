@@ -1,4 +1,4 @@
-"""What one run of ``gpu_step.py`` measures; travels as JSON to the processes that measure it."""
+"""Defines what one run of ``gpu_step.py`` measures; passed as JSON to the measuring processes."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -31,14 +31,14 @@ class Plan:
     score_images: int = 256
     score_tokens: int = 128
     few_tokens: int = 13
-    """The other length of answers that ``Scorer`` is measured at."""
+    """The second answer length at which ``Scorer`` is measured."""
     rali_images: int = 1024
     eager: bool = False
     """Run vLLM without CUDA graphs and compilation."""
     peak: float = 989e12
-    """Operations per second of the card."""
+    """Peak operations per second of the card."""
     gpu_bytes: int = 0
-    """Memory of the card."""
+    """Memory of the card in bytes."""
     overrides: tuple[str, ...] = ()
 
     @classmethod
@@ -56,5 +56,5 @@ class Plan:
 
     @property
     def lengths(self) -> Lengths:
-        """Lengths as planned; training reports those it saw."""
+        """The planned lengths; training reports the actual ones."""
         return Lengths(self.prompt_tokens_mean, self.answer_tokens, self.grid)

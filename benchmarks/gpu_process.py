@@ -1,4 +1,4 @@
-"""Run the processes of ``gpu_step.py`` one at a time: with a log, a time limit, and none that is left behind."""
+"""Run the processes of ``gpu_step.py`` one at a time, with a log and a time limit, and leave none behind."""
 
 import ctypes
 import os
@@ -14,20 +14,20 @@ from pathlib import Path
 from gpu_watch import card_reader
 
 _TAIL = 25
-"""Lines of a failed process's log that are shown."""
+"""Number of lines shown from a failed process's log."""
 _HEARTBEAT = 30
-"""Seconds between signs of life on the terminal."""
+"""Seconds between progress lines on the terminal."""
 _PR_SET_PDEATHSIG = 1
 _IDLE_BYTES = 2 * 2**30
-"""More memory in use than this means that an earlier process has not ended yet."""
+"""Memory use above this means that an earlier process has not ended yet."""
 
 
 class PartFailed(RuntimeError):
-    """A process failed, or its time was over; the message says which."""
+    """A process failed or exceeded its time limit; the message says which."""
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
-    """Start a command in a process group of its own, with its output in ``log``, where it replaces an older one."""
+    """Start a command in its own process group; its output replaces ``log``."""
     with open(log, "w") as output:
         output.write(f"{' '.join(command)}\n")
         output.flush()
@@ -49,26 +49,26 @@ def finish(
     tick: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Wait for a process of ``start``; end all of its group when it has ended or if we leave early.
+    """Wait for a process of ``start``; kill its whole group when it has ended or on an early exit.
 
     Args:
-        process: to wait for.
-        log: its output.
+        process: process to wait for.
+        log: file with its output.
         seconds: time limit.
-        tick: called some ten times a second while it runs.
+        tick: called about ten times per second while it runs.
         say: prints a line for the user.
 
     Raises:
-        PartFailed: it ended with an error or was stopped; the end of the log is in the message.
+        PartFailed: it failed or was stopped; the message contains the end of the log.
     """
     try:
         in_time = _wait(process, time.monotonic() + seconds, log, tick, say)
     finally:
         stop(process)
     if not in_time:
-        raise PartFailed(f"stopped, its {seconds:.0f} s were over; the end of {log}:\n{tail(log)}")
+        raise PartFailed(f"stopped after its limit of {seconds:.0f} s; the end of {log}:\n{tail(log)}")
     if process.returncode:
-        raise PartFailed(f"exit code {process.returncode}; the end of {log}:\n{tail(log)}")
+        raise PartFailed(f"failed with exit code {process.returncode}; the end of {log}:\n{tail(log)}")
 
 
 def _wait(
@@ -88,25 +88,25 @@ def _wait(
 
 
 def tail(log: Path, lines: int = _TAIL) -> str:
-    """The last lines of a log that are not empty, without terminal colours."""
+    """The last non-empty lines of a log, without terminal colours."""
     with open(log, errors="replace") as file:
         last = deque((line.rstrip() for line in file if line.strip()), lines)
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", "\n".join(last))
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and those it started, first politely, so that Ray can end its own."""
+    """Stop a process and its children, first with SIGTERM, so that Ray can stop its own."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(20)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # of its group, whatever is still there
+        os.killpg(process.pid, signal.SIGKILL)  # whatever is left of its group
     process.wait()
 
 
 def _die_with_parent() -> None:
-    """Runs in the child: even if this process is killed, its children end."""
+    """Runs in the child, so that it ends even if this process is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""The results of ``gpu_step.py`` as a Markdown page."""
+"""Format the results of ``gpu_step.py`` as a Markdown page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from gpu_sleep import describe
 
 _MISSING = "-"
 FORWARD_TARGET, SYNC_TARGET = 1.3, 3.0
-"""What the project asks for: old log-probs within 1.3 times a bare forward pass, weight sync within 3 s."""
+"""The project's targets: old log-probs within 1.3 times a bare forward pass, weight sync within 3 s."""
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -20,7 +20,7 @@ def percent(value: float | None) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; all columns but the first are aligned to the right."""
+    """Lines of a Markdown table; all columns but the first are right-aligned."""
     rule = ["---"] + ["--:"] * (len(heads) - 1)
     return ["| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows)]
 
@@ -29,7 +29,7 @@ def render(results: Mapping[str, Any]) -> str:
     """The whole page.
 
     Args:
-        results: what ``gpu_step.py`` writes as JSON.
+        results: the JSON written by ``gpu_step.py``.
     """
     plan, parts = results["plan"], results["parts"]
     lines = [f"# Qwen2.5-VL, {plan['size']} sizes, random weights", "", *_facts(results), ""]
@@ -77,7 +77,7 @@ def _step(part: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     size = f"{found['prompt_tokens']:.0f} + {found['response_tokens']:.0f} tokens"
     image, peak = plan["grid"][0] * plan["grid"][1], number(found["allocated_gib"])
     return [
-        f"Recipe `{part['recipe']}`, {batch}, {size} each ({image} of the image); the median leaves out step 1.",
+        f"Recipe `{part['recipe']}`, {batch}, {size} each ({image} of the image); the median excludes step 1.",
         "",
         *table([*heads, "doctor, GiB"], rows),
         "",
@@ -119,10 +119,10 @@ def _typical(results: Mapping[str, Any], phase: str) -> float | None:
 def _sleep(part: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     names = {"again": "asked again", "reload": "weights loaded again"}
     names |= {"level_1": "sleep level 1", "level_2": "sleep level 2, weights loaded again"}
-    said = [f"{text}: {describe(part[name])}" for name, text in names.items() if name in part]
+    lines = [f"{text}: {describe(part[name])}" for name, text in names.items() if name in part]
     if "level_1" not in part:
-        said.append("sleep: not available without a GPU")
-    return [f"Rollout log-probabilities of {part['answers']} answers. " + "; ".join(said) + "."]
+        lines.append("sleep: not available without a GPU")
+    return [f"Rollout log-probabilities of {part['answers']} answers. " + "; ".join(lines) + "."]
 
 
 def _scorer(part: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:

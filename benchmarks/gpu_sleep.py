@@ -1,9 +1,9 @@
-"""Does a vLLM engine answer exactly as before once it has slept? A part of ``gpu_step.py``.
+"""Checks whether a vLLM engine answers exactly as before after it has slept. A part of ``gpu_step.py``.
 
-verl puts the engine to sleep while the policy trains: at level 1 its weights move to the host's memory, at level 2 they
-are thrown away and sent again by the trainer. NeMo-RL's issue 2631 found that a vision-language model answered
-differently after level 2. Here the same sampled answers, with images, are generated again after each kind of sleep, and
-their tokens and log-probabilities compared bit by bit. The weights are the same, so any difference is an error.
+verl puts the engine to sleep while the policy trains: at level 1 its weights move to host memory, at level 2 they are
+discarded and sent again by the trainer. NeMo-RL's issue 2631 reported that a vision-language model answered differently
+after level 2. Here the same sampled answers, with images, are generated again after each kind of sleep, and their
+tokens and log-probabilities are compared bit by bit. The weights are the same, so any difference is an error.
 """
 
 import os
@@ -16,15 +16,15 @@ from real_size import photographs
 
 _IMAGES, _ANSWERS, _TOKENS = 8, 2, 32
 _BUCKET = 2**30
-"""Bytes of weights that are loaded together, about as verl sends them."""
+"""Bytes of weights loaded per bucket, similar to verl."""
 _QUESTION = "What is the quality of this photograph? <image>"
 
 
 def compare_after_sleep(plan: Plan) -> dict[str, Any]:
-    """Largest difference of log-probabilities after each event, 0.0 if they are bit-equal; None if tokens differ.
+    """Largest difference of log-probabilities after each event; 0.0 if bit-equal, None if the tokens differ.
 
-    ``again``: nothing happened in between, which shows that the engine repeats itself at all. ``reload``: weights were
-    loaded again without sleep. ``level_1`` and ``level_2``: after sleep and wake-up; only on a GPU.
+    ``again``: nothing happened in between, which tests whether the engine is deterministic at all. ``reload``: weights
+    were reloaded without sleep. ``level_1`` and ``level_2``: after sleep and wake-up; only on a GPU.
     """
     engine, prompts = open_engine(plan)
     before = answers(engine, prompts)
@@ -51,15 +51,15 @@ def compare_after_sleep(plan: Plan) -> dict[str, Any]:
 
 
 def describe(difference: float | None) -> str:
-    """A result in words."""
+    """The result as text."""
     if difference is None:
         return "other tokens"
     return "bit-equal" if difference == 0 else f"log-probabilities differ by up to {difference:.3g}"
 
 
 def open_engine(plan: Plan) -> tuple[Any, list[dict[str, Any]]]:
-    """vLLM in this process, with the settings of verl's rollouts that matter here, and prompts with images."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # so that weights need not travel to another process
+    """vLLM in this process, with the relevant settings of verl's rollouts, and prompts with images."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # so that no weights are sent to another process
     from transformers import AutoProcessor
     from vllm import LLM
 
@@ -70,7 +70,7 @@ def open_engine(plan: Plan) -> tuple[Any, list[dict[str, Any]]]:
         model=plan.model,
         max_model_len=plan.most_prompt_tokens + 256,
         seed=0,
-        enable_prefix_caching=False,  # a cached prefix would hide changes, and moves the last bits
+        enable_prefix_caching=False,  # a cached prefix would hide changes, and changes the last bits
         limit_mm_per_prompt={"image": 1},
         **({"gpu_memory_utilization": 0.6, "enable_sleep_mode": True} if plan.on_gpu else on_cpu),
         enforce_eager=plan.eager or not plan.on_gpu,
@@ -82,10 +82,10 @@ def open_engine(plan: Plan) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def answers(engine: Any, prompts: list[dict[str, Any]]) -> list[tuple[list[int], list[float]]]:
-    """Tokens and their log-probabilities of sampled answers, with fixed seeds and with every image encoded anew."""
+    """Tokens and log-probabilities of sampled answers, with fixed seeds; every image is encoded again."""
     from vllm import SamplingParams
 
-    # As verl does after it sent weights. Else the engine would not run its vision tower again.
+    # As verl does after sending weights; otherwise the engine would not run its vision tower again.
     engine.llm_engine.reset_mm_cache()
     engine.llm_engine.reset_encoder_cache()
     sampling = SamplingParams(n=_ANSWERS, temperature=1.0, seed=0, max_tokens=_TOKENS, logprobs=0, ignore_eos=True)
@@ -100,7 +100,7 @@ def answers(engine: Any, prompts: list[dict[str, Any]]) -> list[tuple[list[int],
 def largest_difference(
     before: list[tuple[list[int], list[float]]], after: list[tuple[list[int], list[float]]]
 ) -> float | None:
-    """Largest difference of two sets of log-probabilities; None if the tokens are not the same."""
+    """Largest difference of two sets of log-probabilities; None if the tokens differ."""
     if [tokens for tokens, _ in before] != [tokens for tokens, _ in after]:
         return None
     pairs = zip(before, after, strict=True)
@@ -108,7 +108,7 @@ def largest_difference(
 
 
 def load_weights(engine: Any, folder: Path) -> None:
-    """Load a model folder's weights into a running engine by the functions that verl's workers use for this."""
+    """Load a model folder's weights into a running engine, with the functions that verl's workers use."""
     from verl.workers.rollout.vllm_rollout.weight_update_utils import apply_buffer_updates, split_buffer_updates
     from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
@@ -126,7 +126,7 @@ def load_weights(engine: Any, folder: Path) -> None:
 
 
 def weight_buckets(folder: Path, device: Any) -> Iterator[list[tuple[str, Any]]]:
-    """Named tensors of a model folder, some at a time."""
+    """Named tensors of a model folder, in buckets."""
     from safetensors import safe_open
 
     bucket: list[tuple[str, Any]] = []

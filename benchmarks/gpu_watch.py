@@ -1,4 +1,4 @@
-"""Load and memory of one GPU, read several times a second beside whatever runs on it."""
+"""Reads load and memory of one GPU several times per second in the background."""
 
 import os
 import shutil
@@ -19,24 +19,24 @@ class Sample:
     """One reading."""
 
     when: float
-    """Seconds, of ``time.time()``."""
+    """Time of the reading (``time.time()``)."""
     memory: float
-    """Bytes in use on the whole card, by all processes."""
+    """Bytes in use on the whole card, over all processes."""
     load: float
-    """Percent of the last fraction of a second in which a kernel ran."""
+    """Percent of the last sampling interval in which a kernel ran."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the samples of a stretch of time say."""
+    """Summary of the samples in a time span."""
 
     peak_gib: float
     mean_load: float
-    """Percent."""
+    """Mean load in percent."""
 
 
 def selected_card() -> str:
-    """Index or UUID of the first GPU that CUDA programs started from here will use."""
+    """Index or UUID of the first GPU visible to CUDA programs started from here."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
 
 
@@ -44,7 +44,7 @@ def card_reader() -> Callable[[], tuple[float, float]] | None:
     """A function that returns bytes in use and load in percent, or None if there is no NVIDIA GPU or driver."""
     try:
         return _nvml_reader()
-    except Exception:  # pynvml is missing, or any of its errors: no library, no driver, no such card
+    except Exception:  # pynvml is missing or fails: no library, no driver, no such card
         return _smi_reader() if card_facts() else None
 
 
@@ -60,7 +60,7 @@ def _nvml_reader() -> Callable[[], tuple[float, float]]:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle).used
         return float(memory), float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
-    read()  # raises here if the card does not support it
+    read()  # fail here if the card does not support it
     return read
 
 
@@ -73,10 +73,10 @@ def _smi_reader() -> Callable[[], tuple[float, float]]:
 
 
 def _ask_smi(fields: Sequence[str]) -> list[str]:
-    """Values of ``nvidia-smi --query-gpu``.
+    """Query values with ``nvidia-smi --query-gpu``.
 
     Raises:
-        OSError: there is no such program.
+        OSError: nvidia-smi is not installed.
         subprocess.SubprocessError: it failed or did not answer.
     """
     command = ["nvidia-smi", "-i", selected_card(), f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
@@ -85,7 +85,7 @@ def _ask_smi(fields: Sequence[str]) -> list[str]:
 
 
 def card_facts() -> dict[str, str]:
-    """Name, driver and memory (in words, and in bytes) of the card; empty if there is no NVIDIA GPU."""
+    """Name, driver and memory (as text and in bytes) of the card; empty if there is no NVIDIA GPU."""
     if not shutil.which("nvidia-smi"):
         return _nvml_facts()
     try:
@@ -113,7 +113,7 @@ def _nvml_facts() -> dict[str, str]:
 
 
 class Watch:
-    """Reads the card in a thread until it is closed; does nothing on a machine without a GPU."""
+    """Reads the card in a thread until it is closed; does nothing without a GPU."""
 
     def __init__(self, every: float = 0.2):
         self.samples: list[Sample] = []
@@ -134,13 +134,13 @@ class Watch:
         while not self._stop.wait(self._every):
             try:
                 memory, load = self._read()
-            except Exception:  # one reading that fails is a gap, not the end of the benchmark
+            except Exception:  # a failed reading only leaves a gap
                 continue
             self.samples.append(Sample(time.time(), memory, load))
 
 
 def usage(samples: Sequence[Sample], start: float, end: float) -> Usage | None:
-    """Peak memory and mean load between two times of ``time.time()``; None if no reading lies there."""
+    """Peak memory and mean load between two values of ``time.time()``; None if there is no reading between them."""
     chosen = [sample for sample in samples if start <= sample.when <= end]
     if not chosen:
         return None
@@ -148,15 +148,15 @@ def usage(samples: Sequence[Sample], start: float, end: float) -> Usage | None:
 
 
 def phase_spans(start: float, step: float, phases: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """When each phase of a step began and ended.
+    """Start and end of each phase of a step.
 
-    verl reports durations, not times. The phases follow each other up to the step's end; what verl does not time,
-    handing the prompts to the rollout workers, comes before the first.
+    verl reports durations, not times. The phases are consecutive and end with the step; the time that verl does not
+    measure, handing the prompts to the rollout workers, comes before the first phase.
 
     Args:
-        start: of the step, in ``time.time()``.
-        step: its seconds.
-        phases: seconds of each phase, in their order.
+        start: start of the step (``time.time()``).
+        step: duration of the step in seconds.
+        phases: seconds of each phase, in order.
     """
     begun = start + step - sum(phases.values())
     spans = {}

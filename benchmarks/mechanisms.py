@@ -1,11 +1,11 @@
-"""What rewards, filter and gate cost, as ratios to a named baseline in the same run.
+"""Cost of rewards, filter and gate, relative to a named baseline in the same run.
 
     python benchmarks/mechanisms.py                           # gate, memory, rewards: half a minute
-    python benchmarks/mechanisms.py --run runs/quickstart     # and whole GRPO steps: about ten minutes
-    python benchmarks/mechanisms.py --run runs/quickstart --trl trl/bin/python    # and TRL's (see trl_steps.py)
+    python benchmarks/mechanisms.py --run runs/quickstart     # also whole GRPO steps: about ten minutes
+    python benchmarks/mechanisms.py --run runs/quickstart --trl trl/bin/python    # also TRL's (see trl_steps.py)
 
-``--run`` is a folder ``make quickstart`` has finished; its data and its model after SFT are trained for a few steps by
-verl as it is, by this package with nothing switched on, and with filter and gate.
+``--run`` is the folder of a finished ``make quickstart``. Its data and its SFT model are trained for a few steps by
+unmodified verl, by this package with everything switched off, and with filter and gate.
 """
 
 import argparse
@@ -36,14 +36,14 @@ PLAIN = {
     "trainer.v1.sampler.custom_sampler.name": "null",
     "trainer.v1.sampler.sampler_kwargs": "{}",
 }
-# verl looks for finished rollouts every 2 s; what else differs shows against a look every 0.1 s, as this package's.
+# verl polls for finished rollouts every 2 s; to compare the rest fairly, poll every 0.1 s like this package.
 QUICK = {
     **PLAIN,
     "trainer.v1.sampler.custom_sampler.path": str(REPO / "benchmarks" / "quick_poll.py"),
     "trainer.v1.sampler.custom_sampler.name": "QuickPoll",
 }
 GATE = {"actor_rollout_ref.actor.policy_loss.gate_rho": 0.2}
-# The median of the tiny model's group deviations is near 0.3: the paper's tau would drop nothing.
+# The median of the tiny model's group deviations is about 0.3, so the paper's tau would drop nothing.
 FILTER = {"trainer.v1.sampler.sampler_kwargs.mode": "drop", "trainer.v1.sampler.sampler_kwargs.tau": 0.28}
 VARIANTS = {
     "verl, looking every 0.1 s": QUICK,
@@ -55,7 +55,7 @@ VARIANTS = {
 
 
 def best_of(function: Callable[[], object], times: int = 7) -> float:
-    """Seconds of the fastest call: the least disturbed by others on the machine."""
+    """Seconds of the fastest call, which is the least disturbed by other processes."""
     found = []
     for _ in range(times):
         started = time.perf_counter()
@@ -86,13 +86,13 @@ def _kept_in_graph(logits: torch.Tensor) -> None:
     probabilities, log_probabilities = logits.softmax(-1), logits.log_softmax(-1)
     entropy = -(probabilities * log_probabilities).sum(-1)[None]
     torch.quantile(entropy, 0.8)
-    _entropy_and_gate.keep = entropy  # as in a loss: the graph lives until backward
+    _entropy_and_gate.keep = entropy  # keep the graph until backward, as a loss does
 
 
 def _peak(work: Callable[[torch.Tensor], None], tokens: int) -> int:
-    """Bytes the process grew by at its peak while ``work`` ran on logits that were there before."""
+    """Growth of the process's peak memory in bytes while ``work`` ran on existing logits."""
     torch.set_num_threads(1)
-    work(torch.randn(2, 1000))  # what is loaded and allocated once
+    work(torch.randn(2, 1000))  # one-time loading and allocation
     logits = torch.randn(tokens, VOCABULARY)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     work(logits)
@@ -132,12 +132,12 @@ def reward_speed(answers: int = 20_000) -> None:
 
 
 def sft_model(run: Path) -> Path:
-    """The last checkpoint of a quickstart run's SFT."""
+    """The last SFT checkpoint of a quickstart run."""
     return max((run / "sft").glob("global_step_*/huggingface"), key=lambda path: int(path.parent.name.split("_")[-1]))
 
 
 def train(run: Path, out: Path, overrides: dict[str, object], steps: int) -> dict[str, float]:
-    """Medians over the steps after the first, which waits for the engines to warm up."""
+    """Medians over the steps after the first, which is a warm-up of the engines."""
     model = sft_model(run)
     settings = {
         "actor_rollout_ref.model.path": model,
@@ -172,8 +172,8 @@ def train(run: Path, out: Path, overrides: dict[str, object], steps: int) -> dic
 
 
 def whole_steps(run: Path, steps: int) -> float:
-    """Prints all variants; returns the seconds of a step of this package with nothing switched on."""
-    print(f"\nGRPO steps of 16 prompts x 16 rollouts, median of {steps - 1} (in brackets: of the first line's)")
+    """Print all variants; returns the seconds per step of this package with nothing switched on."""
+    print(f"\nGRPO steps of 16 prompts x 16 rollouts, median of {steps - 1} (in brackets: relative to the first line)")
     found: dict[str, dict[str, float]] = {}
     for name, overrides in VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def whole_steps(run: Path, steps: int) -> float:
 
 
 def trl_steps(run: Path, python: Path, steps: int, ours: float) -> None:
-    """TRL's GRPOTrainer on the same model, data, reward and lengths; ``ours``: seconds of a step of this package."""
+    """Time TRL's GRPOTrainer on the same model, data, reward and lengths; ``ours``: this package's seconds per step."""
     model = sft_model(run)
     command = [str(python), str(REPO / "benchmarks" / "trl_steps.py"), str(model), str(run / "data" / "train.parquet")]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -205,7 +205,7 @@ def trl_steps(run: Path, python: Path, steps: int, ours: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a finished run of make quickstart")
+    parser.add_argument("--run", type=Path, help="folder of a finished make quickstart")
     parser.add_argument("--trl", type=Path, help="Python of an environment with TRL")
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()

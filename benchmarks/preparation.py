@@ -1,8 +1,8 @@
-"""How fast images become parquet, against a plain copy of the same files by as many processes in the same run.
+"""Speed of turning images into parquet, compared with a plain copy of the same files with the same parallelism.
 
     python benchmarks/preparation.py [--images 2000] [--workers 2] [--rounds 3] [--folder /tmp]
 
-Needs twice the images' size on the disk: 500 KB each.
+Needs disk space for twice the images: 500 KB each.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def make_images(root: Path, count: int) -> int:
-    """JPEG files of about 500 KB, hard links to a few distinct ones, and a label file; returns their bytes."""
+    """Create JPEG files of about 500 KB (hard links to a few distinct ones) and a label file; returns their bytes."""
     (root / "1024x768").mkdir(parents=True)
     for number in range(min(count, DISTINCT)):
         rng = np.random.default_rng(number)
@@ -73,7 +73,7 @@ def copy_all(root: Path, out: Path, workers: int) -> None:
 
 
 def _measured(work: Callable[..., None], arguments: tuple[Any, ...], answer: Any) -> None:
-    from matplotlib.figure import Figure  # noqa: F401  its import, a second, is nobody's throughput
+    from matplotlib.figure import Figure  # noqa: F401  import it before timing, as it takes a second
 
     started = time.perf_counter()
     work(*arguments)
@@ -84,8 +84,8 @@ def _measured(work: Callable[..., None], arguments: tuple[Any, ...], answer: Any
 
 
 def measure(work: Callable[..., None], root: Path, out: Path, workers: int) -> tuple[float, float, float]:
-    """Seconds and seconds of processor time of a run in a fresh process; peak memory in MiB of its largest process."""
-    os.sync()  # what the last one left to be written
+    """Wall time, CPU time in seconds, and peak memory in MiB of the largest process, for a run in a fresh process."""
+    os.sync()  # flush pending writes of the last run
     answer = SPAWN.Queue()
     process = SPAWN.Process(target=_measured, args=(work, (root, out, workers), answer))
     process.start()
@@ -106,14 +106,14 @@ def main() -> None:
         root, out = Path(folder) / "root", Path(folder) / "out"
         size = make_images(root, args.images)
         print(f"{args.images} JPEG files of {size / args.images / 1000:.0f} KB, {args.workers} processes;", end=" ")
-        print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        print(f"load before the run: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         rates: dict[str, list[float]] = {"copy": [], "prepare": []}
         for number in range(args.rounds):
             for name, work in (("copy", copy_all), ("prepare", prepare_all)):
                 seconds, busy, peak = measure(work, root, out, args.workers)
                 rates[name].append(args.images / seconds)
-                said = f"{args.images / seconds:6.0f} images/s, processors {busy / args.images * 1e3:.2f} ms per image"
-                print(f"  round {number + 1}: {name:7} {said}, peak {peak:.0f} MiB", flush=True)
+                text = f"{args.images / seconds:6.0f} images/s, processors {busy / args.images * 1e3:.2f} ms per image"
+                print(f"  round {number + 1}: {name:7} {text}, peak {peak:.0f} MiB", flush=True)
     copied, prepared = (statistics.median(found) for found in rates.values())
     print(f"prepare {prepared:.0f} images/s = {prepared / copied:.2f} of the copy's {copied:.0f} (medians)")
 

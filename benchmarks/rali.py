@@ -1,16 +1,16 @@
-"""What a score costs by RALI and by a reasoning model: time and memory, as ratios, beside the paper's.
+"""Time and memory per score of RALI and of a reasoning model, as ratios, compared with the paper's.
 
     python benchmarks/rali.py                            # both models at their real sizes, batches of 1 and 16
-    python benchmarks/rali.py --only preprocessing       # is reading images the bottleneck?
-    python benchmarks/rali.py --pyiqa VENV/bin/python    # CLIP-IQA+ as well, in an environment that has pyiqa
-    python benchmarks/rali.py --small --tokens 4         # the same with small models, to try the script: a minute
+    python benchmarks/rali.py --only preprocessing       # checks whether reading images is the bottleneck
+    python benchmarks/rali.py --pyiqa VENV/bin/python    # also CLIP-IQA+, in an environment that has pyiqa
+    python benchmarks/rali.py --small --tokens 4         # small models, to try the script in a minute
 
-CLIP ViT-L/14-336 with 250 basis vectors, against Qwen2.5-VL-3B that writes 100 tokens about each image, and against
-CLIP-IQA+ on CLIP's ResNet-50, which sees images at their own size, in float32 (--dtype float32 puts RALI in the same).
-Weights are random, as neither time nor memory depends on them, and nothing is downloaded. Each model runs in a process
-of its own. Its memory is the most that process held (on a GPU: the most that was allocated), weights included; its time
-that of a batch, from the files on, once one image has been through: the shortest of a few, where batches are quick. The
-paper (figure 6) has 3.4% of the time and 14.7% of the memory at a batch of 16 on an A100, against a model of 7B.
+It compares CLIP ViT-L/14-336 with 250 basis vectors with Qwen2.5-VL-3B writing 100 tokens per image, and with CLIP-IQA+
+on CLIP's ResNet-50, which takes images at their original size, in float32 (--dtype float32 also runs RALI in float32).
+Weights are random, because neither time nor memory depends on them, and nothing is downloaded. Each model runs in its
+own process. Memory is the peak of that process (on a GPU: the peak allocation), including weights. Time is that of a
+batch, starting from files, after one warm-up image; for quick batches the shortest of a few. The paper (figure 6)
+reports 3.4% of the time and 14.7% of the memory at a batch of 16 on an A100, compared with a 7B model.
 """
 
 import argparse
@@ -46,14 +46,14 @@ RN50 = {"embed_dim": 1024, "image_resolution": 224, "vision_layers": (3, 4, 6, 3
 RN50 |= {"vision_patch_size": None, "context_length": 77, "vocab_size": 49_408}
 RN50 |= {"transformer_width": 512, "transformer_heads": 8, "transformer_layers": 12}
 ENOUGH, MOST = 5.0, 5
-"""Seconds after which, and batches after which, a batch is not timed again."""
+"""A batch is not timed again after this many seconds or batches."""
 AT_ONCE = 2
-"""Batches of a round of the preprocessing: one is read while the other is scored."""
+"""Batches per round of the preprocessing measurement; one is read while the other is scored."""
 REASONING, CLIP_IQA, PREPROCESSING = "reasoning", "CLIP-IQA+", "preprocessing"
 
 
 def photographs(number: int, width: int, height: int) -> list[bytes]:
-    """JPEG files of this size, from a photograph that comes with scikit-image."""
+    """JPEG files of this size, made from a photograph that comes with scikit-image."""
     import skimage.data
 
     photo, files = Image.fromarray(skimage.data.astronaut()), []
@@ -65,7 +65,7 @@ def photographs(number: int, width: int, height: int) -> list[bytes]:
 
 
 def filled(model: torch.nn.Module, dtype: torch.dtype, device: str) -> torch.nn.Module:
-    """A model made on "meta", with weights at random in this type."""
+    """Materialise a model created on "meta", with random weights of this type."""
     model = model.to(dtype).to_empty(device=device).eval()
     for parameter in model.parameters():
         torch.nn.init.uniform_(parameter.data, -0.02, 0.02)
@@ -103,7 +103,7 @@ def rali(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
 
 
 def reasoning(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
-    """Qwen2.5-VL as transformers runs it, with an image and a question for each file."""
+    """Qwen2.5-VL in transformers, with an image and a question for each file."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
     from omniq_verl.rali.checkpoint import DTYPES
@@ -142,7 +142,7 @@ def reasoning(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
 
 
 def pyiqa(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
-    """CLIP-IQA+ as pyiqa runs it, in float32; only its weights are not downloaded."""
+    """CLIP-IQA+ in pyiqa, in float32; only its weights are not downloaded."""
     from pyiqa.archs import clipiqa_arch
     from pyiqa.archs.clip_model import CLIP
     from pyiqa.utils.img_util import imread2tensor
@@ -160,7 +160,7 @@ def pyiqa(args: argparse.Namespace) -> Callable[[list[bytes]], object]:
 
 
 def _buffers(kind: type, config: object) -> dict[str, torch.Tensor]:
-    """Numbers a model computes when it is made (frequencies), which "meta" leaves out; they depend on no layer."""
+    """Computed buffers (frequencies), which "meta" leaves out; they do not depend on any layer."""
     few = copy.deepcopy(config)
     few.text_config.num_hidden_layers, few.vision_config.depth = 0, 0
     few.text_config.layer_types, few.text_config.vocab_size = [], 8
@@ -168,7 +168,7 @@ def _buffers(kind: type, config: object) -> dict[str, torch.Tensor]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a batch, and bytes at most; of the preprocessing, images per second."""
+    """Seconds and peak bytes of a batch; for the preprocessing, images per second."""
     if args.way == PREPROCESSING:
         return preprocessing(args)
     files = photographs(args.batch, args.width, args.height)
@@ -188,14 +188,14 @@ def timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_coun
 
 
 def most_held() -> int:
-    """Bytes this process held at most; ``resource.getrusage`` counts those of the one that started it, too."""
+    """Peak memory of this process in bytes; ``resource.getrusage`` would include the process that started it."""
     return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
 def preprocessing(args: argparse.Namespace) -> dict[str, float]:
-    """Images per second from files to scores and of the encoder alone; a core's seconds to read an image.
+    """Images per second from files to scores and of the encoder alone; CPU seconds to read an image.
 
-    The encoder alone and all of it take turns, so that what else the machine does slows both.
+    The two measurements alternate, so that other load on the machine slows both.
     """
     from omniq_verl.rali import RaliScorer
 
@@ -237,15 +237,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = (REASONING, CLIP_IQA, PREPROCESSING)
     parser.add_argument("--only", nargs="+", choices=parts, help=f"default: all, but {CLIP_IQA} only with --pyiqa")
-    parser.add_argument("--pyiqa", metavar="PYTHON", help="of an environment with pyiqa (pip install pyiqa)")
+    parser.add_argument("--pyiqa", metavar="PYTHON", help="Python of an environment with pyiqa (pip install pyiqa)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--tokens", type=int, default=100, help="an answer has (default: 100)")
-    parser.add_argument("--width", type=int, default=512, help="of an image (default: 512, as KADID's)")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens per answer (default: 100)")
+    parser.add_argument("--width", type=int, default=512, help="width of an image (default: 512, as in KADID)")
     parser.add_argument("--height", type=int, default=384)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help=f"of all but {CLIP_IQA}")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help=f"number type of all but {CLIP_IQA}"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=2, help="of the preprocessing's measurement (default: 2)")
-    parser.add_argument("--small", action="store_true", help=f"small models but {CLIP_IQA}, to try the script")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of the preprocessing measurement (default: 2)")
+    parser.add_argument("--small", action="store_true", help=f"small models except {CLIP_IQA}, to try the script")
     parser.add_argument("--way", choices=("RALI", *parts), help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=16, help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
@@ -261,8 +263,8 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args)))
         return
-    said = f"{args.device}, {args.dtype}, images of {args.width} x {args.height}, {args.tokens} tokens"
-    print(f"{'small' if args.small else 'real'} sizes, random weights, {said}")
+    setup = f"{args.device}, {args.dtype}, images of {args.width} x {args.height}, {args.tokens} tokens"
+    print(f"{'small' if args.small else 'real'} sizes, random weights, {setup}")
     with tempfile.TemporaryDirectory() as folder:
         save_random_rali(Path(folder), args)
         compare(args, Path(folder), sys.argv[1:])
@@ -270,7 +272,7 @@ def main() -> None:
             speeds = in_process(PREPROCESSING, 16, Path(folder), args, sys.argv[1:])
             share = speeds["whole"] / speeds["alone"]
             print(f"  from files to scores {speeds['whole']:.2f} images/s, {share:.0%} of the encoder alone;", end=" ")
-            print(f"to read an image takes {1000 * speeds['reading']:.1f} ms of a core")
+            print(f"reading an image takes {1000 * speeds['reading']:.1f} ms of CPU time")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""A Qwen2.5-VL with random weights at a chosen size, photographs and training data, without network.
+"""Creates a Qwen2.5-VL with random weights at a chosen size, photographs and training data, without network access.
 
     python benchmarks/real_size.py --size 3b --out runs/gpu_step --images 24
 
-Architecture and patch size are those of the published models. The vocabulary has its real size, too: a small tokenizer
-is learned from the questions, and the rest are filler tokens ("~00002a") that only a model can write. Time and memory
-do not depend on the values of weights, as long as the answers have the same length. Random weights would end an answer
-once in 150,000 tokens by chance; the end-of-turn token's weights are scaled down so that greedy answers never end.
+Architecture and patch size are those of the published models. The vocabulary has its real size too: a small tokenizer
+is trained on the questions, and the rest are filler tokens ("~00002a") that only a model can write. Time and memory do
+not depend on the values of the weights if the answers have the same length. With random weights an answer would end by
+chance once in 150,000 tokens; the end-of-turn token's weights are scaled down so that greedy answers never end.
 
-Photographs are crops, all different, from the colour photographs that scikit-image ships. Scores are random.
+Photographs are distinct crops of the colour photographs that come with scikit-image. Scores are random.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from PIL import Image
 _PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 _LEARNED_TOKENS = 434
 _QUIET_END = 0.1
-"""Factor on the end token's row of the head: its logit varies a tenth as much as others and is never the largest."""
+"""Factor on the end token's row in the head: its logit varies a tenth as much as others and is never the largest."""
 FACTS = "real_size.json"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a model as in the published ``config.json`` files."""
+    """Sizes of a model, as in the published ``config.json`` files."""
 
     hidden: int
     layers: int
@@ -44,7 +44,7 @@ class Size:
     mlp: int
     vocabulary: int
     tied: bool
-    """Do embedding and head share their weights?"""
+    """True if embedding and head share their weights."""
     vision_hidden: int = 1280
     vision_layers: int = 32
     vision_heads: int = 16
@@ -65,7 +65,7 @@ SIZES = {
 
 
 def photographs(count: int, width: int, height: int, seed: int = 0) -> list[bytes]:
-    """JPEG files of this size, all different: random crops and mirror images of shipped photographs."""
+    """Distinct JPEG files of this size: random crops and mirror images of the shipped photographs."""
     import skimage.data
 
     sources = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in _PHOTOS]
@@ -82,12 +82,12 @@ def photographs(count: int, width: int, height: int, seed: int = 0) -> list[byte
         chosen.save(buffer, "JPEG", quality=90)
         return buffer.getvalue()
 
-    with ThreadPoolExecutor() as pool:  # Pillow lets other threads run while it works
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         return list(pool.map(crop, range(count)))
 
 
 def save_data(folder: Path, files: list[bytes]) -> Path:
-    """Write photographs and random scores, and turn them into parquet as ``data_prep/manifest.py`` does for a user.
+    """Write photographs and random scores, and convert them to parquet with ``data_prep/manifest.py``.
 
     Returns:
         The training file.
@@ -110,10 +110,10 @@ def save_data(folder: Path, files: list[bytes]) -> Path:
 
 
 def fill_vocabulary(tokenizer: Any, size: int) -> Any:
-    """The same tokenizer with filler tokens before its special ones, ``size`` tokens in all.
+    """Add filler tokens before the tokenizer's special tokens, up to ``size`` tokens in total.
 
     Raises:
-        ValueError: it has more than ``size`` tokens already.
+        ValueError: it already has more than ``size`` tokens.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -153,7 +153,7 @@ def build_config(tokenizer: Any, size: Size) -> Any:
         "num_key_value_heads": size.key_value_heads,
         "intermediate_size": size.mlp,
         "max_position_embeddings": 32_768,
-        # Rotary dimensions given to time, height and width: 16, 24, 24 in the published models.
+        # Rotary dimensions for time, height and width: 16, 24, 24 in the published models.
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e6,
@@ -187,13 +187,13 @@ def build_config(tokenizer: Any, size: Size) -> Any:
 
 
 def save_model(folder: Path, size: Size, texts: list[str], seed: int = 0) -> int:
-    """Write model, tokenizer and processor; returns the number of parameters. The folder appears when it is complete.
+    """Write model, tokenizer and processor; returns the number of parameters. The folder only appears when complete.
 
     Args:
-        folder: of the model.
-        size: of the model.
-        texts: questions the tokenizer is learned from.
-        seed: of the weights.
+        folder: folder of the model.
+        size: size of the model.
+        texts: questions the tokenizer is trained on.
+        seed: seed of the weights.
     """
     import torch
     from transformers import (
@@ -252,7 +252,7 @@ def prompt_facts(model: Path, parquet: Path) -> dict[str, Any]:
 
 
 def question_texts(parquet: Path) -> list[str]:
-    """What the tokenizer is learned from: the words of the prompts."""
+    """Training text of the tokenizer: the words of the prompts."""
     import pyarrow.parquet as pq
 
     from omniq_verl.tasks import IMAGE_PLACEHOLDER
@@ -263,7 +263,7 @@ def question_texts(parquet: Path) -> list[str]:
 
 
 def prepare(size: str, out: Path, images: int, width: int, height: int) -> dict[str, Any]:
-    """Everything the benchmark needs below ``out``; a model that is there already is kept.
+    """Create everything the benchmark needs in ``out``; an existing model is reused.
 
     Returns:
         ``model`` and ``train`` (paths), ``parameters``, and ``prompt_facts``.
@@ -285,9 +285,9 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=24, help="photographs in the training data (default: 24)")
-    parser.add_argument("--width", type=int, default=1024, help="of a photograph in pixels (default: 1024)")
+    parser.add_argument("--width", type=int, default=1024, help="width of a photograph in pixels (default: 1024)")
     parser.add_argument("--height", type=int, default=768)
-    parser.add_argument("--result", type=Path, help="file for what was made, as JSON (default: printed)")
+    parser.add_argument("--result", type=Path, help="file for the result, as JSON (default: print it)")
     args = parser.parse_args()
     facts = json.dumps(prepare(args.size, args.out.resolve(), args.images, args.width, args.height))
     print(facts)

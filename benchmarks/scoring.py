@@ -1,21 +1,21 @@
-"""Images per second of ``Scorer``, compared with other ways to ask the same model about the same images.
+"""Images per second of ``Scorer``, compared with other ways to query the same model about the same images.
 
     python benchmarks/scoring.py --run runs/quickstart
 
-``--run`` is the folder of a finished ``make quickstart``. Its trained model answers in about 15 tokens, its untrained
-model goes on to ``--tokens``. Both are tiny models (0.6 million parameters): what is measured is what surrounds a model
-and not a model of real size.
+``--run`` is the folder of a finished ``make quickstart``. Its trained model answers in about 15 tokens; its untrained
+model continues to ``--tokens``. Both are tiny models (0.6 million parameters), so this measures the overhead around a
+model, not a model of real size.
 
 The baselines are
 
-- a loop of ``transformers.generate``, one image at a time, as many READMEs in this field show it;
+- a loop of ``transformers.generate``, one image at a time, as in many READMEs in this field;
 - ``vllm serve`` with 32 clients;
 - vLLM's ``LLM.generate`` with all questions at once, whose images are decoded and resized before the clock starts;
-- the same engine given all questions at once after vLLM's image processor, too, has seen them: no work is left but
-  generating.
+- the same engine given all questions at once after vLLM's image processor has also processed them, so that only
+  generation is left.
 
-Each way runs in a process of its own, and its start-up is not counted. Every round has new images, so that no cache of
-an earlier round helps.
+Each way runs in its own process; its start-up is not counted. Every round has new images, so that caches from an
+earlier round do not help.
 """
 
 import argparse
@@ -42,7 +42,7 @@ DECODED = "vLLM, given decoded images"
 PROCESSED = "vLLM, given processed images"
 SCORER = "Scorer"
 WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER)
-LENGTH = 288  # tokens of question and answer together, enough for the quickstart's images
+LENGTH = 288  # total tokens of question and answer, enough for the quickstart's images
 WARM_UP = 8
 
 Score = Callable[[Sequence[Any]], list[int]]
@@ -50,15 +50,15 @@ Score = Callable[[Sequence[Any]], list[int]]
 
 
 def images_of(run: Path, number: int) -> list[bytes]:
-    """Images of the training set: the test set has too few for several rounds."""
+    """Images of the training set, because the test set has too few for several rounds."""
     rows = pq.read_table(run / "data" / "train.parquet", columns=["images"]).slice(0, number).to_pylist()
     if len(rows) < number:
-        raise SystemExit(f"{run} has {len(rows)} images for training, and {number} are needed. Fix: fewer --images")
+        raise SystemExit(f"{run} has {len(rows)} training images, but {number} are needed. Fix: use fewer --images")
     return [row["images"][0]["bytes"] for row in rows]
 
 
 def timed(score: Score, rounds: list[list[Any]]) -> dict[str, float]:
-    """Median images per second and mean length of the answers; the first round is warm-up."""
+    """Median images per second and mean answer length; the first round is a warm-up."""
     score(rounds[0])
     speeds, lengths = [], []
     for images in rounds[1:]:
@@ -94,7 +94,7 @@ def measure_transformers(model: Path, rounds: list[list[bytes]], tokens: int) ->
 
 
 def measure_scorer(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
-    """``Scorer``, and what its time goes into, in milliseconds an image."""
+    """``Scorer``, with its time split by activity, in milliseconds per image."""
     from transformers import AutoTokenizer
 
     from omniq_verl import Scorer
@@ -111,7 +111,7 @@ def measure_scorer(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[
     found = timed(score, [rounds[0][:1], *rounds[1:]])
     number = 1 + sum(map(len, rounds[1:]))
     spent = {name: 1000 * (spent - before[name]) / number for name, spent in asdict(scorer.engine.spent).items()}
-    # A Score has no number of tokens. A random model's texts may be fewer tokens once they are encoded again.
+    # A Score has no token count, and re-encoding a random model's texts may give fewer tokens.
     tokenizer = AutoTokenizer.from_pretrained(model)
     return found | spent | {"tokens": float(np.mean([len(tokenizer(answer).input_ids) for answer in answers]))}
 
@@ -126,7 +126,7 @@ def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) 
     from omniq_verl.generation.vllm_adapter import engine_settings, sampling_params
     from omniq_verl.generation.vllm_offline import vllm_prompt
 
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # as Scorer
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # like Scorer
     from vllm import LLM
 
     llm = LLM(**engine_settings(EngineSpec(str(model), dtype="float32", memory=0.2, max_model_len=LENGTH)))
@@ -158,7 +158,7 @@ def serve(model: Path) -> tuple[subprocess.Popen, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # The program `vllm` asks for the version of the distribution of that name, which the CPU build does not have.
+    # The program `vllm` looks up the version of the distribution "vllm", which the CPU build does not have.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", str(LENGTH), "--limit-mm-per-prompt", '{"image": 1}']
     command += ["--enforce-eager", "--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.2"]
@@ -210,8 +210,8 @@ def compare(model: Path, args: argparse.Namespace) -> None:
         print(f"  {way:30} {speed:8.1f} images/s, {figures['tokens']:5.1f} tokens; Scorer is {ours / speed:.2f} of it")
     split = found[SCORER]
     print(
-        f"  Scorer, milliseconds an image: {1000 / ours:.2f} in all; engine {split['engine']:.2f}, engine waiting for"
-        f" images {split['waiting']:.2f}; CPU time of the threads that prepare images {split['preparing']:.2f}"
+        f"  Scorer, milliseconds per image: {1000 / ours:.2f} in total; engine {split['engine']:.2f}, engine waiting"
+        f" for images {split['waiting']:.2f}; CPU time of the threads that prepare images {split['preparing']:.2f}"
     )
 
 
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished make quickstart")
     parser.add_argument("--images", type=int, default=256, help="images per round (default: 256)")
     parser.add_argument("--tokens", type=int, default=100, help="longest answer (default: 100)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median is printed (default: 3)")
     parser.add_argument("--ways", nargs="*", choices=WAYS, help="measure only these, Scorer among them (default: all)")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -239,7 +239,7 @@ def main() -> None:
 def last_model(run: Path) -> Path:
     steps = sorted(run.glob("grpo/global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
     if not steps:
-        raise SystemExit(f"{run} holds no trained model. Fix: run make quickstart first")
+        raise SystemExit(f"{run} contains no trained model. Fix: run make quickstart first")
     return steps[-1] / "actor" / "huggingface"
 
 

@@ -1,12 +1,12 @@
-"""`omniq serve` beside plain `vllm serve`: the same model, images and clients, in turns, in one run.
+"""Compare `omniq serve` with plain `vllm serve`: the same model, images and clients, in alternating turns.
 
     python benchmarks/serving.py --run runs/quickstart                        # 64 clients, 4 turns of 30 s each
-    python benchmarks/serving.py --run runs/quickstart --requests 10000       # and then so many: does memory stay flat?
+    python benchmarks/serving.py --run runs/quickstart --requests 10000       # then 10,000 more: is memory flat?
 
-``--run`` is a folder ``make quickstart`` has finished. Both servers are up all the time, and asked in turns. Every
-request carries one image, in base64, whose answer is known from before, when each was asked alone: lost answers and
-those that belong to another image are counted. A few may differ where a batch rounds otherwise; those of another image
-would be many.
+``--run`` is the folder of a finished ``make quickstart``. Both servers run all the time and are queried in turns. Every
+request carries one base64 image whose answer is known from a previous request on its own, so lost answers and answers
+that belong to another image can be counted. A few answers may differ because a batch rounds differently; mixed-up
+images would cause many.
 """
 
 import argparse
@@ -99,7 +99,7 @@ async def ask(session: aiohttp.ClientSession, way: Way, number: int) -> str:
 
 
 async def turn(way: Way, clients: int, seconds: float, most: int | None = None) -> int:
-    """Ask for so long, or so often; returns how often."""
+    """Send requests for ``seconds``, or ``most`` requests; returns their number."""
     numbers, end, done = itertools.count(), time.perf_counter() + seconds, 0
 
     async def client(session: aiohttp.ClientSession) -> None:
@@ -107,13 +107,13 @@ async def turn(way: Way, clients: int, seconds: float, most: int | None = None) 
         while time.perf_counter() < end and (most is None or done < most):
             number, start = next(numbers) % len(way.bodies), time.perf_counter()
             try:
-                said = await ask(session, way, number)
+                answer = await ask(session, way, number)
             except (RuntimeError, aiohttp.ClientError, asyncio.TimeoutError) as error:
                 print(error, file=sys.stderr)
                 way.lost += 1
                 continue
             way.seconds.append(time.perf_counter() - start)
-            way.other += said != way.known[number]
+            way.other += answer != way.known[number]
             done += 1
 
     start = time.perf_counter()
@@ -130,13 +130,13 @@ def session_of(clients: int) -> aiohttp.ClientSession:
 
 
 async def learn(way: Way) -> None:
-    """What each image's answer is, asked alone."""
+    """Record each image's answer when asked alone."""
     async with session_of(1) as session:
         way.known = [await ask(session, way, number) for number in range(len(way.bodies))]
 
 
 def memory(way: Way) -> float:
-    """MiB of the server's processes, what they share counted once."""
+    """Memory of the server's processes in MiB; shared memory is counted once."""
     family = [psutil.Process(way.process.pid), *psutil.Process(way.process.pid).children(recursive=True)]
     return sum(one.memory_full_info().pss for one in family if one.is_running()) / 2**20
 
@@ -155,12 +155,12 @@ async def compare(ways: list[Way], args: argparse.Namespace) -> None:
         rate = float(np.median(way.rates))
         print(
             f"  {way.name:12} {rate:7.1f} images/s ({rate / base:.2f}), p50 {half * 1e3:6.0f} ms, p99"
-            f" {last * 1e3:6.0f} ms; {len(way.seconds)} answers, {way.lost} lost, {way.other} unlike the one alone"
+            f" {last * 1e3:6.0f} ms; {len(way.seconds)} answers, {way.lost} lost, {way.other} unlike the answer alone"
         )
 
 
 async def last(way: Way, args: argparse.Namespace) -> None:
-    """Many requests, and what memory does meanwhile."""
+    """Send many requests and print the memory meanwhile."""
     for done in range(0, args.requests, max(args.requests // 10, 1)):
         print(f"  after {done:6} requests {memory(way):7.0f} MiB", flush=True)
         await turn(way, args.clients, float("inf"), max(args.requests // 10, 1))
@@ -169,12 +169,14 @@ async def last(way: Way, args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="finished folder of make quickstart")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished make quickstart")
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=30, help="of a turn")
-    parser.add_argument("--turns", type=int, default=4, help="of each server")
+    parser.add_argument("--seconds", type=float, default=30, help="length of a turn")
+    parser.add_argument("--turns", type=int, default=4, help="turns of each server")
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--requests", type=int, default=0, help="of omniq serve afterwards, for its memory")
+    parser.add_argument(
+        "--requests", type=int, default=0, help="requests to omniq serve afterwards, to measure its memory"
+    )
     parser.add_argument("--port", type=int, default=8765)
     args = parser.parse_args()
     images, model = images_of(args.run, args.images)[: args.images], last_model(args.run)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-SIDE = 160  # pixels of a square image: 100 tokens
+SIDE = 160  # side of a square image in pixels: 100 tokens
 
 
 def parse() -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
 
 
 def engine(folder: Path) -> Any:
-    """verl's training worker around a model of a few million parameters."""
+    """verl's training worker with a model of a few million parameters."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
     from verl.workers.engine_workers import TrainingWorker
@@ -105,7 +105,7 @@ def batch(model: Path, groups: int, answers: int, tokens: int | None) -> Any:
 
 
 def _positions(ids: list[torch.Tensor]) -> torch.Tensor:
-    """Four plain rows of positions: speed does not depend on what they are."""
+    """Four plain rows of positions: the speed does not depend on their values."""
     offsets = torch.tensor([0, *np.cumsum([len(one) for one in ids])])
     values = torch.cat([torch.arange(len(one)).expand(4, -1) for one in ids], dim=-1)
     return torch.nested.nested_tensor_from_jagged(values, offsets, jagged_dim=2)

@@ -1,8 +1,8 @@
-"""How much longer verl takes to start because this package is installed.
+"""Extra start-up time of verl because this package is installed.
 
     python benchmarks/start_up.py [--runs 5]
 
-Each figure is the median over fresh processes; the settings take turns, so that a busy minute meets all alike.
+Each figure is the median over fresh processes. The settings alternate, so that other load affects all of them alike.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def seconds(code: str, settings: dict[str, str]) -> float:
-    """Wall-clock time of a fresh process; verl's own variables are those given here and no others."""
+    """Wall-clock time of a fresh process whose only verl variables are the given ones."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VERL_")}
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], env={**environment, **settings}, check=True, stderr=subprocess.DEVNULL)
@@ -33,7 +33,7 @@ def seconds(code: str, settings: dict[str, str]) -> float:
 def measure(runs: int) -> dict[str, float]:
     """Median seconds of every setting."""
     for code, settings in SETTINGS.values():
-        seconds(code, settings)  # byte code is compiled and files are in the page cache from here on
+        seconds(code, settings)  # warm-up: compiles byte code and fills the page cache
     times: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(runs):
         for name, (code, settings) in SETTINGS.items():
@@ -48,7 +48,7 @@ def main() -> None:
     for name, median in medians.items():
         base = medians["import verl" if "verl, with" in name else "python"]
         print(f"{median:7.3f} s {median - base:+7.3f} s {median / base:6.2f} x   {name}")
-    print("differences and ratios: to python, with plug-in to import verl")
+    print("differences and ratios are relative to python, with the plug-in to import verl")
 
 
 if __name__ == "__main__":

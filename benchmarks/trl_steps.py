@@ -1,11 +1,11 @@
-"""GRPO steps of TRL on the tiny recipe's model, data, reward and lengths; ``mechanisms.py --trl`` calls it.
+"""GRPO steps of TRL with the tiny recipe's model, data, reward and lengths; called by ``mechanisms.py --trl``.
 
     python -m venv trl && trl/bin/pip install trl torch==2.13.0+cpu torchvision==0.28.0 pandas pyarrow scipy
     trl/bin/pip install --no-deps -e .
     trl/bin/python benchmarks/trl_steps.py MODEL TRAIN_PARQUET STEPS
 
-It needs an environment of its own, as TRL and verl want different transformers. TRL generates with transformers
-here: its vLLM mode needs a GPU. Prints the seconds of each step as JSON.
+It needs its own environment, because TRL and verl require different versions of transformers. TRL generates with
+transformers here, because its vLLM mode needs a GPU. Prints the seconds of each step as JSON.
 """
 
 import io
@@ -27,7 +27,7 @@ PROMPTS, ROLLOUTS = 16, 16
 
 
 def load(parquet: str, rows: int) -> Dataset:
-    """The first rows in TRL's form: the image in a column, the prompt without its placeholder."""
+    """The first rows in TRL's format: the image in a column, the prompt without its placeholder."""
     frame = pd.read_parquet(parquet).head(rows)
     turn = {"role": Value("string"), "content": Value("string")}
     columns = {
@@ -47,7 +47,7 @@ def reward(completions: list, truth: list[str], **_: object) -> list[float]:
 
 
 class Clock(TrainerCallback):
-    """Seconds of each optimiser step, generation included."""
+    """Seconds of each optimiser step, including generation."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -68,7 +68,7 @@ def main() -> None:
             use_cpu=True,
             bf16=False,
             max_steps=steps,
-            per_device_train_batch_size=128,  # as the recipe's micro-batches
+            per_device_train_batch_size=128,  # like the recipe's micro-batches
             gradient_accumulation_steps=PROMPTS * ROLLOUTS // 128,
             num_generations=ROLLOUTS,
             max_completion_length=32,

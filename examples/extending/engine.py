@@ -1,4 +1,4 @@
-"""An engine of your own: here no model at all, but a measure of sharpness that answers as a model would.
+"""A custom engine: here not a model at all, but a measure of sharpness that answers like one.
 
 PYTHONPATH=examples/extending omniq score photos/ --task task:SHARPNESS --engine engine:open_engine --model laplace
 PYTHONPATH=examples/extending omniq serve --task task:SHARPNESS --engine engine:open_async --model laplace
@@ -18,28 +18,28 @@ class Laplace:
     """Answers each question with the strength of the image's edges, from 0 to 10."""
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers to each request, in the order of the requests."""
+        """Return ``sampling.n`` answers per request, in request order."""
         return [[Answer(_text(request.images[-1]))] * sampling.n for request in requests]
 
 
 class AsyncLaplace:
-    """The same for ``omniq serve``, whose requests come one at a time."""
+    """The same for ``omniq serve``, which sends one request at a time."""
 
     async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
-        """``sampling.n`` answers."""
+        """Return ``sampling.n`` answers."""
         return Laplace().answer([request], sampling)[0]
 
     async def check(self) -> None:
-        """Raises RuntimeError if the engine has failed; this one cannot."""
+        """Raise a RuntimeError if the engine has failed; this one cannot."""
 
 
 def open_engine(spec: EngineSpec) -> Laplace:
-    """Called once in each process; ``spec.model`` is what ``--model`` says."""
+    """Called once per process; ``spec.model`` is the value of ``--model``."""
     return Laplace()
 
 
 def open_async(spec: EngineSpec) -> AsyncLaplace:
-    """Likewise, for ``omniq serve``."""
+    """Called once per process of ``omniq serve``."""
     return AsyncLaplace()
 
 

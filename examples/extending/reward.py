@@ -1,4 +1,4 @@
-"""A score reward of your own: it falls with a power of the distance to the label, and is 0 from ``reach`` on.
+"""A custom score reward: it falls with a power of the distance to the label and is 0 from ``reach`` on.
 
     PYTHONPATH=examples/extending python -m verl.trainer.main_ppo ... \
         reward.custom_reward_function.reward_kwargs.score_reward=reward:closeness \
@@ -7,13 +7,13 @@
 
 
 def closeness(pred: float, target: float, power: float = 1.0, reach: float = 2.0) -> float:
-    """1 at the label, 0 at a distance of ``reach`` and beyond.
+    """1 at the label, falling to 0 at a distance of ``reach``.
 
     Args:
         pred: predicted score, on the task's scale.
         target: label, on the same scale.
-        power: 1: falls evenly; more: close answers keep more of the reward.
-        reach: in units of the scale.
+        power: 1 falls linearly; a larger value gives close answers more of the reward.
+        reach: distance in units of the scale at which the reward reaches 0.
     """
     distance = min(abs(pred - target) / reach, 1.0)
     return 1.0 - distance**power

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Train on a Ray cluster that runs already. What has to be on its nodes: omniq_verl (pip install, same versions on all),
-# and the data and model under the same paths, which every node must see. The recipes travel with the job; the
-# checkpoints appear under trainer.default_local_dir on the nodes that train, so that has to be a shared folder too.
+# Train on a running Ray cluster. Its nodes need the same versions of omniq_verl (pip install), and the data and model
+# under the same paths on every node. The recipes travel with the job. Checkpoints are written to
+# trainer.default_local_dir on the training nodes, so that must be a shared folder too.
 #
 #     examples/omniquality_r/submit.sh http://HEAD:8265 omniquality_r/stage1 \
 #         data.train_files=/shared/data/train.parquet data.val_files=/shared/data/val.parquet \
 #         actor_rollout_ref.model.path=/shared/sft/huggingface trainer.default_local_dir=/shared/runs/stage1
 #
-# Keys, as WANDB_API_KEY or HF_TOKEN, belong into the environment of the nodes: what a job is given here can be read by
-# everyone who sees the cluster's dashboard.
+# Set secrets such as WANDB_API_KEY or HF_TOKEN in the environment of the nodes: everyone who can see the cluster's
+# dashboard can read what a job is given here.
 #
-# For a CPU cluster: VERL_PLATFORM=cpu examples/omniquality_r/submit.sh ... omniquality_r/cpu_tiny_stage1_job ..., and its
-# nodes started with `ray start --num-gpus 1 --num-cpus 16`: verl asks for "GPUs" by that name.
+# For a CPU cluster: VERL_PLATFORM=cpu examples/omniquality_r/submit.sh ... omniquality_r/cpu_tiny_stage1_job ..., with
+# nodes started by `ray start --num-gpus 1 --num-cpus 16`, because verl requests CPUs as "GPUs".
 set -euo pipefail
 if [[ $# -lt 2 ]]; then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"

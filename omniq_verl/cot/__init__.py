@@ -1,4 +1,4 @@
-"""Reasoning to learn from: plan, reason by the plan, keep what is right, drop the plan (OmniQuality-R, sec. 3.1)."""
+"""Reasoning data: plan, reason along the plan, keep correct answers, drop the plan (OmniQuality-R, sec. 3.1)."""
 
 from typing import TYPE_CHECKING
 

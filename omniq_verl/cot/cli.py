@@ -12,13 +12,13 @@ from omniq_verl.logs import set_up_logs
 
 app = typer.Typer(no_args_is_help=True, help="Plan-then-reason data for SFT: plan, reason, select, or all three.")
 
-CONFIG = Annotated[Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")]
+CONFIG = Annotated[Path | None, typer.Argument(help="YAML file. Keys can also be given as KEY=VALUE.")]
 OVERRIDES = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. engine.model=DIR data=\\[train.parquet].")]
 
 
 @app.command()
 def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
-    """Plan, reason, select and report; goes on where it was stopped.
+    """Plan, reason, select and report. An interrupted run resumes.
 
     Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
 
@@ -31,7 +31,7 @@ def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VER
 
 @app.command()
 def plan(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
-    """A plan for every row, from its task alone.
+    """Write a plan for every row, from its task alone.
 
     Example: omniq cot plan cot.yaml run_options.workers=4
     """
@@ -41,7 +41,7 @@ def plan(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VE
 
 @app.command()
 def reason(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VERBOSE = False) -> None:
-    """Reasoning paths for every row with a plan.
+    """Write reasoning paths for every row with a plan.
 
     Example: omniq cot reason cot.yaml paths=8 run_options.workers=4
     """
@@ -51,7 +51,7 @@ def reason(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.
 
 @app.command()
 def select(config: CONFIG = None, overrides: OVERRIDES = None) -> None:
-    """Keep what is right, write sft.parquet and report.html; may be done again with other bounds.
+    """Keep correct paths and write sft.parquet and report.html; can be repeated with other bounds.
 
     Example: omniq cot select cot.yaml select.max_pass_rate=0.9
     """

@@ -1,4 +1,4 @@
-"""What the generator is asked: first for a plan, without the image, then for reasoning and a level that follow it."""
+"""Questions to the generator: first for a plan, without the image, then for reasoning and a level along the plan."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +20,12 @@ Then give one of the levels {levels} in <answer></answer>."""
 
 
 def ask_for_plan(row: Mapping[str, Any], _note: str = "") -> list[dict[str, str]]:
-    """The task of a row, without its image (fig. 2 of the paper)."""
+    """Ask for a plan from the row's task, without its image (fig. 2 of the paper)."""
     return [{"role": "user", "content": PLAN.format(question=_question(row))}]
 
 
 def ask_for_reasoning(row: Mapping[str, Any], plan: str) -> list[dict[str, str]]:
-    """Task, plan and image of a row."""
+    """Ask for reasoning, given the row's task, plan and image."""
     asked = REASON.format(question=_question(row), plan=harmless(plan), levels=", ".join(LEVELS))
     return [{"role": "user", "content": IMAGE_PLACEHOLDER + asked}]
 
@@ -34,5 +34,7 @@ def _question(row: Mapping[str, Any]) -> str:
     info = row["extra_info"]
     task = task_of(info)
     if task.scale is None:
-        raise ValueError(f"the task {task.name} asks for no score, so that there is no level to reason to")
+        raise ValueError(
+            f"the task {task.name} has no score and therefore no level. Fix: prepare the rows for a task with a score"
+        )
     return task.bare_question(info["id"], info["text"])

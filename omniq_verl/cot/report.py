@@ -1,4 +1,4 @@
-"""What the selection did, to look at: plots and examples in one HTML file, and a table for the terminal."""
+"""Report of the selection: plots and examples in one HTML file, and a table for the terminal."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
     named = ", ".join(f"{fault} {number}" for fault, number in sorted(faults.items(), key=lambda item: -item[1]))
     console.print(f"paths rejected: {named or 'none'}")
     if counts["without_plan"]:
-        console.print(f"rows without a sound plan: {counts['without_plan']}")
+        console.print(f"rows without a valid plan: {counts['without_plan']}")
 
 
 def _length(tokens: float | None) -> str:
@@ -51,7 +51,7 @@ def _length(tokens: float | None) -> str:
 
 
 def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
-    """``<out>/report.html``; needs no other file and no network."""
+    """Write ``<out>/report.html``, which needs no other file and no network."""
     out = Path(config.out)
     judged = [one for _, one in json_lines(out / "judged.jsonl")]
     html = (
@@ -70,7 +70,7 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
 
 
 def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int = EXAMPLES) -> list[dict[str, Any]]:
-    """Images spread evenly over the run, whatever became of them: plan, first path and its verdict."""
+    """Images spread evenly over the run, regardless of their outcome: plan, first path and its verdict."""
     chosen = [judged[ref] for ref in np.unique(np.linspace(0, len(judged) - 1, number).astype(int))]
     keys = {one["key"]: one for one in chosen}
     plans = {record["key"]: record["answers"][0]["text"] for record in _of(config, "plan", keys)}

@@ -1,4 +1,4 @@
-"""The stages of plan-then-reason data: each goes on where it was killed, and needs the one before it."""
+"""The stages of plan-then-reason data. Each needs the one before it and resumes after a kill."""
 
 import json
 from collections import Counter
@@ -31,14 +31,14 @@ from omniq_verl.tasks import find_task
 
 @dataclass
 class CotConfig:
-    """A run, as its YAML file gives it; every key can be overridden by KEY=VALUE."""
+    """Settings of a run, read from its YAML file; every key can be overridden by KEY=VALUE."""
 
     data: list[str] = field(default_factory=list)
     """Parquet files of ``data_prep/``."""
     out: str = "runs/cot"
     engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
     paths: int = 8
-    """Reasoning paths of an image. The paper says "several"; 8 is ours."""
+    """Reasoning paths per image. The paper says "several"; 8 is our choice."""
     plan: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_tokens=512))
     reason: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
     select: Selection = field(default_factory=Selection)
@@ -52,19 +52,19 @@ class CotConfig:
 
     def __post_init__(self) -> None:
         if self.paths < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"paths and limit from 1, got {self.paths} and {self.limit}")
+            raise ValueError(f"paths and limit must be >= 1, got {self.paths} and {self.limit}")
         if self.plan.n != 1 or self.reason.n != 1:
-            raise ValueError("a row has one plan, and its number of paths is the key paths: leave n out")
+            raise ValueError("plan.n and reason.n must be 1; the key paths sets the number of paths. Fix: remove n")
         _ = self.path_sampling
 
     @property
     def path_sampling(self) -> Sampling:
-        """How paths are sampled."""
+        """Sampling settings of the paths."""
         return replace(self.reason, n=self.paths)
 
 
 class NotFinished(RuntimeError):
-    """A stage needs what an earlier one has not finished."""
+    """A stage needs output that an earlier stage has not finished."""
 
 
 def places_of(config: CotConfig) -> list[RowRef]:
@@ -76,22 +76,22 @@ def all_places(config: CotConfig) -> list[RowRef]:
     """All rows of the data.
 
     Raises:
-        HeldOutRows: some are of a validation or test split.
-        ValueError: there is none, or one of a task that asks for no score, or for more than a number.
+        HeldOutRows: some rows belong to a validation or test split.
+        ValueError: no rows, or rows of a task whose answer is not just a score.
     """
     if not config.data:
         raise ValueError("data: there are no files. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
     refs = learnable_rows([Path(file) for file in config.data])
     if others := sorted({ref.info["task"] for ref in refs if not find_task(ref.info["task"]).answer_rule}):
         raise ValueError(
-            f"the task {others[0]} says within its question how to answer, so that a level cannot be asked for in its"
-            f" place. Fix: prepare the rows with --task {find_task(others[0]).like or 'technical'}"
+            f"the task {others[0]} has the answer format inside its question, so a level cannot be asked for instead."
+            f" Fix: prepare the rows with --task {find_task(others[0]).like or 'technical'}"
         )
     return refs
 
 
 def make_plans(config: CotConfig, console: Console) -> None:
-    """A plan for every row, into ``<out>/plan``."""
+    """Write a plan for every row into ``<out>/plan``."""
     todo = [WorkItem(ref) for ref in places_of(config)]
     job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
@@ -102,15 +102,15 @@ def make_plans(config: CotConfig, console: Console) -> None:
 
 def _job(config: CotConfig, sampling: Sampling, ask: Ask, images: bool = True) -> Job:
     if not config.engine.model and ":" not in config.engine.kind:
-        raise ValueError("engine.model: there is no model. Fix: engine.model=FOLDER, or in the YAML file")
+        raise ValueError("engine.model: no model is given. Fix: set engine.model=FOLDER, or set it in the YAML file")
     return Job(config.engine, sampling, ask, config.seed, images)
 
 
 def make_paths(config: CotConfig, console: Console) -> None:
-    """``config.paths`` reasoning paths for every row with a sound plan, into ``<out>/reason``.
+    """Write ``config.paths`` reasoning paths for every row with a valid plan into ``<out>/reason``.
 
     Raises:
-        NotFinished: rows have no plan yet.
+        NotFinished: some rows have no plan yet.
     """
     refs = places_of(config)
     plans = _plans(config, refs)
@@ -126,11 +126,11 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
     """Judge all paths and write ``<out>/sft.parquet``, ``judged.jsonl`` and ``counts.json``; returns the counts.
 
     Raises:
-        NotFinished: rows have no plan or no paths yet.
-        ValueError: nothing is left to learn from.
+        NotFinished: some rows have no plan or no paths yet.
+        ValueError: no image is left for training.
     """
     out = Path(config.out)
-    (out / "sft.parquet").unlink(missing_ok=True)  # of other bounds
+    (out / "sft.parquet").unlink(missing_ok=True)  # it may be from other bounds
     judged, without_plan = judge(config)
     counts = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
@@ -143,16 +143,16 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
         "generated": {stage: generated(out / stage) for stage in ("plan", "reason")},
     }
     replace_text(out / "counts.json", json.dumps(counts, indent=2) + "\n")
-    replace_text(out / "judged.jsonl", "".join(json.dumps(_said(one)) + "\n" for one in judged))
+    replace_text(out / "judged.jsonl", "".join(json.dumps(_as_record(one)) + "\n" for one in judged))
     kept = [one for one in judged if one.chosen]
     if not kept:
-        raise ValueError(f"no image is left to learn from; {out / 'counts.json'} counts why")
+        raise ValueError(f"no image is left for training; see {out / 'counts.json'} for the reasons")
     write_parquet(_records(kept, config), out / "sft.parquet")
     return counts
 
 
 def conditions(config: CotConfig) -> dict[str, Any]:
-    """Under which conditions the records came about."""
+    """Provenance of the records."""
     out = Path(config.out)
     data = data_record(places_of(config), config.limit, known_files(out / "plan"))
     sampling = {"plan": asdict(config.plan), "reason": asdict(config.path_sampling)}
@@ -166,7 +166,7 @@ def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     refs = draw_places(everything, config.take, config.limit, config.seed)
     plans = _plans(config, refs)
     by_key, judged = {ref.key: ref for ref in refs}, {}
-    records = read_store(Path(config.out) / "reason")  # one at a time: all of them may be many GB
+    records = read_store(Path(config.out) / "reason")  # stream: together they may be many GB
     for record in track(records, "judging", total=len(refs), transient=True, disable=len(refs) < 1000):
         key = record["key"]
         if key in by_key:
@@ -175,7 +175,7 @@ def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     faults = {ref.key: judge_plan(plans[ref.key]) for ref in refs}
     for ref in refs:
         if ref.key not in judged and not faults[ref.key]:
-            raise NotFinished(f"{ref.key} has no reasoning yet. Fix: omniq cot reason resumes that stage")
+            raise NotFinished(f"{ref.key} has no reasoning yet. Fix: run omniq cot reason, which resumes that stage")
     without_plan = Counter(fault.value for fault in faults.values() if fault)
     in_order = [judged[ref.key] for ref in refs if ref.key in judged]
     draw_images(in_order, rule, config.seed)
@@ -186,7 +186,7 @@ def _plans(config: CotConfig, refs: list[RowRef]) -> dict[str, dict[str, Any]]:
     plans = {record["key"]: record["answers"][0] for record in read_store(Path(config.out) / "plan")}
     for ref in refs:
         if ref.key not in plans:
-            raise NotFinished(f"{ref.key} has no plan yet. Fix: omniq cot plan resumes that stage")
+            raise NotFinished(f"{ref.key} has no plan yet. Fix: run omniq cot plan, which resumes that stage")
     return plans
 
 
@@ -196,7 +196,7 @@ def _records(kept: list[Judged], config: CotConfig) -> Iterator[dict[str, Any]]:
         yield from sft_records(one, row, config.select, config.seed)
 
 
-def _said(one: Judged) -> dict[str, Any]:
+def _as_record(one: Judged) -> dict[str, Any]:
     return {
         "key": one.ref.key,
         "data_source": one.ref.info["data_source"],

@@ -1,4 +1,4 @@
-"""Rejection sampling: which images, and which of their paths, are learned from."""
+"""Rejection sampling: chooses the images, and the paths of each, to train on."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +19,10 @@ TOO_EASY, TOO_HARD, KEPT, NOT_DRAWN = "too_easy", "too_hard", "kept", "not_drawn
 
 @dataclass(frozen=True)
 class Selection:
-    """The rule. The paper (sec. 3.1) drops easy and hard images and gives no bounds; these are ours."""
+    """Rule of the selection. The paper (sec. 3.1) drops easy and hard images without giving bounds; these are ours."""
 
     min_pass_rate: float = 0.0
-    """An image is kept above this share of right paths: 0 drops those without any."""
+    """An image is kept if its share of correct paths is above this; 0 drops images without any."""
     max_pass_rate: float = 1.0
     """And below this one: 1 drops those of which all are right."""
     levels: str = "scale"
@@ -39,17 +39,17 @@ class Selection:
     """At most so many kept images of each data source, drawn with chances in proportion to their share of wrong paths
     (``emphasis=hard``) or with even ones."""
     number: str = "level"
-    """The number that is learned: ``level``, one of the right level, or ``label``, the image's own."""
+    """The number in the training answer: ``level``, one from the correct level, or ``label``, the image's own."""
     jitter: float = 0.5
-    """Of ``level``: how far from the level's middle, in widths of a level. 0.5: anywhere in it, so that stage 1 of GRPO
-    finds numbers to choose from."""
+    """For ``level``: maximum distance from the level's middle, in level widths. 0.5 means anywhere in the level, so
+    that answers vary enough for stage 1 of GRPO."""
     decimals: int = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_pass_rate < self.max_pass_rate <= 1:
             raise ValueError(
-                f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; an image is"
-                " kept strictly between them"
+                f"pass rates need 0 <= min < max <= 1, got {self.min_pass_rate} and {self.max_pass_rate}; both"
+                " bounds are exclusive"
             )
         if self.max_paths < 1 or (self.images is not None and self.images < 1) or self.decimals < 0 or self.jitter < 0:
             raise ValueError(f"max_paths and images from 1, decimals and jitter from 0; got {self}")
@@ -61,7 +61,7 @@ class Selection:
             raise ValueError(f"number must be level or label, got {self.number!r}")
 
     def judge_rate(self, right: int, paths: int) -> str:
-        """``too_hard``, ``too_easy`` or ``kept``: both bounds are exclusive, and every path counts, broken ones too."""
+        """``too_hard``, ``too_easy`` or ``kept``. Both bounds are exclusive, and broken paths count too."""
         rate = right / paths
         if rate <= self.min_pass_rate:
             return TOO_HARD
@@ -70,7 +70,7 @@ class Selection:
 
 @dataclass
 class Judged:
-    """An image with its paths."""
+    """An image with its judged paths."""
 
     ref: RowRef
     level: str
@@ -82,7 +82,7 @@ class Judged:
 
     @property
     def right(self) -> int:
-        """Paths that reached the right level."""
+        """Number of paths that reached the correct level."""
         return sum(verdict.fault in (None, Fault.SAME_AGAIN) for verdict in self.verdicts)
 
 
@@ -144,7 +144,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The chosen paths as verl's SFT trainer reads them: the row's own question, without the plan, and the answer."""
+    """The chosen paths as records for verl's SFT trainer: the row's own question, without the plan, and the answer."""
     for number, verdict in enumerate(judged.chosen):
         key = f"{judged.ref.key}/{number}"
         answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"
@@ -173,7 +173,9 @@ def _within(scale: Scale, cut: Cut, level: str, score: float, decimals: int) -> 
         text = f"{score + steps * unit:.{decimals}f}"
         if scale.contains(float(text)) and cut.level(float(text)) == level:
             return text
-    raise ValueError(f"no number with {decimals} decimals near {score} is of the level {level}; raise select.decimals")
+    raise ValueError(
+        f"no number with {decimals} decimals near {score} is in the level {level}. Fix: increase select.decimals"
+    )
 
 
 def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Is a reasoning path one to learn from? Each that is not is counted under its first fault."""
+"""Judge whether a reasoning path is worth training on; each rejected path is counted under its first fault."""
 
 import re
 import zlib
@@ -12,25 +12,26 @@ from omniq_verl.rewards.parsing import Status, answer_of, reasoning_of
 from omniq_verl.tasks import LEVELS, text_fault
 
 _TAIL = 1000
-"""Characters at the end that are looked at for repetition."""
+"""Characters at the end that are checked for repetition."""
 _COMPRESSIBLE = 5.0
-"""English prose of that length shrinks by about two, with headings and lists by up to three."""
-_SHORTEST_TAIL = 200  # shorter ones are too short to tell
+"""Compression ratio above which a text counts as repetitive. English prose of this length has about 2, with headings
+and lists up to 3."""
+_SHORTEST_TAIL = 200  # in bytes; shorter ends are too short to judge
 _OTHER_LETTERS = 0.1
-"""Share of letters outside of the Latin script. A name or a sign in the image may be written in another."""
+"""Maximum share of non-Latin letters. A name or a sign in the image may be in another script."""
 _MARKUP = re.compile("<(?:think|/?answer)>")
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
 
 
 class Fault(str, Enum):
-    """Why a path is not learned from; the order is that in which they are looked for."""
+    """Why a path is rejected, in the order of the checks."""
 
     ERROR = "error"
     """The engine rejected the request."""
     EMPTY = "empty"
     REPEATS = "repeats"
-    """It goes round in circles."""
+    """The text ends in repetition."""
     OTHER_LANGUAGE = "other_language"
     TRUNCATED = "truncated"
     """<think> or <answer> is never closed, or the answer ended at ``max_tokens``."""
@@ -38,23 +39,23 @@ class Fault(str, Enum):
     MANY_ANSWERS = "many_answers"
     NO_REASONING = "no_reasoning"
     MARKUP = "markup"
-    """The reasoning holds what training would take for an image, a tag or the end of a turn."""
+    """The reasoning contains an image placeholder, a tag or a control token."""
     NOT_A_LEVEL = "not_a_level"
-    """The answer is none of the five words."""
+    """The answer is not one of the five words."""
     COPIES_PLAN = "copies_plan"
-    """The plan stands in the reasoning, word for word."""
+    """The reasoning contains the plan word for word."""
     WRONG_LEVEL = "wrong_level"
     SAME_AGAIN = "same_again"
-    """Right, but word for word another path of the same image."""
+    """Correct, but identical to another path of the same image."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A path: what is wrong with it, or its reasoning."""
+    """A judged path: its fault, or its reasoning."""
 
     fault: Fault | None = None
     reasoning: str = ""
-    """Of a right path only: of millions, those that are learned are held in memory."""
+    """Only set for a correct path, to save memory over millions of paths."""
     level: str = ""
     characters: int = 0
     """Of the reasoning."""
@@ -63,10 +64,10 @@ class Verdict:
 
 
 def judge_text(answer: Mapping[str, Any]) -> Fault | None:
-    """What is wrong with a text whatever it was to say.
+    """Check for faults that any text can have.
 
     Args:
-        answer: with ``text`` and ``finish_reason`` (``omniq_verl.generation.request.Answer`` as a mapping).
+        answer: mapping with ``text`` and ``finish_reason`` (see ``omniq_verl.generation.request.Answer``).
     """
     text = answer["text"]
     if answer["finish_reason"] == ERROR:
@@ -81,31 +82,31 @@ def judge_text(answer: Mapping[str, Any]) -> Fault | None:
 
 
 def judge_plan(answer: Mapping[str, Any]) -> Fault | None:
-    """What is wrong with a plan. One that was cut by ``max_tokens`` lacks its last steps."""
+    """Check a plan. One that was truncated at ``max_tokens`` lacks its last steps."""
     return judge_text(answer) or (Fault.TRUNCATED if answer["finish_reason"] == LENGTH else None)
 
 
 def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict:
-    """What is wrong with a reasoning path.
+    """Check a reasoning path.
 
     Args:
-        answer: as for ``judge_text``.
-        level: the right one.
-        plan: by which it was reasoned.
+        answer: see ``judge_text``.
+        level: the correct level.
+        plan: the plan it followed.
     """
     if fault := judge_text(answer):
         return Verdict(fault)
-    status, said = answer_of(answer["text"])
+    status, given = answer_of(answer["text"])
     if status is not Status.OK:
         return Verdict(Fault(status.value))
     if answer["finish_reason"] == LENGTH:
         return Verdict(Fault.TRUNCATED)
-    reasoning, said = reasoning_of(answer["text"]), said.lower().rstrip(".")
+    reasoning, given = reasoning_of(answer["text"]), given.lower().rstrip(".")
     if not reasoning:
         return Verdict(Fault.NO_REASONING)
     if _MARKUP.search(reasoning) or text_fault(reasoning):
         return Verdict(Fault.MARKUP)
-    if said not in LEVELS:
+    if given not in LEVELS:
         return Verdict(Fault.NOT_A_LEVEL)
     if plan.strip() and _words(plan) in _words(reasoning):
         return Verdict(Fault.COPIES_PLAN)
@@ -115,14 +116,14 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
 
 
 def repeats(text: str) -> bool:
-    """Does it end in one thing said over and over? Told by how well its end compresses, as Whisper does
+    """True if the text ends in repetition, measured by how well its end compresses, as in Whisper
     (Radford et al. 2022, sec. 4.5)."""
     tail = text[-_TAIL:].encode(errors="surrogatepass")
     return len(tail) >= _SHORTEST_TAIL and len(tail) > _COMPRESSIBLE * len(zlib.compress(tail))
 
 
 def other_language(text: str) -> bool:
-    """Is a tenth of its letters outside of the Latin script? Languages that share the script are not told apart."""
+    """True if over a tenth of the letters are not Latin. Languages that share a script are not distinguished."""
     letters = _LETTER.findall(text)
     return len(letters) - len(_LATIN.findall(text)) > _OTHER_LETTERS * len(letters)
 

@@ -1,4 +1,4 @@
-"""How good are the scores: correlations, runs, reports."""
+"""Measure how well scores agree with labels: correlations, evaluation runs, reports."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Answers and labels -> one line an answer, one line an image."""
+"""Turn answers and labels into one line per answer and one line per image."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,25 +21,25 @@ ReadAnswer = Callable[[str, str, Task], dict[str, Any]]
 BAD_IMAGE = "bad_image"
 CONTROL_TOKEN = "control_token"
 NO_DISTORTION = "null"
-"""How the lack of a distortion is written in tables, where an empty cell stands for "not asked" or "rejected"."""
+"""Marks "no distortion" in tables, where an empty cell means "not asked" or "rejected"."""
 
 
 def read_labels(refs: Sequence[RowRef]) -> pd.DataFrame:
-    """What is known of each row: one line each, in their order, by ``key``.
+    """Read the labels of the rows: one line per row, in order, indexed by ``key``.
 
-    ``set`` is the data source, or ``<data source>/<task>`` where one source is asked several tasks; ``target``,
-    ``scale_low`` and ``scale_high`` are of tasks that ask for a score, ``class_target`` and ``level_target`` of those
-    that ask for a distortion. ``details`` is an object as JSON, or None.
+    ``set`` is the data source, or ``<data source>/<task>`` if one source has several tasks. ``target``,
+    ``scale_low`` and ``scale_high`` are set for tasks with a score, ``class_target`` and ``level_target`` for tasks
+    with a distortion. ``details`` is a JSON object as text, or None.
 
     Raises:
-        ValueError: a row compares images, which has neither; a label or the details of a row are wrong, the message
+        ValueError: a row compares images and so has no such label, or its label or details are invalid; the message
             names file and row.
     """
     if compared := [ref for ref in refs if task_of(ref.info).asks_for == "choice"]:
         raise ValueError(
-            f"{compared[0].file}: its task {compared[0].info['task']} compares images, which is not measured here."
-            " Fix: give the file to a training as data.val_files, which prints val-core/<source>/choice_accuracy, or"
-            " ask in both orders with omniq_verl.scoring.comparison.Comparer"
+            f"{compared[0].file}: its task {compared[0].info['task']} compares images, which omniq eval does not"
+            " measure. Fix: use the file as data.val_files of a training, which reports"
+            " val-core/<source>/choice_accuracy, or compare in both orders with omniq_verl.scoring.comparison.Comparer"
         )
     if several := [ref for ref in refs if task_of(ref.info).asks_for == "scores"]:
         raise ValueError(
@@ -78,30 +78,29 @@ def _label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _details(found: object) -> str | None:
-    """An object as JSON; None where a row has no details.
+    """The details as JSON text; None if a row has none.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the details are not an object.
     """
-    if found is None or found != found:  # pandas writes NaN for "none"
+    if found is None or found != found:  # pandas stores None as NaN
         return None
     try:
         read = json.loads(found) if isinstance(found, str) else found
     except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
-        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write one, or leave it out")
+        raise ValueError(f"extra_info.details is {shown(found)}, not a JSON object. Fix: write one, or remove it")
     return json.dumps(read, default=str)
 
 
 def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
-    """What an answer says: ``status``, ``score``, ``level``, ``distortion``, ``severity``; None where it says none.
+    """Parse an answer into ``status``, ``score``, ``level``, ``distortion`` and ``severity``; missing values are None.
 
-    The status is the parser's, "bad_image" where the row's image could not be read, or "error" for what an engine
-    rejected. An object that names no distortion is "ok", and
-    of the class "not named", which is wrong for every image.
+    The status is the parser's, "bad_image" if the row's image could not be read, or "error" if the engine rejected the
+    question. A JSON answer that names no distortion is "ok" with the class "not named", which is wrong for every image.
     """
-    said: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
+    found: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if finish_reason == ERROR:
         return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
     return said_by(parse_response(text, task.answer_format, task.scale), task)
@@ -112,18 +111,18 @@ def said_by(parsed: Parsed, task: Task) -> dict[str, Any]:
     said: dict[str, Any] = {"score": None, "level": None, "distortion": None, "severity": None}
     said["status"] = parsed.status.value
     if parsed.score is not None and task.scale is not None:
-        return {**said, "score": parsed.score, "level": task.scale.level(parsed.score)}
+        return {**found, "score": parsed.score, "level": task.scale.level(parsed.score)}
     if parsed.fields is not None:
-        said["distortion"] = canonical_class(said_class(parsed.fields)) or NO_DISTORTION
-        said["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
-    return said
+        found["distortion"] = canonical_class(said_class(parsed.fields)) or NO_DISTORTION
+        found["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
+    return found
 
 
 def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str, float]:
-    """What stands before an answer that can be read: "ok", the text and the score; or why there is none.
+    """The reasoning and score of an answer as ("ok", text, score), or the reason why there is none.
 
-    The reason is the parser's, "error" for what an engine rejected, "no_reasoning", or "control_token": the text holds
-    what a model that learns from it would not read as text.
+    The reason is the parser's status, "error" if the engine rejected the question, "no_reasoning", or "control_token":
+    the text contains a token that a model trained on it would not read as text.
     """
     if finish_reason == ERROR:
         return ERROR, "", np.nan
@@ -147,7 +146,7 @@ def judge_answers(
         read: another reader than ``read_answer``.
 
     Returns:
-        A table in the order of the labels: ``key``, ``sample`` (its number among those of its row), ``answer``,
+        A table in the order of the labels: ``key``, ``sample`` (index among the row's answers), ``answer``,
         ``finish_reason``, ``tokens``, and from ``read_answer`` ``status``, ``score``, ``level``, ``distortion``,
         ``severity``.
     """
@@ -182,18 +181,18 @@ def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task, read: Re
         "answer": whole_text(answer["text"]),
         "finish_reason": answer["finish_reason"],
         "tokens": answer["tokens"],
-        **said,
+        **parsed,
     }
 
 
 def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """One line an image: its label and what its answers come to.
+    """One line per image: its label and its combined answers.
 
-    ``answers`` and ``parsed`` count them; ``score`` is the mean of the parsed ones, NaN where none is, ``spread`` their
-    standard deviation (population), ``class_right`` and ``level_right`` the share of all answers that are right, a
-    rejected one being wrong. The level of a score is that of the scale's five parts it lies in; that of a distortion
-    counts only with its class (Q-Insight sec. 3.3), and
-    there is none (NaN) where nothing is wrong with the image (its table 3).
+    ``answers`` and ``parsed`` are counts. ``score`` is the mean of the parsed answers (NaN if there are none),
+    ``spread`` their population standard deviation. ``class_right`` and ``level_right`` are the shares of all answers
+    that are correct; a rejected answer is wrong. The level of a score is the one of five equal parts of the scale that
+    contains it. The level of a distortion counts only with its class (Q-Insight sec. 3.3) and is NaN for an image
+    without distortion (its table 3).
     """
     asked = judged.join(labels[["class_target", "level_target", "target", "scale_low", "scale_high", "task"]], on="key")
     asked["class_right"] = (asked.distortion == asked.class_target).astype(float)

@@ -1,4 +1,4 @@
-"""``omniq eval`` and what looks at its results."""
+"""``omniq eval`` and the commands that present its results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,12 @@ app = typer.Typer()
 def evaluate(
     spec: "EngineSpec",
     out: options.OUT,
-    data: Annotated[list[Path] | None, typer.Option(help="Prepared parquet file; may be given again.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Prepared parquet file. Repeatable.")] = None,
     more: Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")] = None,
     samples: options.SAMPLES = 1,
-    temperature: Annotated[float | None, typer.Option(help="Default: 0 for one answer, 1 for more.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Default: 0 for one answer, 1 for several.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
-    by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Also measure groups by this key of the rows' details.")] = None,
     limit: options.LIMIT = None,
     workers: options.WORKERS = 1,
     batch: options.KEPT_AT_ONCE = 256,
@@ -65,11 +65,11 @@ def evaluate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluations, as omniq eval leaves them.")],
-    paper: Annotated[str | None, typer.Option(help="A paper's table beside them, e.g. omniquality_r:1.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders written by omniq eval.")],
+    paper: Annotated[str | None, typer.Option(help="Also show a paper's table, e.g. omniquality_r:1.")] = None,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for compare.md and compare.json.")] = None,
 ) -> None:
-    """Evaluations side by side, the papers' figures beside them, and paired tests against the first.
+    """Show evaluations side by side, with a paper's figures and paired tests against the first evaluation.
 
     Example: omniq compare runs/sft_eval runs/stage2_eval --paper omniquality_r:1
     """
@@ -82,7 +82,7 @@ def compare(
 @app.command()
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Folders of training runs (trainer.default_local_dir).")],
-    out: Annotated[Path, typer.Option(help="The picture; a .csv with the numbers goes beside it.")] = Path(
+    out: Annotated[Path, typer.Option(help="Plot to write; a .csv with the numbers is saved next to it.")] = Path(
         "curves.png"
     ),
 ) -> None:
@@ -98,19 +98,19 @@ def curves(
 
 @app.command()
 def heatmap(
-    model: Annotated[list[str], typer.Option(help="Hugging Face folder or name; a second one to compare with.")],
-    image: Annotated[Path, typer.Option(help="The image that is asked about.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the picture and the numbers.")],
+    model: Annotated[list[str], typer.Option(help="Hugging Face folder or name; give a second one to compare.")],
+    image: Annotated[Path, typer.Option(help="Image to ask about.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the plot and the numbers.")],
     task: options.TASK = "technical",
-    prompt: Annotated[str | None, typer.Option(help="What the image was made from, for alignment.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Answer, or file with it; default: the first model's own.")] = None,
-    rho: Annotated[float, typer.Option(help="Share of tokens to mark, as the entropy gate would choose them.")] = 0.2,
+    prompt: Annotated[str | None, typer.Option(help="Text the image was made from, for alignment.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Answer, or a file with it. Default: the first model's.")] = None,
+    rho: Annotated[float, typer.Option(help="Share of tokens to mark, chosen like the entropy gate.")] = 0.2,
     max_tokens: options.MAX_TOKENS = 1024,
     question: Annotated[str | None, typer.Option(help="To ask instead of the task's.")] = None,
     scale: options.SCALE = None,
     verbose: options.VERBOSE = False,
 ) -> None:
-    """The entropy of every token of an answer, under one or two checkpoints, as a page and a picture.
+    """Show the entropy of every token of an answer, under one or two checkpoints, as a page and a plot.
 
     Example: omniq heatmap --model runs/sft --model runs/stage2 --image photo.jpg --out runs/heatmap
     """

@@ -1,7 +1,7 @@
-"""Runs side by side, with a paper's table where one is named, and paired tests of the first run against the others.
+"""Compare runs side by side, optionally with a paper's table, with paired tests of the first run against the others.
 
-A run is the folder of an evaluation: ``metrics.json`` with the metrics of each set and their intervals, and
-``images.parquet`` with one line per image. A set is known by its data source and the task asked of it.
+A run is the folder of an evaluation: ``metrics.json`` has the metrics of each set with intervals, ``images.parquet``
+one line per image. A set is identified by its data source and task.
 """
 
 import json
@@ -29,7 +29,7 @@ SetKey = tuple[str, str]  # data source, task
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation, as it was read."""
+    """One evaluation, as read from its folder."""
 
     name: str
     folder: Path
@@ -38,27 +38,28 @@ class Run:
 
 
 def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, console: Console) -> dict[str, Any]:
-    """Print the comparison of evaluations, and return it.
+    """Print and return the comparison of evaluations.
 
-    First every run's PLCC and SRCC on every set, above the rows of the paper. Then, for each run after the first, PLCC,
-    SRCC and mean absolute error of the first minus its own over the images both scored, with 95% paired bootstrap
-    intervals (2,000 resamples or more, seed 0) and p-values. These are corrected by Holm's method, for each statistic
-    over all sets and runs; ``compare.json`` has the uncorrected ones too. Degradation sets have no scores to pair.
+    It starts with the PLCC and SRCC of every run on every set, above the rows of the paper. Then, for each run after
+    the first, follow PLCC, SRCC and mean absolute error of the first minus its own over the images both scored, with
+    95% paired bootstrap intervals (2,000 resamples or more, seed 0) and p-values. These are corrected by Holm's method,
+    for each statistic over all sets and runs; ``compare.json`` also has the uncorrected ones. Degradation sets are not
+    tested, because they have no scores.
 
     Args:
-        runs: folders that hold ``metrics.json`` and, for more than one run, ``images.parquet``.
-        paper: name of a table, e.g. ``"omniquality_r:1"``; None: the runs alone.
+        runs: folders with ``metrics.json`` and, for more than one run, ``images.parquet``.
+        paper: name of a table, e.g. ``"omniquality_r:1"``; None: only the runs.
         out: folder for ``compare.md`` and ``compare.json``; None: nothing is written.
-        console: where the tables go.
+        console: where to print the tables.
 
     Returns:
-        What ``compare.json`` holds: ``made_by``, ``provenance`` (of this comparison), ``paper``, ``runs``, ``columns``,
-        ``rows``, ``pairs``, ``notes``.
+        The content of ``compare.json``: ``made_by``, ``provenance`` (of this comparison), ``paper``, ``runs``,
+        ``columns``, ``rows``, ``pairs``, ``notes``.
 
     Raises:
-        FileNotFoundError: a run lacks one of its files; the message says which and what writes it.
-        ValueError: no run, or one twice; no such table; a file of another kind; an image twice in a run, or with
-            another label in the other run; runs that measured different rows of one set because of ``--limit``.
+        FileNotFoundError: a run lacks a file; the message names it and the command that writes it.
+        ValueError: no run, or a repeated one; an unknown table; an invalid file; an image that occurs twice in a run or
+            has another label in another run; runs that measured different rows of a set because of ``--limit``.
     """
     table = load_table(paper) if paper else None
     read = read_runs(runs)
@@ -86,10 +87,10 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in those folders, named by them; equal names get as many parents as tell them apart."""
+    """Read the runs in these folders, named after them; equal names are extended by parent folders."""
     folders = [Path(folder).resolve() for folder in folders]
     if not folders or len(set(folders)) < len(folders):
-        raise ValueError(f"name one or more folders of evaluations, each once; got {', '.join(map(str, folders))}")
+        raise ValueError(f"give one or more folders of evaluations, each once; got {', '.join(map(str, folders))}")
     return [_read_run(folder, _short_name(folder, folders)) for folder in folders]
 
 
@@ -112,30 +113,32 @@ def _read_run(folder: Path, name: str) -> Run:
             f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"
         ) from error
     if len(sets) < len(metrics["sets"]):
-        raise ValueError(f"{file} has one data source asked in two wordings; evaluate each in a run of its own")
+        raise ValueError(
+            f"{file} has a data source that was asked in two wordings. Fix: evaluate each wording in a separate run"
+        )
     return Run(name, folder, metrics, sets)
 
 
 def same_task(name: str) -> str:
-    """The task whose labels this one has: another wording of a question is compared as the question itself."""
+    """The task with the same labels: other wordings of a question are compared under the original task."""
     try:
         return find_task(name).like or name
-    except ValueError:  # an evaluation of a machine where more is installed
+    except ValueError:  # a task that is not installed on this machine
         return name
 
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; `omniq eval` writes it: name the folder of a finished evaluation")
+        raise FileNotFoundError(f"{file} is missing. Fix: give the folder of a finished `omniq eval` run")
     return file
 
 
 def read_images(run: Run) -> pd.DataFrame:
-    """``images.parquet`` of a run, sorted out by data source, task and key.
+    """A run's ``images.parquet``, indexed and sorted by data source, task and key.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: an image is in it twice.
+        FileNotFoundError: the file is missing.
+        ValueError: an image occurs in it twice.
     """
     file = _existing(run.folder / "images.parquet")
     try:
@@ -147,12 +150,12 @@ def read_images(run: Run) -> pd.DataFrame:
     images["task"] = images.task.map(same_task)
     again = images[images.duplicated(["data_source", "task", "key"])]
     if len(again):
-        raise ValueError(f"{file}: {again.iloc[0].key} of {again.iloc[0].data_source} is there twice")
+        raise ValueError(f"{file}: {again.iloc[0].key} of {again.iloc[0].data_source} occurs twice")
     return images.set_index(["data_source", "task", "key"]).sort_index()
 
 
 def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The sets of which a run measured other rows than an earlier run: the run's name and a sentence.
+    """Sets of which a run measured other rows than an earlier run: the run's name and a sentence for each.
 
     Raises:
         ValueError: the rows differ because of ``--limit``.
@@ -166,10 +169,10 @@ def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
             if keys == before:
                 continue
             sides = f"{other.name} {len(before)}{_limit_of(other)}, {run.name} {len(keys)}{_limit_of(run)}"
-            said = f"different rows of {source}/{task}: {sides}, {len(keys & before)} of them the same"
+            problem = f"different rows of {source}/{task}: {sides}, {len(keys & before)} in common"
             if run.metrics.get("limit") != other.metrics.get("limit"):
-                raise ValueError(f"the runs measured {said}. Fix: evaluate both with the same --limit")
-            found.append((run.name, f"{said}; only the differences below are over the same images"))
+                raise ValueError(f"the runs measured {problem}. Fix: evaluate both with the same --limit")
+            found.append((run.name, f"{problem}; only the differences below are over the same images"))
     return found
 
 
@@ -179,14 +182,14 @@ def _limit_of(run: Run) -> str:
 
 
 def _marked(run: Run) -> str:
-    """A run's name, and the limit with which it measured a part of its files only."""
+    """A run's name, with its ``--limit`` if it measured only a part of its files."""
     return f"{run.name}{_limit_of(run)}"
 
 
 def list_columns(runs: Sequence[Run], table: PaperTable | None) -> list[dict[str, Any]]:
-    """The paper's columns in its order, the sets only the runs have, and their mean if the paper prints none.
+    """The paper's columns in its order, then the sets only the runs have, then their mean if the paper has none.
 
-    The mean is over the score sets that every run has a defined PLCC and SRCC on.
+    The mean is over the score sets for which every run has a defined PLCC and SRCC.
     """
     columns = [_column(**asdict(one)) for one in (table.columns if table else ())]
     known = {(one["data_source"], one["task"]) for one in columns}
@@ -227,7 +230,7 @@ def _run_row(run: Run, columns: Sequence[Mapping[str, Any]], other_rows: bool = 
 
 
 def _shown(run: Run, column: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The figures of a set, or of one distortion class of it."""
+    """The figures of a set, or of one distortion class in it."""
     about = run.sets.get((column["data_source"], column["task"]))
     if about is None or column["of_class"] is None:
         return about
@@ -245,9 +248,9 @@ def _run_cell(about: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _mean_cell(cells: Mapping[str, Mapping[str, Any] | None], without_level: set[str]) -> dict[str, Any] | None:
-    """Only over all of the cells: a mean over some of the sets would stand beside the paper's over all.
+    """Mean over all cells, or None if one is missing: a partial mean would appear next to the paper's full mean.
 
-    Of the classes of ``without_level``, the last of their two figures is none, and no part of its mean.
+    The classes in ``without_level`` have no level accuracy and do not contribute to its mean.
     """
     if any(
         cell is None or None in cell["values"][: 1 if label in without_level else None] for label, cell in cells.items()
@@ -283,10 +286,10 @@ def _about_run(run: Run) -> dict[str, Any]:
 
 
 def compare_pairs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The first run against each other one, on each score set both have.
+    """The first run against each other one, on each score set that both have.
 
-    Each entry: ``first``, ``other``, ``data_source``, ``task``, what ``compare_scores`` returns, and in each of its
-    tests ``p_holm``.
+    Each entry has ``first``, ``other``, ``data_source``, ``task``, the result of ``compare_scores``, and ``p_holm`` in
+    each of its tests.
     """
     first = runs[0]
     both = [(run, [key for key, one in first.sets.items() if "plcc" in one and key in run.sets]) for run in runs[1:]]
@@ -305,7 +308,7 @@ def compare_pairs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _partial(runs: Sequence[Run]) -> list[str]:
-    """What makes a whole run doubtful."""
+    """Notes that make a whole run doubtful."""
     limited = [
         f"{run.name} measured only the first {limit} rows of each file: its figures are not those of the whole sets"
         for run in runs
@@ -339,15 +342,15 @@ def _unmatched(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
         runs, where = f"{pair['first']} and {pair['other']}", f"{pair['data_source']}/{pair['task']}"
         for side in ("first", "other"):
             if number := pair[f"only_{side}"]:
-                found.append((f"{runs}, images that {pair[side]} alone scored", f"{where} {number}"))
+                found.append((f"{runs}, images that only {pair[side]} scored", f"{where} {number}"))
         found += [(f"{runs}, no test", f"{where} ({pair[test]['reason']})") for test in TESTS if pair[test]["reason"]]
     return _together(found)
 
 
 def _together(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """One sentence for all that is said of the same."""
-    said: dict[str, list[str]] = {}
+    """Join the notes on the same subject into one sentence."""
+    found: dict[str, list[str]] = {}
     for about, what in notes:
-        if what not in said.setdefault(about, []):
-            said[about].append(what)
-    return [f"{about}: {', '.join(what)}" for about, what in said.items()]
+        if what not in found.setdefault(about, []):
+            found[about].append(what)
+    return [f"{about}: {', '.join(what)}" for about, what in found.items()]

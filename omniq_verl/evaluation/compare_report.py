@@ -1,4 +1,4 @@
-"""A comparison of runs, to read: in the terminal, as Markdown."""
+"""Present a comparison of runs in the terminal and as Markdown."""
 
 import io
 import json
@@ -19,37 +19,37 @@ from omniq_verl.generation.provenance import lines_of, rows_text
 
 SCORE_METRICS, CLASS_METRICS = ("plcc", "srcc"), ("class_accuracy", "level_accuracy")
 _NAME_WIDTH, _COLUMN_WIDTH = 24, 17
-"""Characters in the terminal of a row's name, and of a set: ``[0.935, 0.947]`` and what is between columns."""
+"""Characters in the terminal: width of a row's name, and of a set (``[0.935, 0.947]`` and the column gap)."""
 
 
 def explain(comparison: Mapping[str, Any]) -> list[str]:
-    """What the cells are and whose figures, one sentence each."""
-    said = [_of_run(run) for run in comparison["runs"]]
-    said.append(
-        "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash stands"
-        " for a set that a run did not measure, or for a figure that is not defined: the notes say why."
+    """Explain the cells and whose figures they are, one sentence each."""
+    sentences = [_of_run(run) for run in comparison["runs"]]
+    sentences.append(
+        "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash means"
+        " that a run did not measure the set, or that the figure is undefined; the notes give the reason."
     )
     if paper := comparison["paper"]:
-        said.append(
+        sentences.append(
             f"Rows `paper: ...` are figures of {paper['title']} ({paper['source']}), {paper['name']}, as printed: "
             f"{_named(paper['metrics'])}. They were not measured here. {paper['caption']}"
         )
-    return said
+    return sentences
 
 
 def explain_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """How to read the differences."""
+    """Explain how to read the differences."""
     first = pairs[0]["first"]
     return (
-        f"Differences are {first} minus the other run over the images both scored: above 0 in PLCC and SRCC, and below "
-        f"0 in MAE (mean absolute error), {first} is the better one. Brackets: 95% paired bootstrap intervals, "
-        f"{resamples_for(len(pairs)):,} resamples. p is two-sided (bootstrap; of MAE: Wilcoxon's signed-rank test) and "
+        f"Differences are {first} minus the other run over the images both scored: {first} is better where PLCC and "
+        f"SRCC are above 0 and MAE (mean absolute error) is below 0. Brackets: 95% paired bootstrap intervals, "
+        f"{resamples_for(len(pairs)):,} resamples. p is two-sided (bootstrap; for MAE Wilcoxon's signed-rank test) and "
         f"corrected by Holm's method, for each statistic over all {len(pairs)} pairs of runs and sets."
     )
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """The notes on the runs, then those on the paper's table."""
+    """The notes on the runs, followed by those on the paper's table."""
     paper = comparison["paper"]
     return [*comparison["notes"], *(f"{paper['name']}: {note}" for note in (paper["notes"] if paper else ()))]
 
@@ -69,7 +69,7 @@ def _named(metrics: Sequence[str]) -> str:
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
-    """Every table of the comparison; as many sets side by side as the terminal is wide enough for."""
+    """Print every table of the comparison, with as many sets side by side as fit into the terminal."""
     names = max(len(row["name"]) for row in comparison["rows"])
     at_once = max(1, (console.width - min(names, _NAME_WIDTH) - 2) // _COLUMN_WIDTH)
     for sentence in explain(comparison):
@@ -86,14 +86,14 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
 
 
 def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
-    """``compare.md`` and ``compare.json`` in the folder ``out``."""
+    """Write ``compare.md`` and ``compare.json`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     replace_text(out / "compare.md", markdown(comparison))
     replace_text(out / "compare.json", json.dumps(comparison, indent=2, allow_nan=False) + "\n")
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown document."""
+    """The comparison as Markdown."""
     sets = _sets_table(comparison, slice(None), box.MARKDOWN, " ")
     parts = ["# Comparison", _list(explain(comparison)), _as_text(sets)]
     for other, pairs in groupby(comparison["pairs"], itemgetter("other")):
@@ -101,8 +101,8 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         parts += [title, _as_text(_pairs_table(list(pairs), box.MARKDOWN, " "))]
     if comparison["pairs"]:
         parts.append(explain_pairs(comparison["pairs"]))
-    if said := remarks(comparison):
-        parts += ["## Notes", _list(said)]
+    if notes := remarks(comparison):
+        parts += ["## Notes", _list(notes)]
     parts += ["## Conditions", _list([f"{name}: `{text}`" for name, text in lines_of(comparison["provenance"])])]
     for run in comparison["runs"]:
         lines = [f"{name}: {one['scored']} of {one['images']} images scored" for name, one in run["sets"].items()]
@@ -148,7 +148,7 @@ def _cell_text(cell: Mapping[str, Any] | None, comparison: Mapping[str, Any], me
 
 
 def _test_parts(test: Mapping[str, Any]) -> list[str]:
-    """Difference, interval and p, as far as they are defined."""
+    """Difference, interval and p, if defined."""
     parts = ["-" if test["difference"] is None else f"{test['difference']:+.3f}"]
     if test.get("low") is not None:
         parts.append(_interval((test["low"], test["high"]), "+.3f"))
@@ -162,7 +162,7 @@ def _interval(bounds: Sequence[float], form: str) -> str:
 
 
 def _text(name: str, box_style: box.Box, style: str = "") -> Text:
-    """A name, which rich is not to take for markup, nor Markdown for two cells."""
+    """A name, escaped so that rich does not read it as markup, nor Markdown as two cells."""
     return Text(name.replace("|", "\\|") if box_style is box.MARKDOWN else name, style=style)
 
 

@@ -1,4 +1,4 @@
-"""Agreement between predicted scores and their targets."""
+"""Agreement between predicted scores and labels."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ COEFFICIENTS = ("plcc", "srcc", "krcc")
 def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, float | int | None]:
     """PLCC, SRCC, KRCC, RMSE and the number of pairs.
 
-    A correlation that is not defined (fewer than three pairs, or one side constant) is None, never NaN.
-    PLCC is Pearson's on the raw scores, as these papers report it; SRCC and KRCC (tau-b) average ties.
+    An undefined correlation (fewer than three pairs, or one side constant) is None, never NaN. PLCC is Pearson's
+    coefficient of the raw scores, as these papers report it; SRCC and KRCC (tau-b) use average ranks for ties.
 
     Args:
         pred: predicted scores ``[N]``.
@@ -43,10 +43,10 @@ def checked_pairs(pred: Sequence[float], target: Sequence[float]) -> tuple[np.nd
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"pred and target need the same length, got shapes {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("pred and target must be finite; leave answers that could not be parsed out")
+        raise ValueError("pred and target must be finite. Fix: drop the answers that could not be parsed")
     return x, y
 
 
 def _number(value: float) -> float | None:
-    # Spreads near the smallest number there is come out as NaN.
+    # Spreads near the smallest representable number give NaN.
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What happened over the steps of training runs: one picture of many panels, and its numbers as a table."""
+"""Plot metrics over the steps of training runs: one figure with many panels, and its numbers as a table."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.metric_log import read_metrics
 
 Metrics = dict[int, dict[str, float]]
-"""Of one run: values by step and verl's key."""
+"""Metrics of one run: values by step and verl's key."""
 Curve = dict[int, float]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's, which the colour-blind tell apart, without the yellow that is faint on white."""
+"""Okabe-Ito palette, which colour-blind people can distinguish, without its yellow, which is faint on white."""
 _LINES, _MARKERS = ("-", "--", "-.", ":"), "os^DvPX*"
 _MARKED = 25
-"""Points of a line that get a marker; more would hide it."""
+"""Maximum number of markers on a line; more would hide it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Panel:
     title: str
     unit: str
     curve: Callable[[Path, Metrics], Curve]
-    """From the run's folder and its metrics; empty where the run has none."""
+    """Computed from the run's folder and metrics; empty if the run has none."""
     from_zero: bool = False
-    """Does the axis begin at 0, as shares are easier to judge by? Otherwise a little below the data."""
+    """True if the axis begins at 0, as is best for shares; otherwise it begins slightly below the data."""
 
 
 def _logged(key: str) -> Callable[[Path, Metrics], Curve]:
@@ -51,12 +51,12 @@ def _groups_kept(folder: Path, metrics: Metrics) -> Curve:
 
 
 def _drawn_reward(folder: Path, metrics: Metrics) -> Curve:
-    # What verl logs is of the groups the filter kept; runs from before the sampler logged its own have nothing else.
+    # verl logs only the groups the filter kept; older runs did not log the reward of all drawn groups.
     return _logged("filter/reward_drawn")(folder, metrics) or _logged("critic/score/mean")(folder, metrics)
 
 
 def _validation_reward(folder: Path, metrics: Metrics) -> Curve:
-    # verl puts the number of samples into the key: val-core/<source>/reward/mean@2.
+    # verl includes the number of samples in the key: val-core/<source>/reward/mean@2.
     return _mean_over_sources(metrics, "/reward/mean@")
 
 
@@ -71,7 +71,7 @@ def _validation_plcc(folder: Path, metrics: Metrics) -> Curve:
 def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
     found = {}
     for step, values in metrics.items():
-        # "mean" is no source but the mean over those that were validated, taken here again.
+        # "mean" is not a source but the mean over the validated ones, which is recomputed here.
         keys = [key for key in values if key.startswith("val-core/") and name in key and "val-core/mean/" not in key]
         if keys:
             found[step] = sum(values[key] for key in keys) / len(keys)
@@ -86,31 +86,30 @@ PANELS = {
     "kl": Panel("KL to the reference", "nats per token", _logged("actor/kl_loss")),
     "grad_norm": Panel("Norm of the gradient", "norm", _logged("actor/grad_norm")),
     "entropy": Panel("Entropy of the policy", "nats per token", _logged("actor/entropy")),
-    "groups_kept": Panel("Groups the filter kept", "share of groups drawn", _groups_kept, True),
+    "groups_kept": Panel("Groups kept by the filter", "share of groups drawn", _groups_kept, True),
     "gate_threshold": Panel("Threshold of the entropy gate", "nats", _logged("actor/gate/threshold")),
-    "gate_share": Panel("Tokens the gate let pass", "share of tokens", _logged("actor/gate/share"), True),
+    "gate_share": Panel("Tokens that passed the gate", "share of tokens", _logged("actor/gate/share"), True),
     "clip_fraction": Panel("Clipped tokens", "share of tokens", _logged("actor/pg_clipfrac"), True),
     "response_length": Panel("Mean response length", "tokens", _logged("response_length/mean")),
 }
 
 
 def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(PANELS)) -> Path:
-    """The metrics of training runs over their GRPO steps, one line a run; returns ``out``.
+    """Plot the metrics of training runs over their GRPO steps, one line per run; returns ``out``.
 
-    Beside it, under the same name, ``.csv`` has the numbers: a line for each run and step, a column for each panel.
-    ``.json`` says of which runs and steps they are, and when and how they were drawn.
-    A panel without data is left out.
+    Next to it, a ``.csv`` of the same name has the numbers: a line per run and step, a column per panel. A ``.json``
+    records the runs and steps, and when and how they were drawn. Panels without data are omitted.
 
     Args:
         runs: folders of training runs (``trainer.default_local_dir``).
-        out: the picture; its suffix names the format.
-        panels: keys of ``PANELS``, in their order.
+        out: file to write; its suffix sets the format.
+        panels: keys of ``PANELS``, in display order.
 
     Raises:
-        ValueError: a run is given twice, or has no metrics to draw; an unknown panel or format.
+        ValueError: a run is given twice or has no metrics to draw, or a panel or format is unknown.
     """
     if unknown := set(panels) - PANELS.keys():
-        raise ValueError(f"there are no panels {sorted(unknown)}; known: {', '.join(PANELS)}")
+        raise ValueError(f"unknown panels {sorted(unknown)}; known: {', '.join(PANELS)}")
     names = short_names(runs)
     table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -123,25 +122,25 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
 
 
 def _steps(table: pd.DataFrame) -> dict[str, int]:
-    """The first and last step of a run, and over how many steps each of its curves is."""
+    """First and last step of a run, and the number of steps of each of its curves."""
     counts = {name: int(number) for name, number in table.count().items() if number}
     return {"first": int(table.index.min()), "last": int(table.index.max()), **counts}
 
 
 def read_curves(run: Path, panels: Sequence[str] = tuple(PANELS)) -> pd.DataFrame:
-    """One column for each panel, one line for each step of a run; NaN where a step has no value.
+    """One column per panel, one line per step of a run; NaN if a step has no value.
 
     Raises:
         ValueError: the folder has no metrics, or none of a GRPO run.
     """
     metrics = read_metrics(run)
     if not metrics:
-        raise ValueError(f"{run} has no metrics (metrics/*.jsonl); name the folder of a training run{_hint(run)}")
+        raise ValueError(f"{run} has no metrics (metrics/*.jsonl). Fix: give the folder of a training run{_hint(run)}")
     curves = {name: pd.Series(PANELS[name].curve(run, metrics), dtype=float) for name in panels}
     table = pd.DataFrame(curves).rename_axis("step").sort_index()
     table = table.where(table.abs() < math.inf)
     if table.isna().all(axis=None):
-        raise ValueError(f"the metrics of {run} are not those of a GRPO run; name the folder of one")
+        raise ValueError(f"the metrics of {run} are not those of a GRPO run. Fix: give the folder of a GRPO run")
     return table
 
 
@@ -151,7 +150,7 @@ def _hint(folder: Path) -> str:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """What tells folders apart: their paths without the parts that all of them begin or end with.
+    """Distinguishing names of folders: their paths without the parts that all of them begin or end with.
 
     Raises:
         ValueError: a folder is given twice.
@@ -167,12 +166,12 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _alike(parts: Sequence[tuple[str, ...]]) -> int:
-    """How many parts all of them begin with."""
+    """Number of leading parts that all have in common."""
     return len(list(takewhile(lambda ones: len(set(ones)) == 1, zip(*parts, strict=False))))
 
 
 def draw_table(table: pd.DataFrame) -> Figure:
-    """One panel for each column of a table indexed by run and step."""
+    """Draw one panel per column of a table indexed by run and step."""
     names = list(table.index.unique("run"))
     columns = min(3, math.ceil(math.sqrt(table.shape[1])))
     rows = math.ceil(table.shape[1] / columns)

@@ -1,4 +1,4 @@
-"""Groups of images by something that is known of their rows, for ``--by``."""
+"""Group images by a property of their rows, for ``--by``."""
 
 import json
 import math
@@ -9,23 +9,23 @@ import pandas as pd
 from omniq_verl.tasks import shown
 
 COLUMNS = ("set", "data_source", "task", "id", "split", "target", "class_target", "level_target")
-"""What a row can be grouped by besides the keys of its details. Nothing that depends on an answer is among them."""
+"""Columns that rows can be grouped by, besides the keys of their details. None of them depends on an answer."""
 _FEW = 20
-"""Up to so many rows each may be a group of its own, as in a first try with --limit."""
+"""Up to this many rows, each may form its own group, as in a first try with --limit."""
 
 
 def group_names(labels: pd.DataFrame, key: str) -> pd.Series:
-    """The group of each row as text, by the index of ``labels``; None where a row has none.
+    """The group of each row as text, with the index of ``labels``; None if a row has none.
 
-    Numbers that are equal make one group, whether they are written 1 or 1.0.
+    Equal numbers form one group, whether written 1 or 1.0.
 
     Args:
-        labels: of ``judging.read_labels``, or with its columns.
-        key: one of ``COLUMNS`` or a key of the rows' details.
+        labels: from ``answers.read_labels``, or with the same columns.
+        key: one of ``COLUMNS``, or a key of the rows' details.
 
     Raises:
-        ValueError: no row has the key; it is a list or an object; it is of several kinds; or each row would be a group
-            of its own. The message names a row.
+        ValueError: no row has the key; it is a list or an object; its values have different types; or each row would
+            form its own group. The message names a row.
     """
     values = labels[key].tolist() if key in COLUMNS else [_details(text).get(key) for text in labels.details]
     keys = labels["key"].tolist() if "key" in labels else labels.index.tolist()
@@ -36,23 +36,23 @@ def group_names(labels: pd.DataFrame, key: str) -> pd.Series:
     if not kinds:
         known = sorted({name for text in labels.details.head(1000) for name in _details(text)})
         raise ValueError(
-            f"no row has {key!r} to make groups by; its details have {', '.join(known) or 'nothing'}. Columns:"
+            f"no row has {key!r} to group by; keys of the details: {', '.join(known) or 'none'}; columns:"
             f" {', '.join(COLUMNS)}"
         )
     if len(kinds) > 1:
-        said = " and ".join(f"{shown(value)} ({kind}, {row})" for kind, (row, value) in kinds.items())
-        raise ValueError(f"--by {key}: its values are of several kinds: {said}. Fix: write one kind in all rows")
+        examples = " and ".join(f"{shown(value)} ({kind}, {row})" for kind, (row, value) in kinds.items())
+        raise ValueError(f"--by {key}: its values have different types: {examples}. Fix: use one type in all rows")
     names = pd.Series([None if _is_missing(value) else _name(value) for value in values], labels.index, dtype=object)
     if names.count() > _FEW and names.nunique() == names.count():
         raise ValueError(
-            f"--by {key}: all {names.count()} rows have values of their own, e.g. {shown(values[0])}, so that no group"
-            " has two images. Fix: group by something that rows have in common"
+            f"--by {key}: all {names.count()} rows have different values, e.g. {shown(values[0])}, so no group has two"
+            " images. Fix: group by a property that rows share"
         )
     return names
 
 
 def in_order(names: pd.Series) -> list[str]:
-    """The groups there are: by size where all are numbers, otherwise in the order of the alphabet."""
+    """The groups in order: numerically if all are numbers, otherwise alphabetically."""
     found = sorted(names.dropna().unique())
     try:
         return sorted(found, key=float)
@@ -77,8 +77,8 @@ def _kind(key: str, row: str, value: object) -> str:
         return "text"
     what = "a list" if isinstance(value, list) else "an object"
     raise ValueError(
-        f"--by {key}: it is {what} in {row} ({shown(value)}). Fix: group by a key whose values are text, numbers, or"
-        " true and false"
+        f"--by {key}: the value in {row} is {what} ({shown(value)}). Fix: group by a key whose values are text,"
+        " numbers, or true and false"
     )
 
 

@@ -1,6 +1,6 @@
-"""Where a model hesitates: the entropy of every token of an answer, under one checkpoint or two.
+"""Heatmap of a model's uncertainty: the entropy of every token of an answer, under one or two checkpoints.
 
-Source: figures 8 to 10 of OmniQuality-R. Both read the same answer, in single precision and at temperature 1.
+Source: figures 8 to 10 of OmniQuality-R. Both checkpoints read the same answer, in float32 and at temperature 1.
 """
 
 import json
@@ -27,39 +27,39 @@ from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task, scale_of, task_on
 
-_ROWS = 64  # of logits worked on at once: 39 MB of single precision where the vocabulary has 151,936 tokens
+_ROWS = 64  # of logits processed at once: 39 MB in float32 for a vocabulary of 151,936 tokens
 
 
 # Numbers
 
 
 def token_entropies(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of the distribution each row stands for, in nats, float32 ``[T]``.
+    """Entropy of each row's distribution, in nats, float32 ``[T]``.
 
     Args:
-        logits: of the next token ``[T, V]``, any float type; -inf rules a token out.
+        logits: next-token logits ``[T, V]``, any float type; -inf excludes a token.
 
     Raises:
-        ValueError: a row has NaN, +inf, or no finite logit at all.
+        ValueError: a row contains NaN or +inf, or has no finite logit.
     """
     # entr(p) is -p ln p, and 0 at 0.
     entropy = torch.cat([torch.special.entr(part.float().softmax(-1)).sum(-1) for part in logits.split(_ROWS)])
     if entropy.isnan().any():
-        raise ValueError("a row of logits is no distribution: it has NaN, +inf, or no finite value")
+        raise ValueError("a row of logits is not a distribution: it contains NaN or +inf, or has no finite value")
     return entropy
 
 
 def token_numbers(logits: torch.Tensor, ids: Sequence[int], rho: float = 0.2) -> pd.DataFrame:
-    """One line for each token of an answer.
+    """One line per token of an answer.
 
     Args:
-        logits: ``[T, V]``; row t is the distribution that token t was, or would have been, drawn from.
-        ids: of the tokens ``[T]``.
-        rho: share of the tokens the gate lets pass (``omniq_verl.losses.entropy_gate_mask``).
+        logits: ``[T, V]``; row t is the distribution from which token t was, or would have been, drawn.
+        ids: token ids ``[T]``.
+        rho: share of tokens that pass the gate (``omniq_verl.losses.entropy_gate_mask``).
 
     Returns:
-        ``entropy`` in nats, ``probability`` and ``rank`` of the token (1: the likeliest), and ``passed``: would the
-        gate take the policy gradient on it, were this answer its batch?
+        ``entropy`` in nats, ``probability`` and ``rank`` of the token (1: most likely), and ``passed``: whether the
+        token would pass the gate if this answer were its whole batch.
     """
     entropy = token_entropies(logits)
     probability, rank = [], []
@@ -77,16 +77,16 @@ def token_numbers(logits: torch.Tensor, ids: Sequence[int], rho: float = 0.2) ->
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The part of the answer each token adds; joined they are the answer.
+    """The part of the answer that each token adds; joined, they give the answer.
 
-    Tokens may end within a character (byte-level BPE): such a one adds nothing, and the token that completes the
+    A token may end within a character (byte-level BPE). It then adds nothing, and the token that completes the
     character adds it.
     """
     texts, known = [], ""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if end < len(ids):
-            text = text.rstrip("\ufffd")  # stands for bytes that are no character yet
+            text = text.rstrip("\ufffd")  # replacement for an incomplete character
         texts.append(text[len(known) :])
         known += texts[-1]
     return texts
@@ -102,8 +102,8 @@ def _open_processors(models: Sequence[Path]) -> list[Any]:
     vocabularies = [processor.tokenizer.get_vocab() for processor in processors]
     if vocabularies[0] != vocabularies[-1]:
         raise ValueError(
-            f"{models[0]} and {models[-1]} have different tokenizers, so that no answer is the same tokens to both;"
-            " name two checkpoints of one model, or draw each by itself"
+            f"{models[0]} and {models[-1]} have different tokenizers, so an answer has different tokens in each. Fix:"
+            " give two checkpoints of one model, or draw them separately"
         )
     return processors
 
@@ -130,16 +130,16 @@ def open_model(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
 
 
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
-    """What the model is given before its answer: the text and the image as verl's rollouts prepare them."""
+    """The model's input before its answer: text and image, prepared like verl's rollouts."""
     text = question_text(processor, messages, 1)
     return dict(processor(text=[text], images=decode_images(processor, [image]), return_tensors="pt"))
 
 
 def answer_ids(processor: Any, answer: str) -> list[int]:
-    """The tokens of an answer, with the end of its turn as in training.
+    """The tokens of an answer, followed by the end-of-turn token as in training.
 
     Raises:
-        ForbiddenText: it has a control token, such as a placeholder of an image.
+        ForbiddenText: the answer contains a control token, such as an image placeholder.
     """
     tokenizer = processor.tokenizer
     answer = answer.removesuffix(tokenizer.eos_token)
@@ -149,12 +149,12 @@ def answer_ids(processor: Any, answer: str) -> list[int]:
 
 @torch.inference_mode()
 def greedy_ids(model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], max_tokens: int) -> list[int]:
-    """The tokens of the model's likeliest answer; the end of the turn is the last unless ``max_tokens`` came first."""
+    """The tokens of the model's greedy answer; the last one ends the turn unless ``max_tokens`` is reached."""
     found = model.generate(
         **inputs,
         do_sample=False,
         max_new_tokens=max_tokens,
-        repetition_penalty=1.0,  # Qwen2.5-VL's folder says 1.05, which neither training nor vLLM here heeds
+        repetition_penalty=1.0,  # Qwen2.5-VL's folder sets 1.05, which neither training nor our vLLM engine uses
         suppress_tokens=list(banned_tokens(processor).values()) or None,
     )
     return found[0, inputs["input_ids"].shape[1] :].tolist()
@@ -191,11 +191,11 @@ def draw_heatmap(
     question: str | None = None,
     scale: str | None = None,
 ) -> Path:
-    """Read an answer with one checkpoint or two, and write what its tokens' entropies are; returns the page.
+    """Compute the entropies of an answer's tokens under one or two checkpoints; returns the page.
 
-    ``heatmap.html`` and ``heatmap.png`` to look at, ``heatmap.csv`` with the numbers of every token under every
-    checkpoint, ``heatmap.json`` with the question, the answer and a summary. On the CPU, in single precision: 4 bytes
-    of memory for each parameter.
+    Writes ``heatmap.html``, ``heatmap.png``, ``heatmap.csv`` with the numbers of every token under every checkpoint,
+    and ``heatmap.json`` with the question, the answer and a summary. Runs on the CPU in float32, which takes 4 bytes of
+    memory per parameter.
 
     Args:
         models: Hugging Face folders, one, or two with the same tokenizer.
@@ -210,11 +210,11 @@ def draw_heatmap(
         scale: on which the models were trained, by its name in ``omniq_verl.tasks.SCALES``; None: the task's own.
 
     Raises:
-        ValueError: the tokenizers differ, the image is rejected, or an argument cannot be used as it is.
+        ValueError: the tokenizers differ, the image is rejected, or an argument is invalid.
     """
-    GateSettings(rho)  # checks it
+    GateSettings(rho)  # validates rho
     if not 1 <= len(models) <= 2:
-        raise ValueError(f"name one model, or two to compare, not {len(models)}")
+        raise ValueError(f"give one model, or two to compare; got {len(models)}")
     models = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
@@ -259,7 +259,7 @@ def asked_messages(
 
 
 def _read(answer: str) -> str:
-    # Not Path.is_file, which raises on a text too long for a file's name.
+    # Not Path.is_file, which raises an error for a text too long for a file name.
     return file_text(Path(answer)).removesuffix("\n") if os.path.isfile(answer) else answer
 
 

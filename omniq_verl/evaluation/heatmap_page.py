@@ -1,4 +1,4 @@
-"""The page and the picture of a heatmap: an answer's tokens, each on the colour of its entropy."""
+"""Page and plot of a heatmap: an answer's tokens, each coloured by its entropy."""
 
 import io
 import textwrap
@@ -24,17 +24,17 @@ from omniq_verl.data.images import data_url
 from omniq_verl.generation.provenance import lines_of
 
 About = Mapping[str, Any]
-"""What ``heatmap.json`` says, or its part about one checkpoint."""
+"""Content of ``heatmap.json``, or its part about one checkpoint."""
 NEWLINE, TAB, PART = "\u21b5", "\u21e5", "\u25cc"
-"""Stand for what cannot be seen: a line's end, a tabulator, a token that is no whole character yet."""
+"""Stand for invisible text: a line end, a tab, a token that is only part of a character."""
 _COLUMNS, _WIDTH, _LINE, _MARGIN = 84, 9.6, 0.29, 0.3
-"""Of the picture: characters in a line; inches of the whole, of a line's height, and left and right of it."""
-_HIGHEST = 60_000  # pixels of the picture; matplotlib draws less than 65,536
+"""Size of the plot: characters per line; inches of the whole width, of a line's height, and of the side margins."""
+_HIGHEST = 60_000  # maximum height in pixels; matplotlib's limit is 65,536
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The ``T`` tokens of an answer, each with a value in nats that becomes its colour."""
+    """The ``T`` tokens of an answer, each with a value in nats that sets its colour."""
 
     title: str
     note: str
@@ -45,7 +45,7 @@ class Strip:
     unit: str
 
     def paint(self) -> tuple[list[str], list[str]]:
-        """Background and ink of every token."""
+        """Background and text colour of every token."""
         fills = self.colours.to_rgba(self.values)
         light = fills[:, :3] @ (0.299, 0.587, 0.114)
         return [to_hex(fill) for fill in fills], ["#111111" if value > 0.5 else "#ffffff" for value in light]
@@ -58,18 +58,18 @@ class Strip:
 
 
 def visible(text: str) -> str:
-    """A token's text with a sign or number for each character that would not be seen, or would move others."""
+    """A token's text, with a sign or number for each invisible character or one that would disturb the layout."""
     text = text.replace("\n", NEWLINE).replace("\t", TAB)
     return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text) or PART
 
 
 def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image: bytes) -> Path:
-    """``heatmap.png`` and ``heatmap.html`` in the folder ``out``; returns the page.
+    """Write ``heatmap.png`` and ``heatmap.html`` into the folder ``out``; returns the page.
 
     Args:
-        out: folder that is there.
-        about: what ``heatmap.json`` says.
-        tables: of each checkpoint, a line for each token: ``token_numbers``, and ``token``, its text.
+        out: an existing folder.
+        about: content of ``heatmap.json``.
+        tables: for each checkpoint a line per token: ``token_numbers``, and the token's text as ``token``.
         image: JPEG or PNG.
     """
     picture = Image.open(io.BytesIO(image)).convert("RGB")
@@ -81,7 +81,7 @@ def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image
 
 
 def strips_of(checkpoints: Sequence[About], tables: Sequence[pd.DataFrame]) -> list[Strip]:
-    """One strip for each checkpoint, all on one scale, and of two the difference."""
+    """One strip per checkpoint, all on the same colour scale, and for two also their difference."""
     most = max(table["entropy"].max() for table in tables) or 1.0
     colours = ScalarMappable(Normalize(0, most), "YlGnBu")
     strips = []
@@ -124,7 +124,7 @@ def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
 
 
 def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:
-    """Line, column and width of each token in lines of so many characters; one with a line's end is its line's last."""
+    """Line, column and width of each token in lines of ``columns`` characters; a line end in a token ends the line."""
     refs, line, column = [], 0, 0
     for text in shown:
         width = min(max(cell_len(text), 1), columns)
@@ -152,14 +152,14 @@ def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
         _draw_tokens(axis, strip, shown, refs)
         _draw_bar(_axes(figure, _MARGIN, top + 0.5 + tall, 3.2, 0.1), strip)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn; the page shows the character
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the plot shows a box, but the page shows the character
         figure.savefig(out, dpi=min(120, _HIGHEST / figure.get_figheight()))
 
 
 def _draw_tokens(axis: Axes, strip: Strip, shown: Sequence[str], refs: Sequence[tuple[int, int, int]]) -> None:
     axis.set_title(strip.title, loc="left", fontsize=11, pad=18, parse_math=False)
     axis.annotate(strip.note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color="#555555")
-    size = 72 * (_WIDTH - 2 * _MARGIN) / _COLUMNS / 0.602  # a character's width of DejaVu Sans Mono
+    size = 72 * (_WIDTH - 2 * _MARGIN) / _COLUMNS / 0.602  # width of a character in DejaVu Sans Mono
     fills, inks = strip.paint()
     boxes = [Rectangle((column, line), width, 0.82) for line, column, width in refs]
     axis.add_collection(PatchCollection(boxes, facecolor=fills, edgecolor="white"), autolim=False)
@@ -176,7 +176,7 @@ def _draw_bar(axis: Axes, strip: Strip) -> None:
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without lines, placed by inches from the upper left corner."""
+    """Axes without lines, positioned in inches from the upper left corner."""
     whole = figure.get_figheight()
     axis = figure.add_axes((left / _WIDTH, 1 - (top + height) / whole, width / _WIDTH, height / whole), anchor="NW")
     axis.set_axis_off()

@@ -1,11 +1,11 @@
-"""How far a figure would move with other images: bootstrap intervals over images.
+"""Bootstrap intervals over images: how far a figure would move with other images.
 
-Percentile intervals: images are drawn with replacement, and the middle ``level`` of what comes out is the interval. A
-resample is kept as the number of times each image was drawn, so that ranks need one sort for all of them.
+Percentile intervals: images are drawn with replacement, and the middle ``level`` of the resulting figures is the
+interval. A resample is stored as the number of times each image was drawn, so that ranks need only one sort in total.
 
-A figure may be undefined in a resample, as a correlation is where all drawn scores are equal. Such resamples are left
-out and counted. Where they are more than ``MOST_UNDEFINED`` of all, there is no interval: what is left out could then
-be all that lies outside of the bounds.
+A figure can be undefined in a resample, for example a correlation if all drawn scores are equal. Such resamples are
+dropped and counted. If they are more than ``MOST_UNDEFINED`` of all, there is no interval, because the dropped ones
+could be everything that is outside the bounds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,32 +19,32 @@ from omniq_verl.evaluation.correlations import COEFFICIENTS, checked_pairs
 RESAMPLES = 1000
 LEVEL = 0.95
 MOST_UNDEFINED = 0.05
-"""The largest share of undefined resamples with which there is an interval: the share that a 95% interval leaves out.
-Ours."""
-_AT_ONCE = 2**21  # numbers of an array that fits into the processor's caches, about
+"""Maximum share of undefined resamples with which an interval is given: the share a 95% interval leaves out. Our
+choice."""
+_AT_ONCE = 2**21  # about the number of values that fit into the CPU caches
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds of a figure; both None where there are too few images, or too many undefined resamples."""
+    """Bounds of a figure; both None if there are too few images or too many undefined resamples."""
 
     low: float | None = None
     high: float | None = None
     undefined: int = field(default=0, compare=False)
-    """Resamples in which the figure is not defined; they are left out of the bounds."""
+    """Resamples in which the figure is undefined; they are dropped."""
 
 
 def correlation_intervals(
     pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
+    """Bootstrap intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
 
     Args:
         pred: predicted scores ``[N]``.
         target: labels ``[N]``.
-        resamples: drawn with replacement; 1,000 is ours.
-        level: share of resamples within, in (0, 1).
-        seed: of the draws; the same one gives the same bounds.
+        resamples: number of resamples; 1,000 is our choice.
+        level: share of resamples inside the interval, in (0, 1).
+        seed: seed of the draws; the same seed gives the same bounds.
 
     Raises:
         ValueError: lengths differ, or a value is not finite.
@@ -63,7 +63,7 @@ def correlation_intervals(
 
 
 def mean_interval(values: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
-    """The interval of a mean, e.g. of an accuracy as zeros and ones ``[N]``."""
+    """The interval of a mean, e.g. of an accuracy given as zeros and ones ``[N]``."""
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) < 2:
         return Interval()
@@ -72,7 +72,7 @@ def mean_interval(values: Sequence[float], resamples: int = RESAMPLES, level: fl
 
 
 def draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, ``[some of the resamples, images]``, float64."""
+    """How often each image is drawn, ``[resamples of a chunk, images]``, float64."""
     rng = np.random.default_rng(seed)
     share = np.full(images, 1 / images)
     some = max(1, _AT_ONCE // images)
@@ -81,7 +81,7 @@ def draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 class Ranks:
-    """Ranks of values ``[N]`` among what was drawn of them."""
+    """Ranks of values ``[N]`` within each resample."""
 
     def __init__(self, values: np.ndarray):
         _, self._group = np.unique(values, return_inverse=True)
@@ -89,17 +89,17 @@ class Ranks:
         self._starts = np.flatnonzero(np.diff(self._group[self._order], prepend=-1))
 
     def among(self, counts: np.ndarray) -> np.ndarray:
-        """Mean rank of each image's value in every resample, ``[resamples, N]``; equal values share theirs."""
+        """Rank of each image's value in every resample, ``[resamples, N]``; equal values get their mean rank."""
         of_group = np.add.reduceat(counts[:, self._order], self._starts, axis=1)
         return (np.cumsum(of_group, axis=1) - (of_group - 1) / 2)[:, self._group]
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's correlation in every resample ``[resamples]``; NaN where a side is constant.
+    """Pearson's correlation in every resample ``[resamples]``; NaN if a side is constant.
 
     Args:
         x: ``[N]`` or ``[resamples, N]``.
-        y: likewise.
+        y: ``[N]`` or ``[resamples, N]``.
         counts: ``[resamples, N]``.
     """
     x, y = (side - _mean(side, counts) for side in (x, y))
@@ -127,7 +127,7 @@ def _kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> float:
 
 
 def percentiles(values: np.ndarray, level: float) -> Interval:
-    """The middle ``level`` of the values ``[resamples]``; NaNs are left out, counted, and at most MOST_UNDEFINED."""
+    """The middle ``level`` of the values ``[resamples]``; NaNs are dropped and counted, up to MOST_UNDEFINED of all."""
     known = values[np.isfinite(values)]
     undefined = len(values) - len(known)
     if undefined > MOST_UNDEFINED * len(values) or not len(known):

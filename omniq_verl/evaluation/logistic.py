@@ -1,4 +1,4 @@
-"""The logistic curve that is laid through scores before PLCC and RMSE are taken, as VQEG does."""
+"""Logistic curves fitted to scores before computing PLCC and RMSE, as VQEG does."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from omniq_verl.evaluation.correlations import checked_pairs, correlations
 
 
 def logistic4(x: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
-    """``(b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2``: VQEG FR-TV phase II (2003), with four parameters."""
+    """``(b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2``: VQEG FR-TV phase II (2003), four parameters."""
     return (top - bottom) * expit((x - middle) / abs(width)) + bottom
 
 
@@ -26,7 +26,7 @@ CURVES = {"logistic4": logistic4, "logistic5": logistic5}
 
 @dataclass(frozen=True)
 class Fit:
-    """A curve through scores, and the agreement after it; all None where it could not be fitted, with ``why``."""
+    """A fitted curve and the agreement after it; all None if it could not be fitted, with ``why``."""
 
     parameters: list[float] | None = None
     plcc: float | None = None
@@ -35,27 +35,27 @@ class Fit:
 
 
 def fit_curve(pred: Sequence[float], target: Sequence[float], name: str = "logistic4") -> Fit:
-    """Least squares of a curve from scores to labels.
+    """Fit a curve from scores to labels by least squares.
 
     Args:
         pred: predicted scores ``[N]``.
         target: labels ``[N]``.
-        name: of ``CURVES``.
+        name: key of ``CURVES``.
 
     Raises:
-        ValueError: lengths differ, a value is not finite, or there is no such curve.
+        ValueError: lengths differ, a value is not finite, or the curve is unknown.
     """
     if name not in CURVES:
         raise ValueError(f"unknown curve {name!r}; known: {', '.join(CURVES)}")
     x, y = checked_pairs(pred, target)
     if len(x) < 6 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Fit(why=f"{len(x)} pairs, or one side all alike: too little for {name}")
+        return Fit(why=f"{len(x)} pairs, or one side constant: too little data for {name}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # of a covariance, which is not asked for
+            warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is not used
             found, _ = curve_fit(CURVES[name], x, y, _start(x, y, name), maxfev=20_000)
     except RuntimeError as error:
-        return Fit(why=f"{name} was not found ({error})")
+        return Fit(why=f"{name} could not be fitted ({error})")
     agreement = correlations(CURVES[name](x, *found), y)
     return Fit(list(map(float, found)), agreement["plcc"], agreement["rmse"])
 

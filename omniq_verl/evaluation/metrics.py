@@ -1,4 +1,4 @@
-"""One line an image -> the figures of each data set and group."""
+"""Compute the figures of each data set and group from a table with one line per image."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,26 +15,26 @@ from omniq_verl.evaluation.logistic import CURVES, fit_curve
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 REJECTED = "rejected"
-"""A confusion matrix's last column: answers that could not be read."""
+"""Last column of a confusion matrix: answers that could not be parsed."""
 IN_MEANS = (*COEFFICIENTS, "class_accuracy", "level_accuracy")
 
 
 def all_metrics(
     images: pd.DataFrame, judged: pd.DataFrame, by: Sequence[str] = (), resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """``sets``: the figures of each data set (and of its groups), ``mean``: their plain means over the sets, of those
-    figures that are defined in all.
+    """``sets``: the figures of each data set and its groups; ``mean``: plain means over the sets of those figures that
+    are defined in all sets.
 
-    A set has ``groups`` and, for images that are in no group of a key, ``ungrouped``: how many they are.
+    A set has ``groups`` and, per grouping key, ``ungrouped``: the number of images without that key.
 
     Args:
-        images: of ``judging.per_image``.
-        judged: of ``judging.judge_answers``.
-        by: what to make groups by; see ``grouping.group_names``.
-        resamples: of the bootstrap intervals.
+        images: from ``answers.per_image``.
+        judged: from ``answers.judge_answers``.
+        by: grouping keys; see ``grouping.group_names``.
+        resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: ``by`` names what no row has, or what makes no groups.
+        ValueError: a key in ``by`` is in no row, or cannot form groups.
     """
     groups = {name: group_names(images, name) for name in by}
     sets = {}
@@ -54,18 +54,18 @@ def _group(images: pd.DataFrame, judged: pd.DataFrame, resamples: int) -> dict[s
 
 
 def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """The figures of images that were asked one task; answers that could not be read are counted apart.
+    """The figures of images with the same task; answers that could not be parsed are counted separately.
 
     Returns:
-        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``bad_images`` (those that
+        ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``bad_images`` (images that
         could not be read), ``unreadable`` (all others without a parsed answer), ``answers``, ``status`` (answers by
-        parse status). Of a score: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images and
-        ``level_accuracy`` over all; ``mae``; ``spread`` (mean over images);
-        ``fits`` (agreement after each curve of ``logistic.CURVES``). Of a distortion: ``class_accuracy`` over all
-        images, ``level_accuracy`` over those with a distortion, both of each class in ``classes``, ``confusion``, and
-        ``level_confusion`` of those with the right class. Each figure with an interval has ``value`` (None where it is
-        not defined, with ``why``), ``n`` (images it is over), ``low`` and ``high`` (None: no interval) and
-        ``undefined`` (resamples it is not defined in, which the interval leaves out).
+        parse status). For scores: ``plcc``, ``srcc``, ``krcc``, ``rmse`` over the scored images, ``level_accuracy``
+        over all, ``mae``, ``spread`` (mean over images) and ``fits`` (agreement after each curve of
+        ``logistic.CURVES``). For distortions: ``class_accuracy`` over all images, ``level_accuracy`` over those with a
+        distortion, both per class in ``classes``, ``confusion``, and ``level_confusion`` over those with the correct
+        class. Each figure with an interval has ``value`` (None if undefined, with ``why``), ``n`` (number of images),
+        ``low`` and ``high`` (None: no interval) and ``undefined`` (resamples in which it is undefined, which are
+        dropped).
     """
     first = images.iloc[0]
     scored, bad = int((images.parsed > 0).sum()), judged[judged.status == BAD_IMAGE].key.nunique()
@@ -116,9 +116,9 @@ def _of_class(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
     }
 
 
-def confusion(target: pd.Series, said: pd.Series, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Answers by label (outer) and by what was said (inner), for each name, "other" and "rejected"."""
-    known = said.where(said.isin(names) | said.isna(), "other").fillna(REJECTED)
+def confusion(target: pd.Series, answered: pd.Series, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Counts of answers by label (outer) and by answer (inner), for each name, "other" and "rejected"."""
+    known = answered.where(answered.isin(names) | answered.isna(), "other").fillna(REJECTED)
     table = pd.crosstab(target, known).reindex(index=[*names], columns=[*names, "other", REJECTED], fill_value=0)
     return {label: {column: int(number) for column, number in row.items()} for label, row in table.iterrows()}
 
@@ -130,14 +130,14 @@ def _accuracy(right: pd.Series, resamples: int) -> dict[str, Any]:
 
 
 def figure(value: float | None, bounds: Interval, n: int, why: str | None) -> dict[str, Any]:
-    """A figure as ``metrics.json`` has it."""
+    """A figure in the form of ``metrics.json``."""
     return {"value": value, "n": n, **asdict(bounds), "why": why if value is None else None}
 
 
 def undefined_reason(pred: np.ndarray, target: np.ndarray) -> str | None:
-    """Why a correlation of these is not defined; None where nothing speaks against it."""
+    """Why a correlation is undefined; None if nothing rules it out."""
     if len(pred) < 3:
-        return f"{len(pred) or 'no'} {'image' if len(pred) == 1 else 'images'} scored, and three are needed"
+        return f"{len(pred) or 'no'} {'image' if len(pred) == 1 else 'images'} scored, but three are needed"
     alike = {"scores": np.ptp(pred) == 0, "labels": np.ptp(target) == 0}
     return " and ".join(f"all {name} are equal" for name, yes in alike.items() if yes) or "too small a spread"
 

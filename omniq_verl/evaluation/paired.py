@@ -1,8 +1,8 @@
-"""Is one run better than another on the same images? Paired tests of correlations and of absolute errors. Pure.
+"""Paired tests whether one run is better than another on the same images, by correlation and absolute error. Pure.
 
-Two runs over the same images make related mistakes, so that their intervals may overlap although one is clearly better:
-images are resampled together, and the difference has its own interval (Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993, chapters 13 and 16).
+Two runs on the same images make related mistakes, so their intervals may overlap although one is clearly better.
+Therefore images are resampled together, and the difference gets its own interval (Efron and Tibshirani, An Introduction
+to the Bootstrap, 1993, chapters 13 and 16).
 """
 
 from collections.abc import Sequence
@@ -19,44 +19,44 @@ from omniq_verl.evaluation.intervals import LEVEL, Ranks, draws, percentiles, we
 STATISTICS = ("plcc", "srcc")
 TESTS = (*STATISTICS, "mae")
 _LABELS_DIFFER = 1e-6
-"""Beyond what a label loses on its way through 32 bits."""
+"""Tolerance above the rounding error of labels stored in 32 bits."""
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What the first prediction's correlation has over the second's, on the same images."""
+    """The first prediction's correlation minus the second's, on the same images."""
 
     statistic: str
     n: int
-    """Images."""
+    """Number of images."""
     a: float | None
     b: float | None
     difference: float | None
-    """a - b, in [-2, 2]; None where one of them is not defined."""
+    """a - b, in [-2, 2]; None if one of them is undefined."""
     low: float | None
     high: float | None
     """The interval of the difference."""
     p: float | None
-    """Two-sided, not corrected for other comparisons."""
+    """Two-sided, not corrected for multiple comparisons."""
     resamples: int
-    """Those that went into interval and p; a resample in which a side is constant is left out, at most 5% of them."""
+    """Resamples used for interval and p; those with a constant side are dropped, up to 5%."""
     reason: str | None
-    """Why something is None."""
+    """Why a value is None."""
 
 
 @dataclass(frozen=True)
 class ErrorDifference:
-    """What the first prediction's mean absolute error has over the second's, on the same images."""
+    """The first prediction's mean absolute error minus the second's, on the same images."""
 
     n: int
     a: float | None
     b: float | None
     difference: float | None
-    """a - b, in the unit of the target; below 0 the first errs less."""
+    """a - b, in units of the target; below 0, the first has the smaller error."""
     p: float | None
-    """Two-sided, of Wilcoxon's signed-rank test; not corrected for other comparisons."""
+    """Two-sided p of Wilcoxon's signed-rank test, not corrected for multiple comparisons."""
     reason: str | None
-    """Why something is None."""
+    """Why a value is None."""
 
 
 def paired_difference(
@@ -68,27 +68,27 @@ def paired_difference(
     level: float = LEVEL,
     seed: int = 0,
 ) -> PairedDifference:
-    """Difference of two correlations with the same targets, its percentile interval and p-value.
+    """Difference of two correlations with the same targets, with its percentile interval and p-value.
 
-    Each resample takes the same images of both predictions and of the target; ranks are taken anew in it. p is twice
-    the smaller of two shares, of the resamples with a difference of at most 0 and of at least 0, one added to both
-    numbers: never 0, and 1 for equal predictions.
+    Each resample draws the same images for both predictions and the target, and computes new ranks. p is twice the
+    smaller of two shares: of the resamples with a difference <= 0, and of those with a difference >= 0, with one added
+    to both counts. It is never 0, and 1 for equal predictions.
 
     Args:
         pred_a: scores of the first run ``[N]``.
         pred_b: scores of the second ``[N]``, in the same order.
         target: labels ``[N]``.
         statistic: ``"srcc"`` or ``"plcc"``.
-        resamples: from 1; 2,000 is ours.
-        level: of the interval, within (0, 1).
+        resamples: number of resamples, >= 1; 2,000 is our choice.
+        level: level of the interval, in (0, 1).
         seed: the same seed gives the same result.
 
     Raises:
-        ValueError: another statistic, a number out of its range, lengths that differ, a value that is not finite.
+        ValueError: unknown statistic, a number out of range, lengths that differ, or a value that is not finite.
     """
     if statistic not in STATISTICS or resamples < 1 or not 0 < level < 1:
         raise ValueError(
-            f"statistic one of {', '.join(STATISTICS)}, resamples from 1, level within (0, 1); "
+            f"statistic must be one of {', '.join(STATISTICS)}, resamples >= 1, level in (0, 1); "
             f"got {statistic!r}, {resamples}, {level}"
         )
     a, b = correlations(pred_a, target)[statistic], correlations(pred_b, target)[statistic]
@@ -111,7 +111,7 @@ def absolute_error_difference(
 ) -> ErrorDifference:
     """Difference of the mean absolute errors, and Wilcoxon's signed-rank test on the errors image by image.
 
-    Images with equal errors are left out of the test (Wilcoxon's own rule); if all are, p is 1. There is no test of
+    Images with equal errors are dropped from the test (Wilcoxon's rule); if all are equal, p is 1. There is no test for
     fewer than three images.
 
     Args:
@@ -123,7 +123,7 @@ def absolute_error_difference(
         ValueError: lengths differ, or a value is not finite.
     """
     pairs = [checked_pairs(pred, target) for pred in (pred_a, pred_b)]
-    # Without rounding, errors that are equal on paper (3.5 and 2.9 of 3.2) differ in their last bit and are no ties.
+    # Without rounding, equal errors (3.5 and 2.9 for 3.2) differ in the last bit and are not recognised as ties.
     errors = [np.round(np.abs(scores - labels), 9) for scores, labels in pairs]
     n = len(target)
     if n == 0:
@@ -137,9 +137,9 @@ def absolute_error_difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """The p-values corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979); None stays None.
+    """Correct p-values for multiple tests (Holm, Scandinavian Journal of Statistics 6, 1979); None stays None.
 
-    Below 0.05 in what comes back holds for all of them together: the chance of one or more false finds is at most 0.05.
+    If all corrected values below 0.05 are called significant, the chance of one or more false ones is at most 0.05.
     """
     given = sorted((p, ref) for ref, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
@@ -151,17 +151,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def resamples_for(comparisons: int) -> int:
-    """So many that p can get to 0.01 after the correction: 2 / resamples is the least it is before."""
+    """Resamples needed so that p can reach 0.01 after the correction; the smallest uncorrected p is 2 / resamples."""
     return max(2000, 200 * comparisons)
 
 
 def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
-    """The images of two runs side by side, those of one alone too: ``target_first``, ``score_first``, ``score_other``.
+    """Images of both runs side by side (outer join): ``target_first``, ``score_first``, ``score_other``.
 
     Args:
-        first: ``target`` and ``score`` (NaN: none), indexed by data source, task and key, each once.
-        other: likewise.
-        names: of the runs, for the message.
+        first: ``target`` and ``score`` (NaN: none), uniquely indexed by data source, task and key.
+        other: the same for the other run.
+        names: names of the runs, for the error message.
 
     Raises:
         ValueError: the runs have different labels for an image.
@@ -173,21 +173,21 @@ def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]
         raise ValueError(
             f"{key} of {source} has the label {apart.iloc[0].target_first:g} in {names[0]} and "
             f"{apart.iloc[0].target_other:g} in {names[1]} ({len(apart)} images differ); "
-            "only runs over the same labels on the same scale can be compared"
+            "only runs with the same labels on the same scale can be compared"
         )
     return images
 
 
 def compare_scores(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
-    """All tests over the images of one set that both runs scored.
+    """Run all tests over the images of a set that both runs scored.
 
     Args:
-        images: of ``join_images``.
-        resamples: of each bootstrap.
+        images: from ``join_images``.
+        resamples: number of bootstrap resamples.
 
     Returns:
-        ``images`` (both scored), ``only_first`` and ``only_other`` (scored by one alone), and the tests as dicts:
-        ``plcc`` and ``srcc`` of ``PairedDifference``, ``mae`` of ``ErrorDifference``.
+        ``images`` (scored by both), ``only_first`` and ``only_other`` (scored by only one), and the tests as dicts:
+        ``plcc`` and ``srcc`` as ``PairedDifference``, ``mae`` as ``ErrorDifference``.
     """
     by_first, by_other = images.score_first.notna(), images.score_other.notna()
     both = images[by_first & by_other]
@@ -209,7 +209,7 @@ def _reason(pred_a: Sequence[float], pred_b: Sequence[float], target: Sequence[f
 
 
 def _resampled(sides: Sequence[np.ndarray], statistic: str, resamples: int, seed: int) -> np.ndarray:
-    """The differences ``[resamples]``; NaN where a side is constant."""
+    """The differences ``[resamples]``; NaN if a side is constant."""
     found, ranks = [], [Ranks(side) for side in sides]
     for counts in draws(len(sides[0]), resamples, seed):
         a, b, target = sides if statistic == "plcc" else (side.among(counts) for side in ranks)

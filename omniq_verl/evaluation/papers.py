@@ -1,7 +1,7 @@
-"""The results tables of the papers as data: what OmniQuality-R, Q-Insight and RALI print, not what was measured here.
+"""The papers' results tables as data: figures that OmniQuality-R, Q-Insight and RALI print, not measured here.
 
-``papers/<name>.json`` holds one paper. Numbers are as printed, also where the paper itself does not add up: those cells
-are its ``misprints``, with the mean of the columns they claim to average.
+``papers/<name>.json`` has one paper. Numbers are as printed, even where the paper's averages do not match its columns;
+those cells are listed as ``misprints``, with the actual mean of the columns.
 """
 
 import json
@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 Cell = tuple[float | None, ...] | None
-"""One value per metric of the table, None where the paper has a dash; None as a whole: an empty cell."""
+"""One value per metric of the table, None for a dash in the paper; None as a whole for an empty cell."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class PaperColumn:
     """One column of numbers."""
 
     name: str
-    """As printed."""
+    """Name as printed."""
     data_source: str | None
-    """What ``data_prep`` writes into the column of that name; None: no data set, or none there is a script for."""
+    """Value of the column ``data_source`` in prepared data; None: no data set, or one without a script."""
     task: str | None
-    """Which of the data set's questions the paper asks."""
+    """The task that the paper asks about this data set."""
     of_class: str | None = None
-    """Of which distortion class the column is, or ``null``; None: of all rows."""
+    """Distortion class that the column covers, or ``null``; None: all rows."""
     mean_of: tuple[str, ...] = ()
-    """The columns a printed average is about; empty: no average."""
+    """Columns that a printed average covers; empty: not an average."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class PaperRow:
 
     method: str
     group: str | None
-    """The paper's category, or what was trained on."""
+    """The paper's category, or the training data."""
     values: tuple[Cell, ...]
-    """In the order of the columns."""
+    """Cells in column order."""
 
 
 @dataclass(frozen=True)
 class Misprint:
-    """An average that is further from its columns' mean than rounding explains."""
+    """An average that differs from its columns' mean by more than rounding explains."""
 
     method: str
     group: str | None
@@ -64,35 +64,35 @@ class PaperTable:
     """One table of one paper."""
 
     name: str
-    """``<paper>:<number>``, as ``load_table`` takes it."""
+    """``<paper>:<number>``, the argument of ``load_table``."""
     title: str
-    """Of the paper."""
+    """Title of the paper."""
     source: str
     caption: str
     metrics: tuple[str, ...]
-    """What the values of a cell are, e.g. ``("plcc", "srcc")``."""
+    """Names of the values in a cell, e.g. ``("plcc", "srcc")``."""
     decimals: int
-    """Of the printed numbers."""
+    """Decimals of the printed numbers."""
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
     notes: tuple[str, ...]
-    """What is odd about the table apart from its averages."""
+    """Irregularities of the table, apart from its averages."""
     misprints: tuple[Misprint, ...]
 
 
 def list_tables() -> list[str]:
-    """The names of all tables, ``omniquality_r:1`` and so on, paper by paper in printed order."""
+    """Names of all tables, ``omniquality_r:1`` and so on, paper by paper in printed order."""
     return [f"{key}:{number}" for key, paper in _papers().items() for number in paper["tables"]]
 
 
 def load_table(name: str) -> PaperTable:
-    """The table with that name.
+    """Load a table by name.
 
     Raises:
-        ValueError: there is none; the message lists all.
+        ValueError: unknown name; the message lists all names.
     """
     if name not in list_tables():
-        raise ValueError(f"there is no table {name!r}; the tables are {', '.join(list_tables())}")
+        raise ValueError(f"unknown table {name!r}; known: {', '.join(list_tables())}")
     key, number = name.split(":")
     paper = _papers()[key]
     table = paper["tables"][number]

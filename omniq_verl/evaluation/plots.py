@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: scores against labels, and confusion matrices."""
+"""Plots of an evaluation: scores against labels, and confusion matrices."""
 
 import io
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 from omniq_verl.evaluation.logistic import CURVES
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
-"""Of Okabe and Ito's palette, which the colour-blind can tell apart."""
+"""From the Okabe-Ito palette, which colour-blind people can distinguish."""
 _MANY = 3000
 
 
 def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -> Figure:
-    """Score against label, one point an image; where there are many, their density; and the logistic curve.
+    """Plot score against label, one point per image (a density for many images), with the logistic curve.
 
     Args:
-        images: of one set, as ``judging.per_image`` gives them.
-        figures: of that set, as ``metrics.set_metrics`` gives them.
-        title: of the picture.
+        images: images of one set, from ``answers.per_image``.
+        figures: figures of that set, from ``metrics.set_metrics``.
+        title: title of the plot.
     """
     scored = images[images.score.notna()]
     figure = Figure(figsize=(5, 4.6))
@@ -37,7 +37,9 @@ def draw_scatter(images: pd.DataFrame, figures: Mapping[str, Any], title: str) -
     _draw_curve(axes, scored, figures)
     margin = 0.03 * (high - low)
     axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-    axes.set(title=f"{title}: {_said(figures)}", xlabel="score of the model", ylabel="label (MOS on the task's scale)")
+    axes.set(
+        title=f"{title}: {_summary(figures)}", xlabel="score of the model", ylabel="label (MOS on the task's scale)"
+    )
     axes.title.set_fontsize(10)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
@@ -50,31 +52,31 @@ def _draw_curve(axes: Axes, scored: pd.DataFrame, figures: Mapping[str, Any]) ->
         axes.plot(x, CURVES["logistic4"](x, *parameters), color=ORANGE, linewidth=1.5, label="logistic, 4 parameters")
 
 
-def _said(figures: Mapping[str, Any]) -> str:
+def _summary(figures: Mapping[str, Any]) -> str:
     named = {name: figures[name]["value"] for name in ("plcc", "srcc")}
-    said = [f"{name.upper()} {'-' if value is None else f'{value:.3f}'}" for name, value in named.items()]
-    return ", ".join([*said, f"{figures['scored']} of {figures['images']} images"])
+    parts = [f"{name.upper()} {'-' if value is None else f'{value:.3f}'}" for name, value in named.items()]
+    return ", ".join([*parts, f"{figures['scored']} of {figures['images']} images"])
 
 
 def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure:
-    """A confusion matrix: shares of each label's answers by colour, counts as numbers; what nobody said is left out.
+    """Plot a confusion matrix: colours are shares of each label's answers, numbers counts. Unused answers are omitted.
 
     Args:
-        table: of ``metrics.confusion``.
-        title: of the picture.
+        table: from ``metrics.confusion``.
+        title: title of the plot.
     """
     rows = {label: row for label, row in table.items() if sum(row.values())}
     always = set(rows)
-    said = [name for name in next(iter(table.values())) if name in always or any(row[name] for row in rows.values())]
-    counts = np.array([[row[name] for name in said] for row in rows.values()], dtype=float).reshape(len(rows), -1)
+    answers = [name for name in next(iter(table.values())) if name in always or any(row[name] for row in rows.values())]
+    counts = np.array([[row[name] for name in answers] for row in rows.values()], dtype=float).reshape(len(rows), -1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(2.2 + 0.75 * len(said), 1.6 + 0.5 * len(rows)))
+    figure = Figure(figsize=(2.2 + 0.75 * len(answers), 1.6 + 0.5 * len(rows)))
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(said)), said, rotation=35, ha="right")
+    axes.set_xticks(range(len(answers)), answers, rotation=35, ha="right")
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set(xlabel="answer", ylabel="label", title=title)
     figure.colorbar(drawn, label="share of the label's answers")
@@ -82,7 +84,7 @@ def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure
 
 
 def as_png(figure: Figure) -> bytes:
-    """The picture as a PNG file; the figure is closed."""
+    """The figure as PNG bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
     return buffer.getvalue()

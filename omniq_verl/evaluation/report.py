@@ -1,4 +1,4 @@
-"""What an evaluation found, to read: report.md, plots, and a page with the worst answers."""
+"""Present an evaluation: report.md, plots, and a page with the worst answers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ _NAMES = {**NAMES, "mae": "MAE"}
 
 
 def figure_text(figure: Mapping[str, float | None] | None) -> str:
-    """A figure and its interval, e.g. ``0.912 [0.903, 0.921]``; a dash where it is not defined."""
+    """A figure and its interval, e.g. ``0.912 [0.903, 0.921]``; a dash if undefined."""
     if figure is None or figure["value"] is None:
         return "-"
     bounds = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
@@ -35,7 +35,7 @@ def figure_text(figure: Mapping[str, float | None] | None) -> str:
 
 
 def tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The report's tables, each ``title``, ``columns`` and ``rows`` of texts; empty ones are left out."""
+    """The report's tables, each with ``title``, ``columns`` and ``rows`` of texts; empty tables are omitted."""
     sets = metrics["sets"]
     scored = {name: figures for name, figures in sets.items() if "plcc" in figures}
     classed = {name: figures for name, figures in sets.items() if "class_accuracy" in figures}
@@ -106,7 +106,7 @@ def _group_table(name: str, key: str, groups: Mapping[str, Any]) -> dict[str, An
 
 
 def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
-    """One line a set, for the terminal; all else is in the report."""
+    """Print one line per set; everything else is in the report."""
     keys = [key for key in _IN_TERMINAL if any(key in one for one in metrics["sets"].values())]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="[ ]: 95% bootstrap interval over images")
     table.add_column("set", overflow="fold")
@@ -118,7 +118,7 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if metrics["limit"]:
         rows = rows_text(metrics["provenance"]["data"])
-        console.print(f"rows: {rows}; not to be compared with a run on all rows", markup=False, soft_wrap=True)
+        console.print(f"rows: {rows}; not comparable with a run on all rows", markup=False, soft_wrap=True)
     for sentence in gaps(metrics):
         console.print(sentence, markup=False, soft_wrap=True)
 
@@ -126,7 +126,7 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
 def write_report(
     out: Path, metrics: Mapping[str, Any], images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]
 ) -> Path:
-    """Write ``plots/*.png``, ``report.md`` and ``report.html``, which needs no other file; returns the page's path."""
+    """Write ``plots/*.png``, ``report.md`` and the self-contained ``report.html``; returns the page's path."""
     pictures = _draw(out / "plots", metrics, images)
     replace_text(out / "report.md", markdown(metrics, pictures))
     page = (
@@ -168,27 +168,27 @@ def _file_name(title: str) -> str:
 
 
 def note(metrics: Mapping[str, Any]) -> str:
-    """How the figures are to be read."""
+    """Explain how to read the figures."""
     sampling = metrics["sampling"]
     run_options = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
-    several = f", the mean of {sampling['n']} answers an image" if sampling["n"] > 1 else ""
+    several = f", the mean of {sampling['n']} answers per image" if sampling["n"] > 1 else ""
     limited = f" Only the first {metrics['limit']} rows of each file." if metrics["limit"] else ""
     return (
         f"{metrics['model']}, {run_options}{several}.{limited} Brackets: 95% bootstrap intervals over images"
-        f" ({metrics['resamples']} resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the images that were scored: a"
-        f" rejected answer is counted below, and never replaced by a number; for accuracies it is wrong. {RULE}"
+        f" ({metrics['resamples']} resamples). PLCC, SRCC, KRCC, RMSE and MAE are over the scored images. Rejected"
+        f" answers are counted below and never replaced by a number; for accuracies they count as wrong. {RULE}"
     )
 
 
 def markdown(metrics: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
-    """The report as text."""
+    """The report as Markdown."""
     parts = ["# Evaluation", note(metrics), *(f"**Warning:** {warning}." for warning in metrics["warnings"])]
     for table in tables(metrics):
         lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
         parts += [f"## {table['title']}", "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
     parts += [f"![{title}](plots/{path.name})" for title, path in pictures.items()]
     if missing := gaps(metrics):
-        parts += ["## What is missing in the tables", "\n".join(f"- {sentence}" for sentence in missing)]
+        parts += ["## What is missing from the tables", "\n".join(f"- {sentence}" for sentence in missing)]
     parts += ["## Conditions", "\n".join(f"- {name}: `{text}`" for name, text in lines_of(metrics["provenance"]))]
     return "\n\n".join([*parts, metrics["made_by"]]) + "\n"
 
@@ -198,7 +198,7 @@ def _cell(text: str) -> str:
 
 
 def worst(images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]) -> list[dict[str, Any]]:
-    """The images of one set the model was furthest off with, worst first; rejected answers are no part of it."""
+    """The images of a set with the largest errors, worst first; rejected answers are not included."""
     if images.target.notna().any():
         off = (images.score - images.target).abs()
         what = [
@@ -223,6 +223,6 @@ def _images(refs: Sequence[RowRef]) -> list[str | None]:
     for row in rows:
         try:
             found.append(data_url(image_bytes(row)[0]))
-        except BadImage:  # its file has gone since
+        except BadImage:  # its file was deleted since
             found.append(None)
     return found

@@ -1,4 +1,4 @@
-"""What makes figures doubtful although every row can be measured: rows to learn from, and images that come twice."""
+"""Warnings about rows that can be measured but make figures doubtful: training rows and repeated images."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ _TRAIN = ("train", "training")
 
 
 def training_rows(refs: Sequence[RowRef], learned_from: Iterable[str] = ()) -> list[str]:
-    """A warning where rows are of a training split, or of files that the model was trained on.
+    """Warn if rows belong to a training split or to files that the model was trained on.
 
     Args:
-        places: the rows.
-        learned_from: training files of the model, where they are known.
+        refs: the rows.
+        learned_from: the model's training files, if known.
     """
     files = set(learned_from)
     found = [ref for ref in refs if str(ref.info["split"]).strip().lower() in _TRAIN or ref.file in files]
@@ -28,15 +28,15 @@ def training_rows(refs: Sequence[RowRef], learned_from: Iterable[str] = ()) -> l
         return []
     return [
         f"{len(found)} of {len(refs)} rows are training rows (the first is {found[0].key} of {found[0].file}):"
-        " figures on rows that the model has learned from say nothing about new images"
+        " figures on rows the model was trained on do not show how it handles new images"
     ]
 
 
 def trained_on(model: str | Path) -> list[str]:
-    """The training files of the run that a model comes from, as its recipe recorded them; empty: not known.
+    """Training files of the run that a model comes from, as recorded by its recipe; empty if unknown.
 
     Args:
-        model: folder of the model, ``RUN/global_step_N/...``; the run keeps its settings in ``RUN/hydra/config.yaml``.
+        model: folder of the model, ``RUN/global_step_N/...``; the run's settings are in ``RUN/hydra/config.yaml``.
     """
     for folder in Path(model).expanduser().resolve().parents[:3]:
         path = folder / "hydra" / "config.yaml"
@@ -51,16 +51,16 @@ def trained_on(model: str | Path) -> list[str]:
 
 
 def repeated_images(refs: Sequence[RowRef]) -> list[str]:
-    """A warning where several rows of one task show the same image; an image counts once for each of its rows.
+    """Warn if several rows of a task show the same image, which then counts once per row.
 
-    Images in the rows are compared by their bytes, others by their names.
+    Embedded images are compared by their bytes, others by their names.
     """
     first: dict[tuple[str, str], RowRef] = {}
     again: list[tuple[RowRef, RowRef]] = []
     for ref, row in zip(refs, RowReader(["images"]).read(refs), strict=True):
         try:
             sources = image_sources(row)
-        except BadImage:  # counted among the answers
+        except BadImage:  # counted later, as an answer
             continue
         parts = [one if isinstance(one, bytes) else str(one).encode(errors="surrogateescape") for one in sources]
         key = ref.info["task"], xxh3_128(b"".join(xxh3_128(part).digest() for part in parts)).hexdigest()
@@ -69,11 +69,11 @@ def repeated_images(refs: Sequence[RowRef]) -> list[str]:
     if not again:
         return []
     return [
-        f"{len(again)} of {len(refs)} rows show an image that another row of their task shows, too, e.g."
+        f"{len(again)} of {len(refs)} rows show an image that another row of their task also shows, e.g."
         f" {again[0][1].key} and {again[0][0].key}: such an image counts more than once"
     ]
 
 
 def warn(text: str, console: Console) -> None:
-    """Print a warning in one line."""
+    """Print a warning on one line."""
     console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""An evaluation: ask a model about prepared files, measure its answers, and write what there is to see."""
+"""An evaluation: ask a model about prepared files, measure its answers and write the results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,22 +32,22 @@ from omniq_verl.tasks import find_task
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured, and run_options."""
+    """Data, model and options of an evaluation."""
 
     data: Sequence[Path]
     """Parquet files of ``data_prep/``."""
     out: Path
-    """The run's folder: goes on where it stopped."""
+    """The run's folder. An interrupted run resumes."""
     engine: EngineSpec
     sampling: Sampling = field(default_factory=Sampling)
-    """Greedy by default: the same answers again."""
+    """Greedy by default, so that answers are reproducible."""
     run_options: RunOptions = field(default_factory=lambda: RunOptions(on="here", batch=256))
     by: Sequence[str] = ()
-    """Columns or keys of ``details`` by which to measure groups as well."""
+    """Columns, or keys of ``details``, by which groups are also measured."""
     limit: int | None = None
-    """Only the first so many rows of each file; None: all."""
+    """Use only the first N rows of each file; None: all."""
     resamples: int = 1000
-    """Of the bootstrap; 1,000 is ours."""
+    """Bootstrap resamples; 1,000 is our choice."""
     seed: int = 0
     mode: str = "reason"
     """``reason``, or ``direct``, the expectation of the score without any reasoning (``generation.direct``)."""
@@ -56,20 +56,20 @@ class EvalConfig:
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
-    """Ask, measure and write into ``config.out``.
+    """Ask the model, measure its answers and write the results into ``config.out``.
 
-    Every batch of answers is in ``answers/*.jsonl`` as soon as it comes; at the end there are ``answers.parquet`` (a
-    line an answer), ``images.parquet`` (a line an image), ``metrics.json``, ``report.md``, ``report.html`` and plots.
+    Each batch of answers is saved in ``answers/*.jsonl`` at once. At the end ``answers.parquet`` (a line per answer),
+    ``images.parquet`` (a line per image), ``metrics.json``, ``report.md``, ``report.html`` and plots are written.
 
     Returns:
-        What ``metrics.json`` holds.
+        The content of ``metrics.json``.
 
     Raises:
-        ValueError: no rows, a file that cannot be read, a model that is not opened, groups that nothing belongs to.
-        BatchesFailed: some rows were not answered; what was is kept.
+        ValueError: no rows, a file that cannot be read, a model that cannot be loaded, or an unknown grouping key.
+        BatchesFailed: some rows were not answered; the answered ones are saved.
     """
     refs = limited_rows(list(config.data), config.limit)
-    config.engine.check()  # here, and not only once workers have started
+    config.engine.check()  # fail before any worker is started
     labels = read_labels(refs)
     _check_mode(config, refs)
     for key in config.by:
@@ -126,13 +126,13 @@ def of_figures(config: EvalConfig) -> dict[str, Any]:
 def measure(
     config: EvalConfig, labels: pd.DataFrame, record: Mapping[str, Any], warnings: Sequence[str]
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Judge the answers that are there, and write them: metrics, a line an image, a line an answer.
+    """Judge the saved answers and write the metrics, a line per image and a line per answer.
 
     Args:
-        config: of the run.
-        labels: of ``read_labels``.
-        record: of ``provenance``.
-        warnings: what a reader of the figures has to know.
+        config: settings of the run.
+        labels: from ``read_labels``.
+        record: from ``provenance``.
+        warnings: warnings for readers of the figures.
     """
     reader = None if config.family is None else family_reader(config.family)
     judged = judge_answers(labels, read_store(config.out / "answers"), reader)

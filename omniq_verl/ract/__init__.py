@@ -1,1 +1,1 @@
-"""RACT: reasoning text as the common label of data sets (seed paper sec. 3.4, appendix C)."""
+"""RACT: align data sets through reasoning text instead of scores (seed paper sec. 3.4, appendix C)."""

@@ -1,6 +1,6 @@
-"""Label alignment: each domain's own model reasons about its own images, and all of it becomes one SFT file.
+"""Label alignment: each domain's model reasons about its own images, and the texts of all domains become one SFT file.
 
-RACT, sec. 3.4 and figure A.1 (b): scores of several data sets disagree, texts about quality do not.
+RACT, sec. 3.4 and figure A.1 (b): the scores of different data sets disagree, but texts about quality do not.
 """
 
 import json
@@ -39,42 +39,44 @@ class Domain:
 
 @dataclass
 class AlignConfig:
-    """A run, as its YAML file gives it."""
+    """Settings of a run, read from its YAML file."""
 
     domains: dict[str, Domain] = field(default_factory=dict)
-    """By name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train*.parquet]}``."""
+    """Domains by name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train*.parquet]}``."""
     scores: list[str] = field(default_factory=list)
-    """Domains whose labels are learned, too: one (sec. 3.4, figure A.1 (c), table A.3), none (table 5, rows 2 and 3) or
-    all (its row 1, which is worse)."""
+    """Domains whose labels are also trained on: one (sec. 3.4, figure A.1 (c), table A.3), none (table 5, rows 2 and 3)
+    or all (its row 1, which is worse)."""
     out: str = "runs/ract_align"
     engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
-    """Its ``model`` is each domain's own."""
+    """Engine settings; ``model`` is replaced by each domain's model."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, max_tokens=1024))
-    """One text an image; the paper does not say how it was sampled, so as in its RL training."""
+    """One text per image. The paper does not say how it was sampled, so the settings are those of its RL training."""
     run_options: RunOptions = field(default_factory=RunOptions)
     limit: int | None = None
-    """The first so many rows of each domain."""
+    """Use only the first N rows of each domain; None: all."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.domains:
-            raise ValueError("no domains: name them with domains.NAME.model=FOLDER domains.NAME.data=[FILE, ...]")
+            raise ValueError("no domains are given. Fix: set domains.NAME.model=FOLDER domains.NAME.data=[FILE, ...]")
         for name, domain in self.domains.items():
             if not (domain.model and domain.data):
                 raise ValueError(f"the domain {name} needs a model and data")
         if unknown := set(self.scores) - self.domains.keys():
-            raise ValueError(f"scores names {', '.join(sorted(unknown))}; domains: {', '.join(self.domains)}")
+            raise ValueError(
+                f"scores contains unknown domains: {', '.join(sorted(unknown))}; known: {', '.join(self.domains)}"
+            )
 
 
 def align(config: AlignConfig, console: Console) -> dict[str, Any]:
-    """Ask every domain's model and write ``<out>/sft.parquet`` and ``counts.json``; goes on where it was stopped.
+    """Ask every domain's model and write ``<out>/sft.parquet`` and ``counts.json``; resumes an interrupted run.
 
     Returns:
-        The counts: of each domain its rows, what was learned, and what was rejected, by reason.
+        The counts per domain: its rows, the texts to learn, and the rejected answers by reason.
 
     Raises:
-        ValueError: rows of a held-out split or of a task without scores; nothing to learn from.
-        BatchesFailed: some rows were not answered; what was is kept.
+        ValueError: rows of a held-out split or of a task without scores, or no text is left for training.
+        BatchesFailed: some rows were not answered; the answered ones are saved.
     """
     out, counts, records = Path(config.out), {}, []
     check_same_images(Path(file) for domain in config.domains.values() for file in domain.data)
@@ -88,22 +90,22 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
         counts[name], kept = judge(out / name, refs[name])
         records.append(learned(kept, name in config.scores))
     if not any(count.get("learned") for count in counts.values()):
-        raise ValueError(f"nothing to learn from: {counts}")
+        raise ValueError(f"no reasoning text is left for training; counts by domain: {counts}")
     write_parquet((record for some in records for record in some), out / "sft.parquet")
-    said = {
+    record = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
         "provenance": conditions(config, refs),
         "scores": list(config.scores),
         "domains": counts,
     }
-    replace_text(out / "counts.json", json.dumps(said, indent=2) + "\n")
+    replace_text(out / "counts.json", json.dumps(record, indent=2) + "\n")
     print_counts(counts, console)
     console.print(f"SFT data: {out / 'sft.parquet'}", soft_wrap=True, markup=False)
     return counts
 
 
 def conditions(config: AlignConfig, refs: Mapping[str, list[RowRef]]) -> dict[str, Any]:
-    """Under which conditions the records came about; data and model are those of each domain."""
+    """Provenance of the SFT file, with data and model of each domain."""
     out = Path(config.out)
     data = {name: data_record(some, config.limit, known_files(out / name)) for name, some in refs.items()}
     models = {name: replace(config.engine, model=one.model).identity() for name, one in config.domains.items()}
@@ -112,7 +114,7 @@ def conditions(config: AlignConfig, refs: Mapping[str, list[RowRef]]) -> dict[st
 
 
 def ask(config: AlignConfig, name: str, domain: Domain, refs: list[RowRef], console: Console) -> None:
-    """The answers of a domain's model to its rows' own questions, into ``<out>/<name>``."""
+    """Ask a domain's model each row's own question; saves the answers in ``<out>/<name>``."""
     engine = replace(config.engine, model=domain.model)
     job = Job(engine, config.sampling, own_question, config.seed)
     with Store(Path(config.out) / name, job.settings()) as store:
@@ -120,9 +122,9 @@ def ask(config: AlignConfig, name: str, domain: Domain, refs: list[RowRef], cons
 
 
 def judge(folder: Path, refs: list[RowRef]) -> tuple[dict[str, int], list[tuple[RowRef, str]]]:
-    """What became of a domain's answers, by reason, and the texts to learn, with their rows.
+    """Count a domain's answers by status, and collect the texts to learn with their rows.
 
-    A text is learned if its whole answer can be read: the parser's own rule in training.
+    A text is used only if its whole answer can be parsed, by the same rule as in training.
     """
     by_key, counts, texts = {ref.key: ref for ref in refs}, Counter(rows=len(refs)), {}
     for record in read_store(folder):
@@ -136,7 +138,7 @@ def judge(folder: Path, refs: list[RowRef]) -> tuple[dict[str, int], list[tuple[
 
 
 def learned(kept: list[tuple[RowRef, str]], with_scores: bool) -> Iterator[dict[str, Any]]:
-    """Records for verl's SFT trainer: the description of each image and, where asked for, its score."""
+    """Records for verl's SFT trainer: each image's description and, if requested, its score."""
     rows = RowReader(["prompt", "images", "extra_info"]).read(ref for ref, _ in kept)
     for (ref, text), row in zip(kept, rows, strict=True):
         yield _record(row, [{"role": "user", "content": IMAGE_PLACEHOLDER + DESCRIBE}], text)
@@ -145,9 +147,9 @@ def learned(kept: list[tuple[RowRef, str]], with_scores: bool) -> Iterator[dict[
 
 
 def scored_answer(text: str, score: float, task: Task) -> str:
-    """Reasoning and the label, in the form the task asks for; with two decimals, as its prompt says."""
-    said = f'{{"{SCORE_KEY}": {score:.2f}}}' if task.answer_format == "json" else f"{score:.2f}"
-    return f"<think>{text}</think><answer>{said}</answer>"
+    """Reasoning and label as an answer of the task, with two decimals, as its prompt asks."""
+    value = f'{{"{SCORE_KEY}": {score:.2f}}}' if task.answer_format == "json" else f"{score:.2f}"
+    return f"<think>{text}</think><answer>{value}</answer>"
 
 
 def _record(row: Mapping[str, Any], question: list[dict[str, str]], answer: str) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def _record(row: Mapping[str, Any], question: list[dict[str, str]], answer: str)
 
 
 def print_counts(counts: Mapping[str, Mapping[str, int]], console: Console) -> None:
-    """One line a domain."""
+    """Print one line per domain."""
     table = Table(title="reasoning texts")
     for column in ("domain", "rows", "learned", "rejected"):
         table.add_column(column, justify="left" if column in ("domain", "rejected") else "right", overflow="fold")

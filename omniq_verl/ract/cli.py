@@ -1,4 +1,4 @@
-"""``omniq ract``: reasoning text as the common label of data sets."""
+"""``omniq ract``: align data sets through reasoning text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,28 +9,26 @@ from omniq_verl.console import cli_errors
 from omniq_verl.generation import options
 from omniq_verl.logs import set_up_logs
 
-app = typer.Typer(no_args_is_help=True, help="RACT: reasoning text as the common label of data sets.")
+app = typer.Typer(no_args_is_help=True, help="RACT: align data sets through reasoning text.")
 
 
 @app.callback()
 def ract() -> None:
-    """RACT: reasoning text as the common label of data sets."""
+    """RACT: align data sets through reasoning text."""
 
 
 @app.command()
 def align(
-    config: Annotated[
-        Path | None, typer.Argument(help="YAML file; all keys may be given as KEY=VALUE instead.")
-    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="YAML file. Keys can also be given as KEY=VALUE.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. scores=\\[koniq].")] = None,
     verbose: options.VERBOSE = False,
 ) -> None:
-    """Each domain's model reasons about its own images; out comes one SFT file. Goes on where it was stopped.
+    """Let each domain's model reason about its own images and write one SFT file. An interrupted run resumes.
 
     Example: omniq ract align domains.koniq.model=runs/koniq 'domains.koniq.data=\\[data/koniq/train*.parquet]'
     domains.spaq.model=runs/spaq 'domains.spaq.data=\\[data/spaq/train*.parquet]' out=runs/ract
 
-    Keys: domains.NAME.model and domains.NAME.data are needed; `omniq ract keys` prints all with their defaults.
+    domains.NAME.model and domains.NAME.data are required; `omniq ract keys` prints all keys with their defaults.
     """
     set_up_logs(verbose)
     from omniq_verl.generation.config import read_config

@@ -1,7 +1,7 @@
-"""RALI (arXiv:2510.11369, sec. 4): a reasoning model's judgement of quality in an image encoder alone.
+"""RALI (arXiv:2510.11369, sec. 4): distils a reasoning model's quality judgement into an image encoder.
 
-Pairs of images and reasoning align the encoder; its embeddings are compressed to a few basis vectors, each with a
-score, and a score is read off by cosines.
+The encoder is aligned with the reasoning on image-text pairs. Its embeddings are compressed to a few basis vectors,
+each with a score, and cosines to these vectors give an image's score.
 """
 
 from typing import TYPE_CHECKING

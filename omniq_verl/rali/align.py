@@ -1,10 +1,10 @@
-"""Contrastive alignment: the image encoder learns to see what the reasoning says (RALI sec. 4, figure 5).
+"""Contrastive alignment of the image encoder with the reasoning about each image (RALI sec. 4, figure 5).
 
-The text encoder is frozen, so every text is encoded once, before the first step; a step runs the image encoder alone.
-Texts longer than the text encoder takes (77 tokens for CLIP, 64 for SigLIP) are cut at the end, their end token kept.
+The text encoder is frozen, so each text is encoded once before the first step, and a step runs only the image encoder.
+Texts longer than the text encoder's limit (77 tokens for CLIP, 64 for SigLIP) are truncated; the end token is kept.
 
-On several GPUs: ``torchrun --nproc-per-node 8 -m omniq_verl.cli rali align ...``. The loss is over the images of all of
-them, so that a batch is the same batch on any number.
+On several GPUs: ``torchrun --nproc-per-node 8 -m omniq_verl.cli rali align ...``. The loss covers the images of all
+GPUs, so a batch means the same on any number of them.
 """
 
 import hashlib
@@ -37,55 +37,55 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """An alignment."""
+    """Settings of an alignment."""
 
     pairs: Path
-    """``pairs.parquet`` of ``omniq rali pairs``."""
+    """``pairs.parquet`` written by ``omniq rali pairs``."""
     out: Path
-    """The run's folder: goes on where it stopped. At the end ``out/model`` is an ordinary Hugging Face folder."""
+    """The run's folder. An interrupted run resumes. At the end ``out/model`` is an ordinary Hugging Face folder."""
     model: str = "openai/clip-vit-large-patch14-336"
-    """Hugging Face folder or name of a CLIP or SigLIP; sec. 5.1."""
+    """Hugging Face folder or name of a CLIP or SigLIP model; sec. 5.1."""
     texts: int | None = None
-    """Of each image's texts, the first so many; None: all. 1 is case 4 of table 4. Every epoch draws one of them."""
+    """Use only the first N texts of each image; None: all. 1 is case 4 of table 4. Every epoch draws one of them."""
     epochs: int = 10
-    """Over all images. The paper says 10 for RACT, and nothing here."""
+    """Passes over all images. The paper gives 10 for RACT and no number for RALI."""
     batch: int = 128
-    """Images told apart at a time, over all GPUs; likewise."""
+    """Images contrasted per step, over all GPUs; the paper gives no number."""
     learning_rate: float = 1e-5
-    """Of AdamW, constant; sec. 5.1."""
+    """Learning rate of AdamW, constant; sec. 5.1."""
     weight_decay: float = 0.01
-    """AdamW's own default."""
+    """AdamW's default."""
     max_gradient: float = 1.0
-    """Norm at which gradients are cut; ours."""
+    """Maximum norm of the gradient, for clipping; our choice."""
     precision: str = "bf16"
-    """bf16: the encoder computes in it, weights and optimizer are float32; or fp32. Ours."""
+    """bf16: the encoder computes in bf16, with weights and optimizer in float32; or fp32. Our choice."""
     checkpointing: bool = False
-    """Compute activations again in the backward pass: a third more time, much less memory."""
+    """Recompute activations in the backward pass: a third more time, much less memory."""
     save_every: int = 200
     """Steps between checkpoints."""
     seed: int = 0
-    """Of the order of the images, and of which text is drawn."""
+    """Seed of the order of images and of the choice of texts."""
     allow_pickle: bool = False
-    """Load weights that are pickle files, which can run any code."""
+    """Load pickled weights, which can run arbitrary code."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if min(self.epochs, self.save_every) < 1 or self.batch < 2 or self.learning_rate <= 0 or self.seed < 0:
-            raise ValueError(f"epochs and save_every from 1, batch from 2, learning_rate above 0; got {self}")
+            raise ValueError(f"epochs and save_every must be >= 1, batch >= 2, learning_rate > 0; got {self}")
         if self.texts is not None and self.texts < 1:
-            raise ValueError(f"texts from 1, got {self.texts}")
+            raise ValueError(f"texts must be >= 1, got {self.texts}")
 
 
 def align(config: AlignConfig, console: Console) -> Path:
-    """Train, or go on training, and return the folder of the aligned model.
+    """Train, or resume training, and return the folder of the aligned model.
 
-    ``out`` has ``metrics/*.jsonl`` (a line a step: ``loss``, ``accuracy``: share of images whose text is the nearest,
-    ``gradient``: its norm) and ``checkpoint.safetensors`` until the end.
+    Until the end ``out`` has ``checkpoint.safetensors``. ``metrics/*.jsonl`` has a line per step: ``loss``,
+    ``accuracy`` (share of images whose text is the nearest) and ``gradient`` (its norm).
 
     Raises:
-        ValueError: pairs or a model that cannot be read, too few images, settings other than those ``out`` was begun
-            with.
+        ValueError: the pairs or the model cannot be read, there are too few images, or ``out`` was started with other
+            settings.
         FloatingPointError: a loss was not finite.
     """
     done = config.out / "model"
@@ -98,13 +98,13 @@ def align(config: AlignConfig, console: Console) -> Path:
             _train(run, store, console)
             if ranks.first:
                 _save_model(run, done)
-                for path in (_checkpoint(config), run.cache):  # which are large, and of no more use
+                for path in (_checkpoint(config), run.cache):  # large and no longer needed
                     path.unlink(missing_ok=True)
     return done
 
 
 class _NoStore:
-    """For all processes but the first."""
+    """Does nothing; used by all processes except the first."""
 
     def __enter__(self) -> "_NoStore":
         return self
@@ -119,14 +119,16 @@ class _NoStore:
 def _store(config: AlignConfig, ranks: Ranks) -> Store | _NoStore:
     if not ranks.first:
         return _NoStore()
-    digest = hashlib.blake2b(config.pairs.read_bytes(), digest_size=16).hexdigest()  # other pairs may have that name
-    left_out = ("out", "save_every", "checkpointing", "allow_pickle")  # which change no weight
+    digest = hashlib.blake2b(
+        config.pairs.read_bytes(), digest_size=16
+    ).hexdigest()  # other pairs may have the same name
+    left_out = ("out", "save_every", "checkpointing", "allow_pickle")  # these do not affect the weights
     settings = {name: value for name, value in asdict(config).items() if name not in left_out}
     return Store(config.out / "metrics", {**settings, "pairs": digest})
 
 
 class _Run:
-    """What a training holds."""
+    """State of a training."""
 
     def __init__(self, config: AlignConfig, ranks: Ranks):
         self.config, self.ranks = config, ranks
@@ -136,7 +138,7 @@ class _Run:
         if config.batch % ranks.number:
             raise ValueError(f"a batch of {config.batch} cannot be shared by {ranks.number} processes evenly")
         if len(pairs) < 2:
-            raise ValueError(f"{config.pairs} has {len(pairs)} images; two at least are needed to tell apart")
+            raise ValueError(f"{config.pairs} has {len(pairs)} images, but contrastive training needs at least 2")
         self.batch = min(config.batch, len(pairs) // ranks.number * ranks.number)
         self.texts = Texts(self.model, config.model, [texts[: config.texts] for _, texts in pairs], ranks.device)
         self.cache = config.out / "pixels.npy"
@@ -154,7 +156,7 @@ class _Run:
 
 
 def prepare_encoder(encoder: ImageEncoder, checkpointing: bool) -> ImageEncoder:
-    """The encoder, ready to be trained."""
+    """Make the encoder ready for training."""
     encoder.train().requires_grad_(True)
     if checkpointing:
         encoder.vision.gradient_checkpointing_enable({"use_reentrant": False})
@@ -162,26 +164,30 @@ def prepare_encoder(encoder: ImageEncoder, checkpointing: bool) -> ImageEncoder:
 
 
 def trained_parameters(encoder: ImageEncoder) -> list[nn.Parameter]:
-    """All of the image encoder's, its projection included; the text encoder and the logits' scale stay as they are."""
+    """All parameters of the image encoder, with its projection; the text encoder and the logit scale stay fixed."""
     return list(encoder.vision.parameters())
 
 
 def logits_of(model: PreTrainedModel) -> tuple[float, float]:
-    """By what a model multiplies its cosines, and what it adds."""
+    """Factor and offset that turn a model's cosines into logits."""
     bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
     return float(model.logit_scale.detach().exp()), bias
 
 
 def order_of(epoch: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of an epoch: the images in their order, and for each a number from [0, 1) that draws its text. Nothing but these
-    arguments matters, so a run that goes on needs no state of a generator."""
+    """Order of the images in an epoch, and for each image a number in [0, 1) that selects its text.
+
+    The result depends only on the arguments, so a resumed run needs no generator state.
+    """
     random = np.random.default_rng([seed, epoch])
     return random.permutation(images), random.random(images)
 
 
 def _batches(run: _Run, first: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Steps from ``first`` on: the images of all processes, and the numbers that draw their texts. What is left of an
-    epoch behind its last whole batch is left out: a loss depends on how many are told apart."""
+    """Steps from ``first`` on: indices of the images over all processes, and the numbers that select their texts.
+
+    The incomplete last batch of an epoch is dropped, because a loss depends on the number of images it contrasts.
+    """
     for step in range(first, run.config.epochs * run.steps_an_epoch):
         epoch, number = divmod(step, run.steps_an_epoch)
         order, random = order_of(epoch, len(run.pixels), run.config.seed)
@@ -210,9 +216,9 @@ def _step(run: _Run, images: np.ndarray, random: np.ndarray) -> dict[str, float]
     same = (texts[:, None] == texts[None, :]).to(run.ranks.device)
     loss = LOSSES[run.model.config.model_type](cosines * run.scale + run.bias, same)
     if not torch.isfinite(loss):
-        raise FloatingPointError("the loss is not finite. Fix: a smaller learning rate, or precision fp32")
+        raise FloatingPointError("the loss is not finite. Fix: use a smaller learning rate or precision fp32")
     run.optimizer.zero_grad()
-    (loss * run.ranks.number).backward()  # each process has the gradient of its own images, and they are averaged
+    (loss * run.ranks.number).backward()  # DDP averages over processes; each has only its own images' gradient
     gradient = nn.utils.clip_grad_norm_(run.encoder.parameters(), run.config.max_gradient)
     run.optimizer.step()
     right = same.gather(1, cosines.argmax(dim=1, keepdim=True))
@@ -224,7 +230,7 @@ def _checkpoint(config: AlignConfig) -> Path:
 
 
 def _save_checkpoint(run: _Run, step: int) -> None:
-    """Weights and optimizer as tensors by name, so that nothing has to be pickled."""
+    """Save weights and optimizer state as named tensors, so that nothing is pickled."""
     tensors = {}
     for name, parameter in run.encoder.named_parameters():
         state = run.optimizer.state[parameter]
@@ -235,7 +241,7 @@ def _save_checkpoint(run: _Run, step: int) -> None:
 
 
 def _restore(run: _Run) -> int:
-    """Take up the checkpoint, where there is one; returns the step to begin with."""
+    """Load the checkpoint if there is one; returns the first step to run."""
     path = _checkpoint(run.config)
     if not path.exists():
         return 0
@@ -278,12 +284,12 @@ def _say(run: _Run, config: AlignConfig, console: Console) -> None:
     if run.texts.cut:
         console.print(
             f"{run.texts.cut:,} of {about['different_texts']:,} texts are longer than {run.texts.most_tokens} tokens:"
-            " their ends are not seen",
+            " their ends are truncated",
             markup=False,
             soft_wrap=True,
         )
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The steps of a run, each once."""
+    """The steps of a run, each once, in order."""
     return sorted(read_store(out / "metrics"), key=lambda one: one["step"])

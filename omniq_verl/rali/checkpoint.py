@@ -1,4 +1,4 @@
-"""A fitted RALI on the disk: ``rali.safetensors`` (weights) and ``rali.json`` (settings); nothing is pickled."""
+"""Files of a fitted RALI model: ``rali.safetensors`` (weights) and ``rali.json`` (settings). Nothing is pickled."""
 
 import hashlib
 import json
@@ -25,14 +25,14 @@ from omniq_verl.tasks import Scale, find_task
 WEIGHTS, CONFIG = "rali.safetensors", "rali.json"
 FORMAT, VERSION = "omniq_rali", 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Of an encoder, by name."""
+"""Number types of an encoder by name."""
 _ENCODER, _BASIS = "encoder.", "basis."
 _LONGEST = 2**20
-"""Bytes of a configuration; one has a few thousand."""
+"""Maximum size of a configuration in bytes; a real one has a few thousand."""
 
 
 class BadRaliFile(ValueError):
-    """A folder that holds no RALI, or one that does not fit together."""
+    """A folder is not a RALI model, or its files do not fit together."""
 
 
 class RaliModel(nn.Module):
@@ -48,29 +48,29 @@ class RaliModel(nn.Module):
 
 @dataclass(frozen=True)
 class About:
-    """What a RALI was fitted for."""
+    """What a RALI model was fitted for."""
 
     task: str
     scale: Scale
-    """Of the labels."""
+    """Scale of the labels."""
     source: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: encoder, data, settings."""
+    """Origin of the model: encoder, data, settings."""
 
     def __post_init__(self) -> None:
         find_task(self.task)
 
 
 def save_rali(folder: Path, model: RaliModel, about: About, dtype: torch.dtype = torch.float32) -> None:
-    """Write both files; each is there as a whole or not at all, the weights first.
+    """Write both files atomically, the weights first.
 
     Args:
-        folder: made if it is not there; what was in it is replaced.
+        folder: created if missing; an existing model in it is replaced.
         model: encoder and basis.
         about: what it was fitted for.
-        dtype: of the encoder's weights in the file; the basis is float32.
+        dtype: number type of the encoder's weights in the file; the basis is float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)  # it would name other weights until it is replaced
+    (folder / CONFIG).unlink(missing_ok=True)  # the old one would not match the new weights
     tensors = {f"{_ENCODER}{name}": values.to(dtype) for name, values in model.encoder.vision.state_dict().items()}
     tensors |= {f"{_BASIS}{name}": values for name, values in model.basis.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as unfinished:
@@ -98,16 +98,16 @@ def _normalize(encoder: ImageEncoder) -> dict[str, bool]:
 
 
 def load_rali(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[RaliModel, About]:
-    """Read both files.
+    """Load a model.
 
     Args:
-        folder: of ``save_rali``.
-        dtype: of the encoder; the basis is float32.
+        folder: written by ``save_rali``.
+        dtype: number type of the encoder; the basis is float32.
 
     Raises:
-        BadFile: one of them is a Git LFS pointer.
-        BadRaliFile: one of them is missing, cut short or of another version; a tensor is missing, unknown, of another
-            shape than the configuration says, or holds a number that is not finite.
+        BadFile: a file is a Git LFS pointer.
+        BadRaliFile: a file is missing, truncated or of another version; or a tensor is missing, unknown, not of the
+            configured shape, or not finite.
     """
     folder = folder.expanduser()
     for name in (CONFIG, WEIGHTS):
@@ -122,24 +122,24 @@ def load_rali(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[RaliMod
     except BadRaliFile:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadRaliFile(f"{folder / CONFIG} is not sound ({type(error).__name__}: {error})") from error
+        raise BadRaliFile(f"{folder / CONFIG} is invalid ({type(error).__name__}: {error})") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LONGEST:
-            raise BadRaliFile(f"{path} has more than {_LONGEST:,} bytes; it is no configuration of a RALI")
+            raise BadRaliFile(f"{path} has more than {_LONGEST:,} bytes; it is not a RALI configuration")
         config = json.loads(path.read_bytes())
     except OSError as error:
         raise BadRaliFile(
-            f"{path} cannot be read ({error.strerror}). Fix: give a folder of `omniq rali fit`"
+            f"{path} cannot be read ({error.strerror}). Fix: give a folder written by `omniq rali fit`"
         ) from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, BadRaliFile):
             raise
         raise BadRaliFile(f"{path} is not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise BadRaliFile(f"{path} is no configuration of a RALI (its format is not {FORMAT!r})")
+        raise BadRaliFile(f"{path} is not a RALI configuration (its format is not {FORMAT!r})")
     if config.get("version") != VERSION:
         raise BadRaliFile(f"{path} has version {config.get('version')!r}; this package reads {VERSION}")
     return config
@@ -150,7 +150,7 @@ def _triples(settings: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
 
 
 def _empty(config: Mapping[str, Any], preprocessing: Preprocessing, vision_config: Any) -> RaliModel:
-    """The model without weights, whatever sizes are claimed."""
+    """The model without weights, for any sizes the file claims."""
     kind, sizes = config["encoder"]["kind"], config["basis"]
     vectors, dimensions = int(sizes["vectors"]), int(sizes["dimensions"])
     with torch.device("meta"):
@@ -175,15 +175,15 @@ def _read_weights(path: Path, model: RaliModel) -> dict[str, torch.Tensor]:
             if different := sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name)):
                 name = different[0]
                 raise BadRaliFile(
-                    f"{path}: {len(different)} tensors do not fit {CONFIG}, e.g. {name}: {_shape(found.get(name))}"
-                    f" there, {_shape(expected.get(name))} expected"
+                    f"{path}: {len(different)} tensors do not fit {CONFIG}, e.g. {name}: found"
+                    f" {_shape(found.get(name))}, expected {_shape(expected.get(name))}"
                 )
             tensors = {name: file.get_tensor(name) for name in found}
     except (OSError, SafetensorError) as error:
         raise BadRaliFile(f"{path} cannot be read ({error})") from error
     for name, values in tensors.items():
         if not values.is_floating_point() or not torch.isfinite(values).all():
-            raise BadRaliFile(f"{path}: {name} holds what is no finite number")
+            raise BadRaliFile(f"{path}: {name} contains values that are not finite numbers")
     return tensors
 
 
@@ -203,7 +203,7 @@ def _fill(model: RaliModel, tensors: Mapping[str, torch.Tensor], vision_config: 
 
 
 def weights_digest(folder: Path) -> str:
-    """A short name of what both files hold."""
+    """Digest of the contents of both files."""
     digest = hashlib.blake2b(digest_size=16)
     for name in (CONFIG, WEIGHTS):
         with open(folder / name, "rb") as file:

@@ -1,4 +1,4 @@
-"""``omniq rali``: from a reasoning model to an encoder that scores."""
+"""``omniq rali``: distil a reasoning model into an image encoder that scores."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="RALI: a reasoning model's judgement in an image encoder.",
+    help="RALI: distil a reasoning model's judgement into an image encoder.",
 )
 
 ENCODER = Annotated[str, typer.Option(help="CLIP or SigLIP: Hugging Face folder or name.")]
 FITTED = Annotated[Path, typer.Option(help="Folder of `omniq rali fit`.")]
-DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; may be given again.")]
+DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file. Repeatable.")]
 MORE = Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")]
-DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU where there is one.")]
+DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if there is one.")]
 DTYPE = Annotated[str, typer.Option(help="Number type of the encoder: float32 or bfloat16.")]
-BATCH = Annotated[int, typer.Option(min=1, help="Images the encoder is given at a time.")]
-LIMIT = Annotated[int | None, typer.Option(min=1, help="The first so many rows of the data.")]
-PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
+BATCH = Annotated[int, typer.Option(min=1, help="Images per batch of the encoder.")]
+LIMIT = Annotated[int | None, typer.Option(min=1, help="Use only the first N rows of the data.")]
+PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run arbitrary code.")]
 CLIP = "openai/clip-vit-large-patch14-336"
 
 
@@ -58,7 +58,7 @@ def pairs(
     data: DATA,
     out: options.OUT,
     more: MORE = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Answers an image, each sampled with its own seed.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Answers per image, each sampled with its own seed.")] = 5,
     temperature: Annotated[float, typer.Option(help="Sampling temperature of the answers.")] = 1.0,
     max_tokens: options.MAX_TOKENS = 1024,
     workers: options.WORKERS = 1,
@@ -67,7 +67,7 @@ def pairs(
     limit: LIMIT = None,
     seed: options.SEED = 0,
 ) -> None:
-    """Ask a reasoning model about every image several times, and keep what it says: image-text pairs.
+    """Ask a reasoning model about every image several times and save its reasoning as image-text pairs.
 
     Example: omniq rali pairs --model runs/q_insight/huggingface --data data/koniq/train*.parquet --out runs/pairs
     """
@@ -82,8 +82,8 @@ def pairs(
         sampling = Sampling(seeds, temperature, max_tokens=max_tokens)
         run_options = RunOptions(on=on, workers=workers, batch=batch)
         counts = make_pairs(PairsConfig([*data, *(more or [])], out, spec, sampling, run_options, limit, seed), console)
-        said = ", ".join(f"{name} {number:,}" for name, number in counts["answers"].items())
-        console.print(f"{counts['images_with_text']:,} of {counts['images']:,} images have text; answers: {said}")
+        answers = ", ".join(f"{name} {number:,}" for name, number in counts["answers"].items())
+        console.print(f"{counts['images_with_text']:,} of {counts['images']:,} images have text; answers: {answers}")
         console.print(f"pairs: {out / 'pairs.parquet'}", soft_wrap=True, markup=False)
 
 
@@ -92,19 +92,19 @@ def align(
     pairs: Annotated[Path, typer.Option(help="pairs.parquet of `omniq rali pairs`.")],
     out: options.OUT,
     model: ENCODER = CLIP,
-    texts: Annotated[
-        int | None, typer.Option(help="Number of texts used for each image, the first ones; default: all.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Over all images.")] = 10,
-    batch: Annotated[int, typer.Option(help="Images told apart at a time, over all GPUs.")] = 128,
+    texts: Annotated[int | None, typer.Option(help="Use only the first N texts of each image. Default: all.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over all images.")] = 10,
+    batch: Annotated[int, typer.Option(help="Images contrasted per step, over all GPUs.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-5,
     precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, a third more time.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Save memory; takes a third more time.")
+    ] = False,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed for the order of images and for which text is drawn.")] = 0,
     allow_pickle: PICKLE = False,
 ) -> None:
-    """Train the image encoder on image-text pairs; its text encoder is frozen, and cuts texts after 77 tokens (CLIP).
+    """Train the image encoder on image-text pairs. The text encoder is frozen and truncates texts at 77 tokens (CLIP).
 
     Example: omniq rali align --pairs runs/pairs/pairs.parquet --out runs/align
 
@@ -134,18 +134,18 @@ def align(
 @app.command()
 def fit(
     data: DATA,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the fitted RALI.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the fitted RALI model.")],
     more: MORE = None,
     model: ENCODER = CLIP,
-    dimensions: Annotated[int, typer.Option(help="Size of an embedding after PCA; 0: no PCA.")] = 512,
+    dimensions: Annotated[int, typer.Option(help="Size of an embedding after PCA. 0: no PCA.")] = 512,
     vectors: Annotated[int, typer.Option(help="Basis vectors (K).")] = 250,
-    buckets: Annotated[int, typer.Option(help="Number of score buckets (N); 1: plain k-means.")] = 240,
-    center: Annotated[bool, typer.Option("--center", help="Take the mean embedding off before scoring.")] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs of the fit of vectors and scores; 0: no fit.")] = 30,
-    fit_batch: Annotated[int, typer.Option(help="Images of a step of the fit.")] = 128,
+    buckets: Annotated[int, typer.Option(help="Score buckets (N). 1: plain k-means.")] = 240,
+    center: Annotated[bool, typer.Option("--center", help="Subtract the mean embedding before scoring.")] = False,
+    epochs: Annotated[int, typer.Option(help="Epochs of fitting vectors and scores. 0: no fit.")] = 30,
+    fit_batch: Annotated[int, typer.Option(help="Images per step of the fit.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the fit (AdamW).")] = 3e-2,
     temperature: Annotated[float, typer.Option(help="Temperature of the softmax over cosines.")] = 1.0,
-    fit_projection: Annotated[bool, typer.Option("--fit-projection", help="Fit the projection as well.")] = False,
+    fit_projection: Annotated[bool, typer.Option("--fit-projection", help="Also fit the projection.")] = False,
     save_dtype: DTYPE = "float32",
     batch: BATCH = 64,
     device: DEVICE = None,
@@ -153,7 +153,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed for k-means and the order of images.")] = 0,
     allow_pickle: PICKLE = False,
 ) -> None:
-    """Embed labelled images, compress (PCA, k-means in buckets of scores), fit, and write one file of weights.
+    """Embed labelled images, compress the embeddings (PCA, k-means in score buckets), fit, and write one weights file.
 
     Example: omniq rali fit --model runs/align/model --data data/koniq/train*.parquet --out runs/rali
     """
@@ -177,14 +177,14 @@ def evaluate(
     data: DATA,
     out: options.OUT,
     more: MORE = None,
-    by: Annotated[list[str] | None, typer.Option(help="Measure groups by this key of the rows' details.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Also measure groups by this key of the rows' details.")] = None,
     limit: options.LIMIT = None,
     resamples: options.RESAMPLES = 1000,
     dtype: DTYPE = "float32",
     batch: BATCH = 16,
     device: DEVICE = None,
 ) -> None:
-    """Measure a RALI on prepared files, with the figures and files of `omniq eval`: `omniq compare` reads both.
+    """Evaluate a RALI model on prepared files, like `omniq eval`; `omniq compare` reads the results of both.
 
     Example: omniq rali eval --model runs/rali --data data/koniq/test*.parquet --out runs/rali_eval
     """
@@ -198,20 +198,22 @@ def evaluate(
 
 @app.command()
 def score(
-    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
     model: FITTED,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
     dtype: DTYPE = "float32",
     batch: BATCH = 16,
     device: DEVICE = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the model first; for many images.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the model first; worth it for many images.")
+    ] = False,
 ) -> None:
-    """Score images: a number and a level, or why there is none.
+    """Score images: a number and a level for each, or the reason why there is none.
 
     Example: omniq rali score photos/ --model runs/rali --out scores.csv
 
-    A file that is no image, or one that training would reject, is named and left out. With --out a killed run goes on
-    where it stopped. Exit code 1: nothing could be scored.
+    Files that are not images, or that training would reject, are reported and skipped. With --out a killed run resumes.
+    Exit code 1: nothing could be scored.
     """
     from omniq_verl.rali.score_files import score_files
     from omniq_verl.rali.scorer import RaliScorer
@@ -226,7 +228,7 @@ def export(
     model: FITTED,
     out: Annotated[Path, typer.Option(help="File to write: .onnx.")],
 ) -> None:
-    """Write a RALI as ONNX: pixels in, scores out; checked against the original. Needs the extra "onnx".
+    """Export a RALI model to ONNX (pixels in, scores out) and check it against the original. Needs the extra "onnx".
 
     Example: omniq rali export --model runs/rali --out rali.onnx
     """

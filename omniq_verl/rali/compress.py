@@ -1,8 +1,9 @@
-"""Embeddings and their scores -> a few basis vectors, each with a score: PCA, then k-means in buckets of scores.
+"""Compress embeddings and their scores to a few basis vectors with scores: PCA, then k-means in score buckets.
 
-RALI sec. 4, equations 1 and 2. What the paper leaves open is marked "ours". Numpy and scikit-learn alone.
+RALI sec. 4, equations 1 and 2. Choices that the paper leaves open are marked "our choice". Uses only NumPy and
+scikit-learn.
 
-Shapes: ``L`` images, ``D`` numbers of an embedding, ``M`` after PCA, ``N`` buckets, ``K`` basis vectors.
+Shapes: ``L`` images, ``D`` embedding size, ``M`` size after PCA, ``N`` buckets, ``K`` basis vectors.
 """
 
 from dataclasses import dataclass
@@ -12,43 +13,43 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 _STARTS = 10
-"""Of each k-means, the best of which is kept: scikit-learn's number for random starts."""
+"""Random starts of each k-means, of which the best is used: scikit-learn's default for random starts."""
 
 _ROUNDS = 1000
-"""Of each start, at most: enough for it to end by itself."""
+"""Maximum iterations per start: enough to converge."""
 
 
 @dataclass(frozen=True)
 class Compression:
-    """Sizes of the compressed space; the defaults are the paper's choice, case 8 of its table A.5."""
+    """Sizes of the compressed space. The defaults are the paper's choice, case 8 of its table A.5."""
 
     dimensions: int | None = 512
-    """Of an embedding after PCA (M); None: no PCA, as case 2 of table 4."""
+    """Size of an embedding after PCA (M); None: no PCA, as in case 2 of table 4."""
     vectors: int = 250
-    """Basis vectors (K)."""
+    """Number of basis vectors (K)."""
     buckets: int = 240
-    """Equal parts of the scale (N); 1: plain k-means, as case 3 of table 4."""
+    """Number of equal parts of the scale (N); 1: plain k-means, as in case 3 of table 4."""
     center: bool = False
-    """Take the mean embedding off before scoring, too. Equation 3 projects the embedding as it is: the paper."""
+    """Also subtract the mean embedding before scoring. The paper (equation 3) projects the embedding uncentred."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.vectors, self.buckets) < 1 or (self.dimensions is not None and self.dimensions < 1):
-            raise ValueError(f"dimensions, vectors and buckets from 1, got {self}")
+            raise ValueError(f"dimensions, vectors and buckets must be >= 1, got {self}")
         if self.seed < 0:
-            raise ValueError(f"the seed is a whole number from 0, got {self.seed}")
+            raise ValueError(f"the seed must be an integer >= 0, got {self.seed}")
 
 
 @dataclass(frozen=True)
 class Projection:
-    """From an embedding to its compressed form: ``(E - mean) @ matrix``."""
+    """Projection of an embedding to its compressed form: ``(E - mean) @ matrix``."""
 
     mean_D: np.ndarray
-    """Zeros where nothing is taken off."""
+    """Mean that is subtracted; zeros if not centred."""
     matrix_DM: np.ndarray
-    """U of the paper, its columns orthonormal, the direction of largest variance first."""
+    """U in the paper; orthonormal columns, by decreasing variance."""
     explained: float
-    """Share of the variance that is kept, in [0, 1]."""
+    """Share of the variance that the projection keeps, in [0, 1]."""
 
     def __call__(self, embeddings_LD: np.ndarray) -> np.ndarray:
         return (embeddings_LD - self.mean_D) @ self.matrix_DM
@@ -56,20 +57,20 @@ class Projection:
 
 @dataclass(frozen=True)
 class Basis:
-    """What is left of the training images."""
+    """Basis vectors and their scores, computed from the training images."""
 
     vectors_KM: np.ndarray
     scores_K: np.ndarray
-    """On the scale of the labels."""
+    """Scores of the vectors, on the scale of the labels."""
     clusters_N: np.ndarray
-    """How many of them each bucket has."""
+    """Number of vectors per bucket."""
 
 
 def fit_projection(embeddings_LD: np.ndarray, settings: Compression) -> Projection:
-    """PCA of the embeddings, in float64 and without randomness; the identity where ``dimensions`` is None.
+    """PCA of the embeddings, deterministic and in float64; the identity if ``dimensions`` is None.
 
     Raises:
-        ValueError: there are fewer images, or fewer dimensions, than are asked for.
+        ValueError: there are fewer images, or fewer dimensions, than requested.
     """
     embeddings = checked_embeddings(embeddings_LD)
     images, size = embeddings.shape
@@ -78,10 +79,10 @@ def fit_projection(embeddings_LD: np.ndarray, settings: Compression) -> Projecti
         return Projection(mean, np.eye(size), 1.0)
     if settings.dimensions > min(images, size):
         raise ValueError(
-            f"PCA to {settings.dimensions} dimensions needs as many images and as long embeddings; there are {images}"
-            f" of {size}. Fix: fewer dimensions, or none (no PCA)"
+            f"PCA to {settings.dimensions} dimensions needs at least as many images and embeddings of at least that"
+            f" length; there are {images} of length {size}. Fix: use fewer dimensions, or none (no PCA)"
         )
-    with np.errstate(invalid="ignore"):  # of shares of no variance, where all are equal
+    with np.errstate(invalid="ignore"):  # 0 / 0 if all embeddings are equal
         found = PCA(settings.dimensions, svd_solver="full").fit(embeddings)
     whole = embeddings.var(axis=0, ddof=1).sum() if images > 1 else 0.0
     explained = float(found.explained_variance_.sum() / whole) if whole else 1.0
@@ -89,51 +90,53 @@ def fit_projection(embeddings_LD: np.ndarray, settings: Compression) -> Projecti
 
 
 def checked_embeddings(embeddings_LD: np.ndarray) -> np.ndarray:
-    """Embeddings as float64.
+    """Return the embeddings as float64.
 
     Raises:
-        ValueError: none, of another shape, or not finite.
+        ValueError: the array is empty, has another shape, or is not finite.
     """
     embeddings = np.asarray(embeddings_LD, dtype=np.float64)
     if embeddings.ndim != 2 or not embeddings.size:
-        raise ValueError(f"embeddings are [images, numbers], at least one of each; got the shape {embeddings.shape}")
+        raise ValueError(
+            f"embeddings must have the shape [images, numbers], at least one of each; got {embeddings.shape}"
+        )
     if not np.isfinite(embeddings).all():
         raise ValueError("embeddings must be finite; an encoder in half precision may have overflowed")
     return embeddings
 
 
 def bucket_of(scores_L: np.ndarray, low: float, high: float, buckets: int) -> np.ndarray:
-    """The bucket of each score, from 0: equal parts of [low, high], a boundary belongs to the upper one.
+    """Bucket of each score, from 0: equal parts of [low, high]; a boundary belongs to the upper part.
 
     Raises:
-        ValueError: a score is not finite or lies outside.
+        ValueError: a score is not finite or is outside [low, high].
     """
     scores = np.asarray(scores_L, dtype=np.float64)
     if not ((scores >= low) & (scores <= high)).all():
-        raise ValueError(f"scores must lie in [{low:g}, {high:g}], got {scores.min():g} to {scores.max():g}")
+        raise ValueError(f"scores must be in [{low:g}, {high:g}], got {scores.min():g} to {scores.max():g}")
     return np.minimum(((scores - low) / (high - low) * buckets).astype(int), buckets - 1)
 
 
 def share_clusters(sizes_N: np.ndarray, most_N: np.ndarray, vectors: int) -> np.ndarray:
-    """How many clusters each bucket gets (k_n), the sum being ``vectors``.
+    """Number of clusters per bucket (k_n), which sum to ``vectors``.
 
-    Ours, as the paper does not say: one for every bucket that is not empty; the others in proportion to the sizes, by
-    largest remainder (of equal ones, the lower bucket's), none above ``most_N``. Where a bucket cannot take its share,
-    it gets ``most_N``, and the others share the rest in this way, from the beginning. Where all of ``most_N`` together
-    are fewer than ``vectors``, it is these.
+    Our choice, as the paper gives no rule: one for every bucket that is not empty; the others in proportion to the
+    sizes, by largest remainder (ties: the lower bucket), but none above ``most_N``. A bucket that cannot take its share
+    gets ``most_N``, and the rest is distributed again among the others. If all of ``most_N`` sum to less than
+    ``vectors``, the result is ``most_N``.
 
     Args:
-        sizes_N: images of each bucket.
-        most_N: the most clusters each can have: its images that differ.
+        sizes_N: number of images per bucket.
+        most_N: maximum number of clusters per bucket, i.e. its distinct images.
         vectors: K.
 
     Raises:
-        ValueError: more buckets have images than there are vectors.
+        ValueError: there are more non-empty buckets than vectors.
     """
     clusters = np.minimum(most_N, 1)
     if clusters.sum() > vectors:
         raise ValueError(
-            f"{clusters.sum()} buckets have images, but there are {vectors} vectors for them. Fix: use fewer buckets"
+            f"{clusters.sum()} buckets have images, but there are only {vectors} vectors. Fix: use fewer buckets"
         )
     full = np.zeros(len(clusters), dtype=bool)
     while True:
@@ -148,7 +151,7 @@ def share_clusters(sizes_N: np.ndarray, most_N: np.ndarray, vectors: int) -> np.
 
 
 def _largest_remainder(sizes_N: np.ndarray, seats: int) -> np.ndarray:
-    # In whole numbers, so that equal shares are equal.
+    # Integer arithmetic, so that equal shares are exactly equal.
     given, remainders = np.divmod(sizes_N.astype(np.int64) * seats, int(sizes_N.sum()))
     order = np.argsort(-remainders, kind="stable")[: seats - int(given.sum())]
     given[order] += 1
@@ -158,25 +161,25 @@ def _largest_remainder(sizes_N: np.ndarray, seats: int) -> np.ndarray:
 def bucketed_kmeans(
     compressed_LM: np.ndarray, scores_L: np.ndarray, low: float, high: float, settings: Compression
 ) -> Basis:
-    """k-means in each bucket of scores; a cluster's vector and score are the means of its images (equations 1 and 2).
+    """k-means in each score bucket; a cluster's vector and score are the means over its images (equations 1 and 2).
 
-    An empty bucket has no vector, a bucket of one image that image. With fewer images that differ than ``vectors``,
-    each is a vector, and there are fewer. Equal scores lie in one bucket: plain k-means, every vector with that score.
+    An empty bucket has no vector; a bucket with one image has that image. If there are fewer distinct images than
+    ``vectors``, each of them is a vector. If all scores are equal, this is plain k-means with that score everywhere.
 
     Args:
         compressed_LM: embeddings after PCA.
         scores_L: labels in [low, high].
-        low: of the scale that is cut into buckets.
-        high: likewise.
+        low: lower end of the scale that is divided into buckets.
+        high: its upper end.
         settings: numbers of vectors and buckets, and the seed.
 
     Raises:
-        ValueError: a score outside of the scale, another number of scores than of images, more buckets with images than
-            vectors.
+        ValueError: a score is outside the scale, the number of scores differs from the number of images, or there are
+            more non-empty buckets than vectors.
     """
     compressed, scores = checked_embeddings(compressed_LM), np.asarray(scores_L, dtype=np.float64)
     if scores.shape != (len(compressed),):
-        raise ValueError(f"{len(compressed)} images need as many scores, got the shape {scores.shape}")
+        raise ValueError(f"{len(compressed)} images need one score each, got the shape {scores.shape}")
     bucket = bucket_of(scores, low, high, settings.buckets)
     members = [np.flatnonzero(bucket == number) for number in range(settings.buckets)]
     most = np.array([len(np.unique(compressed[mine], axis=0)) if len(mine) else 0 for mine in members])
@@ -191,7 +194,7 @@ def bucketed_kmeans(
 
 
 def _means(compressed: np.ndarray, scores: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    # Until no image changes its cluster: then each is nearest to the mean of its own, as the equations have it.
+    # Iterate until no image changes its cluster: only then is each nearest to its own mean, as the equations require.
     labels = KMeans(number, n_init=_STARTS, max_iter=_ROUNDS, tol=0.0, random_state=seed).fit(compressed).labels_
     clusters = [labels == one for one in range(number)]
     vectors = np.stack([compressed[mine].mean(axis=0) for mine in clusters])

@@ -1,4 +1,4 @@
-"""One process or several, as ``torchrun`` starts them."""
+"""Runs in one process or in several started by ``torchrun``."""
 
 import os
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 _LONGEST_WAIT = timedelta(hours=6)
-"""Of the others for the first, which prepares the images of all."""
+"""Maximum wait for the first process, which prepares the images for all."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who takes part; a context, at whose end the processes part."""
+    """The processes of a run; a context manager that leaves the process group at the end."""
 
     number: int
     rank: int
@@ -25,7 +25,7 @@ class Ranks:
 
     @classmethod
     def join(cls) -> "Ranks":
-        """Meet the other processes, if ``torchrun`` started some."""
+        """Join the other processes if ``torchrun`` started several."""
         number, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         on_gpu = torch.cuda.is_available()
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
@@ -44,12 +44,12 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Does this process write?"""
+        """True in the process that writes files."""
         return self.rank == 0
 
     @contextmanager
     def first_then_others(self) -> Iterator[None]:
-        """The body runs in the first process, then in the others."""
+        """Run the body in the first process, then in the others."""
         if self.number > 1 and not self.first:
             dist.barrier()
         yield
@@ -62,13 +62,13 @@ class Ranks:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over the processes."""
+        """Wrap the module so that gradients are averaged over the processes."""
         if self.number == 1:
             return module
         return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def gather(self, embeddings_bD: torch.Tensor) -> torch.Tensor:
-        """Embeddings of all processes ``[B, D]``; gradients reach this process's own."""
+        """Embeddings of all processes ``[B, D]``; gradients flow only to this process's own."""
         if self.number == 1:
             return embeddings_bD
         parts = [torch.empty_like(embeddings_bD) for _ in range(self.number)]

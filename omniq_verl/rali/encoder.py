@@ -1,4 +1,4 @@
-"""The image encoder of CLIP or SigLIP, by transformers: pixels in, embeddings of length 1 out."""
+"""Image encoders of CLIP and SigLIP (transformers): pixels in, embeddings of unit length out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,17 +27,17 @@ VISION: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
     "clip": (CLIPVisionConfig, CLIPVisionModelWithProjection),
     "siglip": (SiglipVisionConfig, SiglipVisionModel),
 }
-"""By the ``model_type`` of the whole model; the SigLIP 2 of fixed sizes is a "siglip" as well."""
+"""Classes by the whole model's ``model_type``; SigLIP 2 with fixed sizes is also "siglip"."""
 
 _PLAIN = {"dtype": torch.float32, "attn_implementation": "sdpa"}
-"""Whatever a model's folder asks for: an attention may be the name of code at a hub."""
+"""Override what a model's folder asks for: an attention implementation may name code on a hub."""
 _FIELDS = (
     *("attention_dropout", "hidden_act", "hidden_size", "image_size", "intermediate_size", "layer_norm_eps"),
     *("num_attention_heads", "num_channels", "num_hidden_layers", "patch_size", "projection_dim", "vision_use_head"),
 )
-"""Of a vision model's configuration: what its architecture depends on, and nothing else."""
+"""Fields of a vision model's configuration that define its architecture; all others are ignored."""
 _MOST_LAYERS = 200
-"""SigLIP's largest has 40; a file that claims a million would keep us building them."""
+"""SigLIP's largest has 40; a file that claims a million would take forever to build."""
 
 
 class ImageEncoder(nn.Module):
@@ -61,7 +61,7 @@ class ImageEncoder(nn.Module):
         """Embeddings ``[B, D]``, float32, of length 1 if ``normalize``: the direction is all a contrastive loss sees.
 
         Args:
-            pixels_BHWC: uint8, as ``preprocessing`` makes them.
+            pixels_BHWC: uint8, made by ``preprocessing``.
         """
         pixels = (pixels_BHWC.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         found = self.vision(pixel_values=pixels.to(self.vision.dtype))
@@ -70,20 +70,20 @@ class ImageEncoder(nn.Module):
 
     @property
     def size(self) -> int:
-        """Numbers of an embedding (D)."""
+        """Size of an embedding (D)."""
         config = self.vision.config
         return config.projection_dim if self.kind == "clip" else config.hidden_size
 
 
 def open_model(model: str, allow_pickle: bool = False) -> PreTrainedModel:
-    """Image and text encoder together, in float32, in evaluation mode.
+    """Load image and text encoder together, in float32 and evaluation mode.
 
     Args:
         model: Hugging Face folder or name.
-        allow_pickle: load weights that are pickle files only, too.
+        allow_pickle: also load weights that exist only as pickle files.
 
     Raises:
-        ValueError: it is no CLIP and no SigLIP, not safe to open, or not there.
+        ValueError: the model is neither CLIP nor SigLIP, not safe to load, or missing.
     """
     check_model_folder(model, allow_pickle)
     try:
@@ -91,29 +91,29 @@ def open_model(model: str, allow_pickle: bool = False) -> PreTrainedModel:
             expanded(model), use_safetensors=None if allow_pickle else True, output_loading_info=True, **_PLAIN
         )
     except OSError as error:
-        raise ValueError(f"{model} cannot be opened ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{model} cannot be loaded ({str(error).splitlines()[0]})") from error
     if found.config.model_type not in VISION:
-        raise ValueError(f"{model} is a {found.config.model_type!r}; image encoders are those of {', '.join(VISION)}")
+        raise ValueError(f"{model} is a {found.config.model_type!r}; supported image encoders: {', '.join(VISION)}")
     check_loaded(model, info)
     return found.eval()
 
 
 def encoder_of(model: PreTrainedModel, preprocessing: Preprocessing) -> ImageEncoder:
-    """The image encoder of a whole model; the weights are the same, not copies."""
+    """The image encoder of a whole model; shares its weights."""
     kind = model.config.model_type
     if kind == "siglip":
         return ImageEncoder(kind, model.vision_model, preprocessing)
-    with torch.device("meta"):  # weights that are replaced at once
+    with torch.device("meta"):  # replaced right below
         vision = CLIPVisionModelWithProjection(model.config.vision_config)
     vision.vision_model, vision.visual_projection = model.vision_model, model.visual_projection
     return ImageEncoder(kind, vision.eval(), preprocessing)
 
 
 def open_preprocessing(model: str) -> Preprocessing:
-    """How a model's images are made.
+    """Read how a model's input images are made.
 
     Raises:
-        ValueError: its processor is not there, or does what is not supported.
+        ValueError: its processor is missing or needs an unsupported operation.
     """
     try:
         processor = AutoImageProcessor.from_pretrained(expanded(model))
@@ -123,37 +123,37 @@ def open_preprocessing(model: str) -> Preprocessing:
 
 
 def open_encoder(model: str, allow_pickle: bool = False) -> ImageEncoder:
-    """A model's image encoder alone; arguments and errors as of ``open_model``."""
+    """Load only a model's image encoder; see ``open_model`` for arguments and errors."""
     return encoder_of(open_model(model, allow_pickle), open_preprocessing(model))
 
 
 def plain_config(encoder: ImageEncoder) -> dict[str, Any]:
-    """A vision model's configuration as plain numbers and words."""
+    """A vision model's configuration as plain numbers and strings."""
     config = encoder.vision.config
     return {name: getattr(config, name) for name in _FIELDS if hasattr(config, name)}
 
 
 def check_vision_config(kind: str, config: Mapping[str, Any], preprocessing: Preprocessing) -> PretrainedConfig:
-    """The configuration of ``plain_config``.
+    """Check and build a configuration written by ``plain_config``.
 
     Raises:
-        ValueError: there is no such kind, the configuration is none or has more in it, or its images have another size.
+        ValueError: unknown kind, invalid or additional fields, or another image size than the preprocessing.
     """
     if kind not in VISION:
         raise ValueError(f"unknown encoder {kind!r}; known: {', '.join(VISION)}")
     if unknown := [
         name for name, value in dict(config).items() if name not in _FIELDS or isinstance(value, (dict, list))
     ]:
-        raise ValueError(f"unknown settings of an encoder: {', '.join(map(str, unknown))}")
+        raise ValueError(f"unknown encoder settings: {', '.join(map(str, unknown))}")
     try:
         found = VISION[kind][0].from_dict(dict(config))
-    except Exception as error:  # transformers' checks of fields raise errors of every kind
-        raise ValueError(f"it has no sound configuration of a {kind} ({error})") from error
+    except Exception as error:  # transformers' checks of fields raise all kinds of errors
+        raise ValueError(f"its {kind} configuration is invalid ({error})") from error
     if not 0 < found.num_hidden_layers <= _MOST_LAYERS:
-        raise ValueError(f"no encoder has {found.num_hidden_layers} layers")
+        raise ValueError(f"an encoder has 1 to {_MOST_LAYERS} layers, not {found.num_hidden_layers}")
     if found.image_size != preprocessing.side:
         raise ValueError(
-            f"the encoder takes images of {found.image_size} pixels, but they are made {preprocessing.side}"
+            f"the encoder takes images of {found.image_size} pixels, but the preprocessing makes {preprocessing.side}"
         )
     return found
 

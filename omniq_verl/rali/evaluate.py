@@ -1,4 +1,4 @@
-"""A fitted RALI on prepared files, with the figures and files of ``omniq eval``."""
+"""Evaluate a fitted RALI model on prepared files, with the figures and files of ``omniq eval``."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,50 +27,50 @@ from omniq_verl.rali.scorer import RaliScorer
 from omniq_verl.tasks import Scale, task_of
 
 _AT_ONCE = 256
-"""Rows whose image files are held in memory, and that are finished together."""
+"""Rows processed together; their image files are held in memory."""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured, and run_options."""
+    """Data, model and options of an evaluation."""
 
     data: Sequence[Path]
-    """Parquet files of ``data_prep/``, of the RALI's task."""
+    """Parquet files of ``data_prep/``, all of the RALI model's task."""
     out: Path
-    """The run's folder: goes on where it stopped."""
+    """The run's folder. An interrupted run resumes."""
     model: Path
-    """Folder of ``omniq rali fit``."""
+    """Folder written by ``omniq rali fit``."""
     device: str | None = None
-    """None: a GPU where there is one."""
+    """None: a GPU if there is one."""
     dtype: str = "float32"
     batch: int = 16
-    """Images the encoder is given at a time."""
+    """Images per batch of the encoder."""
     by: Sequence[str] = ()
-    """Columns or keys of ``details`` by which to measure groups as well."""
+    """Columns, or keys of ``details``, by which groups are also measured."""
     resamples: int = 1000
-    """Of the bootstrap; 1,000 is ours."""
+    """Bootstrap resamples; 1,000 is our choice."""
     limit: int | None = None
-    """Only the first so many rows of each file; None: all."""
+    """Use only the first N rows of each file; None: all."""
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
-    """Score, measure and write into ``config.out``, so that ``omniq compare`` reads it beside any other evaluation.
+    """Score, measure and write into ``config.out``; ``omniq compare`` can read the result next to any other evaluation.
 
-    ``scores/*.jsonl`` as they come; at the end ``answers.parquet``, ``images.parquet``, ``metrics.json``,
-    ``report.md``, ``report.html`` and plots, as ``omniq_verl.evaluation.run`` has them. What is no image is counted
-    under the status "bad_image", and has no score.
+    ``scores/*.jsonl`` is written while scoring; at the end ``answers.parquet``, ``images.parquet``, ``metrics.json``,
+    ``report.md``, ``report.html`` and plots follow, in the format of ``omniq_verl.evaluation.run``. Files that are not
+    images count under the status "bad_image" and have no score.
 
     Returns:
-        What ``metrics.json`` holds.
+        The content of ``metrics.json``.
 
     Raises:
-        ValueError: no rows, rows of another task, a file that cannot be read, groups that nothing belongs to.
-        BadRaliFile: the folder holds no RALI, or a broken one.
+        ValueError: no rows, rows of another task, a file that cannot be read, or an unknown grouping key.
+        BadRaliFile: the folder holds no RALI model, or a broken one.
     """
     refs = limited_rows(list(config.data), config.limit)
     scorer = RaliScorer(config.model, config.device, config.batch, config.dtype)
     if others := [ref for ref in refs if ref.info["task"] != scorer.about.task]:
-        raise ValueError(f"{others[0].key} is of another task than this RALI's, {scorer.about.task}")
+        raise ValueError(f"{others[0].key} is not of this RALI's task, {scorer.about.task}")
     labels = read_labels(refs)
     for key in config.by:
         group_names(labels, key)
@@ -103,11 +103,11 @@ def _score(scorer: RaliScorer, refs: Sequence[RowRef], store: Store, console: Co
 
 
 def _image(row: Mapping[str, Any]) -> bytes | Path:
-    """As it is in the row, or by name; what is no image costs its own score only."""
+    """The row's image as bytes or path; an invalid image only costs its own score."""
     try:
         return image_sources(row)[0]
     except BadImage:
-        return b""  # which the scorer rejects as "no bytes"
+        return b""  # the scorer rejects it as "no bytes"
 
 
 def _records(scorer: RaliScorer, refs: Sequence[RowRef], sources: Sequence[bytes | Path]) -> Iterator[dict[str, Any]]:
@@ -119,11 +119,11 @@ def _records(scorer: RaliScorer, refs: Sequence[RowRef], sources: Sequence[bytes
 
 
 def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line an image, in the form of ``omniq_verl.evaluation.answers.judge_answers``, with an empty answer.
+    """One line per image, in the format of ``omniq_verl.evaluation.answers.judge_answers``, with an empty answer.
 
     Args:
-        labels: of ``read_labels``.
-        records: of the store; those of other rows are left out.
+        labels: from ``read_labels``.
+        records: from the store; records of other rows are ignored.
     """
     by_key = {record["key"]: record for record in records}
     lines = []
@@ -132,13 +132,13 @@ def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> 
         scored = record["score"] is not None
         scale = Scale(label["scale_low"], label["scale_high"])
         level = scale.level(min(max(record["score"], scale.low), scale.high)) if scored else None
-        said = {"answer": record["error"] or "", "finish_reason": DONE, "tokens": 0, "status": record["status"]}
-        lines.append({"key": key, "sample": 0, **said, "score": record["score"], "level": level})
+        answer = {"answer": record["error"] or "", "finish_reason": DONE, "tokens": 0, "status": record["status"]}
+        lines.append({"key": key, "sample": 0, **answer, "score": record["score"], "level": level})
     return pd.DataFrame(lines).assign(distortion=None, severity=None).astype({"score": float})
 
 
 def _learned_from(scorer: RaliScorer) -> list[str]:
-    """Files that the RALI was fitted to, as its own folder names them."""
+    """Files the RALI model was fitted to, according to its own folder."""
     return [str(Path(path).resolve()) for path in scorer.about.source.get("data", [])]
 
 

@@ -1,4 +1,4 @@
-"""A fitted RALI as ONNX, for runtimes without PyTorch."""
+"""Export a fitted RALI model to ONNX, for runtimes without PyTorch."""
 
 import json
 from dataclasses import asdict
@@ -12,31 +12,31 @@ from omniq_verl.rali.checkpoint import load_rali
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
-"""Of a score, in units of the scale."""
+"""Largest accepted difference of a score, in units of the scale."""
 
 
 def export_onnx(folder: Path, out: Path) -> float:
-    """Write the model as one ONNX file, and run it beside the original.
+    """Write the model as one ONNX file and compare its scores with the original's.
 
-    Its input ``pixels`` is uint8 ``[batch, side, side, 3]``, as ``omniq_verl.rali.preprocessing`` makes them: the
-    settings for that lie in the file's metadata under ``preprocessing``, beside ``task`` and ``scale``. Its output
-    ``scores`` is float32 ``[batch]``.
+    The input ``pixels`` is uint8 ``[batch, side, side, 3]``, made by ``omniq_verl.rali.preprocessing``, whose settings
+    are in the file's metadata under ``preprocessing``, next to ``task`` and ``scale``. The output ``scores`` is float32
+    ``[batch]``.
 
     Args:
-        folder: of ``omniq rali fit``.
-        out: ends in .onnx; replaced if it is there.
+        folder: written by ``omniq rali fit``.
+        out: must end in .onnx; an existing file is replaced.
 
     Returns:
-        The largest difference to the original's scores, on random pixels in batches of one and of three.
+        The largest difference from the original's scores, on random pixels in batches of one and three.
 
     Raises:
-        ValueError: a package is missing, or the file has another name.
+        ValueError: a package is missing, or the file does not end in .onnx.
         RuntimeError: the scores differ by more than ``TOLERANCE``; the file is removed.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ValueError(f"needs {', '.join(missing)}. Fix: pip install 'omniq-verl[onnx]'")
+        raise ValueError(f"the export needs {', '.join(missing)}. Fix: pip install 'omniq-verl[onnx]'")
     if out.suffix != ".onnx":
-        raise ValueError(f"{out}: the file's name ends in .onnx")
+        raise ValueError(f"{out}: the file name must end in .onnx")
     model, about = load_rali(folder)
     side = model.encoder.preprocessing.side
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
@@ -49,8 +49,8 @@ def export_onnx(folder: Path, out: Path) -> float:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
-    told = {"preprocessing": asdict(model.encoder.preprocessing), "task": about.task, "scale": asdict(about.scale)}
-    program.model.metadata_props.update({name: json.dumps(value) for name, value in told.items()})
+    known = {"preprocessing": asdict(model.encoder.preprocessing), "task": about.task, "scale": asdict(about.scale)}
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in known.items()})
     program.save(out, external_data=False)
     off = max(_difference(model, out, batch) for batch in (1, 3))
     if not off <= TOLERANCE:

@@ -1,4 +1,4 @@
-"""Scores by cosines to basis vectors, and the fit of vectors and scores to labels: RALI sec. 4, equation 3."""
+"""Scores from cosines to basis vectors, and the fit of vectors and scores to labels (RALI sec. 4, equation 3)."""
 
 import logging
 from collections.abc import Iterator
@@ -17,27 +17,29 @@ logger = logging.getLogger(__name__)
 class BasisScorer(nn.Module):
     """Equation 3: ``w = softmax(cos(U^T E, mu_i) / temperature)``, score = sum of ``w_i f_i``.
 
-    A score is a mean of the ``f_i``, so it lies between the least and the largest of them. At temperature 1 no weight
-    is more than e^2 times another: scores as far apart as labels need ``f_i`` far beyond the scale, which the fit
-    finds. An embedding of zeros has cosine 0 to all: its score is the plain mean of the ``f_i``.
+    A score is a weighted mean of the ``f_i``, so it is between the smallest and the largest of them. At temperature 1
+    the ratio of two weights is at most e^2, so scores as spread as the labels need ``f_i`` far beyond the scale; the
+    fit finds them. An embedding of zeros has cosine 0 to all vectors, so its score is the plain mean of the ``f_i``.
 
     Args:
-        projection: from embeddings to their compressed form.
+        projection: maps embeddings to their compressed form.
         basis: vectors and scores.
-        temperature: 1.0 is the paper's (equation 3 has none).
+        temperature: 1.0 in the paper (equation 3 has none).
 
     Raises:
-        ValueError: the temperature is not above 0, or the sizes do not fit together.
+        ValueError: the temperature is not above 0, or the shapes do not match.
     """
 
     def __init__(self, projection: Projection, basis: Basis, temperature: float = 1.0):
         super().__init__()
         if not 0 < temperature < float("inf"):
-            raise ValueError(f"the temperature is a number above 0, got {temperature}")
+            raise ValueError(f"the temperature must be a finite number > 0, got {temperature}")
         if projection.matrix_DM.shape[1] != basis.vectors_KM.shape[1]:
-            raise ValueError(f"vectors of {basis.vectors_KM.shape[1]}, projected to {projection.matrix_DM.shape[1]}")
+            raise ValueError(
+                f"vectors of size {basis.vectors_KM.shape[1]}, but a projection to {projection.matrix_DM.shape[1]}"
+            )
         if len(basis.scores_K) != len(basis.vectors_KM):
-            raise ValueError(f"{len(basis.vectors_KM)} vectors with {len(basis.scores_K)} scores")
+            raise ValueError(f"{len(basis.vectors_KM)} vectors but {len(basis.scores_K)} scores")
         self.temperature = temperature
         self.register_buffer("mean_D", _as_float(projection.mean_D))
         self.projection_DM = nn.Parameter(_as_float(projection.matrix_DM))
@@ -45,7 +47,7 @@ class BasisScorer(nn.Module):
         self.scores_K = nn.Parameter(_as_float(basis.scores_K))
 
     def forward(self, embeddings_BD: torch.Tensor) -> torch.Tensor:
-        """Scores ``[B]``, on the scale of the labels, of embeddings ``[B, D]``; in float32."""
+        """Scores ``[B]``, float32, on the scale of the labels, for embeddings ``[B, D]``."""
         projected = (embeddings_BD.float() - self.mean_D) @ self.projection_DM
         cosines = functional.normalize(projected, dim=1) @ functional.normalize(self.vectors_KM, dim=1).T
         return (cosines / self.temperature).softmax(dim=1) @ self.scores_K
@@ -57,53 +59,54 @@ def _as_float(values: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Fit:
-    """How vectors and scores are fitted."""
+    """Settings of the fit of vectors and scores."""
 
     epochs: int = 30
-    """Over all images; ours, the paper does not say. 0: no fit, as case 5 of table 4 and the crosses of table A.5."""
+    """Passes over all images; our choice, as the paper gives no number. 0: no fit, as in case 5 of table 4 and the
+    crosses of table A.5."""
     batch: int = 128
-    """Images of a step; ours."""
+    """Images per step; our choice."""
     learning_rate: float = 3e-2
-    """Of AdamW: sec. 5.1."""
+    """Learning rate of AdamW: sec. 5.1."""
     weight_decay: float = 0.0
-    """Ours: it would draw the basis scores towards 0, which is no score."""
+    """Our choice: weight decay would pull the basis scores towards 0, which is not a score."""
     temperature: float = 1.0
-    """Of the softmax; equation 3."""
+    """Temperature of the softmax; equation 3."""
     projection: bool = False
-    """Fit the projection as well; ours. The paper names vectors and scores alone."""
+    """Also fit the projection; our addition. The paper fits only vectors and scores."""
     seed: int = 0
-    """Of the order of the images."""
+    """Seed of the order of images."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError(f"epochs and weight_decay from 0, batch from 1, learning_rate above 0; got {self}")
+            raise ValueError(f"epochs and weight_decay must be >= 0, batch >= 1, learning_rate > 0; got {self}")
 
 
 def trained_parameters(scorer: BasisScorer, settings: Fit) -> list[nn.Parameter]:
-    """What the fit changes: K * M + K numbers, and with the projection D * M more."""
+    """The fitted parameters: K * M + K numbers, and D * M more with the projection."""
     return [scorer.vectors_KM, scorer.scores_K, *([scorer.projection_DM] if settings.projection else [])]
 
 
 def fit_basis(
     scorer: BasisScorer, embeddings_LD: np.ndarray, labels_L: np.ndarray, settings: Fit
 ) -> Iterator[dict[str, float]]:
-    """Fit in place, by the squared error (ours); an epoch at a time.
+    """Fit in place by the squared error (our choice), one epoch at a time.
 
-    The learning rate falls from its value to 0 by half a cosine (ours).
+    The learning rate falls to 0 along half a cosine (our choice).
 
     Yields:
-        Of each epoch ``epoch``, ``loss`` (mean over its steps, before each), ``lowest`` and ``highest`` (of the basis
-        scores).
+        For each epoch ``epoch``, ``loss`` (mean over its steps, each before its update), and ``lowest`` and
+        ``highest`` of the basis scores.
 
     Raises:
-        ValueError: another number of labels than of embeddings.
+        ValueError: the number of labels differs from the number of embeddings.
         FloatingPointError: a loss was not finite.
     """
     if len(embeddings_LD) != len(labels_L):
-        raise ValueError(f"{len(embeddings_LD)} embeddings with {len(labels_L)} labels")
+        raise ValueError(f"{len(embeddings_LD)} embeddings but {len(labels_L)} labels")
     embeddings, labels = _as_float(embeddings_LD), _as_float(labels_L)
     if len(labels) and (labels == labels[0]).all():
-        logger.warning("all labels are %g: every image will get about that score", float(labels[0]))
+        logger.warning("all labels are %g: every image will get about this score", float(labels[0]))
     parameters = trained_parameters(scorer, settings)
     optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
     steps = max(settings.epochs * -(-len(labels) // settings.batch), 1)
@@ -127,8 +130,10 @@ def _step(
 ) -> float:
     loss = functional.mse_loss(scorer(embeddings_BD), labels_B)
     if not torch.isfinite(loss):
-        raise FloatingPointError("the fit's loss is not finite. Fix: a smaller learning rate, or a higher temperature")
-    # Not .backward(): what is not fitted gets no gradient.
+        raise FloatingPointError(
+            "the fit's loss is not finite. Fix: use a smaller learning rate or a higher temperature"
+        )
+    # Not .backward(): parameters that are not fitted get no gradient.
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     optimizer.step()

@@ -1,4 +1,4 @@
-"""Prepared files and an encoder -> a fitted RALI: embed, compress, fit, save."""
+"""Fit a RALI model from prepared files and an encoder: embed, compress, fit, save."""
 
 import json
 from collections.abc import Sequence
@@ -25,51 +25,51 @@ from omniq_verl.tasks import Scale, task_of
 
 @dataclass(frozen=True)
 class FitConfig:
-    """From what, and run_options."""
+    """Data, model and options of a fit."""
 
     data: Sequence[Path]
-    """Parquet files of ``data_prep/``, of one task and one scale."""
+    """Parquet files of ``data_prep/``, all of one task and one scale."""
     out: Path
     model: str = "openai/clip-vit-large-patch14-336"
-    """Hugging Face folder or name: ``out/model`` of an alignment, or a CLIP as it is (case 1 of table 4)."""
+    """Hugging Face folder or name: ``out/model`` of an alignment, or an unaligned CLIP (case 1 of table 4)."""
     compression: Compression = field(default_factory=Compression)
     fit: Fit = field(default_factory=Fit)
     save_dtype: str = "float32"
-    """Of the encoder's weights in the file; bfloat16 halves it."""
+    """Number type of the encoder's weights in the file; bfloat16 halves its size."""
     batch: int = 64
-    """Images embedded at a time."""
+    """Images embedded at once."""
     device: str | None = None
-    """None: a GPU where there is one."""
+    """None: a GPU if there is one."""
     limit: int | None = None
-    """The first so many rows."""
+    """Use only the first N rows; None: all."""
     allow_pickle: bool = False
-    """Load weights that are pickle files, which can run any code."""
+    """Load pickled weights, which can run arbitrary code."""
 
     def __post_init__(self) -> None:
         if self.save_dtype not in DTYPES or self.batch < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError(f"save_dtype is one of {', '.join(DTYPES)}, batch and limit from 1; got {self}")
+            raise ValueError(f"save_dtype must be one of {', '.join(DTYPES)}, batch and limit >= 1; got {self}")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A basis, and how it came about."""
+    """A fitted basis and its statistics."""
 
     scorer: BasisScorer
     about: dict[str, Any]
-    """``images``, ``explained`` (share of variance PCA keeps), ``vectors``, ``buckets_with_images``,
+    """``images``, ``explained`` (share of variance that PCA keeps), ``vectors``, ``buckets_with_images``,
     ``trained_parameters``."""
     epochs: list[dict[str, float]]
-    """Of ``fit_basis``."""
+    """The epochs of ``fit_basis``."""
 
 
 def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
     """Fit, write ``rali.safetensors``, ``rali.json`` and ``fit.jsonl`` into ``config.out``; returns ``Fitted.about``.
 
-    ``provenance.json`` says under which conditions, and is no part of the model.
+    ``provenance.json`` records the conditions of the fit and is not part of the model.
 
     Raises:
-        ValueError: no rows, rows that must not be learned from, of several tasks or scales, an image or a model that
-            cannot be opened, more dimensions or buckets than there is data for.
+        ValueError: no rows, rows that must not be trained on or that mix tasks or scales, an image or a model that
+            cannot be opened, or too little data for the dimensions or buckets.
     """
     refs = list_rows(list(config.data))[: config.limit]
     task, scale = task_and_scale(refs)
@@ -92,10 +92,10 @@ def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
 
 
 def task_and_scale(refs: Sequence[RowRef]) -> tuple[str, Scale]:
-    """What all rows are labelled for.
+    """The task and scale that all rows are labelled for.
 
     Raises:
-        ValueError: there is none, they are not all of one task and scale, or one must not be learned from.
+        ValueError: no rows, more than one task or scale, or a row that must not be trained on.
     """
     check_learnable(refs)
     kinds = {(ref.info["task"], task_of(ref.info).scale): ref.file for ref in refs}
@@ -103,14 +103,14 @@ def task_and_scale(refs: Sequence[RowRef]) -> tuple[str, Scale]:
         named = "; ".join(
             f"{task} on [{scale.low:g}, {scale.high:g}] in {file}" for (task, scale), file in kinds.items()
         )
-        raise ValueError(f"a RALI has one task and one scale; these rows have {named}")
+        raise ValueError(f"a RALI model has one task and one scale, but these rows have {named}")
     return next(iter(kinds))
 
 
 def compress_and_fit(
     embeddings_LD: np.ndarray, labels_L: np.ndarray, scale: Scale, compression: Compression, fit: Fit
 ) -> Fitted:
-    """Embeddings and labels -> a fitted basis; the same arguments give the same numbers on one machine.
+    """Fit a basis to embeddings and labels; deterministic for the same arguments on one machine.
 
     Raises:
         ValueError: see ``fit_projection`` and ``bucketed_kmeans``.
@@ -133,14 +133,16 @@ def compress_and_fit(
 def _say(found: Fitted, config: FitConfig, console: Console) -> None:
     about, ends = found.about, torch.aminmax(found.scorer.scores_K.detach())
     if about["vectors"] < config.compression.vectors:
-        console.print(f"{about['vectors']} basis vectors, as there are no more images that differ", markup=False)
+        console.print(f"{about['vectors']} basis vectors, because there are no more distinct images", markup=False)
     console.print(
         f"{about['images']:,} images, {about['explained']:.1%} of their variance kept, {about['vectors']} basis vectors"
         f" in {about['buckets_with_images']} buckets with images",
         markup=False,
     )
-    console.print(f"scores of the basis: {ends.min:.2f} to {ends.max:.2f}", markup=False)
+    console.print(f"basis scores: {ends.min:.2f} to {ends.max:.2f}", markup=False)
     if found.epochs:
         first, last = found.epochs[0], found.epochs[-1]
-        console.print(f"squared error {first['loss']:.4f} at first, {last['loss']:.4f} at last", markup=False)
+        console.print(
+            f"squared error: {first['loss']:.4f} in the first epoch, {last['loss']:.4f} in the last", markup=False
+        )
     console.print(f"RALI: {config.out}", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Contrastive losses over a batch of images and texts. Pure.
+"""Contrastive losses over a batch of images and texts. Pure functions.
 
-``same_BB`` says which text is right for which image: its own, and every text equal to that. Models that write short
-reasoning write the same one often; with texts that all differ, these are the losses of the papers.
+``same_BB`` marks the correct texts of each image: its own and every equal text. Models that write short reasoning often
+repeat it; if all texts differ, these are the losses of the papers.
 """
 
 import torch
@@ -9,11 +9,11 @@ from torch.nn import functional
 
 
 def softmax_loss(logits_BB: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor:
-    """CLIP's (Radford et al. 2021, figure 3): the cross entropy of images over texts and of texts over images, halved.
+    """CLIP's loss (Radford et al. 2021, figure 3): mean of the cross entropies over texts and over images.
 
     Args:
-        logits_BB: scaled cosines, a row an image.
-        same_BB: bool; the right ones share the weight of a row, or column, equally.
+        logits_BB: scaled cosines, one row per image.
+        same_BB: bool; correct texts share the weight of a row or column equally.
     """
     target = same_BB.float()
     rows = functional.cross_entropy(logits_BB, target / target.sum(dim=1, keepdim=True))
@@ -22,10 +22,10 @@ def softmax_loss(logits_BB: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor
 
 
 def sigmoid_loss(logits_BB: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor:
-    """SigLIP's (Zhai et al. 2023, equation 1): each image and text apart, right or wrong; the sum over the batch size.
+    """SigLIP's loss (Zhai et al. 2023, equation 1): binary for each image and text; the sum divided by the batch size.
 
     Args:
-        logits_BB: scaled cosines with their bias, a row an image.
+        logits_BB: scaled cosines with their bias, one row per image.
         same_BB: bool.
     """
     signs = torch.where(same_BB, 1.0, -1.0)
@@ -33,4 +33,4 @@ def sigmoid_loss(logits_BB: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor
 
 
 LOSSES = {"clip": softmax_loss, "siglip": sigmoid_loss}
-"""By the kind of the model: the one it was pretrained by."""
+"""By kind of model: the loss it was pretrained with."""

@@ -1,6 +1,7 @@
-"""Image-text pairs: what a reasoning model says of each image, several times (RALI sec. 4, "seed augmentation").
+"""Image-text pairs: a reasoning model's reasoning about each image, sampled several times (RALI sec. 4, "seed
+augmentation").
 
-The reasoning is the text, not the answer. What cannot be read is counted by its reason, and never replaced.
+The text is the reasoning, not the whole answer. Answers that cannot be parsed are counted by reason and not replaced.
 """
 
 import json
@@ -30,31 +31,31 @@ from omniq_verl.tasks import task_of
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """Of which images, by which model."""
+    """Images, model and options."""
 
     data: Sequence[Path]
-    """Parquet files of ``data_prep/``, of one task and one scale."""
+    """Parquet files of ``data_prep/``, all of one task and one scale."""
     out: Path
-    """The run's folder: goes on where it stopped."""
+    """The run's folder. An interrupted run resumes."""
     engine: EngineSpec
     sampling: Sampling = field(default_factory=lambda: Sampling(n=5, temperature=1.0))
-    """Answers an image. The paper says "multiple seeds"; 5, and the temperature, are ours."""
+    """Answers per image. The paper says "multiple seeds"; 5 and the temperature are our choice."""
     run_options: RunOptions = field(default_factory=RunOptions)
     limit: int | None = None
-    """The first so many rows of the data."""
+    """Use only the first N rows of the data; None: all."""
     seed: int = 0
 
 
 def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
-    """Ask, and write ``pairs.parquet`` and ``counts.json`` into ``config.out``; returns the counts.
+    """Ask the model and write ``pairs.parquet`` and ``counts.json`` into ``config.out``; returns the counts.
 
     Raises:
-        ValueError: no rows, rows that must not be learned from, a model that is not opened, or no answer that could be
-            read.
-        BatchesFailed: some rows were not answered; what was is kept.
+        ValueError: no rows, rows that must not be trained on, a model that cannot be loaded, or no answer that could be
+            parsed.
+        BatchesFailed: some rows were not answered; the answered ones are saved.
     """
     refs = learnable_rows(list(config.data), config.limit)
-    config.engine.check()  # here, and not only once workers have started
+    config.engine.check()  # fail before any worker is started
     job = Job(config.engine, config.sampling, own_question, config.seed)
     with Store(config.out / "answers", job.settings()) as store:
         record_start(config.out)
@@ -63,23 +64,23 @@ def make_pairs(config: PairsConfig, console: Console) -> dict[str, Any]:
 
 
 def write_pairs(config: PairsConfig, refs: Sequence[RowRef]) -> dict[str, Any]:
-    """Read the answers that are there, and write the pairs and their counts.
+    """Read the saved answers and write the pairs and their counts.
 
-    ``pairs.parquet`` has a line for each image with a reasoning that could be read: where its row lies (``key``,
-    ``file``, ``group``, ``number``), ``data_source``, ``task``, ``target`` and scale; ``texts``, the reasonings in the
-    order of their seeds, and ``scores``, what each led to.
+    ``pairs.parquet`` has a line for each image with at least one parsed reasoning: the reference to its row (``key``,
+    ``file``, ``group``, ``number``), ``data_source``, ``task``, ``target`` and scale; ``texts``, the reasonings in seed
+    order, and ``scores``, the score each one led to.
     """
     counts: Counter[str] = Counter()
     by_key = {ref.key: ref for ref in refs}
     out = config.out / "pairs.parquet"
-    out.unlink(missing_ok=True)  # of other answers
+    out.unlink(missing_ok=True)  # it may be from other answers
     written = 0
     try:
         written = write_parquet(_lines(read_store(config.out / "answers"), by_key, counts), out)
     except ValueError as error:
         if written or counts["ok"]:
             raise
-        raise ValueError(f"no answer holds reasoning and a score; they are: {dict(counts)}") from error
+        raise ValueError(f"no answer contains reasoning and a score; answers by status: {dict(counts)}") from error
     finally:
         data = data_record(refs, config.limit, known_files(config.out / "answers"))
         asked = (config.engine.identity(), asdict(config.sampling), config.seed)
@@ -105,7 +106,7 @@ def _lines(
 
 
 def _read(answer: Mapping[str, Any], ref: RowRef, counts: Counter[str]) -> tuple[str, float] | None:
-    """Reasoning and score, or None; either way it is counted."""
+    """Reasoning and score, or None; counted in both cases."""
     reason, text, score = read_reasoning(answer["text"], answer["finish_reason"], task_of(ref.info))
     counts[reason] += 1
     return (text, score) if reason == "ok" else None
@@ -124,10 +125,10 @@ def _where(ref: RowRef) -> dict[str, Any]:
 
 
 def read_pairs(path: Path) -> list[tuple[RowRef, list[str]]]:
-    """Where each image lies, and its texts, in the order of their keys.
+    """Read the row reference and the texts of each image, sorted by key.
 
     Raises:
-        ValueError: it is no file of ``write_pairs``.
+        ValueError: the file was not written by ``write_pairs``.
     """
     try:
         lines = pq.read_table(path).to_pylist()
@@ -136,5 +137,5 @@ def read_pairs(path: Path) -> list[tuple[RowRef, list[str]]]:
             for one in lines
         ]
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no pairs.parquet of `omniq rali pairs` ({error})") from error
+        raise ValueError(f"{path} is not a pairs.parquet of `omniq rali pairs` ({error})") from error
     return sorted(found, key=lambda pair: pair[0].key)

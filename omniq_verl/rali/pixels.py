@@ -1,4 +1,4 @@
-"""Images of prepared rows -> pixels for an encoder: decoded and resized once, by threads."""
+"""Turn images of prepared rows into pixels for an encoder; decodes and resizes in threads."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from omniq_verl.rali.encoder import ImageEncoder
 from omniq_verl.rali.preprocessing import Preprocessing
 
 _AT_ONCE = 128
-"""Rows whose image files are held in memory."""
+"""Rows whose image files are held in memory at once."""
 
 
 def pixels_of(refs: Sequence[RowRef], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """Pixels ``[side, side, 3]`` of each row's image, in their order.
+    """Pixels ``[side, side, 3]`` of each row's image, in order.
 
     Raises:
-        ValueError: a row, or the file of its image, has gone or changed since it was prepared.
+        ValueError: a row or its image file was removed or changed since it was prepared.
     """
     rows = _rows(refs)
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 1)) as pool:
@@ -37,22 +37,26 @@ def _rows(refs: Sequence[RowRef]) -> Iterator[dict[str, Any]]:
         yield from RowReader(["images", "extra_info"]).read(refs)
     except (IndexError, ValueError) as error:
         files = ", ".join(sorted({ref.file for ref in refs}))
-        raise ValueError(f"{files}: not what it was, as rows are missing. Fix: make pairs again") from error
+        raise ValueError(
+            f"{files}: rows are missing, so the file has changed. Fix: run omniq rali pairs again"
+        ) from error
 
 
 def _pixels(ref: RowRef, row: dict[str, Any], preprocessing: Preprocessing) -> np.ndarray:
     if row["extra_info"]["id"] != ref.info["id"]:
-        raise ValueError(f"{ref.file} is not what it was: {ref.key} is no longer in its row. Fix: make pairs again")
+        raise ValueError(
+            f"{ref.file} has changed: {ref.key} is not in its row any more. Fix: run omniq rali pairs again"
+        )
     try:
         return preprocessing(image_bytes(row)[0])
-    except Exception as error:  # Pillow's decoders raise errors of every kind
+    except Exception as error:  # Pillow's decoders raise all kinds of errors
         raise ValueError(f"{ref.key} of {ref.file}: its image cannot be read ({error})") from error
 
 
 def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Path) -> np.ndarray:
-    """The same as one array ``[images, side, side, 3]`` on the disk, made where it is not there.
+    """The same as one array ``[images, side, side, 3]`` in a memory-mapped file, which is created if missing.
 
-    It is as large as it says: 2.4 GB for KonIQ's 7,058 images at 336 pixels.
+    The file is uncompressed: 2.4 GB for KonIQ's 7,058 images at 336 pixels.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +70,12 @@ def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Pa
 
 
 def embed(encoder: ImageEncoder, images: Iterator[np.ndarray], batch: int = 64) -> np.ndarray:
-    """Embeddings ``[images, D]``, float32, on the device the encoder is on.
+    """Embeddings ``[images, D]``, float32; computed on the encoder's device.
 
     Args:
-        encoder: pixels in, embeddings out.
-        images: of ``pixels_of``.
-        batch: images at a time.
+        encoder: maps pixels to embeddings.
+        images: from ``pixels_of``.
+        batch: images at once.
     """
     device, found, images = next(encoder.parameters()).device, [], iter(images)
     with torch.inference_mode():

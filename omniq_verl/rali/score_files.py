@@ -1,4 +1,4 @@
-"""Scores of files by a RALI, in the terminal or into a table; a killed run goes on."""
+"""Score files with a RALI model, in the terminal or into a table; a killed run resumes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from omniq_verl.scoring.score_table import check_each_once, write_scores
 from omniq_verl.scoring.scorer import Score
 
 _AT_ONCE = 256
-"""Files that are finished together: what a kill can cost."""
+"""Files finished together, and so the most work that a kill can lose."""
 _COLUMNS = ("image", "task", "status", "score", "level", "error")
-"""What a RALI has to say of an image."""
+"""Columns of a RALI score."""
 
 
 def score_files(scorer: RaliScorer, paths: Sequence[Path], out: Path | None, console: Console) -> int:
-    """Score files, and those of folders, in their order; returns how many have a score.
+    """Score files, including those in folders, in order; returns the number of files with a score.
 
     Raises:
-        ValueError: no such file; see ``scoring.files.write_scores``.
+        ValueError: a file does not exist; see ``scoring.files.write_scores``.
     """
     files = list_files(paths)
     check_each_once(files)
@@ -34,6 +34,6 @@ def score_files(scorer: RaliScorer, paths: Sequence[Path], out: Path | None, con
 
 
 def _say(one: Score, console: Console) -> bool:
-    said = f"{one.score:.2f} {one.level}" if one.ok else one.error
-    console.print(f"{one.image}: {said}", style=None if one.ok else "red", markup=False, soft_wrap=True)
+    text = f"{one.score:.2f} {one.level}" if one.ok else one.error
+    console.print(f"{one.image}: {text}", style=None if one.ok else "red", markup=False, soft_wrap=True)
     return one.ok

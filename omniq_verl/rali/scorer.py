@@ -1,4 +1,4 @@
-"""``RaliScorer``: images in, scores out, by the same call as ``omniq_verl.Scorer``."""
+"""``RaliScorer``: images in, scores out, with the same calls as ``omniq_verl.Scorer``."""
 
 import math
 import os
@@ -19,26 +19,26 @@ from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.tasks import Scale, scale_of
 
 _READERS = 16
-"""Threads that decode and resize, at most; Pillow lets others run meanwhile."""
+"""Maximum number of threads that decode and resize; Pillow releases the GIL."""
 
 
 class RaliScorer:
-    """A fitted RALI, ready for images.
+    """A fitted RALI model, ready to score images.
 
-    An image's score does not depend on what it is scored beside, but for the last bits of a sum. It has no reasoning
-    and no answer: RALI writes none.
+    An image's score does not depend on the rest of its batch, except for the last bits of floating-point sums. It has
+    no reasoning and no answer, because RALI writes no text.
 
     Args:
-        folder: of ``omniq rali fit``.
-        device: None: a GPU where there is one.
-        batch: images the encoder is given at a time; the next are read meanwhile.
-        dtype: of the encoder: float32, or bfloat16, which moves scores by some hundredths.
-        compile: compile the model at the first batch, which takes a minute or so.
-        allow_urls: fetch images by http and https.
+        folder: written by ``omniq rali fit``.
+        device: None: a GPU if there is one.
+        batch: images per batch of the encoder; the next batch is read meanwhile.
+        dtype: number type of the encoder: float32, or bfloat16, which changes scores by some hundredths.
+        compile: compile the model on the first batch, which takes about a minute.
+        allow_urls: fetch images over http and https.
 
     Raises:
-        ValueError: no such dtype, a batch below one.
-        BadRaliFile: the folder holds no RALI, or a broken one.
+        ValueError: unknown dtype, or batch below 1.
+        BadRaliFile: the folder holds no RALI model, or a broken one.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RaliScorer:
         allow_urls: bool = False,
     ):
         if dtype not in DTYPES or batch < 1:
-            raise ValueError(f"dtype is one of {', '.join(DTYPES)}, batch from 1; got {dtype!r} and {batch}")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, batch >= 1; got {dtype!r} and {batch}")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = Path(folder).expanduser()
         model, self.about = load_rali(folder, DTYPES[dtype])
@@ -62,7 +62,7 @@ class RaliScorer:
 
     @cached_property
     def digest(self) -> str:
-        """Of the files of this RALI: another one, another model."""
+        """Checksum of the model files; it changes whenever the model changes."""
         return weights_digest(self._folder)
 
     @overload
@@ -99,23 +99,23 @@ class RaliScorer:
         temperature: float = 1.0,
         scale: Scale | str | None = None,
     ) -> Any:
-        """Scores of images, in their order.
+        """Score images, in order.
 
         Args:
-            images: as ``Scorer.score`` takes them. What is no image, or rejected by the image rules of training, gets
+            images: anything ``Scorer.score`` accepts. Inputs that are not images, or that training would reject, get
                 the status "bad_image".
-            task: the one it was fitted for, which None stands for.
-            prompt: as of ``Scorer``, but nothing is asked: it is not looked at.
-            samples: 1, as there is one answer.
-            temperature: of sampled answers, of which there are none.
-            scale: to have scores on another than that of the labels it was fitted to: a straight line between both.
+            task: the task it was fitted for; None means the same.
+            prompt: ignored; accepted for compatibility with ``Scorer``.
+            samples: must be 1, because RALI has only one answer.
+            temperature: ignored; accepted for compatibility with ``Scorer``.
+            scale: scale for the scores, mapped linearly from the scale of the labels it was fitted to.
 
         Returns:
-            A ``Score`` for each image; of a list of tasks a dict by task; of a single image, its own. A score may lie
-            beyond the ends of the scale by a little, as it is not cut off; its level is that of the nearest end then.
+            A ``Score`` for each image; for a list of tasks a dict by task; for a single image only its own. A score is
+            not clipped and may be slightly beyond the scale; its level is then that of the nearest end.
 
         Raises:
-            ValueError: another task, or more samples than one, or no such scale.
+            ValueError: another task, more than one sample, or an unknown scale.
             TypeError: ``images`` is neither one image nor a list of images.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
@@ -129,12 +129,12 @@ class RaliScorer:
         temperature: float = 1.0,
         scale: Scale | str | None = None,
     ) -> Iterator[list[Any]]:
-        """As ``score``, a list at a time, as soon as each batch is done."""
+        """Like ``score``, but yields a list per batch, as soon as each batch is done."""
         mine = self.about.task
         if task not in (None, mine) and list(task) != [mine]:
             raise ValueError(f"this RALI was fitted for the task {mine!r}, not {task!r}")
         if samples != 1:
-            raise ValueError(f"RALI has one answer, got samples={samples}")
+            raise ValueError(f"RALI has only one answer per image, got samples={samples}")
         images, asked = listed(images), scale_of(scale) or self.about.scale
         for first, loaded in self._loaded(images):
             names = [name_of(images[first + number], first + number) for number in range(len(loaded))]
@@ -142,7 +142,7 @@ class RaliScorer:
             yield scores if task is None or isinstance(task, str) else [{mine: score} for score in scores]
 
     def _loaded(self, images: Sequence[Any]) -> Iterator[tuple[int, list[np.ndarray | BadImage]]]:
-        """Batches of pixels; the next is read while this one is scored."""
+        """Batches of pixels; the next batch is read while this one is scored."""
         with ThreadPoolExecutor(min(_READERS, (os.cpu_count() or 1) + 1)) as pool:
             ahead: list[Future] = []
             for first in range(0, len(images), self._batch):
@@ -165,7 +165,7 @@ class RaliScorer:
         return [
             Score(name, self.about.task, BAD_IMAGE, error=str(one))
             if isinstance(one, BadImage)
-            else self._said(name, next(scores), scale)
+            else self._to_score(name, next(scores), scale)
             for name, one in zip(names, loaded, strict=True)
         ]
 
@@ -174,15 +174,15 @@ class RaliScorer:
             return self._run(torch.from_numpy(pixels_BHWC).to(self._device)).tolist()
 
     def on_scale(self, value: float, scale: Scale) -> float:
-        """A score on another scale than that of the labels: a straight line between both."""
+        """Map a score linearly from the scale of the labels to another scale."""
         own = self.about.scale
         if scale == own:
             return value
         return scale.low + (value - own.low) / (own.high - own.low) * (scale.high - scale.low)
 
-    def _said(self, name: str, value: float, scale: Scale) -> Score:
+    def _to_score(self, name: str, value: float, scale: Scale) -> Score:
         if not math.isfinite(value):
-            return Score(name, self.about.task, ERROR, answers=1, error="the score is no finite number (overflow)")
+            return Score(name, self.about.task, ERROR, answers=1, error="the score is not a finite number (overflow)")
         value = self.on_scale(value, scale)
         level = scale.level(min(max(value, scale.low), scale.high))
         return Score(name, self.about.task, "ok", value, level, parsed=1, answers=1)

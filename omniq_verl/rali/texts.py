@@ -15,13 +15,13 @@ class Texts:
     """All texts of all images, encoded.
 
     Args:
-        model: whose text encoder it is.
-        name: where its tokenizer lies.
-        by_image: texts of each image, at least one.
+        model: its text encoder is used.
+        name: Hugging Face folder or name with the tokenizer.
+        by_image: texts of each image, at least one per image.
         device: where to encode.
 
     Raises:
-        ForbiddenText: one holds control tokens of the tokenizer, at which a text encoder would stop.
+        ForbiddenText: a text contains control tokens of the tokenizer, at which a text encoder would stop.
     """
 
     def __init__(self, model: PreTrainedModel, name: str, by_image: Sequence[Sequence[str]], device: torch.device):
@@ -30,7 +30,7 @@ class Texts:
         self.first = np.cumsum(self.number) - self.number
         distinct = {text: number for number, text in enumerate(dict.fromkeys(flat))}
         self.which = np.array([distinct[text] for text in flat])
-        """Of each text its number among those that differ."""
+        """Index of each text among the distinct texts."""
         tokenizer = AutoTokenizer.from_pretrained(expanded(name))
         for text in distinct:
             check_text(text, f"the text {text[:60]!r}", tokenizer)
@@ -38,11 +38,11 @@ class Texts:
         self.cut, self.features = encode_texts(model, tokenizer, list(distinct), self.most_tokens, device)
 
     def draw(self, images_B: np.ndarray, random_B: np.ndarray) -> torch.Tensor:
-        """Of one text of each image its number among those that differ ``[B]``.
+        """Choose one text per image; returns their indices among the distinct texts ``[B]``.
 
         Args:
-            images_B: numbers of the images.
-            random_B: from [0, 1).
+            images_B: indices of the images.
+            random_B: numbers in [0, 1).
         """
         chosen = self.first[images_B] + (random_B * self.number[images_B]).astype(int)
         return torch.from_numpy(self.which[chosen])
@@ -56,8 +56,8 @@ def encode_texts(
     device: torch.device,
     batch: int = 256,
 ) -> tuple[int, torch.Tensor]:
-    """How many texts were cut, and the texts' embeddings ``[T, D]``, float32, of length 1, on the device."""
-    # SigLIP saw every text padded to its full length, and has no mask.
+    """Number of truncated texts, and the embeddings ``[T, D]``, float32, of unit length, on the device."""
+    # SigLIP was trained with every text padded to the full length, and without a mask.
     padding = "max_length" if model.config.model_type == "siglip" else True
     cut, found = 0, []
     model.text_model.to(device)

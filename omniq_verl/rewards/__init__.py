@@ -1,4 +1,4 @@
-"""Text -> parsed answer -> reward. Pure; one file per reward; verl loads ``compute_score`` from here."""
+"""Parse answers and compute rewards. Pure functions, one file per reward; verl loads ``compute_score`` from here."""
 
 from omniq_verl.rewards.degradation import degradation_reward
 from omniq_verl.rewards.format import format_reward

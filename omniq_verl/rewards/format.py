@@ -1,4 +1,4 @@
-"""Does a response have the structure that was asked for?"""
+"""Checks that a response has the required structure."""
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 

@@ -1,7 +1,7 @@
-"""A score reward from outside of this package: ``score_reward: my_pkg.rewards:function``.
+"""Custom score rewards: ``score_reward: my_pkg.rewards:function``.
 
-The function gets a predicted score and its label, both on the task's scale, and returns a number from 0 to 1. Nothing
-below 0, as an answer that cannot be read earns 0 and must not be better than one that can.
+The function gets a predicted score and its label, both on the task's scale, and returns a number from 0 to 1. It must
+not be negative: an answer that cannot be parsed earns 0 and must not be better than one that can.
 """
 
 import math
@@ -19,10 +19,10 @@ EXPECTED = "function(pred: float, target: float, **score_settings) -> float from
 
 
 def open_reward(name: str, settings: Mapping[str, Any]) -> ScoreReward:
-    """The function of a name, with its settings.
+    """Load a custom reward function and bind its settings.
 
     Raises:
-        BadDoor: it cannot be imported, or takes other arguments.
+        BadDoor: it cannot be imported or takes other arguments.
     """
     function = open_function(SETTING, name, EXPECTED, 2, tuple(settings))
     return partial(function, **settings) if settings else function
@@ -32,24 +32,24 @@ def called(name: str, function: ScoreReward, pred: float, target: float) -> floa
     """The reward of one answer.
 
     Args:
-        name: for error texts.
-        function: of the user's own.
+        name: name for error messages.
+        function: the user's function.
         pred: predicted score.
         target: label, on the same scale.
 
     Raises:
-        ValueError: the function fails, or returns something else than a number from 0 to 1.
+        ValueError: the function fails or returns anything other than a number from 0 to 1.
     """
     try:
         value = function(pred, target)
-    except Exception as error:  # whatever the user's own function raises
+    except Exception as error:  # the user's function may raise anything
         raise ValueError(f"{name} fails for pred={pred:g} and target={target:g}: {described(error)}") from error
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a number of numpy's or torch's
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a NumPy or torch number
         value = value.item()
     if not isinstance(value, numbers.Real) or not (math.isfinite(value) and 0 <= value <= 1):
         raise ValueError(
             f"{name} returns {value!r:.80} for pred={pred:g} and target={target:g}. Fix: return a number from 0 to 1"
-            " (an answer that cannot be read earns 0)"
+            " (an answer that cannot be parsed earns 0)"
         )
     return float(value)
 
@@ -61,8 +61,8 @@ def probe(function: ScoreReward) -> None:
         function: ``RewardSettings.score_function``.
 
     Raises:
-        ValueError: it fails or returns something else than a number from 0 to 1, or a wrong score earns more than the
-            right one.
+        ValueError: it fails, returns anything other than a number from 0 to 1, or rewards a wrong score more than the
+            correct one.
     """
     low, high = int(TECHNICAL.scale.low), int(TECHNICAL.scale.high)
     scores = [float(score) for score in range(low, high + 1)]
@@ -70,6 +70,6 @@ def probe(function: ScoreReward) -> None:
     for (pred, target), value in earned.items():
         if value > (right := earned[target, target]):
             raise ValueError(
-                f"the score {pred:g} earns {value:g} where the label is {target:g}, and the right score {right:g}."
+                f"for the label {target:g} the score {pred:g} earns {value:g}, but the correct score earns {right:g}."
                 " Fix: return the closeness to the label, not the distance"
             )

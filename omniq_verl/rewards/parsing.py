@@ -1,4 +1,4 @@
-"""Model output -> a typed answer. Output is hostile text: this never raises, never guesses, takes linear time."""
+"""Parse model output into a typed answer. Output is untrusted: parsing never raises or guesses, and is linear-time."""
 
 import json
 import math
@@ -14,7 +14,7 @@ ANSWER_FORMATS = ("number", "json", "choice")
 SCORE_KEY = "rating"
 """Key of the score in a JSON answer (Q-Insight, table 1)."""
 
-_LONGEST_OBJECT = 10_000  # characters; a million would keep the JSON reader busy for a tenth of a second
+_LONGEST_OBJECT = 10_000  # characters; parsing a million would take 0.1 s
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})")
 
 
@@ -23,26 +23,26 @@ class Status(str, Enum):
 
     OK = "ok"
     NO_ANSWER = "no_answer"
-    """There is no <answer> at all, or only one inside of the reasoning."""
+    """There is no <answer>, or only one inside the reasoning."""
     TRUNCATED = "truncated"
-    """A <think> or an <answer> begins and is never closed."""
+    """A <think> or an <answer> is never closed."""
     MANY_ANSWERS = "many_answers"
-    """More than one answer, or one JSON key twice."""
+    """More than one answer, or a repeated JSON key."""
     NOT_JSON = "not_json"
     """Not one flat JSON object."""
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
     NOT_A_CHOICE = "not_a_choice"
-    """It names neither of two images, or both."""
+    """The answer names neither of the two images, or both."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """An answer, or the reason there is none.
+    """A parsed answer, or the reason why there is none.
 
-    ``score`` is on the task's scale; None unless ``status`` is OK and the answer holds one. ``reasoning`` is the text
+    ``score`` is on the task's scale; None unless ``status`` is OK and the answer has one. ``reasoning`` is the text
     between the first <think> and </think>, if the response begins with it. ``fields`` is the object of a JSON answer,
-    ``choice`` which of two images was chosen ("first" or "second"); both None unless ``status`` is OK.
+    ``choice`` the chosen image of two ("first" or "second"); both are None unless ``status`` is OK.
     """
 
     status: Status
@@ -62,16 +62,16 @@ class _Rejected(Exception):
 
 
 def parse_response(text: str, answer_format: str = "number", scale: Scale | None = None) -> Parsed:
-    """The one answer of a response: what stands between its only <answer> and </answer>.
+    """Parse a response's single answer: the text between its only <answer> and </answer>.
 
     Args:
         text: the response.
         answer_format: ``"number"``, a plain decimal number; ``"json"``, one flat object (``rating`` is its score);
-            ``"choice"``, one of ``CHOICES`` in any case, a full stop or quotation marks around it.
-        scale: bounds of the score, both included. With it a JSON answer must hold a score; without it, it may.
+            ``"choice"``, one of ``CHOICES`` in any case, optionally with a full stop or quotation marks.
+        scale: bounds of the score, inclusive. If given, a JSON answer must have a score; otherwise it may.
 
     Raises:
-        ValueError: ``answer_format`` is none of these. Never because of the text.
+        ValueError: ``answer_format`` is unknown. The text never causes an error.
     """
     if answer_format not in ANSWER_FORMATS:
         raise ValueError(f"answer_format must be one of {ANSWER_FORMATS}, got {answer_format!r}")
@@ -88,7 +88,7 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
 
 
 def answer_of(text: str) -> tuple[Status, str]:
-    """Whether a response has one answer, and what it says; for answers that are neither number nor object."""
+    """Status of a response, and the text of its answer; for answers that are neither number nor object."""
     try:
         return Status.OK, _answer(text)
     except _Rejected as rejected:
@@ -96,7 +96,7 @@ def answer_of(text: str) -> tuple[Status, str]:
 
 
 def reasoning_of(text: str) -> str | None:
-    """What stands between the first <think> and </think>, if the response begins with it."""
+    """The text between the first <think> and </think>, if the response begins with it."""
     start = text.lstrip()
     if not start.startswith("<think>"):
         return None
@@ -120,7 +120,7 @@ def _answer(text: str) -> str:
 
 
 def _thinking(text: str) -> bool:
-    """Does the text end inside of a <think> part?"""
+    """True if the text ends inside a <think> part."""
     return text.rfind("<think>") > text.rfind("</think>")
 
 
@@ -147,7 +147,7 @@ def _flat_object(body: str) -> dict[str, Any]:
     if not body.startswith("{") or len(body) > _LONGEST_OBJECT:
         raise _Rejected(Status.NOT_JSON)
     try:
-        # Integers as floats: Python's own are unbounded, and take more than linear time to read.
+        # Parse integers as floats: Python's integers are unbounded and take more than linear time to parse.
         fields = json.loads(
             body,
             object_pairs_hook=_each_key_once,
@@ -178,4 +178,4 @@ def _finite(digits: str) -> float:
 
 
 def _reject_constant(_name: str) -> None:
-    raise _Rejected(Status.NOT_A_NUMBER)  # NaN and Infinity are no JSON
+    raise _Rejected(Status.NOT_A_NUMBER)  # NaN and Infinity are not valid JSON

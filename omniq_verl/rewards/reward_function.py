@@ -1,4 +1,4 @@
-"""The reward function verl calls for every response, and its settings."""
+"""The reward function that verl calls for every response, and its settings."""
 
 import json
 import math
@@ -23,30 +23,31 @@ _NOT_APPLICABLE = math.nan
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """How a response is rewarded: ``reward.custom_reward_function.reward_kwargs`` of a recipe.
+    """Settings of the reward: ``reward.custom_reward_function.reward_kwargs`` of a recipe.
 
-    The reward is ``accuracy_weight * accuracy + format_weight * format``. ``sources`` overrides any of it by the name
+    The reward is ``accuracy_weight * accuracy + format_weight * format``. ``sources`` overrides any setting by the name
     of the data source, e.g. ``{"ava": {"sigma": 1.5}}``.
 
     Raises:
         TypeError: an unknown setting.
-        ValueError: a value outside of its range.
+        ValueError: a value outside its range.
     """
 
     score_reward: str = "gaussian"
-    """``gaussian`` (OmniQuality-R sec. 3.3), ``threshold`` (Q-Insight sec. 3.3), or ``package.module:function`` of your
-    own: ``function(pred, target, **score_settings)`` returns a number from 0 to 1 (``omniq_verl.rewards.outside``)."""
+    """``gaussian`` (OmniQuality-R sec. 3.3), ``threshold`` (Q-Insight sec. 3.3), or your own
+    ``package.module:function``: ``function(pred, target, **score_settings)`` returns a number from 0 to 1
+    (``omniq_verl.rewards.outside``)."""
     sigma: float = 0.8
-    """Of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
+    """Width of the Gaussian, in units of the scale (OmniQuality-R sec. 4.1)."""
     epsilon: float = 0.35
-    """Of the threshold, in units of the scale (Q-Insight sec. 4.1)."""
+    """Threshold, in units of the scale (Q-Insight sec. 4.1)."""
     accuracy_weight: float = 1.0
     format_weight: float = 0.0
-    """0: "Gaussian reward only" (OmniQuality-R); Q-Insight adds the format with weight 1."""
+    """0: "Gaussian reward only" (OmniQuality-R); Q-Insight adds the format reward with weight 1."""
     class_weight: float = 0.25
     level_weight: float = 0.75
     score_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Further arguments of a score reward of your own, by name."""
+    """Further arguments of a custom score reward, by name."""
 
     def __post_init__(self) -> None:
         if self.score_reward not in _SCORE_REWARDS and not is_door(self.score_reward):
@@ -55,22 +56,22 @@ class RewardSettings:
         if not isinstance(self.score_settings, Mapping):
             raise ValueError(f"score_settings must be a mapping from names to values, got {self.score_settings!r}")
         if self.score_settings and self.score_reward in _SCORE_REWARDS:
-            raise ValueError(f"score_settings has no effect with score_reward={self.score_reward}. Fix: leave it out")
+            raise ValueError(f"score_settings has no effect with score_reward={self.score_reward}. Fix: remove it")
         for name in ("sigma", "epsilon", "accuracy_weight", "format_weight", "class_weight", "level_weight"):
             if isinstance(value := getattr(self, name), bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         if not (self.sigma > 0 and self.epsilon > 0):
             raise ValueError(f"sigma and epsilon must be positive, got {self.sigma} and {self.epsilon}")
         if math.isinf(self.sigma):
-            raise ValueError("sigma must be finite: every answer would be right")
+            raise ValueError("sigma must be finite; otherwise every answer would be correct")
         weights = (self.accuracy_weight, self.format_weight, self.class_weight, self.level_weight)
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError(f"weights must be finite, got {weights}")
-        self.score_function  # noqa: B018  so that a function that is not there is an error here, and not at an answer
+        self.score_function  # noqa: B018  fail here if the function is missing, not at the first answer
 
     @cached_property
     def score_function(self) -> ScoreReward:
-        """From a predicted score and its label to the reward, 0 to 1."""
+        """Function from a predicted score and its label to the reward, 0 to 1."""
         if self.score_reward in _SCORE_REWARDS:
             return _SCORE_REWARDS[self.score_reward](self)
         function = open_reward(self.score_reward, self.score_settings)
@@ -96,11 +97,11 @@ _plain_settings: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As a plain dict: verl hands over OmegaConf's, where a look-up takes longer than the rest of a reward."""
+    """Convert to a plain dict: verl passes OmegaConf objects, whose look-ups take longer than the rest of a reward."""
     if settings is None or type(settings) is dict:
         return settings or {}
     if id(settings) not in _plain_settings:
-        # The original is kept as well, so that its id stays its own.
+        # Keep a reference to the original, so that its id is not reused.
         _plain_settings[id(settings)] = (settings, _unwrapped(settings))
     return _plain_settings[id(settings)][1]
 
@@ -111,7 +112,7 @@ def _unwrapped(value: Any) -> Any:
     return [_unwrapped(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-@lru_cache(maxsize=1024)  # verl asks once for each response, with the few settings of the recipe
+@lru_cache(maxsize=1024)  # called for each response, with few distinct settings
 def _checked(settings: tuple[tuple[str, Any], ...], score_settings: str = "{}") -> RewardSettings:
     return RewardSettings(**dict(settings), score_settings=json.loads(score_settings))
 
@@ -125,7 +126,7 @@ def compute_score(
     reward_model_tokenizer: Any = None,
     **settings: Any,
 ) -> dict[str, float]:
-    """Reward of one response, with its parts.
+    """Compute the reward of one response, with its parts.
 
     Args:
         data_source: name of the data set; chooses among the settings' ``sources``.
@@ -148,9 +149,9 @@ def compute_score(
         ``head/<name>/pred``, ``head/<name>/target`` and ``head/<name>/accuracy`` for each.
 
     Raises:
-        ValueError: the row names no known task, or its label is none that the task can have. The message names the
-            row's data source, index and id. verl counts such an error as a failed rollout and trains on without the
-            row, so that ``omniq doctor`` checks every row before a run.
+        ValueError: the row names no known task, or its label does not fit the task. The message names the row's data
+            source, index and id. verl counts such an error as a failed rollout and continues without the row, so
+            ``omniq doctor`` checks every row before a run.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, ground_truth, extra_info)
@@ -162,7 +163,7 @@ def compute_score(
     form = format_reward(solution_str, task.answer_format, task.reasoning)
     judged = _JUDGES[task.asks_for](parsed, truth, task, chosen)
     return {
-        **_NOTHING_SAID,
+        **_DEFAULTS,
         "score": chosen.accuracy_weight * judged["accuracy"] + chosen.format_weight * form,
         "format": form,
         "parsed": float(parsed.ok),
@@ -173,7 +174,7 @@ def compute_score(
 
 
 def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[Task, dict[str, Any]]:
-    """The row's task and label, or an error that says which row is wrong, and run_options."""
+    """The row's task and label, or an error that identifies the row."""
     try:
         task = task_of(extra_info)
         return task, read_truth(task, ground_truth)
@@ -186,7 +187,7 @@ def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[
         ) from None
 
 
-_NOTHING_SAID = {
+_DEFAULTS = {
     "accuracy": 0.0,
     "pred": _NOT_APPLICABLE,
     "target": _NOT_APPLICABLE,
@@ -195,7 +196,7 @@ _NOTHING_SAID = {
     "class_right": _NOT_APPLICABLE,
     "choice_right": _NOT_APPLICABLE,
 }
-"""What a judge need not say; the same keys whatever the task."""
+"""Defaults for what a judge does not set, so that the keys are the same for every task."""
 
 
 def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
@@ -217,10 +218,10 @@ def _judge_degradation(
     judged = {"accuracy": 0.0, "class_right": 0.0, "level_asked": asked}
     if parsed.fields is None:
         return judged
-    said = [said_class(parsed.fields), parsed.fields.get("severity")]
-    judged["accuracy"] = degradation_reward(*said, *true, settings.class_weight, settings.level_weight)
-    judged["class_right"] = float(canonical_class(said[0]) == canonical_class(true[0]))
-    judged["level_right"] = asked * judged["class_right"] * (canonical_level(said[1]) == canonical_level(true[1]))
+    answer = [said_class(parsed.fields), parsed.fields.get("severity")]
+    judged["accuracy"] = degradation_reward(*answer, *true, settings.class_weight, settings.level_weight)
+    judged["class_right"] = float(canonical_class(answer[0]) == canonical_class(true[0]))
+    judged["level_right"] = asked * judged["class_right"] * (canonical_level(answer[1]) == canonical_level(true[1]))
     return judged
 
 

@@ -1,4 +1,4 @@
-"""The score reward that is all or nothing."""
+"""All-or-nothing score reward."""
 
 _ROUNDING = 1e-9
 
@@ -11,12 +11,12 @@ def threshold_reward(pred: float, target: float, epsilon: float = 0.35) -> float
     Args:
         pred: predicted score.
         target: label, on the same scale.
-        epsilon: in units of the scale.
+        epsilon: threshold, in units of the scale.
 
     Raises:
         ValueError: epsilon is not positive.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    # 4.35 and 4.00 are exactly 0.35 apart, and a little less in floating point.
+    # 4.35 and 4.00 are exactly 0.35 apart, but slightly less in floating point.
     return float(epsilon - abs(pred - target) > _ROUNDING)

@@ -1,4 +1,4 @@
-"""Scores of images, of any kind and for any task, by one call."""
+"""Score images of any type for any task with one call."""
 
 from typing import TYPE_CHECKING
 

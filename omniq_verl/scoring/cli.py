@@ -23,25 +23,25 @@ app = typer.Typer()
 @options.asks_a_model
 def score(
     spec: "EngineSpec",
-    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
     task: options.TASK = "technical",
-    prompt: Annotated[str | None, typer.Option(help="What the images were made from, for alignment.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text the images were made from, for alignment.")] = None,
     scale: options.SCALE = None,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
-    reasoning: Annotated[bool, typer.Option("--reasoning", help="Print what the model says, too.")] = False,
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="Also print the model's reasoning.")] = False,
     samples: options.SAMPLES = 1,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature of several answers.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature if --samples > 1.")] = 1.0,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
     mode: Annotated[str | None, typer.Option(help=f"{options.MODE_HELP}; default: the family's own.")] = None,
     family: options.FAMILY = None,
 ) -> None:
-    """Score images: a number or a distortion, a level, the reasoning, or why there is none.
+    """Score images: a number or a distortion, a level and the reasoning, or the reason why there is none.
 
     Example: omniq score photos/ --model runs/stage2/huggingface --task aesthetic --out scores.csv
 
-    A file that is no image, or one that training would reject, is named and left out. With --out a killed run goes on
-    where it stopped. Exit code 1: nothing could be scored.
+    Files that are not images, or that training would reject, are reported and skipped. With --out a killed run resumes.
+    Exit code 1: nothing could be scored.
     """
     from omniq_verl.families.find import as_family
     from omniq_verl.generation.direct import check_mode, score_texts
@@ -64,7 +64,7 @@ def score(
             asked_tasks(task, asked["scale"]) if found is None else [found.task(task)]
         ):  # before a model is loaded
             one.question(None, prompt)
-            reject_idle({"prompt": None if one.needs_text else f"with --task {task}, which asks about no text"})
+            reject_idle({"prompt": None if one.needs_text else f"with --task {task}, which does not use a text"})
             if scale is not None and one.scale is None:
                 raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
             if mode == "direct" and found is None:
@@ -80,18 +80,18 @@ def score(
 
 
 def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
-    """Print scores as they come; returns how many there are."""
+    """Print scores as they arrive; returns the number of images with a score."""
     found = 0
     for one in (score for batch in batches for score in batch):
         found += one.ok
-        said = one.error or (_said(one) if one.ok else f"no score: {one.status}")
-        console.print(f"{one.image}: {said}", style=None if one.ok else "red", markup=False, soft_wrap=True)
+        text = one.error or (_result_text(one) if one.ok else f"no score: {one.status}")
+        console.print(f"{one.image}: {text}", style=None if one.ok else "red", markup=False, soft_wrap=True)
         if reasoning and one.answer:
             console.print(f"    {one.reasoning or one.answer}", markup=False, style="dim")
     return found
 
 
-def _said(one: "Score") -> str:
+def _result_text(one: "Score") -> str:
     if one.score is None:
         return f"{one.severity} {one.distortion}" if one.distortion else "no distortion"
     if one.outside is not None:
@@ -105,24 +105,24 @@ def _said(one: "Score") -> str:
 def compare_images(
     spec: "EngineSpec",
     a: Annotated[Path, typer.Argument(help="One image.")],
-    b: Annotated[Path, typer.Argument(help="The other.")],
-    reference: Annotated[Path | None, typer.Option(help="The low-quality image both were made from.")] = None,
+    b: Annotated[Path, typer.Argument(help="The other image.")],
+    reference: Annotated[Path | None, typer.Option(help="Low-quality image that both were made from.")] = None,
     samples: options.SAMPLES = 1,
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
 ) -> None:
-    """Which of two images is better: asked in both orders (ours), so that standing first gains nothing.
+    """Decide which of two images is better. Both orders are asked (our addition), so that position gives no advantage.
 
     Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
 
-    Exit code 1: an image is missing, or no answer could be read. If the two orders disagree, neither image wins.
+    Exit code 1: an image is missing, or no answer could be parsed. If the two orders disagree, neither image wins.
     """
     from omniq_verl.scoring.comparison import Comparer
     from omniq_verl.scoring.image_inputs import list_files
 
     options.reject_idle_sampling(samples, 1.0 if samples > 1 else 0.0)
     with cli_errors() as console:
-        list_files([a, b, *([] if reference is None else [reference])])  # are they there?
+        list_files([a, b, *([] if reference is None else [reference])])  # check that they exist
         comparer = Comparer(replace(spec, images=3), max_tokens=max_tokens, seed=seed)
         (found,) = comparer.compare([(a, b)], None if reference is None else [reference], samples)
     raise typer.Exit(_show(found, console))
@@ -137,7 +137,7 @@ def _show(found: "Comparison", console: Any) -> int:
     console.print(better[found.winner], markup=False, soft_wrap=True)
     shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
     if found.parsed < found.answers:
-        shares += f"; {found.parsed} of {found.answers} answers could be read"
+        shares += f"; {found.parsed} of {found.answers} answers could be parsed"
     console.print(shares, markup=False, soft_wrap=True)
     for order, text in zip(("as given", "swapped"), found.reasoning, strict=True):
         console.print(f"{order}: {text or 'no reasoning'}", markup=False, style="dim")

@@ -1,6 +1,6 @@
-"""Which of two images is better: asked in both orders, so that what stands first gains nothing by it.
+"""Decide which of two images is better; both orders are asked, so that position gives no advantage.
 
-Zero-shot comparison of Q-Insight (sec. 4.5), with or without a reference.
+Q-Insight's zero-shot comparison (sec. 4.5), with or without a reference.
 """
 
 import re
@@ -31,11 +31,11 @@ _DENIES = re.compile(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two images, asked about in both orders.
+    """Result for two images, asked in both orders.
 
-    ``status`` is "ok" where each order has an answer that could be read; else "unreadable", "bad_image" or "error",
+    ``status`` is "ok" if each order has an answer that could be parsed; otherwise "unreadable", "bad_image" or "error",
     with ``error``. ``winner`` is "A", "B", or None if one order is undecided or the orders disagree, as they do when
-    the model only prefers the first (or second) image.
+    the model always prefers the first (or second) image.
     """
 
     a: str
@@ -43,15 +43,15 @@ class Comparison:
     status: str
     winner: str | None = None
     share_a: float | None = None
-    """Of all readable answers, those for A; the mean of both orders."""
+    """Share of the parsed answers for A, averaged over both orders."""
     share_first: float | None = None
-    """Of all readable answers, those for the image that stood first: a half without a bias for a place."""
+    """Share of the parsed answers for the image shown first; 0.5 means no position bias."""
     agree: bool | None = None
-    """Do both orders choose the same image? None: the answers of an order are as many for each."""
+    """Whether both orders choose the same image; None if one order is tied."""
     reasoning: tuple[str | None, ...] = ()
-    """Of the first answer in each order; there A is the image that stands first."""
+    """Reasoning of the first answer in each order, in which A is the image shown first."""
     parsed: int = 0
-    """Of both orders together."""
+    """Parsed answers of both orders together."""
     answers: int = 0
     error: str | None = None
 
@@ -62,11 +62,11 @@ class Comparer:
     Args:
         model: Hugging Face folder or name, or an ``EngineSpec`` that takes three images.
         engine: ``vllm``, ``hf``, ``openai`` or ``package.module:function``.
-        max_tokens: longest answer.
-        seed: of sampled answers.
-        batch: pairs that an engine other than vLLM is given at a time.
-        allow_urls: fetch images by http and https.
-        settings: others of ``EngineSpec``.
+        max_tokens: maximum length of an answer.
+        seed: seed of sampled answers.
+        batch: pairs per call of an engine other than vLLM.
+        allow_urls: fetch images over http and https.
+        settings: further arguments of ``EngineSpec``.
     """
 
     def __init__(
@@ -86,16 +86,16 @@ class Comparer:
     def compare(
         self, pairs: Iterable[tuple[Any, Any]], references: Iterable[Any] | None = None, samples: int = 1
     ) -> list[Comparison]:
-        """The better image of each pair.
+        """Pick the better image of each pair.
 
         Args:
-            pairs: images as ``Scorer.score`` takes them.
+            pairs: pairs of images, of any type that ``Scorer.score`` accepts.
             references: for each pair the low-quality image both were made from.
-            samples: answers for each order; one is greedy.
+            samples: answers per order; 1 decodes greedily.
 
         Raises:
-            ValueError: references for another number of pairs.
-            TypeError: the pairs are no list, or one of them is not two images.
+            ValueError: the number of references differs from the number of pairs.
+            TypeError: ``pairs`` is not a list, or one of them is not two images.
         """
         pairs, shown = paired(pairs, references)
         sampling = Sampling(samples, 1.0 if samples > 1 else 0.0, max_tokens=self._max_tokens)
@@ -107,10 +107,10 @@ class Comparer:
         return [_comparison(*named, outcome) for named, outcome in zip(names, outcomes, strict=True)]
 
     def _requests(self, pair: tuple[Any, Any], reference: Any, sampled: bool) -> list[Request]:
-        """What the model is asked about one pair. Called in a thread.
+        """Build the requests for one pair. Called in a thread.
 
         Raises:
-            BadImage: one of the images is missing, or the image rules reject it.
+            BadImage: an image is missing or rejected.
         """
         images = load_shown(*pair, reference, partial(load_source, allow_urls=self._allow_urls))
         return list(comparison_requests(*images, self._seed, sampled))
@@ -125,10 +125,10 @@ def _comparison(a: str, b: str, outcome: Answered) -> Comparison:
 
 
 def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> tuple[bytes, bytes, bytes | None]:
-    """The images of a comparison, by ``load``.
+    """Load the images of a comparison with ``load``.
 
     Raises:
-        BadImage: one is rejected; the message says which.
+        BadImage: an image is rejected; the message says which.
     """
     found: list[bytes | None] = []
     for side, image in {"A": a, "B": b, "the reference": reference}.items():
@@ -140,16 +140,16 @@ def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> 
 
 
 def paired(pairs: Iterable[Any], references: Iterable[Any] | None) -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Pairs of images, and for each its reference or None.
+    """Pairs of images, and the reference (or None) for each.
 
     Raises:
-        ValueError: references for another number of pairs.
-        TypeError: the pairs are no list, or one of them is not two images.
+        ValueError: the number of references differs from the number of pairs.
+        TypeError: ``pairs`` is not a list, or one of them is not two images.
     """
     found = [_pair(number, pair) for number, pair in enumerate(listed(pairs))]
     shown = [None] * len(found) if references is None else listed(references)
     if len(shown) != len(found):
-        raise ValueError(f"{len(shown)} references for {len(found)} pairs; give one each, or none")
+        raise ValueError(f"{len(shown)} references for {len(found)} pairs; give one per pair, or none")
     return found, shown
 
 
@@ -157,14 +157,14 @@ def _pair(number: int, pair: Any) -> tuple[Any, Any]:
     try:
         a, b = listed(pair)
     except (TypeError, ValueError):
-        raise TypeError(f"pairs[{number}]: two images are expected, (a, b)") from None
+        raise TypeError(f"pairs[{number}]: expected two images, (a, b)") from None
     return a, b
 
 
 def comparison_requests(
     a: bytes, b: bytes, reference: bytes | None, seed: int, sampled: bool = False
 ) -> Iterator[Request]:
-    """What a model is asked about two images, in both orders; see ``digest_of`` for ``sampled``."""
+    """The requests about two images, in both orders; see ``digest_of`` for ``sampled``."""
     before = () if reference is None else (reference,)
     digests = {image: digest_of(image, sampled) for image in (*before, a, b)}
     for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
@@ -174,43 +174,43 @@ def comparison_requests(
 
 
 def read_choice(answer: Answer) -> str | None:
-    """ "first" or "second", as an answer names one of its two images; None where it names neither or both.
+    """ "first" or "second", whichever image an answer names; None if it names neither or both.
 
-    Unlike in training, where an answer has to be the name alone, "Image A is better" and ``{"answer": "Image A"}`` are
-    read, too: models that were rewarded for other forms of answer are asked here. Within a sentence the letter has to
-    be a capital: "the second image a bit" names no image. A sentence that says which is worse, or denies, is not read,
-    unless it begins with the name and a stop: "Image A, as it is not blurred".
+    In training an answer must be the name alone. Here sentences such as "Image A is better" and
+    ``{"answer": "Image A"}`` are accepted too, because models trained for other answer formats are also asked. Within a
+    sentence the letter must be a capital: "the second image a bit" names no image. A sentence with a negation or a word
+    like "worse" is rejected, unless it begins with the name and punctuation: "Image A, as it is not blurred".
     """
     if answer.finish_reason == ERROR:
         return None
-    said = answer_of(answer.text)[1]
-    named = {choice for name, choice in CHOICES.items() if _names(said, name.rsplit(" ", 1)[1])}
-    if len(named) > 1 or _BOTH.search(said):
+    text = answer_of(answer.text)[1]
+    named = {choice for name, choice in CHOICES.items() if _names(text, name.rsplit(" ", 1)[1])}
+    if len(named) > 1 or _BOTH.search(text):
         return None
-    if first := _NAME_FIRST.match(said):
+    if first := _NAME_FIRST.match(text):
         return CHOICES[f"image {first[1].lower()}"]
-    return named.pop() if named and not _DENIES.search(said) else None
+    return named.pop() if named and not _DENIES.search(text) else None
 
 
-def _names(said: str, letter: str) -> bool:
-    return bool(re.search(rf"\b(?i:image) {letter.upper()}\b|(?i:\bimage {letter}\W*$)", said))
+def _names(text: str, letter: str) -> bool:
+    return bool(re.search(rf"\b(?i:image) {letter.upper()}\b|(?i:\bimage {letter}\W*$)", text))
 
 
 def combine_orders(a: str, b: str, ab: Sequence[Answer], ba: Sequence[Answer]) -> Comparison:
-    """What the answers in both orders come to."""
+    """Combine the answers of both orders into a result."""
     for answers in (ab, ba):
         if all(answer.finish_reason == ERROR for answer in answers):
             return Comparison(a, b, ERROR, answers=len(ab) + len(ba), error=answers[0].text)
-    said = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
+    choices = [[choice for choice in map(read_choice, answers) if choice] for answers in (ab, ba)]
     about = {
         "reasoning": tuple(reasoning_of(answers[0].text) for answers in (ab, ba)),
-        "parsed": sum(map(len, said)),
+        "parsed": sum(map(len, choices)),
         "answers": len(ab) + len(ba),
     }
-    if not all(said):
-        why = f"no answer names one of the images when {'A' if not said[0] else 'B'} stands first"
+    if not all(choices):
+        why = f"no answer names one of the images when {'A' if not choices[0] else 'B'} is shown first"
         return Comparison(a, b, "unreadable", error=why, **about)
-    first = [sum(choice == "first" for choice in choices) / len(choices) for choices in said]
+    first = [sum(choice == "first" for choice in some) / len(some) for some in choices]
     for_a = [first[0], 1 - first[1]]
     better = [share > 0.5 for share in for_a]
     agree = None if 0.5 in for_a else better[0] == better[1]

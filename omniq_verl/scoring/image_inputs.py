@@ -1,4 +1,4 @@
-"""Images in any form a caller has them -> the bytes, or pixels, a model is shown, after the image rules of training."""
+"""Convert images of any type into the bytes or pixels a model is shown, using the image rules of training."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from omniq_verl.data.names import shown_name
 from omniq_verl.data.pictures import check_picture, decode_picture
 
 OneImage: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image
-"""Types of a single image. An array or a tensor may be one image or a batch, which its type does not tell."""
+"""Types of a single image. An array or a tensor can be one image or a batch; its type does not tell which."""
 Images: TypeAlias = list[Any] | tuple[Any, ...] | Iterator[Any]
 Tasks: TypeAlias = list[str] | tuple[str, ...]
 _TIMEOUT = 30  # seconds without a byte
@@ -24,38 +24,38 @@ _ADDRESS = re.compile(r"(https?):", re.IGNORECASE)
 
 
 def name_of(source: Any, number: int) -> str:
-    """How a result names its image: the path or address as ``data.names`` writes it, or its number in the call."""
+    """Name of an image in results: its path or URL as ``data.names`` writes it, or its index in the call."""
     return shown_name(source) if has_name(source) else f"image {number}"
 
 
 def has_name(source: Any) -> bool:
-    """Is it a path or an address?"""
+    """True for a path or a URL."""
     return isinstance(source, os.PathLike) or (isinstance(source, str) and not is_data_url(source))
 
 
 def is_one(images: Any) -> bool:
-    """Is it a single image, and not several?"""
+    """True for a single image, False for several."""
     if is_numbers(images):
         return images.ndim <= 3
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
 
 
 def listed(images: Any) -> list[Any]:
-    """Several images, from whatever gives them one by one: a list, a generator, a column of a table, a batch.
+    """Several images as a list, from any ordered iterable: a list, a generator, a table column, a batch.
 
     Args:
-        images: an array or tensor of four axes is a batch, the first axis its images.
+        images: a four-dimensional array or tensor is a batch; its first axis runs over the images.
 
     Raises:
-        TypeError: it gives none, or not in a certain order; a whole table gives the names of its columns.
+        TypeError: not iterable, or without a fixed order; also a whole table, which would yield its column names.
     """
     if is_one(images):
-        raise TypeError(f"images: one image ({_kind(images)}) where a list of them is expected. Fix: pass [image]")
+        raise TypeError(f"expected a list of images, got one image ({_kind(images)}). Fix: pass [image]")
     several = isinstance(images, Iterable) and not isinstance(images, (Mapping, set, frozenset))
     if not several or hasattr(images, "read") or hasattr(images, "columns") or hasattr(images, "column_names"):
         raise TypeError(
-            f"images: one image, or a list of images, is expected, not {_kind(images)}. Fix: of a table pass a column,"
-            " such as table['image']; of an open file its path or bytes"
+            f"expected one image or a list of images, got {_kind(images)}. Fix: for a table pass a column, such as"
+            " table['image']; for an open file pass its path or bytes"
         )
     return list(images)
 
@@ -65,14 +65,14 @@ def _kind(value: Any) -> str:
 
 
 def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any]]]) -> Any:
-    """What is found of each image; of a single image its own, and not a list.
+    """Results of ``batches`` for all images; for a single image only its result, not a list.
 
     Args:
-        images: a single one, or several.
-        batches: called with several; gives what is found of them, some at a time.
+        images: a single image or several.
+        batches: called with a list of images; yields their results in batches.
 
     Raises:
-        TypeError: it is neither (``listed``).
+        TypeError: neither a single image nor several (see ``listed``).
     """
     one = is_one(images)
     found = [result for batch in batches([images] if one else listed(images)) for result in batch]
@@ -80,47 +80,47 @@ def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any
 
 
 def prompts_for(prompt: str | Sequence[str] | None, images: int) -> list[str | None]:
-    """A prompt, or None, for each of so many images.
+    """A prompt, or None, for each of ``images`` images.
 
     Raises:
-        ValueError: they are for another number of images, or one is no text, such as a chat's turns or a table's NaN.
+        ValueError: their number differs from the number of images, or one is not a string, such as a chat or a NaN.
     """
     prompts = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
     if len(prompts) != images:
-        raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one each")
+        raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one per image")
     for number, one in enumerate(prompts):
         if not isinstance(one, str | None):
-            raise ValueError(f"prompts[{number}] is {one!r:.60}: no text. Fix: pass the texts of the images")
+            raise ValueError(f"prompts[{number}] is {one!r:.60}, not a string. Fix: pass the texts of the images")
     return prompts
 
 
 def load_source(source: Any, allow_urls: bool = False, value_range: ValueRange | None = None) -> bytes:
-    """The bytes of one image.
+    """Load one image as bytes.
 
     Args:
-        source: path, data URL, bytes of a file, PIL image, or array or tensor (see ``omniq_verl.data.arrays`` for their
-            shapes and values); an address (http, https) where ``allow_urls``.
-        allow_urls: fetch addresses.
+        source: path, data URL, file content as bytes, PIL image, or array or tensor (shapes and values: see
+            ``omniq_verl.data.arrays``); with ``allow_urls`` also an http or https URL.
+        allow_urls: fetch URLs.
         value_range: the floats that are black and white in an array or tensor; None: 0 and 1 in a tensor.
 
     Raises:
-        BadImage: it is none, or the image rules reject it; whatever is wrong with it, and nothing else.
+        BadImage: the source is not an image or is rejected; no other exception is raised for a bad source.
     """
     found = _found(source, allow_urls, value_range)
     return check_image(found, decode=True) if isinstance(found, bytes) else check_picture(found)
 
 
 def decode_source(source: Any, allow_urls: bool = False, value_range: ValueRange | None = None) -> Image.Image:
-    """As ``load_source``, but the picture, in RGB, that those bytes show; decoded once."""
+    """Like ``load_source``, but returns the decoded RGB image; decodes only once."""
     found = _found(source, allow_urls, value_range)
     return decode_image(found) if isinstance(found, bytes) else decode_picture(found)
 
 
 def digest_of(data: bytes, sampled: bool) -> str:
-    """What the seeds of an image's answers are made from.
+    """Digest from which the seeds of an image's answers are derived.
 
-    Sampled answers depend on their seed, so that it comes from the pixels: a JPEG file and its PIL image have different
-    bytes. Greedy answers have no use for a seed, and are not worth decoding the image once more.
+    For sampled answers it is computed from the pixels, so that a JPEG file and its PIL image get the same seed although
+    their bytes differ. Greedy answers ignore the seed, so decoding the image would be wasted.
     """
     digest = hashlib.blake2b(digest_size=16)
     if sampled:
@@ -144,7 +144,7 @@ def _found(source: Any, allow_urls: bool, value_range: ValueRange | None) -> byt
         return source
     if is_numbers(source):
         return image_from(source, value_range)
-    raise BadImage(f"neither path, bytes, PIL image, array nor tensor, but {type(source).__name__}")
+    raise BadImage(f"not a path, bytes, PIL image, array or tensor, but {type(source).__name__}")
 
 
 def _from_text(text: str, allow_urls: bool) -> bytes:
@@ -152,11 +152,11 @@ def _from_text(text: str, allow_urls: bool) -> bytes:
         try:
             return _within_limits(decode_base64(text))
         except BadBase64 as error:
-            raise BadImage(f"no base64: {error}") from None
+            raise BadImage(f"not base64: {error}") from None
     if found := _ADDRESS.match(text):
         if not allow_urls:
             scheme = found[1].lower()
-            raise BadImage(f"an address ({scheme}://...); addresses are fetched only where asked for (allow_urls=True)")
+            raise BadImage(f"a URL ({scheme}://...); URLs are only fetched with allow_urls=True")
         return _fetch(text)
     return read_image(Path(text))
 
@@ -173,7 +173,7 @@ def _fetch(address: str) -> bytes:
     import requests
 
     try:
-        # It speaks http and https only, so that no redirect leads to a file.
+        # requests supports only http and https, so no redirect can lead to a local file.
         with requests.get(address, timeout=_TIMEOUT, stream=True) as answer:
             answer.raise_for_status()
             data = answer.raw.read(MAX_BYTES + 1, decode_content=True)
@@ -183,12 +183,12 @@ def _fetch(address: str) -> bytes:
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and all files of the folders, in the order of their names.
+    """List the given files and all files in the given folders, sorted by name within a folder.
 
-    Files and folders in a folder whose names begin with a dot are left out.
+    Hidden files and folders (whose names begin with a dot) inside a folder are skipped.
 
     Raises:
-        ValueError: there is no such file or folder, or no file in a folder.
+        ValueError: a file or folder does not exist, or a folder contains no files.
     """
     found: list[Path] = []
     for path in paths:
@@ -196,7 +196,7 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path}: no such file or folder")
         inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
         if path.is_dir() and not inside:
-            raise ValueError(f"{path}: no files in it")
+            raise ValueError(f"{path}: the folder contains no files")
         found += inside if path.is_dir() else [path]
     return found
 

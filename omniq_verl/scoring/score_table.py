@@ -1,4 +1,4 @@
-"""Scores of many files into one table: each batch is kept as it comes, and a killed run goes on."""
+"""Score many files into one table; each batch is saved at once, and a killed run resumes."""
 
 import os
 import shutil
@@ -40,11 +40,11 @@ def score_files(
     mode: str = "reason",
     family: "Family | None" = None,
 ) -> int:
-    """Score files by a reasoning model and write a table; see ``write_scores``.
+    """Score files with a reasoning model and write a table; see ``write_scores``.
 
     Args:
-        spec: which model, run by what.
-        files: images, and what turns out to be none.
+        spec: model and engine.
+        files: images; files that turn out not to be images are reported.
         out: .csv, .jsonl or .parquet.
         console: for progress and a summary.
         asked: of ``Scorer.batches``: task, prompt, samples, temperature, scale.
@@ -63,7 +63,7 @@ def score_files(
         config["outside_tasks"] = marks
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
-        # Our own engines gain nothing by a longer list, and the bar moves by one of these.
+        # Larger batches do not speed up our own engines, and the progress bar advances by one batch.
         batch = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
         return Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=family, **batch).batches(left, **asked)
 
@@ -78,24 +78,24 @@ def write_scores(
     batches: Callable[[Sequence[Path]], Iterable[list[Score]]],
     columns: Sequence[str] | None = None,
 ) -> int:
-    """Write a table of scores, one line a file, in their order.
+    """Write a table of scores with one line per file, in order.
 
-    While it runs, what is done lies in the folder ``<out>.unfinished``, which goes at the end.
+    During the run, finished scores are in the folder ``<out>.unfinished``, which is deleted at the end.
 
     Args:
-        files: images, and what turns out to be none.
+        files: images; files that turn out not to be images are reported.
         out: .csv, .jsonl or .parquet.
         console: for progress and a summary.
-        config: all that a score depends on: a run that was killed goes on with the same only.
-        batches: scores of the files that are left, some at a time; not called if there are none.
-        columns: of the table; None: all of a ``Score``.
+        config: everything a score depends on; a killed run only resumes with the same values.
+        batches: scores the remaining files, in batches; not called if there are none.
+        columns: columns of the table; None: all fields of a ``Score``.
 
     Returns:
-        How many files have a score.
+        The number of files with a score.
 
     Raises:
-        ValueError: another kind of table, one that exists already, or one begun under other settings; a file that is
-            named twice.
+        ValueError: an unsupported table format, a table that already exists or was started with other settings, or a
+            file that is named twice.
     """
     _check_out(out)
     check_each_once(files)
@@ -117,10 +117,10 @@ def write_scores(
 
 
 def check_each_once(files: Sequence[Path]) -> None:
-    """A file that is named twice would be one line of a table, or two alike.
+    """Check that no file is named twice: it would be ambiguous in the table.
 
     Raises:
-        ValueError: one is; the message names it.
+        ValueError: a file is named twice; the message names it.
     """
     seen: dict[str, Path] = {}
     for file in files:
@@ -133,13 +133,13 @@ def check_each_once(files: Sequence[Path]) -> None:
 
 def _check_out(out: Path) -> None:
     if out.suffix.lower() not in _WRITERS:
-        raise ValueError(f"{out}: tables are written as {', '.join(_WRITERS)}")
+        raise ValueError(f"{out}: unsupported table format. Fix: use {', '.join(_WRITERS)}")
     if not is_utf8(out):
-        raise ValueError(f"{shown_name(out)}: the name of a table is UTF-8. Fix: give another name")
+        raise ValueError(f"{shown_name(out)}: the table's name is not valid UTF-8. Fix: choose another name")
     if out.exists():
-        raise ValueError(f"{out} exists already. Fix: give another name, or move it away")
+        raise ValueError(f"{out} exists already. Fix: choose another name, or move the file away")
     if not out.parent.is_dir():
-        raise ValueError(f"{out.parent}: no such folder")
+        raise ValueError(f"{out.parent}: no such folder. Fix: create it")
 
 
 def _whole(record: dict[str, Any]) -> dict[str, Any]:

@@ -44,26 +44,26 @@ _SPEC = {one.name for one in fields(EngineSpec)} - {"model", "kind"}
 class Score:
     """The result of one task for one image.
 
-    ``status`` is "ok", the parser's reason to reject all answers (``omniq_verl.rewards.Status``), "no_class" (an object
-    that names no distortion), "bad_image", or "error" (the engine rejected the question). The last two have an
+    ``status`` is "ok", the parser's reason to reject all answers (``omniq_verl.rewards.Status``), "no_class" (a JSON
+    answer that names no distortion), "bad_image", or "error" (the engine rejected the question). The last two come with
     ``error``. Only "ok" has a score.
     """
 
     image: str
-    """Its path or address as ``omniq_verl.data.names`` writes it, or "image 3"."""
+    """The image's path or URL as ``omniq_verl.data.names`` writes it, or "image 3"."""
     task: str
     status: str
     score: float | None = None
-    """On the task's scale; of several answers the mean of those that could be parsed."""
+    """Score on the task's scale; with several answers, the mean of those that could be parsed."""
     level: str | None = None
-    """Of five, by the scale's equal parts."""
+    """One of five levels, which divide the scale into equal parts."""
     distortion: str | None = None
-    """Of the degradation task; None with status "ok": there is none. Of several answers the most frequent."""
+    """Result of the degradation task; None with status "ok" means no distortion. Most frequent of several answers."""
     severity: str | None = None
     reasoning: str | None = None
-    """Of the first answer that could be parsed, else of the first."""
+    """Reasoning of the first answer that could be parsed, else of the first answer."""
     answer: str = ""
-    """The same answer's whole text."""
+    """Whole text of the same answer."""
     std: float | None = None
     """Standard deviation (population) of the parsed answers; None of a single one. In the mode ``direct`` that of the
     distribution."""
@@ -79,10 +79,11 @@ class Score:
 
 
 class Scorer:
-    """A reward model, ready for images.
+    """A reward model, ready to score images.
 
-    An image gets the same question wherever it stands, the first wording of its task, and its sampled answers a seed
-    made from its own pixels: what it is scored beside changes nothing but, at times, the last bits of a sum.
+    An image always gets the same question (the first wording of its task), and the seed of its sampled answers is
+    derived from its pixels. Scores therefore do not depend on the other images of a batch, except that the last bits of
+    floating-point sums may differ.
 
     Args:
         model: Hugging Face folder or name, or an ``EngineSpec`` with all settings of an engine.
@@ -152,7 +153,7 @@ class Scorer:
 
     @property
     def engine(self) -> Engine:
-        """The engine that answers. Of vLLM's, ``engine.spent`` tells where the time goes (``feeding.Spent``)."""
+        """The engine that answers. For vLLM, ``engine.spent`` shows where the time is spent (``feeding.Spent``)."""
         return self._engine
 
     @overload
@@ -211,27 +212,27 @@ class Scorer:
         temperature: float = 1.0,
         scale: Scale | str | None = None,
     ) -> Any:
-        """Scores of images, in their order.
+        """Score images, in order.
 
         Args:
-            images: paths, data URLs, bytes of files, PIL images, arrays or tensors (``omniq_verl.data.arrays`` states
-                their shapes and values), or a single one of these. What is no image, or rejected by the image rules of
-                training, gets the status "bad_image".
-            task: ``technical``, ``aesthetic``, ``alignment`` or ``degradation``; several are asked of an image
-                together, so that it is read and encoded once.
-            prompt: the text the images were made from, for ``alignment``: one for all, or one each.
-            samples: answers an image; one is greedy.
-            temperature: of several.
-            scale: to ask for scores on another than the task's own (1 to 5); a name, such as "0-5", will do.
+            images: paths, data URLs, file contents as bytes, PIL images, arrays or tensors (shapes and values: see
+                ``omniq_verl.data.arrays``), or a single one of these. Inputs that are not images, or that training
+                would reject, get the status "bad_image".
+            task: ``technical``, ``aesthetic``, ``alignment`` or ``degradation``; several are asked together, so that
+                each image is read and encoded only once.
+            prompt: the text the images were made from, for ``alignment``: one for all, or one per image.
+            samples: answers per image; 1 decodes greedily.
+            temperature: sampling temperature if ``samples`` > 1.
+            scale: ask for scores on another scale than the task's own (1 to 5); an object or a name such as "0-5".
 
         Returns:
-            A ``Score`` for each image; of several tasks a dict of them by task; of a single image, its own.
+            A ``Score`` for each image; for several tasks a dict by task; for a single image only its own.
 
         Raises:
-            ValueError: no such task, ``alignment`` without a prompt, prompts for another number of images, samples
-                below one, or one prompt for all that holds control tokens (``tasks.outside_text``). Of several prompts
-                such a one costs its own image alone, whose status is "error".
-            TypeError: ``images`` is neither one image nor a list of images, such as a whole table.
+            ValueError: unknown task, ``alignment`` without a prompt, a number of prompts that differs from the number
+                of images, ``samples`` below 1, or a common prompt with control tokens (``tasks.outside_text``). With
+                one prompt per image, control tokens only fail their own image, whose status is "error".
+            TypeError: ``images`` is neither one image nor a list of images, for example a whole table.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, scale))
 
@@ -248,7 +249,7 @@ class Scorer:
         tasks, images = self._tasks(task, scale), listed(images)
         prompts = prompts_for(prompt, len(images))
         for asked in tasks:
-            # Before anything is loaded: the task needs a prompt, and one for all has to be sound.
+            # Fail before anything is loaded if a prompt is missing or a common prompt is invalid.
             asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
             if self._direct:
                 self._texts(asked)
@@ -266,10 +267,10 @@ class Scorer:
             yield [by_task[task] if isinstance(task, str) else by_task for by_task in batch]
 
     def _requests(self, image: Any, tasks: Sequence[Task], prompt: str | None, sampled: bool) -> list[Request]:
-        """What the model is asked about one image. Called in a thread.
+        """Build the requests for one image. Called in a thread.
 
         Raises:
-            BadImage: there is no image, or the image rules reject it.
+            BadImage: the image is missing or rejected.
         """
         data = load_source(image, self._allow_urls)
         digest = digest_of(data, sampled)
@@ -302,16 +303,16 @@ def _scores(name: str, tasks: Sequence[Task], outcome: Answered, family: Family 
 
 
 def score_request(key: str, data: bytes, digest: str, task: Task, prompt: str | None, seed: int) -> Request:
-    """What a model is asked about one image: the first wording of the task, and a seed made from the image's digest."""
+    """The request for one image: the first wording of the task, and a seed derived from the image's digest."""
     text = prompt if task.needs_text else None
     return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", seed))
 
 
 def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) -> list[Task]:
-    """The tasks of these names, on another scale than their own where one is given.
+    """The tasks with these names, moved to ``scale`` if one is given.
 
     Raises:
-        ValueError: there is no such task or scale.
+        ValueError: unknown task or scale.
     """
     scale = scale_of(scale)
     names = [names] if isinstance(names, str) else list(names)
@@ -340,17 +341,17 @@ def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = r
 
 
 def _status(parsed: Parsed, task: Task) -> str:
-    """The parser's, or UNNAMED: in training such an answer is one of a wrong class."""
+    """The parser's status, or UNNAMED: in training such an answer counts as a wrong class."""
     named = parsed.fields is None or task.scale is not None or said_class(parsed.fields) != NOT_NAMED
     return parsed.status.value if named else UNNAMED
 
 
 def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
     if task.scale is None:
-        said = Counter(
+        counts = Counter(
             (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed
         )
-        distortion, severity = said.most_common(1)[0][0]
+        distortion, severity = counts.most_common(1)[0][0]
         return {"distortion": distortion, "severity": severity}
     scores = [one.score for one in parsed]
     mean = float(np.mean(scores))

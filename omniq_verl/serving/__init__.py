@@ -1,4 +1,4 @@
-"""A server of scores: HTTP routes, how they run on a cluster, and those who call them."""
+"""HTTP server for scores: its routes, its deployment on a Ray cluster, and its clients."""
 
 from typing import TYPE_CHECKING
 

@@ -1,22 +1,22 @@
-"""How many images may be under way, and whether more are let in."""
+"""Limits how many images a replica processes at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Full(Exception):
-    """No room at present; later there will be."""
+    """The server is at capacity; the client should retry later."""
 
 
 class Draining(Exception):
-    """What is under way is finished, and nothing else begun."""
+    """The server is shutting down: it finishes running requests and accepts no new ones."""
 
 
 class Admission:
-    """Room for images, of one event loop.
+    """Counts the images being processed. For use in a single event loop.
 
     Args:
-        size: images at once.
+        size: maximum number of images at once.
     """
 
     def __init__(self, size: int):
@@ -25,11 +25,11 @@ class Admission:
         self.draining = False
 
     def check(self, images: int = 1) -> None:
-        """Is there room for this many?
+        """Raise an error if this many images cannot be accepted now.
 
         Raises:
-            Full: there is none.
-            Draining: nothing is begun any more.
+            Full: not enough capacity is left.
+            Draining: the server is shutting down.
         """
         if self.draining:
             raise Draining
@@ -38,7 +38,7 @@ class Admission:
 
     @contextmanager
     def hold(self, images: int) -> Iterator[None]:
-        """Room for this many, given back at the end; raises as ``check`` does."""
+        """Reserve capacity for this many images until the block ends; raises like ``check``."""
         self.check(images)
         self.taken += images
         try:

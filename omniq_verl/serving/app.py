@@ -1,4 +1,4 @@
-"""A server as an ASGI application that knows no Ray."""
+"""The server as an ASGI application, independent of Ray."""
 
 import asyncio
 import hmac
@@ -20,9 +20,9 @@ from omniq_verl.serving.settings import key_digest
 from omniq_verl.serving.state import Server
 
 _ABOUT = (
-    "Scores of images by a reward model that reasons. Images are sent as files (multipart) or in base64 (JSON); paths"
-    " and addresses are not read. An image that cannot be scored has a status of its own, and costs no other image its"
-    " score."
+    "Image scores from a reasoning reward model. Images are sent as files (multipart) or in base64 (JSON); paths"
+    " and addresses are not read. An image that cannot be scored gets its own status and does not affect the scores of"
+    " the other images."
 )
 _Key = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
@@ -31,8 +31,8 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
     """The application.
 
     Args:
-        server: what it serves, and within what limits.
-        metrics: counts answers, and shows the figures at ``/metrics`` (``omniq_verl.serving.metrics.Metrics``).
+        server: models, limits and keys.
+        metrics: counts answers and serves the figures at ``/metrics`` (``omniq_verl.serving.metrics.Metrics``).
     """
     app = FastAPIOffline(
         title="omniq_verl",
@@ -84,12 +84,12 @@ def _add_state(app: FastAPI, routes: State, metrics: Any) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse, **common)
     async def prometheus() -> str:
-        """Figures of all replicas, for Prometheus."""
+        """Metrics of all replicas in Prometheus format."""
         return await asyncio.get_running_loop().run_in_executor(None, metrics.page)
 
 
 async def _admitted(request: Request, sent: _Key) -> None:
-    """Who has a key, where one is asked for, as long as there is room; before any of the body is read."""
+    """Check the API key, if one is required, and the capacity before any of the body is read."""
     server: Server = request.app.state.server
     digest = key_digest(sent.credentials) if sent else ""
     if server.keys and not any(hmac.compare_digest(digest, one) for one in server.keys):

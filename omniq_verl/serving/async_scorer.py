@@ -1,4 +1,4 @@
-"""The reasoning model behind a server: questions come one at a time, and those under way share the engine's batches."""
+"""The reasoning model behind a server: independent concurrent requests share the engine's batches."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -17,13 +17,13 @@ Found = TypeVar("Found")
 
 
 class AsyncScorer:
-    """A reasoning model that answers as ``Scorer`` and ``Comparer`` do, for callers that do not know of each other.
+    """Async counterpart of ``Scorer`` and ``Comparer`` for independent concurrent callers.
 
     Args:
-        engine: of the model.
-        max_tokens: longest answer.
-        seed: of sampled answers.
-        pixels: of the largest image.
+        engine: engine of the model.
+        max_tokens: maximum length of an answer.
+        seed: seed of sampled answers.
+        pixels: maximum number of pixels of an image.
     """
 
     def __init__(self, engine: AsyncEngine, max_tokens: int, seed: int, pixels: int):
@@ -38,7 +38,7 @@ class AsyncScorer:
         samples: int,
         temperature: float,
     ) -> list[dict[str, Score]]:
-        """Scores by task of each image.
+        """Scores of each image by task.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -65,7 +65,7 @@ class AsyncScorer:
     async def compare(
         self, pairs: Sequence[tuple[File, File, File | None]], samples: int, temperature: float
     ) -> list[Comparison]:
-        """The better image of each pair, asked in both orders.
+        """Pick the better image of each pair; each pair is asked in both orders.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -101,17 +101,17 @@ class AsyncScorer:
 
 
 def load_within(data: bytes, pixels: int) -> bytes:
-    """An image after the image rules of training.
+    """Decode an image with the same rules as in training.
 
     Raises:
-        BadImage: rejected by them, or of more than ``pixels``.
+        BadImage: the image breaks these rules or has more than ``pixels`` pixels.
     """
     check_pixels(data, pixels)
     return load_source(data)
 
 
 async def _all(awaited: Iterable[Coroutine[Any, Any, Found]]) -> list[Found]:
-    """Their results, in order; if one fails, the others are given up."""
+    """Await all and return the results in order; if one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in awaited]
     try:
         return await asyncio.gather(*tasks)

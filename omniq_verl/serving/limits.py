@@ -1,4 +1,4 @@
-"""What a server takes, and what it rejects."""
+"""Limits of a server."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,24 @@ from omniq_verl.data.images import MAX_PIXELS
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one replica. Whatever is beyond is rejected before a model sees it."""
+    """Limits of one replica. Requests beyond them are rejected before they reach a model."""
 
     body: int = 64 * 2**20
-    """Bytes of a request."""
+    """Maximum size of a request, in bytes."""
     images: int = 64
-    """Of a request; of a comparison its pairs."""
+    """Maximum number of images per request; for comparisons, of pairs."""
     pixels: int = MAX_PIXELS
-    """Of an image."""
+    """Maximum number of pixels per image."""
     samples: int = 16
-    """Answers an image."""
+    """Maximum number of answers per image."""
     text: int = 10_000
-    """Characters of a text an image was made from."""
+    """Maximum length of a prompt (the text an image was made from), in characters."""
     seconds: float = 120.0
-    """From a request's arrival to its answer."""
+    """Time limit from a request's arrival to its answer, in seconds."""
     waiting: int = 512
-    """Images under way at once, over all requests; more are told to come again."""
+    """Maximum number of images in progress over all requests; beyond it, requests get 429."""
 
     def __post_init__(self) -> None:
         smallest = min(self.body, self.images, self.pixels, self.samples, self.text, self.seconds)
         if smallest <= 0 or self.waiting < self.images or self.pixels > MAX_PIXELS:
-            raise ValueError(
-                f"limits are above 0, pixels at most {MAX_PIXELS:,}, and waiting at least what one request may bring"
-                f" (images); got {self}"
-            )
+            raise ValueError(f"limits must be > 0, pixels <= {MAX_PIXELS:,}, and waiting >= images; got {self}")

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, by way of Ray, which adds up those of all replicas."""
+"""Prometheus metrics, collected through Ray, which adds up those of all replicas."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _TIMEOUT = 5  # seconds
 
 
 class Metrics:
-    """Of one replica: ``omniq_scores_total``, by task and status. Ray Serve itself counts requests and their times."""
+    """Counter ``omniq_scores_total`` of one replica, by task and status. Ray Serve counts requests and latencies."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter
@@ -24,12 +24,12 @@ class Metrics:
             self._scores.inc(1, {"task": score.task, "status": score.status})
 
     def page(self) -> str:
-        """Of all replicas together."""
+        """The metrics page of all replicas together."""
         return cluster_metrics()
 
 
 def cluster_metrics() -> str:
-    """What every node of the cluster says of this package and of Ray Serve, in Prometheus's text format."""
+    """This package's and Ray Serve's metrics from every node of the cluster, in Prometheus's text format."""
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
@@ -37,7 +37,7 @@ def cluster_metrics() -> str:
 
 
 def merge_metrics(pages: Iterable[str]) -> str:
-    """One page of several: each metric once, with the figures of all pages behind its head."""
+    """Merge several pages into one: each metric's header appears once, followed by the samples of all pages."""
     found: dict[str, list[str]] = {}
     heads: dict[str, list[str]] = {}
     for page in pages:
@@ -59,5 +59,5 @@ def _read(address: str) -> str:
     try:
         with urlopen(f"{address}/metrics", timeout=_TIMEOUT) as page:
             return page.read().decode(errors="replace")
-    except OSError:  # its agent begins later than the node
+    except OSError:  # the node's metrics agent starts later than the node
         return ""

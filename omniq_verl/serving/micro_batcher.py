@@ -1,4 +1,4 @@
-"""Images that come one at a time, for a scorer of many at once."""
+"""Collects single images into batches for a scorer that takes many at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Protocol
 from omniq_verl.scoring.scorer import Score
 
 _AT_ONCE = 16
-"""Images RALI is given at a time: the batch of its paper's figure 6."""
+"""Largest batch for RALI: the batch size of figure 6 in its paper."""
 
 
 class BatchScorer(Protocol):
@@ -18,11 +18,11 @@ class BatchScorer(Protocol):
 
 
 class Batches:
-    """A scorer of many images at once, for callers that come one at a time: who waits goes into the next batch.
+    """Micro-batching in front of a ``BatchScorer``: images that arrive during a batch form the next one.
 
     Args:
-        scorer: of all at once; called in a thread.
-        at_once: the largest batch.
+        scorer: scores a batch; called in a thread.
+        at_once: maximum batch size.
     """
 
     def __init__(self, scorer: BatchScorer, at_once: int = _AT_ONCE):
@@ -32,10 +32,10 @@ class Batches:
         self._pool = ThreadPoolExecutor(1)
 
     async def score(self, data: bytes) -> Score:
-        """The score of an image.
+        """Score an image.
 
         Raises:
-            Exception: whatever the scorer raises, for all of its batch.
+            Exception: any error of the scorer, raised for every image of the batch.
         """
         found: asyncio.Future[Score] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, found))
@@ -53,7 +53,7 @@ class Batches:
         images = [data for data, _ in some]
         try:
             scores = await asyncio.get_running_loop().run_in_executor(self._pool, self._scorer.score, images)
-        except Exception as error:  # whose callers are to know of it
+        except Exception as error:  # passed on to every caller of the batch
             scores = [error] * len(some)
         for (_, found), score in zip(some, scores, strict=True):
             if found.cancelled():

@@ -1,4 +1,4 @@
-"""What the page of the routes shows of bodies that are read by hand, and of refusals."""
+"""OpenAPI descriptions of manually parsed request bodies and of error responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,27 +8,27 @@ from pydantic import BaseModel
 from omniq_verl.serving.schemas import Failure
 
 FAILURES = {
-    401: "no API key, or a wrong one",
-    413: "too long, or too many images",
-    415: "neither JSON nor multipart",
-    422: "no such question",
-    429: "no room at present: come again after Retry-After seconds",
-    503: "the server is about to end, or its engine to start again",
-    504: "no answer in time",
+    401: "missing or wrong API key",
+    413: "request too large, or too many images",
+    415: "the body must be JSON or multipart",
+    422: "invalid request: see detail",
+    429: "at capacity: retry after Retry-After seconds",
+    503: "the server is shutting down, or its engine is restarting",
+    504: "no answer within the time limit",
 }
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Refusals of a route; without any: all."""
+    """Error responses of a route; all of them if no status is given."""
     return {status: {"model": Failure, "description": FAILURES[status]} for status in statuses or FAILURES}
 
 
 def body(model: type[BaseModel], files: Sequence[str]) -> Mapping[str, Any]:
-    """A body as a form with files, or the same in JSON.
+    """A request body that is either a form with files or the same fields in JSON.
 
     Args:
-        model: of the JSON.
-        files: fields of the form that are files; ``reference`` may be missing.
+        model: schema of the JSON body.
+        files: form fields that are files; ``reference`` is optional.
     """
     schema = _inlined(model.model_json_schema())
     fields = {name: value for name, value in schema["properties"].items() if name not in (*files, "pairs")}
@@ -40,7 +40,7 @@ def body(model: type[BaseModel], files: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _inlined(schema: Any) -> Any:
-    """A schema without references, as its definitions are nobody else's."""
+    """A schema with its ``$ref`` inlined, so that it can be embedded in the page's schema."""
     found = schema.get("$defs", {})
 
     def inline(part: Any) -> Any:

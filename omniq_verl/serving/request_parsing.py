@@ -1,4 +1,4 @@
-"""Requests' bodies, JSON or multipart -> questions and image files. Whatever is wrong becomes a ``BadRequest``."""
+"""Parse request bodies (JSON or multipart) into questions and image files. Any fault raises ``BadRequest``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,22 @@ from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
 _TEXTS = ("task", "prompt", "model")
-"""Fields that are texts, whatever stands in them."""
+"""Fields that stay text even if their content looks like JSON."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _LONGEST = 800
-"""Characters of a reason."""
+"""Maximum length of an error message, in characters."""
 _SHOWN = 5
-"""Of the mistakes in a body."""
+"""Maximum number of validation errors in a message."""
 
 Question = TypeVar("Question", bound=BaseModel)
 
 
 class BadRequest(Exception):
-    """A request that is rejected.
+    """A request is rejected.
 
     Args:
-        status: of HTTP.
-        why: for whom sent it; cut where it is long, as it may repeat a name that was sent.
+        status: HTTP status.
+        why: message for the client; truncated if long, because it may quote what was sent.
     """
 
     def __init__(self, status: int, why: str):
@@ -44,14 +44,14 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """An image as it was sent."""
+    """An image file as the client sent it."""
 
     name: str
     data: bytes
 
 
 class LimitBody:
-    """ASGI middleware: bodies that are too long are rejected, by what their head says or while they come."""
+    """ASGI middleware that rejects bodies that are too long, by Content-Length or while they are received."""
 
     def __init__(self, app: ASGIApp, most: int):
         self._app, self._most = app, most
@@ -74,10 +74,10 @@ class LimitBody:
 
 
 async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, list[File]]:
-    """A question of ``POST /v1/score`` and its images.
+    """Parse ``POST /v1/score`` into a question and its images.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the request is invalid.
     """
     if _kind(request) == _MULTIPART:
         async with _form(request, limits, limits.images) as form:
@@ -91,16 +91,18 @@ async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, l
 async def read_compare(
     request: Request, limits: Limits
 ) -> tuple[CompareQuestion, list[tuple[File, File, File | None]]]:
-    """A question of ``POST /v1/compare`` and its images.
+    """Parse ``POST /v1/compare`` into a question and its images.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the request is invalid.
     """
     if _kind(request) == _MULTIPART:
         async with _form(request, limits, 3 * limits.images) as form:
             a, b, references = [await _files(form, name) for name in ("a", "b", "reference")]
             if len(a) != len(b) or len(references) not in (0, len(a)):
-                raise BadRequest(422, "as many files a as b, and as many references or none")
+                raise BadRequest(
+                    422, "send the same number of a and b files, and either one reference per pair or none"
+                )
             pairs = [{"a": "sent", "b": "sent"}] * len(a)
             question = _check_compare(
                 _model(CompareQuestion, {"pairs": pairs, **_words(form, ("a", "b", "reference"), ())}), limits
@@ -138,11 +140,11 @@ def _model(kind: type[Question], words: Mapping[str, Any]) -> Question:
 
 
 def _mistakes(error: ValidationError) -> str:
-    """Where and what, without what was sent: that may be long."""
+    """Location and message of each validation error, without the input, which may be long."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
+    messages = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
     more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    return "; ".join([*said, *more])
+    return "; ".join([*messages, *more])
 
 
 def _form(request: Request, limits: Limits, files: int) -> Any:
@@ -152,18 +154,18 @@ def _form(request: Request, limits: Limits, files: int) -> Any:
 async def _files(form: FormData, name: str) -> list[File]:
     found = form.getlist(name)
     if any(not isinstance(one, UploadFile) for one in found):
-        raise BadRequest(422, f"{name}: images are sent as files (with a filename)")
+        raise BadRequest(422, f"{name}: send images as files (with a filename)")
     return [File(one.filename or f"image {number}", await one.read()) for number, one in enumerate(found)]
 
 
 def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
-    """Fields that are none of the files, as JSON would have them; ``several`` may be given more than once."""
+    """The form fields that are not files, with the types they would have in JSON; ``several`` may be repeated."""
     words: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = form.getlist(name)
         if all(isinstance(value, UploadFile) for value in values):
             if name not in files:
-                raise BadRequest(422, f"{name}: no such file is asked for")
+                raise BadRequest(422, f"{name}: unexpected file")
             continue
         if any(isinstance(value, UploadFile) for value in values) or (name not in several and len(values) > 1):
             raise BadRequest(422, f"{name}: given more than once")
@@ -190,7 +192,7 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
         prompts = prompts_for(question.prompt, len(question.images))
     except ValueError as error:
         raise BadRequest(422, str(error)) from None
-    # Of several prompts, one with control tokens costs its own image alone: see AsyncScorer.
+    # With one prompt per image, a prompt with control tokens only fails its own image: see AsyncScorer.
     if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
         raise BadRequest(422, f"prompt: it {fault}")
     if max(len(prompt or "") for prompt in prompts) > limits.text:
@@ -205,14 +207,14 @@ def _check_compare(question: CompareQuestion, limits: Limits) -> CompareQuestion
 
 def _check_sizes(images: int, samples: int, limits: Limits) -> None:
     if images > limits.images:
-        raise BadRequest(413, f"{images} images or pairs; at most {limits.images} a request")
+        raise BadRequest(413, f"{images} images or pairs; at most {limits.images} per request")
     if samples > limits.samples:
         raise BadRequest(422, f"samples: at most {limits.samples}")
 
 
 def _decoded(text: str, name: int | str) -> File:
-    """Base64, and nothing else: no address or path is ever followed."""
+    """Decode base64. No URL or path is ever followed."""
     try:
         return File(f"image {name}" if isinstance(name, int) else name, decode_base64(text))
     except BadBase64 as error:
-        raise BadRequest(422, f"image {name}: no base64: {error}; paths and addresses are not read") from None
+        raise BadRequest(422, f"image {name}: not base64: {error}; paths and URLs are not accepted") from None

@@ -1,4 +1,4 @@
-"""A served reward model as the reward of a training: of verl-omni, or of any loop over images and prompts."""
+"""A served reward model as the reward of verl-omni or of any training loop over images and prompts."""
 
 import asyncio
 import os
@@ -17,22 +17,22 @@ from omniq_verl.tasks import Scale, image_task, scale_of
 
 
 class ServerReward:
-    """Rewards of images in [0, 1]: where on its scale a score lies.
+    """Rewards of images in [0, 1]: the score's position on its scale.
 
     Args:
-        url: of the server.
-        task: ``alignment``, ``aesthetic``, ``technical`` or another with a score.
-        unread: the reward of an image that has no score (the model's answer cannot be read, or the file is broken),
-            from 0; None: training stops with the reason.
-        key: API key, where the server asks for one.
-        scale: on which the server's model scores (``omniq serve --scale``), also by its name, such as "0-5"; None: the
-            task's own.
-        value_range: the floats that are black and white in arrays and tensors. None: 0 and 1 in a tensor; state (-1, 1)
-            for what comes straight out of a VAE. It is never guessed from the values of an image.
-        settings: others of ``Client``.
+        url: address of the server.
+        task: ``alignment``, ``aesthetic``, ``technical`` or another task with a score.
+        unread: the reward, >= 0, of an image without a score (the model's answer cannot be parsed, or the file is
+            broken); None: raise an error, which stops the training.
+        key: API key, if the server requires one.
+        scale: scale of the served model's scores (``omniq serve --scale``), an object or a name such as "0-5"; None:
+            the task's own.
+        value_range: the floats that are black and white in arrays and tensors. None: 0 and 1 in a tensor; pass (-1, 1)
+            for images straight out of a VAE. It is never guessed from the values of an image.
+        settings: further arguments of ``Client``.
 
     Raises:
-        ValueError: the task is unknown, or gives no score; there is no such scale or range.
+        ValueError: the task is unknown or gives no score, or ``scale`` or ``value_range`` is invalid.
     """
 
     def __init__(
@@ -46,35 +46,35 @@ class ServerReward:
         **settings: Any,
     ):
         if (asked := image_task(task)).scale is None:
-            raise ValueError(f"task {task!r}: one with a score, such as alignment, aesthetic or technical")
-        self.__name__ = "omniq_" + re.sub(r"\W", "_", task)  # by which trainers log it
+            raise ValueError(f"task {task!r} gives no score. Fix: use one that does, such as alignment or technical")
+        self.__name__ = "omniq_" + re.sub(r"\W", "_", task)  # trainers log the reward by this name
         self._client, self._task, self._unread = Client(url, key, **settings), task, unread
         self._scale = scale_of(scale) or asked.scale
         self._range = check_range(value_range)
 
     def __call__(self, images: Iterable[Any], prompts: Sequence[str] | None = None, **_: Any) -> list[float]:
-        """Rewards of images, in their order.
+        """Rewards of images, in order.
 
         Args:
-            images: PIL images, bytes of files, data URLs, paths, or arrays and tensors, whose shapes and values
-                ``omniq_verl.data.arrays`` states; also a batch of them, ``[N, C, H, W]`` or ``[N, H, W, C]``.
-            prompts: the texts they were made from.
+            images: PIL images, file contents as bytes, data URLs, paths, or arrays and tensors (shapes and values: see
+                ``omniq_verl.data.arrays``); also a batch of them, ``[N, C, H, W]`` or ``[N, H, W, C]``.
+            prompts: the texts the images were made from.
 
         Raises:
-            TypeError: one is none of these, as a text that a language model wrote.
-            ValueError: an array or tensor holds no image: another shape or dtype, values outside of their range, NaN.
-            ServerError: the server rejects, or cannot be reached.
-            RuntimeError: an image has no score, and ``unread`` is None.
+            TypeError: an item is none of these, for example a text that a language model wrote.
+            ValueError: an array or tensor is not an image: wrong shape or dtype, values out of range, or NaN.
+            ServerError: the server rejects the request or cannot be reached.
+            RuntimeError: an image has no score and ``unread`` is None.
         """
         return [self.reward(score) for score in self.scores(images, prompts)]
 
     def scores(self, images: Iterable[Any], prompts: Sequence[str] | None) -> list[Score]:
-        """What the rewards are made of."""
+        """The scores from which the rewards are computed."""
         checked = [_checked(number, image, self._range) for number, image in enumerate(listed(images))]
         return self._client.score(checked, self._task, prompts)
 
     def reward(self, score: Score) -> float:
-        """Of one score."""
+        """The reward of one score."""
         low, high = self._scale.low, self._scale.high
         if score.score is not None:
             return min(max((score.score - low) / (high - low), 0.0), 1.0)
@@ -84,12 +84,12 @@ class ServerReward:
 
 
 def _checked(number: int, image: Any, value_range: ValueRange) -> Any:
-    """An image as the client takes it. A wrong call would otherwise be a reward of nothing but zeros."""
+    """Check an image before it is sent: otherwise a wrong call would return a reward of zero for every image."""
     known = is_one(image) or is_numbers(image)
     if isinstance(image, str):
         known = is_data_url(image) or os.path.isfile(image)
     if not known:
-        raise TypeError(f"images[{number}] is {image!r:.60}: no PIL image, array, tensor, bytes or path of a file")
+        raise TypeError(f"images[{number}] is {image!r:.60}, not a PIL image, array, tensor, bytes or path of a file")
     try:
         return lossless(image, value_range)
     except BadImage as error:
@@ -97,10 +97,10 @@ def _checked(number: int, image: Any, value_range: ValueRange) -> Any:
 
 
 def lossless(image: Any, value_range: ValueRange | None = None) -> Any:
-    """An image as the client takes it: an array or tensor becomes a PIL image, by ``omniq_verl.data.arrays``.
+    """Convert arrays and tensors to a PIL image (see ``omniq_verl.data.arrays``); pass anything else through.
 
     Raises:
-        BadImage: an array or tensor that holds no image, or values outside of their range.
+        BadImage: an array or tensor is not an image, or has values out of range.
     """
     return image_from(image, value_range) if is_numbers(image) else image
 
@@ -116,22 +116,22 @@ async def compute_score(
     value_range: ValueRange | None = None,
     **_: Any,
 ) -> dict[str, float]:
-    """verl-omni's custom reward function: one image, its score in [0, 1], and whether the answer could be read.
+    """verl-omni's custom reward function: scores one image in [0, 1] and reports whether the answer could be parsed.
 
-    It stands in for verl-omni's own ``http_scorer_client``, which sends JPEG and so changes the quality it asks about.
+    It replaces verl-omni's own ``http_scorer_client``, which sends JPEG and thereby changes the quality to be scored.
 
     Args:
-        solution_image: tensor ``[3, H, W]`` of uint8, or another image as ``ServerReward`` takes it.
-        ground_truth: the text it was made from.
-        server_url: of ``omniq serve``.
-        task: one with a score.
+        solution_image: uint8 tensor ``[3, H, W]``, or another image that ``ServerReward`` accepts.
+        ground_truth: the text the image was made from.
+        server_url: address of ``omniq serve``.
+        task: a task with a score.
         unread: see ``ServerReward``.
         key: API key.
-        scale: what ``omniq serve --scale`` was given, such as ``"0-5"``; None: the task's own.
+        scale: the value of ``omniq serve --scale``, such as ``"0-5"``; None: the task's own scale.
         value_range: the floats that are black and white in a tensor; None: 0 and 1.
 
     Raises:
-        TypeError, ValueError: ``solution_image`` is no image, as ``ServerReward`` says.
+        TypeError, ValueError: ``solution_image`` is not an image; see ``ServerReward``.
     """
     reward = _reward(server_url, task, unread, key, scale, None if value_range is None else tuple(value_range))
     (score,) = await asyncio.to_thread(reward.scores, [solution_image], [ground_truth])

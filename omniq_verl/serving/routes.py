@@ -1,4 +1,4 @@
-"""What the routes do."""
+"""Handlers of the server's routes."""
 
 import asyncio
 import logging
@@ -20,20 +20,20 @@ from omniq_verl.serving.verl_omni_protocol import NotPlain, dump_plain, load_pla
 from omniq_verl.tasks import Task, shown
 
 AGAIN = {"Retry-After": "1"}
-"""Seconds a caller is asked to wait where there is no room."""
+"""Seconds that a client should wait when the server is at capacity."""
 Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Routes that ask a model."""
+    """Routes that query a model."""
 
     server: Server
     metrics: Any = None
 
     async def score_images(self, request: Request) -> schemas.ScoreAnswers:
-        """Score one or many images for one or more tasks."""
+        """Score one or more images for one or more tasks."""
         question, files = await read_score(request, self.server.limits)
         tasks = _tasks(question.task, self.server)
         prompts = prompts_for(question.prompt, len(files))
@@ -41,17 +41,17 @@ class Questions:
         return schemas.score_answers([file.name for file in files], found, question.reasoning)
 
     async def compare_pairs(self, request: Request) -> schemas.CompareAnswers:
-        """Which of two images is better, asked in both orders."""
+        """Decide which of two images is better; each pair is asked in both orders."""
         scorer, limits = self.server.models.scorer, self.server.limits
         if scorer is None:
-            raise BadRequest(422, "RALI compares nothing; a reasoning model is not served here")
+            raise BadRequest(422, "comparisons need a reasoning model; this server has only RALI")
         question, pairs = await read_compare(request, limits)
         with self.server.admission.hold(2 * len(pairs)):
             found = await _in_time(scorer.compare(pairs, question.samples, question.temperature), limits.seconds)
         return schemas.CompareAnswers(results=[schemas.compare_answer(one, question.reasoning) for one in found])
 
     async def verl_omni(self, task: str, request: Request) -> Response:
-        """The protocol of verl-omni's http_scorer_client; see omniq_verl.serving.verl_omni_protocol."""
+        """Endpoint for verl-omni's http_scorer_client; see omniq_verl.serving.verl_omni_protocol."""
         try:
             files, prompts = load_plain(await request.body(), self.server.limits)
         except NotPlain as error:
@@ -73,7 +73,7 @@ class Questions:
     ) -> list[dict[str, Score]]:
         needs = [task.name for task in tasks if task.needs_text]
         if needs and not all(prompts):
-            raise BadRequest(422, f"prompt: the task {needs[0]} asks about the text an image was made from")
+            raise BadRequest(422, f"prompt: the task {needs[0]} needs the text the image was made from")
         by_rali = self.server.models.choose(model, tasks) == "rali"
         with self.server.admission.hold(len(files) * len(tasks)):
             if by_rali:
@@ -96,22 +96,22 @@ class Questions:
 
 @dataclass(frozen=True)
 class State:
-    """Routes that tell of the server."""
+    """Routes that report on the server."""
 
     server: Server
 
     async def known_tasks(self) -> schemas.Tasks:
-        """What can be asked here."""
+        """List the models and tasks of this server."""
         models = self.server.models
         about = [schemas.task_about(task) for task in self.server.known_tasks]
         return schemas.Tasks(models=models.names, tasks=about, rali_task=models.rali_task)
 
     async def alive(self) -> dict[str, str]:
-        """Does the process answer?"""
+        """Report that the process answers."""
         return {"status": "ok"}
 
     async def ready(self) -> dict[str, Any]:
-        """Are the models ready for questions?"""
+        """Report whether the models are ready."""
         if self.server.admission.draining:
             raise Draining
         if self.server.models.scorer:
@@ -132,7 +132,7 @@ async def _in_time(asked: Awaitable[Found], seconds: float) -> Found:
 
 
 def _failed(error: RuntimeError) -> HTTPException:
-    """For the caller; what the engine says stays in the log."""
+    """503 for the client; the engine's own message only goes to the log."""
     logger.error("the engine has failed: %s", error)
     return HTTPException(503, FAILURES[503], AGAIN)
 
@@ -144,5 +144,5 @@ def _tasks(names: str | list[str], server: Server) -> list[Task]:
         raise BadRequest(422, f"task: unknown task {shown(unknown[0])}; known here: {', '.join(known)}")
     tasks = [known[name] for name in names]
     if not tasks or len({task.name for task in tasks}) < len(tasks):
-        raise BadRequest(422, "task: one at least, and each once")
+        raise BadRequest(422, "task: provide at least one task and do not repeat any")
     return tasks

@@ -1,4 +1,4 @@
-"""Start a server, keep it until it is told to end, and let it finish what is under way."""
+"""Start a server, run it until it receives a signal, and let it finish running requests."""
 
 import signal
 import socket
@@ -15,66 +15,70 @@ from omniq_verl.serving.settings import ServerSettings
 
 NAME = "omniq"
 _DRAIN_SECONDS = 10.0
-"""For all replicas to hear that the server ends."""
+"""Maximum wait for all replicas to acknowledge the shutdown."""
 
 
 def serve_forever(settings: ServerSettings, host: str, port: int, console: Console, address: str | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: what is served.
-        host: IP address to listen at; 0.0.0.0: at all of this machine's.
-        port: of it.
-        console: says when it is ready.
-        address: of a Ray cluster (``auto``: the one of this machine); None: a Ray of its own, that ends with it.
+        settings: what to serve.
+        host: IP address to listen on; 0.0.0.0 means all interfaces.
+        port: port to listen on.
+        console: where to report that the server is ready.
+        address: address of a Ray cluster (``auto``: this machine's); None: start a Ray that ends with the server.
 
     Raises:
-        ValueError: ``host`` is no IP address, or another program listens at the port.
-        RuntimeError: the replicas did not come up.
+        ValueError: ``host`` is not an IP address, or the port is in use.
+        RuntimeError: the replicas did not start.
     """
     import ray
     from ray import serve
 
     local = address is None and ip_address(host).is_loopback
     if address is None:
-        check_free(host, port)  # Ray Serve would say so in its own words, and after Ray has started
-    told = threading.Event()
+        check_free(host, port)  # Ray Serve would report it less clearly, and only after Ray has started
+    stopped = threading.Event()
     with ray_of(address):
-        for number in (signal.SIGTERM, signal.SIGINT):  # behind Ray, which has its own way to end
-            signal.signal(number, lambda *_: told.set())
+        for number in (signal.SIGTERM, signal.SIGINT):  # set after Ray, which installs its own handlers
+            signal.signal(number, lambda *_: stopped.set())
         serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
         settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()), local=local)
         serve.run(deployment(settings), name=NAME)
         console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)
-        while not told.wait(1):  # a wait without an end would not hear of signals
+        while not stopped.wait(1):  # signals are not handled during a wait without a timeout
             pass
-        console.print("finishing what is under way", markup=False)
+        console.print("finishing running requests", markup=False)
         drain()
         serve.shutdown()
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises a ValueError where this machine cannot listen at the port."""
+    """Raise a ValueError if this machine cannot listen on the port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: one just ended is no hindrance
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do, so that a just closed socket does not count
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}). Fix: another --port") from error
+            raise ValueError(
+                f"cannot listen on {host}:{port} ({error.strerror}). Fix: choose another --port"
+            ) from error
 
 
 def drain() -> None:
-    """No more is begun, what is under way is finished, and the replicas end."""
+    """Stop accepting requests, finish the running ones and stop the replicas."""
     from ray import serve
 
-    # Not by a deployment with other settings: of a new version Ray Serve starts new replicas, which load the model.
-    with suppress(TimeoutError):  # of a replica that is stuck or starting; what follows ends it
+    # A redeployment with changed settings would not do: Ray Serve would start new replicas, which load the model.
+    with suppress(TimeoutError):  # a replica is stuck or starting; delete() below ends it
         serve.get_app_handle(NAME).broadcast("drain").results(timeout_s=_DRAIN_SECONDS, return_exceptions=True)
     serve.delete(NAME)
 
 
 def gpus_of(settings: ServerSettings, resources: dict[str, float]) -> int:
-    """GPUs of a replica: where the cluster has any, those of the model, or one for RALI alone."""
+    """GPUs per replica: none on a cluster without GPUs, else those of the model, or one for RALI alone."""
     if not resources.get("GPU"):
         return 0
     return settings.model.devices if settings.model else 1
@@ -82,7 +86,7 @@ def gpus_of(settings: ServerSettings, resources: dict[str, float]) -> int:
 
 @contextmanager
 def ray_of(address: str | None) -> Iterator[None]:
-    """A cluster that runs, or a Ray of one's own."""
+    """Connect to a running cluster, or start a local Ray."""
     import ray
 
     own = {"include_dashboard": False, "address": "local"}

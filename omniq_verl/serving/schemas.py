@@ -1,4 +1,4 @@
-"""What goes over the wire: questions and answers of each route."""
+"""Request and response bodies of the routes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -10,34 +10,36 @@ from omniq_verl.scoring.comparison import Comparison
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.tasks import Task
 
-Base64 = Annotated[str, Field(description="An image file in base64; a data URL (data:image/png;base64,...) will do.")]
-Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, description="Of several samples.")]
+Base64 = Annotated[str, Field(description="An image file in base64, or a data URL (data:image/png;base64,...).")]
+Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, description="Used if samples > 1.")]
 
 
 class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    samples: Annotated[int, Field(ge=1, description="Answers an image; one is greedy.")] = 1
+    samples: Annotated[int, Field(ge=1, description="Answers per image; 1 decodes greedily.")] = 1
     temperature: Temperature = 1.0
-    reasoning: Annotated[bool, Field(description="With the model's reasoning, and its whole answer.")] = False
+    reasoning: Annotated[bool, Field(description="Also return the model's reasoning and its whole answer.")] = False
 
 
 class ScoreQuestion(_Asked):
-    """Images, and what is asked of each."""
+    """Images, and the tasks to ask about each."""
 
     images: Annotated[list[Base64], Field(min_length=1)]
-    task: Annotated[str | list[str], Field(description="Of GET /v1/tasks; several are asked of each image.")] = (
-        "technical"
-    )
+    task: Annotated[
+        str | list[str], Field(description="One task of GET /v1/tasks, or several to ask about each image.")
+    ] = "technical"
     prompt: Annotated[
         str | list[str] | None,
-        Field(description="The text the images were made from, for alignment: one for all, or one each."),
+        Field(description="The text the images were made from, for alignment: one for all, or one per image."),
     ] = None
-    model: Annotated[Literal["reasoning", "rali"] | None, Field(description="Null: the one that is served.")] = None
+    model: Annotated[
+        Literal["reasoning", "rali"] | None, Field(description="Null: the reasoning model if it is served, else RALI.")
+    ] = None
 
 
 class Pair(BaseModel):
-    """Two images, and perhaps what both were made from."""
+    """Two images, and optionally the image both were made from."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,15 +49,15 @@ class Pair(BaseModel):
 
 
 class CompareQuestion(_Asked):
-    """Pairs of images: which of each is better?"""
+    """Pairs of images; the answer names the better image of each."""
 
     pairs: Annotated[list[Pair], Field(min_length=1)]
 
 
 class ScoreAnswer(BaseModel):
-    """Of one image and task. Without status "ok" there is no score, and ``error`` may say more."""
+    """Answer for one image and task. Unless status is "ok" there is no score, and ``error`` may give the reason."""
 
-    status: Annotated[str, Field(description='"ok", "bad_image", "error", or why no answer could be read.')]
+    status: Annotated[str, Field(description='"ok", "bad_image", "error", or why no answer could be parsed.')]
     score: float | None = None
     level: str | None = None
     distortion: str | None = None
@@ -69,40 +71,42 @@ class ScoreAnswer(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """Of one image."""
+    """All answers for one image."""
 
     name: str
     scores: Annotated[dict[str, ScoreAnswer], Field(description="By task.")]
 
 
 class ScoreAnswers(BaseModel):
-    """Of a request, in the order of its images."""
+    """Answers for a request, in the order of its images."""
 
     results: list[ImageAnswer]
 
 
 class CompareAnswer(BaseModel):
-    """Of one pair, asked in both orders."""
+    """Answer for one pair, asked in both orders."""
 
     status: str
     winner: Annotated[Literal["a", "b"] | None, Field(description="Null: the orders disagree.")] = None
     share_a: float | None = None
-    share_first: Annotated[float | None, Field(description="A half without a bias for a place.")] = None
+    share_first: Annotated[
+        float | None, Field(description="Share of answers for the image shown first; 0.5 means no position bias.")
+    ] = None
     agree: bool | None = None
     reasoning: list[str | None] | None = None
-    parsed: Annotated[int, Field(description="Answers that could be read, of both orders together.")] = 0
+    parsed: Annotated[int, Field(description="Answers that could be parsed, over both orders.")] = 0
     answers: int = 0
     error: str | None = None
 
 
 class CompareAnswers(BaseModel):
-    """Of a request, in the order of its pairs."""
+    """Answers for a request, in the order of its pairs."""
 
     results: list[CompareAnswer]
 
 
 class TaskAbout(BaseModel):
-    """What can be asked."""
+    """A task that can be asked."""
 
     name: str
     low: float | None = None
@@ -111,7 +115,7 @@ class TaskAbout(BaseModel):
 
 
 class Tasks(BaseModel):
-    """What this server can be asked."""
+    """Models and tasks of this server."""
 
     models: list[str]
     tasks: list[TaskAbout]
@@ -125,7 +129,7 @@ class Failure(BaseModel):
 
 
 def score_answer(score: Score, reasoning: bool) -> ScoreAnswer:
-    """A score for the wire, its texts only where they were asked for."""
+    """Convert a score for the response, with its texts only if requested."""
     texts = {"reasoning": _whole(score.reasoning), "answer": _whole(score.answer)} if reasoning else {}
     return ScoreAnswer(
         status=score.status,
@@ -142,7 +146,7 @@ def score_answer(score: Score, reasoning: bool) -> ScoreAnswer:
 
 
 def score_answers(names: Sequence[str], found: Sequence[Mapping[str, Score]], reasoning: bool) -> ScoreAnswers:
-    """Scores by task of several images, for the wire."""
+    """Convert the scores of several images, by task, for the response."""
     results = [
         ImageAnswer(name=name, scores={task: score_answer(score, reasoning) for task, score in by_task.items()})
         for name, by_task in zip(names, found, strict=True)
@@ -151,13 +155,13 @@ def score_answers(names: Sequence[str], found: Sequence[Mapping[str, Score]], re
 
 
 def task_about(task: Task) -> TaskAbout:
-    """What a caller has to know of a task."""
+    """Describe a task for clients."""
     low, high = (task.scale.low, task.scale.high) if task.scale else (None, None)
     return TaskAbout(name=task.name, low=low, high=high, needs_prompt=task.needs_text)
 
 
 def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
-    """A comparison for the wire."""
+    """Convert a comparison for the response."""
     return CompareAnswer(
         status=found.status,
         winner=None if found.winner is None else found.winner.lower(),
@@ -172,5 +176,5 @@ def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
 
 
 def _whole(text: str | None) -> str | None:
-    """A text that UTF-8 can hold: a model may write half a character."""
+    """Make a text encodable as UTF-8: a model may write half of a surrogate pair."""
     return None if text is None else whole_text(text)

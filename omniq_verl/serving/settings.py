@@ -1,4 +1,4 @@
-"""What is served, by how many, and within what limits."""
+"""Settings of a server: models, replicas, limits, keys."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,59 +10,59 @@ from omniq_verl.serving.limits import Limits
 from omniq_verl.tasks import Scale, image_task
 
 IMAGES = 3
-"""The most a question shows: two that are compared, and a reference."""
+"""Maximum number of images in a question: two to compare and a reference."""
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What is served, by how many replicas, and within what limits."""
+    """Settings of a server: models, replicas, limits, keys."""
 
     model: EngineSpec | None = None
     """The reasoning model; ``kind`` is ``vllm`` or ``package.module:function``, which returns an ``AsyncEngine``."""
     rali: str | None = None
-    """Folder of a RALI, served beside the model or alone."""
+    """Folder of a RALI model, served with or without the reasoning model."""
     limits: Limits = field(default_factory=Limits)
     replicas: tuple[int, int] = (1, 1)
-    """The fewest and the most; Ray Serve starts more as questions come and gives them up again."""
+    """Minimum and maximum number; Ray Serve scales between them with load."""
     max_tokens: int = 1024
-    """Longest answer."""
+    """Maximum length of an answer, in tokens."""
     seed: int = 0
-    """Of sampled answers."""
+    """Seed of sampled answers."""
     keys: frozenset[str] = frozenset()
-    """Digests of the API keys that are let in; none: everyone is."""
+    """SHA-256 digests of the accepted API keys; if empty, no key is required."""
     gpus: int = 0
-    """Of each replica; 0: the CPU."""
+    """GPUs per replica; 0: CPU."""
     local: bool = False
-    """Answer this machine alone: HAProxy listens where it is told to, but replicas, behind it, at all addresses."""
+    """Answer only this machine. HAProxy listens on the given host, but the replicas behind it on all interfaces."""
 
     scale: Scale | None = None
-    """Of the reasoning model's scores; None: each task's own."""
+    """Scale of the reasoning model's scores; None: each task's own."""
     tasks: tuple[str, ...] = ()
-    """Tasks that can be asked besides the known ones, ``package.module:object``. Callers cannot name others: a name
-    that leads to a module runs it."""
+    """Custom tasks that can be asked besides the built-in ones, ``package.module:object``. Clients cannot name others,
+    because importing a module runs it."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.rali is None:
-            raise ValueError("nothing to serve: give a model, a RALI, or both")
+            raise ValueError("nothing to serve: no model is given. Fix: give --model, --rali or both")
         if not 1 <= self.replicas[0] <= self.replicas[1]:
-            raise ValueError(f"replicas: from 1, the fewest first; got {self.replicas}")
+            raise ValueError(f"replicas must be (minimum, maximum) with 1 <= minimum <= maximum; got {self.replicas}")
 
     def check(self) -> None:
-        """Look at the models' folders before anything is started.
+        """Check the models' folders before anything is started.
 
         Raises:
-            ValueError: one is not there, or not safe to open.
+            ValueError: a model is missing or not safe to load.
         """
         for name in self.tasks:
             image_task(name, "--task")
         if self.model:
             self.model.check()
             if self.model.kind != "vllm" and not is_door(self.model.kind):
-                raise ValueError(f"unknown engine {self.model.kind!r}: vllm or package.module:function")
+                raise ValueError(f"unknown engine {self.model.kind!r}. Fix: use vllm or package.module:function")
         if self.rali and not (Path(self.rali) / "rali.json").is_file():
-            raise ValueError(f"{self.rali}: no RALI there. Fix: a folder that omniq rali fit wrote")
+            raise ValueError(f"{self.rali}: no RALI model there. Fix: use a folder that omniq rali fit wrote")
 
 
 def key_digest(key: str) -> str:
-    """What is kept of an API key."""
+    """SHA-256 digest of an API key; the key itself is not stored."""
     return hashlib.sha256(key.encode()).hexdigest()

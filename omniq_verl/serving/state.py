@@ -1,4 +1,4 @@
-"""What a server's routes share: models, limits, room, keys."""
+"""State shared by a server's routes: models, limits, capacity, keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from omniq_verl.tasks import Scale, Task, known_tasks
 
 @dataclass
 class Models:
-    """What is served: one of them at least."""
+    """The served models: at least one."""
 
     scorer: AsyncScorer | None = None
     rali: Batches | None = None
     rali_task: str | None = None
 
     def choose(self, asked: str | None, tasks: Sequence[Task]) -> str:
-        """Which of them answers.
+        """Which model answers, ``reasoning`` or ``rali``.
 
         Raises:
-            BadRequest: it is not served, or cannot answer that.
+            BadRequest: the model is not served or cannot answer these tasks.
         """
         name = asked or ("reasoning" if self.scorer else "rali")
         if name not in self.names:
-            raise BadRequest(422, f"model: {name} is not served here; {', '.join(self.names)} is")
+            raise BadRequest(422, f"model: {name} is not served here; available: {', '.join(self.names)}")
         if name == "rali" and [task.name for task in tasks] != [self.rali_task]:
-            raise BadRequest(422, f"task: this RALI was fitted for {self.rali_task} alone")
+            raise BadRequest(422, f"task: this RALI was fitted only for {self.rali_task}")
         return name
 
     @property
@@ -41,22 +41,22 @@ class Models:
 
 @dataclass(frozen=True)
 class Server:
-    """All that the routes need."""
+    """Everything the routes need."""
 
     models: Models
     limits: Limits
     admission: Admission
     keys: frozenset[str] = frozenset()
-    """Digests (``key_digest``) of the keys that are let in; none: everyone is."""
+    """Digests (``key_digest``) of the accepted keys; if empty, no key is required."""
     local: bool = False
-    """Answer this machine alone."""
+    """Answer only this machine."""
     scale: Scale | None = None
-    """Of scores; None: each task's own."""
+    """Scale of the reasoning model's scores; None: each task's own."""
     tasks: tuple[str, ...] = ()
-    """Tasks that can be asked besides the known ones."""
+    """Custom tasks that can be asked besides the built-in ones."""
 
     @cached_property
     def known_tasks(self) -> list[Task]:
-        """All that can be asked here, about one image each."""
+        """All tasks about a single image that can be asked here."""
         names = dict.fromkeys((*(name for name, task in known_tasks().items() if task.images == 1), *self.tasks))
         return asked_tasks(list(names), self.scale)

@@ -1,10 +1,10 @@
 """The protocol of verl-omni's ``http_scorer_client``: a pickled dict of image files and prompts, a pickled dict back.
 
-A pickle can run any code where it is read. So nothing is unpickled here but dicts, lists, tuples, texts, bytes and
-numbers, by the names of the operations it is made of, before it is read at all.
+Loading a pickle can run arbitrary code. Therefore the opcodes are checked before loading: only those that build
+dicts, lists, tuples, strings, bytes and numbers are allowed.
 
-That client sends JPEG, which changes the quality that is to be scored. Use
-``omniq_verl.serving.reward_client.compute_score`` instead, which sends the image as it is.
+That client sends JPEG, which changes the quality to be scored. Prefer
+``omniq_verl.serving.reward_client.compute_score``, which sends the image unchanged.
 """
 
 import io
@@ -25,27 +25,29 @@ _PLAIN = frozenset(
     | {"EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS"}
     | {"SETITEM", "SETITEMS", "MEMOIZE", "BINPUT", "BINGET", "LONG_BINGET"}
 )
-"""Operations that make no object of a class. LONG_BINPUT is none of them: it may ask for any amount of memory."""
+"""Opcodes that create no class instances. LONG_BINPUT is excluded: it may allocate any amount of memory."""
 _LONGEST = 10_000
-"""Operations of a request; one of 64 images has some hundreds."""
+"""Maximum number of opcodes of a request; a request with 64 images has several hundred."""
 
 
 class NotPlain(ValueError):
-    """A body that is no such request, or would do more than be read."""
+    """A body that is not such a request, or that contains a pickle opcode that is not allowed."""
 
 
 def load_plain(body: bytes, limits: Limits) -> tuple[list[File], list[str]]:
-    """Images and prompts of a request.
+    """Parse a request into images and prompts.
 
     Raises:
-        NotPlain: it is none.
+        NotPlain: the body is not a valid request.
     """
     found = _unpickled(body)
     if not isinstance(found, dict):
-        raise NotPlain("a pickled dict with images and prompts is expected")
+        raise NotPlain("the body must be a pickled dict with images and prompts")
     images, prompts = found.get("images"), found.get("prompts")
     if not _all_of(images, bytes) or not _all_of(prompts, str) or not 0 < len(images) == len(prompts) <= limits.images:
-        raise NotPlain(f"images: bytes of 1 to {limits.images} files; prompts: as many texts")
+        raise NotPlain(
+            f"images must be a list of 1 to {limits.images} files as bytes, prompts a list with one text per image"
+        )
     if max(map(len, prompts)) > limits.text:
         raise NotPlain(f"a prompt is longer than {limits.text:,} characters")
     return [File(f"image {number}", data) for number, data in enumerate(images)], prompts
@@ -59,12 +61,12 @@ def _unpickled(body: bytes) -> Any:
         return _Plain(io.BytesIO(body)).load()
     except NotPlain:
         raise
-    except Exception as error:  # of every kind, on a broken pickle
-        raise NotPlain("no pickle that can be read") from error
+    except Exception as error:  # a broken pickle can raise any exception
+        raise NotPlain("the body is not a readable pickle") from error
 
 
 class _Plain(pickle.Unpickler):
-    """A second door: no class is ever looked up."""
+    """Second safeguard: never look up a class."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise NotPlain("only plain dicts, lists, texts, bytes and numbers are unpickled")
@@ -75,10 +77,10 @@ def _all_of(values: Any, kind: type) -> bool:
 
 
 def dump_plain(scores: Sequence[Score]) -> Response:
-    """The answer: ``{"scores": [...]}``, or ``{"error": ...}`` where an image has no score.
+    """The response: ``{"scores": [...]}``, or ``{"error": ...}`` if an image has no score.
 
-    That client takes a score for granted; it stops a training with what ``error`` says.
+    The client expects a score for every image; it stops training and reports ``error``.
     """
     without = [f"{one.image}: {one.error or one.status}" for one in scores if one.score is None]
-    said = {"error": "; ".join(without)} if without else {"scores": [one.score for one in scores]}
-    return Response(pickle.dumps(said), media_type="application/octet-stream")
+    answer = {"error": "; ".join(without)} if without else {"scores": [one.score for one in scores]}
+    return Response(pickle.dumps(answer), media_type="application/octet-stream")

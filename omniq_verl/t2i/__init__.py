@@ -1,4 +1,4 @@
-"""The reward model at work: which of several generated images is the best, and what that is worth on GenEval."""
+"""Text-to-image generation guided by the reward model: best of n, reflection, and the GenEval table."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Best of n: several images for each text, scored by a reward model, the best picked (OmniQuality-R sec. 4.3, table 5).
+"""Best of n: draw several images for each text, score them and pick the best (OmniQuality-R sec. 4.3, table 5).
 
-Every image and every score is kept as soon as it is there; a killed run draws and scores nothing twice.
+Every image and score is saved immediately; a killed run redraws and rescores nothing.
 """
 
 import json
@@ -33,34 +33,34 @@ from omniq_verl.tasks import scale_of
 
 @dataclass(frozen=True)
 class BestOfN(GuidedRun):
-    """A run."""
+    """Settings of a best-of-n run."""
 
     n: int = 20
-    """Images for each text: table 5."""
+    """Images for each text; 20 in table 5."""
     rali: Path | None = None
-    """Folder of a fitted RALI, which scores the task it was fitted for; the scorer has the others."""
+    """Folder of a fitted RALI model, which scores the task it was fitted for; the scorer scores the others."""
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise ValueError(f"n from 1, got {self.n}")
+            raise ValueError(f"n must be >= 1, got {self.n}")
         super().__post_init__()
 
     def drawings(self, number: int) -> list[Candidate]:
-        """All images of a text."""
+        """All candidate images of a text."""
         text = self.prompts[number]["prompt"]
         return [Candidate(number, image, text, self.seed + image) for image in range(self.n)]
 
 
 def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
-    """Draw, score, pick; returns the picks, as ``picks.jsonl`` holds them.
+    """Draw, score and pick; returns the lines of ``picks.jsonl``.
 
-    ``out`` gets ``candidates/00000/samples/00000.png`` (GenEval's form) with ``metadata.jsonl``, ``best/00000/...`` in
-    the same form with the picked image alone, ``sheets/00000.png`` with all images and their scores, and
-    ``picks.jsonl``: ``prompt``, ``best`` (None where no image has all scores), ``seed``, ``ranking``, ``scores``,
-    ``rejected``.
+    Writes into ``out``: ``candidates/00000/samples/00000.png`` (GenEval's layout) with ``metadata.jsonl``;
+    ``best/00000/...``, the same layout with only the picked image; ``sheets/00000.png`` with all images and their
+    scores; and ``picks.jsonl`` with ``prompt``, ``best`` (None if no image has all scores), ``seed``, ``ranking``,
+    ``scores`` and ``rejected``.
 
     Raises:
-        ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
+        ValueError: invalid settings, a model that cannot be loaded, or a folder started with other settings.
     """
     scorers = ImageScorers(
         run.tasks, run.scorer, run.rali, run.max_tokens, scale_of(run.scale)
@@ -80,13 +80,13 @@ def _draw_and_score(
     run: BestOfN, drawings: Sequence[Candidate], scores: Records, scorers: ImageScorers, bar: Progress
 ) -> None:
     drawn, scored = (partial(bar.advance, bar.add_task(title, total=len(drawings))) for title in ("drawing", "scoring"))
-    # Named nowhere else: the pipeline's memory is free again when the model that scores is loaded.
+    # No other reference to the pipeline: its memory is freed before the scoring model is loaded.
     draw_missing(run, drawings, cache(lambda: open_generator(run.generator)), drawn)
     score_missing(run, drawings, scores, scorers, scored)
 
 
 def _pick(run: BestOfN, drawings: Sequence[Candidate], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     choice, record = pick(run, drawings, scores)
-    paths, said = [image_path(run, candidate) for candidate in drawings], scores_said(record["scores"], choice)
-    write_sheet(run.out / "sheets" / f"{drawings[0].number:05d}.png", record["prompt"], paths, said, choice.best)
+    paths, captions = [image_path(run, candidate) for candidate in drawings], scores_said(record["scores"], choice)
+    write_sheet(run.out / "sheets" / f"{drawings[0].number:05d}.png", record["prompt"], paths, captions, choice.best)
     return record

@@ -1,4 +1,4 @@
-"""What best of n and reflection share: images drawn and scored, each once and kept at once, and the best of them."""
+"""Shared by best of n and reflection: draw and score each image once, save it immediately, and pick the best."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,26 +24,26 @@ from omniq_verl.tasks import check_text, outside_marks
 
 @dataclass(frozen=True)
 class GuidedRun:
-    """A run that draws images for texts and keeps the best."""
+    """Settings of a run that draws images for texts and keeps the best."""
 
     prompts: Sequence[Mapping[str, Any]]
-    """Each with ``prompt``, its text; all else is kept beside its images (GenEval's ``metadata.jsonl``)."""
+    """Each has its text under ``prompt``; all other keys are written to GenEval's ``metadata.jsonl``."""
     out: Path
-    """The run's folder: goes on where it stopped."""
+    """The run's folder. An interrupted run resumes."""
     generator: GeneratorSpec
     scorer: EngineSpec | None
-    """None: the RALI scores alone."""
+    """The reasoning model; None: RALI scores alone."""
     weights: Mapping[str, float] = field(default_factory=lambda: {"alignment": 1.0})
-    """By task: what the images are ranked by, as a weighted mean."""
+    """Weights by task; images are ranked by the weighted mean of their scores."""
     order: Sequence[str] = ()
-    """Tasks, the most important first: ranked in order instead of by weights."""
+    """Tasks, most important first: images are ranked lexicographically instead of by weights."""
     within: float = 0.0
-    """In order: scores this close to the best count as equal to it."""
+    """With ``order``: scores this close to the best count as equal to it."""
     selector: str | None = None
-    """``package.module:function`` of the user's own that ranks the images by the scores of all tasks that have a
-    weight; see ``omniq_verl.t2i.outside_selector``. None: weights or order."""
+    """Custom ``package.module:function`` that ranks the images by the scores of all tasks with a weight; see
+    ``omniq_verl.t2i.outside_selector``. None: use weights or order."""
     batch: int = 4
-    """Images drawn at a time."""
+    """Images drawn at once."""
     max_tokens: int = 1024
     seed: int = 0
     """Image number i of every text has the seed ``seed + i``."""
@@ -51,19 +51,19 @@ class GuidedRun:
     """Scale of all scores, by its name in ``omniq_verl.tasks.SCALES``: that on which the scorer was trained; None: each
     task's own."""
     limit: int | None = None
-    """How many texts of their file there are; None: all. Recorded, not applied."""
+    """Number of texts taken from their file; None: all. Recorded only, not applied here."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.seed < 0 or not self.prompts:
-            raise ValueError("batch from 1, seed from 0, and at least one prompt")
+            raise ValueError("batch must be >= 1, seed >= 0, and prompts must not be empty")
         for one in self.prompts:
             if not (isinstance(one.get("prompt"), str) and one["prompt"].strip()):
                 raise ValueError(f"every prompt needs its text under 'prompt', got {dict(one)}")
             check_text(one["prompt"], f"the prompt {one['prompt'][:60]!r}")
         if self.order and self.selector:
-            raise ValueError("order has no effect with a selector. Fix: leave out either")
+            raise ValueError("order has no effect with a selector. Fix: remove one of them")
         names = self.order or self.weights or ["alignment"]
-        self._by_scores({name: [1.0] for name in names})  # weights and order, before anything is drawn
+        self._by_scores({name: [1.0] for name in names})  # validate before anything is drawn
         if self.selector:
             choose_by(self.selector, {name: [1.0, None, 2.0] for name in self.tasks})
         if without := [task.name for task in asked_tasks(self.tasks, self.scale) if task.scale is None]:
@@ -71,14 +71,14 @@ class GuidedRun:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What every image is scored for."""
+        """Tasks that every image is scored for."""
         return tuple(self.order) or tuple(task for task, weight in self.weights.items() if weight > 0)
 
     def choose(self, scores: Mapping[str, Sequence[float | None]]) -> Choice:
-        """The best of a text's images.
+        """Pick the best image of a text.
 
         Raises:
-            ValueError: the weights or the order do not fit together, or the selector fails.
+            ValueError: the weights or the order are invalid, or the selector fails.
         """
         return choose_by(self.selector, scores) if self.selector else self._by_scores(scores)
 
@@ -88,7 +88,7 @@ class GuidedRun:
         return choose_weighted(scores, self.weights)
 
     def settings(self) -> dict[str, Any]:
-        """What images and scores depend on; how the best is chosen among them is none of it."""
+        """Settings that images and scores depend on. How the best is chosen is not among them."""
         marks = outside_marks(self.tasks)
         return {
             "prompts": [dict(one) for one in self.prompts],
@@ -118,13 +118,13 @@ def write_conditions(run: GuidedRun) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image of a text."""
+    """One candidate image of a text."""
 
     number: int
-    """Of the text."""
+    """Index of the text."""
     image: int
     text: str
-    """What it is drawn from."""
+    """Text it is drawn from."""
     seed: int
 
     @property
@@ -133,14 +133,14 @@ class Candidate:
 
 
 class Records(Store):
-    """A store with its records at hand, by key."""
+    """A store whose records are also available by key."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
         super().__init__(folder, config)
         self.found = {record["key"]: record for record in read_store(folder)}
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """As of the store."""
+        """Add records to the store and to ``found``."""
         records = list(records)
         super().add(records)
         for record in records:
@@ -150,13 +150,13 @@ class Records(Store):
 def draw_missing(
     run: GuidedRun, drawings: Sequence[Candidate], generator: Callable[[], Generator], done: Callable[[int], Any]
 ) -> None:
-    """Draw the images that are not there yet.
+    """Draw the images that do not exist yet.
 
     Args:
-        run: its settings.
-        drawings: all that there should be.
-        generator: called where there is something to draw.
-        done: told how many more there are.
+        run: settings of the run.
+        drawings: all images that should exist.
+        generator: called only if there is something to draw.
+        done: progress callback; receives the number of further finished images.
     """
     missing = [candidate for candidate in drawings if not image_path(run, candidate).is_file()]
     done(len(drawings) - len(missing))
@@ -172,14 +172,14 @@ def draw_missing(
 def score_missing(
     run: GuidedRun, drawings: Sequence[Candidate], scores: Store, scorers: ImageScorers, done: Callable[[int], Any]
 ) -> None:
-    """Score the images that have no score yet, as what the user's own text asks for.
+    """Score the images that have no score yet, always against the user's own text.
 
     Args:
-        run: its settings.
-        drawings: all that should have scores.
-        scores: where they are kept.
-        judges: who scores.
-        done: told how many more there are.
+        run: settings of the run.
+        drawings: all images that should have scores.
+        scores: store for the scores.
+        scorers: the models that score.
+        done: progress callback; receives the number of further finished images.
     """
     left = [candidate for candidate in drawings if candidate.key not in scores.keys]
     done(len(drawings) - len(left))
@@ -198,11 +198,11 @@ def score_missing(
 def pick(
     run: GuidedRun, drawings: Sequence[Candidate], scores: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Choice, dict[str, Any]]:
-    """The best image of one text, copied into ``best``; the choice, and what ``picks.jsonl`` says of it.
+    """Copy the best image of one text into ``best``; returns the choice and its ``picks.jsonl`` record.
 
     Args:
-        run: its settings.
-        drawings: all of the text, in the order of their numbers.
+        run: settings of the run.
+        drawings: all images of the text, by image number.
         scores: records by key.
     """
     found = [scores[candidate.key]["scores"] for candidate in drawings]
@@ -225,7 +225,7 @@ def pick(
 
 
 def keep_sample(image: Path | None, folder: Path, number: int, prompt: Mapping[str, Any]) -> None:
-    """Copy an image, the only one of its text, into a folder of GenEval's form; None: the text has none (any more)."""
+    """Copy an image as the only sample of its text into a folder with GenEval's layout; None removes the sample."""
     copy = prompt_folder(folder, number, prompt) / sample_name(0)
     if image is None:
         copy.unlink(missing_ok=True)
@@ -235,12 +235,12 @@ def keep_sample(image: Path | None, folder: Path, number: int, prompt: Mapping[s
 
 
 def image_path(run: GuidedRun, candidate: Candidate) -> Path:
-    """Where an image of a text lies."""
+    """Path of a candidate image."""
     return candidate_path(run.out, candidate.number, candidate.image)
 
 
 def candidate_path(out: Path, number: int, image: int) -> Path:
-    """Likewise, in the folder of any run."""
+    """Path of a candidate image, in the folder of any run."""
     return out / "candidates" / f"{number:05d}" / "samples" / sample_name(image)
 
 
@@ -249,7 +249,7 @@ def _batches(drawings: Sequence[Candidate], size: int) -> Iterator[Sequence[Cand
 
 
 def _save(image: Image.Image, path: Path, known: Mapping[str, str]) -> None:
-    """A PNG that is there as a whole or not at all, and says what it was made from."""
+    """Write a PNG atomically, with its prompt and seed in the PNG's text chunks."""
     about = PngInfo()
     for name, text in known.items():
         about.add_itxt(name, text)

@@ -1,4 +1,4 @@
-"""``omniq t2i``: the reward model guides the generation of images."""
+"""``omniq t2i``: text-to-image generation guided by the reward model."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,37 +21,33 @@ if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.t2i.compare_selectors import Row
 
-app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation by a reward model.")
+app = typer.Typer(no_args_is_help=True, help="Guide text-to-image generation with a reward model.")
 
-PIXELS = Annotated[int | None, typer.Option(help="Pixels; default: the pipeline's.")]
+PIXELS = Annotated[int | None, typer.Option(help="In pixels. Default: the pipeline's.")]
 
 
 def guided_options(
-    prompts: Annotated[Path, typer.Argument(help=".txt with a text a line, or .jsonl (GenEval's metadata, too).")],
+    prompts: Annotated[Path, typer.Argument(help=".txt with one text per line, or .jsonl, e.g. GenEval's metadata.")],
     out: options.OUT,
-    generator: Annotated[
-        str, typer.Option(help="Text-to-image pipeline of diffusers: folder or name.")
-    ] = DEFAULT_MODEL,
-    weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT; again for more. Default: alignment=1.")] = None,
-    order: Annotated[list[str] | None, typer.Option(help="Rank by this task first, by the next among equals.")] = None,
-    within: Annotated[float, typer.Option(help="With --order: scores this close to the best are equal.")] = 0.0,
+    generator: Annotated[str, typer.Option(help="Diffusers text-to-image pipeline: folder or name.")] = DEFAULT_MODEL,
+    weight: Annotated[list[str] | None, typer.Option(help="TASK=WEIGHT. Repeatable. Default: alignment=1.")] = None,
+    order: Annotated[list[str] | None, typer.Option(help="Rank by this task first; repeat for tie-breakers.")] = None,
+    within: Annotated[float, typer.Option(help="With --order: scores this close to the best count as equal.")] = 0.0,
     selector: Annotated[
         str | None,
-        typer.Option(
-            help="Rank by a function of your own, package.module:function; --weight names the tasks to score."
-        ),
+        typer.Option(help="Rank by your own function, package.module:function; --weight names the tasks to score."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the pipeline's.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; default: the pipeline's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: the pipeline's.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale. Default: the pipeline's.")] = None,
     height: PIXELS = None,
     width: PIXELS = None,
-    batch: Annotated[int, typer.Option(help="Images drawn at a time.")] = 4,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
+    batch: Annotated[int, typer.Option(help="Images drawn at once.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
     seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
 ) -> dict[str, Any]:
-    """What best of n and reflection share: the fields of a ``GuidedRun`` but its scorer."""
+    """Options shared by best-of-n and reflect: all fields of a ``GuidedRun`` except its scorer."""
     from omniq_verl.t2i.generator import GeneratorSpec
     from omniq_verl.t2i.prompts import read_texts
     from omniq_verl.t2i.ranking import read_weights
@@ -75,7 +71,7 @@ def guided_options(
 
 
 def _model_or_rali(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same command, but --model may be left out: then its ``EngineSpec`` has None for a model."""
+    """Make --model optional for a command; without it the ``EngineSpec`` has None as its model."""
     asked = signature(command)
     parameters = asked.parameters.values()
     command.__signature__ = asked.replace(
@@ -91,15 +87,15 @@ def _model_or_rali(command: Callable[..., Any]) -> Callable[..., Any]:
 def best_of_n(
     guided: dict[str, Any],
     spec: "EngineSpec",
-    n: Annotated[int, typer.Option(help="Images for each text (OmniQuality-R, table 5: 20).")] = 20,
-    rali: Annotated[Path | None, typer.Option(help="Folder of `omniq rali fit`; scores the task it is for.")] = None,
+    n: Annotated[int, typer.Option(help="Images per text (OmniQuality-R, table 5: 20).")] = 20,
+    rali: Annotated[Path | None, typer.Option(help="Folder of `omniq rali fit`; scores its task.")] = None,
 ) -> None:
-    """Draw several images for each text, score them, pick the best; contact sheets and all images are kept.
+    """Draw several images for each text, score them and pick the best. All images and contact sheets are saved.
 
     Example: omniq t2i best-of-n prompts.txt --model runs/stage2/huggingface --n 20 --weight alignment=1
     --weight aesthetic=0.5 --out runs/best_of_20
 
-    With --rali the task it was fitted for is scored by it, and --model scores the others; without others leave it out.
+    With --rali, RALI scores the task it was fitted for and --model scores the others; omit --model if there are none.
     """
     from omniq_verl.t2i.best_of_n import BestOfN
     from omniq_verl.t2i.best_of_n import best_of_n as run
@@ -117,29 +113,29 @@ def best_of_n(
 def reflect(
     guided: dict[str, Any],
     spec: "EngineSpec",
-    rounds: Annotated[int, typer.Option(help="Rounds of reflection, after the first images (table 5: 20).")] = 20,
-    n: Annotated[int, typer.Option(help="First images of each text; the best is reflected on (table 5: 20).")] = 1,
+    rounds: Annotated[int, typer.Option(help="Rounds of reflection after the first images (table 5: 20).")] = 20,
+    n: Annotated[int, typer.Option(help="First images per text; the best is reflected on (table 5: 20).")] = 1,
     writer: Annotated[
-        str | None, typer.Option(help="Model that writes the prompts; default: --model, loaded once for both.")
+        str | None, typer.Option(help="Model that writes the prompts. Default: --model, loaded only once.")
     ] = None,
     writer_engine: Annotated[
-        str | None, typer.Option(help="Engine of the writer, like --engine; default: the same.")
+        str | None, typer.Option(help="Engine of the writer, like --engine. Default: the same.")
     ] = None,
     writer_base_url: Annotated[
-        str | None, typer.Option(help="Endpoint of the writer, like --base-url; default: the same.")
+        str | None, typer.Option(help="Endpoint of the writer, like --base-url. Default: the same.")
     ] = None,
     writer_memory: Annotated[
         float, typer.Option(help="Memory of the writer, like --memory; both models stay loaded.")
     ] = 0.3,
-    longest: Annotated[int, typer.Option(help="Letters of a new prompt; a longer one is rejected.")] = 1000,
-    stop_at: Annotated[float | None, typer.Option(help="No further rounds for a text with this score.")] = None,
+    longest: Annotated[int, typer.Option(help="Maximum characters of a new prompt; longer ones are rejected.")] = 1000,
+    stop_at: Annotated[float | None, typer.Option(help="Stop the rounds of a text once it reaches this score.")] = None,
 ) -> None:
-    """Let the reward model say what is wrong with an image, a language model write its prompt anew, and so on.
+    """Improve images in rounds: the reward model criticises an image, and a language model rewrites its prompt.
 
     Example: omniq t2i reflect prompts.txt --model runs/stage2/huggingface --rounds 20 --memory 0.5 --out runs/reflected
 
-    Images are scored as what their text asks for, whatever they were drawn from, and the best of all rounds is picked.
-    The pipeline and the models stay loaded side by side: lower --memory where they share a GPU.
+    Images are always scored against the original text, whatever prompt they were drawn from, and the best of all rounds
+    is picked. The pipeline and the models stay loaded together: lower --memory if they share a GPU.
     """
     from omniq_verl.t2i.reflection import reflect as run
     from omniq_verl.t2i.rounds import Reflection
@@ -147,7 +143,7 @@ def reflect(
     without = None if rounds else "with --rounds 0"
     reject_idle(dict.fromkeys(("writer", "writer_engine", "writer_base_url", "longest", "stop_at"), without))
     has_writer = (writer, writer_engine, writer_base_url) != (None, None, None)
-    reject_idle({"writer_memory": None if has_writer else "without a writer of its own (--writer)"})
+    reject_idle({"writer_memory": None if has_writer else "without a separate writer (--writer)"})
     with cli_errors() as console:
         own = None
         if has_writer:
@@ -156,23 +152,25 @@ def reflect(
         asked = {"rounds": rounds, "n": n, "stop_at": stop_at, "longest": longest}
         picks = run(Reflection(**guided, scorer=spec, writer=own, **asked), console)
     later = sum(bool(one["round"]) for one in picks)
-    console.print(f"{later} of {len(picks)} picked images are of a later round than the first")
+    console.print(f"{later} of {len(picks)} picked images come from a round after the first")
     _say_rejected(picks, console)
     _say(picks, guided["out"], console)
 
 
 def _say_rejected(picks: list[dict[str, Any]], console: Any) -> None:
-    said = sum((Counter(one["rewrites"]) for one in picks), Counter())
-    if rejected := {status: number for status, number in said.items() if status != "ok"}:
+    counts = sum((Counter(one["rewrites"]) for one in picks), Counter())
+    if rejected := {status: number for status, number in counts.items() if status != "ok"}:
         named = ", ".join(f"{number} {status}" for status, number in sorted(rejected.items()))
-        total = sum(said.values())
-        console.print(f"{sum(rejected.values())} of {total} new prompts were rejected, and the last one used: {named}")
+        total = sum(counts.values())
+        console.print(
+            f"{sum(rejected.values())} of {total} new prompts were rejected and the previous prompt was used: {named}"
+        )
 
 
 def _say(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
     without = sum(one["best"] is None for one in picks)
     if without:
-        console.print(f"{without} texts have no image with all scores; picks.jsonl says why", style="red")
+        console.print(f"{without} texts have no image with all scores; see picks.jsonl for the reasons", style="red")
     for title, name in (("picked images", "best"), ("contact sheets", "sheets"), ("picks", "picks.jsonl")):
         console.print(f"{title}: {out / name}", soft_wrap=True, markup=False)
 
@@ -183,20 +181,20 @@ def selectors(
     selector: Annotated[
         list[str] | None,
         typer.Option(
-            help="[NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function; again for more. Default: each"
-            " task, and all of them."
+            help="[NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function. Repeatable. Default: each task"
+            " alone, and all of them together."
         ),
     ] = None,
     scores: Annotated[
-        list[str] | None, typer.Option(help="NAME=TABLE of `omniq score` for the same images; again for more.")
+        list[str] | None, typer.Option(help="NAME=TABLE of `omniq score` for the same images. Repeatable.")
     ] = None,
 ) -> None:
-    """Compare ways to pick the best of n, over the scores a run has kept, beside OmniQuality-R's table 7.
+    """Compare ways to pick the best of n, using the saved scores of a run, next to OmniQuality-R's table 7.
 
     Example: omniq t2i selectors runs/best_of_20 --selector aesthetic=1 --selector aesthetic=1,technical=1
     --scores DEQA=deqa.csv
 
-    Each selector's images lie in RUN/selected/NAME in GenEval's form. With --scores, images can also be picked by NAME.
+    The picked images are in RUN/selected/NAME, in GenEval's layout. Scores added by --scores can be used by selectors.
     """
     from omniq_verl.evaluation.papers import load_table
     from omniq_verl.t2i.compare_selectors import (
@@ -223,7 +221,7 @@ def selectors(
 
 
 def _selector_table(rows: "list[Row]", paper: "PaperTable", texts: int, of: int) -> Table:
-    """Ours, and the paper's rows where they have the same column."""
+    """Our rows, followed by the paper's rows in the columns they share."""
     columns = list(dict.fromkeys([*rows[0].means, *(column.name for column in paper.columns)]))
     title = f"Picks in {texts} of {of} texts, mean ± deviation; the paper's rows were not measured here"
     table = Table(title=title, box=SIMPLE_HEAD)
@@ -247,14 +245,16 @@ def _figure(mean: float | None, deviation: float | None) -> str:
 @app.command()
 def geneval(
     results: Annotated[Path, typer.Argument(help="results.jsonl of GenEval's scorer.")],
-    prompts: Annotated[Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl: are all there?")] = None,
-    log: Annotated[Path | None, typer.Option(help="What the scorer printed: did its detector run?")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="GenEval's evaluation_metadata.jsonl; checks completeness.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Log of the scorer; checks that its detector ran.")] = None,
 ) -> None:
-    """The table of GenEval's results, beside the figures of OmniQuality-R's table 5.
+    """Print the table of GenEval's results next to OmniQuality-R's table 5.
 
     Example: omniq t2i geneval results.jsonl --prompts evaluation_metadata.jsonl --log scorer.log
 
-    Its images: omniq t2i best-of-n evaluation_metadata.jsonl writes them in its form; its scorer is run on OUT/best.
+    To make the images, run omniq t2i best-of-n evaluation_metadata.jsonl; then run GenEval's scorer on OUT/best.
     """
     from omniq_verl.data.files import file_digest
     from omniq_verl.evaluation.papers import load_table

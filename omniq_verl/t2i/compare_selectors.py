@@ -1,7 +1,7 @@
-"""Several ways to pick the best of n, side by side (OmniQuality-R, table 7): over the scores a run has kept.
+"""Compare several ways to pick the best of n (OmniQuality-R, table 7), using the saved scores of a run.
 
-Further scores of the same images, such as those of the paper's Q-Insight, DeQA or Q-Align, come from tables that
-``omniq score`` wrote; they can be measured by, and selected by.
+Other scores of the same images, such as those of the paper's Q-Insight, DeQA or Q-Align, can be added from tables that
+``omniq score`` wrote, both for measuring the picks and for picking.
 """
 
 import json
@@ -33,60 +33,60 @@ _READERS = {
 
 @dataclass(frozen=True)
 class Selector:
-    """A way to pick: the image with the highest weighted mean, the earliest of equal ones."""
+    """A way to pick: the image with the highest weighted mean; the first one on ties."""
 
     name: str
-    """Also of its folder."""
+    """Also the name of its folder."""
     weights: Mapping[str, float] = field(default_factory=dict)
     function: str | None = None
-    """``package.module:function`` of the user's own, in place of weights; see ``outside_selector``."""
+    """Custom ``package.module:function``, used instead of weights; see ``outside_selector``."""
 
     def choose(self, scores: Scores) -> Choice:
-        """The best of one text's images."""
+        """Pick the best of one text's images."""
         return choose_by(self.function, scores) if self.function else choose_weighted(scores, self.weights)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run drew and scored."""
+    """Images and scores of a run."""
 
     folder: Path
     prompts: Sequence[Mapping[str, Any]]
     scores: Sequence[Mapping[str, Sequence[float | None]]]
-    """Of each text: by criterion, one an image."""
+    """For each text: by criterion, one score per image."""
 
     @property
     def criteria(self) -> list[str]:
-        """The run's tasks, and whatever was added."""
+        """The run's tasks and the added criteria."""
         return list(self.scores[0])
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a selector's picks are like."""
+    """Statistics of a selector's picks."""
 
     name: str
     same: float
-    """Share of its picks that are also the first selector's."""
+    """Share of its picks that equal the first selector's."""
     means: Mapping[str, float | None]
-    """By criterion; None where no pick has a score."""
+    """Mean score by criterion; None if no pick has a score."""
     deviations: Mapping[str, float | None]
-    """Likewise: standard deviation (population) over the texts."""
+    """Population standard deviation over the texts by criterion; None if no pick has a score."""
     scored: Mapping[str, int]
-    """Likewise: how many picks have a score."""
+    """Number of picks with a score by criterion."""
 
 
 def read_selector(word: str, criteria: Collection[str] = ()) -> Selector:
-    """A selector from [NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function.
+    """Parse a selector from [NAME:]TASK=WEIGHT[,TASK=WEIGHT...] or [NAME:]package.module:function.
 
-    Without a name it gets one such as aesthetic+0.5technical, or package.module.function.
+    The default name is derived from the value, such as aesthetic+0.5technical or package.module.function.
 
     Args:
-        word: of the command line.
-        criteria: what can be named; tasks of the user's own have a colon in their names.
+        word: from the command line.
+        criteria: known criteria; needed because names of custom tasks contain a colon.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the word is not a valid selector.
     """
     if "=" not in word and (function := next(filter(is_door, (word, word.partition(":")[2])), None)):
         name = word.removesuffix(function).removesuffix(":") or function.replace(":", ".")
@@ -107,82 +107,86 @@ def _given_name(word: str, criteria: Collection[str]) -> str:
 
 def _folder_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a folder: letters, digits, and . + - _ within")
+        raise ValueError(
+            f"{name!r} is not a valid folder name. Fix: use letters, digits and _, and . + - after the first character"
+        )
     return name
 
 
 def default_selectors(tasks: Sequence[str]) -> list[Selector]:
-    """Each task alone, and all together."""
+    """Each task alone, then all of them together."""
     words = [f"{task}=1" for task in tasks]
     return [read_selector(word, tasks) for word in (*words, *([",".join(words)] if len(words) > 1 else []))]
 
 
 def read_run(folder: Path) -> Scored:
-    """The scores of a run of ``best_of_n`` or ``reflect``.
+    """Read the scores of a ``best_of_n`` or ``reflect`` run.
 
     Raises:
-        ValueError: it is none, or nothing is scored yet.
+        ValueError: the folder is not such a run, or has images without scores.
     """
     try:
         config = json.loads((folder / "scores" / "config.json").read_bytes())
         prompts, tasks = config["prompts"], config["tasks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is no run of `omniq t2i best-of-n` ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{folder} is not a run of `omniq t2i best-of-n` ({type(error).__name__}: {error})") from error
     found: list[dict[int, Any]] = [{} for _ in prompts]
     for record in read_store(folder / "scores"):
         number, image = map(int, record["key"].split("/"))
         found[number][image] = record["scores"]
     drawn = [len(list(candidate_path(folder, number, 0).parent.glob("*.png"))) for number in range(len(prompts))]
     if any(not 0 < number == len(images) for number, images in zip(drawn, found, strict=True)):
-        raise ValueError(f"{folder} has images without scores. Fix: let the run end, the same command goes on")
+        raise ValueError(f"{folder} has images without scores. Fix: finish the run; the same command resumes it")
     ordered = [[images[image] for image in sorted(images)] for images in found]
     return Scored(folder, prompts, [{task: [one[task]["score"] for one in some] for task in tasks} for some in ordered])
 
 
 def add_scores(run: Scored, name: str, table: Path) -> Scored:
-    """The same with one criterion more, from a table of ``omniq score``; images it does not name have no score.
+    """Add a criterion from a table of ``omniq score``; images that are not in the table get no score.
 
     Raises:
-        ValueError: it cannot be read, names no image of the run, or the run has a criterion of that name.
+        ValueError: the table cannot be read or contains no image of the run, or the name is invalid or taken.
     """
     if name in run.criteria or not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no new name beside {', '.join(run.criteria)}")
+        raise ValueError(
+            f"{name!r} is not a valid new name: it is taken ({', '.join(run.criteria)}) or has unsupported characters"
+        )
     try:
         read = _READERS[table.suffix.lower()](table)
         numbers = pd.to_numeric(read["score"])
         by_name = {_tail(Path(image)): score for image, score in zip(read["image"], numbers, strict=True)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{table} is no table of `omniq score` ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{table} is not a table of `omniq score` ({type(error).__name__}: {error})") from error
     added = [
         [by_name.get(_tail(candidate_path(run.folder, number, image))) for image in range(len(scores[run.criteria[0]]))]
         for number, scores in enumerate(run.scores)
     ]
     if all(score is None for scores in added for score in scores):
-        raise ValueError(f"{table} names no image of {run.folder}. Fix: omniq score {run.folder / 'candidates'}")
+        raise ValueError(f"{table} contains no image of {run.folder}. Fix: omniq score {run.folder / 'candidates'}")
     both = zip(run.scores, added, strict=True)
     return replace(run, scores=[{**scores, name: list(map(_number, more))} for scores, more in both])
 
 
 def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[Row], int]:
-    """What each picks, and what picking at random would give; each gets its folder ``selected/<name>``.
+    """Compare the picks of each selector and of random picking; writes ``selected/<name>`` for each selector.
 
-    The means are over the texts in which all selectors find an image with the scores they need. The row "at random" is
-    the expectation: of a text the mean over its images. ``selected/table.json`` keeps all figures.
+    Means are taken over the texts in which every selector finds an image with the scores it needs. The row "at random"
+    is the expected value: each text contributes the mean over its images. ``selected/table.json`` has all figures.
 
     Returns:
-        The rows, "at random" last, and over how many texts they are.
+        The rows, "at random" last, and the number of texts they cover.
 
     Raises:
-        ValueError: no selector, two of one name, one by an unknown criterion, or no text in which all find an image.
+        ValueError: no selector, duplicate names, an unknown criterion, or no text in which all selectors find an image.
     """
     if not selectors or len({one.name for one in selectors}) < len(selectors):
-        raise ValueError("selectors need names of their own, and there is at least one")
+        raise ValueError("selectors must not be empty and must have distinct names")
     choices = {one.name: [one.choose(scores) for scores in run.scores] for one in selectors}
     for name, chosen in choices.items():
         _write_picks(run, name, [choice.best for choice in chosen])
     kept = [n for n in range(len(run.scores)) if all(chosen[n].best is not None for chosen in choices.values())]
     if not kept:
-        raise ValueError("in no text all selectors find an image with scores")
+        raise ValueError("there is no text in which every selector finds an image with scores")
     first = choices[selectors[0].name]
     rows = []
     for name, chosen in choices.items():
@@ -197,13 +201,13 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
 
 
 def _conditions(run: Scored) -> dict[str, Any]:
-    """Conditions of this comparison, and of the run that drew and scored; None if that run has no record."""
+    """Provenance of this comparison and of the run it reads; None for a run without a record."""
     path = run.folder / "provenance.json"
     return provenance([this_start()], run=json.loads(path.read_bytes()) if path.is_file() else None)
 
 
 def _row(name: str, same: Sequence[float], values: Mapping[str, Sequence[Sequence[float | None]]]) -> Row:
-    """Figures of a selector from the scores of what it may pick in each text."""
+    """Statistics of a selector, from the scores of the images it may pick in each text."""
     found = {}
     for task, by_text in values.items():
         known = [[score for score in scores if score is not None] for scores in by_text]
@@ -220,7 +224,7 @@ def _write_picks(run: Scored, name: str, picks: Sequence[int | None]) -> None:
 
 
 def _tail(image: Path) -> tuple[str, ...]:
-    """The number of its text, and its own: what is left of a path when the run is moved, or scored from elsewhere."""
+    """Text number and image number in a path; unlike the whole path they survive moving the run."""
     return image.parts[-3::2]
 
 

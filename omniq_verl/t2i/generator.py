@@ -1,4 +1,4 @@
-"""Images from texts: any pipeline of diffusers, each image with a seed of its own."""
+"""Generate images from texts with any diffusers pipeline; each image has its own seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ EXPECTED = "function(spec: GeneratorSpec) -> an object with draw(texts, seeds) -
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """Which pipeline, and how it draws; all that an image depends on beside its text and seed."""
+    """The pipeline and its settings: everything an image depends on besides its text and seed."""
 
     model: str = DEFAULT_MODEL
-    """Hugging Face folder or name of a text-to-image pipeline; or ``package.module:function`` of your own: called with
-    this object, it returns a ``Generator``."""
+    """Hugging Face folder or name of a text-to-image pipeline, or your own ``package.module:function``, which is called
+    with this object and returns a ``Generator``."""
     steps: int | None = None
-    """None: the pipeline's own."""
+    """Denoising steps; None: the pipeline's default."""
     guidance: float | None = None
-    """Guidance scale; None: the pipeline's own."""
+    """Guidance scale; None: the pipeline's default."""
     height: int | None = None
-    """Pixels; None: the pipeline's own."""
+    """Pixels; None: the pipeline's default."""
     width: int | None = None
     dtype: str = "auto"
     """float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU."""
@@ -37,14 +37,16 @@ class GeneratorSpec:
     def __post_init__(self) -> None:
         sizes = [size for size in (self.steps, self.height, self.width) if size is not None]
         if min(sizes, default=1) < 1 or self.dtype not in ("auto", "float32", "bfloat16", "float16"):
-            raise ValueError(f"steps, height and width from 1, dtype auto, float32, bfloat16 or float16; got {self}")
+            raise ValueError(
+                f"steps, height and width must be >= 1, and dtype auto, float32, bfloat16 or float16; got {self}"
+            )
 
 
 class Generator(Protocol):
-    """Whatever draws."""
+    """Anything that draws images from texts."""
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """An image for each text and its seed; the same two give the same image, whatever it is drawn beside."""
+        """Draw one image per text and seed. The same text and seed give the same image in any batch."""
 
 
 def open_generator(spec: GeneratorSpec) -> Generator:
@@ -62,7 +64,7 @@ def open_generator(spec: GeneratorSpec) -> Generator:
 
 
 def _open_parts(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The networks of a pipeline by name, which diffusers would fill with random numbers where weights are missing.
+    """Load a pipeline's networks by name, because diffusers would initialise missing weights with random numbers.
 
     Raises:
         BadWeights: weights are missing.
@@ -82,7 +84,7 @@ def _open_parts(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DiffusersPipeline:
-    """A pipeline on this process's GPU, or the CPU where there is none; weights from safetensors alone."""
+    """A pipeline on this process's GPU, or the CPU if there is none; loads weights only from safetensors."""
 
     def __init__(self, spec: GeneratorSpec):
         import torch
@@ -95,7 +97,7 @@ class DiffusersPipeline:
             parts = _open_parts(model, settings)
             pipeline = AutoPipelineForText2Image.from_pretrained(model, **parts, **settings)
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{spec.model} cannot be opened as a pipeline of diffusers ({error})") from error
+            raise ValueError(f"{spec.model} cannot be loaded as a diffusers pipeline ({error})") from error
         self._pipeline = pipeline.to(device)
         self._pipeline.set_progress_bar_config(disable=True)
         given = {"num_inference_steps": spec.steps, "guidance_scale": spec.guidance}
@@ -103,14 +105,14 @@ class DiffusersPipeline:
         self._settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """An image for each text and its seed. Noise is drawn on the CPU, so that it is the same on every device.
+        """Draw one image per text and seed. Noise is sampled on the CPU, so that it is the same on every device.
 
-        What an image is drawn beside moves at most the last bits of its sums, and a few pixels by a grey level.
+        The other images of a batch change at most the last bits of floating-point sums: a few pixels by one grey level.
         """
         import torch
 
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         asked: dict[str, Any] = {"prompt": list(texts)}
-        if len(set(texts)) == 1:  # it is encoded once
+        if len(set(texts)) == 1:  # encode the text only once
             asked = {"prompt": texts[0], "num_images_per_prompt": len(texts)}
         return self._pipeline(**asked, generator=generators, **self._settings).images

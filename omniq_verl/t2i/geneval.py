@@ -1,8 +1,9 @@
-"""GenEval (Ghosh et al. 2023): its folders of images, its results, and its table. Its detector is not part of this.
+"""GenEval (Ghosh et al. 2023): its image folders, results and table. Its detector is not included.
 
 Prompts are `evaluation_metadata.jsonl` (553 lines: ``tag``, ``prompt``, ``include`` and, in counting, ``exclude``).
-Images go into ``00000/samples/00000.png``, beside ``00000/metadata.jsonl``, the prompt's own line. Its scorer writes a
-line an image: ``filename``, ``tag``, ``prompt``, ``correct``, ``reason``, ``metadata`` and ``details``.
+Images go into ``00000/samples/00000.png``, next to ``00000/metadata.jsonl``, which holds the prompt's own line.
+GenEval's scorer writes a line per image: ``filename``, ``tag``, ``prompt``, ``correct``, ``reason``, ``metadata`` and
+``details``.
 """
 
 import json
@@ -23,28 +24,30 @@ TAGS = {
     "position": "Position",
     "color_attr": "Attribution",
 }
-"""Kinds of prompts, and what OmniQuality-R's table 5 calls them, in its order."""
+"""Tags of prompts and their names in OmniQuality-R's table 5, in its column order."""
 BROKEN_KERNEL = ("ms_deformable_im2col_cuda", "no kernel image is available")
-"""What the scorer prints, and goes on with wrong results, where its detector was built for another GPU."""
+"""Printed by the scorer if its detector was built for another GPU; the scorer then continues with wrong results."""
 _FEWEST_SINGLE = 0.3
-"""Of single objects: every generator that was measured has more than nine in ten (table 5)."""
+"""Smallest plausible share of correct single objects; every generator in table 5 has more than 0.9."""
 
 
 class BadGenEval(ValueError):
-    """A file or folder that is none of GenEval's; the message names it and the fix."""
+    """A file or folder does not have GenEval's form; the message names it and the fix."""
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """The prompts, in their order.
+    """Read the prompts, in order.
 
     Raises:
-        BadGenEval: it cannot be read, or a line is no prompt of GenEval's.
+        BadGenEval: the file cannot be read, or a line is not a GenEval prompt.
     """
     prompts = []
     for number, line in _lines(path):
         prompt, tag = line.get("prompt"), line.get("tag")
         if not (isinstance(prompt, str) and prompt.strip(BLANKS).strip() and isinstance(tag, str) and tag in TAGS):
-            raise BadGenEval(f"{path}, line {number}: no prompt with a tag of {', '.join(TAGS)}")
+            raise BadGenEval(
+                f"{path}, line {number}: not a GenEval prompt; it needs 'prompt' and a 'tag' out of {', '.join(TAGS)}"
+            )
         if fault := text_fault(line["prompt"]):
             raise BadGenEval(f"{path}, line {number}: its prompt {fault}. Fix: {FIX}")
         prompts.append(line)
@@ -54,7 +57,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def prompt_folder(out: Path, number: int, prompt: Mapping[str, Any]) -> Path:
-    """Make the folder of a prompt, with its ``metadata.jsonl``; returns the folder for its images."""
+    """Create the folder of a prompt, with its ``metadata.jsonl``; returns the folder for its images."""
     samples = out / f"{number:05d}" / "samples"
     samples.mkdir(parents=True, exist_ok=True)
     replace_text(samples.parent / "metadata.jsonl", json.dumps(prompt) + "\n")
@@ -62,36 +65,36 @@ def prompt_folder(out: Path, number: int, prompt: Mapping[str, Any]) -> Path:
 
 
 def sample_name(number: int) -> str:
-    """The file of an image, as GenEval's scorer finds it."""
+    """File name of an image, as GenEval's scorer expects it."""
     return f"{number:05d}.png"
 
 
 @dataclass(frozen=True)
 class GenEval:
-    """What GenEval's scorer found."""
+    """Results of GenEval's scorer."""
 
     by_tag: dict[str, float]
-    """Share of the images that are right, of each tag."""
+    """Share of correct images by tag."""
     overall: float
-    """The plain mean of these, as in its ``summary_scores.py``; not of the images: tags have not equally many."""
+    """Mean of the tags' shares, as in GenEval's ``summary_scores.py``; the mean over all images would differ."""
     images: int
     notes: tuple[str, ...] = ()
-    """What makes the figures doubtful."""
+    """Reasons to doubt the figures."""
 
     def row(self) -> list[float]:
-        """In the order of table 5: overall, then the tags."""
+        """Figures in the order of table 5: overall, then the tags."""
         return [self.overall, *(self.by_tag[tag] for tag in TAGS)]
 
 
 def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None) -> GenEval:
-    """The table of a ``results.jsonl``.
+    """Compute the table from a ``results.jsonl``.
 
     Args:
-        path: of the scorer's results.
-        prompts: of ``read_prompts``: to note whether every prompt has as many images as the others.
+        path: the scorer's results.
+        prompts: from ``read_prompts``; used to check that every prompt has the same number of images.
 
     Raises:
-        BadGenEval: it cannot be read, a line is no result, an image is there twice, or a tag has no image.
+        BadGenEval: the file cannot be read, a line is not a result, an image occurs twice, or a tag has no image.
     """
     seen: dict[str, bool] = {}
     of_tag: dict[str, list[bool]] = {tag: [] for tag in TAGS}
@@ -99,14 +102,16 @@ def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None)
     for number, line in _lines(path):
         name, tag, correct = line.get("filename"), line.get("tag"), line.get("correct")
         if not isinstance(name, str) or tag not in TAGS or not isinstance(correct, bool):
-            raise BadGenEval(f"{path}, line {number}: no result with filename, tag and correct (true or false)")
+            raise BadGenEval(
+                f"{path}, line {number}: not a result: filename, tag or correct (true or false) is missing"
+            )
         if name in seen:
-            raise BadGenEval(f"{path}, line {number}: {name} is there twice. Fix: score once, into a new file")
+            raise BadGenEval(f"{path}, line {number}: {name} occurs twice. Fix: run the scorer once, into a new file")
         seen[name] = correct
         of_tag[tag].append(correct)
         of_prompt[str(line.get("prompt"))] = of_prompt.get(str(line.get("prompt")), 0) + 1
     if missing := [tag for tag, found in of_tag.items() if not found]:
-        raise BadGenEval(f"{path} has no image of {', '.join(missing)}, so that there is no mean over the six tags")
+        raise BadGenEval(f"{path} has no image of {', '.join(missing)}, so the mean over the six tags is undefined")
     by_tag = {tag: sum(found) / len(found) for tag, found in of_tag.items()}
     notes = (*_doubts(by_tag), *_incomplete(of_prompt, prompts))
     return GenEval(by_tag, sum(by_tag.values()) / len(by_tag), len(seen), notes)
@@ -115,9 +120,9 @@ def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None)
 def _doubts(by_tag: Mapping[str, float]) -> Iterator[str]:
     if by_tag["single_object"] < _FEWEST_SINGLE:
         yield (
-            f"only {by_tag['single_object']:.0%} of the single objects were found: either the images are broken, or the"
-            " detector is (its CUDA kernel may be built for another GPU: look for"
-            f" {BROKEN_KERNEL[0]!r} in what the scorer printed)"
+            f"only {by_tag['single_object']:.0%} of the single objects were found: either the images or the detector is"
+            " broken (its CUDA kernel may be built for another GPU: look for"
+            f" {BROKEN_KERNEL[0]!r} in the scorer's log)"
         )
 
 
@@ -125,25 +130,25 @@ def _incomplete(of_prompt: Mapping[str, int], prompts: Sequence[Mapping[str, Any
     if prompts is None:
         return
     asked: dict[str, int] = {}
-    for prompt in prompts:  # some prompts are there twice
+    for prompt in prompts:  # some prompts occur twice
         asked[prompt["prompt"]] = asked.get(prompt["prompt"], 0) + 1
     most = max((-(-number // asked.get(text, 1)) for text, number in of_prompt.items()), default=0)
     if fewer := [text for text, times in asked.items() if of_prompt.get(text, 0) < most * times]:
         yield f"{len(fewer)} of {len(asked)} prompts have fewer than {most} images, the first {fewer[0]!r}"
     if unknown := set(of_prompt) - set(asked):
-        yield f"{len(unknown)} prompts are none of GenEval's, e.g. {sorted(unknown)[0]!r}"
+        yield f"{len(unknown)} prompts are not in GenEval's list, e.g. {sorted(unknown)[0]!r}"
 
 
 def check_scorer_log(text: str) -> None:
-    """Look through what GenEval's scorer printed, before anything is made of its results.
+    """Check the log of GenEval's scorer before its results are used.
 
     Raises:
-        BadGenEval: its detector's kernel does not run on the GPU; the scorer says so and goes on with wrong results.
+        BadGenEval: its detector's kernel does not run on the GPU; the scorer then continues with wrong results.
     """
     for line in text.split("\n"):
         if any(mark in line for mark in BROKEN_KERNEL):
             raise BadGenEval(
-                f"the detector did not run ({line.strip()[:200]}), so that its results are wrong. Fix: build mmcv for"
+                f"the detector did not run ({line.strip()[:200]}), so the results are wrong. Fix: build mmcv for"
                 " this GPU (on an H100: TORCH_CUDA_ARCH_LIST=9.0 with CUDA 12.1 or later)"
             )
 

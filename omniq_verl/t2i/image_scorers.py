@@ -1,4 +1,4 @@
-"""Who scores the images of a run: a reasoning model, a RALI, or each of them some of the tasks."""
+"""The models that score the images of a run: a reasoning model, RALI, or both for different tasks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from omniq_verl.rali.scorer import RaliScorer
 
 BATCH = 64
-"""Images or questions a model is given at a time: what a kill can cost."""
+"""Images or questions per model call, and so the most work that a kill can lose."""
 
 
 class ReasoningModel(Scorer):
-    """A reward model that can be asked for other things than scores, too."""
+    """A reward model that also answers questions other than scoring."""
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """As of an engine, but a request it cannot take costs its own answers only."""
+        """Answer like an engine, but a rejected request fails only its own answers."""
         return answer_each(self.engine, requests, sampling)
 
 
 class ImageScorers:
-    """Scores of several tasks together.
+    """Scores images for several tasks.
 
-    The RALI, which is small, is loaded at once; the reasoning model when it is first asked.
+    RALI is small and loaded at once; the reasoning model is loaded when it is first used.
 
     Args:
         tasks: all that images are scored for.
@@ -37,7 +37,7 @@ class ImageScorers:
         scale: of all scores; None: each task's own.
 
     Raises:
-        ValueError: a task without a judge, a judge without a task, a model that is not safe to open, or no RALI.
+        ValueError: a task that no model scores, a model without a task, an unsafe model, or a folder without RALI.
     """
 
     def __init__(
@@ -56,18 +56,20 @@ class ImageScorers:
         if self._reasoned and model is None:
             raise ValueError(f"nothing scores {', '.join(self._reasoned)}. Fix: give a reasoning model (--model)")
         if model is not None and not self._reasoned:
-            raise ValueError(f"{model.model} would score nothing, as the RALI scores all. Fix: leave --model out")
+            raise ValueError(
+                f"--model {model.model} is not needed: RALI already scores every requested task. Fix: remove --model"
+            )
 
     @property
     def model(self) -> ReasoningModel:
-        """The reasoning model; loaded now, if it was not."""
-        assert self._spec is not None  # as __init__ saw to it
+        """The reasoning model; loaded on first use."""
+        assert self._spec is not None  # checked in __init__
         if self._model is None:
             self._model = ReasoningModel(self._spec, max_tokens=self._max_tokens, batch=BATCH)
         return self._model
 
     def batches(self, files: Sequence[Path], texts: Sequence[str]) -> Iterator[list[dict[str, Score]]]:
-        """Scores by task of images that should show these texts, a list at a time, as soon as each batch is done."""
+        """Yield scores by task, batch by batch, for images that should show these texts."""
         asked: list[Iterator[list[Any]]] = []
         if self._reasoned:
             asked.append(self.model.batches(files, self._reasoned, texts, scale=self._scale))
@@ -83,6 +85,8 @@ def _open_rali(folder: Path, tasks: Sequence[str]) -> "RaliScorer":
 
     rali = RaliScorer(folder, batch=BATCH)
     if (task := rali.about.task) not in tasks:
-        raise ValueError(f"the RALI of {folder} scores {task}, and {', '.join(tasks)} is asked for. Fix: give a weight"
-                         f" to {task} (--weight {task}=1)")  # fmt: skip
+        raise ValueError(
+            f"the RALI in {folder} scores {task}, but the requested tasks are {', '.join(tasks)}. Fix: give a weight to"
+            f" {task} (--weight {task}=1)"
+        )
     return rali

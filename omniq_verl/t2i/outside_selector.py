@@ -1,4 +1,4 @@
-"""A selector from outside of this package: ``omniq t2i best-of-n --selector my_pkg.selectors:function``."""
+"""Custom selectors: ``omniq t2i best-of-n --selector my_pkg.selectors:function``."""
 
 import math
 import numbers
@@ -10,21 +10,21 @@ EXPECTED = "function(scores: mapping from a task to one score or None for each i
 
 
 def choose_by(name: str, scores: Scores) -> Choice:
-    """The best of a text's images by the numbers that a function of the user's own gives them.
+    """Pick the best of a text's images by the values of a custom function.
 
     Args:
-        name: ``package.module:function``. It gets the scores and returns as many numbers as there are images, the
-            highest for the best; None: never chosen.
+        name: ``package.module:function``. It gets the scores and returns one number per image, the highest for the
+            best; None excludes an image.
         scores: by task.
 
     Raises:
-        ValueError: there is no such function, it fails, or it returns something else.
+        ValueError: the function does not exist, fails, or returns something else.
     """
     function = open_function("--selector", name, EXPECTED, 1)
     images = len(next(iter(scores.values())))
     try:
         values = list(function({task: list(some) for task, some in scores.items()}))
-    except Exception as error:  # whatever the user's own function raises
+    except Exception as error:  # the user's function may raise anything
         raise ValueError(f"--selector {name} fails for {images} images: {described(error)}") from error
     numbered = [None if value is None else _number(value) for value in values]
     if len(values) != images or any(value is not None and math.isnan(value) for value in numbered):
@@ -33,7 +33,7 @@ def choose_by(name: str, scores: Scores) -> Choice:
 
 
 def _number(value: object) -> float:
-    """NaN where it is none, or not finite."""
+    """The value as a float; NaN if it is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         return math.nan
     return float(value)

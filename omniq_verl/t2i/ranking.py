@@ -1,32 +1,32 @@
-"""The best of several images by one or more scores. Pure."""
+"""Pick the best of several images by one or more scores. Pure functions."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Scores = Mapping[str, Sequence[float | None]]
-"""By criterion, e.g. ``alignment``: one score a candidate; None or NaN where there is none."""
+"""By criterion, e.g. ``alignment``: one score per candidate; None or NaN if it has none."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best candidate."""
+    """The best candidate and the ranking."""
 
     best: int | None
-    """Its number; None: no candidate has all scores that are asked for."""
+    """Number of the best candidate; None: no candidate has all requested scores."""
     ranking: tuple[int, ...]
-    """All candidates with scores, best first; equal ones in the order of their numbers."""
+    """All candidates with scores, best first; ties by candidate number."""
     values: tuple[float | None, ...]
-    """Of every candidate what it was ranked by: the weighted mean, or its score on the first criterion."""
+    """Value each candidate was ranked by: the weighted mean, or its score on the first criterion."""
     without: tuple[int, ...]
-    """Candidates that lack a score; they are never chosen."""
+    """Candidates that lack a score; never chosen."""
 
 
 def read_weights(words: Sequence[str]) -> dict[str, float]:
-    """Weights by task from TASK=WEIGHT.
+    """Parse weights by task from TASK=WEIGHT.
 
     Raises:
-        ValueError: a word is none.
+        ValueError: a word does not have this form.
     """
     found = {}
     for word in words:
@@ -34,70 +34,70 @@ def read_weights(words: Sequence[str]) -> dict[str, float]:
         try:
             found[task] = float(weight)
         except ValueError:
-            raise ValueError(f"{word!r} is no TASK=WEIGHT, such as aesthetic=0.5") from None
+            raise ValueError(f"{word!r} is not TASK=WEIGHT, for example aesthetic=0.5") from None
     return found
 
 
 def choose_weighted(scores: Scores, weights: Mapping[str, float] | None = None) -> Choice:
-    """Ranks by the weighted mean of the scores.
+    """Rank by the weighted mean of the scores.
 
     Args:
-        scores: all of the same length, and on the same scale.
-        weights: by criterion, from 0, of which one at least is above; None: all alike. A criterion of weight 0, or that
-            is not named, does not count, and may lack scores.
+        scores: all of the same length and on the same scale.
+        weights: by criterion, >= 0 and at least one > 0; None: equal weights. Criteria that are missing here or have
+            weight 0 are ignored and may lack scores.
 
     Raises:
-        ValueError: weights out of their range or of an unknown criterion; scores of different lengths.
+        ValueError: invalid weights, a weight of an unknown criterion, or scores of different lengths.
     """
     number = _candidates(scores)
     weights = dict.fromkeys(scores, 1.0) if weights is None else dict(weights)
     if unknown := weights.keys() - scores.keys():
         raise ValueError(f"weights of {', '.join(sorted(unknown))}, but the scores are {', '.join(scores)}")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):
-        raise ValueError(f"weights are numbers from 0, one at least above; got {weights}")
+        raise ValueError(f"weights must be >= 0 and at least one > 0; got {weights}")
     used = {name: weight for name, weight in weights.items() if weight > 0}
     whole = sum(used.values())
     values = [
         None
-        if any(_missing(scores[name][ref]) for name in used)
-        else math.fsum(weight * scores[name][ref] for name, weight in used.items()) / whole
-        for ref in range(number)
+        if any(_missing(scores[name][index]) for name in used)
+        else math.fsum(weight * scores[name][index] for name, weight in used.items()) / whole
+        for index in range(number)
     ]
     return choose_by_values(values)
 
 
 def choose_by_values(values: Sequence[float | None]) -> Choice:
-    """Ranks by one number a candidate, the highest first and equal ones in the order of their numbers.
+    """Rank by one number per candidate, highest first; ties by candidate number.
 
     Args:
         values: finite; None: never chosen.
     """
-    ranking = sorted((ref for ref, value in enumerate(values) if value is not None), key=lambda p: -values[p])
+    ranking = sorted((index for index, value in enumerate(values) if value is not None), key=lambda p: -values[p])
     return _choice(ranking, values)
 
 
 def choose_in_order(scores: Scores, order: Sequence[str], within: float = 0.0) -> Choice:
-    """Ranks by the first criterion; those within ``within`` of the best of them by the second, and so on.
+    """Rank by the first criterion; candidates within ``within`` of the best by the second, and so on.
 
-    Each place of the ranking is decided anew among the candidates that are left, as the best was among all.
+    Each rank is decided in the same way among the remaining candidates.
 
     Args:
         scores: all of the same length.
-        order: criteria, the most important first.
-        within: scores this close to the best count as equal to it, from 0.
+        order: criteria, most important first.
+        within: scores this close to the best count as equal to it; >= 0.
 
     Raises:
-        ValueError: no criterion, one twice or unknown; scores of different lengths; ``within`` below 0.
+        ValueError: no criterion, a repeated or unknown one, scores of different lengths, or ``within`` below 0.
     """
     number = _candidates(scores)
     if not order or len(set(order)) < len(order) or set(order) - set(scores):
         raise ValueError(
-            f"order names criteria, each once, out of {', '.join(scores)}; got {', '.join(order) or 'none'}"
+            f"order must name criteria, each once, out of {', '.join(scores)}; got {', '.join(order) or 'none'}"
         )
     if not within >= 0:
-        raise ValueError(f"within is a number from 0, got {within}")
-    left = [ref for ref in range(number) if not any(_missing(scores[name][ref]) for name in order)]
-    values = [scores[order[0]][ref] if ref in left else None for ref in range(number)]
+        raise ValueError(f"within must be >= 0, got {within}")
+    left = [index for index in range(number) if not any(_missing(scores[name][index]) for name in order)]
+    values = [scores[order[0]][index] if index in left else None for index in range(number)]
     ranking = []
     while left:
         ranking.append(_best(scores, order, within, left))
@@ -107,13 +107,13 @@ def choose_in_order(scores: Scores, order: Sequence[str], within: float = 0.0) -
 
 def _best(scores: Scores, order: Sequence[str], within: float, left: Sequence[int]) -> int:
     for name in order:
-        highest = max(scores[name][ref] for ref in left)
-        left = [ref for ref in left if scores[name][ref] >= highest - within]
+        highest = max(scores[name][index] for index in left)
+        left = [index for index in left if scores[name][index] >= highest - within]
     return left[0]
 
 
 def _choice(ranking: Sequence[int], values: Sequence[float | None]) -> Choice:
-    without = tuple(ref for ref, value in enumerate(values) if value is None)
+    without = tuple(index for index, value in enumerate(values) if value is None)
     return Choice(ranking[0] if ranking else None, tuple(ranking), tuple(values), without)
 
 

@@ -1,10 +1,10 @@
-"""Reflection: a reasoning model says what is wrong with an image, a language model writes its prompt anew.
+"""Reflection: a reasoning model criticises an image, and a language model rewrites its prompt.
 
-In the manner of Reflect-DiT (arXiv:2503.12271), as OmniQuality-R's table 5 has it, with a plain pipeline: Reflect-DiT's
-own transformer reads the feedback; here the feedback changes the prompt alone. With ``n=20`` the first round is a best
-of 20, which 20 rounds of reflection follow, as in the last row of that table.
+This follows Reflect-DiT (arXiv:2503.12271), as in OmniQuality-R's table 5, but with an unmodified pipeline: in
+Reflect-DiT the transformer itself reads the feedback; here the feedback only changes the prompt. With ``n=20`` the
+first round is a best of 20, followed by 20 rounds of reflection, as in the last row of that table.
 
-All texts go through a round together: their images are drawn, scored and their prompts written anew batch by batch.
+All texts go through a round together: images are drawn and scored, and prompts rewritten, in batches.
 """
 
 import json
@@ -39,15 +39,15 @@ Asker = Callable[[Sequence[Request], Sampling], list[list[Answer]]]
 
 
 def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
-    """Draw, score, write anew, round after round; returns the picks, as ``picks.jsonl`` holds them.
+    """Draw, score and rewrite, round after round; returns the lines of ``picks.jsonl``.
 
-    ``out`` gets what ``best_of_n`` writes there; the sheets say under each image what it was drawn from, and picks have
-    also ``round``, ``drawn_from`` and ``rewrites`` (how many, by what became of them). ``rounds.jsonl`` has a line for
-    each image: ``text``, ``round``, ``image``, ``seed``, ``drawn_from``, ``value`` (what it was ranked by),
-    ``scores``, ``reasoning`` and ``rewrite``, the status of the answer its prompt was read from.
+    ``out`` gets the same files as from ``best_of_n``. The sheets show the prompt under each image, and picks also have
+    ``round``, ``drawn_from`` and ``rewrites`` (number of rewrites by status). ``rounds.jsonl`` has a line per image:
+    ``text``, ``round``, ``image``, ``seed``, ``drawn_from``, ``value`` (which it was ranked by), ``scores``,
+    ``reasoning`` and ``rewrite``, the status of the answer its prompt was read from.
 
     Raises:
-        ValueError: settings that do not fit, a model that is not opened, or a folder begun with other settings.
+        ValueError: invalid settings, a model that cannot be loaded, or a folder started with other settings.
     """
     # Before hours of drawing.
     scorers = ImageScorers(run.tasks, run.scorer, max_tokens=run.max_tokens, scale=scale_of(run.scale))
@@ -83,7 +83,7 @@ def _go_rounds(
     for number in range(run.rounds + 1):
         going = [state for state in walks if not state.stopped]
         for done in (drawn, scored):
-            done(len(walks) - len(going))  # as if they had this round, too
+            done(len(walks) - len(going))  # stopped texts count as done
         if number > 0:
             _rewrite_missing(run, going, rewrites, writer)
         new = [candidate for state in going for candidate in state.begin_round()]
@@ -100,7 +100,7 @@ def _open_writer(run: Reflection, scorers: ImageScorers) -> Asker:
 def _rewrite_missing(
     run: Reflection, walks: Sequence[ReflectionState], rewrites: Records, writer: Callable[[], Asker]
 ) -> None:
-    """Write the prompts of the next round that are not there yet."""
+    """Write the missing prompts of the next round."""
     left = [state for state in walks if state.key not in rewrites.keys]
     for first in range(0, len(left), BATCH):
         rewrites.add(_rewrite(run, left[first : first + BATCH], writer))
@@ -114,7 +114,7 @@ def _rewrite(
     for key, messages in questions.items():
         try:
             requests += [Request(key, messages)] if messages else []
-        except ForbiddenText as error:  # of what the critic said
+        except ForbiddenText as error:  # caused by the critic's text
             answers[key] = Answer(str(error), ERROR)
     answered = writer()(requests, Sampling(max_tokens=run.max_tokens)) if requests else []
     answers |= {request.key: found for request, (found,) in zip(requests, answered, strict=True)}
@@ -125,12 +125,14 @@ def _rewrite(
 
 
 def _finish(run: Reflection, state: ReflectionState, scores: Records) -> dict[str, Any]:
-    """The pick of a text, and its sheet."""
+    """Pick the best image of a text and write its sheet."""
     drawings, rounds = state.drawings, state.round_numbers()
     choice, record = pick(run, drawings, scores.found)
-    said = [f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)]
+    captions = [
+        f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)
+    ]
     paths, texts = [image_path(run, candidate) for candidate in drawings], [candidate.text for candidate in drawings]
-    write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, said, choice.best, texts)
+    write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, captions, choice.best, texts)
     return {
         **record,
         "round": None if choice.best is None else rounds[choice.best],

@@ -1,6 +1,6 @@
-"""A prompt, and what is wrong with its image -> a better prompt: the question to a language model, and its answer.
+"""Ask a language model for a better prompt, given criticism of an image, and parse its answer.
 
-The answer is hostile text: reading it never raises, never guesses, and takes linear time.
+The answer is untrusted text: parsing never raises, never guesses, and takes linear time.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from omniq_verl.generation.request import ERROR, Answer
 from omniq_verl.tasks import harmless, text_fault
 
 OK, NO_PROMPT, TRUNCATED, EMPTY, TOO_LONG = "ok", "no_prompt", "truncated", "empty", "too_long"
-"""What became of an answer; also ``ERROR``, of a question the engine rejected."""
+"""Status of an answer; also ``ERROR`` if the engine rejected the question."""
 CONTROL_TOKEN = "control_token"
-"""The new prompt holds what a model would not read as text."""
+"""The new prompt contains a control token of a model."""
 NO_FEEDBACK = "no_feedback"
-"""Nothing was asked: the image has no reasoning that says what is wrong with it."""
-_LETTERS = 10  # of a word, with room to spare: the words asked for stay within the letters allowed
+"""No question was asked, because the image has no reasoning that criticises it."""
+_LETTERS = 10  # generous characters per word, so that the word limit keeps within the character limit
 
 REWRITE = """You write the prompts of a text-to-image model. Its image should show:
 {wanted}
@@ -36,7 +36,7 @@ Answer with the new prompt between <prompt> and </prompt>, and nothing else."""
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What became of an answer."""
+    """A parsed answer."""
 
     status: str
     prompt: str | None = None
@@ -44,13 +44,13 @@ class Rewrite:
 
 
 def ask_for_prompt(wanted: str, last: str, feedback: str, longest: int) -> list[dict[str, str]]:
-    """The question, without an image.
+    """The question to the language model; it shows no image.
 
     Args:
         wanted: the user's own text.
-        last: what the image was drawn from.
-        feedback: what a reasoning model says of it.
-        longest: letters of the new prompt.
+        last: the prompt the image was drawn from.
+        feedback: the reasoning model's criticism.
+        longest: maximum length of the new prompt, in characters.
     """
     words = max(longest // _LETTERS, 1)
     asked = REWRITE.format(wanted=harmless(wanted), last=harmless(last), feedback=harmless(feedback), words=words)
@@ -58,11 +58,11 @@ def ask_for_prompt(wanted: str, last: str, feedback: str, longest: int) -> list[
 
 
 def read_rewrite(answer: Answer, longest: int) -> Rewrite:
-    """The new prompt: the last that stands between its tags, behind whatever was thought first.
+    """Parse the new prompt: the last one between its tags, after any reasoning.
 
     Args:
         answer: of a language model.
-        longest: letters; a prompt with more is rejected, as cut anywhere it may say something else.
+        longest: maximum characters; longer prompts are rejected, because truncation could change their meaning.
     """
     if answer.finish_reason == ERROR:
         return Rewrite(ERROR)
@@ -75,7 +75,7 @@ def read_rewrite(answer: Answer, longest: int) -> Rewrite:
     inside, closed, _ = text[begin:].removeprefix("<prompt>").partition("</prompt>")
     if not closed:
         return Rewrite(TRUNCATED)
-    # What cannot be printed, half characters among it, fits neither into files nor into tokenizers.
+    # Unprintable characters, such as lone surrogates, break files and tokenizers.
     prompt = " ".join("".join(letter if letter.isprintable() else " " for letter in inside).split())
     if not prompt:
         return Rewrite(EMPTY)
@@ -85,11 +85,11 @@ def read_rewrite(answer: Answer, longest: int) -> Rewrite:
 
 
 def feedback_of(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the reasoning model says of an image, one paragraph a task; empty where it says nothing.
+    """The reasoning about an image, one paragraph per task; empty if there is none.
 
     Args:
-        scores: by task, as a store keeps a ``Score``.
+        scores: by task, as stored dicts of ``Score``.
     """
-    said = {task: (one["reasoning"] or "").strip() for task, one in scores.items()}
-    said = {task: text for task, text in said.items() if text}
-    return next(iter(said.values())) if len(said) == 1 else "\n\n".join(f"{task}: {said[task]}" for task in said)
+    texts = {task: (one["reasoning"] or "").strip() for task, one in scores.items()}
+    texts = {task: text for task, text in texts.items() if text}
+    return next(iter(texts.values())) if len(texts) == 1 else "\n\n".join(f"{task}: {texts[task]}" for task in texts)

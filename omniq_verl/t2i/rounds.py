@@ -1,4 +1,4 @@
-"""The settings of a reflection, and one text's way through its rounds."""
+"""Settings of a reflection run, and the state of one text over its rounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,32 @@ from omniq_verl.tasks import find_task
 
 @dataclass(frozen=True)
 class Reflection(GuidedRun):
-    """A run."""
+    """Settings of a reflection run."""
 
     writer: EngineSpec | None = None
-    """The language model that writes prompts; None: the scorer's own, loaded once for both."""
+    """Language model that writes prompts; None: the scorer itself, loaded only once."""
     rounds: int = 20
-    """After the first, which draws from the text itself: table 5."""
+    """Rounds after the first, which draws from the text itself; 20 in table 5."""
     n: int = 1
-    """Images of the first round; the best of them is reflected on. Later rounds have one each."""
+    """Images of the first round; the best of them is reflected on. Later rounds draw one image each."""
     stop_at: float | None = None
-    """A text whose best image has this score gets no further rounds; None: all get all."""
+    """A text whose best image reaches this score gets no further rounds; None: every text gets all rounds."""
     longest: int = 1000
-    """Letters of a new prompt; ours. SANA reads 300 tokens."""
+    """Maximum length of a new prompt in characters; our choice. SANA reads 300 tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.n, self.longest) < 1 or self.rounds < 0 or self.scorer is None:
-            raise ValueError("n and longest from 1, rounds from 0, and a reasoning model that says what is wrong")
+            raise ValueError(
+                "n and longest must be >= 1, rounds must be >= 0, and a reasoning model (scorer) is required"
+            )
         tops = [find_task(task).scale.high for task in self.tasks]
         if self.stop_at is not None and not self.stop_at <= min(tops):
             raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
 
     def settings(self) -> dict[str, Any]:
-        """What images, scores and prompts depend on; more rounds go on with what is there."""
-        # Which image is reflected on is a choice only where a round has several.
+        """Settings that images, scores and prompts depend on. Not ``rounds``: a run can be extended by more rounds."""
+        # The image to reflect on is a choice only if a round has several.
         by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
         chosen = by if self.n > 1 else None
         writer = (self.writer or self.scorer).identity()
@@ -44,13 +46,13 @@ class Reflection(GuidedRun):
 
 
 class ReflectionState:
-    """One text's way through the rounds.
+    """State of one text over its rounds.
 
     Args:
-        run: its settings.
-        number: of the text.
-        scores: records of all images by key, as they come.
-        rewrites: likewise, of the prompts written for a round.
+        run: settings of the run.
+        number: index of the text.
+        scores: records of all images by key; grows during the run.
+        rewrites: records of the prompts written for a round, by key; grows during the run.
     """
 
     def __init__(self, run: Reflection, number: int, scores: Mapping[str, Any], rewrites: Mapping[str, Any]):
@@ -60,23 +62,23 @@ class ReflectionState:
 
     @property
     def drawings(self) -> list[Candidate]:
-        """All so far, in the order of their numbers."""
+        """All images so far, by image number."""
         return [candidate for some in self.rounds for candidate in some]
 
     @property
     def key(self) -> str:
-        """Of the prompt for the next round."""
+        """Key of the prompt for the next round."""
         return self._key(len(self.rounds))
 
     @property
     def stopped(self) -> bool:
-        """Is the best good enough?"""
+        """True if the best image has reached ``stop_at``."""
         if self._run.stop_at is None or not self.rounds:
             return False
         return any(value is not None and value >= self._run.stop_at for value in self._choice(self.drawings).values)
 
     def begin_round(self) -> list[Candidate]:
-        """The images of the next round, each with its own seed; from the last prompt where there is no new one."""
+        """Start the next round: its images, each with its own seed. Uses the previous prompt if there is no new one."""
         text, first = self.wanted, len(self.drawings)
         if self.rounds:
             text = self._rewrites[self.key]["prompt"] or self.rounds[-1][0].text
@@ -85,22 +87,22 @@ class ReflectionState:
         return self.rounds[-1]
 
     def question(self) -> list[dict[str, str]] | None:
-        """How to draw the next round, by the best image of the last; None: nobody says what is wrong with it."""
+        """Ask for the next prompt, given the best image of the last round; None if there is no criticism of it."""
         last = self.rounds[-1]
         best = last[self._choice(last).best or 0]
         feedback = feedback_of(self._scores[best.key]["scores"])
         return ask_for_prompt(self.wanted, best.text, feedback, self._run.longest) if feedback else None
 
     def round_numbers(self) -> list[int]:
-        """Of all images, from 0."""
+        """Round of each image, from 0."""
         return [number for number, some in enumerate(self.rounds) for _ in some]
 
     def statuses(self) -> list[str]:
-        """What became of the answers, from the second round on."""
+        """Status of the rewrites, from the second round on."""
         return [self._rewrites[self._key(number)]["status"] for number in range(1, len(self.rounds))]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Of ``rounds.jsonl``."""
+        """Lines of ``rounds.jsonl``."""
         read, values = [None, *self.statuses()], self._choice(self.drawings).values
         return [
             {

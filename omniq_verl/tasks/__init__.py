@@ -1,7 +1,7 @@
-"""What the model is asked: wording, answer format, scale and levels, one object per task.
+"""Questions to a model: wording, answer format, scale and levels, one object per task.
 
-Training data, evaluation, scoring and serving all take their prompt from here, so they cannot drift
-apart. Knows no framework.
+Training data, evaluation, scoring and serving all take their prompts from here, so they cannot drift apart. Depends on
+no framework.
 """
 
 from collections.abc import Mapping
@@ -90,42 +90,42 @@ __all__ = [
 ]
 
 SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
-"""Of scores, by the names that commands give them; 0 to 5 is OmniQuality-R's code."""
+"""Scales of scores by the names used in commands; OmniQuality-R's code uses 0 to 5."""
 
 
 def scale_of(name: str | Scale | None) -> Scale | None:
-    """A scale by its name in ``SCALES``, or a scale itself; None: each task's own.
+    """A scale from its name in ``SCALES``, or the scale itself; None means each task's own.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: unknown name.
     """
     if isinstance(name, Scale):
         return name
     if name is not None and name not in SCALES:
-        raise ValueError(f"there is no scale {name!r}; known: {', '.join(SCALES)}")
+        raise ValueError(f"unknown scale {name!r}; known: {', '.join(SCALES)}")
     return None if name is None else SCALES[name]
 
 
 @lru_cache(maxsize=256)
 def task_on(name: str, scale: Scale | None) -> Task:
-    """A task asked on another scale than its own; None: on its own.
+    """A task on another scale than its own; None: on its own.
 
     Raises:
-        ValueError: there is no such task, or a scale for a task that asks for no score.
+        ValueError: unknown task, or a scale for a task without a score.
     """
     task = find_task(name)
     if scale is None:
         return task
     if task.scale is None:
-        raise ValueError(f"the task {name} asks for no score, so that it has no scale")
+        raise ValueError(f"the task {name} has no score and therefore no scale")
     return replace(task, scale=scale)
 
 
 def task_of(info: Mapping[str, Any]) -> Task:
-    """The task of a row on the row's scale, from its ``extra_info``.
+    """The task named in a row's ``extra_info``, on the row's scale.
 
     Raises:
-        ValueError: ``task`` is missing or unknown, or the scale is wrong; the message names the field.
+        ValueError: ``task`` is missing or unknown, or the scale is invalid; the message names the field.
     """
     name = info.get("task") if isinstance(info, Mapping) else None
     if not isinstance(name, str):

@@ -1,4 +1,4 @@
-"""A row's task and label as they are stored, checked: used by rewards, evaluation and every reader of prepared rows."""
+"""Reads and checks a row's task and label, for rewards, evaluation and every reader of prepared rows."""
 
 import json
 import math
@@ -7,18 +7,18 @@ from typing import Any
 
 from omniq_verl.tasks.task import Scale, Task
 
-_LONGEST = 80  # characters of a wrong value that an error shows
+_LONGEST = 80  # maximum characters of a wrong value in an error message
 _EXAMPLES = {
     "score": {"score": 3.2},
     "scores": {"scores": {"quality": 3.2, "aesthetics": 4.0}},
     "choice": {"choice": "first"},
     "degradation": {"distortion_class": "blur", "severity": "slight"},
 }
-"""A label of each kind, for error texts."""
+"""An example label of each kind, for error messages."""
 
 
 def shown(value: object) -> str:
-    """A wrong value for an error text, cut to one short line."""
+    """A wrong value as one short line, for error messages."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -27,7 +27,7 @@ def read_scale(info: Mapping[str, Any]) -> Scale | None:
     """The scale under ``scale_low`` and ``scale_high``; None if the row has none (None, or NaN as pandas reads it).
 
     Raises:
-        ValueError: one of them is missing, or they are not two finite numbers in ascending order.
+        ValueError: only one of them is set, or they are not two finite numbers in ascending order.
     """
     bounds = {name: info.get(name) for name in ("scale_low", "scale_high")}
     missing = [name for name, value in bounds.items() if value is None or value != value]
@@ -35,7 +35,7 @@ def read_scale(info: Mapping[str, Any]) -> Scale | None:
         return None
     if missing or not all(is_number(value) for value in bounds.values()):
         named = " and ".join(f"{name} is {shown(value)}" for name, value in bounds.items())
-        raise ValueError(f"extra_info.{named}. Fix: write two numbers, or leave both out")
+        raise ValueError(f"extra_info.{named}. Fix: write two numbers, or remove both")
     low, high = map(float, bounds.values())
     if not low < high:
         raise ValueError(f"extra_info.scale_low is {low:g}, which is not below scale_high, {high:g}. Fix: correct them")
@@ -43,7 +43,7 @@ def read_scale(info: Mapping[str, Any]) -> Scale | None:
 
 
 def read_truth(task: Task, text: object) -> dict[str, Any]:
-    """A row's label.
+    """Parse a row's label.
 
     Args:
         task: what the row asks for, on the row's scale.
@@ -51,7 +51,7 @@ def read_truth(task: Task, text: object) -> dict[str, Any]:
             or ``{"distortion_class": c, "severity": s}`` as JSON.
 
     Raises:
-        ValueError: the text is not such an object, or the label is none that the task can have.
+        ValueError: the text is not such an object, or the label does not fit the task.
     """
     example = json.dumps(_EXAMPLES[task.asks_for])
     try:
@@ -66,5 +66,5 @@ def read_truth(task: Task, text: object) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """True for a finite number that is no truth value."""
+    """True for a finite number that is not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

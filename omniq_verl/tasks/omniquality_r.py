@@ -1,4 +1,4 @@
-"""This package's own wording of the papers' tasks: OmniQuality-R does not print its prompts."""
+"""This package's own wording of the tasks: OmniQuality-R does not print its prompts."""
 
 from omniq_verl.tasks.task import DISTORTIONS, SEVERITIES, Scale, Task
 

@@ -1,22 +1,22 @@
-"""One rule for every text that comes from outside and goes into a question: it must not contain control tokens.
+"""The rule for text from outside that becomes part of a question: it must not contain control tokens.
 
-A prompt, a caption or a plan is put between the words of a question, and the whole is tokenised at once. There
-``<|im_end|>`` ends the turn, ``<|image_pad|>`` stands for an image that is not there, and verl cuts a prompt at every
-``<image>``. Such a text is rejected by name, never changed.
+A prompt, a caption or a plan is inserted into a question and tokenised with it. There ``<|im_end|>`` would end the
+turn, ``<|image_pad|>`` would stand for an image that does not exist, and verl splits a prompt at every ``<image>``.
+Such a text is rejected with an error that names the token; it is never changed.
 
-Without a tokenizer the rule is fixed:
+Without a tokenizer the rule is fixed and rejects:
 
-- any ``<|...|>`` of up to 64 characters on one line, and the same with DeepSeek's wide bars. Nothing may stand between
-  the bracket and the bar, and no blank next to a bar inside, so that "a < b | c > d" and "<| x |>" are ordinary text;
-- the tokens in ``_NAMED``, letter for letter: ``<image>`` is one of them, ``<Image>`` and ``<an image>`` are not;
-- both also in the text's compatibility form (NFKC), as some tokenizers read wide letters like plain ones.
+- any ``<|...|>`` of up to 64 characters on one line, also with DeepSeek's full-width bars. Nothing may be between
+  bracket and bar, and no blank next to a bar inside, so "a < b | c > d" and "<| x |>" are ordinary text;
+- the tokens in ``_NAMED``, case-sensitive: ``<image>`` is one of them, ``<Image>`` and ``<an image>`` are not;
+- both also in the text's compatibility form (NFKC), because some tokenizers read full-width letters as plain ones.
 
-With a tokenizer or processor, every token counts as well that it calls special or takes for an image, a video or a
-sound, and the text's token ids are looked at, so that no spelling gets past its normalisation.
+With a tokenizer or processor, its special tokens and its image, video and audio tokens are rejected too. The text is
+also tokenised and its token ids are checked, so that no spelling escapes through the tokenizer's normalisation.
 
-``<think>``, ``</think>``, ``<answer>`` and ``</answer>`` never count: this package's own questions contain them, and
-they end no turn. Of a tokenizer's special tokens those do not count that are ordinary text, such as the "!" with which
-some text encoders pad.
+``<think>``, ``</think>``, ``<answer>`` and ``</answer>`` are always allowed: this package's own questions contain them,
+and they end no turn. Special tokens that are ordinary text are allowed too, such as the "!" with which some text
+encoders pad.
 """
 
 import re
@@ -28,7 +28,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 IMAGE_PLACEHOLDER = "<image>"
-"""Stands for an image in the messages of a question."""
+"""Marks the position of an image in a question's messages."""
 OWN_WORDS = frozenset(("<think>", "</think>", "<answer>", "</answer>"))
 _NAMED = (
     r"<(?:image|video|audio)>",  # verl's placeholders
@@ -44,23 +44,23 @@ _NAMED = (
 _BARRED = r"<[|\uff5c](?! )[^<>|\uff5c\r\n]{1,64}(?<! )[|\uff5c]>"
 _FIXED = re.compile("|".join((_BARRED, *_NAMED)))
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""Half of a pair that stands for one letter; JSON can name one alone, and no tokenizer can read it."""
-FIX = "take it out, or say it in other words"
-"""How to fix a text that must not go into a question, for errors."""
+"""A lone UTF-16 surrogate; JSON can contain one, but no tokenizer can read it."""
+FIX = "remove it or rephrase the text"
+"""How to fix a forbidden text, for error messages."""
 _ROUND = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "()()()")
 _ALL_ROUND = str.maketrans("[]\uff3b\uff3d", "()()")
 
 
 class ForbiddenText(ValueError):
-    """A text from outside that must not go into a question; the message names what is in it."""
+    """A text from outside must not become part of a question; the message names what it contains."""
 
 
 def forbidden_tokens(text: str, processor: Any = None) -> list[str]:
-    """The control tokens in a text that comes from outside, each once; empty if there is none.
+    """The distinct control tokens in a text from outside; empty if there are none.
 
     Args:
-        text: a prompt, caption or plan, not a whole question: ``<image>`` counts, too.
-        processor: processor or tokenizer of transformers whose tokens count as well; None: the fixed rule alone.
+        text: a prompt, caption or plan, not a whole question: ``<image>`` counts too.
+        processor: transformers processor or tokenizer whose tokens are also checked; None: only the fixed rule.
     """
     found = dict.fromkeys(match.group() for one in _spellings(text) for match in _FIXED.finditer(one))
     if processor is not None:
@@ -75,58 +75,58 @@ def _spellings(text: str) -> Iterator[str]:
 
 
 def text_fault(text: str, processor: Any = None) -> str | None:
-    """What is wrong with a text from outside, in words that begin with a verb; None: nothing.
+    """What is wrong with a text from outside, as a phrase that begins with a verb; None if nothing is.
 
     Args:
-        text: as for ``forbidden_tokens``.
-        processor: likewise.
+        text: see ``forbidden_tokens``.
+        processor: see ``forbidden_tokens``.
     """
     if _HALF_CHARACTER.search(text):
-        return "holds half a character, which no file can keep and no tokenizer can read"
+        return "contains half a character (a lone surrogate), which cannot be saved or tokenised"
     if found := forbidden_tokens(text, processor):
-        return f"contains {', '.join(found[:3])}, which models take for a control token and not for text"
+        return f"contains {', '.join(found[:3])}, which models read as a control token, not as text"
     return None
 
 
 def check_text(text: str, name: str = "the text", processor: Any = None) -> None:
-    """Reject a text from outside that must not go into a question.
+    """Raise an error if a text from outside must not become part of a question.
 
     Args:
-        text: as for ``forbidden_tokens``.
-        name: how the error calls it, such as "the prompt" or "prompts.txt, line 3".
-        processor: as for ``forbidden_tokens``.
+        text: see ``forbidden_tokens``.
+        name: name of the text in the error, such as "the prompt" or "prompts.txt, line 3".
+        processor: see ``forbidden_tokens``.
 
     Raises:
-        ForbiddenText: it contains a control token, or half a character.
+        ForbiddenText: it contains a control token or half a character.
     """
     if fault := text_fault(text, processor):
         raise ForbiddenText(f"{name} {fault}. Fix: {FIX}")
 
 
 def harmless(text: str) -> str:
-    """A text that a model wrote, as it is quoted in a question to a model: angle brackets become round ones.
+    """Make a model's text safe to quote in a question: angle brackets become round ones.
 
-    So tags and tokens in a plan or a critic's words cost neither the row nor the run; nobody reads them literally.
-    Square brackets change only where one is part of a token. The text is stripped.
+    This way tags and tokens in a plan or a critique cost neither the row nor the run; nobody reads them literally.
+    Square brackets change only if the text contains a control token. The text is stripped.
     """
     text = text.encode(errors="replace").decode().translate(_ROUND)
     return (text.translate(_ALL_ROUND) if forbidden_tokens(text) else text).strip()
 
 
 def messages_fault(messages: Iterable[Mapping[str, Any]], images: int | None, processor: Any = None) -> str | None:
-    """What is wrong with a question, as a row's ``prompt`` has it; None: nothing.
+    """What is wrong with a question, given as a row's ``prompt``; None if nothing is.
 
     Args:
-        messages: turns with ``role`` and ``content``; each ``<image>`` stands for an image.
-        images: how many images there are; None: not compared.
-        processor: as for ``forbidden_tokens``.
+        messages: turns with ``role`` and ``content``; each ``<image>`` marks an image.
+        images: number of images; None: not checked.
+        processor: see ``forbidden_tokens``.
     """
     messages = list(messages)
     shown = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in messages)
     if images is not None and shown != images:
-        return f"the question has {shown} times {IMAGE_PLACEHOLDER}, and {images} images"
+        return f"the question contains {IMAGE_PLACEHOLDER} {shown} times, but there are {images} images"
     for turn in messages:
-        # Without its placeholders, as some templates put all images first: what is beside one then stands together.
+        # Remove the placeholders: some templates put all images first, which joins the text on both sides of one.
         for text in (turn["role"], turn["content"].replace(IMAGE_PLACEHOLDER, "")):
             if fault := text_fault(text, processor):
                 return f"the question {fault}"
@@ -134,10 +134,10 @@ def messages_fault(messages: Iterable[Mapping[str, Any]], images: int | None, pr
 
 
 class ControlTokens:
-    """The control tokens of one tokenizer.
+    """The control tokens of a tokenizer.
 
     Args:
-        processor: processor or tokenizer of transformers.
+        processor: transformers processor or tokenizer.
     """
 
     def __init__(self, processor: Any):
@@ -149,16 +149,16 @@ class ControlTokens:
         self._pattern = re.compile("|".join(map(re.escape, self.tokens)) or "(?!)")
         unknown = _unknown(self.tokenizer)
         self.ids = {vocabulary[one]: one for one in self.tokens if one in vocabulary and one != unknown}
-        """By their numbers. A token for unknown letters alone is not among them: it stands in any text."""
-        self._lock = Lock()  # tokenizers of Hugging Face fail if two threads change their padding at once
+        """Tokens by id. A token that is only for unknown characters is excluded: it occurs in any text."""
+        self._lock = Lock()  # Hugging Face tokenizers fail if two threads change their padding at once
 
     def within(self, text: str) -> Iterator[str]:
-        """Those in a text, by its letters and by its token ids."""
+        """Control tokens in a text, found by spelling and by token id."""
         yield from (match.group() for match in self._pattern.finditer(text))
         yield from self.sequence(text)
 
     def sequence(self, text: str) -> list[str]:
-        """Those in a text as the tokenizer reads it, in their order."""
+        """Control tokens in a text as the tokenizer reads it, in order."""
         with self._lock:
             ids: Sequence[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [self.ids[number] for number in ids if number in self.ids]
@@ -168,8 +168,8 @@ _KNOWN: "WeakKeyDictionary[Any, ControlTokens]" = WeakKeyDictionary()
 
 
 def control_tokens(processor: Any) -> ControlTokens:
-    """The control tokens of a processor or tokenizer; of each they are looked up once."""
-    with suppress(KeyError, TypeError):  # TypeError: an object that cannot be a key
+    """The control tokens of a processor or tokenizer, cached per object."""
+    with suppress(KeyError, TypeError):  # TypeError: the object is not hashable
         return _KNOWN[processor]
     found = ControlTokens(processor)
     with suppress(TypeError):
@@ -187,7 +187,7 @@ def _added(tokenizer: Any) -> Mapping[int, Any]:
 
 
 def _media(owner: Any) -> Iterator[str]:
-    """Tokens in attributes such as ``image_token``, which processors put images in place of."""
+    """Tokens in attributes such as ``image_token``, which processors replace by images."""
     for name, value in getattr(owner, "__dict__", {}).items():
         if name.endswith(("_token", "_image_tag")) and value is not None:
             yield str(value)

@@ -1,4 +1,4 @@
-"""Q-Insight's prompts, word for word: its table 1, and table A.4 of the RACT paper for the system prompt in full."""
+"""Q-Insight's prompts, verbatim: from its table 1, with the full system prompt from table A.4 of the RACT paper."""
 
 from omniq_verl.tasks.task import IMAGE_PLACEHOLDER, Scale, Task
 
@@ -45,12 +45,12 @@ Q_INSIGHT_COMPARISON = Task(
     system=SYSTEM,
     scale=None,
     answer_format="choice",
-    questions=(  # ours: the paper shows such comparisons (figure 5) without their prompt
+    questions=(  # our wording: the paper shows such comparisons (figure 5) but not the prompt
         f"Given Image A: {IMAGE_PLACEHOLDER} and Image B: {IMAGE_PLACEHOLDER}. Explain and justify whether Image A or"
         ' Image B is of better overall quality. Your answer should be "Image A" or "Image B".',
     ),
 )
-"""Images stand in the order A, B."""
+"""The images are in the order A, B."""
 
 Q_INSIGHT_COMPARISON_REFERENCE = Task(
     name="q_insight_comparison_reference",
@@ -64,9 +64,9 @@ Q_INSIGHT_COMPARISON_REFERENCE = Task(
         ' consistency with the reference image and (2) overall quality. Your answer should be "Image A" or "Image B".',
     ),
 )
-"""Images stand in the order reference, A, B."""
+"""The images are in the order reference, A, B."""
 
 
 def comparison_task(reference: bool) -> Task:
-    """Which of two images is better, with or without the low-quality image both were made from."""
+    """The comparison of two images, with or without the low-quality image both were made from."""
     return Q_INSIGHT_COMPARISON_REFERENCE if reference else Q_INSIGHT_COMPARISON

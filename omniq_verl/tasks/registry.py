@@ -1,6 +1,6 @@
-"""Tasks by name: this package's own, those that installed packages bring, and ``package.module:object``.
+"""Tasks by name: this package's own, those of installed packages, and ``package.module:object``.
 
-Nothing is registered at run time: a name leads to the same task in every process, whatever was imported before.
+Nothing is registered at run time: a name means the same task in every process, whatever was imported before.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from omniq_verl.tasks.without_reasoning import (
 )
 
 GROUP = "omniq_verl.tasks"
-"""Entry points of this group name the tasks of installed packages."""
+"""Entry points in this group name the tasks of installed packages."""
 EXPECTED = "an object of omniq_verl.tasks.Task"
 TASKS = {
     task.name: task
@@ -42,29 +42,29 @@ TASKS = {
         # New ones go to the end: a task's number is its place here.
     )
 }
-"""This package's own, by name."""
+"""This package's own tasks by name."""
 IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
-"""Those of them about a single image: what can be asked of each image for itself."""
+"""This package's own tasks about a single image."""
 _FIRST_OUTSIDE, _NUMBERS = 2**16, 2**24
-"""Numbers of outside tasks; below 2**24 they are exact in 32-bit floats, too."""
+"""Range of the numbers of outside tasks; below 2**24 they are exact in 32-bit floats."""
 logger = logging.getLogger(__name__)
 
 
 def find_task(name: str, setting: str = "task") -> Task:
-    """The task of a name. Its own ``name`` is the one it was asked by, so that every process can find it again.
+    """Find a task by name. Its ``name`` is set to this name, so that every process can find it again.
 
     Args:
-        name: of a task of this package, of an entry point in the group ``omniq_verl.tasks``, or
+        name: name of a task of this package, of an entry point in the group ``omniq_verl.tasks``, or
             ``package.module:object``.
-        setting: for error texts.
+        setting: name of the setting, for error messages.
 
     Raises:
-        ValueError: there is no such task, or what the name leads to is none.
+        ValueError: unknown task, or the name does not lead to a task.
     """
     try:
         return _found(name)
     except ValueError:
-        return _look_up(name, setting)  # once more, for an error that names the setting
+        return _look_up(name, setting)  # again, for an error that names the setting
 
 
 @lru_cache(maxsize=256)
@@ -80,28 +80,28 @@ def _look_up(name: str, setting: str) -> Task:
     if point := _outside().get(name):
         where = f"{setting} {name!r}, which is the entry point {point.value!r} of the group {GROUP},"
         return _checked(where, name, open_door(where, point.value, EXPECTED))
-    said = f"unknown task {shown(name)}" if setting == "task" else f"{setting} is {shown(name)}, an unknown task"
-    raise ValueError(f"{said}. Fix: name one of {', '.join(task_names())}, or {FORM}, {EXPECTED}")
+    problem = f"unknown task {shown(name)}" if setting == "task" else f"{setting} is {shown(name)}, an unknown task"
+    raise ValueError(f"{problem}. Fix: name one of {', '.join(task_names())}, or {FORM}, {EXPECTED}")
 
 
 def task_names() -> list[str]:
-    """Names of this package's tasks and of those that installed packages bring."""
+    """Names of this package's tasks and those of installed packages."""
     return [*TASKS, *sorted(_outside())]
 
 
 def known_tasks() -> dict[str, Task]:
-    """All tasks that have a name without being asked for; what cannot be imported is left out and named in the log."""
+    """All tasks that ``task_names`` lists; those that cannot be imported are skipped with a warning in the log."""
     found = {}
     for name in task_names():
         try:
             found[name] = find_task(name)
         except ValueError as error:
-            logger.warning("a task is left out: %s", error)
+            logger.warning("a task is skipped: %s", error)
     return found
 
 
 def image_task(name: str, setting: str = "task") -> Task:
-    """A task about a single image.
+    """Find a task about a single image.
 
     Raises:
         ValueError: there is none of that name, it is about several images, or it asks for several numbers.
@@ -119,18 +119,18 @@ def image_task(name: str, setting: str = "task") -> Task:
 
 
 def outside_marks(names: Iterable[str]) -> dict[str, str]:
-    """A mark of each task that is not of this package, by name: another one when its wording or scale changes.
+    """A digest of each task that is not this package's own, by name; it changes with the task's wording or scale.
 
-    Answers that are kept for later depend on it; tasks of this package change with its version.
+    Saved answers depend on it; this package's own tasks change only with its version.
     """
     outside = sorted(set(names) - TASKS.keys())
     return {name: hashlib.blake2b(repr(find_task(name)).encode(), digest_size=8).hexdigest() for name in outside}
 
 
 def task_number(name: str) -> int:
-    """A number for reward parts, which have to be numbers: the same in every process, whatever is installed.
+    """A task's number in reward metrics, which must be numbers; the same in every process, whatever is installed.
 
-    That of a task of this package is its place in ``TASKS``; that of any other is made from its name.
+    This package's own tasks have their index in ``TASKS``; the number of any other task is derived from its name.
     """
     if name in TASKS:
         return list(TASKS).index(name)
@@ -139,10 +139,10 @@ def task_number(name: str) -> int:
 
 
 def names_by_number(names: Iterable[str]) -> dict[int, str]:
-    """Tasks by their number: this package's own, and those of ``names``.
+    """Tasks by number: this package's own and those in ``names``.
 
     Raises:
-        ValueError: two of them have one number.
+        ValueError: two tasks have the same number.
     """
     found: dict[int, str] = {}
     for name in dict.fromkeys((*TASKS, *names)):
@@ -153,9 +153,9 @@ def names_by_number(names: Iterable[str]) -> dict[int, str]:
 
 def _opened(setting: str, name: str) -> object:
     top = name.partition(":")[0].partition(".")[0]
-    # Names of tasks come from data files, too, and importing a module runs it.
+    # Task names can come from data files, and importing a module runs it.
     if top in sys.stdlib_module_names:
-        raise BadDoor(f"{setting} is {name!r}, and {top} belongs to Python itself. Fix: name {EXPECTED}")
+        raise BadDoor(f"{setting} is {name!r}, but {top} is part of Python's standard library. Fix: name {EXPECTED}")
     return open_door(setting, name, EXPECTED)
 
 
@@ -170,18 +170,20 @@ def _outside() -> dict[str, EntryPoint]:
     """Entry points by name.
 
     Raises:
-        ValueError: one has the name of a task of this package, or two lead to different tasks.
+        ValueError: an entry point has the name of a built-in task, or two of the same name lead to different tasks.
     """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         owner = point.dist.name if point.dist else "an unknown package"
         if point.name in TASKS:
-            raise ValueError(f"{owner} brings a task {point.name!r}, a name of this package's own. Fix: rename it")
+            raise ValueError(
+                f"{owner} provides a task {point.name!r}, which is the name of a built-in task. Fix: rename it"
+            )
         if not point.name.isidentifier():
-            raise ValueError(f"{owner} brings a task {point.name!r}. Fix: use letters, digits and _ in its name")
+            raise ValueError(f"{owner} provides a task {point.name!r}. Fix: use letters, digits and _ in its name")
         if found.setdefault(point.name, point).value != point.value:
             raise ValueError(
-                f"two packages bring a task {point.name!r}: {found[point.name].value} and {point.value}."
+                f"two packages provide a task {point.name!r}: {found[point.name].value} and {point.value}."
                 " Fix: uninstall one, or name the task by package.module:object"
             )
     return found

@@ -1,4 +1,4 @@
-"""What a task is: wording, answer format, scale and levels."""
+"""Definition of a task: wording, answer format, scale and levels."""
 
 import hashlib
 import re
@@ -14,15 +14,15 @@ from omniq_verl.tasks.outside_text import IMAGE_PLACEHOLDER, check_text
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five quality levels, worst first: the words of ITU-T P.910's absolute category rating."""
 DISTORTIONS = ("noise", "compression", "blur", "darken")
-"""Distortion classes beside "null", none of them (Q-Insight sec. 3.4; its "JPEG" is "compression" here)."""
+"""Distortion classes; "null" means none of them (Q-Insight sec. 3.4; its "JPEG" is "compression" here)."""
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
-"""Of a distortion, mildest first (Q-Insight sec. 3.4)."""
+"""Severities of a distortion, mildest first (Q-Insight sec. 3.4)."""
 CHOICES = {"image a": "first", "image b": "second"}
-"""Answers to a comparison, in small letters, and which image of the question they name; the names are the labels."""
+"""Answers to a comparison in lower case, and the label (position of the image in the question) each stands for."""
 
 
 def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Messages of a row in the form chat templates read: each placeholder becomes an image part."""
+    """Convert a row's messages to the form chat templates expect: each placeholder becomes an image part."""
     return [{"role": turn["role"], "content": _parts(turn["content"])} for turn in messages]
 
 
@@ -35,7 +35,7 @@ def _parts(content: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Scale:
-    """Bounds of the scores a task's answers may take, both included."""
+    """Inclusive bounds of a task's scores."""
 
     low: float
     high: float
@@ -48,36 +48,36 @@ class Scale:
         return self.low <= score <= self.high
 
     def level(self, score: float) -> str:
-        """The level word of a score; the scale is cut into five equal parts, a boundary belongs to the upper one.
+        """The level word of a score. The scale is divided into five equal parts; a boundary belongs to the upper one.
 
         Raises:
-            ValueError: the score lies outside of the scale.
+            ValueError: the score is outside the scale.
         """
         if not self.contains(score):
-            raise ValueError(f"score {score} lies outside of [{self.low}, {self.high}]")
+            raise ValueError(f"score {score} is outside [{self.low}, {self.high}]")
         return LEVELS[bisect_right(self._boundaries, score)]
 
     @cached_property
     def _boundaries(self) -> list[float]:
-        """Where each level but the worst begins."""
+        """Lower boundary of each level except the worst."""
         return [self.low + (self.high - self.low) * step / len(LEVELS) for step in range(1, len(LEVELS))]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question about one image, or about several that stand in the question itself."""
+    """One kind of question, about one image or about several that the question places itself."""
 
     name: str
     questions: tuple[str, ...]
     """Paraphrases of the same question; ``{low}``, ``{high}`` and ``{text}`` are filled in."""
     scale: Scale | None
-    """None: the answer is no score."""
+    """None: the answer is not a score."""
     answer_format: str = "number"
-    """``number``, ``json``, or ``choice``, one of ``CHOICES``."""
+    """``number``, ``json``, or ``choice`` (one of ``CHOICES``)."""
     answer_rule: str = ""
-    """How to answer: the end of every question."""
+    """How to answer; the end of every question."""
     system: str = ""
-    """A turn before the question."""
+    """System turn before the question."""
     like: str = ""
     """Name of the task with the same labels, of which this is another wording."""
     heads: tuple[str, ...] = ()
@@ -105,43 +105,43 @@ class Task:
 
     @property
     def images(self) -> int:
-        """How many images a question is about."""
+        """Number of images in a question."""
         return self.questions[0].count(IMAGE_PLACEHOLDER) or 1
 
     @property
     def needs_text(self) -> bool:
-        """Is the question about the text an image was made from?"""
+        """True if the question contains the text an image was made from."""
         return "{text}" in self.questions[0]
 
     def question(self, row_id: str | None, text: str | None = None) -> str:
-        """The paraphrase for a row: chosen by a hash of its id, so the same on every machine and run.
+        """The paraphrase for a row, chosen by a hash of its id, so it is the same on every machine and in every run.
 
-        None: the first of them, where images are to be compared that are rows of nothing.
+        With ``row_id`` None it is the first one, as for images that are not rows of a data set.
 
         Raises:
-            ValueError: the task asks about a text, and there is none.
-            ForbiddenText: the text must not go into a question.
+            ValueError: the task needs a text and none is given.
+            ForbiddenText: the text must not become part of a question.
         """
         wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
         if self.needs_text and text is None:
-            raise ValueError(f"the task {self.name} asks about the text an image was made from; none was given")
+            raise ValueError(f"the task {self.name} needs the text an image was made from, but none was given")
         if self.scale is not None:
             wording = wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
         if not self.needs_text:
             return wording
         check_text(text, "the prompt")
-        return wording.replace("{text}", text)  # last: a text may hold any of these
+        return wording.replace("{text}", text)  # last, because a text may contain the other placeholders
 
     def _paraphrase(self, row_id: str) -> int:
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % len(self.questions)
 
     def bare_question(self, row_id: str, text: str | None = None) -> str:
-        """The same without its answer rule, for those who ask for another kind of answer."""
+        """The question without its answer rule, for callers that ask for another kind of answer."""
         return self.question(row_id, text).removesuffix(self.answer_rule)
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
-        """What is wrong with a label; None: nothing.
+        """What is wrong with a label; None if nothing is.
 
         Labels are ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}`` or
         ``{"distortion_class": c, "severity": s}``, by ``asks_for``.
@@ -155,13 +155,13 @@ class Task:
         return _score_fault(truth.get("score"), "score", self)
 
     def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
-        """The chat prompt of a row: the task's system turn, if it has one, and the question behind its image.
+        """The chat prompt of a row: the task's system turn, if any, and the question after its image.
 
-        Where a question is about several images, they stand in it.
+        If a question is about several images, they are inside it.
 
         Args:
-            row_id: chooses the wording; None: the first.
-            text: what the image was made from; for tasks whose ``needs_text`` is True.
+            row_id: selects the wording; None: the first.
+            text: the text the image was made from; required if ``needs_text``.
         """
         before = "" if IMAGE_PLACEHOLDER in self.questions[0] else IMAGE_PLACEHOLDER
         turn = {"role": "user", "content": before + self.question(row_id, text)}
@@ -178,7 +178,7 @@ def _task_fault(task: Task) -> str | None:
         return f"an answer of the format {form} {'needs a scale' if task.scale is None else 'has no scale'}"
     for mark in (IMAGE_PLACEHOLDER, "{text}"):
         if len({one.count(mark) for one in questions}) > 1:
-            return f"all questions must hold {mark} the same number of times"
+            return f"all questions must contain {mark} the same number of times"
     if not all(one.endswith(task.answer_rule) for one in questions):
         return "every question must end with answer_rule"
     return _heads_problem(task)

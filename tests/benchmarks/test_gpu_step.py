@@ -141,12 +141,12 @@ def test_parts_run_in_their_own_order():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--parts", "step,sleeep"], "'sleeep' is none of step, forward"),
-        (["--parts", ","], "is none of"),
+        (["--parts", "step,sleeep"], "'sleeep' is not one of step, forward"),
+        (["--parts", ","], "is not one of"),
         (["--answers", "1"], "--answers must be at least 2"),
         (["--steps", "0"], "must be at least 1, got 0"),
         (["--override", "data.seed"], "--override data.seed: write KEY=VALUE"),
-        (["--quick", "--size", "3b"], "--quick stands for --size tiny"),
+        (["--quick", "--size", "3b"], "--quick implies --size tiny"),
         (["--size", "70b"], "invalid choice: '70b'"),
         (["--minutes", "nan"], "must be above 0"),
     ],
@@ -180,7 +180,7 @@ def test_a_part_that_fails_costs_no_other(stand_by, tmp_path):
     saved = json.loads((tmp_path / "gpu_step.json").read_text())["parts"]
     assert all("plan.json" in saved[name]["error"] for name in ("forward", "rali"))
     page = (tmp_path / "gpu_step.md").read_text()
-    assert "**forward: exit code 1" in page and "**rali: exit code 1" in page
+    assert "**forward: failed with exit code 1" in page and "**rali: failed with exit code 1" in page
 
 
 def test_parts_that_wait_for_their_turn_end_when_the_run_is_interrupted(tmp_path):
@@ -299,7 +299,7 @@ def test_a_process_past_its_time_ends_with_its_children(tmp_path):
         "time.sleep(60)"
     )
     began = time.monotonic()
-    with pytest.raises(gpu_process.PartFailed, match=r"stopped, its 3 s were over[\s\S]*begun"):
+    with pytest.raises(gpu_process.PartFailed, match=r"stopped after its limit of 3 s[\s\S]*begun"):
         process = gpu_process.start([sys.executable, "-c", code], os.environ, tmp_path / "log")
         gpu_process.finish(process, tmp_path / "log", 3)
     assert time.monotonic() - began < 20

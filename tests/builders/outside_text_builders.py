@@ -109,7 +109,7 @@ def _server(prompt: Any, images: int) -> Any:
 def _server_of_several(text: str, _folder: Path) -> str | None:
     first, second = (one["scores"]["alignment"] for one in _server(["x", text], 2).json()["results"])
     assert first["status"] == "ok"
-    return None if second["status"] == "ok" else second["why"]
+    return None if second["status"] == "ok" else second["error"]
 
 
 def _fault(faults: list[Any]) -> str | None:

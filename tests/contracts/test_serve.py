@@ -99,7 +99,7 @@ def test_a_server_that_is_told_to_end_loads_no_model_again(tmp_path, number):
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         assert process.wait(60) == 0
-    assert opened.read_text() == "opened\n" and "finishing what is under way" in (tmp_path / "log").read_text()
+    assert opened.read_text() == "opened\n" and "finishing running requests" in (tmp_path / "log").read_text()
     assert not psutil.wait_procs(children, timeout=30)[1]
 
 

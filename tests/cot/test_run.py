@@ -99,14 +99,16 @@ def test_other_bounds_need_no_new_answers(root):
         read_config(CotConfig, None, settings(root, "select.min_pass_rate=0.2", "engine.kind=no.such:engine"))
     )
     assert counts["sources"]["alpha"]["images"] == {"kept": 3, "too_hard": 16}
-    with pytest.raises(ValueError, match=r"no image is left to learn from; .*counts.json"):
+    with pytest.raises(ValueError, match=r"no image is left for training; see .*counts.json"):
         run(root, "select.min_pass_rate=0.9")
 
 
 def test_a_task_that_says_itself_how_to_answer_is_rejected_before_anything_is_asked(root):
     rows = [Row("beta", "beta/0", "q_insight_score", "train", 3.0, 3.0, (1.0, 5.0)).record(0, png(0))]
     write_parquet(rows, root / "other.parquet")
-    with pytest.raises(ValueError, match=r"q_insight_score says within its question .* --task technical"):
+    with pytest.raises(
+        ValueError, match=r"q_insight_score has the answer format inside its question.* --task technical"
+    ):
         run(root, f"data=[{root / 'other.parquet'}]")
 
 
@@ -120,10 +122,10 @@ def test_held_out_rows_are_rejected_before_anything_is_asked(root, split):
 
 def test_a_stage_needs_the_one_before(root):
     config = read_config(CotConfig, None, settings(root))
-    with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Fix: omniq cot plan"):
+    with pytest.raises(NotFinished, match=r"alpha/0 has no plan yet\. Fix: run omniq cot plan"):
         make_paths(config, QUIET)
     make_plans(config, QUIET)
-    with pytest.raises(NotFinished, match=r"alpha/0 has no reasoning yet\. Fix: omniq cot reason"):
+    with pytest.raises(NotFinished, match=r"alpha/0 has no reasoning yet\. Fix: run omniq cot reason"):
         select_paths(config)
 
 
@@ -185,12 +187,12 @@ def test_the_papers_example_is_read():
         (["foo=1"], "there is no key 'foo'. Fix: use one of data, out"),
         (["paths=many"], "many"),
         (["select.max_pass_rate=2"], "0 <= min < max <= 1"),
-        (["limit=-1"], "paths and limit from 1"),
-        (["plan.n=2"], "leave n out"),
+        (["limit=-1"], "paths and limit must be >= 1"),
+        (["plan.n=2"], "Fix: remove n"),
         (["reason.temperature=0"], "temperature"),
         (["select.max_paths=0"], "max_paths and images from 1"),
         (["engine.model=''", "engine.kind=vllm"], "engine.model=FOLDER"),
-        (["data=[]"], "there are no files. Fix: data="),
+        (["data=[]"], "no files are given. Fix: data="),
     ],
 )
 def test_a_wrong_setting_is_named(root, words, said):

@@ -224,7 +224,7 @@ def test_the_number_is_one_of_the_level(score, level, decimals):
 
 def test_too_few_decimals_for_a_level_are_rejected():
     narrow = judge_row(ref(1.2, 1.1, 1.9), paths("bad", "x"), PLAN, Selection())
-    with pytest.raises(ValueError, match=r"raise select\.decimals"):
+    with pytest.raises(ValueError, match=r"Fix: increase select\.decimals"):
         list(sft_records(narrow, ROW, Selection(decimals=0)))
 
 

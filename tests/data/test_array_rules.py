@@ -214,9 +214,9 @@ def test_rewards_reject_a_wrong_tensor_by_its_number_and_score_nothing():
             assert reward(images) == [0.0, 1.0]
         both = ServerReward(url, "technical", value_range=(-1, 1))
         assert both(batch * 2 - 1) == both((batch * 2 - 1).numpy()) == [0.0, 1.0]
-        with pytest.raises(TypeError, match=r"one image, or a list"):
+        with pytest.raises(TypeError, match=r"one image or a list"):
             reward({"images": batch})
-        with pytest.raises(TypeError, match=r"one image \(torch\.Tensor\) where a list of them is expected"):
+        with pytest.raises(TypeError, match=r"expected a list of images, got one image \(torch\.Tensor\)"):
             reward(dark)
 
 

@@ -191,7 +191,7 @@ def test_folders_that_no_row_or_table_could_name_are_rejected_before_any_work(tm
     degradations.main(degradations.DEGRADATIONS, "", ["--root", str(odd), "--out", str(tmp_path / "fine")])
     table = str(odd / "scores.parquet")
     result = CliRunner().invoke(app, ["score", str(tmp_path), "--model", "", "--engine", RATER, "--out", table])
-    assert result.exit_code == 1 and "Fix: give another name" in result.output
+    assert result.exit_code == 1 and "Fix: choose another name" in result.output
 
 
 def test_rows_have_one_name_whatever_the_form_of_the_label_file(tmp_path):

@@ -75,7 +75,7 @@ FAULTS = {
     "a turn without text": (row(prompt=[{"role": "user", "content": None}]), "column prompt|row 0: prompt is"),
 }
 LABELS = {
-    "a label from 0 to 100": (row(reward_model__ground_truth='{"score": 73}'), "label 73 lies outside of the scale"),
+    "a label from 0 to 100": (row(reward_model__ground_truth='{"score": 73}'), "label 73 is outside the scale"),
     "a plain number": (row(reward_model__ground_truth="3.0"), "ground_truth is '3.0', not a JSON object"),
     "a number": (row(reward_model__ground_truth=3.0), "ground_truth is 3.0, not a JSON object"),
     "no label": (row(reward_model__ground_truth=None), "ground_truth is None"),

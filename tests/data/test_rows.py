@@ -56,14 +56,14 @@ def failing_after(count: int) -> Iterator[dict]:
             {"task": "beauty"},
             r"koniq/000042: task is 'beauty', an unknown task. Fix: name one of technical, aesthetic, alignment, ",
         ),
-        ({"score": 0.9}, r"koniq/000042: the label 0.9 lies outside of the scale \[1, 5\] of the task technical"),
-        ({"score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[1, 5\] of the task technical"),
+        ({"score": 0.9}, r"koniq/000042: the label 0.9 is outside the scale \[1, 5\] of the task technical"),
+        ({"score": 5.1}, r"koniq/000042: the label 5.1 is outside the scale \[1, 5\] of the task technical"),
         ({"score": math.nan}, r"koniq/000042: there is no number under 'score' \(nan\)"),
         ({"raw_score": 100.5}, r"koniq/000042: raw score 100.5 lies outside of \(0.0, 100.0\)"),
         ({"raw_score": -0.5}, r"koniq/000042: raw score -0.5 lies outside of \(0.0, 100.0\)"),
         ({"raw_score": math.nan}, r"koniq/000042: raw score nan lies outside"),
         ({"raw_bounds": (100.0, 0.0)}, r"koniq/000042: raw score 60.0 lies outside of \(100.0, 0.0\)"),
-        ({"scale": ON_FIVE, "score": 5.1}, r"koniq/000042: the label 5.1 lies outside of the scale \[0, 5\]"),
+        ({"scale": ON_FIVE, "score": 5.1}, r"koniq/000042: the label 5.1 is outside the scale \[0, 5\]"),
         ({"score": None}, r"koniq/000042: there is no number under 'score' \(None\)"),
         ({"task": "degradation", "distortion": "haze"}, r"koniq/000042: distortion_class is 'haze'"),
         ({"task": "q_insight_comparison"}, r"koniq/000042: choice is None; known: first, second"),
@@ -72,7 +72,7 @@ def failing_after(count: int) -> Iterator[dict]:
         ({"task": "alignment", "text": " \n"}, r"koniq/000042: the task alignment needs the prompt of the image"),
         ({"task": "alignment", "text": "an <image>"}, "koniq/000042: its text contains <image>"),
         ({"text": "a <video> nobody asks about"}, "koniq/000042: its text contains <video>"),
-        ({"text": "half a smile \ud83d"}, "koniq/000042: its text holds half a character"),
+        ({"text": "half a smile \ud83d"}, "koniq/000042: its text contains half a character"),
         ({"row_id": "koniq/\ud83d.jpg"}, r"koniq/\ud83d.jpg: its name holds half a character"),
     ],
 )
@@ -93,7 +93,7 @@ def test_bounds_belong_to_the_scale(changes):
 
 
 def test_a_scale_for_a_task_that_asks_for_no_score_is_rejected():
-    with pytest.raises(ValueError, match="the task degradation asks for no score"):
+    with pytest.raises(ValueError, match="the task degradation has no score"):
         row(task="degradation", scale=ON_FIVE)
 
 

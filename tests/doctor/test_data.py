@@ -192,7 +192,7 @@ def test_a_label_outside_of_the_scale_is_rejected(tmp_path, score):
     rows = records()
     rows[3]["reward_model"]["ground_truth"] = json.dumps({"score": score})
     text = only_problem(check_rows(tmp_path, rows))
-    assert f"row 3 (id koniq/3): the label {score:g} lies outside of the scale [1, 5]" in text
+    assert f"row 3 (id koniq/3): the label {score:g} is outside the scale [1, 5]" in text
 
 
 @pytest.mark.parametrize("text", ["3.2", "good", "[3]", "null", "", None])

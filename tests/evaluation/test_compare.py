@@ -126,8 +126,8 @@ def test_pairs_are_tested_over_the_images_both_scored(tmp_path):
     assert pair["mae"]["p"] == pytest.approx(stats.wilcoxon(*errors).pvalue)
     assert pair["mae"]["p_holm"] == pair["mae"]["p"]  # the only comparison
     assert "a, images without a readable answer: koniq/technical 3 of 40" in text
-    assert "a and b, images that a alone scored: koniq/technical 1" in text
-    assert "a and b, images that b alone scored: koniq/technical 2" in text
+    assert "a and b, images that only a scored: koniq/technical 1" in text
+    assert "a and b, images that only b scored: koniq/technical 2" in text
 
 
 def test_the_first_run_is_compared_with_each_other_one_and_p_corrected_over_all(tmp_path):
@@ -280,12 +280,16 @@ def test_one_run_needs_no_images_and_two_do(tmp_path):
     one, two = (write_run(tmp_path / name, a_set("koniq")) for name in "ab")
     (two / "images.parquet").unlink()
     assert len(compare(two)[0]["rows"]) == 1
-    with pytest.raises(FileNotFoundError, match=r"b/images\.parquet is missing; `omniq eval` writes it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"b/images\.parquet is missing\. Fix: give the folder of a finished `omniq eval`"
+    ):
         compare(one, two)
 
 
 def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing/metrics\.json is missing; `omniq eval` writes it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing/metrics\.json is missing\. Fix: give the folder of a finished `omniq eval`"
+    ):
         compare(tmp_path / "nothing")
     (tmp_path / "metrics.json").write_text('{"greedy": {}}')
     with pytest.raises(ValueError, match=r"metrics\.json has no `sets`.*`omniq eval`"):

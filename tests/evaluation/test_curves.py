@@ -181,7 +181,7 @@ def test_a_run_given_twice_is_rejected(tmp_path):
 
 def test_unknown_panels_and_formats_are_rejected(tmp_path):
     run = write_run(tmp_path / "grpo", rising("actor/entropy"))
-    with pytest.raises(ValueError, match=r"no panels \['loss'\]; known: reward"):
+    with pytest.raises(ValueError, match=r"unknown panels \['loss'\]; known: reward"):
         draw_curves([run], tmp_path / "curves.png", ["loss"])
     with pytest.raises(ValueError, match="csv"):
         draw_curves([run], tmp_path / "curves.csv")

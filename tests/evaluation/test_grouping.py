@@ -42,17 +42,17 @@ def evaluate(folder: Path, values: list[Any], engine: str, key: str = "key") -> 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([[1, 0], [1, 1]] * 3, "a list in technical/x/0"),
-        (["a", "b", ["a"]], "a list in technical/x/2"),
-        ([[], []], "a list in technical/x/0"),
-        ([{"a": 1}, {"a": 1}], "an object in technical/x/0"),
-        ([1, "1", 1], "of several kinds: 1 (a number, technical/x/0) and '1' (text, technical/x/1)"),
-        ([True, 1, True], "of several kinds"),
-        ([True, "True"], "of several kinds"),
+        ([[1, 0], [1, 1]] * 3, "the value in technical/x/0 is a list"),
+        (["a", "b", ["a"]], "the value in technical/x/2 is a list"),
+        ([[], []], "the value in technical/x/0 is a list"),
+        ([{"a": 1}, {"a": 1}], "the value in technical/x/0 is an object"),
+        ([1, "1", 1], "different types: 1 (a number, technical/x/0) and '1' (text, technical/x/1)"),
+        ([True, 1, True], "different types"),
+        ([True, "True"], "different types"),
         ([None, None, math.nan], "no row has 'key'"),
-        ([MISSING, MISSING], "no row has 'key' to make groups by; its details have other"),
-        ([0.5 * n for n in range(30)], "all 30 rows have values of their own"),
-        ([f"name {n}" for n in range(30)], "all 30 rows have values of their own"),
+        ([MISSING, MISSING], "no row has 'key' to group by; keys of the details: other"),
+        ([0.5 * n for n in range(30)], "all 30 rows have different values"),
+        ([f"name {n}" for n in range(30)], "all 30 rows have different values"),
     ],
 )
 def test_what_makes_no_groups_is_rejected_before_the_model_is_asked(tmp_path, values, said):

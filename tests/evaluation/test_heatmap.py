@@ -75,7 +75,7 @@ def test_a_task_about_a_text_is_asked_with_it_and_a_question_of_ones_own_as_it_i
     assert asked_messages("technical", None, "How good?") == [{"role": "user", "content": "<image>How good?"}]
     with pytest.raises(ValueError, match="none was given"):
         asked_messages("alignment", None, None)
-    with pytest.raises(ValueError, match="given as --question"):
+    with pytest.raises(ValueError, match="ask your own question with --question"):
         asked_messages("technical", "How good?", None)
 
 
@@ -128,9 +128,9 @@ def test_a_large_vocabulary_is_worked_on_in_parts():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_rows_that_are_no_distribution_are_rejected(bad):
-    with pytest.raises(ValueError, match="no distribution"):
+    with pytest.raises(ValueError, match="not a distribution"):
         token_entropies(torch.tensor([[0.0, 1.0], [0.0, bad]]))
-    with pytest.raises(ValueError, match="no distribution"):
+    with pytest.raises(ValueError, match="not a distribution"):
         token_entropies(torch.full((1, 3), -torch.inf))
 
 
@@ -216,7 +216,7 @@ def test_an_answer_ends_as_a_turn_does(processor):
 
 
 def test_an_answer_with_a_place_for_an_image_is_rejected(processor):
-    with pytest.raises(ValueError, match=r"<\|image_pad\|>.*take it out"):
+    with pytest.raises(ValueError, match=r"<\|image_pad\|>.*remove it"):
         answer_ids(processor, "a <|image_pad|> b")
 
 
@@ -350,8 +350,8 @@ def test_checkpoints_with_other_tokenizers_are_rejected(folders, photo, tmp_path
         ({"rho": 0.0}, "rho must lie"),
         ({"task": "beauty"}, "--task is 'beauty', an unknown task. Fix: name one of technical"),
         ({"task": "alignment"}, "none was given"),
-        ({"models": []}, "not 0"),
-        ({"models": [Path("a"), Path("b"), Path("c")]}, "not 3"),
+        ({"models": []}, "got 0"),
+        ({"models": [Path("a"), Path("b"), Path("c")]}, "got 3"),
         ({"models": [Path("nowhere")]}, "no such folder"),
         ({"image": Path("nowhere.png")}, "cannot be read"),
     ],

@@ -169,7 +169,7 @@ def test_answers_of_other_rows_are_left_out(scored):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--by", "brand"], "its details have dark"),
+        (["--by", "brand"], "keys of the details: dark"),
         (["--samples", "4", "--temperature", "0"], "temperature"),
         (["--engine", "vllm"], "no such folder"),
         (["--engine", "magic"], "unknown engine"),
@@ -191,7 +191,7 @@ def test_comparisons_are_rejected_before_the_model_is_asked(tmp_path, scored):
 
 
 def test_groups_nobody_belongs_to_are_found_before_the_model_is_asked(tmp_path, scored):
-    with pytest.raises(ValueError, match="its details have dark"):
+    with pytest.raises(ValueError, match="keys of the details: dark"):
         run([scored], tmp_path / "run", by=["brand"])
     assert not (tmp_path / "run").exists()
 
@@ -249,7 +249,7 @@ def test_a_model_that_answers_nothing_readable_still_has_its_report(tmp_path):
     assert metrics["made"]["scored"] == metrics["worn"]["scored"] == 0
     assert metrics["made"]["plcc"] == {
         **{"value": None, "low": None, "high": None, "n": 0, "undefined": 0},
-        "why": "no images scored, and three are needed",
+        "why": "no images scored, but three are needed",
     }
     assert metrics["worn"]["class_accuracy"]["value"] == 0.0
     assert "truncated 5" in (tmp_path / "run" / "report.md").read_text()

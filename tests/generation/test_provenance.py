@@ -102,7 +102,7 @@ def compare(*words: object) -> tuple[int, str]:
 
 def test_runs_with_other_limits_do_not_stand_in_one_table(made):
     code, text = compare(made / "all", made / "some")
-    assert code == 1 and "different rows of made/technical: all 10, some 6 (--limit 6), 6 of them the same" in text
+    assert code == 1 and "different rows of made/technical: all 10, some 6 (--limit 6), 6 in common" in text
     assert "Fix: evaluate both with the same --limit" in text
     assert compare(made / "some", made / "all")[0] == 1
 
@@ -126,7 +126,7 @@ def test_runs_over_other_files_are_marked(made, tmp_path):
     evaluate(data, tmp_path / "other")
     code, text = compare(made / "all", tmp_path / "other")
     assert code == 0 and "other (other rows)" in text
-    assert "different rows of made/technical: all 10, other 8, 8 of them the same" in text
+    assert "different rows of made/technical: all 10, other 8, 8 in common" in text
 
 
 @pytest.mark.parametrize(("split", "warned"), [("train", True), ("Training", True), ("val", False), ("test", False)])
@@ -154,7 +154,7 @@ def test_rows_of_a_file_that_the_model_was_trained_on_are_said(tmp_path):
 def test_images_that_come_twice_are_said_and_counted_twice(tmp_path):
     data = write_scored(tmp_path / "rows.parquet", [10, 90, 10, 200, 10], TARGETS[:5])
     said = evaluate(data, tmp_path / "out")
-    assert "warning: 2 of 5 rows show an image that another row of their task shows, too" in said
+    assert "warning: 2 of 5 rows show an image that another row of their task also shows" in said
     assert metrics_of(tmp_path / "out")["sets"]["made"]["images"] == 5
 
 
@@ -163,9 +163,9 @@ def test_what_the_tables_leave_out_is_said_below_them(tmp_path):
     said = evaluate(data, tmp_path / "out")
     figures = metrics_of(tmp_path / "out")["sets"]["made"]
     assert figures["plcc"]["low"] is None and figures["plcc"]["undefined"] > 5 and figures["plcc"]["n"] == 14
-    sentence = f"made: PLCC, SRCC, KRCC: no interval, as {figures['plcc']['undefined']} of 50 resamples are undefined"
+    sentence = f"made: PLCC, SRCC, KRCC: no interval: {figures['plcc']['undefined']} of 50 resamples are undefined"
     for text in (said, (tmp_path / "out" / "report.md").read_text(), (tmp_path / "out" / "report.html").read_text()):
         assert sentence in text
     constant = write_scored(tmp_path / "constant.parquet", [51] * 5, TARGETS[:5])
-    assert "not defined (-), all scores are equal" in evaluate(constant, tmp_path / "constant")
-    assert "not defined (-), all scores are equal" in compare(tmp_path / "constant")[1]
+    assert "undefined (-): all scores are equal" in evaluate(constant, tmp_path / "constant")
+    assert "undefined (-): all scores are equal" in compare(tmp_path / "constant")[1]

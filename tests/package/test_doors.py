@@ -120,7 +120,7 @@ REWARDS = {
     "zero-dimensional": ("import numpy; return numpy.array(0.5)", "", None),
     "truth": ("return abs(p - t) < 0.5", "", None),
     "negative": ("return -abs(p - t)", "returns -1.0 for pred=2 and target=1", "a number from 0 to 1"),
-    "distance": ("return abs(p - t) / 4", "the score 2 earns 0.25 where the label is 1", "closeness"),
+    "distance": ("return abs(p - t) / 4", "for the label 1 the score 2 earns 0.25", "closeness"),
     "above": ("return 1.5", "returns 1.5", "a number from 0 to 1"),
     "nan": ("return float('nan')", "returns nan", "a number from 0 to 1"),
     "infinite": ("return float('inf')", "returns inf", "a number from 0 to 1"),
@@ -196,7 +196,7 @@ def test_an_engine_and_a_generator_have_their_method(tmp_path, monkeypatch, open
 
 @pytest.mark.parametrize("name", ["antigravity:x", "os:system", "os.path:join", "this:s", "webbrowser:open"])
 def test_a_row_imports_no_module_of_python_itself(name):
-    with pytest.raises(ValueError, match=r"belongs to Python itself\. Fix: name an object of"):
+    with pytest.raises(ValueError, match=r"is part of Python's standard library\. Fix: name an object of"):
         find_task(name)
 
 

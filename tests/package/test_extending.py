@@ -101,7 +101,7 @@ def test_a_reader_is_asked_for_scores_only_where_there_are_some(tmp_path, monkey
         (["score_reward=reward:closeness", "+score_settings.powers=2"], "unexpected keyword argument 'powers'"),
         (["score_reward=reward:closeness", "+score_settings.reach=0"], "fails for pred=1 and target=1: ZeroDivision"),
         (["score_reward=reward:closeness", "+score_settings.power=-1"], "ZeroDivisionError"),
-        (["+score_settings.power=2"], "score_settings has no effect with score_reward=gaussian. Fix: leave it out"),
+        (["+score_settings.power=2"], "score_settings has no effect with score_reward=gaussian. Fix: remove it"),
         (["+sources.mine.score_reward=nowhere:f"], "reward_kwargs.sources.mine: reward.custom_reward_function"),
     ],
 )

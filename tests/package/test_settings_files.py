@@ -20,8 +20,8 @@ def invoke(*words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["cot", "run"], "data: there are no files. Fix: data=["),
-        (["cot", "run", "data=[FILE]"], "engine.model: there is no model. Fix: engine.model=FOLDER"),
+        (["cot", "run"], "data: no files are given. Fix: data=["),
+        (["cot", "run", "data=[FILE]"], "engine.model: no model is given. Fix: set engine.model=FOLDER"),
         (["cot", "run", "pathz=3"], "there is no key 'pathz'. Fix: use paths"),
         (["cot", "run", "engine.modle=x"], "there is no key 'engine.modle'. Fix: use engine.model"),
         (["cot", "run", "model=x"], "there is no key 'model'. Fix: use engine.model"),
@@ -29,7 +29,7 @@ def invoke(*words: str) -> tuple[int, str]:
         (["cot", "run", "zzz=2"], "there is no key 'zzz'. Fix: use one of data, out, engine.model"),
         (["cot", "run", "paths=many"], "paths: Value 'many' of type 'str' could not be converted to Integer"),
         (["cot", "run", "data=x"], "Fix: write a list, data=[VALUE,...]"),
-        (["ract", "align"], "no domains: name them with domains.NAME.model=FOLDER"),
+        (["ract", "align"], "no domains are given. Fix: set domains.NAME.model=FOLDER"),
         (["ract", "align", "domain.koniq.model=x"], "there is no key 'domain'. Fix: use domains"),
     ],
 )

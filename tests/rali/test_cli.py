@@ -164,8 +164,8 @@ def test_cases_of_the_ablations_are_settings(data, clip, tmp_path):
 def test_few_images_and_equal_labels_are_said(tmp_path, clip):
     write_labelled(tmp_path / "train.parquet", [2.0] * 10)
     words = ["--model", clip, "--data", tmp_path / "train.parquet", "--out", tmp_path / "rali", "--device", "cpu"]
-    assert "needs as many images" in omniq("fit", *words, code=1)
-    assert "10 basis vectors, as there are no more images" in omniq("fit", *words, "--dimensions", 4)
+    assert "needs at least as many images" in omniq("fit", *words, code=1)
+    assert "10 basis vectors, because there are no more distinct images" in omniq("fit", *words, "--dimensions", 4)
     scores = [one.score for one in RaliScorer(tmp_path / "rali", "cpu").score([picture(n) for n in range(10)])]
     assert scores == pytest.approx([2.0] * 10, abs=0.05)
 

@@ -50,7 +50,7 @@ def test_without_pca_embeddings_stay_as_they_are():
 
 @pytest.mark.parametrize(("images", "size"), [(4, 8), (8, 4)])
 def test_pca_to_more_than_there_is_names_both_numbers(images, size):
-    with pytest.raises(ValueError, match=f"there are {images} of {size}.*Fix"):
+    with pytest.raises(ValueError, match=f"there are {images} of length {size}.*Fix"):
         fit_projection(cloud(images, size), Compression(dimensions=5))
 
 
@@ -96,7 +96,7 @@ def test_what_a_full_bucket_cannot_take_goes_to_the_others():
 
 
 def test_more_buckets_than_vectors_are_rejected():
-    with pytest.raises(ValueError, match=r"3 buckets have images, but there are 2 vectors.*Fix"):
+    with pytest.raises(ValueError, match=r"3 buckets have images, but there are only 2 vectors.*Fix"):
         share_clusters(np.array([1, 0, 5, 2]), np.array([1, 0, 5, 2]), 2)
 
 
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_bytes():
 
 
 def test_scores_and_images_have_to_be_as_many():
-    with pytest.raises(ValueError, match="3 images need as many scores"):
+    with pytest.raises(ValueError, match="3 images need one score each"):
         bucketed_kmeans(cloud(3, 2), np.array([1.0]), 1, 5, Compression(vectors=1, buckets=1))
 
 

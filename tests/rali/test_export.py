@@ -44,5 +44,5 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
 def test_another_ending_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr("omniq_verl.rali.export.NEEDED", ())
-    with pytest.raises(ValueError, match=r"ends in \.onnx"):
+    with pytest.raises(ValueError, match=r"must end in \.onnx"):
         export_onnx(tmp_path, tmp_path / "x.bin")

@@ -153,11 +153,11 @@ def test_temperatures_that_are_none_are_rejected(temperature):
 
 
 def test_sizes_that_do_not_fit_together_are_rejected():
-    with pytest.raises(ValueError, match="vectors of 2, projected to 3"):
+    with pytest.raises(ValueError, match="vectors of size 2, but a projection to 3"):
         scorer_of([[1, 0]], [1], matrix=np.eye(3))
-    with pytest.raises(ValueError, match="1 vectors with 2 scores"):
+    with pytest.raises(ValueError, match="1 vectors but 2 scores"):
         scorer_of([[1, 0]], [1, 2])
-    with pytest.raises(ValueError, match="1 embeddings with 2 labels"):
+    with pytest.raises(ValueError, match="1 embeddings but 2 labels"):
         list(fit_basis(start(), np.zeros((1, 8)), np.zeros(2), Fit()))
     with pytest.raises(FloatingPointError, match="Fix"):
         list(fit_basis(start(), np.full((2, 8), np.nan), np.zeros(2), Fit()))

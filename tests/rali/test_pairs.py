@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_counted_and_left_out(tmp_path):
 
 
 def test_a_model_that_says_nothing_is_named_with_its_counts(tmp_path):
-    with pytest.raises(ValueError, match=r"no answer holds reasoning and a score.*'no_answer': 18"):
+    with pytest.raises(ValueError, match=r"no answer contains reasoning and a score.*'no_answer': 18"):
         make_pairs(config(tmp_path, "silent"), QUIET)
     assert not (tmp_path / "run" / "pairs.parquet").exists()
     assert json.loads((tmp_path / "run" / "counts.json").read_text())["answers"] == {"no_answer": 18}
@@ -81,7 +81,7 @@ def test_images_are_found_again_where_they_lie(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="rows are missing"):
             list(pixels_of([ref for ref, _ in pairs if ref.info["id"] == f"made/{number}"], square))
     write_labelled(data, [1.0] * 600, source="other")
-    with pytest.raises(ValueError, match="is not what it was"):
+    with pytest.raises(ValueError, match="has changed"):
         list(pixels_of(some, square))
 
 
@@ -101,5 +101,5 @@ def test_what_is_no_file_of_pairs_is_named(tmp_path):
     data = write_labelled(tmp_path / "train.parquet", [1.0, 2.0])
     (tmp_path / "text.parquet").write_text("text")
     for path in (data, tmp_path / "text.parquet", tmp_path / "gone.parquet"):
-        with pytest.raises(ValueError, match=r"is no pairs\.parquet"):
+        with pytest.raises(ValueError, match=r"is not a pairs\.parquet"):
             read_pairs(path)

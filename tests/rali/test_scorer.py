@@ -143,9 +143,9 @@ def test_another_scale_is_a_straight_line(scorer):
 
 def test_levels_of_scores_beyond_the_scale_and_of_none(scorer):
     scale = Scale(1.0, 5.0)
-    assert scorer._said("x", 5.4, scale).level == "excellent" and scorer._said("x", 5.4, scale).score == 5.4
-    assert scorer._said("x", -2.0, scale).level == "bad"
-    assert scorer._said("x", math.nan, scale).status == "error"
+    assert scorer._to_score("x", 5.4, scale).level == "excellent" and scorer._to_score("x", 5.4, scale).score == 5.4
+    assert scorer._to_score("x", -2.0, scale).level == "bad"
+    assert scorer._to_score("x", math.nan, scale).status == "error"
 
 
 def test_what_is_saved_is_loaded(encoder_folder, tmp_path):
@@ -249,10 +249,10 @@ def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
         ({"basis.scores_K": torch.tensor([math.nan] * 6)}, "finite"),
         ({"basis.vectors_KM": torch.full((6, 5), math.inf)}, "finite"),
         ({"basis.scores_K": torch.zeros(6, dtype=torch.int64)}, "finite"),
-        ({"basis.scores_K": torch.zeros(5)}, r"\[5\] there, \[6\] expected"),
-        ({"basis.scores_K": None}, "nothing there"),
-        ({"basis.more": torch.zeros(2)}, "nothing expected"),
-        ({"encoder.visual_projection.weight": torch.zeros(16, 31)}, r"\[16, 31\] there"),
+        ({"basis.scores_K": torch.zeros(5)}, r"found \[5\], expected \[6\]"),
+        ({"basis.scores_K": None}, "found nothing"),
+        ({"basis.more": torch.zeros(2)}, "expected nothing"),
+        ({"encoder.visual_projection.weight": torch.zeros(16, 31)}, r"found \[16, 31\]"),
     ],
     ids=["nan", "inf", "whole", "short", "missing", "more", "encoder"],
 )

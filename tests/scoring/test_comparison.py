@@ -72,7 +72,7 @@ def test_both_orders_are_weighed_by_hand(ab, ba, winner, share_a, share_first, a
 
 def test_what_cannot_be_read_or_asked_has_no_winner():
     found = combine_orders("a", "b", [choice("Image A")], [choice("both")])
-    assert (found.status, found.winner, found.agree) == ("unreadable", None, None) and "B stands first" in found.error
+    assert (found.status, found.winner, found.agree) == ("unreadable", None, None) and "B is shown first" in found.error
     found = combine_orders("a", "b", [choice("Image A")], [Answer("too long", "error")])
     assert (found.status, found.error, found.parsed, found.answers) == ("error", "too long", 0, 2)
 

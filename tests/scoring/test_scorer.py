@@ -116,7 +116,7 @@ def test_a_score_in_an_object_is_a_score():
 def test_a_scale_for_a_task_without_one_is_rejected(photos):
     words = ["score", str(photos), "--model", "m", "--task", "degradation", "--scale", "0-5"]
     found = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-    assert found.exit_code == 1 and "the task degradation asks for no score" in found.output
+    assert found.exit_code == 1 and "the task degradation has no score" in found.output
 
 
 def test_alignment_needs_its_prompt_and_puts_it_into_the_question(tmp_path):
@@ -183,8 +183,8 @@ def test_an_engine_that_rejects_one_image_scores_the_others():
         (None, "NoneType"),
         ("/no/such.png", "cannot be read"),
         ("no\0file", "cannot be read"),
-        ("http://localhost:1/x.png", "only where asked for"),
-        ("HTTPS://example.com/x.png", "only where asked for"),
+        ("http://localhost:1/x.png", "only fetched with allow_urls=True"),
+        ("HTTPS://example.com/x.png", "only fetched with allow_urls=True"),
         ("file:///etc/passwd", "cannot be read"),
     ],
     ids=lambda value: str(value)[:20],
@@ -282,7 +282,7 @@ def test_a_table_is_written_in_the_order_of_the_files(folder, tmp_path, ending):
         (["--out", "there.csv"], "exists already"),
         (["--task", "alignment"], "none was given"),
         (["--task", "beauty"], "unknown task"),
-        (["--scale", "0-10"], "there is no scale '0-10'; known: 1-5, 0-5"),
+        (["--scale", "0-10"], "unknown scale '0-10'; known: 1-5, 0-5"),
         (["gone"], "no such file"),
     ],
 )
@@ -295,7 +295,7 @@ def test_mistakes_are_named(folder, tmp_path, monkeypatch, words, said):
 
 @pytest.mark.parametrize(
     ("task", "said"),
-    [("beauty", "unknown task"), ("q_insight_comparison", "unknown task"), ("alignment", "none was given")],
+    [("beauty", "unknown task"), ("q_insight_comparison", "is not about one image"), ("alignment", "none was given")],
 )
 def test_a_wrong_task_is_found_before_a_model_is_opened(folder, task, said):
     words = ["score", str(folder), "--model", "/no/such/model", "--task", task]
@@ -351,5 +351,5 @@ def test_what_lies_in_hidden_folders_is_left_out_and_an_empty_folder_named(tmp_p
         (tmp_path / "photos" / name).write_bytes(grey(9))
     assert [file.name for file in list_files([tmp_path / "photos"])] == ["a.png", "c.png"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no files in it"):
+    with pytest.raises(ValueError, match="contains no files"):
         list_files([tmp_path / "empty"])

@@ -117,13 +117,13 @@ def test_rewards_are_shares_of_the_scale_and_unread_ones_as_told(url):
     assert ServerReward(url, unread=0.25)(prompts=["a"], images=[b"none"], step=3) == [0.25]
     with pytest.raises(RuntimeError, match="image 0 has no score"):
         ServerReward(url, unread=None)([b"none"], ["a"])
-    with pytest.raises(ValueError, match="one with a score"):
+    with pytest.raises(ValueError, match=r"gives no score\. Fix"):
         ServerReward(url, "degradation")
 
 
 @pytest.mark.parametrize("shown", ["a text of a language model", [{"role": "assistant"}], {"seed": 1}, None])
 def test_what_is_no_image_is_no_reward_of_zero(url, shown):
-    with pytest.raises(TypeError, match=r"images\[1\] is .*: no PIL image"):
+    with pytest.raises(TypeError, match=r"images\[1\] is .*, not a PIL image"):
         ServerReward(url)([grey(0), shown], ["a", "b"])
 
 
@@ -168,7 +168,7 @@ def test_an_address_where_nobody_has_ever_answered_is_given_up_soon_and_said_at_
         Client(nobody, first_patience=1).score([grey(0)] * 8)
     assert time.monotonic() - start < 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"{nobody}: no answer yet (Connection refused); asked again for up to 1 s"
+        f"{nobody}: no answer yet (Connection refused); retrying for up to 1 s"
     ]
     assert inspect.signature(Client).parameters["first_patience"].default <= 20
 

@@ -56,10 +56,10 @@ def without_ray(monkeypatch, tmp_path):
     ("words", "said"),
     [
         ([], "nothing to serve"),
-        (["--rali", "none"], "no RALI there"),
+        (["--rali", "none"], "no RALI model there"),
         (["--model", "pickled"], "pickle"),
         (["--model", "x", "--engine", RATER, "--replicas", "2", "--max-images", "0"], "max-images"),
-        (["--model", "x", "--engine", RATER, "--max-pixels", "100000000"], "pixels at most"),
+        (["--model", "x", "--engine", RATER, "--max-pixels", "100000000"], "pixels <= "),
         (["--model", "x", "--engine", RATER, "--host", "example.org"], "example.org"),
         (["--model", "x", "--engine", "beauty"], "unknown engine"),
     ],

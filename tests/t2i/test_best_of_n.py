@@ -134,8 +134,8 @@ def test_a_rali_on_a_scale_of_its_own_is_weighed_on_the_tasks(run, tmp_path, ral
 
 def test_a_judge_without_a_task_and_a_task_without_a_judge_are_named(run, rali):
     for change, message in (
-        ({"rali": rali}, r"the RALI of .* scores technical, and alignment is asked for"),
-        ({"rali": rali, "weights": {"technical": 1.0}}, "would score nothing"),
+        ({"rali": rali}, r"the RALI in .* scores technical, but the requested tasks are alignment"),
+        ({"rali": rali, "weights": {"technical": 1.0}}, "is not needed"),
         ({"scorer": None}, "nothing scores alignment"),
         ({"rali": rali, "scorer": None, "weights": {"technical": 1.0, "alignment": 1.0}}, "nothing scores alignment"),
         ({"rali": rali / "gone", "scorer": None, "weights": {"technical": 1.0}}, "cannot be read"),
@@ -163,8 +163,8 @@ def test_killed_at_five_moments_each_image_is_there_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 0}, "n from 1"),
-        ({"prompts": []}, "at least one prompt"),
+        ({"n": 0}, "n must be >= 1"),
+        ({"prompts": []}, "prompts must not be empty"),
         ({"prompts": [{"text": "x"}]}, "under 'prompt'"),
         ({"weights": {"alignment": -1}}, "weights"),
         ({"weights": {}}, "weights"),
@@ -181,7 +181,7 @@ def test_what_cannot_be_asked_is_named(run, change, message):
 @pytest.mark.parametrize("word", ["alignment", "alignment=", "alignment=much"])
 def test_a_weight_is_a_task_and_a_number(word):
     assert read_weights(["aesthetic=0.5", "alignment=1"]) == {"aesthetic": 0.5, "alignment": 1.0}
-    with pytest.raises(ValueError, match="no TASK=WEIGHT"):
+    with pytest.raises(ValueError, match="is not TASK=WEIGHT"):
         read_weights([word])
 
 
@@ -200,7 +200,7 @@ def test_texts_are_read_from_lines_and_objects(tmp_path):
         ("", "it is empty"),
         ("\n \n", "no texts"),
         ("{", "line 1 is no JSON"),
-        ('{"text": 1}', "line 1 is no object"),
+        ('{"text": 1}', "line 1 is not an object"),
     ):
         (tmp_path / "b.jsonl").write_text(text)
         with pytest.raises(ValueError, match=said):

@@ -129,15 +129,15 @@ def test_a_selector_has_weights_and_a_name(word, name, weights):
     "word", ["../x:aesthetic=1", ".:aesthetic=1", "a b:aesthetic=1", "aesthetic", "aesthetic=1,", ""]
 )
 def test_what_is_no_selector_is_named(word):
-    with pytest.raises(ValueError, match=r"no name for a folder|no TASK=WEIGHT"):
+    with pytest.raises(ValueError, match=r"not a valid folder name|not TASK=WEIGHT"):
         read_selector(word)
 
 
 def test_what_cannot_be_compared_is_named(folder, tmp_path):
     run = read_run(folder)
     for selectors, said in (
-        ([], "at least one"),
-        ([read_selector("technical=1")] * 2, "names of their own"),
+        ([], "must not be empty"),
+        ([read_selector("technical=1")] * 2, "distinct names"),
         ([read_selector("beauty=1")], "weights of beauty"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -146,17 +146,17 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
     Path("broken.csv").write_text("name\nx\n")
     Path("words.csv").write_text("image,score\na/b/c.png,good\n")
     for name, table, said in (
-        ("technical", "other.csv", "no new name"),
-        ("a/b", "other.csv", "no new name"),
-        ("x", "other.csv", "names no image"),
-        ("x", "broken.csv", "no table of"),
-        ("x", "words.csv", "no table of"),
-        ("x", "gone.csv", "no table of"),
-        ("x", "other.txt", "no table of"),
+        ("technical", "other.csv", "not a valid new name"),
+        ("a/b", "other.csv", "not a valid new name"),
+        ("x", "other.csv", "contains no image"),
+        ("x", "broken.csv", "not a table of"),
+        ("x", "words.csv", "not a table of"),
+        ("x", "gone.csv", "not a table of"),
+        ("x", "other.txt", "not a table of"),
     ):
         with pytest.raises(ValueError, match=said):
             add_scores(run, name, Path(table))
-    with pytest.raises(ValueError, match="no run of"):
+    with pytest.raises(ValueError, match="is not a run of"):
         read_run(tmp_path / "gone")
 
 

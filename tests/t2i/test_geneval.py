@@ -91,10 +91,10 @@ def test_a_detector_that_sees_nothing_is_doubted(tmp_path):
         ("not json", "line 7 is no JSON"),
         ("[" * 100_000, "line 7 is no JSON"),
         ([1], "line 7 is no JSON object"),
-        ({"filename": "x.png", "tag": "colors"}, "line 7: no result"),
-        ({"filename": "x.png", "tag": "smell", "correct": True}, "line 7: no result"),
-        ({"filename": "x.png", "tag": "colors", "correct": 1}, "line 7: no result"),
-        (result("colors", 0, True), "there twice"),
+        ({"filename": "x.png", "tag": "colors"}, "line 7: not a result"),
+        ({"filename": "x.png", "tag": "smell", "correct": True}, "line 7: not a result"),
+        ({"filename": "x.png", "tag": "colors", "correct": 1}, "line 7: not a result"),
+        (result("colors", 0, True), "occurs twice"),
     ],
 )
 def test_a_line_that_is_no_result_is_named(tmp_path, broken, said):

@@ -173,12 +173,12 @@ def test_a_writer_of_its_own_is_asked_and_the_scorer_is_not(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 0}, "from 1"),
-        ({"rounds": -1}, "rounds from 0"),
+        ({"n": 0}, "must be >= 1"),
+        ({"rounds": -1}, "rounds must be >= 0"),
         ({"scorer": None}, "a reasoning model"),
         ({"stop_at": 5.5}, "the scores end at 5"),
         ({"stop_at": float("nan")}, "no image reaches"),
-        ({"prompts": []}, "at least one prompt"),
+        ({"prompts": []}, "prompts must not be empty"),
         ({"weights": {"degradation": 1.0}}, "degradation gives no score"),
     ],
 )
@@ -201,6 +201,9 @@ def test_the_command_counts_what_was_rejected(tmp_path, monkeypatch):
     words += ["--writer", "hostile", "--writer-engine", WRITER, "--rounds", "4", "--limit", "2"]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "8 of 8 new prompts were rejected, and the last one used: 2 empty, 2 too_long, 4 truncated" in result.output
-    assert "of 2 picked images are of a later round" in result.output and "out/picks.jsonl" in result.output
+    assert (
+        "8 of 8 new prompts were rejected and the previous prompt was used: 2 empty, 2 too_long, 4 truncated"
+        in result.output
+    )
+    assert "of 2 picked images come from a round after" in result.output and "out/picks.jsonl" in result.output
     assert CliRunner().invoke(app, [*words, "--stop-at", "6"]).exit_code == 1

@@ -88,8 +88,12 @@ def test_an_entry_point_gives_a_short_name(entries):
 @pytest.mark.parametrize(
     ("distributions", "name", "said"),
     [
-        ([{"technical": DOTTED}], "sharpness", "dist0 brings a task 'technical', a name of this package's own"),
-        ([{"sharpness": DOTTED}, {"sharpness": "other:X"}], "sharpness", "two packages bring a task 'sharpness'"),
+        (
+            [{"technical": DOTTED}],
+            "sharpness",
+            "dist0 provides a task 'technical', which is the name of a built-in task",
+        ),
+        ([{"sharpness": DOTTED}, {"sharpness": "other:X"}], "sharpness", "two packages provide a task 'sharpness'"),
         ([{"a.b": DOTTED}], "sharpness", "'a.b'. Fix: use letters, digits and _ in its name"),
         ([{"sharpness": "nowhere:X"}], "sharpness", "entry point 'nowhere:X' of the group omniq_verl.tasks"),
         ([{"sharpness": "task"}], "sharpness", "Fix: write package.module:object"),
@@ -194,7 +198,7 @@ def test_rows_of_a_task_from_outside_are_checked_as_any_others():
     record = Row("mine", "x", DOTTED, "train", 7.0).record(0, grey(9))
     assert record["extra_info"]["scale_high"] == 10.0 and check_row(record, None, 9999)[0] == []
     check_label(record)
-    with pytest.raises(ValueError, match=f"outside of the scale .0, 10. of the task {DOTTED}"):
+    with pytest.raises(ValueError, match=f"outside the scale .0, 10. of the task {DOTTED}"):
         Row("mine", "x", DOTTED, "train", 11.0)
     record["extra_info"]["task"] = "task:BLUR"
     (fault,) = {fault.what: fault for fault in check_row(record, None, 9999)[0]}.values()

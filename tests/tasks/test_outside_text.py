@@ -140,9 +140,7 @@ ORDINARY = [
 @pytest.mark.parametrize("around", ["{}", "a fox {}", "{} a fox", "a{}b", "<{}>", "x\n{}\n"])
 def test_control_tokens_of_the_known_families_are_found_wherever_they_stand(token, around):
     assert token in " ".join(forbidden_tokens(around.format(token)))
-    with pytest.raises(
-        ForbiddenText, match=r"^the prompt contains .*control token and not for text\. Fix: take it out"
-    ):
+    with pytest.raises(ForbiddenText, match=r"^the prompt contains .*control token, not as text\. Fix: remove it"):
         check_text(around.format(token), "the prompt")
 
 
@@ -184,7 +182,7 @@ def test_text_without_brackets_is_never_rejected(text):
 def test_placeholders_and_images_are_as_many():
     turns = [{"role": "user", "content": "<image>x<image>"}]
     assert messages_fault(turns, 2) is None and messages_fault(turns, None) is None
-    assert "2 times <image>, and 1 images" in messages_fault(turns, 1)
+    assert "contains <image> 2 times, but there are 1 images" in messages_fault(turns, 1)
     assert "contains <image>" in messages_fault([{"role": "user", "content": "<ima<image>ge>"}], 1)
 
 

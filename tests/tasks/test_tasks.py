@@ -132,7 +132,7 @@ def test_a_wording_may_hold_braces_and_a_text_whatever_it_likes():
 
 
 def test_a_question_about_a_text_needs_it():
-    with pytest.raises(ValueError, match="asks about the text an image was made from"):
+    with pytest.raises(ValueError, match="needs the text an image was made from"):
         ALIGNMENT.question("row/1")
 
 
@@ -164,7 +164,7 @@ def test_a_task_without_another_scale_is_the_task_itself(name):
 
 
 def test_a_task_that_asks_for_no_score_has_no_scale():
-    with pytest.raises(ValueError, match="the task degradation asks for no score"):
+    with pytest.raises(ValueError, match="the task degradation has no score"):
         task_on("degradation", Scale(0.0, 5.0))
 
 
@@ -209,8 +209,8 @@ def test_a_score_on_the_scale_is_a_label(score):
         ({"score": [3]}, "no number under 'score' ([3])", "a list"),
         ({"score": math.nan}, "no number under 'score' (nan)", "not a number"),
         ({"score": math.inf}, "no number under 'score' (inf)", "infinity"),
-        ({"score": 0.9}, "the label 0.9 lies outside of the scale [1, 5] of the task technical", "below the scale"),
-        ({"score": 6}, "the label 6 lies outside of the scale [1, 5] of the task technical", "above the scale"),
+        ({"score": 0.9}, "the label 0.9 is outside the scale [1, 5] of the task technical", "below the scale"),
+        ({"score": 6}, "the label 6 is outside the scale [1, 5] of the task technical", "above the scale"),
         ({"distortion_class": "blur", "severity": "slight"}, "no number under 'score'", "another task's label"),
     ],
 )

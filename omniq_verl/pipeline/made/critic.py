@@ -1,7 +1,7 @@
-"""A stand-in for a reasoning model, as an engine of ``omniq_verl.generation``: it knows the distortion, and errs.
+"""A stand-in for a reasoning model, as an engine of ``omniq_verl.generation``: it knows the distortion but errs.
 
-``EngineSpec.model`` is a file of data_prep/photo_distortions.py. An answer has the wording of its seed; in one of five
-the level of quality is off by one. It stands in for a trained model; it is none.
+``EngineSpec.model`` is a file written by data_prep/photo_distortions.py. The seed of a request selects the wording. In
+one of five answers the quality level is off by one. No trained model is involved.
 """
 
 import json
@@ -25,7 +25,7 @@ SAID = {
 
 
 class Critic:
-    """Answers by what the file says of an image."""
+    """Answers from the labels in the file."""
 
     def __init__(self, spec: EngineSpec):
         rows = pq.read_table(spec.model, columns=["extra_info"]).column(0).to_pylist()

@@ -1,10 +1,10 @@
-"""The quickstart's photographs under Q-Insight's two questions: what score, and which distortion, how severe.
+"""Prepare the quickstart's photographs for Q-Insight's two questions: score, and distortion with severity.
 
     python -m omniq_verl.pipeline.made.q_insight_photos --data runs/q_insight/data --out runs/q_insight/asked
 
-reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, from different crops of the same
-photographs, rl_score, rl_degradation, val, test_score and test_degradation.parquet, and sft.parquet: answers to both
-questions that are right in form, and off by chance in score and severity, which is what reinforcement learning is for.
+It reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, from different crops of the same
+photographs, rl_score, rl_degradation, val, test_score and test_degradation.parquet, and sft.parquet. The SFT answers
+have the correct form, but random errors in score and severity, which reinforcement learning is to reduce.
 """
 
 import json
@@ -22,11 +22,11 @@ from omniq_verl.tasks import Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, SEVERITIES
 
 SCORES, DEGRADATIONS = "photo_scores", "photo_degradations"
 SFT_SHARE = 2 / 3
-"""Of the training crops; the rest is for reinforcement learning."""
+"""Share of the training crops used for SFT; the rest is for reinforcement learning."""
 
 
 def asked(record: dict[str, Any], source: str, split: str) -> Row:
-    """A prepared row under one of the two questions."""
+    """A prepared row with one of the two questions."""
     info = record["extra_info"]
     known = json.loads(info["details"])
     number = info["id"].rsplit("/", 1)[1]
@@ -48,18 +48,18 @@ def asked(record: dict[str, Any], source: str, split: str) -> Row:
 
 
 def lesson(row: Row, seed: int) -> str:
-    """An answer to learn the form from: the score is off by up to 0.8, the severity by up to one."""
+    """An SFT answer that teaches the form: its score is off by up to 0.8, its severity by up to one level."""
     rng = np.random.default_rng([seed, *row.row_id.encode()])
     known = row.details
     level = int(np.clip(known["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))
-    said = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
+    seen = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
     if row.data_source == SCORES:
         score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
         return (
-            f'<think>{said}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
+            f'<think>{seen}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
         )
     fields = {"distortion_class": row.distortion, "severity": SEVERITIES[level] if row.distortion else None}
-    return f"<think>{said}</think><answer>{json.dumps(fields)}</answer>"
+    return f"<think>{seen}</think><answer>{json.dumps(fields)}</answer>"
 
 
 def read(data: Path, split: str) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def read(data: Path, split: str) -> list[dict[str, Any]]:
 
 
 def write_rl(rows: Sequence[tuple[dict[str, Any], str]], path: Path, split: str) -> None:
-    """Crops and the source each is asked as."""
+    """Write crops with the source under which each is asked."""
     made = (asked(record, source, split).record(number, image(record)) for number, (record, source) in enumerate(rows))
     write_parquet(made, path)
 
@@ -83,7 +83,7 @@ def lessons(rows: Sequence[tuple[dict[str, Any], str]], seed: int) -> Iterator[d
 
 
 def in_turn(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-    """Every other crop under each question, so that no crop is asked twice."""
+    """Assign the crops to the two questions alternately, so that no crop is asked twice."""
     return [(record, (SCORES, DEGRADATIONS)[number % 2]) for number, record in enumerate(records)]
 
 

@@ -1,11 +1,11 @@
-"""Two small "data sets" of the quickstart's photographs: other photographs, other distortions, other labels.
+"""Two small "data sets" from the quickstart's photographs, with different photographs, distortions and labels.
 
     python -m omniq_verl.pipeline.made.ract_domains --data runs/ract/data --out runs/ract/domains
 
-reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, for alpha (every other photograph;
-noise) and beta (the others; darkening; its raters are harsher), rl_, val_ and test_ files, and sft.parquet: a cold
-start on scores and descriptions of both, whose scores and severities are off by chance. Blur and compression are in
-neither, as the tiny model does not learn to see them in so short a time.
+It reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes files for alpha (every second
+photograph; noise) and beta (the others; darkening; stricter raters): rl_, val_ and test_, and sft.parquet, a cold start
+on scores and descriptions of both with random errors in scores and severities. Blur and compression are not used,
+because the tiny model does not learn to see them in such a short time.
 """
 
 import json
@@ -24,17 +24,17 @@ from omniq_verl.tasks.q_insight import DESCRIBE
 
 DOMAINS = {"alpha": ("noise", "null"), "beta": ("darken", "null")}
 SFT_SHARE = 1 / 2
-"""Of the training crops; the rest is for reinforcement learning."""
+"""Share of the training crops used for SFT; the rest is for reinforcement learning."""
 
 
 def labelled(domain: str, quality: float) -> float:
-    """The quality as a domain's raters say it; beta's are harsher: its square, on a scale from 0 to 1."""
+    """The quality as a domain's raters would label it; beta's are stricter: the square, on a scale from 0 to 1."""
     share = (quality - 1) / 4
     return 1 + 4 * (share**2 if domain == "beta" else share)
 
 
 def rows_of(data: Path, split: str, domain: str) -> list[tuple[Row, bytes]]:
-    """The rows of one domain among a split's crops, with their images."""
+    """The rows of a domain in a split, with their images."""
     records = pq.read_table(data / f"{split}.parquet").to_pylist()
     photos = sorted({json.loads(record["extra_info"]["details"])["photo"] for record in records})
     own = photos[list(DOMAINS).index(domain) :: 2]
@@ -51,7 +51,7 @@ def rows_of(data: Path, split: str, domain: str) -> list[tuple[Row, bytes]]:
 
 
 def lessons(rows: list[tuple[Row, bytes]], seed: int) -> Iterator[dict[str, Any]]:
-    """Every crop's description, or its score, in turn."""
+    """Alternately a crop's description or its score."""
     for number, (row, image) in enumerate(rows):
         rng = np.random.default_rng([seed, *row.row_id.encode()])
         level = int(np.clip(row.details["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))

@@ -2,9 +2,9 @@
 
     python -m omniq_verl.pipeline.made.ract_outside --data runs/ract/data --out runs/ract/outside
 
-reads the clean crops among test.parquet of `data_prep/photo_distortions.py`, and writes test_gamma.parquet: each of
-them three times, under operators of `data_prep/degradations.py` that alpha and beta do not have. Its raters go by SSIM:
-a crop's label is the share of gamma's crops with a lower one, on the scale from 1 to 5.
+It reads the clean crops in test.parquet of `data_prep/photo_distortions.py` and writes test_gamma.parquet: each crop
+three times, distorted by operators of `data_prep/degradations.py` that alpha and beta do not use. The labels are based
+on SSIM: a crop's label is the share of gamma's crops with a lower SSIM, on a scale from 1 to 5.
 """
 
 import io
@@ -26,11 +26,11 @@ from omniq_verl.tasks import Q_INSIGHT_SCORE
 
 OPERATORS = ("noise_impulse", "noise_correlated", "noise_poisson", "darken_gamma", "darken_value")
 VERSIONS = 3
-"""Of each clean crop."""
+"""Versions of each clean crop."""
 
 
 def clean_crops(data: Path) -> list[tuple[str, np.ndarray]]:
-    """Names and pixels ``[H, W, 3]``."""
+    """Names and pixels ``[H, W, 3]`` of the clean crops."""
     records = pq.read_table(data / "test.parquet").to_pylist()
     return [
         (record["extra_info"]["id"].rsplit("/", 1)[1], np.asarray(Image.open(io.BytesIO(record["images"][0]["bytes"]))))
@@ -40,7 +40,7 @@ def clean_crops(data: Path) -> list[tuple[str, np.ndarray]]:
 
 
 def distorted(name: str, clean: np.ndarray, seed: int) -> list[dict[str, Any]]:
-    """Every version: its id, operator, level, SSIM and PNG."""
+    """All versions of a crop: id, operator, level, SSIM and PNG."""
     found = []
     for version in range(VERSIONS):
         rng = np.random.default_rng([seed, version, *name.encode()])

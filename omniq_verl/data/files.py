@@ -1,4 +1,4 @@
-"""Small files that are there as a whole or not at all, and texts that files can keep."""
+"""Small files that are written completely or not at all, and text that UTF-8 files can hold."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from xxhash import xxh3_128
 
 
 def replace_text(path: Path, text: str) -> Path:
-    """Write a file, or replace it, at once: a kill leaves the old one. Half characters become question marks."""
+    """Write or replace a file atomically: a kill leaves the old one. Lone surrogates become question marks."""
     unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_text(text, encoding="utf-8", errors="replace")
     os.replace(unfinished, path)
@@ -15,12 +15,12 @@ def replace_text(path: Path, text: str) -> Path:
 
 
 def whole_text(text: str) -> str:
-    """The text with a question mark for each half character, which models write and no file in UTF-8 can keep."""
+    """The text with a question mark for each lone surrogate, which models can write but UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()
 
 
 def file_digest(path: Path) -> str:
-    """XXH3 of a whole file, 128 bits, as ``xxh128sum`` prints it; some GB a second."""
+    """128-bit XXH3 of a file's content, as ``xxh128sum`` prints it; reads some GB per second."""
     digest = xxh3_128()
     with open(path, "rb") as file:
         while part := file.read(2**24):

@@ -1,4 +1,4 @@
-"""Write parquet so that a file under its final name is always whole."""
+"""Write parquet files that are always complete under their final name."""
 
 import os
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_ROWS_PER_GROUP = 512  # of images of tens of KB: a row group of some ten MB, the memory it takes to write one
+_ROWS_PER_GROUP = 512  # for images of tens of KB, a row group takes some ten MB, which writing holds in memory
 
 
 def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
@@ -18,7 +18,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
     The file appears under ``path`` only when it is complete. The schema is that of the first row group.
 
     Raises:
-        ValueError: there is no record at all, or one has columns the first has not.
+        ValueError: there are no records, or one has columns that the first one lacks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -31,7 +31,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
             writer.write_table(table)
             count += len(group)
         if writer is None:
-            raise ValueError(f"no row to write into {path}")
+            raise ValueError(f"no rows to write to {path}")
         writer.close()
         os.replace(unfinished, path)
     finally:
@@ -40,7 +40,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
 
 
 def _reject_other_columns(group: list[dict[str, Any]], columns: list[str], first: int) -> None:
-    # pyarrow leaves out what the schema does not name.
+    # pyarrow silently drops columns that the schema does not name.
     for number, record in enumerate(group, first):
         if unknown := sorted(set(record) - set(columns)):
-            raise ValueError(f"record {number} has columns the first one has not: {unknown}")
+            raise ValueError(f"record {number} has columns that the first one lacks: {unknown}")

@@ -43,16 +43,20 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def is_meaningless(record: dict[str, Any]) -> bool:
-    """Did most of those who were asked call the prompt too abstract, or without a subject?"""
-    given = record.get("promt_meaningless")  # so it is spelt
+    """Whether most raters called the prompt too abstract, or without a subject."""
+    given = record.get("promt_meaningless")  # spelt like this in the file
     votes = [vote for vote in given if vote is not None] if isinstance(given, list) else []
     return 2 * sum(vote == 1 for vote in votes) > len(votes)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--test-share", type=share, default=0.1, help="of the prompts, held out (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
-    parser.add_argument("--drop-meaningless", action="store_true", help="leave out prompts most called meaningless")
+    parser.add_argument(
+        "--test-share", type=share, default=0.1, help="share of the prompts that is held out (default: 0.1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
+    parser.add_argument(
+        "--drop-meaningless", action="store_true", help="leave out prompts that most raters called meaningless"
+    )
 
 
 EVALMUSE = DataSet(

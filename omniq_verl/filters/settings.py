@@ -10,8 +10,8 @@ class FilterSettings:
     """``trainer.v1.sampler.sampler_kwargs`` of a recipe.
 
     Raises:
-        TypeError: an unknown setting.
-        ValueError: a value outside of its range.
+        TypeError: a setting is unknown.
+        ValueError: a value is out of range.
     """
 
     mode: str = "all"

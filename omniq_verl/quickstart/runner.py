@@ -1,4 +1,4 @@
-"""Run the stages one after the other, show how far they are, and go on where a killed run stopped."""
+"""Run the stages one after another, show their progress, and resume a killed run."""
 
 import ctypes
 import fcntl
@@ -21,8 +21,8 @@ from omniq_verl.metric_log import next_metric_file, read_metrics
 from omniq_verl.quickstart.stages import Stage
 
 _LOG_TAIL = 40  # lines of a failed stage's log that are shown
-# A vLLM worker that dies while it receives weights leaves verl's trainer waiting for ever
-# (bucketed_weight_transfer.py:164); no healthy stage is silent for so long.
+# A vLLM worker that dies while it receives weights leaves verl's trainer waiting forever
+# (bucketed_weight_transfer.py:164); no healthy stage is silent for this long.
 _STALLED_SECONDS = 900
 _PR_SET_PDEATHSIG = 1
 
@@ -33,7 +33,7 @@ class StageFailed(RuntimeError):
 
 @contextmanager
 def run_folder_lock(root: Path) -> Iterator[None]:
-    """Only one run at a time in a folder; the lock falls with the process, however it ends.
+    """Allow only one run at a time in a folder; the lock is released when the process ends, however it ends.
 
     Raises:
         StageFailed: another run holds it.
@@ -48,7 +48,7 @@ def run_folder_lock(root: Path) -> Iterator[None]:
 
 
 def fingerprints(stages: list[Stage]) -> dict[str, str]:
-    """By stage name, a text that changes with its command, or that of one before it; not with the code behind them."""
+    """By stage name, a text that changes with the commands up to that stage, but not with the code they run."""
     found, before = {}, ""
     for stage in stages:
         said = json.dumps([before, stage.command, stage.environment])
@@ -57,7 +57,7 @@ def fingerprints(stages: list[Stage]) -> dict[str, str]:
 
 
 def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, float]:
-    """Run what is not done yet; returns the seconds each stage took now (0.0 if it was done before).
+    """Run the unfinished stages; returns the seconds each stage took now (0.0 if it was finished before).
 
     Raises:
         StageFailed: a stage ended with an error.
@@ -71,7 +71,7 @@ def run_stages(stages: list[Stage], root: Path, console: Console) -> dict[str, f
             seconds[stage.name] = 0.0
             continue
         if _read(folder / "begun") != mark:
-            # What another command left must not be taken up: verl would resume its checkpoint.
+            # Results of another command must not be used: verl would resume from its checkpoint.
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / "begun").write_text(mark)
@@ -89,7 +89,7 @@ def _read(path: Path) -> str | None:
 
 
 def log_path(root: Path, stage: Stage) -> Path:
-    """Where the output of a stage goes, of all its starts."""
+    """The log of a stage, for all its starts."""
     return root / "logs" / f"{stage.name}.log"
 
 
@@ -116,8 +116,8 @@ def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
         **os.environ,
         "VERL_PLATFORM": "cpu",
         "VERL_FILE_LOGGER_PATH": str(next_metric_file(folder)),
-        # Ray's workers run at niceness 15 and OpenMP's threads spin while they wait: on two cores that are
-        # shared by verl's many processes (and the user's) a step then takes three times as long.
+        # Ray's workers run at niceness 15 and OpenMP's threads spin while they wait. On two cores that verl's many
+        # processes (and the user's) share, a step then takes three times as long.
         "RAY_worker_niceness": "0",
         "OMP_WAIT_POLICY": "PASSIVE",
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB per engine, far more than a tiny model fills
@@ -136,7 +136,7 @@ def _start(stage: Stage, folder: Path, log: TextIO) -> subprocess.Popen:
 
 
 def _die_with_parent() -> None:
-    """A child must not outlive a killed run: the next one would train beside it, in the same folder."""
+    """Kill the child when its parent dies: the next run would otherwise train next to it, in the same folder."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -161,7 +161,7 @@ def _reject_stall(stage: Stage, log: Path) -> None:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End the stage's processes if we leave early (Ctrl-C)."""
+    """Stop the stage's processes if we leave early (Ctrl-C)."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -1,4 +1,4 @@
-"""Runs of an example on several seeds, and what they measured: a line for each stage, mean and spread over seeds."""
+"""Run an example with several seeds and tabulate the results: a row per stage, with mean and spread over seeds."""
 
 import argparse
 import json
@@ -21,12 +21,12 @@ Figures = dict[str, dict[str, list[float]]]
 def run_seeds(
     seeds: Sequence[Settings], build: Callable[[Settings], list[Stage]], collect: Callable[[list[Path]], Figures]
 ) -> None:
-    """Run all stages of every seed, print the table, and write it as JSON and Markdown beside the seeds' folders.
+    """Run all stages for every seed, print the table, and write it as JSON and Markdown next to the seeds' folders.
 
     Args:
         seeds: settings, each with the run folder of its seed.
-        build: settings -> stages.
-        collect: the seeds' run folders -> what was measured in them.
+        build: a function from settings to stages.
+        collect: a function from the seeds' run folders to their figures.
     """
     console = Console()
     try:
@@ -44,15 +44,15 @@ def run_seeds(
 
 
 def seeds_parser(doc: str, out: str, steps: int) -> argparse.ArgumentParser:
-    """The options that all these examples have.
+    """A parser with the options that all these examples share.
 
     Args:
-        doc: of the example.
+        doc: description of the example.
         out: default folder.
-        steps: default GRPO steps of each run.
+        steps: default number of GRPO steps of each run.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(out), help=f"goes on where it stopped (default: {out})")
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"folder; runs are resumed (default: {out})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument(
         "--steps", type=int, default=steps, help=f"GRPO steps for each task or set of a run (default: {steps})"
@@ -61,9 +61,9 @@ def seeds_parser(doc: str, out: str, steps: int) -> argparse.ArgumentParser:
 
 
 def crops_arguments(doc: str) -> argparse.Namespace:
-    """``data``, ``out`` (which is there then) and ``seed`` of a script that makes data out of the quickstart's."""
+    """Parse ``data``, ``out`` (which is created) and ``seed`` of a script that derives data from the quickstart's."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")
+    parser.add_argument("--data", type=Path, required=True, help="output folder of omniq data photo_distortions")
     parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     args = parser.parse_args()
@@ -72,7 +72,7 @@ def crops_arguments(doc: str) -> argparse.Namespace:
 
 
 def seeds_of(args: argparse.Namespace, repo: Path, crops: Mapping[str, int] | None = None) -> list[Settings]:
-    """What these options ask for, in the checkout ``repo``; ``crops`` as in ``Settings``."""
+    """The settings for these options, in the checkout ``repo``; ``crops`` as in ``Settings``."""
     size = {"grpo_steps": args.steps, "crops": dict(crops or {})}
     return [Settings(repo, args.out.resolve() / f"seed{seed}", seed, **size) for seed in args.seeds]
 
@@ -95,12 +95,12 @@ def markdown(found: Figures) -> str:
 
 
 def value_of(figure: Mapping[str, float | None]) -> float:
-    """A figure of ``omniq eval``; NaN where it is not defined."""
+    """A figure of ``omniq eval``; NaN if it is not defined."""
     return math.nan if figure["value"] is None else figure["value"]
 
 
 def spread(values: list[float]) -> str:
-    """Mean and, of several, standard deviation."""
+    """Mean and, for several values, standard deviation."""
     if any(map(math.isnan, values)):
         return "-"
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")

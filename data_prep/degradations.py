@@ -89,10 +89,10 @@ def write_sheet(path: Path, index: FileIndex, seed: int, max_side: int | None) -
         for level in (0, *LEVELS):
             if level > len(OPERATORS[name].levels):
                 continue
-            image, said = (clean, {}) if level == 0 else degrade(clean, name, level, np.random.default_rng(seed))
+            image, parameters = (clean, {}) if level == 0 else degrade(clean, name, level, np.random.default_rng(seed))
             left, top = level * TILE, row * (TILE + 14)
             sheet.paste(Image.fromarray(image), (left, top + 14))
-            words = " ".join(f"{key} {value:g}" for key, value in said.items())
+            words = " ".join(f"{key} {value:g}" for key, value in parameters.items())
             pen.text((left + 2, top), f"{SEVERITIES[level - 1]}: {words}" if level else name, "black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")

@@ -27,8 +27,8 @@ class StrictCommand(TyperCommand):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option, times in Counter(given).items():
             if times > 1 and option.param_type_name == "option" and not option.multiple and not option.count:
-                said = f"it is given {times} times, but takes one value. Fix: give it once"
-                raise typer.BadParameter(said, ctx=ctx, param=option)
+                message = f"it is given {times} times, but takes one value. Fix: give it once"
+                raise typer.BadParameter(message, ctx=ctx, param=option)
         _GIVEN.set(frozenset(option.name for option in given))
         return super().parse_args(ctx, args)
 

@@ -128,15 +128,15 @@ def _saved_steps(folder: Path) -> list[int]:
 
 def _failure(config: DictConfig, error: Exception) -> Problem:
     mode = OmegaConf.select(config, "trainer.resume_mode")
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if mode not in ("auto", "disable", "resume_path"):
         return Problem(f"trainer.resume_mode={mode}", "there is no such mode", "choose auto, disable or resume_path")
     named = OmegaConf.select(config, "trainer.resume_from_path")
     if mode == "resume_path" or named is not None:
         fix = f"name a folder global_step_N that exists, or {_ANEW}"
-        return Problem(f"trainer.resume_from_path={named}", f"verl would stop ({said})", fix)
+        return Problem(f"trainer.resume_from_path={named}", f"verl would stop ({message})", fix)
     tracker = Path(config.trainer.default_local_dir) / _TRACKER
-    what = f"it holds no step number, and verl would stop ({said})"
+    what = f"it holds no step number, and verl would stop ({message})"
     return Problem(str(tracker), what, f"write the number of the last complete global_step_N into it; {_ANEW}")
 
 

@@ -92,11 +92,13 @@ def naming_our_options(spec: "EngineSpec") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        if not _OF_MEMORY.search(said):
+        message = str(error).splitlines()[0] if str(error) else ""
+        if not _OF_MEMORY.search(message):
             raise
         given = "the default" if spec.memory is None else f"{spec.memory:g}"
-        raise RuntimeError(f"{spec.model}: {said} Fix: another --memory, a share from 0 to 1 (now {given})") from error
+        raise RuntimeError(
+            f"{spec.model}: {message} Fix: another --memory, a share from 0 to 1 (now {given})"
+        ) from error
 
 
 def engine_settings(spec: "EngineSpec") -> dict[str, Any]:

@@ -117,8 +117,8 @@ def reject_idle(
     make: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None, why: Mapping[str, str | None]
 ) -> None:
     """Exit with 2, as argparse does, if an option that has no effect was given."""
-    if said := idle_option(given_options(make, arguments), why):
-        make().error(said)
+    if message := idle_option(given_options(make, arguments), why):
+        make().error(message)
 
 
 def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
@@ -207,7 +207,7 @@ def _warn_of_close_scores(card: dict[str, Any], console: Console) -> None:
     at_an_end = highest < low + _EDGE * (high - low) or lowest > high - _EDGE * (high - low)
     if (card["rows"] >= _FEW and (at_an_end or highest - lowest < _CLOSE * (high - low))) or _looks_smaller(card):
         where = f"from {lowest:g} to {highest:g} on the scale {low:g} to {high:g}"
-        _warn(f"all scores lie {where}; is the label file on another than {bounds[0]:g} to {bounds[1]:g}?", console)
+        _warn(f"all scores lie {where}; is the scale of the labels really {bounds[0]:g} to {bounds[1]:g}?", console)
 
 
 def _looks_smaller(card: dict[str, Any]) -> bool:
@@ -228,11 +228,11 @@ def reject_no_rows(card: Mapping[str, Any], args: argparse.Namespace, columns: S
     if card["rows"]:
         return
     if not card["rejects"]["all"]:
-        said = (
+        message = (
             f"{args.root}: no image was found below it, or named by a label file (links to folders are not entered)."
             " Fix: correct --root or the label file, or download it again from its owners"
         )
-        sys.exit(of_own_table(said, columns))
+        sys.exit(of_own_table(message, columns))
     _, first = next(json_lines(args.out / "rejects.jsonl"))
     count = card["rejects"]["all"]
     sys.exit(f"there are no rows, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
@@ -269,5 +269,5 @@ def report(card: dict[str, Any], out: Path) -> None:
         print(override("data.val_files", files["test"]) if not files["val"] else f"test: {_listed(files['test'])}")
     rejects = card["rejects"]
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
-    said = f" ({reasons}; see rejects.jsonl)" if reasons else ""
-    print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{said}")
+    message = f" ({reasons}; see rejects.jsonl)" if reasons else ""
+    print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{message}")

@@ -39,8 +39,8 @@ def add_options(parser: ArgumentParser, *splits: str) -> None:
 
 def add_deqa_option(group: Any) -> None:
     """Add ``--deqa-meta`` to the group of options that it replaces."""
-    said = "take labels and splits from these files of DeQA-Score (train_*.json, test_*.json)"
-    group.add_argument("--deqa-meta", nargs="+", metavar="FILE", help=said)
+    text = "take labels and splits from these files of DeQA-Score (train_*.json, test_*.json)"
+    group.add_argument("--deqa-meta", nargs="+", metavar="FILE", help=text)
 
 
 def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = None) -> Reader:

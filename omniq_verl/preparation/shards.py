@@ -86,8 +86,8 @@ class Shard:
         rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
         marks = outside_marks({planned.row.task for planned in self.items})
-        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        text = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
@@ -162,10 +162,10 @@ def _data_source(out: Path) -> str | None:
 def read_sidecar(shard: Shard, mark: str) -> Written | None:
     """The outcome of the shard in an earlier run with the same mark; None if it has to be written."""
     try:
-        said = json.loads(shard.sidecar.read_text(encoding="utf-8"))
-        if said.pop("mark") != mark or said["size"] != shard.path.stat().st_size:
+        stored = json.loads(shard.sidecar.read_text(encoding="utf-8"))
+        if stored.pop("mark") != mark or stored["size"] != shard.path.stat().st_size:
             return None
-        return Written(**{**said, "rejects": [Reject(**reject) for reject in said["rejects"]]})
+        return Written(**{**stored, "rejects": [Reject(**reject) for reject in stored["rejects"]]})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

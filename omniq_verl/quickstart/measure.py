@@ -36,16 +36,16 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
         task = task_of(row["extra_info"])
         target = read_truth(task, row["reward_model"]["ground_truth"])["score"]
         for number, text in enumerate(texts):
-            said = read_answer(text, "", task)
-            reward = 0.0 if said["score"] is None else gaussian_reward(said["score"], target, sigma)
+            parsed = read_answer(text, "", task)
+            reward = 0.0 if parsed["score"] is None else gaussian_reward(parsed["score"], target, sigma)
             lines.append(
                 {
                     "id": row["extra_info"]["id"],
                     "mode": mode,
                     "sample": number,
                     "answer": text,
-                    "status": said["status"],
-                    "score": said["score"],
+                    "status": parsed["status"],
+                    "score": parsed["score"],
                     "target": target,
                     "reward": reward,
                 }

@@ -51,8 +51,8 @@ def fingerprints(stages: list[Stage]) -> dict[str, str]:
     """By stage name, a text that changes with the commands up to that stage, but not with the code they run."""
     found, before = {}, ""
     for stage in stages:
-        said = json.dumps([before, stage.command, stage.environment])
-        found[stage.name] = before = hashlib.sha256(said.encode()).hexdigest()[:16]
+        text = json.dumps([before, stage.command, stage.environment])
+        found[stage.name] = before = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
 
 

@@ -36,9 +36,9 @@ def run_seeds(
     except StageFailed as error:
         sys.exit(str(error))
     found, numbers = collect([settings.root for settings in seeds]), [settings.seed for settings in seeds]
-    said = {"seeds": numbers, "steps": seeds[0].grpo_steps, "rows": found}
+    figures = {"seeds": numbers, "steps": seeds[0].grpo_steps, "rows": found}
     out = seeds[0].root.parent
-    (out / "table.json").write_text(json.dumps(said, indent=2) + "\n")
+    (out / "table.json").write_text(json.dumps(figures, indent=2) + "\n")
     (out / "table.md").write_text(markdown(found))
     print_table(found, numbers, console)
 

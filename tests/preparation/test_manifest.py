@@ -221,7 +221,7 @@ def test_the_draw_depends_on_the_seed_alone(tmp_path):
         (("--task", "alignment"), "Fix: name their column by --text-column", "a task about prompts without prompts"),
         (("--score-column", "mos"), "manifest.csv: it has no column mos (it has image, score)", "no such column"),
         (("--split-column", "set"), "manifest.csv: it has no column set (it has image, score)", "no such column"),
-        (("--split-column", "set", "--test-fraction", "0.2"), "--test-fraction belongs to the draw", "two ways to split"),
+        (("--split-column", "set", "--test-fraction", "0.2"), "--test-fraction belongs to the draw", "two splits"),
         (("--split-column", "set", "--group-column", "of"), "--group-column belongs to the draw", "the same"),
         (("--labels", "scores.tsv"), "its name ends neither in .csv nor in .jsonl", "another format"),
     ],

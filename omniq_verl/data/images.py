@@ -11,7 +11,6 @@ These are the image rules:
 - A file is rejected with a reason if it is empty, truncated, animated, outside of the size limits, too long and
   narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers).
 
-
 ``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
 base64 and data URLs, so that an image gives the same result in every form.
 """

@@ -237,7 +237,7 @@ def test_an_impossible_request_is_rejected(tmp_path, options, message, why):
         (("--low", "0", "--high", "1"), "required: --data-source", "rewards and reports go by it"),
         (("--data-source", "mine", "--high", "1"), "required: --low", "the scale cannot be guessed from the scores"),
         (("--data-source", "mine", "--low", "1"), "required: --high", "the scale cannot be guessed from the scores"),
-        (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has other characters", "a path"),
+        (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has characters other than", "a path"),
         ((*NEEDED, "--test-fraction", "1.5"), "'1.5' is not a share from 0 to 1", "more than all"),
         ((*NEEDED, "--task", "degradation"), "invalid choice: 'degradation'", "it has no scores"),
     ],

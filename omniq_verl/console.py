@@ -10,6 +10,7 @@ from omniq_verl.data.names import never_fail_to_print
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 
 @contextmanager
@@ -26,3 +27,23 @@ def cli_errors() -> "Iterator[Console]":
     except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def progress_bar(console: "Console", unit: str) -> "Progress":
+    """A progress bar with counts, time used and time left; it disappears when it is done.
+
+    Args:
+        console: where it is drawn.
+        unit: what is counted, for example "rows".
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)

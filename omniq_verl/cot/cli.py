@@ -22,8 +22,8 @@ def run(config: CONFIG = None, overrides: OVERRIDES = None, verbose: options.VER
 
     Example: omniq cot run 'data=\\[data/koniq/train*.parquet]' engine.model=Qwen/Qwen2.5-VL-7B-Instruct out=runs/cot
 
-    Keys: data and engine.model are required. Others you may want to set: out, paths, limit, seed, run_options.workers,
-    plan.temperature, reason.temperature, select.max_pass_rate. `omniq cot keys` prints all of them with their defaults.
+    Most used keys: data, engine.model, out, paths, limit, seed, run_options.workers, plan.temperature,
+    reason.temperature, select.max_pass_rate. The first two are required. `omniq cot keys` prints all keys.
     """
     set_up_logs(verbose)
     _go(config, overrides, ("plan", "reason", "select"))

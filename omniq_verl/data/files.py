@@ -1,16 +1,43 @@
 """Small files that are written completely or not at all, and text that UTF-8 files can hold."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from xxhash import xxh3_128
 
 
-def replace_text(path: Path, text: str) -> Path:
-    """Write or replace a file atomically: a kill leaves the old one. Lone surrogates become question marks."""
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path next to ``path`` for a new file or folder, which replaces ``path`` when the block succeeds.
+
+    After a kill or an error, ``path`` is unchanged. Leftovers of an earlier kill at the temporary path are removed
+    first. A folder at ``path`` is replaced as a whole.
+    """
     unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(unfinished, path)
+    _remove(unfinished)
+    try:
+        yield unfinished
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(unfinished, path)
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> Path:
+    """Write a text file in one step: a kill leaves the old one. Lone surrogates become question marks."""
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
     return path
 
 

@@ -1,6 +1,5 @@
 """Write parquet files that are always complete under their final name."""
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from omniq_verl.data.files import atomic_path
 
 _ROWS_PER_GROUP = 512  # for images of tens of KB, a row group takes some ten MB, which writing holds in memory
 
@@ -21,9 +22,8 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         ValueError: there are no records, or one has columns that the first one lacks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
     iterator, count, writer = iter(records), 0, None
-    try:
+    with atomic_path(path) as unfinished:
         while group := list(islice(iterator, _ROWS_PER_GROUP)):
             table = pa.Table.from_pylist(group, schema=writer.schema if writer else None)
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
@@ -33,9 +33,6 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
         if writer is None:
             raise ValueError(f"no rows to write to {path}")
         writer.close()
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return count
 
 

@@ -92,7 +92,7 @@ def _of_scores(images: pd.DataFrame, _judged: pd.DataFrame, resamples: int) -> d
     return {
         **{name: figure(values[name], bounds[name], len(pred), why) for name in (*COEFFICIENTS, "rmse")},
         "mae": float(np.abs(pred - target).mean()) if len(pred) else None,
-        "spread": float(scored.std.mean()) if len(scored) else None,
+        "spread": float(scored.spread.mean()) if len(scored) else None,
         "fits": {name: asdict(fit_curve(pred, target, name)) for name in CURVES},
     }
 

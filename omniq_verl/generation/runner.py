@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from omniq_verl.console import progress_bar
 from omniq_verl.generation.request import ERROR
 from omniq_verl.generation.store import Store
 from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
@@ -54,8 +55,7 @@ def run_job(
             rows are in the store.
     """
     digests = store.check_files(map(Path, sorted({one.ref.file for one in todo})))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+    with progress_bar(console, "rows") as bar:
         progress = _Progress(bar, console, title, len(todo))
         for attempt in range(1 + run_options.retries):
             left = [one for one in todo if one.ref.key not in store.keys]

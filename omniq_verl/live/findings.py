@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from omniq_verl.data.files import replace_text
+
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 FILE_NAME = "live_check.json"
 """Name of the report in the run's folder."""
@@ -152,12 +154,8 @@ class LiveReport:
 
     def save(self, folder: Path) -> Path:
         """Write the report as JSON into a folder; returns its path."""
-        path = folder / FILE_NAME
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-        return path
+        return replace_text(folder / FILE_NAME, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "LiveReport":

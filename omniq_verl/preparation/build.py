@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import omniq_verl
+from omniq_verl.console import progress_bar
 from omniq_verl.data.names import composed, escape_halves, is_utf8, shown_name
 from omniq_verl.data.rows import Row
 from omniq_verl.preparation.card import write_card
@@ -218,8 +218,7 @@ def _write(shards: list[Shard], build_options: BuildOptions, console: Console) -
     marks = {shard.path: shard.mark() for shard in shards}
     done = {shard.path: found for shard in shards if (found := read_sidecar(shard, marks[shard.path]))}
     left = [shard for shard in shards if shard.path not in done]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+    with progress_bar(console, "rows") as bar:
         total = sum(len(shard.items) for shard in shards)
         task = bar.add_task("images", total=total, completed=total - sum(len(shard.items) for shard in left))
         for shard, written in ENGINES[build_options.engine](left, marks, build_options.workers):

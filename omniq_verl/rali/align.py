@@ -9,7 +9,6 @@ them, so that a batch is the same batch on any number.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import atomic_path, replace_text
 from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.rali.distributed import Ranks
@@ -231,10 +230,8 @@ def _save_checkpoint(run: _Run, step: int) -> None:
         state = run.optimizer.state[parameter]
         tensors |= {f"weight/{name}": parameter.detach(), f"mean/{name}": state["exp_avg"]}
         tensors[f"square/{name}"] = state["exp_avg_sq"]
-    path = _checkpoint(run.config)
-    unfinished = path.with_name(f"{path.name}.part")
-    save_file({name: one.cpu().contiguous() for name, one in tensors.items()}, unfinished, {"step": str(step)})
-    os.replace(unfinished, path)
+    with atomic_path(_checkpoint(run.config)) as unfinished:
+        save_file({name: one.cpu().contiguous() for name, one in tensors.items()}, unfinished, {"step": str(step)})
 
 
 def _restore(run: _Run) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import omniq_verl
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import atomic_path, replace_text
 from omniq_verl.lfs import check_no_pointer
 from omniq_verl.rali.compress import Basis, Projection
 from omniq_verl.rali.encoder import VISION, ImageEncoder, check_vision_config, plain_config
@@ -74,9 +73,8 @@ def save_rali(folder: Path, model: RaliModel, about: About, dtype: torch.dtype =
     (folder / CONFIG).unlink(missing_ok=True)  # it would name other weights until it is replaced
     tensors = {f"{_ENCODER}{name}": values.to(dtype) for name, values in model.encoder.vision.state_dict().items()}
     tensors |= {f"{_BASIS}{name}": values for name, values in model.basis.state_dict().items()}
-    unfinished = folder / f"{WEIGHTS}.part"
-    save_file({name: values.detach().cpu().contiguous() for name, values in tensors.items()}, unfinished)
-    os.replace(unfinished, folder / WEIGHTS)
+    with atomic_path(folder / WEIGHTS) as unfinished:
+        save_file({name: values.detach().cpu().contiguous() for name, values in tensors.items()}, unfinished)
     replace_text(folder / CONFIG, json.dumps(_config(model, about), indent=2) + "\n")
 
 

@@ -1,7 +1,5 @@
 """The image encoder of CLIP or SigLIP, by transformers: pixels in, embeddings of length 1 out."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from omniq_verl.data.files import atomic_path
 from omniq_verl.generation.model_folder import check_model_folder, expanded
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.rali.preprocessing import Preprocessing, read_preprocessing
@@ -160,9 +159,6 @@ def check_vision_config(kind: str, config: Mapping[str, Any], preprocessing: Pre
 
 def save_whole(folder: Path, *parts: object) -> None:
     """Save model, tokenizer and processor into a folder that appears only when it is complete."""
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    with atomic_path(folder) as unfinished:
+        for part in parts:
+            part.save_pretrained(unfinished)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from omniq_verl.data.files import atomic_path
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.rali.encoder import ImageEncoder
 from omniq_verl.rali.preprocessing import Preprocessing
@@ -55,13 +56,12 @@ def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Pa
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.part")
         shape = (len(refs), preprocessing.side, preprocessing.side, 3)
-        array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-        for number, pixels in enumerate(pixels_of(refs, preprocessing)):
-            array[number] = pixels
-        array.flush()
-        os.replace(unfinished, path)
+        with atomic_path(path) as unfinished:
+            array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            for number, pixels in enumerate(pixels_of(refs, preprocessing)):
+                array[number] = pixels
+            array.flush()
     return np.load(path, mmap_mode="r")
 
 

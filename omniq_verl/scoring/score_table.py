@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from omniq_verl.console import progress_bar
 from omniq_verl.data.files import whole_text
 from omniq_verl.data.names import is_utf8, shown_name
 from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
@@ -91,7 +91,7 @@ def write_scores(
     unfinished = out.with_name(f"{out.name}.unfinished")
     with Store(unfinished, config) as store:
         left = [file for file in files if shown_name(file) not in store.keys]
-        with _bar(console) as bar:
+        with progress_bar(console, "images") as bar:
             task = bar.add_task("scoring", total=len(files), completed=len(files) - len(left))
             for scores in batches(left) if left else ():
                 store.add({"key": score.image, **asdict(score)} for score in scores)
@@ -129,11 +129,6 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"{out} exists already. Fix: give another name, or move it away")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder")
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
 
 
 def _whole(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from omniq_verl.console import progress_bar
 from omniq_verl.data.files import replace_text
 from omniq_verl.t2i.candidates import (
     Candidate,
@@ -21,7 +22,6 @@ from omniq_verl.t2i.candidates import (
     draw_missing,
     image_path,
     pick,
-    progress_bar,
     score_missing,
     write_conditions,
 )
@@ -65,7 +65,7 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     settings = run.settings() if scorers.rali is None else {**run.settings(), "rali": scorers.rali.digest}
     by_text = [run.drawings(number) for number in range(len(run.prompts))]
     run.out.mkdir(parents=True, exist_ok=True)
-    with Records(run.out / "scores", settings) as scores, progress_bar(console) as bar:
+    with Records(run.out / "scores", settings) as scores, progress_bar(console, "images") as bar:
         write_conditions(run)
         _draw_and_score(run, [candidate for drawings in by_text for candidate in drawings], scores, scorers, bar)
     picks = [_pick(run, drawings, scores.found) for drawings in by_text]

@@ -1,6 +1,5 @@
 """What best of n and reflection share: images drawn and scored, each once and kept at once, and the best of them."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from xxhash import xxh3_128
 
+from omniq_verl.data.files import atomic_path
 from omniq_verl.generation.provenance import provenance, record_start, write_provenance
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
@@ -228,9 +226,8 @@ def keep_sample(image: Path | None, folder: Path, number: int, prompt: Mapping[s
     if image is None:
         copy.unlink(missing_ok=True)
         return
-    unfinished = copy.with_suffix(".part")
-    unfinished.write_bytes(image.read_bytes())
-    os.replace(unfinished, copy)
+    with atomic_path(copy) as unfinished:
+        unfinished.write_bytes(image.read_bytes())
 
 
 def image_path(run: GuidedRun, candidate: Candidate) -> Path:
@@ -243,12 +240,6 @@ def candidate_path(out: Path, number: int, image: int) -> Path:
     return out / "candidates" / f"{number:05d}" / "samples" / sample_name(image)
 
 
-def progress_bar(console: Console) -> Progress:
-    """Of a run that counts images."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
 def _batches(drawings: Sequence[Candidate], size: int) -> Iterator[Sequence[Candidate]]:
     return (drawings[first : first + size] for first in range(0, len(drawings), size))
 
@@ -258,6 +249,5 @@ def _save(image: Image.Image, path: Path, known: Mapping[str, str]) -> None:
     about = PngInfo()
     for name, text in known.items():
         about.add_itxt(name, text)
-    unfinished = path.with_suffix(".part")
-    image.convert("RGB").save(unfinished, "PNG", pnginfo=about)
-    os.replace(unfinished, path)
+    with atomic_path(path) as unfinished:
+        image.convert("RGB").save(unfinished, "PNG", pnginfo=about)

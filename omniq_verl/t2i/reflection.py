@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from omniq_verl.console import progress_bar
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Request, Sampling, answer_each
@@ -24,7 +25,6 @@ from omniq_verl.t2i.candidates import (
     draw_missing,
     image_path,
     pick,
-    progress_bar,
     score_missing,
     write_conditions,
 )
@@ -56,7 +56,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     with (
         Records(run.out / "scores", run.settings()) as scores,
         Records(run.out / "rewrites", run.settings()) as rewrites,
-        progress_bar(console) as bar,
+        progress_bar(console, "images") as bar,
     ):
         write_conditions(run)
         walks = [ReflectionState(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]

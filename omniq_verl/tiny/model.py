@@ -1,8 +1,6 @@
 """Build the tiny Qwen2.5-VL and save it as an ordinary Hugging Face folder."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from omniq_verl.data.files import atomic_path
 from omniq_verl.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer
 
 # The next layers normalise, so the gain changes no feature; it makes Adam's steps small relative to the weights, which
@@ -147,12 +146,9 @@ def save_tiny_model(
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    (unfinished / "tiny_model.json").write_text(json.dumps({**vars(size), "seed": seed, "parameters": parameters}))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    with atomic_path(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        (unfinished / "tiny_model.json").write_text(json.dumps({**vars(size), "seed": seed, "parameters": parameters}))
     return parameters

@@ -4,8 +4,6 @@ Its images are meaningless, but they differ by text and seed, and are generated 
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,8 @@ import torch
 from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+from omniq_verl.data.files import atomic_path
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 """Gemma's special tokens, in its order."""
@@ -87,14 +87,11 @@ def save_tiny_sana(folder: Path, corpus: Sequence[str], seed: int = 0, size: Tin
     """
     size = size or TinySanaSize()
     pipeline = build_pipeline(corpus, seed, size)
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    pipeline.save_pretrained(unfinished)
     parts = (pipeline.text_encoder, pipeline.vae, pipeline.transformer)
     parameters = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    (unfinished / "tiny_sana.json").write_text(json.dumps({**asdict(size), "seed": seed, "parameters": parameters}))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    with atomic_path(folder) as unfinished:
+        pipeline.save_pretrained(unfinished)
+        (unfinished / "tiny_sana.json").write_text(json.dumps({**asdict(size), "seed": seed, "parameters": parameters}))
     return parameters
 
 

@@ -86,7 +86,9 @@ def test_a_run_that_was_killed_goes_on_with_such_names(tmp_path):
     # As a kill leaves it: some of the images are finished.
     script = "import omniq_verl.scoring.score_table as f; f.shutil.rmtree = lambda path: None\n"
     script += f"from omniq_verl.cli import app; app({words!r})"
-    subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[1], capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", script], check=False, cwd=Path(__file__).parents[1] / "builders", capture_output=True
+    )
     out.unlink()
     (part,) = unfinished.glob("*.jsonl")
     part.write_bytes(b"".join(part.read_bytes().splitlines(True)[:3]))
@@ -106,14 +108,14 @@ def test_every_image_is_printed_whatever_the_terminal_can_show(tmp_path, encodin
     folder = odd_folder(tmp_path / "images")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-m", "omniq_verl.cli", "score", str(folder), "--model", "", "--engine", RATER]
-    done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment, capture_output=True)
+    done = subprocess.run(words, cwd=Path(__file__).parents[1] / "builders", env=environment, capture_output=True)
     assert done.returncode == 0 and done.stdout.count(b".png: ") == len(ODD) and b"Traceback" not in done.stderr
 
 
 def test_an_error_about_such_a_name_is_one_line(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-m", "omniq_verl.cli", "score", b"no/caf\xe9.png", "--model", "", "--engine", RATER]
-    done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment, capture_output=True)
+    done = subprocess.run(words, cwd=Path(__file__).parents[1] / "builders", env=environment, capture_output=True)
     assert done.returncode == 1 and b"no such file" in done.stdout and b"Traceback" not in done.stderr
 
 

@@ -166,9 +166,9 @@ import openpyxl, scipy.io
 path, kind = Path(sys.argv[1]), sys.argv[2]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    list(tables.read_xlsx(path, ["name"])) if kind == "xlsx" else tables.read_mat(path, "scores")
+    list(label_tables.read_xlsx(path, ["name"])) if kind == "xlsx" else label_tables.read_mat(path, "scores")
     print("read")
-except tables.LabelFileError as error:
+except label_tables.LabelFileError as error:
     print(str(error).replace("\\n", " "))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

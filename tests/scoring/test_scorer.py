@@ -150,7 +150,7 @@ def test_several_answers_give_mean_and_spread(scorer):
     one = scorer.score(grey(102), samples=3)
     assert one.score == pytest.approx(2.61) and one.std == pytest.approx(np.std([2.60, 2.61, 2.62]))
     assert (one.parsed, one.answers) == (3, 3)
-    assert scorer.score(grey(102)).spread is None
+    assert scorer.score(grey(102)).std is None
 
 
 def test_answers_are_summed_up_by_hand():

@@ -148,7 +148,7 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
     (tmp_path / "y.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=r"y.parquet cannot be read as parquet"):
         list_rows([tmp_path / "y.parquet"])
-    with pytest.raises(ValueError, match=r"x.parquet has no columns .*data_prep"):
+    with pytest.raises(ValueError, match=r"x.parquet has no columns .*omniq data"):
         list_rows([tmp_path / "x.parquet"])
 
 

@@ -4,7 +4,8 @@
     omniq data agiqa3k --root AGIQA-3K --out data/agiqa3k_alignment --task alignment
 
 Needs `data.csv` and the images, in any folder, below --root. `mos_quality` is the label of the technical task,
-`mos_align` that of the alignment task; both are nominally 0-5 and mapped by the least and greatest of the file.
+`mos_align` that of the alignment task; both are nominally 0-5; the lowest and highest label of the file are mapped to
+the ends of the scale.
 """
 
 from collections.abc import Iterator

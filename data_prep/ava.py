@@ -3,8 +3,9 @@
     omniq data ava --root AVA_dataset --out data/ava
 
 Needs `AVA.txt`, `generic_test.jpgl` (in `aesthetics_image_lists/`) and the images, in `images/` or `ava_images/`, below
---root; --labels names the folder of the first two, if it is another. The label is the mean of an image's ratings. It
-is mapped from 1-10 to the scale, not from the least and greatest mean, so that it does not hang on two images.
+--root; --labels names the folder of the first two, if it is a different one. The label is the mean of an image's
+ratings. It is mapped from 1-10 to the scale, not from the lowest and highest mean, so that it does not depend on two
+images.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def whole(cell: str) -> int | None:
-    """A number of votes; tables that were saved again have them as "12.0"."""
+    """A number of votes; tables that were saved again contain them as "12.0"."""
     value = number(cell)
     return int(value) if value is not None and value >= 0 and value == int(value) else None
 

@@ -4,19 +4,19 @@
         --out data/koniq_pairs
     omniq data comparisons --root DiffIQA/images --labels train_comparison.json --out data/diffiqa
 
-Of --data, files that other scripts have written: every image draws --per-image partners of its own split whose scores
-differ from its own by at least --margin; the higher score is the better image. Rows of several data sets cannot be
-compared with each other: make pairs of each, and mix them by `mix.py`.
+With --data, the pairs come from prepared files with scores: every image draws --per-image partners in its own split
+whose scores differ from its own by at least --margin; the image with the higher score is the better one. Rows of
+different data sets cannot be compared: make pairs of each, and combine them with `omniq data mix`.
 
-Or of --root and --labels, judged pairs: a CSV or JSON lines with the columns image_a, image_b and winner (image_a or
-image_b), names of files below --root; with a column reference, the low-quality image both were made from, which is
-shown before them; with a column split (train, val, test), else --split. A JSON list is read as Q-Insight's authors
-published theirs, 5,000 pairs of DiffIQA, which is trained on from a model that can rate (ref_image, ImageA, ImageB,
-result). Their 1,000 rows "Similar" are set aside: the paper's prompt has no such answer. A training row whose image is
-in a row of another split is set aside, too.
+With --root and --labels, the pairs are judged: a CSV or JSON lines with the columns image_a, image_b and winner
+(image_a or image_b), names of files below --root. An optional column reference names the low-quality image from which
+both were made, which is shown before them; an optional column split (train, val, test) replaces --split. A JSON list
+is read in the format of Q-Insight's authors (ref_image, ImageA, ImageB, result), 5,000 pairs of DiffIQA for training a
+model that can already rate. Their 1,000 rows "Similar" are rejected: the paper's prompt has no such answer. Training
+rows whose image is also in a row of another split are rejected, too.
 
-Which pairs there are, their order, and which image comes first depend on --seed and the rows alone; the better image
-comes first in half of the rows, in those of --keep-order as given.
+The pairs, their order, and which image comes first depend only on --seed and the rows. The better image comes first in
+half of the rows; with --keep-order the given order is used.
 """
 
 import argparse
@@ -66,13 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(of_own_table(str(error), ["image_a", "image_b", "winner"]))
     report(card, args.out)
     if not card["rows"] + card["rejects"]["all"]:
-        sys.exit("there is no pair. Fix: lower --margin, or see whether the label file is empty")
+        sys.exit("there are no pairs. Fix: lower --margin, or check whether the label file is empty")
     reject_no_rows(card, args)
     reject_rejects(card, args)
 
 
 def idle(args: argparse.Namespace) -> dict[str, str | None]:
-    """Options of the other kind of pairs."""
+    """Options that only apply to the other kind of pairs."""
     scored = "with --data, whose rows have splits and scores" if args.data else None
     judged = None if args.data else "with --labels, which names the pairs"
     of_table = dict.fromkeys(("root", "labels", "split", "keep_order"), scored)
@@ -95,7 +95,7 @@ def of_scores(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]
 
 
 def row_id(name: str, pair: Pair) -> str:
-    """The same in whichever order the two are shown."""
+    """A row id that does not depend on the order in which the two are shown."""
     return f"{name}/{'|'.join(image.partition('/')[2] or image for image in sorted(pair.images))}"
 
 
@@ -132,7 +132,7 @@ def table(path: Path) -> Iterator[dict[str, Any]]:
 def judged(
     index: FileIndex, rows: Sequence[Mapping[str, Any]], reference: bool, name: str, split: str
 ) -> tuple[dict[str, dict[str, Pair]], list[Reject]]:
-    """Pairs by split and row id, and what cannot be one."""
+    """Pairs by split and row id, and the rejects."""
     pairs: dict[str, dict[str, Pair]] = defaultdict(dict)
     rejects, seen = [], set()
     for row in rows:
@@ -141,7 +141,7 @@ def judged(
         try:
             pair, of = judged_pair(index, row, reference), str(row.get("split", split)).strip().lower()
             if of not in SPLITS:
-                raise ValueError(f"label: {row['split']!r} is no split; known: {', '.join(SPLITS)}")
+                raise ValueError(f"label: {row['split']!r} is not a split; known: {', '.join(SPLITS)}")
             if (same := frozenset(files(pair))) in seen:
                 raise ValueError("duplicate: the label file names these images again")
         except ValueError as error:
@@ -178,7 +178,7 @@ def files(pair: Pair) -> list[Any]:
 
 
 def leaked(pairs: dict[str, dict[str, Pair]]) -> list[Reject]:
-    """Take out training pairs of images that are held out in others."""
+    """Remove training pairs whose images are held out in other splits."""
     held = {file for split, of in pairs.items() if split != "train" for pair in of.values() for file in files(pair)}
     out = {row: file for row, pair in pairs.get("train", {}).items() for file in files(pair) if file in held}
     for row in out:
@@ -197,11 +197,11 @@ def parser() -> argparse.ArgumentParser:
     add("--labels", type=given_path, help="CSV, JSON lines or JSON list of judged pairs")
     add("--out", type=given_path, required=True, help="folder for the parquet files")
     add("--data-source", help="name of the data set (default: <that of --data>_pairs, or that of the label file)")
-    add("--margin", type=above_zero, default=0.5, help="least difference of two scores (default: 0.5, ours)")
-    add("--per-image", type=positive, default=1, help="partners every image draws (default: 1)")
-    add("--split", choices=SPLITS, default="train", help="of --labels without a column split (default: train)")
+    add("--margin", type=above_zero, default=0.5, help="smallest difference of two scores (default: 0.5, ours)")
+    add("--per-image", type=positive, default=1, help="partners that every image draws (default: 1)")
+    add("--split", choices=SPLITS, default="train", help="split for --labels without a column split (default: train)")
     add("--keep-order", action="store_true", help="show the images of --labels in the order of their columns")
-    add("--seed", type=int, default=0, help="of all draws (default: 0)")
+    add("--seed", type=int, default=0, help="seed of all draws (default: 0)")
     add_writing_options(parser)
     return parser
 
@@ -209,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
 def above_zero(given: str) -> float:
     value = number(given)
     if value is None or value <= 0:
-        raise argparse.ArgumentTypeError(f"{given!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number above 0")
     return value
 
 

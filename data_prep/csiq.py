@@ -2,12 +2,12 @@
 
     omniq data csiq --root CSIQ --out data/csiq
 
-Needs `csiq.DMOS.xlsx`, or else the `csiq_label.txt` many copies have, or pyiqa's `meta_info_CSIQDataset.csv`, and
+Needs `csiq.DMOS.xlsx`, or the `csiq_label.txt` of many copies, or pyiqa's `meta_info_CSIQDataset.csv`, and
 `dst_imgs/` below --root, with its folders (`awgn/1600.AWGN.1.png`) or flat; the references in `src_imgs/` are not
-taken. The label is a DMOS from 0 to 1 and LOWER is better: the score is 5 - 4 * DMOS.
+used. The label is a DMOS from 0 to 1 and LOWER is better: the score is 5 - 4 * DMOS.
 
-There is no official split. All is for testing by default, as the papers do; --split by-reference draws 80 % of the 30
-references for training by --seed; --deqa-meta takes DeQA-Score's list (test_csiq_866.json).
+There is no official split. By default all images are for testing, as the papers do; --split by-reference draws 80 % of
+the 30 references for training by --seed; --deqa-meta takes DeQA-Score's list (test_csiq_866.json).
 """
 
 import re
@@ -29,7 +29,7 @@ TOKENS = {
     **{"noise": "AWGN", "blur": "BLUR", "contrast": "contrast", "fnoise": "fnoise"},
     **{"jpeg": "JPEG", "jpeg 2000": "jpeg2000"},
 }
-"""What the workbook calls a distortion -> what the names of the files do."""
+"""Names of distortions in the workbook, and those in file names."""
 NAME = re.compile(r"(.+)\.(\w+)\.(\d)\.png", re.IGNORECASE)
 
 
@@ -43,7 +43,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Name, DMOS and, where the file has it, its deviation."""
+    """Name, DMOS and, if the file has it, its deviation."""
     if path.suffix.lower() == ".csv":
         yield from ((name, score, row.get("std")) for name, score, row in read_pyiqa(path, references=True))
     elif path.suffix.lower() == ".txt":

@@ -1,15 +1,15 @@
-"""A folder of clean images -> parquet: the same images under one distortion each, which one, and how severe.
+"""A folder of clean images -> parquet: the same images with one distortion each, its class, and how severe it is.
 
     omniq data degradations --root photos --out data/degradations --max-side 512 --shard-rows 512
 
-Needs nothing but images below --root, in any folders; there are no label files. Each becomes --per-image rows: noise,
-blur, compression or darkening at one of five levels, or null, which leaves it as it is, all with the same chance. There
-are twenty operators (`omniq_verl/preparation/distortions.py`); --sheet draws them all. Use this for Q-Insight's
+Needs only images below --root, in any folders; there are no label files. Each becomes --per-image rows with noise,
+blur, compression or darkening at one of five levels, or null (no change), all with the same probability. There are
+twenty operators (`omniq_verl/preparation/distortions.py`); --sheet draws them all. Use this for Q-Insight's
 degradation task, which trains on 7,000 images of DQ-495K and tests on 1,000, if you do not have that data set.
 
-Strengths are in pixels, as the model sees them: let --max-side bring photographs down to about what it is shown. Images
-should be free of distortions, as JPEGs from cameras are once they are smaller. What an image gets, and its split,
-depend on --seed and its name below --root, not on the others. Distorted images are PNG, so that nothing else is lost.
+Strengths are in pixels at the size the model sees, so reduce photographs to about that size with --max-side. Images
+should be free of distortions; JPEGs from cameras are, after they have been reduced. The distortion and split of an
+image depend on --seed and its name below --root, not on other images. Distorted images are losslessly stored as PNG.
 Bytes are the same on every machine with the same versions of Pillow, NumPy and SciPy; the card names them.
 """
 
@@ -35,7 +35,7 @@ from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 CLASSES = (*DISTORTIONS, "null")
 TILE = 192
-"""Side in pixels of an image of the sheet, cut from the middle: strengths have to be seen at their size."""
+"""Side in pixels of the sheet's images, cropped from the middle: distortions must be seen at full size."""
 OPTIONS = ("per_image", "classes", "levels", "seed", "max_side", "val_fraction", "test_fraction")
 
 
@@ -64,9 +64,7 @@ def check(request: Request, known: int) -> None:
     if options.val_fraction + options.test_fraction > 1.0:
         raise LabelFileError("--val-fraction and --test-fraction make more than 1")
     if options.out.resolve().is_relative_to(root):
-        raise LabelFileError(
-            f"{options.out} lies below {root}, so that it would be read again. Fix: give another --out"
-        )
+        raise LabelFileError(f"{options.out} is below {root}, so it would be read again. Fix: choose another --out")
     if options.sheet and options.sheet.resolve().is_relative_to(root):
         raise LabelFileError(
             f"--sheet {options.sheet} would be one of the images below {root}. Fix: write it elsewhere"
@@ -83,7 +81,7 @@ def split_of(name: str, options: argparse.Namespace) -> str:
 
 
 def write_sheet(path: Path, index: FileIndex, seed: int, max_side: int | None) -> None:
-    """All operators (down) at all levels (across) on the first image there is, behind the image itself."""
+    """Draw all operators (rows) at all levels (columns) for the first usable image, after the image itself."""
     clean = np.asarray(middle(first_image(index, max_side)))
     sheet = Image.new("RGB", ((len(LEVELS) + 1) * TILE, len(OPERATORS) * (TILE + 14)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -91,10 +89,10 @@ def write_sheet(path: Path, index: FileIndex, seed: int, max_side: int | None) -
         for level in (0, *LEVELS):
             if level > len(OPERATORS[name].levels):
                 continue
-            image, said = (clean, {}) if level == 0 else degrade(clean, name, level, np.random.default_rng(seed))
+            image, parameters = (clean, {}) if level == 0 else degrade(clean, name, level, np.random.default_rng(seed))
             left, top = level * TILE, row * (TILE + 14)
             sheet.paste(Image.fromarray(image), (left, top + 14))
-            words = " ".join(f"{key} {value:g}" for key, value in said.items())
+            words = " ".join(f"{key} {value:g}" for key, value in parameters.items())
             pen.text((left + 2, top), f"{SEVERITIES[level - 1]}: {words}" if level else name, "black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")
@@ -106,7 +104,7 @@ def first_image(index: FileIndex, max_side: int | None) -> Image.Image:
             return smaller(decoded(load_image(index.root / name)), max_side)
         except BadImage:
             continue
-    raise LabelFileError(f"{index.root}: there is no image below it that can be shown on a sheet")
+    raise LabelFileError(f"{index.root}: none of the images below it can be shown on a sheet")
 
 
 def middle(image: Image.Image) -> Image.Image:
@@ -127,10 +125,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="default: all; JPEG is compression",
     )
     add("--levels", nargs="+", type=int, choices=LEVELS, default=LEVELS, help="1 slight to 5 catastrophic")
-    add("--seed", type=int, default=0, help="of all draws (default: 0)")
-    add("--max-side", type=positive, help="bring the longer side down to so many pixels first (default: leave it)")
-    add("--val-fraction", type=share, default=0.0, help="of the images, to draw (default: 0)")
-    add("--test-fraction", type=share, default=0.125, help="of the images, to draw (default: 0.125, as 7,000 to 1,000)")
+    add("--seed", type=int, default=0, help="seed of all draws (default: 0)")
+    add("--max-side", type=positive, help="first reduce the longer side to this many pixels (default: no reduction)")
+    add("--val-fraction", type=share, default=0.0, help="validation share of the images (default: 0)")
+    add(
+        "--test-fraction",
+        type=share,
+        default=0.125,
+        help="test share of the images (default: 0.125, as 1,000 to 7,000)",
+    )
     add("--sheet", type=given_path, help="PNG for all operators at all levels on the first image")
 
 

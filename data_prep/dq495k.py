@@ -2,10 +2,10 @@
 
     omniq data dq495k --root DataDepictQA --out data/dq495k
 
-Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels
-names, and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Kept are noise, blur, compression, darken and no
-distortion, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, as whose class the paper prints "JPEG".
-The lists of `A_sd` lack the mildest of those distortions that cannot be seen without the original.
+Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels,
+and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Noise, blur, compression, darken and no distortion are
+used, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, a class that the paper calls "JPEG". The lists
+of `A_sd` lack the mildest of those distortions that cannot be seen without the original.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def is_asked(record: dict[str, Any], jpeg_only: bool) -> bool:
-    """Everything but the other known classes: what is unknown has to show up among the rejects."""
+    """Whether to use a record. Only known other classes are left out: unknown ones should appear among the rejects."""
     return record.get("distortion_class") not in OTHERS and not (
         jpeg_only and record.get("distortion_name") == COMPRESSIONS[1]
     )

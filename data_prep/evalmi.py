@@ -4,9 +4,10 @@
     omniq data evalmi --root EvalMi-50K --out data/evalmi_alignment --task alignment
 
 Needs `AIGI2025_MOS_yn.xlsx`, `question.xlsx` and the images (`AIGI2025/<generator>/001.png` to `2100.png`) below
---root; --labels names the folder of the two workbooks, if it is another. MOS1 is the perception (here: the technical
-task), MOS2 the correspondence to the prompt, which is row n of `question.xlsx` for image n. Both are z-scored to about
-0-100 and mapped by the least and greatest of the file. All images are `test` unless --test-share is less than 1.
+--root; --labels names the folder of the two workbooks, if it is a different one. MOS1 is the perception (here: the
+technical task), MOS2 the correspondence to the prompt, which is row n of `question.xlsx` for image n. Both are z-scored
+to about 0-100; the lowest and highest label of the file are mapped to the ends of the scale. All images are `test`
+unless --test-share is less than 1.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def image_number(name: object) -> int:
-    """17 of ``generator/017.png``; 0 where there is none."""
+    """The number in a name, 17 for ``generator/017.png``; 0 if it has none."""
     stem = PurePosixPath(str(name)).stem
     return int(stem) if stem.isdecimal() else 0
 
@@ -64,8 +65,10 @@ def fault_of(cell: object, score: float | None, ref: int, column: str) -> str | 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--test-share", type=share, default=1.0, help="of the prompts (default: 1, no training split)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
+    parser.add_argument(
+        "--test-share", type=share, default=1.0, help="test share of the prompts (default: 1, no training split)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
 
 
 EVALMI = DataSet(

@@ -51,8 +51,8 @@ def split_of(prompt_id: str, options: argparse.Namespace) -> str:
 
 
 def is_meaningless(record: dict[str, Any]) -> bool:
-    """Did most of those who were asked call the prompt too abstract, or without a subject?"""
-    given = record.get("promt_meaningless")  # so it is spelt
+    """Whether most raters called the prompt too abstract, or without a subject."""
+    given = record.get("promt_meaningless")  # spelt like this in the file
     votes = [vote for vote in given if vote is not None] if isinstance(given, list) else []
     return 2 * sum(vote == 1 for vote in votes) > len(votes)
 

@@ -4,7 +4,7 @@
 
 Needs `genai_image.json` and the images, `<generator>/00000.jpeg` and so on, below --root, both of one version (1,600
 prompts, 9,600 images; or 527 prompts). The label is the mean of an image's three ratings, 1-5. Two of the published
-ratings are typing errors, 41 and 33: what lies outside of 1-5 is left out of the mean and kept in `details`.
+ratings are typing errors, 41 and 33: ratings outside of 1-5 are left out of the mean and stored in `details`.
 """
 
 from collections.abc import Iterator
@@ -33,13 +33,13 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def check(path: Path, entries: Any, index: FileIndex) -> None:
-    """Reject another data set of this name, and labels of one version beside images of the other."""
+    """Reject another data set of this name, and labels of one version with images of the other."""
     whole = isinstance(entries, dict) and all(
         isinstance(entry, dict) and isinstance(entry.get("models"), dict) for entry in entries.values()
     )
     if not whole:
         raise LabelFileError(
-            f"{path}: it is no object of entries with models. Fix: take genai_image.json of"
+            f"{path}: it is not an object of entries with models. Fix: take genai_image.json of"
             " BaiqiL/GenAI-Bench-1600 (TIGER-Lab/GenAI-Bench is another data set)"
         )
     # The numbers begin at 0 in the version of 1,600 prompts and at 1 in that of 527, and mean other prompts.

@@ -2,10 +2,10 @@
 
     omniq data geneval --metadata evaluation_metadata.jsonl --out runs/geneval
 
-Needs `prompts/evaluation_metadata.jsonl` of the authors' repository. There are no images and no scores of people:
-whether an image is right is decided by an object detector. Written are `prompts.jsonl` (id, tag and prompt, one line
-each) and, for every prompt, `<id>/metadata.jsonl` and an empty `<id>/samples/`, into which go the generated images,
-`00000.png` and so on; then the authors' `evaluate_images.py` takes the folder as it is.
+Needs `prompts/evaluation_metadata.jsonl` of the authors' repository. There are no images and no human scores: an object
+detector decides whether an image is right. Writes `prompts.jsonl` (id, tag and prompt, one line each) and, for every
+prompt, `<id>/metadata.jsonl` and an empty `<id>/samples/` for the generated images, `00000.png` and so on; then the
+authors' `evaluate_images.py` can read the folder.
 """
 
 import argparse
@@ -26,10 +26,10 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines as they are.
+    """The unchanged lines.
 
     Raises:
-        LabelFileError: one is none of GenEval's.
+        LabelFileError: a line is not one of GenEval's.
     """
     lines = list(read_jsonl(path))
     for number, line in enumerate(lines, 1):

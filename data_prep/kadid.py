@@ -3,14 +3,14 @@
     omniq data kadid --root kadid10k --out data/kadid
 
 Needs `dmos.csv`, or else pyiqa's `meta_info_KADID10kDataset.csv`, and `images/` below --root, where the 81 references
-(`I01.png`) lie beside their 125 distorted versions each (`I01_01_01.png`: reference, distortion, level); only these
-are taken. The label's column is called `dmos`, yet higher is better (1-5); it is mapped by the least and greatest of
-the whole file, as DeQA-Score and VisualQuality-R1 do.
+(`I01.png`) are next to their 125 distorted versions each (`I01_01_01.png`: reference, distortion, level); only these
+are used. The label's column is called `dmos`, yet higher is better (1-5); it is mapped from the lowest and highest
+label of the whole file, as DeQA-Score and VisualQuality-R1 do.
 
-There is no official split. All is for testing by default, as after training on KonIQ; --split by-reference draws 80 %
-of the references for training by --seed; deqa takes I01-I65 for training and I66-I81 for testing, as DeQA-Score does
-(which drops 19 of the 8,125); visualquality-r1 takes that paper's 49, 16 and 16 references for train, val and test.
---deqa-meta takes DeQA-Score's lists themselves.
+There is no official split. By default all images are for testing, as after training on KonIQ; --split by-reference
+draws 80 % of the references for training by --seed; deqa takes I01-I65 for training and I66-I81 for testing, as
+DeQA-Score does (which drops 19 of the 8,125); visualquality-r1 takes that paper's 49, 16 and 16 references for train,
+val and test. --deqa-meta takes DeQA-Score's lists themselves.
 """
 
 import math
@@ -33,14 +33,14 @@ DISTORTIONS = (
     *("impulse_noise", "multiplicative_noise", "denoise", "brighten", "darken", "mean_shift", "jitter"),
     *("non_eccentricity_patch", "pixelate", "quantization", "color_block", "high_sharpen", "contrast_change"),
 )
-"""By the code in a name, from 01 on."""
+"""Names of distortions by the code in a file name, starting with 01."""
 _VAL = (7, 12, 14, 15, 16, 27, 32, 35, 36, 41, 44, 49, 55, 66, 67, 70)
 _TEST = (19, 29, 30, 34, 37, 38, 43, 50, 64, 71, 72, 73, 74, 78, 80, 81)
 FIXED = {
     "deqa": {f"i{ref}": "test" for ref in range(66, 82)},
     "visualquality-r1": {f"i{ref:02d}": side for side, refs in {"val": _VAL, "test": _TEST}.items() for ref in refs},
 }
-"""References that are not for training."""
+"""References that are not used for training."""
 
 
 def read_labels(request: Request) -> Iterator[Item]:

@@ -4,7 +4,7 @@
 
 Needs `koniq10k_distributions_sets.csv` (it has the official split) or else pyiqa's `meta_info_KonIQ10kDataset.csv`, and
 the images, in `1024x768/` or `512x384/`, below --root. The label is the raw MOS (ratings 1-5) by default; --mos zscore
-takes the z-scored one (0-100), as VisualQuality-R1 does. Both are mapped by the least and greatest label of the whole
+takes the z-scored one (0-100), as VisualQuality-R1 does. Both are mapped from the lowest and highest label of the whole
 file, as DeQA-Score does; --deqa leaves out the 17 images that are missing in its (and so in Q-Insight's and RALI's)
 lists, and --deqa-meta takes these lists themselves (train_koniq_7k.json, test_koniq_2k.json).
 """
@@ -25,15 +25,15 @@ from omniq_verl.preparation.readers import labelled, number, shares_of
 
 LABEL_FILES = (
     *("koniq10k_distributions_sets.csv", "meta_info_KonIQ10kDataset.csv"),
-    "koniq10k_scores_and_distributions.csv",  # cannot be used, but its users are told why
+    "koniq10k_scores_and_distributions.csv",  # cannot be used; an error explains why
 )
 SHARES = ("c1", "c2", "c3", "c4", "c5")
 SPLITS = {
-    **{"training": "train", "validation": "val", "test": "test"},  # as the owners call them
-    **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # as pyiqa does, newer and older
+    **{"training": "train", "validation": "val", "test": "test"},  # in the owners' file
+    **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # in newer and older versions of pyiqa
 }
 EXACT = 1e-9
-"""Labels closer than this are one: the owners' file gives its shares to twelve digits."""
+"""Labels closer than this are the same: the owners' file has shares with twelve digits."""
 MAPS = {
     "raw": LabelMap(1.09615384615385, 4.31, "least and greatest raw MOS of all 10,073 images (DeQA-Score's rule)"),
     "zscore": LabelMap(3.91176470588, 88.3888888889, "least and greatest z-scored MOS of all 10,073 images"),
@@ -41,7 +41,7 @@ MAPS = {
 NOT_IN_DEQA = frozenset(
     (
         *("10344921126", "19502065", "28311109", "33000255", "361037189", "5168834860", "5466371904", "5869585652"),
-        *("5952914370", "6285698915", "7574416384", "80184044"),  # so far of the training set, then of the test set
+        *("5952914370", "6285698915", "7574416384", "80184044"),  # up to here in the training set, then in the test set
         *("121123359", "213906996", "3483143101", "3632417985", "44009500"),
     )
 )
@@ -60,13 +60,13 @@ def read(request: Request) -> Iterator[Item]:
         item = labelled(row["image_name"], score, SPLITS.get(row["set"], ""), standard_deviation=number(row["SD"]))
         if score is None:
             item = replace(
-                item, fault=f"its shares {', '.join(row[share] for share in SHARES)} are no numbers that add up to 1"
+                item, fault=f"its shares {', '.join(row[share] for share in SHARES)} are not numbers that add up to 1"
             )
         yield item if item.split else Item(item.name, "", fault=f"its set {row['set']!r} is none of the three")
 
 
 def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
-    """The rows, whichever file it is, under the owners' names."""
+    """The rows of either file, with the owners' column names."""
     header = next(read_csv(path, []), {})
     if "MOS_zscore" in header:
         raise LabelFileError(f"{path}: it has no split. Fix: add {LABEL_FILES[0]} from github.com/subpic/koniq")
@@ -74,16 +74,16 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
         yield from read_csv(path, ["image_name", *SHARES, "MOS", "SD", "set"])
         return
     if mos == "raw" and not header.keys() >= set(SHARES):
-        raise LabelFileError(f"{path}: it has the z-scored MOS alone. Fix: --mos zscore, or add {LABEL_FILES[0]}")
+        raise LabelFileError(f"{path}: it has only the z-scored MOS. Fix: --mos zscore, or add {LABEL_FILES[0]}")
     for name, score, row in read_pyiqa(path):
         side = row.get("official_split", row.get("split", ""))
         yield {**row, "image_name": name, "MOS": score, "SD": row.get("std", ""), "set": side}
 
 
 def raw_mos(row: dict[str, str]) -> Rounded | None:
-    """The mean rating; of rounded shares exact where the number of votes is known, else to the digits they have.
+    """The mean rating from rounded shares: exact if the number of votes is known, otherwise as precise as the shares.
 
-    None: they are no shares of a whole.
+    None if they are not shares of a whole.
     """
     shares = shares_of([row[share] for share in SHARES])
     if shares is None:
@@ -91,13 +91,13 @@ def raw_mos(row: dict[str, str]) -> Rounded | None:
     votes = votes_of(shares, number(row.get("c_total"))) or shares
     given, exact = (sum(rating * part for rating, part in enumerate(parts, 1)) for parts in (shares, votes))
     exact /= sum(votes)
-    # A share that is off moves the mean by as much, times how far its rating is from the mean: 4 at most.
+    # An error of a share moves the mean by that error times the distance of its rating from the mean, at most 4.
     rounding = 4 * sum(share.rounding for share in shares) / sum(shares)
     return Rounded(given if abs(given - exact) < EXACT else exact, rounding)
 
 
 def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:
-    """How many gave each rating, where whole numbers of votes make up these shares; None: that cannot be told."""
+    """The number of votes for each rating, if whole numbers reproduce these shares; otherwise None."""
     votes = [round(share * (total or 0)) for share in shares]
     close = (
         abs(count - share * total) <= share.rounding * total + 1e-6 for count, share in zip(votes, shares, strict=True)

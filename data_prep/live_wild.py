@@ -4,11 +4,11 @@
 
 Needs `AllImages_release.mat`, `AllMOS_release.mat` and `AllStdDev_release.mat` in one folder, or else pyiqa's
 `meta_info_LIVEChallengeDataset.csv`, and the images (`Images/100.bmp`, ..., 627 of them `.JPG`) below --root. The label
-is the MOS (0-100, higher is better), mapped by the least and greatest of the whole file, as DeQA-Score does.
+is the MOS (0-100, higher is better), mapped from the lowest and highest label of the whole file, as DeQA-Score does.
 
 The seven images the raters were shown to practise, `t1.bmp` to `t7.bmp`, are left out, as pyiqa and most papers do;
---training-images keeps them (1,169, as VisualQuality-R1 does). There is no official split. All is for testing by
-default, as the papers do; --split random draws 80 % for training by --seed; --deqa-meta takes DeQA-Score's list.
+--training-images keeps them (1,169, as VisualQuality-R1 does). There is no official split. By default all images are
+for testing, as in the papers; --split random draws 80 % for training by --seed; --deqa-meta takes DeQA-Score's list.
 """
 
 import argparse

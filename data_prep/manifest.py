@@ -6,10 +6,10 @@ r"""Any table of images and scores -> parquet.
 Needs a CSV with a header, or JSON lines (`manifest.csv` or `manifest.jsonl` below --root, or --labels), with a column
 for the name of an image below --root and one for its score. --low and --high are the ends of the scale the scores were
 given on; they become the ends of the answers' scale (--scale). The task alignment needs the column of the prompts, too.
-Splits come from a column (train, val, test) or from a draw; --group-column keeps the versions of a picture in one.
+Splits come from a column (train, val, test) or from a draw; --group-column keeps versions of a picture in the same one.
 
-Labels of any other form are read by a function of your own, --reader package.module:function; see examples/extending.
-Then --low and --high are needed where scores are read, and there are no options of columns and draws.
+Labels of any other form can be read by a user-defined function, --reader package.module:function; see
+examples/extending. Then --low and --high are needed for scores, and options of columns and draws do not apply.
 """
 
 import argparse
@@ -52,30 +52,30 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def reject_conflicts(options: argparse.Namespace) -> None:
-    """Options of the draw beside a column that says the splits would do nothing."""
+    """Reject options of the draw together with a split column, which makes them ineffective."""
     drawing = [name for name in ("val_fraction", "test_fraction", "group_column") if getattr(options, name)]
     if options.split_column and drawing:
         raise LabelFileError(
-            f"--{drawing[0].replace('_', '-')} is of the draw, and --split-column says the splits. Fix: drop either"
+            f"--{drawing[0].replace('_', '-')} belongs to the draw, but --split-column sets the splits. Fix: drop one"
         )
     if options.val_fraction + options.test_fraction > 1.0:
         raise LabelFileError("--val-fraction and --test-fraction make more than 1")
 
 
 def idle(options: argparse.Namespace) -> dict[str, str | None]:
-    """Options of the draw, where nothing is drawn."""
+    """Options of the draw that have no effect because nothing is drawn."""
     undrawn = None if options.val_fraction + options.test_fraction else "where no split is drawn (--test-fraction)"
     return {"seed": undrawn, "group_column": None if options.split_column else undrawn}
 
 
 def columns(options: argparse.Namespace) -> list[str]:
-    """The columns the table needs, under the names it has for them."""
+    """The table's own names of the columns it needs."""
     named = ("image_column", "score_column", "text_column", "split_column", "group_column")
     return [value for name in named if (value := getattr(options, name))]
 
 
 def split_of(row: dict, options: argparse.Namespace) -> str | None:
-    """None: the split column says none of the three."""
+    """The split of a row; None if the split column has another value."""
     if options.split_column:
         return SPLITS.get(str(row[options.split_column]).strip().lower())
     drawn = draw(options.seed, str(row[options.group_column or options.image_column]))
@@ -87,28 +87,28 @@ def split_of(row: dict, options: argparse.Namespace) -> str | None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_scale_options(parser, required=True)
     add = parser.add_argument
-    add("--image-column", default="image", help="of the images' names (default: image)")
-    add("--score-column", default="score", help="of the scores (default: score)")
-    add("--text-column", help="of the prompts the images were made from")
-    add("--split-column", help="without it the splits are drawn")
-    add("--group-column", help="of what must not be in two splits, as an original or a prompt (default: the image)")
-    add("--val-fraction", type=share, default=0.0, help="to draw (default: 0)")
-    add("--test-fraction", type=share, default=0.0, help="to draw (default: 0)")
-    add("--seed", type=int, default=0, help="of the draw (default: 0)")
+    add("--image-column", default="image", help="column of the images' names (default: image)")
+    add("--score-column", default="score", help="column of the scores (default: score)")
+    add("--text-column", help="column of the prompts from which the images were made")
+    add("--split-column", help="column of the splits; without it they are drawn")
+    add("--group-column", help="column of what must be in one split only, e.g. an original (default: the image)")
+    add("--val-fraction", type=share, default=0.0, help="validation share to draw (default: 0)")
+    add("--test-fraction", type=share, default=0.0, help="test share to draw (default: 0)")
+    add("--seed", type=int, default=0, help="seed of the draw (default: 0)")
 
 
 def add_scale_options(parser: argparse.ArgumentParser, required: bool) -> None:
     add = parser.add_argument
-    add("--data-source", type=source_name, required=True, help="name of the data set: rewards and reports go by it")
-    add("--low", type=float, required=required, help="least score of the scale the scores were given on")
-    add("--high", type=float, required=required, help="greatest score of that scale")
-    add("--lower-is-better", action="store_true", help="as of a difference to an original")
-    add("--reader", metavar="MODULE:FUNCTION", help="reads the labels instead, package.module:function of your own")
+    add("--data-source", type=source_name, required=True, help="name of the data set, used for rewards and reports")
+    add("--low", type=float, required=required, help="lowest score of the scores' scale")
+    add("--high", type=float, required=required, help="highest score of that scale")
+    add("--lower-is-better", action="store_true", help="for example for differences from an original")
+    add("--reader", metavar="MODULE:FUNCTION", help="user-defined function that reads the labels")
 
 
 def source_name(given: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given):  # a dot would part a recipe's key in two
-        raise argparse.ArgumentTypeError(f"{given!r} has other characters than letters, digits, _ and -")
+        raise argparse.ArgumentTypeError(f"{given!r} has characters other than letters, digits, _ and -")
     return given
 
 
@@ -134,7 +134,7 @@ MANIFEST = DataSet(
 
 
 def with_reader(reader: str) -> DataSet:
-    """The same for labels that a function of the user's own reads."""
+    """The data set for labels that a user-defined function reads."""
     return replace(
         MANIFEST,
         tasks={**MANIFEST.tasks, "degradation": None},

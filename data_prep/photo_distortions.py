@@ -1,6 +1,6 @@
 """A small real data set of image quality, made from photographs that ship inside Python packages.
 
-Crops of twenty photographs from scikit-image and scikit-learn, clean or under noise, blur, JPEG
+Crops of twenty photographs from scikit-image and scikit-learn, clean or with noise, blur, JPEG
 compression or darkening at five levels. The target is a quality from 1 to 5 derived from SSIM against
 the clean crop, not from the level. Training and held-out crops come from different photographs.
 
@@ -40,7 +40,7 @@ PHOTOS = (
     *("retina", "rocket", "text"),
 )
 HELD_OUT = PHOTOS[2::3]
-"""Every third photograph in alphabetical order: a rule, so that nobody chose the easy ones."""
+"""Every third photograph in alphabetical order, so that the choice is not biased towards easy ones."""
 
 # Strength per level. Chosen so that SSIM falls from about 0.95 to about 0.2 (darken: 0.4) on these crops.
 NOISE_STD = (8, 16, 28, 45, 70)  # of 255
@@ -72,7 +72,7 @@ def load_photos() -> dict[str, np.ndarray]:
 
 
 def distort(clean: np.ndarray, kind: str, level: int, rng: np.random.Generator) -> np.ndarray:
-    """One crop under one distortion; ``kind`` null returns it as it is. ``level`` counts from 0."""
+    """Apply one distortion to a crop; ``kind`` null leaves it unchanged. ``level`` starts at 0."""
     if kind == "null":
         return clean
     if kind == "compression":
@@ -114,7 +114,7 @@ class Crop:
 
 
 def make_crop(row_id: str, photos: dict[str, np.ndarray], names: list[str], size: int, seed: int) -> Crop:
-    """The crop that belongs to a row id: each has a random stream of its own, so files can grow or shrink."""
+    """The crop for a row id. Each id has its own random stream, so files can grow or shrink."""
     rng = np.random.default_rng([seed, *row_id.encode()])
     while True:
         name = names[rng.integers(len(names))]
@@ -136,9 +136,9 @@ def make_crops(split: str, count: int, names: list[str], photos: dict, size: int
 
 
 class QualityMap:
-    """SSIM -> quality in [1, 5]: the share of distorted training crops with a lower SSIM, stretched over the scale.
+    """Maps SSIM to quality in [1, 5]: the share of distorted training crops with a lower SSIM, scaled to this range.
 
-    Equal steps of quality then hold equally many images, which raw SSIM is far from; order is kept.
+    Equal intervals of quality then have equally many images, unlike raw SSIM; the order is preserved.
     """
 
     def __init__(self, training_ssim: list[float]):
@@ -180,7 +180,7 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
 
 
 def say(crop: Crop) -> str:
-    """What is wrong with a crop."""
+    """The distortion of a crop in words."""
     return "no distortion" if crop.kind == "null" else f"{SEVERITIES[crop.level]} {crop.kind}"
 
 
@@ -236,7 +236,7 @@ def prepare(args: argparse.Namespace, size: Size) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=given_path, required=True, help="folder for the parquet files")
-    parser.add_argument("--seed", type=int, default=0, help="of crops and distortions (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of crops and distortions (default: 0)")
     parser.add_argument("--crop", type=int, default=80, help="side of a crop in pixels (default: %(default)s)")
     for split, count in vars(Size()).items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"crops in {split}.parquet (default: {count})")

@@ -4,11 +4,12 @@
 
 Needs the labels of the training set, `Train_Label/A0001.txt` and so on (200 files), or else NTIRE 2022's single
 `pipal22_train.txt`, or pyiqa's `meta_info_PIPALDataset.csv`, and the images below --root, in `Distortion_1/` to
-`Distortion_4/`, `Dist_Imgs/` or wherever; the references in `Train_Ref/` are not taken. --labels may name the folder of
-the 200 files. The label is an Elo score (917-1836, higher is better), mapped by the least and greatest of the training
-set, as DeQA-Score does. Labels of the validation and test sets of NTIRE are not read: the latter were never published.
+`Distortion_4/`, `Dist_Imgs/` or elsewhere; the references in `Train_Ref/` are not used. --labels may name the folder of
+the 200 files. The label is an Elo score (917-1836, higher is better), mapped from the lowest and highest label of the
+training set, as DeQA-Score does. Labels of the validation and test sets of NTIRE are not read: the latter were never
+published.
 
-All is for testing by default, as after training on KonIQ; --split by-reference draws 80 % of the 200 references
+By default all images are for testing, as after training on KonIQ; --split by-reference draws 80 % of the 200 references
 (18,560 images) for training by --seed; --deqa-meta takes DeQA-Score's lists (train_pipal_19k.json, test_pipal_5k.json).
 """
 
@@ -28,7 +29,7 @@ from omniq_verl.preparation.readers import labelled
 ELO = LabelMap(916.7136, 1835.9856, "least and greatest score of all 23,200 training images (DeQA-Score's rule)")
 NAME = re.compile(r"(A\d{4})_(\d\d)_(\d\d)\.bmp", re.IGNORECASE)
 LAST = 250
-"""Number of the last reference, of any set."""
+"""Number of the last reference in any set."""
 
 
 def read_labels(request: Request) -> Iterator[Item]:
@@ -40,7 +41,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def label_files(request: Request) -> list[Path]:
-    """One for each reference, or one for all."""
+    """The label files: one per reference, or one for all."""
     given = request.labels
     index = FileIndex(given) if given and given.is_dir() else request.index
     if given is None or given.is_dir():

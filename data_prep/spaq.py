@@ -6,8 +6,8 @@ Needs `MOS and Image attribute scores.xlsx`, or else pyiqa's `meta_info_SPAQData
 `TestImage/00001.jpg` to `11125.jpg`, below --root. The label is the MOS (0-100, higher is better), mapped by the least
 and greatest of the whole file, as DeQA-Score and VisualQuality-R1 do.
 
-There is no official split. All is for testing by default, as in VisualQuality-R1; --split random draws 80 % of the
-images for training by --seed; --deqa-meta takes the lists of DeQA-Score (train_spaq_9k.json, test_spaq_2k.json).
+There is no official split. By default all images are for testing, as in VisualQuality-R1; --split random draws 80 % of
+the images for training by --seed; --deqa-meta takes the lists of DeQA-Score (train_spaq_9k.json, test_spaq_2k.json).
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ ATTRIBUTES = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"
 def read_labels(request: Request) -> Iterator[Item]:
     path = request.label_file("MOS and Image attribute scores.xlsx", "meta_info_SPAQDataset.csv")
     if path.suffix.lower() == ".csv":
-        # It has a second Brightness, that of the EXIF tags, which would stand for the first.
+        # It has a second Brightness, from the EXIF tags, which would replace the first.
         rows = ((name, score, {**row, "Brightness": None}) for name, score, row in read_pyiqa(path))
     else:
         rows = ((row["Image name"], row["MOS"], row) for row in read_xlsx(path, ["Image name", "MOS", *ATTRIBUTES]))

@@ -2,9 +2,9 @@
 
     omniq data t2i_compbench --root T2I-CompBench --out data/t2i_compbench --low 1 --high 5
 
-How the authors' archive is laid out could not be found out, so this wants a table of your own, `manifest.csv` or
+The layout of the authors' archive is not known, so this needs a table of your own, `manifest.csv` or
 `manifest.jsonl` below --root (or --labels), with the columns image (name of the file), prompt, category and score, and
-the least and greatest score of the rating scale by --low and --high. All images are `test`.
+the lowest and highest score of the rating scale as --low and --high. All images are `test`.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--low", type=float, required=True, help="least score of the rating scale")
-    parser.add_argument("--high", type=float, required=True, help="greatest score of the rating scale")
+    parser.add_argument("--low", type=float, required=True, help="lowest score of the rating scale")
+    parser.add_argument("--high", type=float, required=True, help="highest score of the rating scale")
 
 
 def label_map(options: argparse.Namespace) -> LabelMap:

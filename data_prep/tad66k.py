@@ -2,9 +2,9 @@
 
     omniq data tad66k --root TAD66K --out data/tad66k
 
-Needs `merge/train.csv`, `merge/test.csv` and the images below --root; --labels names the folder of `merge/`, if it is
-another. The lists in `unmerge/` put 478 images on the other side of the split, so only the theme is taken from them,
-if they are there. The label is mapped from 1-10 to the scale, like AVA's.
+Needs `merge/train.csv`, `merge/test.csv` and the images below --root; --labels names the folder of `merge/`, if it is a
+different one. The lists in `unmerge/` put 478 images on the other side of the split, so only the theme is taken from
+them, if they are there. The label is mapped from 1-10 to the scale, like AVA's.
 """
 
 from collections.abc import Iterator

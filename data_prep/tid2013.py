@@ -2,14 +2,14 @@
 
     omniq data tid2013 --root tid2013 --out data/tid2013
 
-Needs `mos_with_names.txt` (with `mos_std.txt` beside it, if there is one), or else pyiqa's
-`meta_info_TID2013Dataset.csv`, and `distorted_images/` below --root; case of the names does not matter (`I01_01_1.bmp`
-beside `i01_01_2.bmp` and `i01_11_1.BMP`), and `reference_images/` is not taken. TID2008 has files of the same names:
-do not put both below --root. The label is the MOS (0-9, higher is better), mapped by the least and greatest of the
-whole file, as DeQA-Score does.
+Needs `mos_with_names.txt` (optionally with `mos_std.txt` next to it), or pyiqa's `meta_info_TID2013Dataset.csv`, and
+`distorted_images/` below --root; the case of names does not matter (`I01_01_1.bmp` next to `i01_01_2.bmp` and
+`i01_11_1.BMP`), and `reference_images/` is not used. TID2008 has files of the same names: do not put both below --root.
+The label is the MOS (0-9, higher is better), mapped from the lowest and highest label of the whole file, as DeQA-Score
+does.
 
-There is no official split. All is for testing by default, as in DeQA-Score; --split by-reference draws 80 % of the 25
-references for training by --seed; --deqa-meta takes DeQA-Score's list (test_tid2013_3k.json).
+There is no official split. By default all images are for testing, as in DeQA-Score; --split by-reference draws 80 % of
+the 25 references for training by --seed; --deqa-meta takes DeQA-Score's list (test_tid2013_3k.json).
 """
 
 import re
@@ -34,7 +34,7 @@ DISTORTIONS = (
     *("multiplicative_gaussian_noise", "comfort_noise", "lossy_compression_of_noisy_image"),
     *("color_quantization_with_dither", "chromatic_aberrations", "sparse_sampling"),
 )
-"""By the code in a name, from 01 on."""
+"""Names of distortions by the code in a file name, starting with 01."""
 
 
 def read_labels(request: Request) -> Iterator[Item]:
@@ -48,7 +48,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Name, MOS and, where it is known, its standard error."""
+    """Name, MOS and, if it is known, its standard error."""
     if path.suffix.lower() == ".csv":
         return ((name, score, row.get("std")) for name, score, row in read_pyiqa(path, references=True))
     rows = list(read_words(path, 2))
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
     errors = [word for (word,) in read_words(beside, 1)] if beside.exists() else [None] * len(rows)
     if len(errors) != len(rows):
         counts = f"{len(errors)} lines, {path.name} {len(rows)}"
-        raise LabelFileError(f"{beside}: it has {counts}. Fix: take both from one download, or take it away")
+        raise LabelFileError(f"{beside}: it has {counts}. Fix: take both from one download, or remove it")
     return ((name, score, error) for (score, name), error in zip(rows, errors, strict=True))
 
 

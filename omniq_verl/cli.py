@@ -1,6 +1,6 @@
-"""The command ``omniq``: parses, calls, prints. Heavy imports stand inside of the commands.
+"""The command ``omniq``: parses, calls, prints. Heavy imports are inside the commands.
 
-``omniq_verl.command_line`` says what the exit codes mean.
+``omniq_verl.command_line`` documents the exit codes.
 """
 
 import os
@@ -55,7 +55,7 @@ def omniq(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Image-quality reward models that reason: training on verl, measuring, using."""
+    """Image-quality reward models that reason: train them on verl, evaluate them and use them."""
 
 
 @app.command()
@@ -64,16 +64,16 @@ def doctor(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings as for training, KEY=VALUE.")] = None,
     folder: FOLDER = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Start the engines, and check what they make of rows of the data.")
+        bool, typer.Option("--live", help="Start the engines, and check their results on rows of the data.")
     ] = False,
-    live_timeout: Annotated[float, typer.Option(help="Seconds the live check may take, start of engines included.")] = (
+    live_timeout: Annotated[float, typer.Option(help="Seconds for the live check, including the start of engines.")] = (
         1800.0
     ),
 ) -> None:
     """Check a training run without starting it: settings, data files, model, memory.
 
-    With --live the rollout engine and the trained model start as in the run, and prove in about a minute that they
-    compute the same, see the right images, take weight updates of the vision tower, and get the right rewards.
+    With --live the rollout engine and the trained model start as in the run. In about a minute they are checked for
+    equal results, the right images, weight updates that reach the vision tower, and the right rewards.
 
     Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
     actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
@@ -135,9 +135,9 @@ def main() -> None:
 
 
 def expand_home(word: str) -> str:
-    """A word of the command line with a leading ``~`` replaced by the home folder: shells leave ``--out=~/x`` as it is.
+    """A word of the command line with a leading ``~`` expanded: shells do not expand it in ``--out=~/x``.
 
-    Settings of a training (KEY=VALUE) stay as they are, as verl takes ``~`` for a name; the doctor says so.
+    Settings of a training (KEY=VALUE) are not changed, because verl takes ``~`` for a name; the doctor reports it.
     """
     option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(path)}" if path.startswith("~/") else word

@@ -1,7 +1,7 @@
-"""Commands that take each option once, and that know which options were given.
+"""Commands that accept each option once, and that know which options were given.
 
-Exit codes of all commands: 0, done. 1: an input cannot be used (a file, a row, a model, an image), or nothing came out.
-2: the command line itself is wrong (an unknown option, one given twice, or one that has no effect).
+Exit codes of all commands: 0, success. 1: an input cannot be used (a file, a row, a model, an image), or there is no
+result. 2: the command line itself is wrong (an unknown option, one given twice, or one without effect).
 """
 
 from collections import Counter
@@ -16,10 +16,10 @@ _GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 
 
 class StrictCommand(TyperCommand):
-    """A command that rejects an option which is given twice and is no list: the last one would win without a word."""
+    """A command that rejects repeated options unless they are lists: the last one would silently win."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer's; remembers which parameters were given.
+        """Parse like typer, and remember which parameters were given.
 
         Raises:
             BadParameter: an option is given twice.
@@ -27,14 +27,14 @@ class StrictCommand(TyperCommand):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option, times in Counter(given).items():
             if times > 1 and option.param_type_name == "option" and not option.multiple and not option.count:
-                said = f"it is given {times} times, and takes one value. Fix: give it once"
-                raise typer.BadParameter(said, ctx=ctx, param=option)
+                message = f"it is given {times} times, but takes one value. Fix: give it once"
+                raise typer.BadParameter(message, ctx=ctx, param=option)
         _GIVEN.set(frozenset(option.name for option in given))
         return super().parse_args(ctx, args)
 
 
 def make_strict(app: typer.Typer) -> None:
-    """Make every command of an application, and of those within it, a ``StrictCommand``."""
+    """Make every command of an application and its groups a ``StrictCommand``."""
     for command in app.registered_commands:
         command.cls = StrictCommand
     for group in app.registered_groups:
@@ -43,10 +43,10 @@ def make_strict(app: typer.Typer) -> None:
 
 
 def reject_idle(why: Mapping[str, str | None]) -> None:
-    """Reject options that were given and would have no effect.
+    """Reject options that were given but have no effect.
 
     Args:
-        why: by parameter name, the reason why it would have none, e.g. "with one greedy answer"; None: it has.
+        why: by parameter name, the reason, e.g. "with one greedy answer"; None if the option has an effect.
 
     Raises:
         BadParameter: one of them was given; the message names it.

@@ -1,4 +1,4 @@
-"""How commands speak: on one console, and in one line where something is wrong."""
+"""Console output of the commands: one console, and one line per error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def cli_errors() -> "Iterator[Console]":
-    """A console; an error of the user's files or settings is printed on it, and ends the program with code 1."""
+    """A console. Errors in the user's files or settings are printed on it, and end the program with code 1."""
     from rich.console import Console
 
     never_fail_to_print()
     console = Console()
     try:
         yield console
-    except typer.Exit:  # a RuntimeError, but no error
+    except typer.Exit:  # a RuntimeError, but not an error
         raise
     except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""``package.module:object``: how a setting names something that lies outside of this package.
+"""Names of user-defined objects in settings: ``package.module:object``.
 
-Whatever is named in this way is looked up in each process that needs it, so that nothing has to be registered: the
-module must be importable there (installed, or in a folder of PYTHONPATH).
+The object is looked up in each process that needs it, so nothing has to be registered. The module must be importable
+there (installed, or in a folder of PYTHONPATH).
 """
 
 import inspect
@@ -18,24 +18,24 @@ _DOOR = re.compile(f"({_NAME}):({_NAME})")
 
 
 class BadDoor(ValueError):
-    """What a setting names cannot be used: the message names the setting, the reason and what is expected."""
+    """The object named by a setting cannot be used; the message names the setting, the reason and what is expected."""
 
 
 def is_door(name: object) -> bool:
-    """True for a text of the form ``package.module:object``."""
+    """Whether it is a text of the form ``package.module:object``."""
     return isinstance(name, str) and _DOOR.fullmatch(name) is not None
 
 
 def open_door(setting: str, name: str, expected: str) -> Any:
-    """The object that a setting names.
+    """The object named by a setting.
 
     Args:
-        setting: for error texts, such as ``--engine``.
-        name: ``package.module:object``; the object may be an attribute of another (``module:Class.method``).
-        expected: what the object must be, for error texts: a signature or a type.
+        setting: the setting's name for error messages, such as ``--engine``.
+        name: ``package.module:object``; the object may be a nested attribute (``module:Class.method``).
+        expected: what the object must be, for error messages: a signature or a type.
 
     Raises:
-        BadDoor: the name has another form, the module cannot be imported, or it has no such object.
+        BadDoor: the name has another form, the module cannot be imported, or it lacks the object.
     """
     found = _DOOR.fullmatch(name)
     if found is None:
@@ -43,10 +43,10 @@ def open_door(setting: str, name: str, expected: str) -> Any:
     module, path = found.groups()
     try:
         there: Any = import_module(module)
-    except (Exception, SystemExit) as error:  # a module of the user's own may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise BadDoor(
             f"{setting} is {name!r}, and the module {module} cannot be imported ({described(error)})."
-            f" Fix: install it or add its folder to PYTHONPATH; expected is {expected}"
+            f" Fix: install it or add its folder to PYTHONPATH; expected: {expected}"
         ) from error
     for part in path.split("."):
         try:
@@ -54,7 +54,7 @@ def open_door(setting: str, name: str, expected: str) -> Any:
         except AttributeError:
             raise BadDoor(
                 f"{setting} is {name!r}, and {module} has no {path}{_others(there)}."
-                f" Fix: correct the name; expected is {expected}"
+                f" Fix: correct the name; expected: {expected}"
             ) from None
     return there
 
@@ -62,24 +62,24 @@ def open_door(setting: str, name: str, expected: str) -> Any:
 def open_function(
     setting: str, name: str, expected: str, arguments: int, keywords: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """The function that a setting names, once it is sure that it can be called in the way it will be.
+    """The function named by a setting, after checking that it can be called as intended.
 
     Args:
-        setting: for error texts.
+        setting: the setting's name for error messages.
         name: ``package.module:function``.
-        expected: its signature, for error texts.
-        arguments: how many arguments it is given by position.
-        keywords: names of the arguments it is given besides.
+        expected: its signature, for error messages.
+        arguments: number of positional arguments in the call.
+        keywords: names of the keyword arguments in the call.
 
     Raises:
-        BadDoor: as ``open_door``, or it is no function, or it takes other arguments.
+        BadDoor: as in ``open_door``, or it is not a function, or has other parameters.
     """
     function = open_door(setting, name, expected)
     if not callable(function):
-        raise BadDoor(f"{setting} is {name!r}, which is no function but {_a(function)}. Fix: name {expected}")
+        raise BadDoor(f"{setting} is {name!r}, which is not a function but {_a(function)}. Fix: name {expected}")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions written in C do not tell theirs
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return function
     try:
         signature.bind(*[None] * arguments, **dict.fromkeys(keywords))
@@ -91,10 +91,10 @@ def open_function(
 
 
 def described(error: BaseException) -> str:
-    """An error of the user's own code in one line, with the file and line where it was raised."""
+    """An error in user code in one line, with the file and line where it was raised."""
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    # Errors of the import itself are raised by Python and not by a line of the user's.
+    # Errors of the import itself are raised by Python, not by a line of the user's code.
     where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames and not _is_import(frames) else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
 

@@ -1,8 +1,8 @@
 """Run a function right after a module has been imported, without importing it now.
 
-verl loads its plug-ins in the middle of ``import verl``, before its own modules exist. Registering a
-trainer or an engine there would import torch models, vLLM and Ray into every process that only wanted
-``import verl``. So the plug-in leaves a note instead, and the import system delivers it.
+verl loads its plug-ins in the middle of ``import verl``, before its own modules exist. Registering a trainer or an
+engine there would import torch models, vLLM and Ray into every process that only needs ``import verl``. So the plug-in
+registers a callback instead, which the import system calls later.
 """
 
 import importlib.abc
@@ -25,17 +25,17 @@ class _NotifyingLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Hand the module back to its real loader first: inspect, pickle and pkgutil look at it later.
+        # Restore the module's real loader first: inspect, pickle and pkgutil look at it later.
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         for callback in self._waiting[module.__name__]:
             callback(module)
-        # Only now: a module or a callback that fails is asked again at the next import.
+        # Only now: if the module or a callback fails, it is tried again at the next import.
         del self._waiting[module.__name__]
 
 
 class _AfterImportFinder(importlib.abc.MetaPathFinder):
-    """Wraps the loader of each awaited module; all other imports pass by untouched."""
+    """Wraps the loader of each awaited module; other imports are not affected."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, list[Callback]] = {}
@@ -55,10 +55,10 @@ _finder = _AfterImportFinder()
 
 
 def after_import(module_name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` once ``module_name`` is imported; at once if it already is.
+    """Call ``callback(module)`` once ``module_name`` is imported; immediately if it already is.
 
-    An exception raised by the callback fails the import: a plug-in that could not take its place must
-    not be overlooked.
+    An exception raised by the callback fails the import, so that a plug-in that could not be installed is not
+    overlooked.
     """
     if module_name in sys.modules:
         callback(sys.modules[module_name])

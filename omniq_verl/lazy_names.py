@@ -1,4 +1,4 @@
-"""Public names of a room, imported from it when they are first used: verl imports this package in every process."""
+"""Public names of a room that are imported on first use, because verl imports this package in every process."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def export_names(room: str, names: Mapping[str, Sequence[str]]) -> None:
-    """Make names of a room's modules names of the room itself; none of the modules is imported before it is needed.
+    """Make names from a room's modules available in the room; each module is imported when it is first needed.
 
     Args:
         room: full name of the package; called from its ``__init__``.
-        names: the names that each module gives to the room, by the module's name within the room.
+        names: by module name within the room, the names that the module provides.
     """
     homes = {name: module for module, some in names.items() for name in some}
 
     class Room(ModuleType):
-        """Where a function has the name of its module, the room's name is the function, whoever imports the module."""
+        """If a function has the name of its module, the room's name stays the function when the module is imported."""
 
         def __getattr__(self, name: str) -> Any:
             if name not in homes:

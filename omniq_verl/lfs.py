@@ -1,12 +1,12 @@
-"""Git LFS pointers: small text files that stand where a file has not been downloaded yet."""
+"""Git LFS pointers: small text files in place of files that have not been downloaded yet."""
 
 from pathlib import Path
 
 _BEGINNING = b"version https://git-lfs.github.com/spec/"
 _LONGEST = 1024
-"""Bytes of a pointer, by its specification."""
+"""Maximum size of a pointer in bytes, by its specification."""
 _LONGEST_REASON = 1000
-"""Characters."""
+"""Maximum length of a reason in characters."""
 _READ_BY_PROCESSORS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 PULL = "download the file itself: run git lfs pull in its repository, or use huggingface-cli download"
 
@@ -15,8 +15,8 @@ class BadFile(ValueError):
     """A file that cannot be used.
 
     Args:
-        where: file or folder.
-        what: the matter with it.
+        where: the file or folder.
+        what: what is wrong with it.
         fix: what the user can do.
     """
 
@@ -27,7 +27,7 @@ class BadFile(ValueError):
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a Git LFS pointer; False also where there is no such file."""
+    """Whether a file is a Git LFS pointer; False if there is no such file."""
     try:
         if path.stat().st_size > _LONGEST:
             return False
@@ -50,7 +50,7 @@ def check_no_pointer(path: Path) -> None:
 def check_no_pointers(folder: Path) -> None:
     """Check that no settings, vocabulary or template in a model's folder is a Git LFS pointer.
 
-    Weights are left to whoever reads them, as a folder may hold those of other frameworks, too.
+    Weights are checked by the code that reads them, because a folder may also have those of other frameworks.
 
     Raises:
         BadFile: one is.

@@ -1,4 +1,4 @@
-"""What the libraries below say on their own: hidden from those who run commands, unless they ask for it."""
+"""Hide the log output of libraries from users of commands, unless they ask for it."""
 
 import atexit
 import os
@@ -14,20 +14,20 @@ _set_up: list[bool] = []
 
 
 def set_up_logs(verbose: bool) -> None:
-    """To be called by commands before they import vLLM or transformers, which read these variables as they start.
+    """Set log levels; commands call it before importing vLLM or transformers, which read these variables on import.
 
     Args:
-        verbose: let them say what they like. Variables that the user has set stay in either case.
+        verbose: whether to show the libraries' logs. Variables that the user has set are not changed.
     """
     for name, value in (_VERBOSE if verbose else _QUIET).items():
         os.environ.setdefault(name, value)
     if not verbose and not _set_up:
         _set_up.append(True)
-        atexit.register(_silence)  # the first to be registered is the last to run
+        atexit.register(_silence)  # registered first, so it runs last
 
 
 def _silence() -> None:
-    """Hide what compiled modules write as the interpreter ends: Triton's nanobind lists some 80 "leaked" objects."""
+    """Hide output of compiled modules at exit: Triton's nanobind lists some 80 "leaked" objects."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,4 +1,4 @@
-"""The metrics of a run: one file for every start, as verl's file logger begins its file anew each time."""
+"""The metrics of a run: one file per start, because verl's file logger truncates its file each time."""
 
 import json
 import os
@@ -13,16 +13,16 @@ def metric_files(folder: Path) -> list[Path]:
 
 
 def next_metric_file(folder: Path) -> Path:
-    """Where the metrics of a new start go."""
+    """The file for the metrics of a new start."""
     numbers = [int(path.stem) for path in metric_files(folder) if path.stem.isdecimal()]
     return folder / "metrics" / f"{max(numbers, default=0) + 1:03d}.jsonl"
 
 
 def log_into(folder: Path, loggers: Collection[str]) -> None:
-    """Let verl's loggers of files write below a run's folder, where the user named no other place.
+    """Let verl's file-based loggers write below the run's folder, unless the user chose another location.
 
-    Left alone they write into the current folder: ``file`` over the metrics of the start before, ``tensorboard`` into
-    one place for all runs of an experiment's name.
+    By default they write to the current folder: ``file`` overwrites the metrics of the previous start, and
+    ``tensorboard`` uses one folder for all runs with the same experiment name.
     """
     if "file" in loggers and not os.environ.keys() & {"VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT"}:
         path = next_metric_file(folder)
@@ -33,13 +33,13 @@ def log_into(folder: Path, loggers: Collection[str]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step; what was measured again after a kill counts as measured last.
+    """Metrics by step; if a step was repeated after a kill, the last values count.
 
-    A resumed run validates before it goes on, under the number of the step it resumed from: that adds to the
-    step's metrics.
+    A resumed run validates before it continues, under the number of the step from which it resumed; these values are
+    added to the step's metrics.
 
     Raises:
-        ValueError: a line is none that verl's file logger writes; a file's last one may be torn.
+        ValueError: a line was not written by verl's file logger; the last line of a file may be torn.
     """
     steps: dict[int, dict[str, float]] = {}
     for record in _records(folder):
@@ -62,7 +62,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
             if not _is_record(found):
                 raise ValueError(
                     f'{path}, line {number}: not a step\'s metrics, {{"step": 1, "data": {{...}}}}. Fix: name the'
-                    " folder of a training run whose trainer.logger has 'file', or take the line out"
+                    " folder of a training run whose trainer.logger has 'file', or remove the line"
                 )
             yield {"step": found["step"], "data": _numbers(found["data"])}
 
@@ -73,5 +73,5 @@ def _is_record(found: object) -> bool:
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, float]:
-    """What can be drawn; texts and lists are no metrics."""
+    """The numeric metrics; texts and lists cannot be plotted."""
     return {key: value for key, value in data.items() if isinstance(value, (int, float))}

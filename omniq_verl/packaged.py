@@ -1,4 +1,4 @@
-"""The recipes and the scripts of data preparation: in a checkout beside this package, in a wheel inside of it."""
+"""Find recipes and data preparation scripts: next to this package in a checkout, inside it in a wheel."""
 
 import re
 from difflib import get_close_matches
@@ -6,18 +6,18 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 HOME = _PACKAGE if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent
-"""The folder that has ``recipes`` and ``data_prep``; ``setup.py`` copies both into a wheel."""
+"""The folder with ``recipes`` and ``data_prep``; ``setup.py`` copies both into a wheel."""
 RECIPES = HOME / "recipes"
 SCRIPTS = HOME / "data_prep"
 _PARTS = ("base/", "hardware/", "ablation/")
-"""Parts that recipes are made of; none of them is a run of its own."""
+"""Folders with parts of recipes, which are not runs by themselves."""
 
 
 def recipes_folder(given: Path | None) -> Path:
-    """The folder of recipes: the one given, else ``recipes`` in the current folder, else the packaged one.
+    """The folder of recipes: the given one, otherwise ``recipes`` in the current folder, otherwise the packaged one.
 
     Raises:
-        ValueError: the folder that was given is not there.
+        ValueError: the given folder does not exist.
     """
     if given is not None and not given.is_dir():
         raise ValueError(f"there is no folder {given}. Fix: correct the path, or leave the option out to use {RECIPES}")
@@ -26,7 +26,7 @@ def recipes_folder(given: Path | None) -> Path:
 
 
 def recipe_names(folder: Path) -> list[str]:
-    """Names of the recipes in a folder, as the trainers take them by ``--config-name``; parts of recipes come last."""
+    """Names of the recipes in a folder, as for the trainers' ``--config-name``; parts of recipes come last."""
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
     return sorted(names, key=lambda name: (name.startswith(_PARTS), name))
 
@@ -35,7 +35,7 @@ def recipe_file(folder: Path, name: str) -> Path:
     """The file of a recipe.
 
     Raises:
-        ValueError: there is none of that name; the message lists similar ones.
+        ValueError: there is no recipe of that name; the message lists similar ones.
     """
     path = folder / f"{name}.yaml"
     if not name or not path.is_file():
@@ -47,14 +47,14 @@ def recipe_file(folder: Path, name: str) -> Path:
 
 
 def suggestion(name: str, known: list[str]) -> str | None:
-    """What was meant by a mistyped name; None if nothing is similar."""
+    """A suggestion for a mistyped name; None if nothing is similar."""
     parts = [one for one in known if name and name in one.split("/")]
     similar = list(dict.fromkeys([*parts, *get_close_matches(name, known, 3)]))[:3]
     return f"use {', or '.join(similar)}" if similar else None
 
 
 def summary(text: str) -> str:
-    """The first sentence of the comment that a recipe begins with."""
+    """The first sentence of the comment at the beginning of a recipe."""
     comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
     return re.split(r"(?<=\.) (?=[A-Z(`])", " ".join(comments))[0]
 
@@ -68,7 +68,7 @@ def script_file(name: str) -> Path:
     """The file of a script.
 
     Raises:
-        ValueError: there is none of that name; the message lists similar ones.
+        ValueError: there is no script of that name; the message lists similar ones.
     """
     known = script_names()
     if name not in known:

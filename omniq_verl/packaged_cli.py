@@ -1,4 +1,4 @@
-"""``omniq recipes`` and ``omniq data``: what is packaged, and how to run it."""
+"""``omniq recipes`` and ``omniq data``: list packaged recipes and scripts, and run scripts."""
 
 import runpy
 import sys
@@ -11,7 +11,7 @@ from omniq_verl import packaged
 from omniq_verl.console import cli_errors
 
 FOLDER = Annotated[
-    Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes if it is there, else our own.")
+    Path | None, typer.Option("--recipes", help="Folder of recipes; default: ./recipes if it exists, else our own.")
 ]
 
 recipes = typer.Typer(help="List the training recipes, show one, or print their folder.")
@@ -59,10 +59,10 @@ def path(ctx: typer.Context) -> None:
 def data(
     script: Annotated[str | None, typer.Argument(help="Name of the data set or script, e.g. koniq.")] = None,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[OPTIONS]...", help="Its own options; --help lists them.")
+        list[str] | None, typer.Argument(metavar="[OPTIONS]...", help="Options of the script; --help lists them.")
     ] = None,
 ) -> None:
-    """Prepare a data set: label files and images become parquet files. Without a name: list what there is.
+    """Prepare a data set: label files and images become parquet files. Without a name: list all scripts.
 
     Example: omniq data koniq --root koniq10k --out data/koniq
 

@@ -1,7 +1,7 @@
-"""What happens when verl meets this package: whatever registers itself with verl is imported from here alone.
+"""Entry point for verl: everything that registers itself with verl is imported from here only.
 
-verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). Nothing
-heavy may be imported here, and on a machine with GPUs nothing of verl, vLLM or torch is changed.
+verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). It must not import
+anything heavy, and on a machine with GPUs it changes nothing in verl, vLLM or torch.
 """
 
 import os
@@ -38,6 +38,6 @@ def _register_engines(_module: object) -> None:
 try:
     _register()
 except Exception as error:
-    # verl reports a plug-in that fails at DEBUG level only and goes on without it.
+    # verl reports a failing plug-in only at DEBUG level and continues without it.
     print(f"omniq_verl: its verl plug-in could not be loaded: {error!r}", file=sys.stderr, flush=True)
     raise

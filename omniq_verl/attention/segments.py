@@ -1,8 +1,8 @@
 """Attention within the segments of one packed stream of tokens.
 
-A packed stream holds sequences one after another, without padding. ``boundaries`` says where they begin and end, as
-flash attention's ``cu_seqlens`` do: ``[0, 3, 7]`` stands for a sequence of three tokens and one of four. Each token
-attends to tokens of its own sequence only.
+A packed stream holds sequences one after another, without padding. ``boundaries`` gives their ends, like flash
+attention's ``cu_seqlens``: ``[0, 3, 7]`` means a sequence of three tokens and one of four. Each token attends only to
+tokens of its own sequence.
 
 Half precision on CUDA runs in ``torch.nn.attention.varlen`` (FlashAttention-2, which torch ships), which takes grouped
 key and value heads as they are. Everything else (the CPU, and fp32 on CUDA) runs in
@@ -20,13 +20,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakIdKeyDictionary
 
 _GRAIN = 32
-"""Causal segments are padded to a multiple of this length, so that few calls serve many lengths. Padding lies behind
-the tokens, where no causal query looks."""
+"""Causal segments are padded to a multiple of this length, so that few calls serve many lengths. Padding comes after
+the tokens, where causal queries do not attend."""
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Segments that one call of scaled_dot_product_attention serves."""
+    """Segments that are processed in one call of scaled_dot_product_attention."""
 
     segments: int
     length: int
@@ -34,10 +34,10 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _Padding:
-    """Where each token goes when the segments are padded to the lengths of their buckets.
+    """The position of each token after padding the segments to the lengths of their buckets.
 
-    ``cell_of_token`` has shape ``[tokens]``. ``token_of_cell`` has shape ``[cells]``; cells of padding hold the number
-    of tokens, one past the last. Both are None where the stream needs no padding and no reordering.
+    ``cell_of_token`` has shape ``[tokens]``. ``token_of_cell`` has shape ``[cells]``; padding cells have the number of
+    tokens, one past the last index. Both are None if the stream needs no padding and no reordering.
     """
 
     buckets: tuple[_Bucket, ...]
@@ -47,14 +47,14 @@ class _Padding:
 
 @dataclass
 class _Host:
-    """What is known on the host about one tensor of boundaries."""
+    """Host-side information about a tensor of boundaries."""
 
     version: int
     lengths: tuple[int, ...]
     paddings: dict[bool, _Padding]
 
 
-# Every layer gets the same tensor: it is copied to the host, which waits for the GPU, once instead of once per layer.
+# Every layer gets the same tensor. Copying it to the host waits for the GPU, so it is done once, not once per layer.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
@@ -78,15 +78,15 @@ def attend(
     causal: bool,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """Attend within each segment: ``softmax(scale * Q K^T) V``, with a causal mask where asked for.
+    """Attend within each segment: ``softmax(scale * Q K^T) V``, optionally with a causal mask.
 
     Args:
         query: ``[tokens, heads, width]``.
         key: ``[tokens, kv_heads, width]``; ``heads`` is a multiple of ``kv_heads``.
-        value: as ``key``.
+        value: same shape as ``key``.
         boundaries: int32 ``[segments + 1]``, on the same device.
         causal: whether a token attends only to itself and to earlier tokens of its segment.
-        scale: factor of the scores; None stands for ``width ** -0.5``.
+        scale: factor of the scores; None for ``width ** -0.5``.
 
     Returns:
         ``[tokens, heads, width]``.
@@ -124,7 +124,7 @@ def varlen(
     causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
-    """As ``attend``, by torch's kernel for half precision on CUDA. A causal mask is aligned at the segments' ends."""
+    """``attend`` with torch's kernel for half precision on CUDA. A causal mask is aligned to the segments' ends."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(
@@ -145,7 +145,7 @@ def varlen(
 def _grouped_heads() -> dict[str, Any]:
     from torch.nn.attention.varlen import varlen_attn
 
-    # torch 2.11 hands grouped heads to the kernel unasked; later versions want to be told.
+    # torch 2.11 passes grouped heads to the kernel without being asked; later versions need the argument.
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
@@ -154,7 +154,7 @@ def _padding(lengths: tuple[int, ...], causal: bool, device: torch.device) -> _P
     members: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
         if length:
-            # Without a causal mask, padding would be attended to: those segments are of exactly one length.
+            # Without a causal mask, padding would be attended to, so these segments must have exactly the same length.
             padded = -(-length // _GRAIN) * _GRAIN if causal else length
             members.setdefault(padded, []).append(number)
     if causal and len(members) == 1:  # no need to pad beyond the longest

@@ -1,9 +1,9 @@
-"""One prompt, several answers: the prompt's tokens stand once in the packed stream, and every answer attends to them.
+"""Attention with shared prompts: a prompt's tokens occur once in the packed stream, and all its answers attend to them.
 
 The rows of a group, each its prompt followed by an answer, become ``[prompt | answer 1 | .. | answer n]``. A *segment*
 is a prompt or an answer. A prompt's queries see its own keys. An answer's queries see the keys of its prompt and its
-own; the causal mask is aligned at the end, so that the answer's first token sees all of the prompt. Every number is
-what it is when each row stands for itself, and the prompt gets the gradients of all answers.
+own; the causal mask is aligned to the end, so that the answer's first token sees all of the prompt. All results are
+the same as for separate rows, and the prompt gets the gradients of all answers.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ _GRAIN = 32
 
 @dataclass(frozen=True)
 class SharedLayout:
-    """Where everything is in a stream of shared prompts. The tensors lie on one device; indices are int64."""
+    """The layout of a stream of shared prompts. All tensors are on one device; indices are int64."""
 
     first: tuple[int, ...]
-    """The row of each group whose prompt stands for those of all; its images are shown."""
+    """For each group, the row whose prompt and images are used for all its rows."""
     tokens: torch.Tensor
     """``[shared]``: index of each token in the plain stream, in which rows follow one another."""
     query_boundaries: torch.Tensor
@@ -44,13 +44,13 @@ class SharedLayout:
 def shared_layout(
     prompts: Sequence[int], answers: Sequence[int], groups: Sequence[Any], device: torch.device | str = "cpu"
 ) -> SharedLayout:
-    """Lay out rows so that each group's prompt stands once.
+    """Lay out rows so that each group's prompt occurs once.
 
     Args:
-        prompts: tokens of each row's prompt, from 1.
-        answers: tokens of each row's answer, from 1.
-        groups: for each row, what the rows of its group have in common.
-        device: of the tensors.
+        prompts: number of tokens of each row's prompt, at least 1.
+        answers: number of tokens of each row's answer, at least 1.
+        groups: a key for each row that is the same for all rows of a group.
+        device: device of the tensors.
 
     Raises:
         ValueError: a prompt or an answer has no token, or the prompts of a group differ in length.
@@ -113,16 +113,16 @@ def attend_shared(
     key_tokens: torch.Tensor,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """Causal attention of every segment to its own keys and to those of its prompt.
+    """Causal attention of every segment to its own keys and those of its prompt.
 
     Args:
         query: ``[tokens, heads, width]``.
         key: ``[tokens, kv_heads, width]``; ``heads`` is a multiple of ``kv_heads``.
-        value: as ``key``.
-        query_boundaries: of a ``SharedLayout``, as all that follow.
-        key_boundaries: see there.
-        key_tokens: see there.
-        scale: factor of the scores; None stands for ``width ** -0.5``.
+        value: same shape as ``key``.
+        query_boundaries: from the ``SharedLayout``.
+        key_boundaries: from the ``SharedLayout``.
+        key_tokens: from the ``SharedLayout``.
+        scale: factor of the scores; None for ``width ** -0.5``.
 
     Returns:
         ``[tokens, heads, width]``.
@@ -137,7 +137,7 @@ def attend_shared(
 
 
 class _Take(torch.autograd.Function):
-    """``values[index]``, where many take the same row: the gradient is summed in fp32."""
+    """``values[index]`` for indices with many repetitions: the gradient is summed in fp32."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -158,18 +158,18 @@ _take = _Take.apply
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Segments with prompts of one length that one call serves; both lengths are those of a padded segment."""
+    """Segments with equally long prompts, processed in one call; the lengths are those after padding."""
 
     segments: int
     queries: int
     keys: int
     mask: torch.Tensor
-    """bool ``[queries, keys]``: which keys a query sees."""
+    """bool ``[queries, keys]``: the keys that each query sees."""
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """Where queries and keys go when segments are padded to the lengths of their buckets."""
+    """The positions of queries and keys after padding segments to the lengths of their buckets."""
 
     buckets: tuple[_Bucket, ...]
     query_of_cell: torch.Tensor
@@ -177,13 +177,11 @@ class _Cells:
     cell_of_query: torch.Tensor
 
 
-# Every layer gets the same tensors, so the cells are worked out once.
+# Every layer gets the same tensors, so the cells are computed once.
 _cells: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def _padded_cells(
-    query_boundaries: torch.Tensor, key_boundaries: torch.Tensor, key_tokens: torch.Tensor
-) -> _Cells:
+def _padded_cells(query_boundaries: torch.Tensor, key_boundaries: torch.Tensor, key_tokens: torch.Tensor) -> _Cells:
     queries, keys = segment_lengths(query_boundaries), segment_lengths(key_boundaries)
     query_starts, key_starts = np.cumsum([0, *queries]), np.cumsum([0, *keys])
     members: dict[tuple[int, int], list[int]] = {}
@@ -198,7 +196,7 @@ def _padded_cells(
         for segment in segments:
             own = np.arange(query_starts[segment], query_starts[segment + 1])
             seen = all_keys[key_starts[segment] : key_starts[segment + 1]]
-            # Padding repeats some token: as a key no query before it looks there, as a query nobody reads it.
+            # Padding repeats a token: as a key it comes after all relevant queries, as a query its result is not used.
             query_of_cell.append(np.pad(own, (0, padded - len(own)), mode="edge"))
             key_of_cell.append(np.pad(seen, (0, prompt + padded - len(seen)), mode="edge"))
             cell_of_query[own] = cell + np.arange(len(own))

@@ -1,8 +1,8 @@
 """Packed attention as an ``attn_implementation`` of transformers.
 
-``register`` makes the name known, so that a model can be loaded under it; ``activate`` switches a loaded model to it.
-Two names are needed: transformers takes a name with "flash" in it for a kernel to download when it loads a model
-(``modeling_utils.py``, ``_check_and_adjust_attn_implementation``), and yet looks for that word to decide whether a
+``register`` makes the name known, so that a model can be loaded with it; ``activate`` switches a loaded model to it.
+Two names are needed: on loading, transformers takes a name with "flash" in it for a kernel to download
+(``modeling_utils.py``, ``_check_and_adjust_attn_implementation``), but later looks for that word to decide whether a
 vision tower calls attention once for all of its windows or once per window (``is_flash_attention_requested``).
 """
 
@@ -17,7 +17,7 @@ from omniq_verl.attention.segments import attend
 from omniq_verl.attention.shared_prompt import attend_shared
 
 NAME = "omniq_varlen"
-"""The name to load a model under, and to write into a recipe."""
+"""The name for loading a model, and for recipes."""
 _ACTIVE = "omniq_varlen_flash"
 _SETTING = "attn_implementation"
 
@@ -31,18 +31,18 @@ def register() -> None:
 
 
 def activate(model: nn.Module) -> None:
-    """Let every part of a loaded model of transformers attend by ``packed_attention``."""
+    """Switch every part of a loaded transformers model to ``packed_attention``."""
     register()
     _set_name(model, _ACTIVE)
 
 
 @contextmanager
 def loadable_config(model: nn.Module) -> Iterator[None]:
-    """Give the configuration of an activated model, for as long as this lasts, the name to load a model under.
+    """Temporarily give the configuration of an activated model the name for loading a model.
 
-    For code that builds another model from it, as verl's checkpoints do; no forward pass may run meanwhile. verl puts
-    the name into the configuration itself as well, from where it would get into ``config.json``: transformers could not
-    open the saved model where this package is not loaded. So it is taken out.
+    For code that builds another model from the configuration, as verl's checkpoints do; no forward pass may run
+    meanwhile. verl also stores the name in the configuration itself, which would write it to ``config.json``:
+    transformers could not open the saved model without this package. So it is removed there.
     """
     _set_name(model, NAME)
     asking = [config for config in _configs(model) if vars(config).pop(_SETTING, None) == NAME]
@@ -55,10 +55,10 @@ def loadable_config(model: nn.Module) -> Iterator[None]:
 
 
 def plain_attention(config: Any) -> dict[str, str]:
-    """What ``from_pretrained`` has to be told to open a saved model for use, whatever it was trained with.
+    """Arguments for ``from_pretrained`` that open a saved model for use, whatever it was trained with.
 
     Args:
-        config: of the model, as transformers reads it.
+        config: the model's configuration, as read by transformers.
     """
     return {_SETTING: "sdpa"} if config._attn_implementation == NAME else {}
 
@@ -89,28 +89,28 @@ def packed_attention(
     shared_keys: tuple[torch.Tensor, torch.Tensor] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within the packed sequences of one row, by the signature of transformers' ``AttentionInterface``.
+    """Attend within the packed sequences of one row, with the signature of transformers' ``AttentionInterface``.
 
     Args:
-        module: attention layer; its ``is_causal`` counts where the argument is None.
+        module: attention layer; its ``is_causal`` is used if the argument is None.
         query: ``[1, heads, tokens, width]``.
         key: ``[1, kv_heads, tokens, width]``.
-        value: as ``key``.
+        value: same shape as ``key``.
         attention_mask: None; packed sequences need none.
-        scaling: factor of the scores; None stands for ``width ** -0.5``.
+        scaling: factor of the scores; None for ``width ** -0.5``.
         dropout: 0; the kernels have none.
         sliding_window: None, or at least as long as the longest sequence.
         softcap: None; the kernels have none.
         is_causal: whether a token attends only to itself and to earlier ones.
-        cu_seq_lens_q: int32 ``[sequences + 1]``, where each sequence begins and ends.
-        shared_keys: ``key_boundaries`` and ``key_tokens`` of a ``SharedLayout``, whose ``query_boundaries`` are
-            ``cu_seq_lens_q``, where prompts are shared. A vision tower, whose attention is not causal, ignores it.
+        cu_seq_lens_q: int32 ``[sequences + 1]``, the boundaries of the sequences.
+        shared_keys: for shared prompts, ``key_boundaries`` and ``key_tokens`` of a ``SharedLayout`` whose
+            ``query_boundaries`` are ``cu_seq_lens_q``. A vision tower, whose attention is not causal, ignores it.
 
     Returns:
-        ``[1, tokens, heads, width]``, and None in place of the weights.
+        ``[1, tokens, heads, width]``, and None instead of the attention weights.
 
     Raises:
-        ValueError: the input is not packed, or asks for what the kernels do not have.
+        ValueError: the input is not packed, or needs a feature that the kernels lack.
     """
     if cu_seq_lens_q is None or attention_mask is not None or len(query) != 1:
         raise ValueError(

@@ -1,14 +1,14 @@
-"""verl on a machine without accelerator: platform, FSDP engine and the few patches that takes.
+"""Run verl on a machine without accelerator: platform, FSDP engine and a few patches.
 
-Active only where ``VERL_PLATFORM=cpu`` is set. ``patches.PATCHES`` is the table of everything that is
-changed outside of verl's registries, with the upstream line and what would make it unnecessary.
+Active only if ``VERL_PLATFORM=cpu`` is set. ``patches.PATCHES`` lists everything that is changed outside of verl's
+registries, with the upstream line and the condition for removing it.
 """
 
 from omniq_verl.import_hooks import after_import
 
 
 def activate() -> None:
-    """Register the CPU platform and engine with verl, and arrange for the patches."""
+    """Register the CPU platform and engine with verl, and apply the patches."""
     from omniq_verl.cpu import patches
 
     after_import("verl.plugin.platform.platform_manager", _register_platform)

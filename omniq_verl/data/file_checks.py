@@ -1,4 +1,4 @@
-"""Whether a JPEG or PNG file is whole, by its structure, without decoding it."""
+"""Check by its structure, without decoding it, that a JPEG or PNG file is complete."""
 
 import re
 import struct
@@ -6,31 +6,31 @@ import zlib
 from collections.abc import Iterator
 
 _TAG_WORDS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of PNG's text chunks that may hold an orientation."""
+"""Keywords of PNG text chunks that may hold an orientation."""
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
-"""Markers of a JPEG: pixels follow, and no more follow."""
+"""JPEG markers: start of scan, and end of image."""
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""In a JPEG's compressed data: no stuffed byte, no restart, no padding."""
+"""Next marker within a JPEG's compressed data, skipping stuffed bytes, restarts and padding."""
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-"""PNG's chunks without which there is no picture; others begin with a small letter."""
+"""PNG chunks that a picture needs; names of optional chunks begin with a small letter."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Values of a pixel by PNG's colour type."""
+"""Values per pixel, by PNG colour type."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The passes of an interlaced PNG: first column and row, and the steps to the next ones."""
 
 
 class BadImage(ValueError):
-    """Why an image is rejected; its words end up in ``rejects.jsonl``."""
+    """Why an image is rejected; the message is written to ``rejects.jsonl``."""
 
 
 def check_jpeg(data: bytes, pixels: int) -> None:
-    """Follow the segments to the end of the picture; cameras append films, thumbnails and padding behind it."""
+    """Follow the segments to the end of the picture; cameras append videos, thumbnails and padding after it."""
     if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
         raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
     position, scans = 2, 0
     while mark := _NEXT_MARKER.search(data, position):
         scans += mark.group() == _SCAN
-        # Compressed data never holds the two bytes of the end, so what ends in them was not cut within.
+        # The end marker's two bytes never occur in compressed data, so data that ends with them is complete.
         if scans and (mark.group() == _END or data.endswith(_END)):
             return
         position = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
@@ -38,7 +38,7 @@ def check_jpeg(data: bytes, pixels: int) -> None:
 
 
 def check_png(data: bytes) -> bool:
-    """Check that all of it is there and right; returns whether there are tags that may hold an orientation."""
+    """Check that all chunks are present and valid; returns whether there are tags that may hold an orientation."""
     kind, pixels, tagged = b"", False, False
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):
@@ -59,7 +59,7 @@ def check_png(data: bytes) -> bool:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The kind of each whole chunk up to the end, and where its content begins."""
+    """The kind of each complete chunk up to the end, and the offset of its content."""
     kind, position = b"", 8
     while kind != b"IEND" and position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -73,16 +73,16 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def check_png_pixels(data: bytes) -> None:
-    """Check that there are as many compressed pixels as the size says, and that their stream is whole.
+    """Check that the compressed pixels fill the stated size and that their stream is complete.
 
-    Pillow would leave missing rows black, and does not look at the stream's own checksum.
+    Pillow would leave missing rows black, and does not verify the stream's checksum.
 
     Raises:
-        BadImage: there are fewer, or the stream does not end.
-        zlib.error: they do not decompress, or to others.
+        BadImage: pixels are missing, or the stream does not end.
+        zlib.error: the stream does not decompress, or its checksum is wrong.
     """
     wanted, got, stream = _png_size(data), 0, zlib.decompressobj()
-    most = wanted + 2**20  # what lies behind the pixels is no part of the picture, however long it is
+    most = wanted + 2**20  # data after the pixels is not part of the picture, however long it is
     for kind, start in _png_chunks(data):
         part = data[start : start + int.from_bytes(data[start - 8 : start - 4], "big")] if kind == b"IDAT" else b""
         while got < most and not stream.eof and (part or got):
@@ -97,7 +97,7 @@ def check_png_pixels(data: bytes) -> None:
 
 
 def _png_size(data: bytes) -> int:
-    """Bytes of all rows, each with the number of its filter."""
+    """Bytes of all rows, each with its filter byte."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * _CHANNELS.get(colour, 0)
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)

@@ -1,4 +1,4 @@
-"""Small files that are there as a whole or not at all, and texts that files can keep."""
+"""Small files that are written completely or not at all, and text that UTF-8 files can hold."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from xxhash import xxh3_128
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` for writing a file or a folder, which takes its place once the block succeeds.
+    """A temporary path next to ``path`` for a new file or folder, which replaces ``path`` when the block succeeds.
 
-    After a kill or an error, ``path`` is as it was before. What an earlier kill has left at the temporary path is
-    removed first. A folder at ``path`` is replaced as a whole.
+    After a kill or an error, ``path`` is unchanged. Leftovers of an earlier kill at the temporary path are removed
+    first. A folder at ``path`` is replaced as a whole.
     """
     unfinished = path.with_name(f"{path.name}.part")
     _remove(unfinished)
@@ -42,12 +42,12 @@ def replace_text(path: Path, text: str) -> Path:
 
 
 def whole_text(text: str) -> str:
-    """The text with a question mark for each half character, which models write and no file in UTF-8 can keep."""
+    """The text with a question mark for each lone surrogate, which models can write but UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()
 
 
 def file_digest(path: Path) -> str:
-    """XXH3 of a whole file, 128 bits, as ``xxh128sum`` prints it; some GB a second."""
+    """128-bit XXH3 of a file's content, as ``xxh128sum`` prints it; reads some GB per second."""
     digest = xxh3_128()
     with open(path, "rb") as file:
         while part := file.read(2**24):

@@ -1,18 +1,18 @@
-"""An image file -> the bytes that go into a row.
+"""Convert an image file to the bytes that go into a row.
 
-The rule, written down once:
+These are the image rules:
 
-- A JPEG or PNG that every reader decodes to the same 8-bit picture goes through untouched: RGB or grey, not rotated by
-  EXIF, without transparency. Of a JPEG with further ones behind it (MPO, as phones write them) the first one counts.
+- A JPEG or PNG that every reader decodes to the same 8-bit picture is left unchanged: RGB or grey, not rotated by
+  EXIF, without transparency. If a JPEG contains further ones (MPO, as phones write them), the first one counts.
 - Everything else (BMP, TIFF, WebP, PPM, a GIF of one frame; CMYK, 16 bit, palette, alpha, EXIF rotation) is decoded,
-  turned upright, brought to 8-bit RGB and written as PNG without any tags, which loses nothing of it. 16 bits of grey
-  become 8 by division by 257, rounded; 16 bits of a colour or with alpha by their higher byte, as Pillow reads them.
-  Alpha is laid on white (as Qwen's own loader does), CMYK becomes RGB as Pillow converts it.
-- What is empty, truncated, animated, larger or smaller than the limits, too long and narrow, of pixels without an
-  agreed range (floats, whole numbers of 32 bits) or no image is rejected by name.
+  turned upright, converted to 8-bit RGB and written losslessly as PNG without any tags. 16-bit grey is divided by 257
+  and rounded; 16-bit colours, or grey with alpha, use the higher byte, as Pillow reads them. Alpha is composited on
+  white (as Qwen's own loader does); CMYK becomes RGB as Pillow converts it.
+- A file is rejected with a reason if it is empty, truncated, animated, outside of the size limits, too long and
+  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers).
 
-``pictures.py`` applies the same rule to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
-base64 and data URLs, so that one image has one result, however it is handed over.
+``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
+base64 and data URLs, so that an image gives the same result in every form.
 """
 
 import base64
@@ -29,14 +29,14 @@ from omniq_verl.data.quiet import quiet
 
 MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
-"""67 million, the largest phones' photographs; a conversion holds eight to sixteen bytes of each."""
+"""67 million, the largest phone photographs; a conversion holds eight to sixteen bytes per pixel."""
 MIN_SIDE = 11
-"""Of pixels. AVA has broken files of a single one, which Qwen2-VL's `smart_resize` would enlarge rather than reject."""
+"""In pixels. AVA has broken files with a side of one, which Qwen2-VL's `smart_resize` would enlarge, not reject."""
 MAX_RATIO = 200
-"""Of the longer side to the shorter. Qwen2-VL's `smart_resize` raises on more, in the midst of a training."""
+"""Longer side divided by the shorter. Qwen2-VL's `smart_resize` raises above it, in the middle of a training."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-"""Formats that are read, by Pillow's names; MPO is opened as a JPEG."""
+"""Formats that are read, by Pillow's names; MPO counts as JPEG."""
 UNKNOWN = "no known image format, or cut short in its head"
 ANIMATED = "it is animated, or has several pages"
 _ORIENTATION = 0x0112
@@ -50,15 +50,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _WIDE_GREY = ("PNG", "PPM")
-"""Formats whose 16 bits of grey Pillow may hold in 32 bits, scaled to the full range of 16."""
+"""Formats whose 16-bit grey Pillow may hold in 32 bits, scaled to the full 16-bit range."""
 
 
 def load_image(path: Path, decode: bool = False) -> bytes:
-    """The bytes of an image after the rule of this module.
+    """The bytes of an image by the rules of this module.
 
     Args:
-        path: of the file.
-        decode: decode every pixel of files that go through untouched, too. Without it their structure alone is checked
+        path: the image file.
+        decode: also decode every pixel of files that are left unchanged. Without it only their structure is checked
             (PNG: all checksums; JPEG: that it ends), which costs a fiftieth.
 
     Raises:
@@ -68,7 +68,7 @@ def load_image(path: Path, decode: bool = False) -> bytes:
 
 
 def data_url(data: bytes) -> str:
-    """A prepared image, JPEG or PNG, as pages and chat APIs take it."""
+    """A data URL of a prepared image (JPEG or PNG), for HTML pages and chat APIs."""
     kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -83,13 +83,13 @@ def read_image(path: Path) -> bytes:
         size = path.stat().st_size
         if 0 < size <= MAX_BYTES:
             return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: of a name no file can have
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise BadImage(f"the file cannot be read ({getattr(error, 'strerror', None) or error})") from None
     raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}" if size else "the file is empty")
 
 
 def check_image(data: bytes, decode: bool = False) -> bytes:
-    """As ``load_image``, of a file's bytes; returns the very same object where they go through untouched."""
+    """Like ``load_image``, for a file's bytes; returns the same object if they are left unchanged."""
     with _opened(data) as image:
         if not _goes_through(image, data):
             return _as_png(_whole(image, data))
@@ -99,7 +99,7 @@ def check_image(data: bytes, decode: bool = False) -> bytes:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The picture, in RGB, that the bytes of ``check_image`` show; decoded once, and without a PNG on the way.
+    """The RGB picture that the bytes of ``check_image`` show, decoded once and without writing a PNG.
 
     Raises:
         BadImage: the file is rejected, as by ``check_image(data, decode=True)``.
@@ -112,10 +112,10 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def read_otherwise(data: bytes) -> str | None:
-    """Why a reader without these rules, such as verl's, shows a model another picture of a file; None: it does not.
+    """Why a reader without these rules, such as verl's, would show a model a different picture; None if it would not.
 
-    Such a reader lays RGBA on white, and otherwise converts to RGB what Pillow gives it. A file that the rules reject
-    is left to them.
+    Such a reader composites RGBA on white and otherwise converts to RGB what Pillow returns. Files that the rules
+    reject give None.
     """
     try:
         with _opened(data) as image:
@@ -133,7 +133,7 @@ def read_otherwise(data: bytes) -> str | None:
 
 
 def check_pixels(data: bytes, most: int) -> None:
-    """Reject an image by the size in its head, before it is decoded. What is wrong otherwise is left to the rules.
+    """Reject an image by the size in its header, before it is decoded. Other faults are left to the rules.
 
     Raises:
         BadImage: it has more than ``most`` pixels.
@@ -149,14 +149,14 @@ def check_pixels(data: bytes, most: int) -> None:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The image; any error on the way, of Pillow or of the rules, is raised as a ``BadImage``."""
+    """The opened image. Any error from Pillow or from the rules becomes a ``BadImage``."""
     with named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         yield image
 
 
 @contextmanager
 def named_errors() -> Iterator[None]:
-    """Turn whatever Pillow raises on a broken or hostile image into a ``BadImage`` of one line."""
+    """Turn any exception of Pillow on a broken or hostile image into a one-line ``BadImage``."""
     try:
         with quiet():
             yield
@@ -175,7 +175,7 @@ _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 
 
 def _goes_through(image: Image.Image, data: bytes) -> bool:
-    """Whether the file is taken as it is, once its size and structure have been checked."""
+    """Whether the file is left unchanged. Checks its size and structure first."""
     check_size(*image.size)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadImage(ANIMATED)
@@ -184,12 +184,12 @@ def _goes_through(image: Image.Image, data: bytes) -> bool:
         tagged = check_png(data)
     elif image.format in ("JPEG", "MPO"):
         check_jpeg(data, image.width * image.height)
-    # Asked only where there is something: Pillow decodes a whole PNG to look for tags behind the picture.
+    # turn_of() only where tags exist: Pillow decodes a whole PNG to look for tags after the picture.
     return _is_plain(image, data) and not (tagged and turn_of(image) is not None)
 
 
 def _whole(image: Image.Image, data: bytes) -> Image.Image:
-    """The image, once it is sure that Pillow will not fill up pixels that are missing."""
+    """The image, after checking that Pillow would not fill in missing pixels."""
     if image.format == "PNG":
         check_png_pixels(data)
     return image
@@ -216,10 +216,10 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """The turn that brings an image upright, by its EXIF (or XMP) orientation; None: it is upright."""
+    """The transposition that turns an image upright, by its EXIF (or XMP) orientation; None if it is upright."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION))
-    except Exception:  # broken tags, on which Pillow raises errors of every kind, turn nothing
+    except Exception:  # Pillow raises errors of every kind on broken tags, which are then ignored
         return None
 
 
@@ -228,11 +228,11 @@ def _as_png(image: Image.Image) -> bytes:
 
 
 def encode_png(rgb: Image.Image, level: int = 6) -> bytes:
-    """A picture in RGB as a PNG without any tags.
+    """Encode an RGB picture as a PNG without any tags.
 
     Args:
-        rgb: its ``info`` is lost: the old colour profile and transparency do not fit the new pixels.
-        level: of compression, 1 to 9.
+        rgb: its ``info`` is cleared: the old colour profile and transparency do not fit the new pixels.
+        level: the compression level, 1 to 9.
     """
     rgb.info = {}
     buffer = io.BytesIO()
@@ -243,12 +243,12 @@ def encode_png(rgb: Image.Image, level: int = 6) -> bytes:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     rgb = _to_rgb(image)
-    turn = turn_of(image)  # which is none where load() has turned the picture, as of TIFF
+    turn = turn_of(image)  # None if load() has already turned the picture, as it does for TIFF
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def upright_copy(image: Image.Image) -> Image.Image:
-    """An opened image's picture, upright and in RGB, by the rule of this module; the image itself is left alone."""
+    """An opened image's picture, upright and in RGB, by the rules of this module; the image itself is not changed."""
     rgb = _upright(image)
     return image.copy() if rgb is image else rgb
 

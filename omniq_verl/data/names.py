@@ -1,12 +1,11 @@
-r"""File names in what this package writes, and the same name in two forms of Unicode.
+r"""File names as they appear in what this package writes, and names that differ only in their form of Unicode.
 
-A name on the disk is bytes. Python reads those that are no UTF-8 as half characters (PEP 383), which no table, JSON
-reader or terminal takes. ``shown_name`` writes such a name as valid UTF-8 that can be turned back: a byte that is no
-UTF-8 becomes ``\x`` and two hexadecimal digits (``caf\xe9.jpg``), any other half character ``\u`` and four, and a
-backslash of the name that could be mistaken for the start of one of these, or of a doubled one, is doubled. All other
-names, and that is nearly every name, stay as they are. The tables of ``omniq score`` and ``omniq rali score``, their
-resume keys, the results of ``Scorer`` and ``Client``, and ``rejects.jsonl`` hold shown names; ``real_name`` gives the
-path back.
+A name on disk is bytes. Python reads bytes that are not UTF-8 as lone surrogates (PEP 383), which no table, JSON reader
+or terminal accepts. ``shown_name`` writes such a name as valid UTF-8 that can be turned back: a byte that is not UTF-8
+becomes ``\x`` and two hexadecimal digits (``caf\xe9.jpg``), any other lone surrogate ``\u`` and four, and a backslash
+in the name that could be mistaken for the start of one of these, or for a doubled one, is doubled. All other names
+stay the same. The tables of ``omniq score`` and ``omniq rali score``, their resume keys, the results of ``Scorer`` and
+``Client``, and ``rejects.jsonl`` hold shown names; ``real_name`` restores the path.
 """
 
 import os
@@ -28,7 +27,7 @@ def shown_name(name: "str | os.PathLike[str]") -> str:
 
 
 def real_name(shown: str) -> str:
-    """The path or name that ``shown_name`` made a text of."""
+    """The path or name that ``shown_name`` was given."""
     return _SHOWN.sub(_real, shown)
 
 
@@ -40,7 +39,7 @@ def _real(found: "re.Match[str]") -> str:
 
 
 def escape_halves(text: str) -> str:
-    """A text without half characters, for people to read: each as ``shown_name`` writes it."""
+    """A text for people to read, with its lone surrogates escaped as in ``shown_name``."""
     return _HALF.sub(_escaped, text)
 
 
@@ -50,21 +49,21 @@ def _escaped(found: "re.Match[str]") -> str:
 
 
 def is_utf8(name: "str | os.PathLike[str]") -> bool:
-    """Can a table, a row or a terminal hold this name as it is?"""
+    """Whether a table, a row or a terminal can hold this name unchanged."""
     return not _HALF.search(os.fspath(name))
 
 
 def never_fail_to_print() -> None:
-    """A letter that the terminal cannot show, or half of one, is printed as its number instead of a traceback."""
+    """Print a character that the terminal cannot show as an escape sequence instead of raising an error."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def composed(name: str) -> str:
-    """A name with its letters composed (NFC): an archive made on macOS has them decomposed."""
+    """A name with composed letters (NFC). Archives made on macOS have them decomposed."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def name_key(name: str) -> str:
-    """What two names have in common that mean the same file on some system: whatever their case and form of Unicode."""
+    """A key that is equal for names that mean the same file on some system: ignores case and the form of Unicode."""
     return composed(composed(name).lower()).strip(BLANKS)

@@ -1,4 +1,4 @@
-"""Write parquet so that a file under its final name is always whole."""
+"""Write parquet files that are always complete under their final name."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from omniq_verl.data.files import atomic_path
 
-_ROWS_PER_GROUP = 512  # of images of tens of KB: a row group of some ten MB, the memory it takes to write one
+_ROWS_PER_GROUP = 512  # for images of tens of KB, a row group takes some ten MB, which writing holds in memory
 
 
 def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
@@ -19,7 +19,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
     The file appears under ``path`` only when it is complete. The schema is that of the first row group.
 
     Raises:
-        ValueError: there is no record at all, or one has columns the first has not.
+        ValueError: there are no records, or one has columns that the first one lacks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     iterator, count, writer = iter(records), 0, None
@@ -31,13 +31,13 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
             writer.write_table(table)
             count += len(group)
         if writer is None:
-            raise ValueError(f"no row to write into {path}")
+            raise ValueError(f"no rows to write to {path}")
         writer.close()
     return count
 
 
 def _reject_other_columns(group: list[dict[str, Any]], columns: list[str], first: int) -> None:
-    # pyarrow leaves out what the schema does not name.
+    # pyarrow silently drops columns that the schema does not name.
     for number, record in enumerate(group, first):
         if unknown := sorted(set(record) - set(columns)):
-            raise ValueError(f"record {number} has columns the first one has not: {unknown}")
+            raise ValueError(f"record {number} has columns that the first one lacks: {unknown}")

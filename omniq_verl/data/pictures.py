@@ -1,9 +1,9 @@
-"""PIL images -> the bytes, or the picture, that the image rules give for the file of that image.
+"""Convert PIL images to the bytes, or the picture, that the image rules give for the image's file.
 
-- An image that Pillow has opened but not yet read is its file: the file's own bytes are used.
-- Any other one is the pixels it holds, with its palette, transparency and orientation: if ``getexif()`` gives an EXIF
+- If Pillow has opened an image but not yet read it, the bytes of its file are used.
+- Otherwise its pixels are used, with palette, transparency and orientation: if ``getexif()`` gives an EXIF
   orientation, the picture is turned upright, as ``PIL.ImageOps.exif_transpose`` does. A copy, a conversion or a crop
-  of a photograph still has its orientation; what ``exif_transpose`` has returned has none, and is not turned again.
+  of a photograph still has its orientation; the result of ``exif_transpose`` has none and is not turned again.
 """
 
 import io
@@ -29,27 +29,27 @@ from omniq_verl.data.images import (
 )
 
 _LOCKS = tuple(Lock() for _ in range(64))
-"""Pillow cannot read one image in two threads; a list may hold the same image twice."""
+"""Pillow cannot read one image in two threads; a list may contain the same image twice."""
 
 
 def check_picture(image: Image.Image) -> bytes:
-    """The bytes of a PIL image, as ``check_image`` gives them for its file; the image itself is left as it is.
+    """The bytes of a PIL image, as ``check_image`` gives them for its file; the image itself is not changed.
 
     Raises:
-        BadImage: the image rules reject it, its file was closed too early, or it is one of several pictures.
+        BadImage: the image rules reject it, its file was closed too early, or it is not the first picture of its file.
     """
     found = _read(image)
     return check_image(found, decode=True) if isinstance(found, bytes) else encode_png(found, 1)  # it is read soon
 
 
 def decode_picture(image: Image.Image) -> Image.Image:
-    """As ``check_picture``, but the picture itself, in RGB."""
+    """Like ``check_picture``, but returns the picture itself in RGB."""
     found = _read(image)
     return decode_image(found) if isinstance(found, bytes) else found
 
 
 def _read(image: Image.Image) -> bytes | Image.Image:
-    """The file of an image that was not read yet; else its picture, upright and in RGB."""
+    """The file of an image that has not been read yet; otherwise its picture, upright and in RGB."""
     with _LOCKS[_owner(image) // 64 % len(_LOCKS)], named_errors():
         check_size(*image.size)
         data = _unread_file(image)
@@ -62,7 +62,7 @@ def _owner(image: Image.Image) -> int:
 
 
 def _unread_file(image: Image.Image) -> bytes | None:
-    """The file behind an image that nobody has read, sought, drafted or changed; None: there is none."""
+    """The content of the file of an image that has not been read, sought, drafted or changed; None if there is none."""
     if not isinstance(image, ImageFile):
         return None
     file = getattr(image, "fp", None)
@@ -78,7 +78,7 @@ def _unread_file(image: Image.Image) -> bytes | None:
 def _whole(file: Any) -> bytes:
     position = file.tell()
     try:
-        file.seek(0)  # where Pillow begins, too
+        file.seek(0)  # Pillow begins there, too
         data = file.read(MAX_BYTES + 1)
     finally:
         file.seek(position)
@@ -88,11 +88,11 @@ def _whole(file: Any) -> bytes:
 
 
 def _alike(image: ImageFile, fresh: Image.Image) -> bool:
-    """Is an image as it was when it was opened?"""
+    """Whether an image is as it was when it was opened."""
     same = all(getattr(image, name) == getattr(fresh, name) for name in ("format", "mode", "size", "tile", "info"))
     if not same or _frame(image):
         return False
-    # To ask a PNG for tags that it may have behind its pixels, Pillow reads it; then it would not be here.
+    # turn_of() makes Pillow read a PNG, to look for tags after the pixels; then the image would count as read.
     return (image.format == "PNG" and "exif" not in image.info) or turn_of(image) == turn_of(fresh)
 
 
@@ -107,7 +107,7 @@ def _picture(image: Image.Image) -> Image.Image:
 
 
 def _frame(image: Image.Image) -> int:
-    """Which picture of its file it shows, from 0; an image that came out of a pickle has no file."""
+    """Index of the picture within its file, from 0; an unpickled image has no file and gives 0."""
     try:
         return image.tell()
     except AttributeError:

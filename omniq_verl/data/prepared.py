@@ -1,4 +1,4 @@
-"""Prepared parquet files, opened with checks: errors name the file or row, and the fix."""
+"""Open prepared parquet files and check them. Errors name the file or row, and the fix."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from omniq_verl.tasks import shown, task_of
 from omniq_verl.tasks.labels import is_number
 
 INFO = ("id", "split", "task", "score", "scale_low", "scale_high")
-"""Keys of ``extra_info`` that tell rows apart and choose among them."""
-_WRITE = "write the file with data_prep/ (data_prep/manifest.py takes any table of images and scores)"
+"""Keys of ``extra_info`` that identify and select rows."""
+_WRITE = "write the file with omniq data (omniq data manifest takes any table of images and scores)"
 
 
 class BadRow(ValueError):
@@ -22,10 +22,10 @@ class BadRow(ValueError):
 
 
 def open_prepared(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    """A prepared file that has these columns, in the types that rows need.
+    """Open a prepared file that has these columns, in the types that rows need.
 
     Raises:
-        ValueError: it is missing, a folder, no parquet, or lacks a column; the message names the fix.
+        ValueError: it is missing, a folder, not parquet, or lacks a column; the message names the fix.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Fix: name its files, e.g. {path}/*.parquet")
@@ -46,7 +46,7 @@ def open_prepared(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn whatever pyarrow raises while it reads a file into one line that names the file.
+    """Turn any exception of pyarrow while it reads a file into one line that names the file.
 
     Raises:
         ValueError: the file cannot be read.
@@ -60,9 +60,9 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def image_kind(column: pa.DataType) -> str | None:
-    """How a file holds its images: ``bytes`` in the rows, or ``image``, names of files; None: neither.
+    """How a file holds its images: ``bytes`` in the rows, or ``image``, names of files; None if neither.
 
-    verl takes the bytes wherever there is such a key, even where it is empty (rl_dataset.py:335).
+    verl uses the bytes wherever the key exists, even if it is empty (rl_dataset.py:335).
     """
     image = _item(column)
     names = [field.name for field in image] if image is not None and pa.types.is_struct(image) else []
@@ -70,7 +70,7 @@ def image_kind(column: pa.DataType) -> str | None:
 
 
 def _item(column: pa.DataType) -> pa.DataType | None:
-    """The type of a list's items; None: it is no list."""
+    """The type of a list's items; None if it is not a list."""
     return column.value_type if hasattr(column, "value_type") and not pa.types.is_dictionary(column) else None
 
 
@@ -97,17 +97,17 @@ _FAULTS: dict[str, Callable[[pa.DataType], str | None]] = {
     "extra_info": _fault_of_struct,
     "reward_model": _fault_of_struct,
 }
-"""What is wrong with a column's type, by column."""
+"""Checks of a column's type, by column; each returns what is wrong, or None."""
 
 
 def row_info(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells a row apart: its ``data_source`` and the ``INFO`` of its ``extra_info``, None where it has none.
+    """What identifies a row: its ``data_source`` and the ``INFO`` keys of its ``extra_info``, None where missing.
 
     Args:
-        row: with ``data_source`` and ``extra_info``.
+        row: a row with ``data_source`` and ``extra_info``.
 
     Raises:
-        BadRow: no source, no id, an unknown task, a wrong scale, or a value of another type.
+        BadRow: source or id is missing, the task unknown, the scale wrong, or a value has the wrong type.
     """
     info, source = row["extra_info"], row["data_source"]
     if not isinstance(source, str) or not source:
@@ -127,15 +127,15 @@ def row_info(row: Mapping[str, Any]) -> dict[str, Any]:
     if not is_number(found["score"]):
         if found["score"] is not None and found["score"] == found["score"]:
             raise BadRow(f"extra_info.score is {shown(found['score'])}. Fix: write a number")
-        found["score"] = None  # pandas writes NaN for "none"
+        found["score"] = None  # pandas writes NaN for missing values
     return found
 
 
 def check_prompt(prompt: object) -> None:
-    """The prompt is a list of turns with text.
+    """Check that the prompt is a list of turns with text.
 
     Raises:
-        BadRow: it is not.
+        BadRow: it is something else.
     """
     turns = prompt if isinstance(prompt, list) else []
     if not turns or not all(isinstance(turn, Mapping) and _is_turn(turn) for turn in turns):

@@ -1,7 +1,7 @@
-"""Warnings of Pillow, silenced while any thread reads an image.
+"""Silence Pillow's warnings while any thread reads an image.
 
-``warnings.catch_warnings`` alone is not for threads: of two that overlap, the last puts the first one's filters back,
-and they stay for good.
+``warnings.catch_warnings`` alone is not thread-safe: of two that overlap, the last one restores the first one's
+filters, which then stay in effect.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 class _Shared:
-    """The filters of all threads that are within ``quiet``: set by the first, and put back by the last."""
+    """The filters of all threads that are within ``quiet``: set by the first, and restored by the last."""
 
     def __init__(self) -> None:
         self._lock, self._depth = Lock(), 0
@@ -23,7 +23,7 @@ class _Shared:
             if self._depth == 0:
                 self._caught = warnings.catch_warnings()
                 self._caught.__enter__()
-                warnings.simplefilter("ignore")  # of odd tags, which say nothing about the picture
+                warnings.simplefilter("ignore")  # odd tags do not affect the picture
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
             self._depth += 1
 
@@ -39,7 +39,7 @@ _shared = _Shared()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warning is shown within; an image of too many pixels is an error."""
+    """Suppress warnings in this block; an image with too many pixels raises an error."""
     _shared.enter()
     try:
         yield

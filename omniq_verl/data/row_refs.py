@@ -1,4 +1,4 @@
-"""Rows of prepared files by where they lie, so that a job of a million images holds none of them in memory."""
+"""References to rows of prepared files (file, row group, index), so that a job over a million images fits in memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,42 +18,42 @@ _COLUMNS = ("data_source", "extra_info", "prompt", "images")
 
 @dataclass(frozen=True)
 class RowRef:
-    """Where a row lies, and what is needed to choose it."""
+    """The position of a row, and the values needed to select it."""
 
     key: str
     """``<task>/<id>``."""
     file: str
     group: int
     number: int
-    """Within its row group."""
+    """The row's position within its row group."""
     info: Mapping[str, Any]
-    """Of the row: its ``data_source``, id, split, task, label and scale."""
+    """The row's ``data_source``, id, split, task, label and scale."""
 
 
 HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
-"""Splits that are never learned from, in small letters."""
+"""Splits that are never used for training, in small letters."""
 
 
 def is_held_out(ref: RowRef) -> bool:
-    """Is the row of a split that is never learned from? A row that names no split is not."""
+    """Whether the row's split is never used for training. A row without a split may be used."""
     return str(ref.info["split"]).strip().lower() in HELD_OUT
 
 
 class HeldOutRows(ValueError):
-    """The data holds rows that must not be learned from."""
+    """The data holds rows that must not be used for training."""
 
 
 class SameRow(ValueError):
-    """Two rows have one task and one id."""
+    """Two rows have the same task and id."""
 
 
 def list_rows(files: Sequence[Path]) -> list[RowRef]:
-    """All rows of the files, in their order; reads no images. A ``*`` in a name is for any letters.
+    """All rows of the files, in order, without their images. A ``*`` in a name matches any characters.
 
     Raises:
-        SameRow: two of them could not be told apart.
-        ValueError: a file is none that ``data_prep`` writes, or has no rows, a row lacks something (the message names
-            file, row and field), or some files hold images and others their names.
+        SameRow: two rows have the same task and id.
+        ValueError: a file was not written by ``omniq data`` or has no rows, a row lacks something (the message names
+            file, row and field), or some files hold images and others file names.
     """
     refs: dict[str, RowRef] = {}
     files = list(expanded(files))
@@ -67,10 +67,10 @@ def list_rows(files: Sequence[Path]) -> list[RowRef]:
 
 
 def limited_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef]:
-    """As ``list_places``, the first ``limit`` rows of each file.
+    """Like ``list_rows``, but only the first ``limit`` rows of each file.
 
     Raises:
-        ValueError: there is none; see ``list_places``.
+        ValueError: there are no rows; see ``list_rows``.
     """
     taken: Counter[str] = Counter()
     found = []
@@ -84,17 +84,17 @@ def limited_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef
 
 
 def named(ref: RowRef) -> str:
-    """A row for messages: its file, and its number in it, from 0."""
+    """A row for messages: its file and its row index."""
     with pq.ParquetFile(ref.file) as file:
         before = sum(file.metadata.row_group(group).num_rows for group in range(ref.group))
     return f"{ref.file}, row {before + ref.number}"
 
 
 def check_same_images(files: Iterable[Path]) -> None:
-    """Whatever is made of several files has one kind of images.
+    """Check that files used together hold their images in the same way.
 
     Raises:
-        ValueError: some hold images and others their names, or a file is none that ``data_prep`` writes.
+        ValueError: some hold images and others file names, or a file was not written by ``omniq data``.
     """
     kinds: dict[Any, Path] = {}
     for file in expanded(files):
@@ -108,24 +108,24 @@ def check_same_images(files: Iterable[Path]) -> None:
 
 
 def expanded(files: Iterable[Path]) -> Iterator[Path]:
-    """The files; of a name such as ``train*.parquet``, as in a file of settings, those that are there.
+    """The files, with names such as ``train*.parquet`` (as settings have them) expanded.
 
     Raises:
-        ValueError: there is none of such a name.
+        ValueError: no file matches such a name.
     """
     for file in files:
         found = sorted(file.parent.glob(file.name)) if "*" in file.name and not file.exists() else [file]
         if not found:
-            raise ValueError(f"{file}: there is no file of such a name. Fix: name prepared files")
+            raise ValueError(f"{file}: no file matches this name. Fix: name prepared files")
         yield from found
 
 
 def learnable_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef]:
-    """Rows that may be learned from, whose task asks for a score; the first ``limit`` of them.
+    """The first ``limit`` rows, checked to be from a training split and of tasks that ask for a score.
 
     Raises:
-        HeldOutRows: some are of a validation or test split.
-        ValueError: there is none, or one of a task that asks for no score.
+        HeldOutRows: some are from a validation or test split.
+        ValueError: there are no rows, or a row's task asks for no score.
     """
     refs = list_rows(files)[:limit]
     check_learnable(refs)
@@ -133,7 +133,7 @@ def learnable_rows(files: Sequence[Path], limit: int | None = None) -> list[RowR
 
 
 def check_learnable(refs: Sequence[RowRef]) -> None:
-    """As ``learnable_places``, of rows that are known already."""
+    """The checks of ``learnable_rows``, for rows that are already listed."""
     if not refs:
         raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/train.parquet")
     for ref in refs:
@@ -148,7 +148,7 @@ def check_learnable(refs: Sequence[RowRef]) -> None:
 
 
 def _row_refs(path: Path) -> Iterator[RowRef]:
-    first = 0  # of the row group
+    first = 0  # row index where the row group begins
     with open_prepared(path, _COLUMNS) as file:
         for group in range(file.num_row_groups):
             with named_errors(path):
@@ -164,7 +164,7 @@ def _row_refs(path: Path) -> Iterator[RowRef]:
 
 
 class RowReader:
-    """Reads some columns of rows by their places; holds one row group, as neighbours mostly share it."""
+    """Reads columns of referenced rows. Caches one row group, because neighbouring rows usually share it."""
 
     def __init__(self, columns: Sequence[str]):
         self._columns = list(columns)
@@ -172,10 +172,10 @@ class RowReader:
         self._rows: pa.Table | None = None
 
     def read(self, refs: Iterable[RowRef]) -> Iterator[dict[str, Any]]:
-        """The rows at these places, in their order.
+        """The referenced rows, in order.
 
         Raises:
-            ValueError: a file lacks one of the columns, or cannot be read (any more).
+            ValueError: a file lacks one of the columns, or can no longer be read.
         """
         for ref in refs:
             if self._held != (ref.file, ref.group):
@@ -187,16 +187,16 @@ class RowReader:
 
 
 def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """The files of a row's images, which lie in it or are named by it.
+    """The content of a row's image files, from the row itself or from the files it names.
 
     Raises:
-        BadImage: the row has no image, an empty one, or names a file that is none (any more).
+        BadImage: the row has no image, an empty one, or names a file that cannot be used.
     """
     return tuple(source if isinstance(source, bytes) else load_image(source) for source in image_sources(row))
 
 
 def image_sources(row: Mapping[str, Any]) -> list[bytes | Path]:
-    """The images of a row, each the bytes of a file or the name of one. The bytes win, as verl reads them.
+    """The images of a row, each as bytes or as a file name. Bytes take precedence, as in verl.
 
     Raises:
         BadImage: the row has no image, or one that is neither.

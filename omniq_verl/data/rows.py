@@ -1,4 +1,4 @@
-"""The row: what every data set becomes before training, in the format verl's RL data set reads."""
+"""The row: the common form of every data set, in the format that verl's RL data set reads."""
 
 import json
 import re
@@ -27,16 +27,16 @@ _INFO = pa.struct(
     ]
 )
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""Of those two that stand for one beyond the first 65,536; JSON can name them one by one."""
+"""Lone UTF-16 surrogates, which JSON can contain but UTF-8 cannot encode."""
 _EMBEDDED, _OUTSIDE = pa.struct([("bytes", pa.binary())]), pa.struct([("image", pa.string())])
 
 
 def schema(embedded: bool) -> pa.Schema:
-    """One schema for every data set and task, so that any of them can be mixed.
+    """The schema shared by all data sets and tasks, so that they can be mixed.
 
     Args:
-        embedded: images as bytes, or as names of files. verl takes the bytes wherever there is such a key, even where
-            it is empty (rl_dataset.py:335), so a row has one of the two.
+        embedded: whether images are bytes or names of files. verl uses the bytes wherever the key exists, even if it is
+            empty (rl_dataset.py:335), so a row has one of the two.
     """
     return pa.schema(
         [
@@ -54,12 +54,12 @@ def schema(embedded: bool) -> pa.Schema:
 class Row:
     """One image, or the images of a comparison, with their label.
 
-    ``raw_score`` is the number of the label file, within ``raw_bounds`` (both in the label's own unit); ``score`` is
-    the same on the task's scale, higher is better. A row of the degradation task has ``distortion`` and ``severity``
-    instead, one of a comparison ``choice``.
+    ``raw_score`` is the number in the label file, within ``raw_bounds`` (both in the label's own unit); ``score`` is
+    the same on the task's scale, higher is better. Rows of the degradation task have ``distortion`` and ``severity``
+    instead, and rows of a comparison ``choice``.
 
     Raises:
-        ValueError: the label is none the task can be rewarded for, or the text cannot stand in a prompt.
+        ValueError: the task has no reward for this label, or the text cannot be used in a prompt.
     """
 
     data_source: str
@@ -76,7 +76,7 @@ class Row:
     scores: dict[str, float] | None = None
     """Labels of a task that asks for several numbers, by head; those of an image that has only some may be left out."""
     scale: Scale | None = None
-    """None: the task's own."""
+    """None selects the task's own scale."""
     text: str | None = None
     """The prompt an image was generated from, for tasks that ask about it."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Row:
         if fault := text_fault(self.text or ""):
             raise ValueError(f"row {self.row_id}: its text {fault}")
         if _HALF_CHARACTER.search(self.row_id):
-            raise ValueError(f"row {self.row_id}: its name holds half a character, which no file can keep")
+            raise ValueError(f"row {self.row_id}: its name holds half a character, which UTF-8 cannot encode")
 
     @property
     def asked(self) -> Task:
@@ -120,11 +120,11 @@ class Row:
         """The row as verl's ``RLHFDataset`` reads it.
 
         Args:
-            index: its number within the split.
-            *images: bytes of an image file, or the name of one; as many as the task is about, in the question's order.
+            index: the row index within the split.
+            *images: the bytes of an image file, or its name; as many as the task asks about, in the question's order.
 
         Raises:
-            ValueError: it is another number of images.
+            ValueError: the number of images is wrong.
         """
         if len(images) != self.asked.images:
             raise ValueError(f"row {self.row_id}: {self.task} is about {self.asked.images} images, not {len(images)}")
@@ -153,7 +153,7 @@ class Row:
 
 
 def as_image(image: bytes | str) -> dict[str, Any]:
-    """An image as verl 0.9.1 reads it (rl_dataset.py:335): its bytes, or the name of its file under ``image``."""
+    """An image as verl 0.9.1 reads it (rl_dataset.py:335): its bytes, or the file name under ``image``."""
     return {"bytes": image} if isinstance(image, bytes) else {"image": image}
 
 

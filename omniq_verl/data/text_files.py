@@ -1,11 +1,11 @@
-"""The one reader of text files: prompt lists, label tables, manifests, JSON lines, answers given in a file.
+"""Read text files: prompt lists, label tables, manifests, JSON lines, answers given in a file.
 
-A line ends at ``\\n`` or ``\\r\\n`` and nowhere else. What Unicode calls a line or paragraph separator (U+2028, U+2029,
-U+0085), form feeds, vertical tabs and the separators U+001C to U+001E belong to the line: people paste them into
-prompts, and JSON leaves them as they are.
+A line ends at ``\\n`` or ``\\r\\n`` only. Unicode line and paragraph separators (U+2028, U+2029, U+0085), form feeds,
+vertical tabs and the separators U+001C to U+001E belong to the line: people paste them into prompts, and JSON does not
+escape them.
 
-Files are UTF-8. A byte order mark is not part of the text; one of UTF-16 or UTF-32 says that the file is that. A NUL,
-bytes that are no text, and lines beyond ``MAX_LINE`` are errors that name the file and the line.
+Files are UTF-8. A byte order mark is not part of the text; a UTF-16 or UTF-32 mark selects that encoding. A NUL, bytes
+that do not decode, and lines longer than ``MAX_LINE`` are errors that name the file and the line.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 BLANKS = " \t\r\u00a0\u3000\ufeff"
-"""What is taken off around a cell or a prompt. Not every white space: a line separator may be meant."""
+"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended."""
 MAX_LINE = 2**20
 MAX_TEXT_BYTES = 2**30
 _MARKS = (
@@ -23,11 +23,11 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-"""Byte order marks; the longer ones first, as one begins like another."""
+"""Byte order marks, longer ones first because one is the beginning of another."""
 _SAVE = "save it as UTF-8, or download it again from its owners"
 _CORRECT = "correct it, or download it again from its owners"
 _BEFORE_END = "\r"
-_ENOUGH = 2**20  # bytes, to see how lines end
+_ENOUGH = 2**20  # bytes read to find out how lines end
 
 
 class LabelFileError(ValueError):
@@ -35,12 +35,12 @@ class LabelFileError(ValueError):
 
 
 def reject(path: Path, what: str, fix: str = _CORRECT) -> LabelFileError:
-    """The error that says what is wrong with a file."""
+    """The error for a file that cannot be used."""
     return LabelFileError(f"{path}: {what}. Fix: {fix}")
 
 
 def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
-    """The path, if it is a file of no more bytes than this.
+    """The path, if it is a file of at most ``limit`` bytes.
 
     Raises:
         LabelFileError: it is missing, empty, too large, or a pickle.
@@ -48,7 +48,7 @@ def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
     try:
         size = path.stat().st_size if path.is_file() else None
         head = b"" if not size else _head(path)
-    except (OSError, ValueError) as error:  # ValueError: of a name no file can have
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise reject(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})", "check it") from None
     if size is None:
         raise reject(path, "there is no such file", "check its name; of labels, see the layout in the script's --help")
@@ -67,13 +67,13 @@ def _head(path: Path, size: int = 4) -> bytes:
 
 
 def encoding_of(path: Path) -> str:
-    """``utf-8-sig``, or what the file's byte order mark says."""
+    """The encoding that the file's byte order mark states, or ``utf-8-sig``."""
     head = _head(path)
     return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers, from 1; without their ends.
+    """The lines of a text file with their numbers (from 1), without line ends.
 
     Raises:
         LabelFileError: it cannot be used; see this module.
@@ -82,11 +82,11 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
-    """The lines of a text file, each with ``\\n`` at its end; the last one may have none.
+    """The lines of a text file, each ending in ``\\n``; the last one may lack it.
 
     Args:
-        path: of the file.
-        end: of a line in the file.
+        path: the text file.
+        end: the line end used in the file.
 
     Raises:
         LabelFileError: it cannot be used; see this module.
@@ -105,11 +105,11 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
         except UnicodeDecodeError as error:
             where = _undecodable(path) if encoding == "utf-8-sig" else f"what follows line {number}"
             kind = encoding.removesuffix("-sig").upper()
-            raise reject(path, f"{where} is no {kind} text ({error.reason})", _SAVE) from None
+            raise reject(path, f"{where} is not {kind} text ({error.reason})", _SAVE) from None
 
 
 def _undecodable(path: Path) -> str:
-    """The first line that is no UTF-8; the reader, who decodes larger pieces, has given out fewer by then."""
+    """The position of the first byte that is not UTF-8. The decoder reads ahead, so its error cannot give the line."""
     with open(path, "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             try:
@@ -120,7 +120,7 @@ def _undecodable(path: Path) -> str:
 
 
 def table_lines(path: Path) -> Iterator[str]:
-    """As ``whole_lines``, for a table: a file whose lines end in ``\\r`` alone, as on old Macintoshes, is read, too.
+    """Like ``whole_lines``, for a table: also reads files whose lines end in ``\\r`` alone, as on old Macintoshes.
 
     Raises:
         LabelFileError: it cannot be used; see this module.
@@ -130,10 +130,10 @@ def table_lines(path: Path) -> Iterator[str]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON-lines file with the numbers of their lines; blank lines are left out.
+    """The objects of a JSON-lines file with their line numbers; blank lines are skipped.
 
     Raises:
-        LabelFileError: it cannot be used, or a line is no JSON object.
+        LabelFileError: the file cannot be used, or a line is not a JSON object.
     """
     for number, line in text_lines(path):
         if not line.strip():
@@ -141,9 +141,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line.strip(BLANKS))
         except (ValueError, RecursionError) as error:
-            raise reject(path, f"line {number} is no JSON ({error})") from None
+            raise reject(path, f"line {number} is not JSON ({error})") from None
         if not isinstance(record, dict):
-            raise reject(path, f"line {number} is no JSON object")
+            raise reject(path, f"line {number} is not a JSON object")
         yield number, record
 
 

@@ -37,15 +37,15 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
     """Check a configuration of ``verl.trainer.main_ppo``, or of verl's SFT trainer, and every file it names.
 
     Args:
-        config: composed, with or without the ``hydra`` node.
+        config: the composed configuration, with or without the ``hydra`` node.
         free: space of the machine; measured if it is not given.
-        overrides: what the user gave on the command line; not needed where there is a ``hydra`` node.
+        overrides: overrides from the command line; not needed if there is a ``hydra`` node.
     """
     if is_sft(config):
         return check_sft_config(config, overrides)
     problems = check_keys(config) or check_numbers(config, GRPO_NUMBERS)
     if problems:
-        return Report(problems)  # a check without its key could only guess
+        return Report(problems)  # the other checks need these keys
     actor = config.actor_rollout_ref.model
     model = inspect_model(actor.path, _STARTS_FROM, bool(actor.trust_remote_code))
     lengths, processor_problems = (None, []) if model.problems else prompt_lengths(config)
@@ -107,7 +107,7 @@ def _unsaved(config: DictConfig) -> list[str]:
 
 
 def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Problem]:
-    """Every data source that has rewards of its own is there."""
+    """Report data sources with their own rewards that no row has."""
     key = f"{REWARD}.reward_kwargs.sources"
     there = set().union(*(file.sources for file in files))
     named = OmegaConf.select(config, key) or {}
@@ -118,8 +118,8 @@ def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Probl
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
-    """Every key the run needs has a value."""
-    # Unresolved, as a key that refers to a missing one would end the search with an error.
+    """Report keys that the run needs and that have no value."""
+    # Unresolved: resolving a key that refers to a missing one would raise an error.
     keys = set(_missing_keys(OmegaConf.to_container(config, resolve=False)))
     if not config.reward.reward_model.enable:
         keys = {key for key in keys if not key.startswith("reward.reward_model.")}
@@ -140,7 +140,7 @@ def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def check_load_format(config: DictConfig) -> list[Problem]:
-    """vLLM reads the real weights at its start."""
+    """Report dummy weights: vLLM must read the real weights when it starts."""
     key = "actor_rollout_ref.rollout.load_format"
     if OmegaConf.select(config, key) != "dummy":
         return []
@@ -150,7 +150,7 @@ def check_load_format(config: DictConfig) -> list[Problem]:
 
 
 def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
-    """There is at least one whole batch; ``rows`` is the number of all training rows."""
+    """Report a batch larger than ``rows``, the number of all training rows."""
     batch, rows = config.data.train_batch_size, _used_rows(config, rows)
     if not 0 < rows < batch:
         return []
@@ -159,7 +159,7 @@ def check_batch_size(config: DictConfig, rows: int) -> list[Problem]:
 
 
 def check_dropped(train: Sequence[FileReport]) -> list[Problem]:
-    """verl keeps at least one of the training rows."""
+    """Report if verl would drop all training rows."""
     dropped = sum(file.dropped for file in train)
     if not dropped or dropped < sum(file.rows for file in train):
         return []
@@ -173,11 +173,11 @@ def _used_rows(config: DictConfig, rows: int) -> int:
 
 
 def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
-    """What counts the tokens of prompts; None, and why, where the model's processor cannot be loaded."""
+    """A counter of prompt tokens, or None and the problem if the model's processor cannot be loaded."""
     model = config.actor_rollout_ref.model
     try:
         processor = load_processor(model)
-    except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
+    except Exception as error:  # Hugging Face's loaders raise errors of every kind, even a bare Exception
         return None, [processor_problem("actor_rollout_ref.model.path", model.path, error)]
     template, processing = (_plain(config.data[key]) for key in ("apply_chat_template_kwargs", "mm_processor_kwargs"))
     return PromptLength(processor, template, processing), []
@@ -194,6 +194,6 @@ def _check_files(files: str | Sequence[str], config: DictConfig, lengths: Prompt
     reports = [check_file(path, lengths, data.max_prompt_length, labels, named, drops_long) for path in paths_of(files)]
     for report in reports:
         if not report.path.endswith(".parquet"):
-            what = "verl tells the format of a file by its ending, and does not know this one"
+            what = "verl recognises the format of a file by its ending, and does not know this one"
             report.problems.append(Problem(report.path, what, "rename it to end in .parquet"))
     return reports

@@ -13,25 +13,25 @@ from omniq_verl.doctor.unread.check import similar_setting
 
 _UNKNOWN = re.compile(
     r"Could not override '([^']*)'"
-)  # what Hydra goes on with, "+KEY=VALUE", would add a dead setting
+)  # Hydra's advice that follows, "+KEY=VALUE", would add a setting without effect
 
 
 def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> DictConfig:
-    """The configuration of a run.
+    """Compose the configuration of a run.
 
     Args:
-        name: of the recipe below ``config_dir``, without ``.yaml``, e.g. ``quickstart/grpo``.
-        overrides: as on the command line, e.g. ``data.train_batch_size=32``.
+        name: the recipe's path below ``config_dir``, without ``.yaml``, e.g. ``quickstart/grpo``.
+        overrides: overrides as on the command line, e.g. ``data.train_batch_size=32``.
         config_dir: the folder of recipes.
 
     Raises:
-        hydra.errors.HydraException: there is no such recipe or key.
+        hydra.errors.HydraException: the recipe or a key does not exist.
         ModuleNotFoundError: verl is not installed.
     """
     verl = find_spec("verl")
     if verl is None or verl.origin is None:
         raise ModuleNotFoundError("verl is not installed; its default configuration is the base of every recipe")
-    # A file path, as "pkg://verl.trainer.config" would import verl, and that torch and Ray.
+    # A file path, because "pkg://verl.trainer.config" would import verl with torch and Ray.
     defaults = Path(verl.origin).parent / "trainer" / "config"
     with initialize_config_dir(str(config_dir.resolve()), version_base=None):
         try:

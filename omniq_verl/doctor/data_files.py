@@ -1,4 +1,4 @@
-"""Check every row of parquet files, in little memory, on all cores, and only once for each file."""
+"""Check every row of parquet files on all cores, with little memory, and only once per file."""
 
 import os
 import warnings
@@ -30,7 +30,7 @@ _ROWS_WORTH_A_BAR = 2000
 _MOST_THREADS = 16  # each may hold a decoded image of up to 270 MB
 
 Check = Callable[[dict[str, Any]], tuple[list[Fault], Length | int | None]]
-"""A function from a row to its faults and its tokens (their number, or with the share of the images; None where they
+"""A function from a row to its faults and its tokens (their number, also with the image tokens, or None if they
 could not be counted). It is called from several threads."""
 
 
@@ -45,12 +45,12 @@ def check_file(
     """Check one parquet file of prompts, row by row.
 
     Args:
-        path: of the file.
+        path: the parquet file.
         lengths: counts the prompts' tokens; without it, their lengths are not checked.
         max_prompt_length: largest number of tokens a prompt may have.
-        labels: whether to check tasks and labels, too, as this package's reward reads them.
-        named: names that the file gives to ``COLUMNS``, where they differ.
-        drops_long: whether verl drops prompts that are too long; then they are counted and are no problem.
+        labels: whether to check tasks and labels, too, which this package's reward reads.
+        named: the file's own names for ``COLUMNS``, if they differ.
+        drops_long: whether verl drops prompts that are too long; then they are counted instead of reported.
     """
     check = partial(check_row, lengths=lengths, max_prompt_length=max_prompt_length, labels=labels)
     counted = length_settings(lengths)
@@ -81,19 +81,19 @@ def check_table(
     """Check one parquet file that must have these columns, row by row, in several threads.
 
     Args:
-        path: of the file.
+        path: the parquet file.
         columns: names of the columns of a row.
         check: called with each row.
         settings: everything ``check`` depends on besides the row and this package's code. With it, the report is stored
-            and taken from the store as long as the file stays the same (see ``verdicts``). The report of a file whose
-            images lie in files of their own is not stored.
-        named: names that the file gives to ``columns``, where they differ.
+            and reused as long as the file stays the same (see ``verdicts``). Reports of files whose images are separate
+            files are not stored.
+        named: the file's own names for ``columns``, if they differ.
     """
     file, columns = Path(path), {name: (named or {}).get(name, name) for name in columns}
     if path.startswith("~"):
         return FileReport(path, problems=[home_problem("data file", path)])
     if not file.is_file():
-        fix = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with data_prep"
+        fix = "give an existing file (data.train_files=PATH, data.val_files=PATH), or write it with omniq data"
         return FileReport(path, problems=[Problem(path, "there is no such file", fix)])
     folder = store_folder() if settings is not None else None
     if folder is None:
@@ -112,7 +112,7 @@ def check_table(
 
 
 def mean_image_tokens(files: Sequence[FileReport]) -> float | None:
-    """Mean number of image tokens of a row; None if none was counted."""
+    """Mean number of image tokens per row; None if none were counted."""
     rows, tokens = sum(file.rows for file in files), sum(file.image_tokens for file in files)
     return tokens / rows if tokens else None
 
@@ -149,7 +149,7 @@ def _check_content(path: str, file: Path, columns: Mapping[str, str], check: Che
 
 
 class _Unreadable(Exception):
-    """The bytes are not those of a whole parquet file."""
+    """The file is not a complete parquet file."""
 
 
 def _unreadable(path: str, error: Exception) -> Problem:
@@ -171,15 +171,15 @@ def _table_problems(path: str, rows: int, missing: list[str]) -> list[Problem]:
     problems = []
     if missing:
         what = f"the file lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        problems.append(Problem(path, what, "write it with omniq_verl.data, or rename the columns"))
+        problems.append(Problem(path, what, "write it with omniq data, or rename the columns"))
     if not rows:
-        problems.append(Problem(path, "the file has no row", "run its data preparation again"))
+        problems.append(Problem(path, "the file has no rows", "run its data preparation again"))
     return problems
 
 
 def _records(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     try:
-        # Mapped, so that a file written as one huge row group is not read into memory at once either.
+        # Memory-mapped, so that even a file written as one huge row group is not read into memory at once.
         with pq.ParquetFile(file, memory_map=True) as parquet:
             present = parquet.schema_arrow.names
             every = {"extra_info": "extra_info", **columns}
@@ -192,7 +192,7 @@ def _records(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]
 
 
 def _check_rows(report: FileReport, records: Iterator[dict[str, Any]], check: Check) -> None:
-    # Threads, as PIL decodes without holding the interpreter's lock: processes took 15% more time for the same images.
+    # Threads, because PIL decodes without the interpreter's lock: processes took 15% more time for the same images.
     rows = map_in_order(partial(_findings, check), records, usable_cores(_MOST_THREADS))
     bar = track(
         rows,
@@ -202,8 +202,8 @@ def _check_rows(report: FileReport, records: Iterator[dict[str, Any]], check: Ch
         transient=True,
         disable=report.rows <= _ROWS_WORTH_A_BAR,
     )
-    # PIL only warns about images between one and two times its limit. Filters belong to the whole process, so they are
-    # set here and not by the threads.
+    # PIL only warns about images between one and two times its limit. Warning filters belong to the whole process, so
+    # they are set here instead of in the threads.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for number, row in enumerate(bar):

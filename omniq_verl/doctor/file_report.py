@@ -16,11 +16,11 @@ from omniq_verl.tasks import TASKS
 
 _SHOWN_PER_KIND = 5
 DROPPED = "dropped"
-"""Kind of a fault that makes verl drop the row instead of stopping."""
+"""Kind of the faults that make verl drop the row instead of stopping."""
 
 
 def each_once(reports: "Sequence[FileReport]") -> "list[FileReport]":
-    """Reports of different files: one that is both trained and validated on is told of once."""
+    """The reports without duplicates, for files used for both training and validation."""
     return list({os.path.realpath(report.path): report for report in reversed(reports)}.values())[::-1]
 
 
@@ -31,17 +31,17 @@ class RowFindings:
     name: str
     """The row's id, or "unknown"."""
     key: int | None
-    """Made from the row's task and id; None if it has no id."""
+    """A hash of the row's task and id; None if it has no id."""
     source: str | None
     faults: list[Fault]
     length: Length | int | None
     split: str | None
     reads_files: bool
-    """Does an image of the row lie in a file of its own, or its task outside of this package?"""
+    """Whether an image of the row is a separate file, or its task is user-defined."""
 
 
 def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | int | None) -> RowFindings:
-    """Collect what the report of a file needs to know about a row."""
+    """Collect what a file's report needs about a row."""
     info = record.get("extra_info")
     info = info if isinstance(info, dict) else {}
     named = info.get("id") is not None
@@ -64,24 +64,24 @@ def _is_outside(task: object) -> bool:
 
 @dataclass
 class FileReport:
-    """Findings about one file. Rows count from 0, as in ``extra_info.index``."""
+    """Findings about one file. Row indices start at 0, as in ``extra_info.index``."""
 
     path: str
     rows: int = 0
     longest_prompt: int = 0
-    """Tokens; 0 if none was counted."""
+    """In tokens; 0 if none were counted."""
     problems: list[Problem] = field(default_factory=list)
     keys: set[int] = field(default_factory=set, repr=False)
-    """One number per row, made from its task and id."""
+    """One hash per row, of its task and id."""
     sources: set[str] = field(default_factory=set)
-    """``data_source`` of its rows."""
+    """The ``data_source`` values of its rows."""
     bad_rows: int = 0
     """Number of rows with a fault."""
     image_tokens: int = 0
-    """Tokens that stand for images, of all rows together; 0 if none was counted."""
+    """Image tokens of all rows together; 0 if none were counted."""
     reads_files: bool = False
-    """Do images lie in files of their own, or tasks outside of this package? Then the parquet file alone does not
-    determine this report."""
+    """Whether images are separate files or tasks are user-defined, so that the parquet file alone does not determine
+    this report."""
     dropped: int = 0
     """Rows that verl will drop."""
     test_rows: int = 0
@@ -89,7 +89,7 @@ class FileReport:
     _found: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def add(self, number: int, row: RowFindings) -> None:
-        """Add the findings about a row. Of each kind of fault the first few are listed, the others only counted."""
+        """Add the findings about a row. Only the first few faults of each kind are listed; the others are counted."""
         if row.key is not None:
             self.keys.add(row.key)
         if row.source is not None:
@@ -118,7 +118,7 @@ class FileReport:
                 self.problems.append(Problem(self.path, rest, "as above", row=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Values for JSON, from which ``from_json`` makes an equal report."""
+        """Values for JSON; ``from_json`` restores an equal report."""
         return {
             "rows": self.rows,
             "longest_prompt": self.longest_prompt,

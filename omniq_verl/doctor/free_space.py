@@ -1,4 +1,4 @@
-"""Measure what this machine has left: memory, shared memory, disk; and its GPUs. All in bytes."""
+"""Measure the free memory, shared memory and disk space of this machine, and its GPUs. All sizes are in bytes."""
 
 import math
 import shutil
@@ -13,12 +13,12 @@ from omniq_verl.generation.cpu_memory import cgroup_free_bytes
 
 @dataclass(frozen=True)
 class FreeSpace:
-    """Free bytes; infinite where nothing can run out."""
+    """Free bytes; infinite if there is no limit."""
 
     memory: float
     shared_memory: float
     disk: float
-    """On the file system that will hold the output folder."""
+    """Free bytes of the file system that will hold the output folder."""
     gpus: tuple[int, ...] = ()
     """Total memory, not free memory, of each NVIDIA GPU of this machine."""
 

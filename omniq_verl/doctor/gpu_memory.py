@@ -76,7 +76,7 @@ _LABELS = {
 }
 
 Parts = dict[str, int]
-"""What takes memory -> bytes."""
+"""Bytes by what occupies them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _State:
     adam: int
     gradients: int
     weights_stay: bool
-    """Are they on the GPU in all phases, as they are not offloaded?"""
+    """Whether weights are on the GPU in all phases because they are not offloaded."""
     adam_stays: bool
 
     def resident(self) -> Parts:
@@ -98,7 +98,7 @@ class _State:
 
 
 def unsupported(config: DictConfig) -> str | None:
-    """Why there is no estimate for a configuration; None if there is one."""
+    """Why a configuration has no estimate; None if it has one."""
     strategy = config.actor_rollout_ref.actor.strategy
     if strategy not in ("fsdp", "fsdp2"):
         return f"the strategy is {strategy}, not FSDP"
@@ -119,8 +119,8 @@ def estimate_phases(
     """Estimate the peak memory of one GPU in each phase of a step, in bytes.
 
     Args:
-        config: of a run with FSDP, not LoRA (see ``unsupported``).
-        shape: of the model.
+        config: configuration of a run with FSDP, without LoRA (see ``unsupported``).
+        shape: sizes of the model.
         image_share: share of the image tokens among the tokens of a micro-batch, 0 to 1. The default is an upper bound.
         gpu_bytes: memory of the GPU; ``generation`` is left out without it.
 
@@ -135,7 +135,7 @@ def estimate_phases(
 def estimate_parts(
     config: DictConfig, shape: Shape, image_share: float = 1.0, gpu_bytes: int | None = None
 ) -> dict[str, Parts]:
-    """Same as ``estimate_phases``, with the parts of each phase."""
+    """Like ``estimate_phases``, with the parts of each phase."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     state = _state(config, shape)
     context = _CONTEXT + (0 if rollout.enforce_eager else _CUDA_GRAPHS)
@@ -294,13 +294,13 @@ def say_memory(config: DictConfig, shape: Shape | None, image_share: float = 1.0
     """Describe the estimate in one line, phase by phase, with the parts of the largest one.
 
     Args:
-        config: of the run.
-        shape: of the model; None if it is not known.
+        config: the run's configuration.
+        shape: sizes of the model; None if unknown.
         image_share: see ``estimate_phases``.
         gpu_bytes: memory of a GPU of this machine; None if it has none.
     """
     if shape is None or not shape.parameters:
-        return "memory per GPU: not estimated: no config.json of a local folder tells the model's sizes"
+        return "memory per GPU: not estimated: no config.json of a local folder states the model's sizes"
     if reason := unsupported(config):
         return f"memory per GPU: not estimated: {reason}"
     phases = estimate_parts(config, shape, image_share, gpu_bytes)

@@ -49,8 +49,8 @@ def host_parts(
     """Estimate the bytes of host memory one node needs during a step, by what takes them.
 
     Args:
-        config: of a run on GPUs with FSDP, not LoRA.
-        shape: of the model.
+        config: configuration of a run on GPUs with FSDP, without LoRA.
+        shape: sizes of the model.
         tensors: number of parameters of each of its tensors.
         image_tokens: mean number of image tokens of a prompt; pixels are left out without it.
     """
@@ -107,9 +107,9 @@ def check_host_memory(
     tensors: Sequence[int],
     free: float,
 ) -> Problem | None:
-    """Report that this machine cannot hold what is offloaded; ``free`` in bytes. Only for a machine of the run.
+    """Report if this machine cannot hold what is offloaded; ``free`` in bytes. Only for a machine of the run.
 
-    Everything beyond that is an estimate, which ``say_host_memory`` tells and which stops no run.
+    Memory beyond that is only estimated; ``say_host_memory`` reports it and does not stop the run.
     """
     if shape is None or not tensors or unsupported(config):
         return None
@@ -142,7 +142,7 @@ def say_host_memory(
 ) -> str:
     """Describe the estimate in one line, and whether it is more than ``free`` bytes."""
     if shape is None or not tensors:
-        return "memory per node: not estimated: no config.json of a local folder tells the model's sizes"
+        return "memory per node: not estimated: no config.json of a local folder states the model's sizes"
     if reason := unsupported(config):
         return f"memory per node: not estimated: {reason}"
     parts = host_parts(config, shape, tensors, image_tokens)

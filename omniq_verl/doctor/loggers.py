@@ -1,4 +1,4 @@
-"""The loggers of a run can be opened: verl does so only once all engines have started."""
+"""Check that the loggers of a run can be opened. verl would find out only after all engines have started."""
 
 from importlib.util import find_spec
 
@@ -13,7 +13,7 @@ PACKAGES = {
     "vemlp_wandb": "volcengine_ml_platform",
     **dict.fromkeys(("console", "file")),
 }
-"""Each logger of verl 0.9.1 (verl/utils/tracking.py) and the package that it imports."""
+"""The loggers of verl 0.9.1 (verl/utils/tracking.py) and the packages they import."""
 
 
 def check_loggers(config: DictConfig) -> list[Problem]:

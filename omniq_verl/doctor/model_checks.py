@@ -1,4 +1,4 @@
-"""Checks of the model folder, and the sizes other checks need from it. No weight is loaded."""
+"""Check the model folder and read sizes that other checks need. Weights are not loaded."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from omniq_verl.lfs import BadFile, check_no_pointers
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Findings about a model; there are no tensors if its files are not at hand (a hub id)."""
+    """Findings about a model; without tensors if its files are not local (a hub id)."""
 
     problems: list[Problem] = field(default_factory=list)
     tensors: tuple[int, ...] = ()
@@ -31,17 +31,17 @@ class ModelFolder:
 
 
 def looks_local(path: str) -> bool:
-    """Whether a model path means a folder and not a hub id such as ``org/name``."""
+    """Whether a model path means a folder instead of a hub id such as ``org/name``."""
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or os.path.isdir(path)
 
 
 def inspect_model(path: str, key: str = "actor_rollout_ref.model.path", trust_remote_code: bool = False) -> ModelFolder:
-    """Check that a local model folder holds the model that its configuration describes, and count its parameters.
+    """Check that a local model folder matches its configuration, and count its parameters.
 
     Args:
-        path: as the configuration gives it; hub ids are not checked.
-        key: of the configuration.
-        trust_remote_code: build the model by Python code that lies in its folder.
+        path: the configured path; hub ids are not checked.
+        key: the configuration key.
+        trust_remote_code: whether to build the model with Python code from its folder.
     """
     if not looks_local(path):
         return ModelFolder()
@@ -67,8 +67,8 @@ def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:
     if not folder.is_dir():
         return Problem(where, "there is no such folder", f"give the folder of a saved model: {key}=FOLDER")
     if not (folder / "config.json").is_file() and not any(folder.glob("adapter_*")):
-        what = "the folder has no config.json, so it is no Hugging Face model"
-        return Problem(where, what, "give the folder that holds config.json (of a verl checkpoint: its huggingface/)")
+        what = "the folder has no config.json, so it is not a Hugging Face model"
+        return Problem(where, what, "give the folder that holds config.json (in a verl checkpoint: huggingface/)")
     if path.endswith("/"):
         return Problem(where, "verl rejects a path that ends with a slash", f"drop the slash: {key}={path.rstrip('/')}")
     return None

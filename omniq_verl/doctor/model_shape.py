@@ -24,7 +24,7 @@ class Shape:
     """Sizes of a language model."""
 
     parameters: int
-    """All of them, those of the vision tower included."""
+    """Number of all parameters, including the vision tower's."""
     layers: int
     hidden: int
     vocabulary: int
@@ -33,7 +33,7 @@ class Shape:
     """Width of the keys: number of key heads x size of a head."""
     vision: VisionShape | None = None
     tied: bool = False
-    """Does the output layer share the embedding's weights?"""
+    """Whether the output layer shares the embedding's weights."""
 
     @property
     def patches_per_token(self) -> int:

@@ -1,4 +1,4 @@
-"""What is no mistake, and should be known before a run begins."""
+"""Warnings that do not stop a run."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,22 @@ from omniq_verl.trainer.best_checkpoint import OFF
 
 
 def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[str]:
-    """Rows that stand twice among the training files, or are validated on as well."""
+    """Warnings about rows that occur twice in the training files, or in the validation files as well."""
     known: set[int] = set()
     twice = 0
     for file in train:
         twice += len(known & file.keys)
         known |= file.keys
     both = len(known & set().union(*(file.keys for file in val)))
-    notes = [f"{twice:,} rows stand in more than one of data.train_files"] if twice else []
-    return notes + ([f"{both:,} rows of data.val_files are trained on, too: they measure memory"] if both else [])
+    notes = [f"{twice:,} rows appear in more than one of data.train_files"] if twice else []
+    if both:
+        what = "also appear in data.train_files; validation scores on them reflect memorisation"
+        notes.append(f"{both:,} rows of data.val_files {what}")
+    return notes
 
 
 def dropped_rows(files: Sequence[FileReport]) -> list[str]:
-    """Rows that are too long for ``data.max_prompt_length`` and that verl filters out."""
+    """Warnings about rows that are too long for ``data.max_prompt_length`` and that verl drops."""
     return [
         f"{file.path}: verl will drop {file.dropped:,} of {file.rows:,} rows, whose prompts are longer than"
         " data.max_prompt_length (data.filter_overlong_prompts)"

@@ -1,4 +1,4 @@
-"""Numbers out of range, some of which verl meets only when Ray and the engine have started."""
+"""Check numbers for their range; some errors would otherwise show up only after Ray and the engine have started."""
 
 from collections.abc import Iterable
 
@@ -21,17 +21,17 @@ SFT_NUMBERS = ("data.train_batch_size", "data.max_length")
 
 
 def check_numbers(config: DictConfig, keys: Iterable[str]) -> list[Problem]:
-    """Each of these keys has to be a whole number above 0."""
+    """Report keys whose value is not a whole number above 0."""
     values = {key: OmegaConf.select(config, key) for key in keys}
     return [
-        Problem(f"{key}={value}", "it is no whole number above 0", f"give one, e.g. {key}=8")
+        Problem(f"{key}={value}", "it is not a whole number above 0", f"give one, e.g. {key}=8")
         for key, value in values.items()
         if type(value) is not int or value < 1
     ]
 
 
 def check_group(config: DictConfig) -> list[Problem]:
-    """An estimator that compares the answers of a group has more than one of them."""
+    """Report groups of one answer if the advantage estimator compares the answers of a group."""
     key, estimator = "actor_rollout_ref.rollout.n", OmegaConf.select(config, "algorithm.adv_estimator")
     if OmegaConf.select(config, key) != 1 or estimator not in _COMPARING:
         return []
@@ -40,7 +40,7 @@ def check_group(config: DictConfig) -> list[Problem]:
 
 
 def check_learning_rate(config: DictConfig, key: str) -> list[Problem]:
-    """The learning rate is a number that training can survive."""
+    """Report a learning rate that would destroy the model."""
     value = OmegaConf.select(config, key)
     if type(value) in (int, float) and 0 <= value < _LEARNING_RATE_LIMIT:
         return []

@@ -9,16 +9,16 @@ from omniq_verl.doctor.problem import Problem
 
 
 def paths_of(value: str | Sequence[str] | None) -> list[str]:
-    """The paths of a setting that holds one or several."""
+    """The paths of a setting that holds one path or several."""
     return [str(path) for path in value] if isinstance(value, (list, ListConfig)) else [str(value)] if value else []
 
 
 def home_problems(config: DictConfig, keys: Iterable[str]) -> list[Problem]:
-    """Paths that begin with ``~``: verl takes it for the name of a folder."""
+    """Report paths that begin with ``~``, which verl takes for the name of a folder."""
     named = [(key, path) for key in keys for path in paths_of(OmegaConf.select(config, key)) if path.startswith("~")]
     return [home_problem(key, path) for key, path in named]
 
 
 def home_problem(key: str, path: str) -> Problem:
-    """The path begins with ``~``."""
-    return Problem(f"{key}={path}", "verl does not replace ~ by the home folder", f"write {os.path.expanduser(path)}")
+    """The problem of a path that begins with ``~``."""
+    return Problem(f"{key}={path}", "verl does not replace ~ with the home folder", f"write {os.path.expanduser(path)}")

@@ -18,17 +18,17 @@ from omniq_verl.metric_log import log_into
 
 
 class Preflight(Callback):
-    """Stops a run whose input is bad, with exit code 1.
+    """Stops a run with bad input, with exit code 1.
 
-    A single run is checked before Hydra makes its output folder, so a rejected run leaves nothing behind;
-    the jobs of a multirun are checked one by one.
+    A single run is checked before Hydra makes its output folder, so a rejected run leaves nothing behind; the jobs
+    of a multirun are checked one after another.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # The SFT trainer's processes all come here; one of them speaks, and logs, for them.
+        # All processes of the SFT trainer come here; one of them reports, and logs, for all.
         if os.environ.get("RANK", "0") == "0":
             stop_unless_sound(config)
-            if is_sft(config):  # verl's own trainer, which is not asked where to log; GRPO's is in another process
+            if is_sft(config):  # verl's own trainer has no hook for its log; the GRPO trainer opens its own
                 log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -37,27 +37,27 @@ class Preflight(Callback):
 
 
 def check_platform(config: DictConfig, environment: Mapping[str, str]) -> list[Problem]:
-    """The recipe and the process agree on the platform; verl takes the process's, and fails much later."""
+    """Report if recipe and process name different platforms; verl follows the process, and fails much later."""
     chosen = environment.get("VERL_PLATFORM", "").strip().lower()
     device = OmegaConf.select(config, "trainer.device")
     if (device == "cpu") == (chosen == "cpu"):
         return []
-    fix = "set VERL_PLATFORM=cpu for the run" if device == "cpu" else "unset VERL_PLATFORM, or take a CPU recipe"
+    fix = "set VERL_PLATFORM=cpu for the run" if device == "cpu" else "unset VERL_PLATFORM, or use a CPU recipe"
     return [Problem("configuration key trainer.device", f"is {device}, and VERL_PLATFORM is {chosen!r}", fix)]
 
 
 def stop_unless_sound(config: DictConfig) -> None:
-    """Print all problems to stderr and leave the program if there is one that training cannot leave out.
+    """Print all problems to stderr and exit if any of them must stop the run.
 
     Raises:
         SystemExit: there are such problems, or a check itself failed. Hydra 1.3 turns every ``Exception`` of a
-            callback into a warning and goes on (hydra/_internal/callbacks.py, ``_notify``); this one passes.
+            callback into a warning and continues (hydra/_internal/callbacks.py, ``_notify``); ``SystemExit`` passes.
     """
     try:
         report = check_config(config)
     except Exception as error:
         traceback.print_exc()
-        raise SystemExit("preflight: a check failed by itself, the run was not started") from error
+        raise SystemExit("preflight: a check itself failed, the run was not started") from error
     report.problems += check_platform(config, os.environ)
     stops = report.blocking
     for problem in report.problems:

@@ -1,8 +1,8 @@
 """Count the tokens of a prompt without preparing its pixels.
 
-verl renders the chat template and lets the processor replace each image placeholder by as many tokens as
-the image needs. Wordings and image sizes repeat, so text is counted once per wording and images once per
-size; that makes it cheap enough to check every row of a data set.
+verl renders the chat template and lets the processor replace each image placeholder by as many tokens as the image
+needs. Wordings and image sizes repeat, so text is counted once per wording and images once per size; that makes it
+cheap enough to check every row of a data set.
 """
 
 import json
@@ -23,7 +23,7 @@ Messages = tuple[tuple[str, str], ...]
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
 
-_REMEMBERED = 10_000  # wordings and sizes; bounds the memory where each row has its own
+_REMEMBERED = 10_000  # cached wordings and sizes; bounds the memory if each row has its own
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Length:
 
 
 class PromptLength:
-    """Counts the tokens of prompts as verl and the model's processor will make them. Safe to use from several threads.
+    """Counts the tokens that verl and the model's processor will produce for prompts. Safe to use from several threads.
 
     Args:
-        processor: of the model, with a chat template.
+        processor: the model's processor, with a chat template.
         template_kwargs: ``data.apply_chat_template_kwargs`` of the configuration.
         processor_kwargs: ``data.mm_processor_kwargs`` of the configuration.
     """
@@ -61,16 +61,16 @@ class PromptLength:
         self._has_formula = hasattr(images, "get_number_of_image_patches") and hasattr(images, "merge_size")
 
     def count(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> Length:
-        """Count the tokens of a prompt whose placeholders stand for images of the given sizes, in this order.
+        """Count the tokens of a prompt whose placeholders stand for images of these sizes, in this order.
 
         Raises:
-            ValueError: the processor rejects an image of such a size.
+            ValueError: the processor rejects an image of this size.
         """
         with self._lock:
             return self._count(messages, sizes)
 
     def text_fault(self, messages: Messages) -> str | None:
-        """What is wrong with a prompt's texts for the model's tokenizer (``tasks.outside_text``); None: nothing."""
+        """Why the model's tokenizer cannot be given a prompt's texts (``tasks.outside_text``); None if it can."""
         with self._lock:
             return self._text_fault(messages)
 
@@ -79,7 +79,7 @@ class PromptLength:
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """All that a count depends on, as text; None if it cannot be known, as for a tokenizer written in Python."""
+        """Everything that a count depends on, as text; None if unknown, as for a tokenizer written in Python."""
         processor = self._processor
         backend = getattr(processor.tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -117,8 +117,8 @@ class PromptLength:
         return images.get_number_of_image_patches(*self._resized(size), {}) // images.merge_size**2
 
     def _resized(self, size: ImageSize) -> ImageSize:
-        # verl passes every image through qwen_vl_utils before the processor sees it, and rounding twice
-        # is not rounding once.
+        # verl passes every image through qwen_vl_utils before the processor sees it, and rounding twice differs from
+        # rounding once.
         from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
 
         patch = getattr(self._processor.image_processor, "patch_size", 14)  # as verl's agent loop
@@ -150,7 +150,7 @@ def load_processor(model: DictConfig) -> Any:
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError("it has a tokenizer only, no image processor")
-    if not processor.tokenizer("a word")["input_ids"]:  # what transformers makes of a folder without tokenizer.json
+    if not processor.tokenizer("a word")["input_ids"]:  # transformers' result for a folder without tokenizer.json
         raise ValueError("its tokenizer knows no words; tokenizer.json is missing")
     processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
     return processor
@@ -166,8 +166,8 @@ def _check_sees(model: DictConfig) -> None:
 
 
 def processor_problem(key: str, path: str, error: Exception) -> Problem:
-    """That ``load_processor`` raised for the model at ``path``."""
+    """The problem for an error that ``load_processor`` raised for the model at ``path``."""
     what, fix = "its processor", "give a model that reads images, with its tokenizer and preprocessor files"
     if not Path(path).expanduser().exists():
-        what = "there is no such folder here, and of a model of that name at the hub the processor"
+        what = "there is no such folder here, and the processor of a model with that name on the hub"
     return Problem(f"{key}={path}", f"{what} cannot be loaded ({error})", fix)

@@ -1,4 +1,4 @@
-"""What the checks found."""
+"""The result of all checks."""
 
 from dataclasses import dataclass, field
 
@@ -7,36 +7,36 @@ from omniq_verl.doctor.problem import Problem
 
 @dataclass
 class Report:
-    """All problems of a run, and what was looked at."""
+    """All problems of a run, and counts of what was checked."""
 
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
     rows: int = 0
     longest_prompt: int = 0
-    """Tokens; 0 if none was counted."""
+    """In tokens; 0 if none were counted."""
     bad_rows: int = 0
     """Number of rows with a fault."""
     allowed_share: float = 0.0
-    """Share of bad rows that training leaves out instead of rejecting to start."""
+    """Share of bad rows up to which training leaves them out instead of refusing to start."""
     notes: list[str] = field(default_factory=list)
-    """What else is worth knowing, one line each."""
+    """Other remarks, one line each."""
 
     @property
     def blocking(self) -> list[Problem]:
-        """The problems that keep a run from starting."""
+        """The problems that prevent a run from starting."""
         if not may_leave_out(self.bad_rows, self.rows, self.allowed_share):
             return self.problems
         return [problem for problem in self.problems if not problem.row]
 
     def summary(self) -> str:
-        """One line for the user."""
+        """The result in one line."""
         found = len(self.problems)
         verdict = "no problem found" if not found else f"{found} problem{'s' * (found > 1)}"
         return f"{self.files} files, {self.rows:,} rows, {self.longest_prompt} tokens the longest prompt: {verdict}"
 
 
 def may_leave_out(bad_rows: int, rows: int, share: float) -> bool:
-    """Whether training goes on without the bad rows.
+    """Whether training continues without the bad rows.
 
     Args:
         bad_rows: number of rows with a fault.

@@ -1,4 +1,4 @@
-"""What becomes of the checkpoints in a run's folder: does the run continue, begin anew, or fail?"""
+"""Find out whether a run would resume from the checkpoints in its folder, start again, or fail."""
 
 import os
 import zipfile
@@ -12,19 +12,19 @@ from omniq_verl.doctor.problem import Problem
 
 _TRACKER = "latest_checkpointed_iteration.txt"
 _FILES = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
-"""Names of the files of each part of a checkpoint (verl/utils/checkpoint/fsdp_checkpoint_manager.py)."""
-_ANEW = "trainer.resume_mode=disable begins anew"
+"""File names of the parts of a checkpoint (verl/utils/checkpoint/fsdp_checkpoint_manager.py)."""
+_ANEW = "trainer.resume_mode=disable starts from the beginning"
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """What differs between verl's trainers.
+    """The differences between verl's trainers.
 
     Args:
         model: key of the model that a new run starts from.
-        contents: key of the parts that are loaded from a checkpoint.
+        contents: key of the checkpoint parts to load.
         sft: whether it is the SFT trainer.
-        besides: what to add to the note on a run that continues.
+        besides: addition to the note on a run that resumes.
     """
 
     model: str
@@ -43,21 +43,21 @@ SFT = Trainer("model.path", "checkpoint.load_contents", sft=True)
 
 @dataclass(frozen=True)
 class Resume:
-    """What verl will do with the checkpoints."""
+    """How verl will use the checkpoints."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     step: int = 0
-    """The run continues after this step; 0: it begins anew, or fails."""
+    """The run resumes after this step; 0 if it starts from the beginning, or fails."""
 
 
 def check_resume(config: DictConfig, trainer: Trainer, rows: int | None = None) -> Resume:
-    """Ask verl which checkpoint it would load, and check that this one can be loaded and leaves something to train.
+    """Ask verl which checkpoint it would load, and check that it can be loaded and leaves steps to train.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         trainer: ``GRPO`` or ``SFT``.
-        rows: of all training files together; None if it is not known how many verl will use.
+        rows: number of rows in all training files; None if it is unknown how many verl will use.
     """
     if problems := home_problems(config, ["trainer.default_local_dir", "trainer.resume_from_path"]):
         return Resume(problems)
@@ -68,8 +68,8 @@ def check_resume(config: DictConfig, trainer: Trainer, rows: int | None = None) 
     try:
         found = _ask_verl(config, trainer)
     except ImportError as error:
-        return Resume(notes=[f"whether the run would continue is not known, as verl cannot be imported ({error})"])
-    except Exception as error:  # AssertionError, ValueError and UnboundLocalError among others: verl would stop with it
+        return Resume(notes=[f"it is not known whether the run would resume, as verl cannot be imported ({error})"])
+    except Exception as error:  # verl would stop with it: AssertionError, ValueError, UnboundLocalError and others
         return Resume([_failure(config, error)])
     if found is None:
         return Resume(notes=_left_behind(config))
@@ -86,7 +86,7 @@ def _ask_verl(config: DictConfig, trainer: Trainer) -> tuple[str, int] | None:
 
 
 def _may_resume(config: DictConfig, trainer: Trainer) -> bool:
-    """False where verl surely begins anew, so that it need not be imported."""
+    """False if verl certainly starts from the beginning, so that it need not be imported."""
     mode = OmegaConf.select(config, "trainer.resume_mode")
     if mode == "disable":
         return False
@@ -110,7 +110,7 @@ def _left_behind(config: DictConfig) -> list[str]:
     if mode == "disable":
         why = "trainer.resume_mode is disable" if saved else None
     elif path is not None:
-        why = f"verl finds no number of a step in trainer.resume_from_path={path}"
+        why = f"verl finds no step number in trainer.resume_from_path={path}"
     elif tracker.is_file():
         why = f"{_TRACKER} names step {tracker.read_text(errors='replace').strip()}, whose folder is missing"
     else:
@@ -118,7 +118,7 @@ def _left_behind(config: DictConfig) -> list[str]:
     if why is None:
         return []
     there = f" (it holds {', '.join(f'global_step_{step}' for step in saved[-3:])})" if saved else ""
-    return [f"{folder}{there}: the run will begin anew at step 0, as {why}"]
+    return [f"{folder}{there}: the run will start from the beginning at step 0, as {why}"]
 
 
 def _saved_steps(folder: Path) -> list[int]:
@@ -128,21 +128,21 @@ def _saved_steps(folder: Path) -> list[int]:
 
 def _failure(config: DictConfig, error: Exception) -> Problem:
     mode = OmegaConf.select(config, "trainer.resume_mode")
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if mode not in ("auto", "disable", "resume_path"):
         return Problem(f"trainer.resume_mode={mode}", "there is no such mode", "choose auto, disable or resume_path")
     named = OmegaConf.select(config, "trainer.resume_from_path")
     if mode == "resume_path" or named is not None:
         fix = f"name a folder global_step_N that exists, or {_ANEW}"
-        return Problem(f"trainer.resume_from_path={named}", f"verl would stop ({said})", fix)
+        return Problem(f"trainer.resume_from_path={named}", f"verl would stop ({message})", fix)
     tracker = Path(config.trainer.default_local_dir) / _TRACKER
-    what = f"it holds no number of a step, and verl would stop ({said})"
+    what = f"it holds no step number, and verl would stop ({message})"
     return Problem(str(tracker), what, f"write the number of the last complete global_step_N into it; {_ANEW}")
 
 
 def _check_files(config: DictConfig, trainer: Trainer, folder: Path, step: int) -> list[Problem]:
-    """Every rank finds its part, and each part is whole."""
-    where, otherwise = f"checkpoint {folder}", f"take another one with trainer.resume_mode=resume_path; {_ANEW}"
+    """Check that the files of every rank exist and are complete."""
+    where, otherwise = f"checkpoint {folder}", f"choose another one with trainer.resume_mode=resume_path; {_ANEW}"
     if not folder.is_dir():
         return [Problem(where, "there is no such folder, and verl would stop", otherwise)]
     ranks = _world_size(config, trainer, folder)
@@ -155,7 +155,7 @@ def _check_files(config: DictConfig, trainer: Trainer, folder: Path, step: int) 
     broken = [path for path in files if not zipfile.is_zipfile(path)]
     if not broken:
         return []
-    matter = "is not whole" if broken[0].is_file() else "is missing"
+    matter = "is incomplete" if broken[0].is_file() else "is missing"
     return [Problem(where, f"{broken[0].name} {matter}, and verl would stop", otherwise)]
 
 
@@ -164,7 +164,7 @@ def _world_size(config: DictConfig, trainer: Trainer, folder: Path) -> int:
     if not trainer.sft:
         return settings.nnodes * settings.n_gpus_per_node
     saved = _saved_world_sizes(folder)
-    # torchrun's processes know; without it, only the checkpoint tells.
+    # torchrun's processes know the number; otherwise only the checkpoint has it.
     return int(os.environ.get("WORLD_SIZE", saved[0] if saved else settings.get("n_gpus_per_node", 1)))
 
 
@@ -185,14 +185,14 @@ def _other_world_size(folder: Path, ranks: int, step: int) -> Problem | None:
 
 
 def _continuation(config: DictConfig, trainer: Trainer, step: int, rows: int | None) -> str:
-    """What verl does after it has loaded the checkpoint of a step."""
+    """What verl does after loading the checkpoint of a step."""
     by_epochs = None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
     by_steps = OmegaConf.select(config, "trainer.total_training_steps")
     last = min((limit for limit in (by_epochs, by_steps) if limit is not None), default=None)
     if last is None or step < last:
-        return f"the run will continue after step {step}, not from {trainer.model}{trainer.besides}"
+        return f"the run will resume after step {step}, not from {trainer.model}{trainer.besides}"
     fix = "raise trainer.total_epochs and trainer.total_training_steps to train more"
-    # verl's SFT trainer compares the number of the step only after it has trained one.
+    # verl's SFT trainer compares the step number only after training one step.
     if trainer.sft and (by_epochs is None or step < by_epochs):
-        return f"its step {step} is not before the run's last, {last}: verl will train one step more and save it; {fix}"
+        return f"its step {step} is not before the run's last, {last}: verl will train one more step and save it; {fix}"
     return f"its step {step} is not before the run's last, {last}: the run will end without training; {fix}"

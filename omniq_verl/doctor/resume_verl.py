@@ -1,6 +1,6 @@
-"""The checkpoint that verl would load, found by verl's own code, which is stopped right before it loads it.
+"""Find the checkpoint that verl would load by running verl's own code and stopping it right before loading.
 
-Importing this module takes seconds, as verl's trainers come with it.
+Importing this module takes seconds because it imports verl's trainers.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # about engines of other vendors that are not installed
+    warnings.simplefilter("ignore")  # warnings about engines of other vendors that are not installed
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
     from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler, OrchestrationMode
 
@@ -28,10 +28,10 @@ class _Engine:
 
 
 def grpo_checkpoint(config: DictConfig) -> tuple[str, int] | None:
-    """The folder of the actor's files and the step that a GRPO run would load; None if it would begin anew.
+    """The folder of the actor's files and the step that a GRPO run would load; None if it would start again.
 
     Raises:
-        Exception: whatever verl would raise and stop with.
+        Exception: any error with which verl would stop.
     """
     trainer = SimpleNamespace(config=config, actor_rollout_wg=_Engine())
     folder = _stopped(lambda: PPOTrainer._load_checkpoint(trainer))
@@ -39,7 +39,7 @@ def grpo_checkpoint(config: DictConfig) -> tuple[str, int] | None:
 
 
 def sft_checkpoint(config: DictConfig) -> tuple[str, int] | None:
-    """As ``grpo_checkpoint``, for a run of verl's SFT trainer."""
+    """Like ``grpo_checkpoint``, for a run of verl's SFT trainer."""
     settings = config.trainer
     handler = CheckpointHandler(
         engine=_Engine(),

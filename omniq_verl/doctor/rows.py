@@ -40,7 +40,7 @@ def check_row(
         record: the row as it is stored in the parquet file.
         lengths: counts tokens; without it, lengths are not checked.
         max_prompt_length: largest number of tokens a prompt may have.
-        labels: whether to check task and label, too, as this package's reward reads them.
+        labels: whether to check task and label, too, which this package's reward reads.
 
     Returns:
         The faults, and the prompt's tokens or None if they could not be counted.
@@ -64,7 +64,7 @@ def check_row(
 
 @contextmanager
 def collected(faults: list[Fault]) -> Iterator[None]:
-    """Put the fault that is raised within into the list."""
+    """Append the fault that is raised in this block to the list."""
     try:
         yield
     except Fault as fault:
@@ -72,7 +72,7 @@ def collected(faults: list[Fault]) -> Iterator[None]:
 
 
 def check_id(record: dict[str, Any]) -> None:
-    """The row has a name: its rollouts take their seeds from it, and their order.
+    """Check the row's id, which determines its rollouts' seeds and order.
 
     Raises:
         Fault: it has none.
@@ -81,14 +81,14 @@ def check_id(record: dict[str, Any]) -> None:
     name = info.get("id") if isinstance(info, dict) else None
     if (not name and name != 0) or not isinstance(name, (str, int)) or isinstance(name, bool):
         fault = "extra_info.id is neither text nor a whole number"
-        raise Fault("id", fault, f"{_WRITE_ANEW}, or give each row a name of its own")
+        raise Fault("id", fault, f"{_WRITE_ANEW}, or give each row its own id")
 
 
 def check_label(record: dict[str, Any]) -> None:
-    """The label is one the row's task can be rewarded for.
+    """Check that the row's task has a reward for its label.
 
     Raises:
-        Fault: it is not, or the task is unknown.
+        Fault: it has none, or the task is unknown.
     """
     task = _task(record)
     text = (record["reward_model"] or {}).get("ground_truth")
@@ -108,7 +108,7 @@ def check_label(record: dict[str, Any]) -> None:
 
 
 def check_number_of_images(record: dict[str, Any]) -> None:
-    """A comparison has all its images.
+    """Check that a comparison has all its images.
 
     Raises:
         Fault: it has more or fewer.
@@ -116,7 +116,7 @@ def check_number_of_images(record: dict[str, Any]) -> None:
     task, images = _task(record), len(record["images"] or [])
     if task.images not in (1, images):
         what = f"the task {task.name} is about {task.images} images, the row has {images}"
-        raise Fault("images", what, "write the file with data_prep/comparisons.py")
+        raise Fault("images", what, "write the file with omniq data comparisons")
 
 
 def _task(record: dict[str, Any]) -> Task:
@@ -136,7 +136,7 @@ def _task(record: dict[str, Any]) -> Task:
 
 
 def check_prompt(record: dict[str, Any]) -> Messages:
-    """The turns of the prompt, once it is sure that each image has its placeholder.
+    """The turns of the prompt, after checking that each image has its placeholder.
 
     Raises:
         Fault: the prompt is not a list of turns with text, or placeholders and images do not match.
@@ -145,7 +145,7 @@ def check_prompt(record: dict[str, Any]) -> Messages:
 
 
 def check_turns(turns: Any, images: Any, column: str) -> Messages:
-    """As ``check_prompt``, of turns in a column of any name."""
+    """Like ``check_prompt``, for turns in a column of any name."""
     if not turns or not all(map(_is_turn, turns)):
         raise Fault("prompt", f"{column} is not a list of turns with role and text content", _WRITE_ANEW)
     placeholders = sum(turn["content"].count(IMAGE_PLACEHOLDER) for turn in turns)
@@ -162,14 +162,14 @@ def _is_turn(turn: Any) -> bool:
 
 
 def image_size(image: dict[str, Any]) -> ImageSize:
-    """Read an image to its end and return its height and width in pixels. Safe to call from several threads.
+    """Read an image completely and return its height and width in pixels. Safe to call from several threads.
 
     JPEG images are decoded at an eighth of their size. That reads every compressed byte and finds the same damage as
     full decoding, in half the time and with less memory.
 
     Raises:
         Fault: the image is missing or broken, has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, or verl would show
-            the model another picture than scoring does.
+            the model a different picture than scoring does.
         MemoryError: there is not enough memory to decode it.
     """
     source = _image_source(image)
@@ -180,19 +180,19 @@ def image_size(image: dict[str, Any]) -> ImageSize:
             opened.draft(None, (1, 1))
             opened.load()
     except MemoryError:
-        raise  # says nothing about the image
+        raise  # not a fault of the image
     except Exception as error:  # PIL's decoders raise errors of every kind on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-        fix = "fix or drop the row; data_prep scripts do so when they write the file"
+        fix = "fix or drop the row; omniq data does so when it writes the file"
         raise Fault("image", f"the image does not decode ({reason})", fix) from error
     if why := read_otherwise(source.read_bytes() if isinstance(source, Path) else source.getvalue()):
-        what = f"verl shows the model another picture than scoring does ({why})"
-        raise Fault("image", what, "write the rows with data_prep, or store omniq_verl.data.images.check_image(bytes)")
+        what = f"verl shows the model a different picture than scoring does ({why})"
+        raise Fault("image", what, "write the rows with omniq data, or store omniq_verl.data.images.check_image(bytes)")
     return height, width
 
 
 def _check_pixels(pixels: int) -> None:
-    # PIL itself only warns about an image between one and two times its limit, and raises this error beyond.
+    # PIL only warns about an image between one and two times its limit, and raises this error above that.
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and pixels > most:
         raise Image.DecompressionBombError(
@@ -201,7 +201,7 @@ def _check_pixels(pixels: int) -> None:
 
 
 def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
-    # As verl 0.9.1 reads it (rl_dataset.py:325): "bytes" wins if the key exists, "path" is never looked at.
+    # As in verl 0.9.1 (rl_dataset.py:325): "bytes" takes precedence if the key exists, "path" is never used.
     fix = "store the image file's bytes under images[].bytes"
     if not isinstance(image, dict) or not {"bytes", "image"} & image.keys():
         raise Fault("image", "the image has neither bytes nor the name of a file under 'image'", fix)
@@ -216,10 +216,10 @@ def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
 
 
 def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: PromptLength) -> Length:
-    """Tokens of a prompt with images of these sizes.
+    """Number of tokens of a prompt with images of these sizes.
 
     Raises:
-        Fault: the processor rejects an image of such a size, or the turns hold control tokens of its tokenizer.
+        Fault: the processor rejects an image of this size, or the turns hold control tokens of its tokenizer.
     """
     if fault := lengths.text_fault(messages):
         raise Fault("control token", fault, FIX)
@@ -232,7 +232,7 @@ def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: Pro
 
 
 def check_length(length: Length, most: int, key: str = "data.max_prompt_length", name: str = "prompt") -> None:
-    """The prompt fits.
+    """Check the length of a prompt.
 
     Raises:
         Fault: it has more tokens than ``most``, the value of ``key``.

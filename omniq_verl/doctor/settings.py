@@ -1,4 +1,4 @@
-"""What is wrong with the settings of rewards, filter and gate. Asked by the preflight, and by the trainer once more."""
+"""Check the settings of rewards, filter and gate. Used by the preflight and again by the trainer."""
 
 from collections.abc import Iterator
 
@@ -59,7 +59,7 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
         what = f"is {settings.metric!r}, which is no part of the reward that is there for every answer"
         yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(metrics)}")
     if settings.mode != "all" and OmegaConf.select(config, "actor_rollout_ref.rollout.n") == 1:
-        what = "is 1, and a group of one answer has no spread, so that the filter would drop every group"
+        what = "is 1; a group of one answer has no spread, so the filter would drop every group"
         yield Problem("actor_rollout_ref.rollout.n", what, f"raise it, or set {_SAMPLER}.sampler_kwargs.mode=all")
     at_once = OmegaConf.select(config, "data.gen_batch_size")
     if settings.mode == "refill" and at_once != 1:
@@ -72,11 +72,11 @@ def _sampler_faults(config: DictConfig) -> Iterator[Problem]:
         return
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if mode not in ("sync", _OUR_TRAINER):
-        what = f"is {mode}, and GroupStdSampler samples for the sync trainer"
+        what = f"is {mode}, but GroupStdSampler works with the sync trainer"
         fix = f"set it to {_OUR_TRAINER}, or {_SAMPLER}.custom_sampler.path and .name to null"
         yield Problem("trainer.v1.trainer_mode", what, fix)
     if OmegaConf.select(config, "algorithm.filter_groups.enable"):
-        what = "verl gives its own group filter to no sampler but its own, so that it would do nothing"
+        what = "verl applies its own group filter only with its own sampler, so it would have no effect"
         fix = f"set it to False and {_SAMPLER}.sampler_kwargs.mode to drop or refill"
         yield Problem("algorithm.filter_groups.enable", what, fix)
 
@@ -102,15 +102,15 @@ def _gate_conflicts(config: DictConfig, settings: GateSettings) -> Iterator[Prob
     off = f"or {_LOSS}.gate_rho to null"
     bypass = "algorithm.rollout_correction.bypass_mode"
     if OmegaConf.select(config, bypass):
-        what = "skips the log-probabilities of the old policy, and with them the entropies that the gate needs"
+        what = "skips the log-probabilities of the old policy, and thereby the entropies that the gate needs"
         yield Problem(bypass, what, f"set it to False, {off}")
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if mode != _OUR_TRAINER or not OmegaConf.select(config, "trainer.use_v1"):
-        what = f"is {mode}; the gate is in the worker of the V1 trainer {_OUR_TRAINER} and would be left out"
+        what = f"is {mode}; only the worker of the V1 trainer {_OUR_TRAINER} has the gate, so it would not be applied"
         yield Problem("trainer.v1.trainer_mode", what, f"set it to {_OUR_TRAINER} (with trainer.use_v1=True), {off}")
     loss = OmegaConf.select(config, f"{_LOSS}.loss_mode")
     if loss not in LINEAR_LOSSES:
-        what = f"is {loss}, which is not linear in a token's advantage, so that the gate would not be exact"
+        what = f"is {loss}, which is not linear in a token's advantage, so the gate would not be exact"
         yield Problem(f"{_LOSS}.loss_mode", what, f"choose one of {', '.join(LINEAR_LOSSES)}, {off}")
     actor = config.actor_rollout_ref.actor
     if settings.denominator == "gated" and loss == "sapo":  # which does not read loss_agg_mode

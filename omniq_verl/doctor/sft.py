@@ -1,4 +1,4 @@
-"""Checks of a configuration of verl's SFT trainer and the files it names."""
+"""Check a configuration of verl's SFT trainer and the files it names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +23,11 @@ from omniq_verl.rewards.parsing import Status, answer_of
 
 COLUMNS = ("messages", "images")
 _REQUIRED = ("data.train_files", "model.path", "trainer.default_local_dir")
-_WRITE_ANEW = "write the file with omniq cot or a script of data_prep/"
+_WRITE_ANEW = "write the file with omniq cot or omniq data"
 
 
 def is_sft(config: DictConfig) -> bool:
-    """Is it a configuration of verl's SFT trainer?"""
+    """Whether it is a configuration of verl's SFT trainer."""
     return "actor_rollout_ref" not in config
 
 
@@ -35,8 +35,8 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
     """Check a configuration of ``verl.trainer.sft_trainer`` and every file it names.
 
     Args:
-        config: composed, with or without the ``hydra`` node.
-        overrides: what the user gave on the command line; not needed where there is a ``hydra`` node.
+        config: the composed configuration, with or without the ``hydra`` node.
+        overrides: overrides from the command line; not needed if there is a ``hydra`` node.
     """
     forgotten = [key for key in _REQUIRED if OmegaConf.select(config, key) is None]
     if forgotten:
@@ -81,7 +81,7 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
 def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
     try:
         processor = load_processor(config.model)
-    except Exception as error:  # Hugging Face's loaders raise errors of every kind, the tokenizer's a bare Exception
+    except Exception as error:  # Hugging Face's loaders raise errors of every kind, even a bare Exception
         return None, [processor_problem("model.path", config.model.path, error)]
     return PromptLength(processor, {"add_generation_prompt": False}), []
 
@@ -96,12 +96,12 @@ def _check_file(path: str, lengths: PromptLength | None, data: DictConfig) -> Fi
 def check_sft_row(
     record: dict[str, Any], lengths: PromptLength | None, max_length: int
 ) -> tuple[list[Fault], int | None]:
-    """All faults of a row, and the tokens of question and answer together (None where they could not be counted).
+    """All faults of a row, and its tokens including the answer (None if they could not be counted).
 
     Args:
-        record: the row as it stands in the parquet file.
+        record: the row as it is stored in the parquet file.
         lengths: counts tokens; without it, lengths are not checked.
-        max_length: tokens a row may have.
+        max_length: largest number of tokens a row may have.
     """
     faults: list[Fault] = []
     tokens = None
@@ -119,10 +119,10 @@ def _turns(record: dict[str, Any]) -> Messages:
     turns = check_turns(record["messages"], record["images"], "conversation")
     role, answer = turns[-1]
     if role != "assistant" or not answer.strip():
-        raise Fault("answer", "its last turn is no answer of the assistant, so there is nothing to learn", _WRITE_ANEW)
+        raise Fault("answer", "its last turn is not the answer of an assistant; there is nothing to learn", _WRITE_ANEW)
     status, _ = answer_of(answer)
     if "<answer>" in answer and status is not Status.OK:
-        raise Fault("answer", f"its answer is one that no reward could read ({status.value})", _WRITE_ANEW)
+        raise Fault("answer", f"its answer could not be parsed by any reward ({status.value})", _WRITE_ANEW)
     return turns
 
 

@@ -1,4 +1,4 @@
-"""Check whether a run fits into memory and disk: estimates against what is free."""
+"""Check whether a run fits into memory and disk by comparing estimates with free space."""
 
 import math
 import os
@@ -33,9 +33,9 @@ def check_space(
     The memory of a run on GPUs is checked only on a machine that has the GPUs of one of its nodes.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         model: its model.
-        free: space of this machine.
+        free: free space of this machine.
         image_tokens: mean number of image tokens of a training row; pixels are not counted without it.
     """
     problems = [
@@ -58,12 +58,12 @@ def say_space(
     image_tokens: float | None = None,
     longest_prompt: int = 0,
 ) -> list[str]:
-    """Describe what a run on GPUs will need: memory of each GPU, memory of each node, weight transfer.
+    """Describe the memory of each GPU and node and the weight transfer that a run on GPUs will need.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         model: its model.
-        free: space of this machine.
+        free: free space of this machine.
         image_tokens: mean number of image tokens of a training row.
         longest_prompt: tokens of the longest prompt.
     """
@@ -115,11 +115,11 @@ def check_folder(path: str) -> list[Problem]:
     """Report a file where a folder of the run's path should be."""
     files = [parent for parent in (Path(path), *Path(path).parents) if parent.exists() and not parent.is_dir()]
     where = f"trainer.default_local_dir={path}"
-    return [Problem(where, f"{file} is a file, no folder", "name another folder") for file in files]
+    return [Problem(where, f"{file} is a file, not a folder", "name another folder") for file in files]
 
 
 def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | None:
-    """Report too little disk space for the checkpoints that exist at once: those that are kept and the next one."""
+    """Report too little disk space for the checkpoints that exist at once: those that are retained and the next one."""
     if config.trainer.save_freq <= 0:
         return None
     kept = config.trainer.max_actor_ckpt_to_keep or 1  # null keeps all of them; two are a lower bound then

@@ -1,4 +1,4 @@
-"""Apply a function to many items in threads, in order and with few of them in memory."""
+"""Apply a function to many items in threads, in order, with few items in memory."""
 
 import os
 from collections import deque
@@ -22,13 +22,13 @@ def usable_cores(most: int) -> int:
 def map_in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Yield ``function(item)`` for each item, in the order of the items.
 
-    At most ``2 * threads`` items are waiting or being worked on. An error of the function is raised in the place of
-    its result. An error of ``items`` is raised after the results of all items before it.
+    At most ``2 * threads`` items are waiting or in progress. An error of the function is raised instead of its
+    result. An error of ``items`` is raised after the results of all items before it.
 
     Args:
         function: must be safe to call from several threads.
-        items: read by the calling thread alone.
-        threads: number of threads; from 1.
+        items: read by the calling thread only.
+        threads: number of threads, at least 1.
     """
     waiting: deque[Future[R]] = deque()
     failure: Exception | None = None

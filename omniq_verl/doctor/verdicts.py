@@ -1,8 +1,8 @@
-"""Save the results of checking data files, so that a restart does not read every image again.
+"""Store the results of checking data files, so that a restart need not read every image again.
 
 A result is stored under a checksum of everything it depends on: the bytes of the parquet file, its path, the settings
-of the check, this package's code, and the libraries that read parquet and images. So nothing in the store is ever out
-of date, and there is nothing to clear after a change.
+of the check, this package's code, and the libraries that read parquet and images. Stored results are therefore never
+out of date, and nothing has to be cleared after a change.
 
 The store is ``$XDG_CACHE_HOME/omniq_verl/doctor`` (``~/.cache/omniq_verl/doctor``). The environment variable
 ``OMNIQ_DOCTOR_CACHE`` names another folder, or switches the store off with the value ``off``. Entries are written to a
@@ -24,7 +24,7 @@ from xxhash import xxh3_128
 
 VARIABLE = "OMNIQ_DOCTOR_CACHE"
 _KEPT = 200
-"""Entries in the store; the ones that were not used for longest are removed."""
+"""Maximum number of entries in the store; the least recently used ones are removed."""
 _BLOCK = 2**22
 
 
@@ -49,7 +49,7 @@ def result_key(file: Path, settings: str) -> str:
 
     Args:
         file: the parquet file; it is read to its end.
-        settings: everything else that the check was given, as text.
+        settings: everything else that the check depends on, as text.
 
     Raises:
         OSError: the file cannot be read.
@@ -66,7 +66,7 @@ def result_key(file: Path, settings: str) -> str:
 
 @cache
 def _code() -> str:
-    """Checksum of this package's source files, as checks call functions of several of its modules."""
+    """Checksum of this package's source files, because checks use several of its modules."""
     digest = xxh3_128()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):

@@ -2,11 +2,11 @@
 
 verl 0.9.1 (``workers/rollout/vllm_rollout/bucketed_weight_transfer.py``) copies tensor after tensor into a bucket of
 ``update_weights_bucket_megabytes``. It sends them in the type in which the actor keeps them, fp32 by default, and lets
-vLLM convert them. Where the bucket lies and what happens to a larger tensor depends on the platform
-(``is_ipc_supported`` in ``verl/plugin/platform``):
-
+``update_weights_bucket_megabytes``. It sends them in the actor's data type, fp32 by default, and lets vLLM convert
+them. Where the bucket is and what happens to a larger tensor depends on the platform (``is_ipc_supported`` in
+``verl/plugin/platform``):
 - CUDA: the bucket is GPU memory, shared by CUDA IPC; verl assumes that this always works. A tensor that is larger than
-  the bucket is sent by itself, without it.
+  the bucket is sent separately.
 - CPU: each training process makes its bucket in ``/dev/shm``. An assertion ends the run at a larger tensor.
 - Others (NPU): one or the other, depending on driver and firmware. They are checked like the CPU.
 """
@@ -30,10 +30,10 @@ def uses_cuda_ipc(config: DictConfig, environment: Mapping[str, str] = os.enviro
 
 
 def largest_megabytes(config: DictConfig, largest_tensor: int) -> int:
-    """MiB, rounded up, of the largest tensor that is sent; 0 if only LoRA adapters are.
+    """MiB, rounded up, of the largest tensor that is sent; 0 if only LoRA adapters are sent.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         largest_tensor: number of parameters of the model's largest tensor.
     """
     model = config.actor_rollout_ref.model
@@ -45,7 +45,7 @@ def largest_megabytes(config: DictConfig, largest_tensor: int) -> int:
 
 
 def check_bucket(config: DictConfig, largest_tensor: int) -> Problem | None:
-    """Report a bucket at which verl would stop because the largest tensor does not fit."""
+    """Report a bucket too small for the largest tensor, if verl would stop at it."""
     megabytes, needed = OmegaConf.select(config, BUCKET), largest_megabytes(config, largest_tensor)
     if needed <= megabytes or uses_cuda_ipc(config):
         return None
@@ -54,18 +54,18 @@ def check_bucket(config: DictConfig, largest_tensor: int) -> Problem | None:
 
 
 def note_bucket(config: DictConfig, largest_tensor: int) -> list[str]:
-    """Say that the bucket is too small for the largest tensor, where that does not stop the run."""
+    """Report a bucket too small for the largest tensor, if that does not stop the run."""
     megabytes, needed = OmegaConf.select(config, BUCKET), largest_megabytes(config, largest_tensor)
     if needed <= megabytes or not uses_cuda_ipc(config):
         return []
     return [
         f"{BUCKET}={megabytes} is less than the {needed} MiB of the model's largest tensor. CUDA IPC sends that tensor"
-        f" by itself, but without IPC the run would stop. {BUCKET}={needed} works everywhere"
+        f" separately, but without IPC the run would stop. {BUCKET}={needed} works everywhere"
     ]
 
 
 def check_shared_memory(config: DictConfig, free: float) -> Problem | None:
-    """Report too little shared memory for the buckets, unless they lie on the GPU; ``free`` in bytes."""
+    """Report too little shared memory for the buckets, unless they are on the GPU; ``free`` in bytes."""
     needed = OmegaConf.select(config, BUCKET) * 2**20 * config.trainer.n_gpus_per_node
     if needed <= free or uses_cuda_ipc(config):
         return None

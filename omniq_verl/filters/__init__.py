@@ -1,4 +1,4 @@
-"""Which groups of rollouts are worth training on. The pure mask; its verl sampler lies beside it."""
+"""Select groups of rollouts that are worth training on: the pure mask, and next to it the sampler for verl."""
 
 from omniq_verl.filters.group_std import group_std_mask
 

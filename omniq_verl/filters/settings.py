@@ -10,14 +10,14 @@ class FilterSettings:
     """``trainer.v1.sampler.sampler_kwargs`` of a recipe.
 
     Raises:
-        TypeError: an unknown setting.
-        ValueError: a value outside of its range.
+        TypeError: a setting is unknown.
+        ValueError: a value is out of range.
     """
 
     mode: str = "all"
     """Train on ``all`` groups, ``drop`` those without spread (the paper's reading), or ``refill`` their places too."""
     metric: str = "accuracy"
-    """What must spread, a key of ``compute_score``'s result. Not the sum: format alone says nothing of quality."""
+    """The quantity that must spread, a key of ``compute_score``'s result. Not the sum, which includes the format."""
     tau: float = 0.001
     """OmniQuality-R sec. 3.3."""
     max_refills: int = 8

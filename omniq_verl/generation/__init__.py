@@ -1,4 +1,4 @@
-"""Prompts and images -> answers, many of them."""
+"""Ask models for answers to many prompts with images."""
 
 from typing import TYPE_CHECKING
 

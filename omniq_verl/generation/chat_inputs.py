@@ -1,4 +1,4 @@
-"""A request as a model of transformers' takes it: one text, and decoded images."""
+"""Convert a request to the input of a transformers model: one text, and decoded images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,28 @@ from omniq_verl.tasks import IMAGE_PLACEHOLDER, chat_turns
 from omniq_verl.tasks.outside_text import FIX, ForbiddenText, control_tokens, messages_fault
 
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-"""Tokens behind which a model looks for an image: it must not write them, for there is none."""
+"""Tokens after which a model expects an image. Answers must not contain them, because they have no images."""
 
 
 def question_text(processor: Any, messages: Sequence[Mapping[str, str]], images: int | None = None) -> str:
-    """Messages, as in a row's ``prompt``, by the chat template of the model's processor.
+    """Render messages, as in a row's ``prompt``, with the chat template of the model's processor.
 
     Args:
-        processor: of the model; of a language model its tokenizer.
-        messages: turns; each ``<image>`` stands for an image.
-        images: how many images there are; None: not compared.
+        processor: the model's processor; for a language model its tokenizer.
+        messages: the turns; each ``<image>`` stands for an image.
+        images: number of images; None skips the comparison.
 
     Raises:
-        ForbiddenText: the messages hold control tokens of the model, or would as its tokenizer reads them; or there is
-            another number of images.
-        ValueError: the question shows an image to a language model, which has a tokenizer alone.
+        ForbiddenText: the messages contain control tokens of the model, also after its tokenizer's normalisation, or
+            the number of images is wrong.
+        ValueError: the question shows an image to a language model, which has only a tokenizer.
     """
     if fault := messages_fault(messages, images, processor):
         raise ForbiddenText(f"{fault}. Fix: {FIX}")
     text = _rendered(processor, messages)
     expected = _template_tokens(processor, messages)
     if (found := control_tokens(processor).sequence(text)) != expected:
-        # Of two texts that are harmless alone, or of one after the tokenizer's own normalisation.
+        # Two harmless texts can form a control token together, or one text after the tokenizer's own normalisation.
         more = [token for token in found if found.count(token) != expected.count(token)] or found
         raise ForbiddenText(f"the model's tokenizer reads {more[0]} in the question. Fix: {FIX}")
     return text
@@ -43,13 +43,13 @@ def _rendered(processor: Any, messages: Sequence[Mapping[str, str]]) -> str:
     turns: Sequence[Any] = chat_turns(messages)
     if not sees(processor):
         if any(part["type"] != "text" for turn in turns for part in turn["content"]):
-            raise ValueError("the question shows an image, and the model is a language model, which sees none")
-        turns = list(messages)  # its template knows no parts
+            raise ValueError("the question shows an image, but the model is a language model, which cannot see it")
+        turns = list(messages)  # its template does not know content parts
     return processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
 def _template_tokens(processor: Any, messages: Sequence[Mapping[str, str]]) -> list[str]:
-    """The control tokens that the chat template itself puts around texts of this form."""
+    """The control tokens that the chat template itself puts around messages of this form."""
     form = tuple((turn["role"], tuple(part["type"] for part in turn["content"])) for turn in chat_turns(messages))
     return _tokens_of_form(processor, str(processor.chat_template), form)
 
@@ -64,12 +64,12 @@ def _tokens_of_form(processor: Any, _template: Any, form: tuple[tuple[str, tuple
 
 
 def sees(processor: Any) -> bool:
-    """Is it the processor of a model with eyes, and not the tokenizer of a language model?"""
+    """Whether it is the processor of a model that takes images, rather than a language model's tokenizer."""
     return hasattr(processor, "image_processor")
 
 
 def tokenizer_of(processor: Any) -> Any:
-    """The tokenizer within a processor, or which it is."""
+    """A processor's tokenizer, or the tokenizer itself."""
     return processor.tokenizer if sees(processor) else processor
 
 
@@ -99,13 +99,13 @@ def decode_images(processor: Any, images: Sequence[bytes], size: ImageSize = UNB
 
 
 def vision_tokens(processor: Any) -> dict[str, int]:
-    """Those of ``VISION_TOKENS`` the tokenizer has, with their numbers."""
+    """The ``VISION_TOKENS`` that the tokenizer has, with their ids."""
     known = tokenizer_of(processor).get_vocab()
     return {token: known[token] for token in VISION_TOKENS if token in known}
 
 
 def banned_tokens(processor: Any) -> dict[str, int]:
-    """Tokens that an answer must not contain, with their numbers: special tokens, except those that end an answer."""
+    """Tokens that an answer must not contain, with their ids: special tokens, except those that end an answer."""
     tokenizer = tokenizer_of(processor)
     known = tokenizer.get_vocab()
     special = {token: known[token] for token in tokenizer.all_special_tokens if token in known}

@@ -1,4 +1,4 @@
-"""A run's settings from a YAML file and KEY=VALUE words."""
+"""Read a run's settings from a YAML file and KEY=VALUE overrides."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,21 @@ Config = TypeVar("Config")
 
 
 def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str]) -> Config:
-    """An object of a dataclass of settings.
+    """Build an object of a settings dataclass.
 
     Args:
         kind: the dataclass, with defaults for all its fields.
-        path: YAML file; a KEY=VALUE word, where a command line has no file before its words.
-        overrides: KEY=VALUE words; of a key that is given twice the last value counts, as on verl's command line.
+        path: the YAML file, or the first override if the command line names no file.
+        overrides: KEY=VALUE words; the last value of a repeated key counts, as on verl's command line.
 
     Raises:
-        ValueError: a key is unknown or a value of the wrong kind; the message names it.
+        ValueError: a key is unknown or a value has the wrong type; the message names it.
     """
     words = list(overrides)
     if path is not None and "=" in str(path):
         words, path = [str(path), *words], None
     defaults = OmegaConf.structured(kind)
-    for part in defaults.values():  # OmegaConf takes frozen dataclasses for settings that nobody may set
+    for part in defaults.values():  # OmegaConf treats frozen dataclasses as read-only settings
         if OmegaConf.is_config(part):
             OmegaConf.set_readonly(part, False)
     try:
@@ -46,7 +46,7 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
 
 
 def default_settings(kind: type[Any]) -> str:
-    """All keys of a dataclass of settings with their defaults, as a YAML file."""
+    """All keys of a settings dataclass with their defaults, as a YAML file."""
     return OmegaConf.to_yaml(OmegaConf.structured(kind))
 
 
@@ -66,7 +66,7 @@ def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _expand_home(node: DictConfig | ListConfig) -> None:
-    """Replace a leading ``~/`` of every path by the home folder."""
+    """Replace a leading ``~/`` of every path with the home folder."""
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
         if OmegaConf.is_missing(node, key):
             continue

@@ -1,4 +1,4 @@
-"""How much of a CPU machine's memory vLLM is given: what its model needs, and no more than is free. All in bytes."""
+"""Decide how much of a CPU machine's memory vLLM gets: what the model needs, within the free memory. In bytes."""
 
 import math
 import os
@@ -9,26 +9,26 @@ import psutil
 
 GIB = 2**30
 _SPARED = 0.9
-"""Share of the free memory that is given at most: other programs go on working."""
+"""Largest share of the free memory that is given; the rest is left for other programs."""
 _BESIDES = 6 * GIB
-"""Given beside the weights: about 2 GiB for the process, the rest for keys and values. Qwen2.5-VL-7B takes 0.46 GiB of
-these for 8,192 tokens. Memory that is given is written to at the start, which took 30 s for 18 GiB."""
+"""Given in addition to the weights: about 2 GiB for the process, the rest for keys and values. Qwen2.5-VL-7B needs 0.46
+GiB of these for 8,192 tokens. All of it is written to at the start, which took 30 s for 18 GiB."""
 _COPIES = 2
-"""Most that the weights grow when they are loaded: float32 takes twice the bytes of bfloat16."""
+"""Largest growth of the weights on loading: float32 takes twice the bytes of bfloat16."""
 _SMALLEST = 0.01
 
 
 def cpu_share(asked: float | None, weights: int, total: float, free: float) -> float:
-    """The share of a machine's memory that vLLM is given.
+    """The share of a machine's memory for vLLM.
 
     Args:
-        asked: by the user; None: whatever fits.
-        weights: bytes of the model's weights; 0 if they are not known, as of a model that is not downloaded yet.
+        asked: share requested by the user; None takes whatever fits.
+        weights: bytes of the model's weights; 0 if unknown, for example before the model is downloaded.
         total: memory of the machine.
-        free: memory that is free.
+        free: free memory.
 
     Raises:
-        ValueError: it is not free. The message says what fits.
+        ValueError: that much is not free. The message states what fits.
     """
     most = math.floor(100 * _SPARED * free / total) / 100
     if asked is None:
@@ -44,7 +44,7 @@ def cpu_share(asked: float | None, weights: int, total: float, free: float) -> f
 
 
 def measured_memory(nodes: Path = Path("/sys/devices/system/node")) -> tuple[float, float]:
-    """Total and free memory, of the NUMA node with the least share free: vLLM takes a share of a node's memory."""
+    """Total and free memory of the NUMA node with the smallest free share: vLLM takes a share of a node's memory."""
     machine = psutil.virtual_memory()
     found = [_node_memory(path.read_text()) for path in sorted(nodes.glob("node*/meminfo"))]
     allowed = cgroup_free_bytes()
@@ -54,19 +54,19 @@ def measured_memory(nodes: Path = Path("/sys/devices/system/node")) -> tuple[flo
 
 
 def _node_memory(text: str) -> tuple[float, float]:
-    """As vLLM counts it."""
+    """Total and free memory, counted as in vLLM."""
     kib = {name: int(value) for name, value in re.findall(r"Node \d+ (\S+):\s+(\d+)", text)}
     free = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
     return 1024.0 * kib.get("MemTotal", 0), 1024.0 * sum(kib.get(name, 0) for name in free)
 
 
 def weight_bytes(model: str) -> int:
-    """Bytes of the weight files in a model's folder; 0 if it is no folder."""
+    """Bytes of the weight files in a model's folder; 0 if it is not a folder."""
     return sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
 
 
 def cgroup_free_bytes(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """Bytes this process's control groups still allow it; infinite if they set no limit.
+    """Bytes that this process's control groups still allow; infinite if they set no limit.
 
     Args:
         mount: where the control groups are mounted (version 2), with ``memory`` below it (version 1).
@@ -82,7 +82,7 @@ def cgroup_free_bytes(mount: Path = Path("/sys/fs/cgroup"), membership: Path = P
             cache = "total_inactive_file"
         else:
             continue
-        # Inside of a container the path may be the host's and not exist; the mount itself is then the group.
+        # Inside a container the path may be the host's and not exist; the mount itself is then the group.
         for depth in range(len(Path(path).parts)):
             group = root.joinpath(*Path(path).parts[1 : depth + 1])
             free = min(free, _group_free_bytes(group, limit, usage, cache))
@@ -97,4 +97,4 @@ def _group_free_bytes(group: Path, limit: str, usage: str, cache: str) -> float:
     if allowed == "max":
         return math.inf
     counters = dict(line.split() for line in stat.splitlines())
-    return int(allowed) - int(used) + int(counters.get(cache, 0))  # the kernel gives up that cache when asked
+    return int(allowed) - int(used) + int(counters.get(cache, 0))  # the kernel frees that cache on demand

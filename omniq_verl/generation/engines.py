@@ -1,4 +1,4 @@
-"""Engines by name, opened in the process that asks them."""
+"""Open engines by name, in the process that uses them."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ EXPECTED = "function(spec: EngineSpec) -> an engine with answer(requests, sampli
 
 
 def open_engine(spec: EngineSpec) -> Engine:
-    """Load the model, or reach for the endpoint.
+    """Load the model, or set up the connection to an endpoint.
 
     Raises:
-        ValueError: there is no such kind, an endpoint without an address, or a model that is not safe to open.
+        ValueError: the engine is unknown, the endpoint has no address, or the model is not safe to open.
     """
     spec.check()
     if spec.kind == "vllm":
@@ -33,10 +33,10 @@ def open_engine(spec: EngineSpec) -> Engine:
 
 
 def open_async_engine(spec: EngineSpec) -> AsyncEngine:
-    """Load a model for requests that come one at a time.
+    """Load a model for requests that arrive one at a time.
 
     Raises:
-        ValueError: there is no such kind, or the model is not safe to open.
+        ValueError: the engine is unknown, or the model is not safe to open.
     """
     spec.check()
     if spec.kind == "vllm":
@@ -47,7 +47,7 @@ def open_async_engine(spec: EngineSpec) -> AsyncEngine:
 
 
 def _checked(opened: Any, spec: EngineSpec) -> Any:
-    # vLLM has downloaded a model of a hub by now. It does not notice a missing part of a fused tensor.
+    # vLLM has downloaded a hub model by now. It does not notice missing parts of a fused tensor.
     check_cached(spec.model, spec.trust_remote_code)
     return opened
 

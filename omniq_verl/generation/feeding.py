@@ -15,14 +15,14 @@ from omniq_verl.generation.request import Answer, Job, Request
 from omniq_verl.generation.streaming import Limits, ReadAhead, run_job
 
 Outcome = list[Any] | ValueError
-"""For each request of a job its answers, or why it was rejected; or the error that the job raised."""
+"""The answers to each request of a job, or why the request was rejected; or the error that the job raised."""
 
 
 class StepEngine(Protocol):
-    """An engine that generates a token for each of its requests when it is told to."""
+    """An engine that generates one token per request and step."""
 
     def add(self, request_id: str, prepared: Any) -> None:
-        """Take a prepared request.
+        """Add a prepared request.
 
         Raises:
             ValueError: it is rejected.
@@ -30,76 +30,76 @@ class StepEngine(Protocol):
         """
 
     def step(self) -> Iterable[tuple[str, list[Answer]]]:
-        """Ids and answers of the requests that this step has finished.
+        """Run a step; returns ids and answers of the requests that it finished.
 
         Raises:
             RuntimeError: the engine has failed.
         """
 
     def drop(self, request_ids: Sequence[str]) -> None:
-        """Give up requests that are not finished."""
+        """Cancel unfinished requests."""
 
 
 class Prepare(Protocol):
-    """Prepares all requests of a job, so that what they share is prepared once. Called in threads."""
+    """Prepares all requests of a job, so that shared parts are prepared once. Called in threads."""
 
     def __call__(self, requests: Sequence[Request]) -> tuple[list[Any], int]:
-        """What the engine takes, or a ``ValueError``, for each request; and the number of pixels they hold."""
+        """For each request the engine's input or a ``ValueError``; and the total number of pixels."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much an engine is given, in pixels of the images it is shown. All of it is our choice."""
+    """Limits on what an engine holds, in pixels of its images. All values are our choice."""
 
     most: int = 2**28
-    """In the engine. vLLM holds some 25 bytes a pixel: 7 GB, or 340 photographs of 1024 x 768 (KonIQ)."""
+    """Limit within the engine. vLLM takes some 25 bytes per pixel: 7 GB, or 340 photographs of 1024 x 768 (KonIQ)."""
     joining: int = 2**23
-    """Joining before each step, about what one step can prefill."""
+    """Limit of what joins before each step, about as much as one step can prefill."""
     ahead: int = 2**26
-    """Prepared, and waiting for room in the engine: 85 photographs of 1024 x 768, 1.7 GB."""
+    """Limit of what is prepared and waiting for the engine: 85 photographs of 1024 x 768, 1.7 GB."""
     jobs_ahead: int = 128
-    """Likewise, number of jobs."""
+    """Limit on the number of jobs that are prepared and waiting."""
     each: int = 2**15
-    """Added to the pixels of every request, so that the limits above bound small images and mere text, too."""
+    """Added to the pixels of every request, so that the limits also bound small images and requests without any."""
 
 
 @dataclass
 class Spent:
-    """Where an engine's time has gone so far, in seconds."""
+    """How an engine's time has been spent so far, in seconds."""
 
     preparing: float = 0.0
     """CPU time of the preparing threads."""
     waiting: float = 0.0
-    """The engine stood still because the next request was not prepared."""
+    """Time the engine was idle because the next request was not prepared."""
     engine: float = 0.0
-    """The engine took requests or generated."""
+    """Time the engine accepted requests or generated."""
 
 
 @dataclass
 class _Asked:
-    """A job, and what has become of its requests so far."""
+    """A job and the state of its requests."""
 
     outcome: Outcome
-    """Starts as what the engine takes for each request."""
+    """Initially the engine's input for each request."""
     size: int = 0
     seconds: float = 0.0
-    """CPU time that a thread has spent on it."""
+    """CPU time of the thread that prepared it."""
     unfinished: dict[str, int] = field(default_factory=dict)
-    """Request ids of what is in the engine, with the index into ``outcome``."""
+    """Ids of requests in the engine, with their indices into ``outcome``."""
 
 
 class Feeder:
     """Feeds an engine from threads that prepare requests while it generates.
 
-    Which requests are in the engine at each step depends on the requests alone, not on how long their preparation
-    took. So where requests that share a batch change the last bits of a sum, they change them alike in every run.
+    Which requests are in the engine at each step depends only on the requests, not on how long their preparation
+    took. So if requests that share a batch change the last bits of a sum, they do so identically in every run.
 
-    Several streams may be open at once, in several threads, too; they share the engine's steps.
+    Several streams may be open at once, also in several threads; they share the engine's steps.
 
     Args:
         engine: called by one thread at a time.
         threads: number of preparing threads of each stream.
-        room: how much the engine is given.
+        room: limits on what the engine holds.
     """
 
     def __init__(self, engine: StepEngine, threads: int, room: Room | None = None):
@@ -116,7 +116,7 @@ class Feeder:
         """The outcome of each job, in the order of the jobs.
 
         Raises:
-            RuntimeError: the engine has failed, in this stream or before.
+            RuntimeError: the engine has failed, in this stream or earlier.
         """
         with ThreadPoolExecutor(self._threads) as pool:
             work = partial(self._prepare, prepare)
@@ -145,8 +145,8 @@ class Feeder:
     def _admit(self, prepared: Iterator[_Asked], under_way: deque[_Asked]) -> bool:
         """Let jobs join the engine; returns whether there may be more.
 
-        Waits for jobs that are not prepared yet. If the engine went on without them, the speed of the threads would
-        decide which requests share a batch.
+        Waits for jobs that are not prepared yet. Otherwise the speed of the threads would determine which requests
+        share a batch.
         """
         joined = 0
         while joined < self._room.joining and self._held < self._room.most:
@@ -187,7 +187,7 @@ class Feeder:
     def _step(self, under_way: Sequence[_Asked]) -> None:
         """One step of the engine, if this stream needs one: its next job is unfinished, or others fill the engine.
 
-        What the step finishes goes to its job, whichever stream that belongs to.
+        Answers go to their jobs, also to those of other streams.
         """
         with self._lock:
             self._drop_abandoned()
@@ -208,16 +208,16 @@ class Feeder:
             raise RuntimeError(f"the engine has failed before ({self._failure}). Fix: open the model again")
         try:
             yield
-        except ValueError:  # about a request
+        except ValueError:  # a rejected request
             raise
-        except BaseException as error:  # a step that was interrupted leaves half-written caches behind
+        except BaseException as error:  # an interrupted step leaves half-written caches behind
             self._failure = str(error) or type(error).__name__
             raise
 
     def _abandon(self, under_way: Iterable[_Asked]) -> None:
-        """Take the unfinished jobs of a stream that ends early out of the engine."""
+        """Remove the unfinished jobs of a stream that ends early from the engine."""
         self._abandoned.extend(asked for asked in under_way if asked.unfinished)
-        # A stream may end by garbage collection, in the midst of another one's step. That one's next step will do it.
+        # A stream may end by garbage collection, in the middle of another one's step. Then the next step removes them.
         if self._lock.acquire(blocking=False):
             try:
                 self._drop_abandoned()

@@ -1,4 +1,4 @@
-"""Is there a model behind a name that is no folder? Found out in seconds, before an engine starts."""
+"""Check within seconds, before an engine starts, whether a name that is not a folder is a known model."""
 
 import os
 from pathlib import Path
@@ -7,18 +7,18 @@ _SECONDS = 10
 
 
 def check_hub_name(model: str) -> None:
-    """Look for a model that is no local folder: in the cache, then at the hub.
+    """Look for a model that is not a local folder, in the cache and then on the hub.
 
     Args:
-        model: name at a hub, ``owner/name`` or ``name``; a mistyped path looks like one.
+        model: name on a hub, ``owner/name`` or ``name``; a mistyped path can look like one.
 
     Raises:
-        ValueError: there is no such model, or the hub cannot be reached and the cache has none of that name.
+        ValueError: the model does not exist, or the hub cannot be reached and the cache does not have it.
     """
     first, *others = Path(model).parts or ("",)
     if len(others) > 1 or (others and Path(first).is_dir()):
         raise ValueError(f"{model}: there is no such folder. Fix: correct the path; see `ls {first}`")
-    if os.environ.get("VLLM_USE_MODELSCOPE"):  # names of another hub
+    if os.environ.get("VLLM_USE_MODELSCOPE"):  # names on another hub
         return
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -28,7 +28,7 @@ def check_hub_name(model: str) -> None:
             return
     except HFValidationError:
         raise ValueError(
-            f"{model!r} is neither a folder nor a name at the Hugging Face hub. Fix: correct the path"
+            f"{model!r} is neither a folder nor a name on the Hugging Face hub. Fix: correct the path"
         ) from None
     if why := _not_at_hub(model):
         raise ValueError(f"{model}: there is no such folder, and {why}. Fix: correct the path or the name")
@@ -44,7 +44,7 @@ def _not_at_hub(model: str) -> str | None:
     try:
         HfApi().model_info(model, timeout=_SECONDS)
     except GatedRepoError:
-        return "access to the model of this name at the Hugging Face hub has not been granted"
+        return "access to the model of this name on the Hugging Face hub has not been granted"
     except RepositoryNotFoundError:
         return "the Hugging Face hub has no model of this name that you may see"
     except Exception as error:  # whatever its HTTP library raises

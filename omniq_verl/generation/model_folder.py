@@ -1,4 +1,4 @@
-"""Which model folders are opened: none that could run code of its own, unless asked for."""
+"""Decide which model folders are safe to open: folders with their own code only if the user allows it."""
 
 import json
 import os
@@ -19,23 +19,23 @@ class UnsafeModel(ValueError):
 
 
 def expanded(model: str | Path) -> str:
-    """The model with a leading ``~`` replaced by the home folder, which transformers and vLLM do not do."""
+    """The model with a leading ``~`` replaced with the home folder, which transformers and vLLM do not do."""
     return os.path.expanduser(str(model))
 
 
 def checkpoint_of(model: str) -> str:
-    """The model in a training run's folder: of its newest checkpoint, as verl counts; any other model as it is given.
+    """The newest checkpoint, as verl counts, in a training run's folder; any other model is returned unchanged.
 
     Args:
-        model: ``trainer.default_local_dir`` of a run, a ``global_step_N`` of it, the folder ``actor`` within that, or
-            whatever else names a model.
+        model: ``trainer.default_local_dir`` of a run, a ``global_step_N`` in it, the folder ``actor`` within that, or
+            any other name of a model.
     """
     folder = Path(model)
     if not folder.is_dir() or (folder / "config.json").is_file():
         return model
     steps = {int(match[1]): path for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
     if steps:
-        newest = folder / "latest_checkpointed_iteration.txt"  # written last: a later folder may be half a checkpoint
+        newest = folder / "latest_checkpointed_iteration.txt"  # written last: later folders may be incomplete
         number = newest.read_text().strip() if newest.is_file() else ""
         folder = folder / f"global_step_{number}" if number.isdigit() else steps[max(steps)]
     below = (folder / "actor" / "huggingface", folder / "huggingface")
@@ -43,17 +43,17 @@ def checkpoint_of(model: str) -> str:
 
 
 def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code: bool = False) -> None:
-    """Check a local folder before anything loads it; names of a hub pass (there, too, only safetensors are loaded).
+    """Check a local folder before anything loads it. Hub names pass (for them, too, only safetensors are loaded).
 
     Args:
-        model: folder, or name at a hub.
-        allow_pickle: accept weights that are pickle files, which can run any code when they are loaded.
-        trust_remote_code: accept a folder whose ``config.json`` or processor asks for Python code beside it.
+        model: folder, or name on a hub.
+        allow_pickle: accept weights in pickle files, which can run any code when they are loaded.
+        trust_remote_code: accept a folder whose ``config.json`` or processor refers to Python code.
 
     Raises:
-        UnsafeModel: it has weights as pickle only, or asks for code of its own.
-        BadFile: a file of it is a Git LFS pointer, or the weights are not those that ``config.json`` asks for.
-        ValueError: the folder holds no model.
+        UnsafeModel: it has weights only as pickle, or needs its own code.
+        BadFile: a file is a Git LFS pointer, or the weights do not match ``config.json``.
+        ValueError: the folder has no model.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
@@ -66,24 +66,24 @@ def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code
     check_no_pointers(folder)
     if not trust_remote_code and (names := _with_code(folder)):
         raise UnsafeModel(
-            f"{model}/{names[0]} asks for Python code of its own (auto_map). Fix: read that code, then allow it with"
+            f"{model}/{names[0]} needs its own Python code (auto_map). Fix: read that code, then allow it with"
             " --trust-remote-code"
         )
     if not allow_pickle and not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         found = f"only {pickled[0]}, a pickle file, which can run any code" if pickled else "no weights"
         raise UnsafeModel(
-            f"{model} has no *.safetensors ({found}). Fix: save the model again with safetensors, or, where you know"
-            " who made it and the command has it, --allow-pickle"
+            f"{model} has no *.safetensors ({found}). Fix: save the model again with safetensors, or, if you trust its"
+            " origin and the command has the option, pass --allow-pickle"
         )
     check_weights(folder, trust_remote_code)
 
 
 def weights_mark(folder: Path) -> str | None:
-    """Tells weights from others of the same model; None where no safetensors are at hand.
+    """A mark that differs between weights of the same model; None if there are no safetensors files.
 
-    Of each file its size and 64 pieces of 64 KiB, evenly spaced, so that 16 GB are not read twice. Other weights in
-    less than a sixty-fourth of a file may go unseen.
+    Covers each file's size and 64 evenly spaced pieces of 64 KiB, so that 16 GB need not be read twice. A change to
+    less than a sixty-fourth of a file may go unnoticed.
     """
     digest = xxh3_128()
     files = sorted(folder.glob("*.safetensors"))
@@ -105,5 +105,5 @@ def _asks_for_code(path: Path) -> bool:
     try:
         settings = json.loads(path.read_bytes())
     except ValueError:
-        return False  # whoever loads it says so
+        return False  # the code that loads it reports it
     return isinstance(settings, dict) and "auto_map" in settings

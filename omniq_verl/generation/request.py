@@ -1,4 +1,4 @@
-"""What a model is asked and what it answers, whichever engine does it."""
+"""Requests to a model and its answers, for any engine."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,22 +10,22 @@ from omniq_verl.generation.expectation import Expectation, ScoreTexts
 from omniq_verl.tasks.outside_text import FIX, ForbiddenText, messages_fault
 
 DONE, LENGTH, ERROR = "stop", "length", "error"
-"""Why an answer ended: by itself, at ``max_tokens``, or it was never given."""
+"""Why an answer ended: on its own, at ``max_tokens``, or by an error."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to answer; temperature 0 is greedy."""
+    """How to generate answers; temperature 0 is greedy."""
 
     n: int = 1
-    """Answers per request; those with a temperature have the seeds ``request.seed + 0 .. n - 1``."""
+    """Answers per request; sampled ones have the seeds ``request.seed + 0 .. n - 1``."""
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"n and max_tokens from 1, temperature from 0, top_p in (0, 1]; got {asdict(self)}")
+            raise ValueError(f"n and max_tokens must be >= 1, temperature >= 0, top_p in (0, 1]; got {asdict(self)}")
         if self.n > 1 and self.temperature == 0:
             raise ValueError(f"{self.n} answers at temperature 0 would all be the same; give a temperature or n=1")
 
@@ -35,22 +35,22 @@ class Request:
     """One question.
 
     Raises:
-        ForbiddenText: it holds control tokens of a model, or another number of placeholders than of images. Engines
-            that have a tokenizer look at its token ids, too.
+        ForbiddenText: it contains control tokens of a model, or the numbers of placeholders and images differ. Engines
+            with a tokenizer check its token ids, too.
     """
 
     key: str
-    """Names it for good: in another run, order or batch, too."""
+    """Permanent name of the request, independent of run, order and batch."""
     messages: Sequence[Mapping[str, str]]
-    """As in a row's ``prompt``: each ``<image>`` stands for the next of ``images``."""
+    """Messages as in a row's ``prompt``: each ``<image>`` stands for the next one of ``images``."""
     images: tuple[bytes, ...] = ()
-    """Image files."""
+    """Contents of image files."""
     seed: int = 0
     texts: ScoreTexts | None = None
     """Texts that stand for scores: the engine computes their expectation and generates nothing (``reads_scores``)."""
 
     def __post_init__(self) -> None:
-        # A question without images may be another one's text, of which the engine counts the placeholders.
+        # A question without images may quote another one's placeholders; the engine then counts them.
         if fault := messages_fault(self.messages, len(self.images) or None):
             raise ForbiddenText(f"{fault}. Fix: {FIX}")
 
@@ -71,7 +71,7 @@ class Answer:
 
 Job = Callable[[], Sequence[Request]]
 """Makes the requests about one image or one pair of images. A job runs in a thread and may read files. It raises
-``ValueError`` (which ``BadImage`` is) if there is nothing to ask."""
+``ValueError`` (or its subclass ``BadImage``) if there is nothing to ask."""
 Answered = list[list[Answer]] | ValueError
 """The answers to each request of a job, or the error that the job raised."""
 
@@ -91,9 +91,9 @@ class StreamingEngine(Engine, Protocol):
     """An engine that prepares requests while it answers earlier ones."""
 
     def stream(self, jobs: Iterable[Job], sampling: Sampling) -> Iterator[Answered]:
-        """The outcome of each job, in the order of the jobs, which are taken from the iterable as they are needed.
+        """The outcome of each job, in order; jobs are taken from the iterable as needed.
 
-        A request that the engine rejects gets answers that ``finish_reason`` in "error", with the reason as their text.
+        A request that the engine rejects gets answers with ``finish_reason`` "error" and the reason as their text.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -101,18 +101,18 @@ class StreamingEngine(Engine, Protocol):
 
 
 class AsyncEngine(Protocol):
-    """Whatever answers one request among many."""
+    """Answers single requests, many of them concurrently."""
 
     async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
-        """``sampling.n`` answers.
+        """``sampling.n`` answers to one request.
 
         Raises:
-            ValueError: the request cannot be taken.
+            ValueError: the request is rejected.
             RuntimeError: the engine has failed.
         """
 
     async def check(self) -> None:
-        """Is the engine alive?
+        """Check that the engine is alive.
 
         Raises:
             RuntimeError: it is not.
@@ -120,27 +120,27 @@ class AsyncEngine(Protocol):
 
 
 def seed_of(key: str, seed: int = 0) -> int:
-    """A request's own seed, below 2**31: the same in any batch, shard or order.
+    """A request's own seed, below 2**31, independent of batch, shard and order.
 
     Args:
-        key: of the request.
-        seed: of the run.
+        key: the request's key.
+        seed: the run's seed.
     """
     digest = hashlib.blake2b(f"{seed}/{key}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % 2**31
 
 
 def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-    """As ``engine.answer``, but a request that the engine rejects costs only its own answers.
+    """Like ``engine.answer``, but a rejected request does not affect the others.
 
-    Such answers have the ``finish_reason`` "error" and the reason as their text. An engine that cannot stream raises
+    Its answers have the ``finish_reason`` "error" and the reason as their text. An engine that cannot stream raises
     ``ValueError`` for a whole batch if one prompt is too long. The batch is then halved until that prompt is alone.
     """
     return list(each_answered(engine, requests, sampling))
 
 
 def each_answered(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-    """As ``answer_each``, as soon as the engine gives them: one by one, or ``engine.at_once`` of them together."""
+    """Like ``answer_each``, as an iterator: yields single answers, or ``engine.at_once`` at a time."""
     if hasattr(engine, "stream"):
         yield from (answers for (answers,) in engine.stream([partial(only, request) for request in requests], sampling))
         return
@@ -152,7 +152,7 @@ def each_answered(engine: Engine, requests: Sequence[Request], sampling: Samplin
 def _together(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
     try:
         return engine.answer(requests, sampling)
-    except ValueError as error:  # any other error is about the engine and not about a request
+    except ValueError as error:  # other errors concern the engine, not a request
         if len(requests) == 1:
             return [rejection(error, sampling)]
         middle = len(requests) // 2
@@ -173,7 +173,7 @@ def reads_scores(engine: Any) -> bool:
 
 
 def only(request: Request) -> list[Request]:
-    """The job that asks one request."""
+    """A job with a single request."""
     return [request]
 
 

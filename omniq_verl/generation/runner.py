@@ -1,4 +1,4 @@
-"""A job of many requests: in batches, here or on Ray Data, each finished row kept at once and never asked for again."""
+"""Run a job of many requests in batches, in this process or on Ray Data. Finished rows are saved and not repeated."""
 
 import time
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from omniq_verl.generation.store import Store
 from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
 
 _SMALLER = 8
-"""By this, batches shrink from one attempt to the next: a row that kills its worker ends up with ever fewer others."""
-_SAY_EVERY = 60  # seconds, where there is no bar: in a log
+"""Batches shrink by this factor with each attempt, so that a row that kills its worker affects fewer others."""
+_SAY_EVERY = 60  # seconds between progress lines in a log, where there is no bar
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and in what portions; none of it changes an answer's seed."""
+    """Where a job runs and in what portions; none of it changes an answer's seed."""
 
     on: str = "auto"
-    """``ray``: Ray Data, on the cluster of RAY_ADDRESS or one of this machine's own; ``here``: in this process;
-    ``auto``: here for an endpoint, else on Ray."""
+    """``ray``: Ray Data, on the cluster of RAY_ADDRESS or a local one; ``here``: in this process; ``auto``: here for an
+    endpoint, otherwise on Ray."""
     workers: int = 1
-    """Engines side by side; on Ray only."""
+    """Number of engines; on Ray only."""
     batch: int = 64
-    """Rows that are finished together: what a kill can cost each worker."""
+    """Rows that are saved together; a kill loses at most this many per worker."""
     retries: int = 2
-    """Further attempts at batches whose worker failed."""
+    """Further attempts for batches whose worker failed."""
 
     def __post_init__(self) -> None:
         if self.on not in ("auto", "here", "ray") or min(self.workers, self.batch) < 1 or self.retries < 0:
@@ -48,12 +48,12 @@ def run_job(
     """Ask about every row that is not in the store yet.
 
     Returns:
-        The digest of each file of the rows, by its path.
+        The digest of each data file, by its path.
 
     Raises:
-        OtherConfig: a file of the rows was written anew since the store's answers were given.
-        BatchesFailed: nothing but failures came back, or a worker failed at some rows in every attempt, the last of
-            them alone; what is finished is in the store.
+        OtherConfig: a data file was rewritten after the store's answers were given.
+        BatchesFailed: every batch failed, or some rows failed in every attempt, the last time on their own; finished
+            rows are in the store.
     """
     digests = store.check_files(map(Path, sorted({one.ref.file for one in todo})))
     with progress_bar(console, "rows") as bar:
@@ -79,10 +79,10 @@ def run_job(
 def _attempt(
     job: Job, batches: list[list[WorkItem]], store: Store, run_options: RunOptions, progress: "_Progress"
 ) -> None:
-    """All batches once.
+    """Try all batches once.
 
     Raises:
-        BatchesFailed: so many failures in a row that no other batch would fare better.
+        BatchesFailed: so many batches failed in a row that others would, too.
     """
     on = ("here" if job.engine.kind == "openai" else "ray") if run_options.on == "auto" else run_options.on
     outcomes = (
@@ -96,7 +96,7 @@ def _attempt(
         progress.add(outcome)
         in_a_row = in_a_row + 1 if outcome.failure else 0
         if in_a_row > 2 * run_options.workers:
-            raise BatchesFailed(f"{progress.title}: nothing but failures ({outcome.failure}). {_GOES_ON}")
+            raise BatchesFailed(f"{progress.title}: every batch fails ({outcome.failure}). {_GOES_ON}")
 
 
 def _reject_rest(todo: Sequence[WorkItem], store: Store, progress: "_Progress") -> None:
@@ -108,11 +108,11 @@ def _reject_rest(todo: Sequence[WorkItem], store: Store, progress: "_Progress") 
         )
 
 
-_GOES_ON = "What is finished is kept; the same command goes on from here"
+_GOES_ON = "Finished rows are saved; repeat the command to resume"
 
 
 class _Progress:
-    """What is shown of a job."""
+    """The displayed progress of a job."""
 
     def __init__(self, bar: Progress, console: Console, title: str, total: int):
         self.title, self.failure, self.errors, self.error = title, "", 0, ""
@@ -127,7 +127,7 @@ class _Progress:
             self._console.print(f"{self.title}: attempt {attempt + 1} at {left} rows", markup=False)
 
     def tick(self) -> None:
-        """A row of the present batch is done, and not kept yet."""
+        """Count a row of the present batch that is done but not saved yet."""
         self._ahead += 1
         self._show()
 

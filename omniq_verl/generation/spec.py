@@ -1,4 +1,4 @@
-"""Which model answers and what runs it, in a form that travels to the worker which opens it."""
+"""Describe a model and its engine in a form that can be sent to the worker that opens it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from omniq_verl.generation.hub import check_hub_name
 from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
 
 LONGEST = 8192
-"""Ours: an image of five megapixels is 6,400 tokens to Qwen2.5-VL."""
+"""Our choice: Qwen2.5-VL needs 6,400 tokens for an image of five megapixels."""
 
 LOCAL_KINDS = ("vllm", "hf")
 """Engines that read the weights themselves."""
@@ -17,29 +17,29 @@ LOCAL_KINDS = ("vllm", "hf")
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which model answers, and what runs it."""
+    """A model and the engine that runs it."""
 
     model: str
-    """A Hugging Face folder or name, or the folder of a training run, whose newest checkpoint is taken; for ``openai``
-    the name the endpoint knows."""
+    """A Hugging Face folder or name, or the folder of a training run, whose newest checkpoint is used; for ``openai``
+    the model's name at the endpoint."""
     kind: str = "vllm"
-    """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint that speaks its chat API), or
-    ``package.module:function`` of your own: called with this object, it returns an engine
+    """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint with OpenAI's chat API), or a user-defined
+    ``package.module:function`` that takes this object and returns an engine
     (``omniq_verl.generation.request.Engine``)."""
     base_url: str | None = None
-    """Of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    """Address of the endpoint, e.g. http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
     max_model_len: int | None = None
-    """Tokens of question and answer together; None: 8192, or what the model was made for where that is less."""
+    """Maximum number of tokens including the answer; None for 8192, or the model's own limit if that is smaller."""
     dtype: str = "auto"
     memory: float | None = None
-    """Share of a device's memory vLLM may take; on a CPU: of the machine's. None: 0.85 of a GPU; on a CPU what the
-    model needs, as far as it is free."""
+    """Share of a GPU's memory for vLLM; on a CPU, of the machine's memory. None for 0.85 of a GPU, and on a CPU for
+    what the model needs, within the free memory."""
     devices: int = 1
     """GPUs over which one model is split."""
     images: int = 1
-    """The most a question shows."""
+    """Maximum number of images in a question."""
     allow_pickle: bool = False
-    """Load weights that are pickle files, which can run any code."""
+    """Load weights from pickle files, which can run any code."""
     trust_remote_code: bool = False
     """Run Python code that lies in the model's folder."""
     short_side: int | None = None
@@ -59,19 +59,19 @@ class EngineSpec:
             object.__setattr__(self, "model", checkpoint_of(expanded(self.model)))
 
     def length_of(self, config: Any) -> int:
-        """``max_model_len``, or what stands for None.
+        """``max_model_len``, or its default.
 
         Args:
-            config: of the model, as transformers reads it.
+            config: the model's configuration, as read by transformers.
         """
         made_for = getattr(config.get_text_config(), "max_position_embeddings", LONGEST)
         return self.max_model_len or min(LONGEST, made_for)
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on, for those who keep answers.
+        """What an answer depends on, to recognise stored answers.
 
-        Weights trained anew in the same folder are another model; what stands behind a name at a hub or an endpoint
-        cannot be seen.
+        Retrained weights in the same folder count as another model; changes behind the name of a hub or an endpoint
+        cannot be detected.
         """
         weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}
@@ -79,10 +79,10 @@ class EngineSpec:
         return found | ({"base_url": self.base_url} if self.base_url else {})
 
     def check(self) -> None:
-        """Look at the model's folder, or for its name at the hub, before anything long begins.
+        """Check the model's folder, or its name on the hub, before anything slow starts.
 
         Raises:
-            ValueError: it is not there, not whole, or not safe to open.
+            ValueError: it is missing, incomplete, or not safe to open.
         """
         if self.kind in LOCAL_KINDS:
             if self.model and not Path(self.model).expanduser().is_dir() and not self.model.startswith(("/", ".", "~")):

@@ -1,7 +1,7 @@
-"""Finished items of a long job on the disk, each once: what a killed job goes on from.
+"""Store finished items of a long job on disk, each once, so that a killed job can resume.
 
-A folder with ``config.json`` (what was asked, so that two jobs are never mixed) and one ``.jsonl`` for each start, to
-which every finished item is one more line. A kill can leave a last line torn; it is read as if it were not there.
+A folder has ``config.json`` (what was asked, so that two jobs are never mixed) and one ``.jsonl`` file per start, with
+a line for each finished item. A last line torn by a kill is ignored.
 """
 
 import fcntl
@@ -15,29 +15,29 @@ from omniq_verl.data.files import file_digest, replace_text
 
 
 class StoreInUse(RuntimeError):
-    """Another job writes into the folder."""
+    """Another job is writing to the folder."""
 
 
 class OtherConfig(ValueError):
-    """The folder holds what was finished under other settings."""
+    """The folder holds results of other settings."""
 
 
 class Store:
     """Records with a ``key``, appended by one job at a time.
 
     Args:
-        folder: made if it is not there.
-        config: all that the records depend on; numbers, texts, lists and mappings.
+        folder: created if missing.
+        config: everything on which the records depend: numbers, texts, lists and mappings.
 
     Raises:
         StoreInUse: another process has it open.
-        OtherConfig: its records are of another ``config``; the message names what differs.
+        OtherConfig: its records belong to another ``config``; the message names the differences.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._lock = open(folder / "lock", "a")  # noqa: SIM115  held until close(), or the process ends
+        self._lock = open(folder / "lock", "a")  # noqa: SIM115  held until close() or the end of the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,34 +63,34 @@ class Store:
         self._lock.close()
 
     def check_files(self, files: Iterable[Path]) -> dict[str, str]:
-        """Remember what the files hold that the records are of; images that they only name are not looked at.
+        """Remember the content of the data files; images that they only name are not checked.
 
         Returns:
             The digest of each file, by its path.
 
         Raises:
-            OtherConfig: records are there, and a file under the same path was another when they were finished.
+            OtherConfig: a file has changed since records about it were finished.
         """
         path = self.folder / "files.json"
         known = json.loads(path.read_bytes()) if self.keys and path.exists() else {}
         now = {str(file): file_digest(file) for file in files}
         if changed := sorted(name for name, digest in now.items() if known.get(name, digest) != digest):
             raise OtherConfig(
-                f"{changed[0]} was written anew since {self.folder} was begun: the answers there are of other rows."
+                f"{changed[0]} was rewritten after {self.folder} was started: the answers there belong to other rows."
                 f" Fix: give another folder, or delete {self.folder}"
             )
         replace_text(path, json.dumps({**known, **now}, indent=2) + "\n")
         return now
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Keep records for good; those whose key is there already are left out."""
+        """Save records permanently, except those whose key already exists."""
         new = {record["key"]: record for record in records if record["key"] not in self.keys}
         if not new:
             return
         if self._out is None:
             number = 1 + max((int(path.stem) for path in _parts(self.folder)), default=0)
-            self._out = open(self.folder / f"{number:04d}.jsonl", "xb")  # noqa: SIM115  likewise
-        # In ASCII: an answer may hold half a character, which no file in UTF-8 can keep.
+            self._out = open(self.folder / f"{number:04d}.jsonl", "xb")  # noqa: SIM115  closed by close()
+        # ASCII only: an answer may contain a lone surrogate, which UTF-8 cannot encode.
         self._out.write(b"".join(json.dumps(record).encode() + b"\n" for record in new.values()))
         self._out.flush()
         os.fsync(self._out.fileno())
@@ -98,13 +98,13 @@ class Store:
 
 
 def known_files(folder: Path) -> dict[str, str] | None:
-    """The digests that ``Store.check_files`` has remembered, by path; None: it has not looked at any."""
+    """The digests that ``Store.check_files`` has stored, by path; None if there are none."""
     path = folder / "files.json"
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def read_store(folder: Path) -> Iterator[dict[str, Any]]:
-    """All records, each key once, in the order in which they were finished."""
+    """All records, each key once, in the order of completion."""
     seen = set()
     for path in _parts(folder):
         with open(path, "rb") as lines:
@@ -129,7 +129,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _claim(path: Path, config: dict[str, Any], begun: bool) -> None:
-    """``begun``: there are records, which must not be mixed with those of other settings."""
+    """Write the settings, or compare them if records have ``begun``: records of different settings must not mix."""
     before = _read_config(path) if begun else None
     if before is None:
         replace_text(path, json.dumps(config, indent=2) + "\n")
@@ -137,7 +137,7 @@ def _claim(path: Path, config: dict[str, Any], begun: bool) -> None:
     if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
         named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)
         fix = f"give another name, or delete {path.parent}"
-        raise OtherConfig(f"{path.parent} was begun with other settings ({named}). Fix: {fix}")
+        raise OtherConfig(f"{path.parent} was started with other settings ({named}). Fix: {fix}")
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Requests that are prepared in threads while earlier ones are answered, and answers in the order of the requests."""
+"""Prepare requests in threads while earlier ones are answered, and return answers in order."""
 
 import os
 from collections import deque
@@ -19,11 +19,11 @@ def stream_answers(engine: Engine, jobs: Iterable[Job], sampling: Sampling, batc
     """The outcome of each job, in order.
 
     Args:
-        engine: any engine. One that cannot stream gets the requests of ``batch`` jobs at a time, and the jobs of the
-            next batch run meanwhile.
-        jobs: what is asked.
-        sampling: how to answer.
-        batch: see ``engine``.
+        engine: any engine. One that cannot stream gets the requests of ``batch`` jobs at a time, while the jobs of the
+            next batch run.
+        jobs: the jobs.
+        sampling: how to generate answers.
+        batch: jobs per batch, if the engine cannot stream.
     """
     if hasattr(engine, "stream"):
         yield from engine.stream(jobs, sampling)
@@ -37,7 +37,7 @@ def stream_answers(engine: Engine, jobs: Iterable[Job], sampling: Sampling, batc
 
 
 def run_job(job: Job) -> Sequence[Request] | ValueError:
-    """A job's requests, or the ``ValueError`` that says why it has none."""
+    """A job's requests, or the ``ValueError`` that it raised."""
     try:
         return job()
     except ValueError as error:
@@ -63,19 +63,19 @@ class Limits:
     """How far ``ReadAhead`` may be ahead of its consumer."""
 
     items: int
-    """Number of items that are being made or wait to be consumed."""
+    """Number of items that are being made or waiting to be consumed."""
     size: int
-    """Total size of the items that wait. Items that are being made, at most one per thread, come on top."""
+    """Total size of the waiting items. Items that are being made, at most one per thread, are not included."""
 
 
 class ReadAhead(Generic[Item, Made]):
-    """Iterates over what ``make`` returns for each item; threads run it ahead of the consumer.
+    """Iterates over the results of ``make`` for each item; threads compute them ahead of the consumer.
 
     Args:
-        pool: the threads; they are not shared with anything else, as they wait where ``limits.size`` is reached.
-        make: called with an item, in a thread. An exception that it raises is raised to the consumer in its turn.
+        pool: the threads; not shared with anything else, because they block when ``limits.size`` is reached.
+        make: called with an item, in a thread. The consumer gets its exception instead of a result.
         items: taken one at a time, in the consumer's thread.
-        size_of: the part of ``limits.size`` that a made item takes.
+        size_of: the share of ``limits.size`` that a result takes.
         limits: how far to be ahead.
     """
 
@@ -113,7 +113,7 @@ class ReadAhead(Generic[Item, Made]):
         return made
 
     def close(self) -> None:
-        """Make no further items; those that are being made are finished."""
+        """Start no further items; those in progress are finished."""
         for future in self._ahead:
             future.cancel()
         self._ahead.clear()
@@ -127,7 +127,7 @@ class ReadAhead(Generic[Item, Made]):
 
     def _work(self, index: int, item: Item) -> Made:
         with self._room:
-            # Never holds up the item that the consumer waits for.
+            # Never blocks the item that the consumer waits for.
             self._room.wait_for(lambda: self._closed or self._waiting < self._limits.size or index == self._consumed)
             if self._closed:
                 raise CancelledError

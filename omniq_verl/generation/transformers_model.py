@@ -1,4 +1,4 @@
-"""A Hugging Face model by ``transformers.generate``: slow, and with no other moving part between weights and answer."""
+"""Run a Hugging Face model with ``transformers.generate``: slow, but with few parts between weights and answer."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class TransformersModel:
-    """A model on this process's GPU, or the CPU where there is none.
+    """A model on this process's GPU, or on the CPU if there is none.
 
-    Greedy answers come in batches, sampled ones row by row, so that a row's seed gives the same answers in any batch.
+    Greedy answers are generated in batches, sampled ones row by row, so that a row's seed gives the same answers in
+    any batch.
     """
 
     reads_scores = True
@@ -31,7 +32,7 @@ class TransformersModel:
         trust = spec.trust_remote_code
         self._processor = AutoProcessor.from_pretrained(spec.model, trust_remote_code=trust)
         self._tokenizer = tokenizer_of(self._processor)
-        self._tokenizer.padding_side = "left"  # an answer goes on where its question ends
+        self._tokenizer.padding_side = "left"  # an answer continues at the end of its question
         kind = AutoModelForImageTextToText if sees(self._processor) else AutoModelForCausalLM
         model, info = kind.from_pretrained(
             spec.model,
@@ -48,10 +49,10 @@ class TransformersModel:
         self._vocabulary = Vocabulary.of(self._tokenizer)
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
-        """``sampling.n`` answers for each, in the order of the requests.
+        """``sampling.n`` answers for each request, in order.
 
         Raises:
-            ValueError: one is longer than ``max_model_len``, or an image does not decode; none is answered then.
+            ValueError: a request is longer than ``max_model_len``, or an image does not decode; none is answered then.
         """
         if any(request.texts is not None for request in requests):
             return [self._expect(request, sampling) for request in requests]
@@ -90,7 +91,7 @@ class TransformersModel:
             "num_return_sequences": sampling.n,
             "max_new_tokens": min(sampling.max_tokens, self._longest - start),
             "suppress_tokens": self._banned or None,
-            # What the folder's generation_config.json has of these is nothing training knows of.
+            # Training does not use the folder's generation_config.json, so its values are overridden.
             "top_k": 0,
             "repetition_penalty": 1.0,
         }

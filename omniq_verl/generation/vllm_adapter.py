@@ -1,6 +1,6 @@
-"""Everything this package uses of vLLM, in one file; works with vLLM 0.24 to 0.30.
+"""All uses of vLLM in this package; works with vLLM 0.24 to 0.30.
 
-The two ends of that range differ in one thing that matters here. vLLM 0.24 raises ``ValueError`` for a request that it
+The two ends of that range differ in one relevant way. vLLM 0.24 raises ``ValueError`` for a request that it
 rejects and ``Exception`` subclasses for an engine that has failed. vLLM 0.30 raises ``VLLMClientError`` and
 ``VLLMServerError``, which are neither ``ValueError`` nor ``RuntimeError``. ``translate_error`` maps both to the errors
 that the engine protocols of ``request`` promise.
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
 
 _LOG_LEVEL = "WARNING"
-"""At vLLM's own level, INFO, its pages of settings would bury our lines."""
+"""At vLLM's default, INFO, its pages of settings would bury our lines."""
 _OF_A_GPU = 0.85
-"""Share of a GPU's memory that vLLM is given by default."""
+"""Default share of a GPU's memory for vLLM."""
 _OF_MEMORY = re.compile("memory.utilization|KV cache|kv cache|cache blocks", re.IGNORECASE)
 MOST_TOKEN_IDS = 128
 """vLLM's limit on ``logprob_token_ids`` (``vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS``)."""
 _STRONGEST_BIAS = -100.0
-"""vLLM clamps biases to this. It divides a token's odds by e^100, so that the token is never written."""
+"""Strongest bias that vLLM accepts. It divides a token's odds by e^100, so the token is never written."""
 
 
 class OfflineEngine:
-    """A vLLM engine in this process, so that it cannot outlive the process and keep its memory.
+    """A vLLM engine in this process, so that it cannot outlive the process and occupy its memory.
 
-    Not safe for several threads, except for ``render``. See ``feeding.StepEngine``.
+    Not thread-safe, except for ``render``. See ``feeding.StepEngine``.
     """
 
     def __init__(self, spec: "EngineSpec"):
@@ -47,11 +47,11 @@ class OfflineEngine:
         self.renderer, self._engine = llm.renderer, llm.llm_engine
 
     def add(self, request_id: str, prepared: tuple[Any, Any]) -> None:
-        """Take a request.
+        """Add a request.
 
         Args:
-            request_id: a new one for each request.
-            prepared: what ``render`` and ``sampling_params`` return.
+            request_id: a new id for each request.
+            prepared: results of ``render`` and ``sampling_params``.
 
         Raises:
             ValueError: vLLM rejects the request, for example because it is too long with its image tokens.
@@ -82,12 +82,12 @@ class OfflineEngine:
             raise engine_failure(error) from error
 
     def drop(self, request_ids: Sequence[str]) -> None:
-        """Give up requests that are not finished."""
+        """Cancel unfinished requests."""
         self._engine.abort_request(list(request_ids))
 
 
 def open_async(spec: "EngineSpec") -> Any:
-    """A ``vllm.v1.engine.async_llm.AsyncLLM``, whose engine is a process of its own."""
+    """A ``vllm.v1.engine.async_llm.AsyncLLM``, whose engine is a separate process."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", _LOG_LEVEL)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -98,24 +98,26 @@ def open_async(spec: "EngineSpec") -> Any:
 
 @contextmanager
 def naming_our_options(spec: "EngineSpec") -> Iterator[None]:
-    """Say in our words what vLLM says of too much or too little memory: its advice names an option we do not have."""
+    """Replace vLLM's advice about too much or too little memory, which names an option that we do not have."""
     try:
         yield
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        if not _OF_MEMORY.search(said):
+        message = str(error).splitlines()[0] if str(error) else ""
+        if not _OF_MEMORY.search(message):
             raise
         given = "the default" if spec.memory is None else f"{spec.memory:g}"
-        raise RuntimeError(f"{spec.model}: {said} Fix: another --memory, a share from 0 to 1 (now {given})") from error
+        raise RuntimeError(
+            f"{spec.model}: {message} Fix: another --memory, a share from 0 to 1 (now {given})"
+        ) from error
 
 
 def engine_settings(spec: "EngineSpec") -> dict[str, Any]:
-    """Keyword arguments for vLLM's engine, whether it runs in this process or in its own."""
+    """Keyword arguments for vLLM's engine, in this process or in a separate one."""
     from transformers import AutoConfig
     from vllm.platforms import current_platform
 
     on_cpu, trust = current_platform.is_cpu(), {"trust_remote_code": spec.trust_remote_code}
-    # It warns for every image that the number of threads has not changed. (vLLM's import resets levels set before.)
+    # vLLM logs an unchanged thread count for every image; silence it. (Importing vLLM resets earlier log levels.)
     logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
     return {
         "model": spec.model,
@@ -145,11 +147,11 @@ def render(engine: Any, prompt: Mapping[str, Any]) -> Any:
     """Tokenise a prompt and run the image processor on its images. Several threads may do this at once.
 
     Args:
-        engine: an ``OfflineEngine``, or what ``open_async`` returns.
-        prompt: ``prompt`` (text), and ``multi_modal_data`` if it shows images.
+        engine: an ``OfflineEngine``, or the result of ``open_async``.
+        prompt: ``prompt`` (text), and ``multi_modal_data`` if it has images.
 
     Returns:
-        What the engine takes in place of the prompt.
+        The engine's input for this prompt.
 
     Raises:
         ValueError: vLLM rejects the prompt, for example because its text alone is too long.
@@ -174,10 +176,10 @@ def sampling_params(request: Request, sampling: Sampling, banned: Sequence[int])
         max_tokens=sampling.max_tokens,
         # vLLM gives answer number j of the request the seed request.seed + j.
         seed=request.seed if sampling.temperature > 0 else None,
-        # vLLM's bad_words would do the same one request and one word at a time, in Python, at every step.
+        # vLLM's bad_words would do the same in Python, one request and one word at a time, at every step.
         logit_bias=dict.fromkeys(banned, _STRONGEST_BIAS) or None,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,  # nobody else has this object
+        skip_clone=True,  # the object is not shared
     )
 
 
@@ -214,7 +216,7 @@ def answers_of(result: Any) -> list[Answer]:
 
 
 def translate_error(error: Exception) -> ValueError | RuntimeError:
-    """The error that our engines raise in place of one that vLLM raised while it took or answered a request.
+    """The error that our engines raise instead of one that vLLM raised while it accepted or answered a request.
 
     Returns:
         ``ValueError`` if vLLM rejected the request, ``RuntimeError`` if the engine failed.
@@ -226,5 +228,5 @@ def translate_error(error: Exception) -> ValueError | RuntimeError:
 
 
 def engine_failure(error: BaseException) -> RuntimeError:
-    """The error that our engines raise once vLLM's engine has failed."""
+    """The error that our engines raise after vLLM's engine has failed."""
     return RuntimeError(f"vLLM's engine has failed ({type(error).__name__}: {error})")

@@ -1,4 +1,4 @@
-"""vLLM in a process of its own, for questions that come one at a time and share its batches."""
+"""Run vLLM in a separate process, for questions that arrive one at a time and share its batches."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncModel:
-    """A vLLM engine over one model folder; its questions and answers are those of ``OfflineModel``."""
+    """A vLLM engine for one model folder; its questions and answers are those of ``OfflineModel``."""
 
     def __init__(self, spec: "EngineSpec"):
         os.environ[DIES_WITH_PARENT] = "1"

@@ -1,4 +1,4 @@
-"""What vLLM's own processes do when they begin (entry point ``vllm.general_plugins``)."""
+"""Actions at the start of vLLM's own processes (entry point ``vllm.general_plugins``)."""
 
 import ctypes
 import multiprocessing
@@ -6,12 +6,12 @@ import os
 import signal
 
 DIES_WITH_PARENT = "OMNIQ_ENGINE_DIES_WITH_PARENT"
-"""Set by those who start an engine beside themselves: it must not outlive them, and keep their GPU's memory."""
+"""Set by a process that starts an engine that must not outlive it and occupy GPU memory."""
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Linux: be killed when the process that started this one ends, however it ends. Elsewhere, or unasked: nothing."""
+    """On Linux, if requested: let the kernel kill this process when its parent ends. Elsewhere: do nothing."""
     parent = multiprocessing.parent_process()
     if not os.environ.get(DIES_WITH_PARENT) or parent is None or os.uname().sysname != "Linux":
         return

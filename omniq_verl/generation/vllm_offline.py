@@ -1,4 +1,4 @@
-"""vLLM in this process over a Hugging Face folder."""
+"""Run vLLM in this process on a Hugging Face folder."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from omniq_verl.generation.spec import EngineSpec
 
 MOST_THREADS = 32
-"""Threads that prepare images, on machines with many cores. Our choice."""
+"""Largest number of threads that prepare images. Our choice."""
 
 
 def vllm_prompt(
@@ -32,12 +32,12 @@ def vllm_prompt(
 
     Args:
         processor: the model's processor.
-        messages: as in a row's ``prompt``.
+        messages: messages as in a row's ``prompt``.
         images: image files, one for each placeholder.
         size: bounds that larger images are shrunk to.
 
     Raises:
-        ValueError: an image cannot be decoded, the processor rejects its shape, or the text holds control tokens.
+        ValueError: an image cannot be decoded, the processor rejects its shape, or the text contains control tokens.
     """
     return _prompt(question_text(processor, messages, len(images)), decode_images(processor, images, size))
 
@@ -45,14 +45,14 @@ def vllm_prompt(
 def load_image_processor(engine: Any, processor: Any) -> None:
     """Make vLLM load its image processor, in this thread, by rendering a blank image.
 
-    Otherwise the first requests do it, and each of the threads that prepare them loads one of its own: with the
-    vocabulary of Qwen2.5-VL, 17 threads took 150 s.
+    Otherwise each of the threads that prepare the first requests would load its own: with the vocabulary of
+    Qwen2.5-VL, 17 threads took 150 s.
     """
     if not sees(processor):
         return
     blank = io.BytesIO()
     Image.new("RGB", (64, 64)).save(blank, "PNG")
-    with suppress(ValueError):  # a request will tell, too
+    with suppress(ValueError):  # the first request would report it, too
         render(engine, vllm_prompt(processor, [{"role": "user", "content": IMAGE_PLACEHOLDER}], [blank.getvalue()]))
 
 
@@ -61,7 +61,7 @@ def _prompt(text: str, images: list[Image.Image]) -> dict[str, Any]:
 
 
 class OfflineModel:
-    """A vLLM engine over one model folder, in this process.
+    """A vLLM engine for one model folder, in this process.
 
     Threads decode images and run the image processor while the engine generates; see ``Feeder``.
     """
@@ -95,7 +95,7 @@ class OfflineModel:
         return found
 
     def stream(self, jobs: Iterable[Job], sampling: Sampling) -> Iterator[Answered]:
-        """The outcome of each job, in the order of the jobs; see ``StreamingEngine``.
+        """The outcome of each job, in order; see ``StreamingEngine``.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -111,7 +111,7 @@ class OfflineModel:
 
     @property
     def spent(self) -> Spent:
-        """Where the time has gone so far."""
+        """How the time has been spent so far."""
         return self._feeder.spent
 
     def _prepare(self, sampling: Sampling, requests: Sequence[Request]) -> tuple[list[Any], int]:

@@ -1,8 +1,8 @@
 """Compare the weights in a model's files with what its configuration needs, without loading them.
 
 transformers fills every tensor that it does not find with random numbers and only logs a warning; vLLM does so for the
-missing part of a fused tensor. Such a model answers, and its scores look like scores. So whatever opens a model asks
-``check_weights`` before, and ``check_loaded`` where transformers has loaded the model.
+missing part of a fused tensor. Such a model answers, and its scores look plausible. Code that opens a model therefore
+calls ``check_weights`` first, and ``check_loaded`` after transformers has loaded it.
 """
 
 import json
@@ -30,28 +30,28 @@ _DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
 }
-"""Dtypes by their names in safetensors headers. Any other one, such as FP8, belongs to a quantised tensor."""
+"""Dtypes by their names in safetensors headers. Any other dtype, such as FP8, belongs to a quantised tensor."""
 _COPY = "copy or download the model again, with all its files"
-_MERGE = "merge the adapter into its base model (merge_and_unload of peft) and save the result as a model of its own"
+_MERGE = "merge the adapter into its base model (merge_and_unload of peft) and save the result as a separate model"
 
 
 class BadWeights(BadFile):
-    """The files of a model do not hold the weights that its configuration needs."""
+    """A model's files do not contain the weights that its configuration needs."""
 
 
 Stored = dict[str, "torch.Tensor"]
-"""Tensors on the meta device, which have shapes but no values, by their names in the files."""
+"""Tensors on the meta device (shapes without values), by their names in the files."""
 
 
 def check_weights(model: str | Path, trust_remote_code: bool = False) -> None:
-    """Check that every tensor of a local model is in its files, with the shape that ``config.json`` says.
+    """Check that every tensor of a local model is in its files, with the shape stated in ``config.json``.
 
-    Only headers are read, so that it takes a second for a model of any size. Quantised models are checked as far as
-    their tensors have the names of the original ones.
+    Only headers are read, which takes a second for a model of any size. Quantised models are checked only for tensors
+    that have their original names.
 
     Args:
-        model: Hugging Face folder. The name of a model at a hub is not checked; see ``check_loaded``.
-        trust_remote_code: build the model by Python code that lies in its folder.
+        model: Hugging Face folder. The name of a hub model is not checked; see ``check_loaded``.
+        trust_remote_code: build the model with Python code from its folder.
 
     Raises:
         BadWeights: a tensor is missing or has another shape, or a file is missing or unreadable.
@@ -66,9 +66,9 @@ def check_weights(model: str | Path, trust_remote_code: bool = False) -> None:
 
 
 def check_cached(model: str, trust_remote_code: bool = False) -> None:
-    """Check a model of a hub as ``check_weights`` does, once it has been downloaded.
+    """Check a hub model as ``check_weights`` does, after it has been downloaded.
 
-    A model that does not lie in Hugging Face's cache passes.
+    A model that is not in Hugging Face's cache passes.
 
     Raises:
         BadWeights: see ``check_weights``.
@@ -85,11 +85,11 @@ def check_cached(model: str, trust_remote_code: bool = False) -> None:
 
 
 def check_loaded(model: str | Path, info: Mapping[str, Iterable[Any]]) -> None:
-    """Check what transformers says it has loaded.
+    """Check transformers' report about a model that it has loaded.
 
     Args:
-        model: where it was loaded from.
-        info: what ``from_pretrained`` returns beside the model with ``output_loading_info=True``.
+        model: the model's folder or name.
+        info: the loading info from ``from_pretrained(..., output_loading_info=True)``.
 
     Raises:
         BadWeights: transformers has filled a tensor with random numbers.
@@ -99,29 +99,29 @@ def check_loaded(model: str | Path, info: Mapping[str, Iterable[Any]]) -> None:
 
 
 def check_no_adapter(folder: Path) -> None:
-    """Check that a folder holds no LoRA adapter, with or without other weights beside it.
+    """Check that a folder has no LoRA adapter, with or without other weights.
 
-    transformers would put the adapter on top of those, and vLLM would not.
+    transformers would apply the adapter to those weights, but vLLM would not.
 
     Raises:
-        BadWeights: it does.
+        BadWeights: it has one.
     """
     if found := next((path.name for path in sorted(folder.glob("adapter_*")) if path.name.startswith(_ADAPTERS)), None):
-        raise BadWeights(str(folder), f"it holds a LoRA adapter ({found}) and not a whole model", _MERGE)
+        raise BadWeights(str(folder), f"it holds a LoRA adapter ({found}), not a whole model", _MERGE)
 
 
 # Files
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load: one, or those that an index names.
+    """The files that transformers would load: one, or those in an index.
 
     Raises:
-        BadWeights: there are none, one is missing, or the folder holds shards of another model as well.
+        BadWeights: there are none, one is missing, or the folder also holds shards of another model.
     """
     names = needed = _named_files(folder)
     if names == [SINGLE] and (folder / INDEX).is_file():
-        needed = [SINGLE, *_indexed_files(folder / INDEX)]  # vLLM goes by the index, transformers by the single file
+        needed = [SINGLE, *_indexed_files(folder / INDEX)]  # vLLM uses the index, transformers the single file
     if lacking := [name for name in needed if not (folder / name).is_file()]:
         what = f"{lacking[0]} is missing" + (f", and {len(lacking) - 1} more files" if lacking[1:] else "")
         raise BadWeights(str(folder), f"the folder lacks its weights ({what})", _COPY)
@@ -151,15 +151,15 @@ def _indexed_files(index: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadWeights(str(index), f"it cannot be read ({error!r})", _COPY) from error
     if wrong := next((name for name in names if not _FILE_NAME.fullmatch(name)), None):
-        raise BadWeights(str(index), f"it names the file {wrong[:60]!r}, which is no name of weights", _COPY)
+        raise BadWeights(str(index), f"it names the file {wrong[:60]!r}, which is not a name of weights", _COPY)
     return names
 
 
 def read_stored(folder: Path) -> Stored:
-    """Every tensor in the files of a model; only headers are read, and no pickle is run.
+    """Every tensor in a model's files. Only headers are read, and no pickle is executed.
 
     Raises:
-        BadWeights: a file is missing, damaged, or shorter than its header says.
+        BadWeights: a file is missing, damaged, or shorter than its header states.
     """
     stored: Stored = {}
     for path in weight_files(folder):
@@ -168,7 +168,7 @@ def read_stored(folder: Path) -> Stored:
             stored.update(_read_header(path) if path.suffix == ".safetensors" else _read_pickled(path))
         except Exception as error:  # safetensors and torch raise errors of many kinds on damaged files
             what = f"the weights cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
-            raise BadWeights(str(path), what, f"{_COPY}; this one is broken or not whole") from error
+            raise BadWeights(str(path), what, f"{_COPY}; this one is broken or incomplete") from error
     return stored
 
 
@@ -205,30 +205,30 @@ def _fault(folder: Path, stored: Stored, trust_remote_code: bool) -> tuple[str, 
     except Exception as error:  # transformers raises errors of many kinds, KeyError among them
         return f"config.json cannot be read ({str(error).splitlines()[0]})", _COPY
     quantised = hasattr(config, "quantization_config")
-    if quantised:  # its quantiser would ask for a GPU and for packages of its own
+    if quantised:  # its quantiser would need a GPU and further packages
         del config.quantization_config
     try:
         info = _load_on_meta(config, stored, trust_remote_code)
     except Exception as error:
         if quantised:
-            return None  # fused tensors of a quantised model cannot be put together on the meta device
+            return None  # fused tensors of a quantised model cannot be assembled on the meta device
         return f"the weights do not fit config.json ({str(error).splitlines()[0]})", _COPY
     missing, mismatched = info["missing_keys"], info["mismatched_keys"]
     if quantised:
-        packed = _modules(info["unexpected_keys"])  # their scales, zeros or packed numbers lie beside them
+        packed = _modules(info["unexpected_keys"])  # modules with scales, zeros or packed numbers
         missing = {name for name in missing if name.rpartition(".")[0] not in packed}
         mismatched = {each for each in mismatched if each[0].rpartition(".")[0] not in packed}
     return _describe(missing, mismatched, stored) or _too_few_layers(info)
 
 
 def _modules(names: Iterable[str]) -> set[str]:
-    """Every module that these tensors lie in."""
+    """Every module that contains these tensors."""
     parts = [name.split(".") for name in names]
     return {".".join(each[:length]) for each in parts for length in range(1, len(each))}
 
 
 def _load_on_meta(config: Any, stored: Stored, trust_remote_code: bool) -> dict[str, Any]:
-    """What transformers says of loading these tensors: its own code renames, ties and ignores them."""
+    """transformers' report on loading these tensors; its own code renames, ties and ignores some."""
     with _quiet():
         model, info = _model_class(config, trust_remote_code).from_pretrained(
             None,
@@ -243,7 +243,7 @@ def _load_on_meta(config: Any, stored: Stored, trust_remote_code: bool) -> dict[
 
 
 def _model_class(config: Any, trust_remote_code: bool) -> Any:
-    """The class that verl, and this package, open a model of this configuration with."""
+    """The class with which verl, and this package, open a model of this configuration."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -259,7 +259,7 @@ def _model_class(config: Any, trust_remote_code: bool) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers neither draws a bar nor logs its own report."""
+    """Suppress transformers' progress bar and log."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -282,11 +282,11 @@ def _describe(
         parts.append(f"{_count(missing, 'tensor')} missing from its files ({_some(missing)})")
     if mismatched:
         shown = [f"{name}: {list(there)} instead of {list(wanted)}" for name, there, wanted in mismatched]
-        parts.append(f"{_count(mismatched, 'tensor')} of another shape than config.json says ({_some(shown)})")
+        parts.append(f"{_count(mismatched, 'tensor')} of another shape than in config.json ({_some(shown)})")
     if not parts:
         return None
     adapted = any("lora_" in name or ".base_layer." in name or name.startswith("base_model.") for name in stored)
-    return f"{' and '.join(parts)}; random numbers would take their place", _MERGE if adapted else _COPY
+    return f"{' and '.join(parts)}; random numbers would replace them", _MERGE if adapted else _COPY
 
 
 def _count(found: list[Any], noun: str) -> str:
@@ -298,7 +298,7 @@ def _some(names: list[str]) -> str:
 
 
 def _too_few_layers(info: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Layers in the files that config.json has no place for: without them it is another model."""
+    """Report layers in the files that config.json lacks: without them it would be another model."""
     known = Counter(map(_pattern, info["expected"]))
     more = sorted(name for name in info["unexpected_keys"] if _pattern(name) in known and re.search(r"\.\d+\.", name))
     if not more:

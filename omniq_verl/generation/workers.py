@@ -1,4 +1,4 @@
-"""Those who answer batches: an engine in this process, or engines in Ray Data's actors."""
+"""Workers that answer batches, in this process or as actors of Ray Data."""
 
 import json
 import logging
@@ -17,11 +17,11 @@ from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import task_of
 
 Ask = Callable[[Mapping[str, Any], str], Sequence[Mapping[str, str]]]
-"""A row and a note on it -> the messages of its request."""
+"""A function from a row and a note to the messages of its request."""
 
 
 def own_question(row: Mapping[str, Any], _note: str) -> Sequence[Mapping[str, str]]:
-    """What the row itself asks, as in training."""
+    """The row's own question, as in training."""
     return row["prompt"]
 
 
@@ -32,12 +32,12 @@ def own_texts(info: Mapping[str, Any]) -> ScoreTexts:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of every row."""
+    """What to ask about every row."""
 
     engine: EngineSpec
     sampling: Sampling
     ask: Ask
-    """A function of a module, so that it can travel."""
+    """A function of a module, so that it can be pickled."""
     seed: int = 0
     images: bool = True
     """Does the question show the row's image?"""
@@ -49,7 +49,7 @@ class Job:
     """The ``extra_info`` of a row -> the texts of its scores, for the mode ``direct``."""
 
     def settings(self) -> dict[str, Any]:
-        """What an answer depends on, for the store; which rows are asked, where and in what portions is none of it.
+        """What an answer depends on, for the store; which rows are asked, where and in what portions does not matter.
 
         Raises:
             ValueError: no model is named.
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """A row to ask about."""
+    """A row to ask about, with a note."""
 
     ref: RowRef
     note: str = ""
@@ -71,7 +71,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch: its records, or why there are none."""
+    """The outcome of a batch: its records, or why there are none."""
 
     records: Sequence[Mapping[str, Any]] = ()
     failure: str | None = None
@@ -80,7 +80,7 @@ class Outcome:
 
 
 class Worker:
-    """Holds an engine; a batch in, its outcome out. ``tick`` is called for each row of a batch that is done."""
+    """Holds an engine and answers batches. Calls ``tick`` for each finished row of a batch."""
 
     def __init__(self, job: Job, tick: Callable[[], None] = lambda: None):
         self._job, self._tick = job, tick
@@ -123,14 +123,14 @@ class Worker:
 
 
 def _rejected_together(records: list[dict[str, Any]]) -> Outcome:
-    # That a whole batch is rejected tells of settings rather than rows: kept, it would never be asked again.
+    # If a whole batch is rejected, settings are to blame rather than rows; saved rejections would never be asked again.
     if len(records) > 1 and all(answer["finish_reason"] == ERROR for record in records for answer in record["answers"]):
         return Outcome(failure=f"all {len(records)} rows were rejected: {records[0]['answers'][0]['text']}"[:500])
     return Outcome(records)
 
 
 def here(job: Job, batches: Sequence[Sequence[WorkItem]], tick: Callable[[], None]) -> Iterator[Outcome]:
-    """In this process; ``tick`` is called for each row, before its batch is done."""
+    """Answer batches in this process; ``tick`` is called for each row, before its batch is done."""
     yield from map(Worker(job, tick), batches)
 
 
@@ -141,7 +141,7 @@ class _RayWorker(Worker):
 
 
 def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retries: int) -> Iterator[Outcome]:
-    """In actors of Ray Data. Of a batch whose worker died ``retries`` times there is no outcome."""
+    """Answer batches in actors of Ray Data. A batch whose worker died ``retries`` times has no outcome."""
     import ray
 
     _join_ray(workers)
@@ -156,7 +156,7 @@ def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retrie
         max_restarts=retries,
         max_task_retries=retries,
     )
-    # Not ahead: what is finished would be handed over only when the next batch is.
+    # No prefetch: finished batches would be handed over only together with the next one.
     for block in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
         yield from (Outcome(**json.loads(text)) for text in block["outcome"].to_pylist())
 
@@ -165,9 +165,9 @@ def _join_ray(workers: int) -> None:
     import ray
 
     context = ray.data.DataContext.get_current()
-    # The bar of finish() counts rows; Ray Data's own, of blocks, would come between.
+    # Our own bar counts rows; Ray Data's, which counts blocks, would interrupt it.
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # one that kills its workers is left out instead of ending all
+    context.max_errored_blocks = -1  # a batch that kills its workers is skipped instead of ending the job
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         return
@@ -175,5 +175,5 @@ def _join_ray(workers: int) -> None:
         ray.init(log_to_driver=False)
         return
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Slots, not cores: Ray Data itself takes some.
+    # Slots, not cores: Ray Data itself occupies some.
     ray.init("local", num_cpus=max(workers + 2, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)

@@ -1,1 +1,1 @@
-"""A check of a training run by its real parts, before it runs: rollout engine, trained model, rewards."""
+"""Check the real parts of a training run before it starts: rollout engine, trained model, rewards."""

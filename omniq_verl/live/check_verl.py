@@ -1,6 +1,6 @@
-"""The live check: what the rollout engine and the trainer of a run make of rows of its data.
+"""The live check: answer rows of the data with the run's rollout engine and compare with its trainer.
 
-Everything is measured on the run's own parts, after they have started and before the first step.
+The run's own parts are measured, after they have started and before the first step.
 """
 
 import json
@@ -34,11 +34,11 @@ from omniq_verl.live.rollouts_verl import Rollout, Rollouts
 
 _ROWS, _ANSWERS = 10, 2
 _STRENGTHS = (0.1, 0.4, 0.8)
-"""How strongly the vision tower is changed: tried in turn until the change shows in the answers."""
+"""Strengths of the change to the vision tower, tried in turn until the answers change."""
 
 
 class LiveCheck:
-    """Checks a trainer whose engines have started and whose rollout engine is awake. Afterwards both are as before."""
+    """Checks a trainer whose engines have started and whose rollout engine is awake. Restores both afterwards."""
 
     def __init__(self, trainer: PPOTrainer):
         self._trainer = trainer
@@ -88,7 +88,7 @@ class LiveCheck:
         return found
 
     def _questions(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows as they are, with a blank image, and with the image of the next row."""
+        """The rows unchanged, with a blank image, and with the image of the next row."""
         images = [_images(self._load(i)) for i in self._rows]
         variants = {"own": [self._load(i) for i in self._rows]}
         if any(images):
@@ -109,7 +109,7 @@ class LiveCheck:
         return {number: token for token, number in banned_tokens(processor).items()}
 
     def _prompts(self, own: Rollouts) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-        """Token ids of each question: in the rollouts, and in scoring with the same model folder."""
+        """Token ids of each question: in the rollouts, and when scoring with the same model folder."""
         dataset, asked = self._trainer.train_dataset, {one.question: one.prompt for one in own.answers}
         rows = [dataset.dataframe[self._rows[number]] for number in sorted(asked)]
         model = self._trainer.config.actor_rollout_ref.model.path
@@ -134,7 +134,7 @@ class LiveCheck:
         return [reward_finding(pairs), answers_finding(pairs)]
 
     def _after_updates(self, own: Rollouts, before: Measured) -> list[Finding]:
-        """Change the vision tower, send it to the rollout engine, and put it back."""
+        """Change the vision tower, send it to the rollout engine, and restore it."""
         workers, found = self._trainer.actor_rollout_wg, []
         for strength in _STRENGTHS:
             changed = sum(workers.perturb_vision(strength))
@@ -156,7 +156,7 @@ class LiveCheck:
         return [*found, *self._again(own, before)]
 
     def _again(self, own: Rollouts, before: Measured) -> list[Finding]:
-        """Ask the same once more, with the weights of the beginning."""
+        """Ask the same questions again with the initial weights."""
         again = Rollouts(self._trainer, self._questions()["own"], _ANSWERS)
         finding = sleep_finding(own.answers, again.answers, self._limits)
         again.clear()
@@ -187,7 +187,7 @@ def _images(row: dict[str, Any]) -> list[Image.Image]:
 
 
 def _with_images(row: dict[str, Any], images: Sequence[Any]) -> dict[str, Any]:
-    """The row with other images; a row loaded for this purpose alone, as it is changed in place."""
+    """The row with other images. The row is changed in place, so load it for this purpose only."""
     left = iter(images)
     for turn in row["raw_prompt"]:
         if isinstance(turn["content"], list):
@@ -209,7 +209,7 @@ def _measure(rollouts: Rollouts, actor: list[np.ndarray]) -> Measured:
 
 
 def _pairs(own: Rollouts, others: Rollouts) -> list[tuple[Rollout, Rollout]]:
-    """Answers to the same question, with another image of the same size, that is, with as many tokens in the prompt."""
+    """Answers to the same question with different images of the same size, that is, with equally long prompts."""
     by_question = {one.question: one for one in others.answers}
     return [
         (answer, by_question[answer.question])

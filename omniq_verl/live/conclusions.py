@@ -1,4 +1,4 @@
-"""From measurements to findings. Pure."""
+"""Pure functions from measurements to findings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _ENGINE = "load the rollout engine with load_format=auto, and use the pinned ver
 
 
 class Answered(Protocol):
-    """What is known of one answer; see ``rollouts_verl.Rollout``."""
+    """The known facts about one answer; see ``rollouts_verl.Rollout``."""
 
     question: int
     session: int
@@ -26,19 +26,19 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """Log-probabilities of answers, ``[T]`` each, by the two sides."""
+    """Log-probabilities of answers, ``[T]`` each, from rollout engine and actor."""
 
     rollout: Sequence[np.ndarray]
     actor: Sequence[np.ndarray]
 
     @property
     def agreement(self) -> Agreement:
-        """How well the two sides agree."""
+        """How well rollout engine and actor agree."""
         return agreement(self.rollout, self.actor)
 
 
 def rollout_finding(answers: int, expected: int, errors: Sequence[str]) -> Finding:
-    """Did every rollout end with an answer?
+    """Whether every rollout ended with an answer.
 
     Args:
         answers: number of answers.
@@ -56,12 +56,12 @@ def rollout_finding(answers: int, expected: int, errors: Sequence[str]) -> Findi
 
 
 def token_finding(answers: Sequence[Answered], sampled: Sequence[int], forbidden: Mapping[int, str]) -> Finding:
-    """Were tokens sampled that must not be in an answer?
+    """Whether tokens were sampled that an answer must not contain.
 
     Args:
         answers: all answers of the check.
-        sampled: such tokens of rollouts that failed for this reason.
-        forbidden: token ids, and the tokens they stand for.
+        sampled: forbidden tokens from rollouts that failed because of them.
+        forbidden: forbidden token ids and their tokens.
     """
     found = {*sampled, *(token for one in answers for token in set(one.response) & forbidden.keys())}
     names = ", ".join(sorted(forbidden.get(token, str(token)) for token in found))
@@ -72,17 +72,17 @@ def token_finding(answers: Sequence[Answered], sampled: Sequence[int], forbidden
         f"the rollouts sampled {names}" if found else f"none in {tokens} sampled tokens",
         "An answer with an image placeholder cannot be trained on, and other special tokens can fake a turn.",
         "use the agent loop omniq_seeded, which bans them (actor_rollout_ref.rollout.agent.default_agent_loop), and an"
-        " engine that heeds logit_bias",
+        " engine that applies logit_bias",
     )
 
 
 def prompt_finding(rollout: Sequence[tuple[int, ...]], scoring: Sequence[tuple[int, ...]]) -> Finding:
-    """Are questions asked in training as they are in scoring, token by token?"""
+    """Whether training and scoring send the same tokens for a question."""
     same = sum(a == b for a, b in zip(rollout, scoring, strict=True))
     return finding(
         "prompts",
         same == len(scoring),
-        f"{same} of {len(scoring)} prompts have the tokens that scoring sends",
+        f"{same} of {len(scoring)} prompts have the same tokens as in scoring",
         "The model would be trained on other prompts than it is scored with later.",
         "remove custom_chat_template, data.apply_chat_template_kwargs and data.mm_processor_kwargs, or copy the model"
         " folder's own chat template and image processor again",
@@ -90,7 +90,7 @@ def prompt_finding(rollout: Sequence[tuple[int, ...]], scoring: Sequence[tuple[i
 
 
 def log_prob_finding(own: Measured, limits: Limits) -> Finding:
-    """Do rollout engine and trainer give the same log-probabilities?"""
+    """Whether rollout engine and trainer give the same log-probabilities."""
     found = own.agreement
     return finding(
         "log-probabilities",
@@ -102,13 +102,13 @@ def log_prob_finding(own: Measured, limits: Limits) -> Finding:
 
 
 def image_findings(measured: Mapping[str, Measured], effect: float | None, limits: Limits) -> list[Finding]:
-    """Does the image matter, and is each question answered about its own image?
+    """Whether the image matters, and whether each question is answered about its own image.
 
     Args:
-        measured: of the rows as they are (``own``), with a ``blank`` image, and with the image of another row
+        measured: results for the unchanged rows (``own``), with a ``blank`` image, and with the image of another row
             (``other``).
-        effect: mean change of the trained model's log-probabilities when the image becomes blank; None: not measured.
-        limits: for their dtype.
+        effect: mean change of the trained model's log-probabilities when the image becomes blank; None if not measured.
+        limits: limits for the dtype.
     """
     if effect is None:
         return [Finding("image matters", SKIPPED, "the rows have no images")]
@@ -135,19 +135,19 @@ def _own_image(name: str, found: Agreement, effect: float, limits: Limits) -> Fi
         f"{_SHOWN[name]} is what the rollout engine sees",
         found.within(limits, effect),
         f"{found} over {found.tokens} tokens; a wrong image makes {effect:.2g}",
-        "The rollout engine answers about another image, or about none, than the trainer computes gradients for.",
+        "The rollout engine answers about a different image, or about none, than the trainer computes gradients for.",
         "turn off the engine's caches of images (engine_kwargs.vllm.mm_processor_cache_gb=0), and check that the agent"
         " loop passes image_data on",
     )
 
 
 def vision_finding(after: Measured, effect: float, limits: Limits) -> Finding:
-    """Does a change of the vision tower reach the rollouts?
+    """Whether a change of the vision tower reaches the rollouts.
 
     Args:
-        after: of the same questions, after the change was sent to the rollout engine.
-        effect: mean change that it makes to the trained model's log-probabilities.
-        limits: for their dtype.
+        after: results for the same questions, after the change was sent to the rollout engine.
+        effect: mean change of the trained model's log-probabilities.
+        limits: limits for the dtype.
     """
     found = after.agreement
     if not effect > 3 * limits.mean:
@@ -157,7 +157,7 @@ def vision_finding(after: Measured, effect: float, limits: Limits) -> Finding:
         "vision update",
         found.within(limits, effect),
         f"after a change that makes {effect:.2g}: {found} over {found.tokens} tokens",
-        "The rollout engine answers with image features of old weights (vllm#44910, trl#7198), so that training the"
+        "The rollout engine answers with image features of old weights (vllm#44910, trl#7198), so training the"
         " vision tower would not change the rollouts.",
         "use the pinned versions of vLLM and verl, whose weight update clears the engine's cache of image features and"
         " sends the vision tower",
@@ -165,9 +165,9 @@ def vision_finding(after: Measured, effect: float, limits: Limits) -> Finding:
 
 
 def sleep_finding(before: Sequence[Answered], after: Sequence[Answered], limits: Limits) -> Finding:
-    """Does the engine answer as at first, after it slept, woke up and got the same weights again?
+    """Whether the engine gives its first answers again after it slept, woke up and got the same weights.
 
-    Seeds are the same, so answers differ only from the first token on at which rounding tipped the balance.
+    Seeds are the same, so answers can differ only from the first token whose choice depended on rounding.
     """
     again = {(one.question, one.session): one for one in after}
     pairs = [(one, again[one.question, one.session]) for one in before if (one.question, one.session) in again]
@@ -181,8 +181,8 @@ def sleep_finding(before: Sequence[Answered], after: Sequence[Answered], limits:
     return finding(
         "sleep and wake",
         len(pairs) == len(before) and found.within(limits) and found.tokens > total / 2,
-        f"{found} over the {found.tokens} of {total} tokens that both times agree on",
-        "The rollout engine does not come back from sleep with the weights of the trainer.",
+        f"{found} over the {found.tokens} of {total} tokens before the first difference",
+        "The rollout engine does not have the trainer's weights after waking up.",
         "set actor_rollout_ref.rollout.free_cache_engine=false, or use the pinned versions of vLLM and verl",
     )
 
@@ -193,10 +193,10 @@ def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def reward_finding(pairs: Sequence[tuple[Answered, Any, str]]) -> Finding:
-    """Did the reward workers compute what the reward function gives by hand?
+    """Whether the reward workers computed what the reward function returns when called directly.
 
     Args:
-        pairs: an answer with its reward, what the reward function returns for it, and its text.
+        pairs: an answer with its reward, the reward function's result for it, and its text.
     """
     wrong = [(answer, value, text) for answer, value, text in pairs if not _same_reward(answer, value)]
     detail = ""
@@ -206,24 +206,24 @@ def reward_finding(pairs: Sequence[tuple[Answered, Any, str]]) -> Finding:
     return finding(
         "rewards",
         not wrong,
-        f"{len(pairs) - len(wrong)} of {len(pairs)} rewards are what compute_score gives by hand{detail}",
-        "The policy would be trained towards other rewards than the recipe describes.",
+        f"{len(pairs) - len(wrong)} of {len(pairs)} rewards equal a direct call of compute_score{detail}",
+        "The policy would be trained on other rewards than the recipe describes.",
         "check reward.custom_reward_function and reward.reward_manager, and that all machines run the same code",
     )
 
 
 def answers_finding(pairs: Sequence[tuple[Answered, Any, str]]) -> Finding:
-    """Can the reward function read any of the answers? Only for rewards that say so (``parsed``)."""
+    """Whether any of the answers can be parsed. Only for reward functions that report it (``parsed``)."""
     parsed = [value["parsed"] for _, value, _ in pairs if isinstance(value, Mapping) and "parsed" in value]
     if not parsed:
-        return Finding("answers", SKIPPED, "the reward function does not say whether it could parse an answer")
+        return Finding("answers", SKIPPED, "the reward function does not report whether an answer could be parsed")
     examples = "; ".join(text[:60] for _, _, text in pairs[:2])
     return finding(
         "answers",
         any(parsed),
         f"{int(sum(parsed))} of {len(parsed)} answers could be parsed, for example {examples}",
-        "Where every answer gets the same reward there is nothing to learn.",
-        "start from a model that answers in the asked format (SFT), and check its chat template",
+        "If every answer gets the same reward, there is nothing to learn.",
+        "start from a model that answers in the required format (SFT), and check its chat template",
     )
 
 

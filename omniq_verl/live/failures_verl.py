@@ -1,7 +1,7 @@
-"""Rollouts that failed: reported by the agent loops, collected by the trainer.
+"""Failed rollouts, reported by the agent loops and collected by the trainer.
 
-verl logs the error of a failed rollout in the process of the agent loop and tells the trainer no more than that it
-failed. Here row and reason travel through TransferQueue, as tags in a partition of their own.
+verl logs the error of a failed rollout in the agent loop's process and tells the trainer only that it failed. Here
+row and reason are sent through TransferQueue, as tags in a separate partition.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import transfer_queue as tq
 
 FILE_NAME = "failed_rollouts.jsonl"
-"""Name of the file in the folder of the run; a line for each failed rollout."""
+"""Name of the file in the run's folder; it has a line for each failed rollout."""
 _PARTITION = "omniq_failures"
 
 
@@ -22,21 +22,21 @@ class Failure:
     """A rollout that gave no answer."""
 
     row: str
-    """Id of the row, ``extra_info.id``."""
+    """The row's id, ``extra_info.id``."""
     source: str
     error: str
     forbidden: tuple[int, ...] = ()
-    """Ids of banned tokens that the engine sampled."""
+    """Banned token ids that the engine sampled."""
 
 
 async def report_failure(key: str, row: str, source: Any, error: Exception) -> None:
     """Tell the trainer that a rollout failed.
 
     Args:
-        key: of the rollout.
+        key: key of the rollout.
         row: id of its row.
         source: ``data_source`` of its row.
-        error: what it failed with.
+        error: the error that ended it.
     """
     tag = {
         "row": row,
@@ -48,7 +48,7 @@ async def report_failure(key: str, row: str, source: Any, error: Exception) -> N
 
 
 def collect_failures() -> list[Failure]:
-    """The failures reported since the last call, in the order of their rows."""
+    """The failures reported since the last call, sorted by row."""
     tags = (tq.kv_list(_PARTITION) or {}).get(_PARTITION) or {}
     if not tags:
         return []
@@ -58,7 +58,7 @@ def collect_failures() -> list[Failure]:
 
 
 def save_failures(failures: Sequence[Failure], step: int, folder: Path) -> None:
-    """Append failures to the file of the run, and print one line for each row."""
+    """Append failures to the run's file, and print one line for each row."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / FILE_NAME, "a", encoding="utf-8") as file:
         file.writelines(json.dumps({"step": step, **asdict(one)}) + "\n" for one in failures)

@@ -1,4 +1,4 @@
-"""What the live check measures, and what it concludes from it. Pure."""
+"""Measurements and findings of the live check. Pure."""
 
 import json
 import math
@@ -14,21 +14,21 @@ from omniq_verl.data.files import replace_text
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 FILE_NAME = "live_check.json"
-"""Name of the report in the folder of the run."""
+"""Name of the report in the run's folder."""
 
 
 MODES = ("off", "first", "only")
 
 
 class LiveCheckFailed(RuntimeError):
-    """The live check found something, and the training was not started."""
+    """The live check failed, and the training was not started."""
 
 
 def live_check_mode(config: DictConfig) -> str:
-    """Whether a run begins with the live check: ``trainer.v1.live_check``.
+    """Whether a run starts with the live check: ``trainer.v1.live_check``.
 
     Raises:
-        ValueError: it is neither ``off`` nor ``first`` (check, then train) nor ``only`` (check and end).
+        ValueError: it is not ``off``, ``first`` (check, then train) or ``only`` (check and end).
     """
     mode = OmegaConf.select(config, "trainer.v1.live_check", default="off")
     mode = "off" if mode is False else str(mode)  # YAML reads a bare off as false
@@ -39,7 +39,7 @@ def live_check_mode(config: DictConfig) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the log-probabilities of the same tokens may be apart in the rollout engine and in the trainer."""
+    """Largest allowed difference of log-probabilities between rollout engine and trainer, for the same tokens."""
 
     correlation: float
     """Smallest Pearson correlation of the probabilities."""
@@ -48,8 +48,8 @@ class Limits:
     largest: float
     """Largest absolute difference, in nats."""
     shift: float = 0.0
-    """Nats by which the ban of special tokens may raise all log-probabilities of the rollout engine: what a model that
-    gives all tokens the same probability would show. Both differences may be larger by this."""
+    """Nats by which banning special tokens may raise all log-probabilities of the rollout engine: the value for a model
+    that gives all tokens the same probability. It is added to both limits on differences."""
 
 
 LIMITS = {
@@ -57,28 +57,28 @@ LIMITS = {
     "float16": Limits(correlation=0.999, mean=0.01, largest=0.5),
     "bfloat16": Limits(correlation=0.995, mean=0.05, largest=1.5),
 }
-"""By the least precise dtype of the two. In bf16 a healthy 3B model reached 0.99998 on an H200; random image features
-give 0.73, and weights that were never loaded 0.2."""
+"""Limits by the less precise dtype of the two. In bf16 a healthy 3B model reached 0.99998 on an H200; random image
+features give 0.73, and weights that were never loaded 0.2."""
 _MARGIN = 3
-"""The two must agree this many times better than the image changes the answers."""
+"""The effect of the image must be this many times larger than the difference of the two."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Comparison of two log-probabilities of each token."""
+    """Comparison of two sets of log-probabilities, token by token."""
 
     tokens: int
     correlation: float | None
-    """None: one of the two is constant."""
+    """None if one of the two is constant."""
     mean: float
     largest: float
 
     def within(self, limits: Limits, effect: float | None = None) -> bool:
-        """Do the two agree?
+        """Whether the two agree.
 
         Args:
-            limits: for their dtype.
-            effect: mean difference that a wrong image would make; the agreement must be clearly better than that.
+            limits: limits for the dtype.
+            effect: mean difference that a wrong image would cause; the actual one must be clearly smaller.
         """
         correlated = self.correlation is None or self.correlation >= limits.correlation
         close = self.mean <= limits.mean + limits.shift and self.largest <= limits.largest + limits.shift
@@ -90,10 +90,10 @@ class Agreement:
 
 
 def agreement(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Agreement:
-    """Compare log-probabilities of the same answers; each element holds those of one answer, ``[T]``, in nats.
+    """Compare log-probabilities of the same answers; each element has those of one answer, ``[T]``, in nats.
 
     Raises:
-        ValueError: the answers differ in number or length.
+        ValueError: the numbers or lengths of answers differ.
     """
     pairs = list(zip(first, second, strict=True))
     if any(a.shape != b.shape for a, b in pairs):
@@ -108,7 +108,7 @@ def agreement(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Agre
 
 
 def _correlation(one: np.ndarray, two: np.ndarray) -> float | None:
-    # Where every token is certain, rounding errors are all that varies, and their correlation means nothing.
+    # If every token is certain, only rounding errors vary, and their correlation is meaningless.
     if min(one.std(), two.std()) < 1e-4:
         return None
     return float(np.corrcoef(one, two)[0, 1])
@@ -122,9 +122,9 @@ class Finding:
     status: str
     """``ok``, ``failed`` or ``skipped``."""
     measured: str
-    """What was measured, over how much, and the limit."""
+    """What was measured, on how much data, and the limit."""
     meaning: str = ""
-    """If it failed: what that does to the training."""
+    """The effect on the training, if it failed."""
     fix: str = ""
 
     def __str__(self) -> str:
@@ -133,7 +133,7 @@ class Finding:
 
 
 def finding(name: str, good: bool, measured: str, meaning: str, fix: str) -> Finding:
-    """A finding that says what a failure means and how to fix it."""
+    """A finding, with meaning and fix only if it failed."""
     return Finding(name, OK, measured) if good else Finding(name, FAILED, measured, meaning, fix)
 
 
@@ -143,9 +143,9 @@ class LiveReport:
 
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
-    """Time the check took, without the start of the engines."""
+    """Duration of the check, without the start of the engines."""
     conditions: dict[str, Any] = field(default_factory=dict)
-    """Over what it was measured: rows, answers, dtype, model."""
+    """Conditions of the measurement: rows, answers, dtype, model."""
 
     @property
     def failed(self) -> list[Finding]:
@@ -153,16 +153,16 @@ class LiveReport:
         return [one for one in self.findings if one.status == FAILED]
 
     def save(self, folder: Path) -> Path:
-        """Write the report as JSON into a folder, and return its path."""
+        """Write the report as JSON into a folder; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         return replace_text(folder / FILE_NAME, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "LiveReport":
-        """Read what ``save`` wrote.
+        """Read a report written by ``save``.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: there is no such report.
+            OSError, ValueError, KeyError, TypeError: the file is missing or not a report.
         """
         values = json.loads(path.read_text(encoding="utf-8"))
         return cls([Finding(**one) for one in values["findings"]], values["seconds"], values["conditions"])

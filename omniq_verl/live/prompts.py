@@ -9,11 +9,11 @@ from omniq_verl.generation.chat_inputs import decode_images, question_text, sees
 def scoring_prompts(
     model: str, rows: Sequence[Mapping[str, Any]], prompt_key: str = "prompt", image_key: str = "images"
 ) -> list[tuple[int, ...]]:
-    """Token ids of the questions of rows, as ``Scorer`` asks them of a model folder.
+    """Token ids of rows' questions, as ``Scorer`` would send them to a model folder.
 
     Args:
         model: folder or hub name.
-        rows: as they stand in the parquet file, images as bytes or by the name of their file.
+        rows: rows as in the parquet file, with images as bytes or as file names.
         prompt_key: column of the prompt.
         image_key: column of the images.
     """

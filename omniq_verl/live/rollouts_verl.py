@@ -1,7 +1,7 @@
 """Let a trainer's rollout engine answer chosen rows, and let its actor compute log-probabilities of the answers.
 
-All of it goes through the functions that the training itself uses: verl's dataset and agent loops, TransferQueue, the
-weight transfer and the worker that computes old log-probabilities.
+Only functions that the training itself uses are called: verl's dataset and agent loops, TransferQueue, the weight
+transfer and the worker that computes old log-probabilities.
 """
 
 import uuid
@@ -21,7 +21,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from omniq_verl.live.failures_verl import collect_failures
 
 PROBE = "omniq_probe"
-"""Field of a row by which the agent loop knows that the row belongs to a check."""
+"""Field that tells the agent loop that a row belongs to a check."""
 _PARTITION = "train"
 _NO_TRAJECTORY = "no materializable trajectories"  # verl's words (replay_buffer.py:519)
 
@@ -31,19 +31,19 @@ class Rollout:
     """One answer of the rollout engine."""
 
     key: str
-    """Its key in TransferQueue."""
+    """Key in TransferQueue."""
     question: int
-    """Index of the question it answers."""
+    """Index of the question."""
     session: int
-    """Which of the answers to this question it is."""
+    """Index of the answer among those to the same question."""
     prompt: tuple[int, ...]
-    """Token ids, with those that stand for the image."""
+    """Token ids, including image tokens."""
     response: tuple[int, ...]
     log_probs: np.ndarray
-    """Log-probabilities of the response's tokens by the rollout engine, ``[T]``, in nats."""
+    """Log-probabilities of the response's tokens from the rollout engine, ``[T]``, in nats."""
     reward: float
     parts: dict[str, float]
-    """What the reward function returned besides."""
+    """Other values that the reward function returned."""
 
 
 class Rollouts:
@@ -53,7 +53,7 @@ class Rollouts:
         """Answer questions with the rollout engine, which must be awake.
 
         Args:
-            trainer: initialised, with its agent loops.
+            trainer: an initialised trainer, with its agent loops.
             questions: rows as the training dataset returns them.
             answers: number of answers to each question.
         """
@@ -64,15 +64,15 @@ class Rollouts:
         self.failures = collect_failures()
 
     def actor_log_probs(self) -> list[np.ndarray]:
-        """Log-probabilities of the answers' tokens by the trained model, in the order of ``answers``; ``[T]`` each."""
+        """The trained model's log-probabilities of the answers' tokens, in the order of ``answers``; ``[T]`` each."""
         return _actor_log_probs(self._trainer, self._meta, [one.key for one in self.answers])
 
     def actor_log_probs_with(self, others: "Rollouts", pairs: Sequence[tuple[Rollout, Rollout]]) -> list[np.ndarray]:
-        """The trained model's log-probabilities of answers, had it seen the images of others.
+        """The trained model's log-probabilities of answers, if it had seen the images of other questions.
 
         Args:
-            others: the rollouts that the second answers of the pairs belong to.
-            pairs: an answer of these rollouts, and one to a question that differs in its image's pixels only.
+            others: the rollouts of the second answers in the pairs.
+            pairs: an answer of these rollouts, and one to a question that differs only in its image's pixels.
         """
         if not pairs:
             return []
@@ -104,7 +104,7 @@ def _submit(trainer: PPOTrainer, questions: Sequence[dict[str, Any]], answers: i
     tu.assign_non_tensor_data(data, "global_steps", trainer.global_steps)
     trainer._submit_batch_to_rollout(data)
     try:
-        # Not the trainer's own sampler, which would filter.
+        # Not the trainer's own sampler, which would filter groups.
         meta, _ = ReplayBuffer.sample(trainer.replay_buffer, trainer.global_steps, _PARTITION, len(questions))
     except RuntimeError as error:
         if _NO_TRAJECTORY not in str(error):
@@ -142,7 +142,7 @@ def _rollout(key: str, row: Any) -> Rollout:
 def _actor_log_probs(trainer: PPOTrainer, meta: KVBatchMeta, keys: Sequence[str]) -> list[np.ndarray]:
     if not keys:
         return []
-    # Balancing appends masked copies and changes the order, so it gets a batch of its own.
+    # Balancing appends masked copies and changes the order, so it gets a copy of the batch.
     batch = trainer._balance_batch(
         KVBatchMeta(partition_id=meta.partition_id, keys=list(meta.keys), tags=list(meta.tags)), {}
     )
@@ -155,5 +155,5 @@ def _actor_log_probs(trainer: PPOTrainer, meta: KVBatchMeta, keys: Sequence[str]
 
 
 def _plain(value: Any) -> Any:
-    """Out of tensordict's wrapper, if it is in one."""
+    """The value without tensordict's wrapper, if it has one."""
     return getattr(value, "data", value)

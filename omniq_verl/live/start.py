@@ -1,4 +1,4 @@
-"""Start a run for its live check alone, and wait for the report."""
+"""Start a run only for its live check, and wait for the report."""
 
 import os
 import signal
@@ -15,33 +15,33 @@ from rich.console import Console
 from omniq_verl.live.findings import FILE_NAME, LiveReport
 
 LOG_NAME = "live_check.log"
-"""Name of the log in the folder of the run."""
+"""Name of the log in the run's folder."""
 _OUR_TRAINER = "omniq_sync"
 _PATIENCE = 30
-"""Seconds a run gets to end after SIGTERM."""
+"""Seconds that a run gets to end after SIGTERM."""
 _SHOWN = 5
 
 
 class NoReport(RuntimeError):
-    """The run ended, or was ended, before it could check anything."""
+    """The run ended or was stopped before it could check anything."""
 
 
 def run_live_check(
     recipe: str, overrides: Sequence[str], recipes: Path, config: DictConfig, timeout: float, console: Console
 ) -> LiveReport:
-    """Start the engines of a run and return what the live check finds. Nothing is trained.
+    """Start the engines of a run and return the result of the live check. Nothing is trained.
 
     Args:
-        recipe: name below the folder of recipes.
-        overrides: settings of the run.
+        recipe: the recipe's name below the folder of recipes.
+        overrides: the run's settings.
         recipes: the folder of recipes.
         config: the composed configuration of the run.
-        timeout: seconds after which the run is ended.
-        console: where progress is shown.
+        timeout: seconds after which the run is stopped.
+        console: shows the progress.
 
     Raises:
         ValueError: the run does not use this package's trainer, which does the check.
-        NoReport: the engines did not start, or the time was over.
+        NoReport: the engines did not start, or the time ran out.
     """
     mode = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if mode != _OUR_TRAINER:
@@ -66,7 +66,7 @@ def run_live_check(
 def _wait(command: Sequence[str], log: Path, timeout: float, console: Console) -> None:
     began = time.monotonic()
     with open(log, "wb") as out:
-        # A session of its own, so that Ray and vLLM, whose processes are many, can be ended together.
+        # A separate session, so that the many processes of Ray and vLLM can be stopped together.
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         with console.status("live check") as status:
@@ -74,9 +74,7 @@ def _wait(command: Sequence[str], log: Path, timeout: float, console: Console) -
                 spent = time.monotonic() - began
                 status.update(f"live check: engines and checks, {spent:.0f} s (log: {log})")
                 if spent > timeout:
-                    raise NoReport(
-                        f"it took more than {timeout:.0f} s; its log is {log}. Fix: --live-timeout SECONDS"
-                    )
+                    raise NoReport(f"it took more than {timeout:.0f} s; its log is {log}. Fix: --live-timeout SECONDS")
                 time.sleep(0.5)
     finally:
         _end(process)

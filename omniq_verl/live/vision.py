@@ -1,4 +1,4 @@
-"""Change the vision tower of a model a little, and put it back exactly."""
+"""Change the vision tower of a model slightly, and restore it exactly."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,13 @@ from torch import nn
 
 _FREQUENCY = 1.7
 _TOWERS = {"visual", "vision_tower", "vision_model"}
-"""Names of the module that encodes images, in the models of transformers."""
+"""Names of the module that encodes images, in models of transformers."""
 
 
 class VisionPerturbation:
-    """Multiplies the weights of a vision tower, each by another factor, until ``undo``.
+    """Multiplies the weights of a vision tower by different factors until ``undo``.
 
-    The factors depend on a weight's index within its tensor (or this rank's shard) only, so that replicas stay equal.
+    A factor depends only on the weight's index within its tensor (or this rank's shard), so replicas stay equal.
     """
 
     def __init__(self, module: nn.Module, strength: float):
@@ -21,7 +21,7 @@ class VisionPerturbation:
 
         Args:
             module: the model, sharded or not.
-            strength: factors lie between ``1 - strength`` and ``1 + strength``.
+            strength: factors are between ``1 - strength`` and ``1 + strength``.
         """
         self._saved = [(weight, weight.detach().to("cpu", copy=True)) for weight in _vision_weights(module)]
         with torch.no_grad():
@@ -32,11 +32,11 @@ class VisionPerturbation:
 
     @property
     def weights(self) -> int:
-        """Number of weights that this process has changed."""
+        """Number of weights changed in this process."""
         return sum(weight.numel() for weight, _ in self._saved)
 
     def undo(self) -> None:
-        """Restore every bit."""
+        """Restore the weights exactly."""
         with torch.no_grad():
             for weight, saved in self._saved:
                 weight.copy_(saved)

@@ -1,4 +1,4 @@
-"""Which tokens a policy gradient is taken on. The pure gate; its verl worker lies beside it."""
+"""Select tokens for the policy gradient: the pure entropy gate, and next to it its use in verl's worker."""
 
 from omniq_verl.losses.entropy_gate import entropy_gate_mask
 

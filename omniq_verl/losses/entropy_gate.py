@@ -1,4 +1,4 @@
-"""The entropy gate: a policy gradient on the tokens where the model hesitates, and on no others."""
+"""The entropy gate: restricts the policy gradient to the tokens with the highest entropy."""
 
 import math
 
@@ -10,24 +10,24 @@ from omniq_verl.losses.settings import GateSettings
 def entropy_gate_mask(
     entropy: torch.Tensor, response_mask: torch.Tensor, rho: float = 0.2, scope: str = "batch"
 ) -> torch.Tensor:
-    """The response tokens whose entropy is among the highest share ``rho``.
+    """Select the share ``rho`` of response tokens with the highest entropy.
 
-    A token passes if its entropy is at least the threshold; tokens that tie with it all pass, so that the share may
-    be larger than ``rho`` (it is at least ``rho`` wherever there is a token at all).
+    A token passes if its entropy is at least the threshold. All tokens that tie with it pass, so the share may be
+    larger than ``rho`` (it is at least ``rho`` if there are any tokens).
     Source: OmniQuality-R eq. 1; rho = 0.2 from its code, after Wang et al. 2025 ("Beyond the 80/20 rule").
 
     Args:
-        entropy: of the next-token distribution, in nats, ``[B, T]``.
-        response_mask: which of them are response tokens, ``[B, T]``, boolean or 0/1.
+        entropy: entropy of the next-token distribution in nats, ``[B, T]``.
+        response_mask: marks the response tokens, ``[B, T]``, boolean or 0/1.
         rho: share in (0, 1].
-        scope: ``"batch"``, one threshold over all response tokens given (eq. 1); ``"sequence"``, one for each row (the
+        scope: ``"batch"`` for one threshold over all given response tokens (eq. 1); ``"sequence"`` for one per row (the
             authors' code).
 
     Returns:
         Boolean mask ``[B, T]``; False wherever ``response_mask`` is.
 
     Raises:
-        ValueError: shapes differ, rho or scope is outside of its range, or a response token's entropy is NaN.
+        ValueError: shapes differ, rho or scope is out of range, or a response token's entropy is NaN.
     """
     GateSettings(rho, scope)  # checks them
     if entropy.shape != response_mask.shape:
@@ -40,20 +40,20 @@ def entropy_gate_mask(
 
 
 def top_count(tokens: int, rho: float) -> int:
-    """How many of ``tokens`` the highest share ``rho`` is: rounded up, so that one token at least passes."""
-    # 0.1 * 30 is a little more than 3 in floating point; that little must not make a fourth.
+    """Number of tokens in the highest share ``rho`` of ``tokens``, rounded up, so that at least one passes."""
+    # 0.1 * 30 is slightly more than 3 in floating point, which must not be rounded up to 4.
     return max(math.ceil(rho * tokens - 1e-9 * tokens), 1)
 
 
 def top_share_threshold(values: torch.Tensor, rho: float) -> float:
-    """The smallest of the highest share ``rho`` of ``values`` ``[N]``; infinity if there are none.
+    """The smallest value of the highest share ``rho`` of ``values`` ``[N]``; infinity if there are none.
 
     Raises:
         ValueError: a value is NaN.
     """
     if values.numel() == 0:
         return math.inf
-    # Not torch.quantile: it takes 2^24 elements at most.
+    # Not torch.quantile, which accepts at most 2^24 elements.
     count = top_count(values.numel(), rho)
     threshold = torch.kthvalue(values, values.numel() - count + 1).values.item()
     _reject_nan(bool(values.max().isnan()))  # max is NaN if any value is
@@ -61,7 +61,7 @@ def top_share_threshold(values: torch.Tensor, rho: float) -> float:
 
 
 def sequence_thresholds(entropy: torch.Tensor, mask: torch.Tensor, rho: float) -> torch.Tensor:
-    """As ``top_share_threshold``, of each row ``[B]``."""
+    """``top_share_threshold`` for each row, ``[B]``."""
     lengths = mask.sum(dim=1)
     ordered = entropy.masked_fill(~mask, -math.inf).sort(dim=1, descending=True).values
     _reject_nan(bool(ordered[:, :1].isnan().any()))

@@ -1,8 +1,8 @@
-"""The entropy gate on a mini-batch of verl's.
+"""The entropy gate for verl's mini-batches.
 
-A policy loss registered with verl sees one micro-batch and no entropies. But the surrogate is linear in the
-advantages: a token is gated by setting its advantage to 0. That makes the value and the gradient of its policy term
-exactly 0 in the losses of ``LINEAR_LOSSES``, and leaves the denominator, the KL term and the entropy bonus alone.
+A policy loss registered with verl gets one micro-batch and no entropies. But the surrogate is linear in the
+advantages: setting a token's advantage to 0 gates it. That makes the value and the gradient of its policy term exactly
+0 in the losses of ``LINEAR_LOSSES``, and does not affect the denominator, the KL term and the entropy bonus.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from omniq_verl.losses.settings import GateSettings
 
 @dataclasses.dataclass
 class EntropyGateLossConfig(PolicyLossConfig):
-    """verl's policy loss settings, and the gate's (``GateSettings`` says what they mean)."""
+    """verl's policy loss settings, and the gate's (documented in ``GateSettings``)."""
 
     gate_rho: float | None = None
     gate_scope: str = "batch"
@@ -31,7 +31,7 @@ class EntropyGateLossConfig(PolicyLossConfig):
         self.gate()
 
     def gate(self) -> GateSettings:
-        """The gate's part."""
+        """The settings of the gate."""
         return GateSettings(self.gate_rho, self.gate_scope, self.gate_denominator, self.gate_entropy)
 
 
@@ -42,16 +42,16 @@ def gate_advantages(
 
     Args:
         data: this rank's rows of one mini-batch; ``advantages`` and ``response_mask`` are jagged ``[B, T]``.
-        entropy: in nats, jagged ``[B, T]``, float32.
-        settings: of the gate; ``rho`` is not None.
+        entropy: entropies in nats, jagged ``[B, T]``, float32.
+        settings: the gate's settings; ``rho`` is not None.
         group: data-parallel ranks, which share the mini-batch.
 
     Returns:
-        Of the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/tokens_kept``, and
-        ``gate/threshold``, the least entropy that passed (by sequence: the least of all sequences).
+        For the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/tokens_kept``, and
+        ``gate/threshold``, the smallest entropy that passed (with scope ``sequence``, the smallest of all sequences).
 
     Raises:
-        ValueError: the entropies are not in float32, or one of a response token is NaN (on every rank alike).
+        ValueError: the entropies are not float32, or a response token's entropy is NaN (raised on every rank).
     """
     if entropy.dtype is not torch.float32:
         raise ValueError(
@@ -64,9 +64,9 @@ def gate_advantages(
     entropy = entropy.to_padded_tensor(0.0)
     _reject_nan(group, entropy[mask])
     passed = _passed(entropy, mask, settings, group)
-    # verl divides by the tokens of the loss mask, which rollout correction leaves as it is.
+    # verl divides by the number of tokens in the loss mask, which rollout correction does not change.
     tokens, kept = _sum_over_ranks(group, data["loss_mask"].to_padded_tensor(0).sum(), passed.sum())
-    # For the same reason another denominator is a factor on the advantages.
+    # Therefore another denominator becomes a factor of the advantages.
     factor = tokens / max(kept, 1) if settings.denominator == "gated" else 1.0
     data["advantages"] = response_to_nested(data["advantages"].to_padded_tensor(0.0) * passed * factor, response_mask)
     lowest = _lowest_over_ranks(group, entropy[passed])
@@ -82,7 +82,7 @@ def _passed(
 
 
 def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
-    """The values ``[N_rank]`` of all ranks in one tensor ``[N]``; ranks may have different numbers of them."""
+    """The values ``[N_rank]`` of all ranks in one tensor ``[N]``; the numbers of values may differ between ranks."""
     ranks = get_world_size(group)
     sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(ranks)]
     all_gather(sizes, torch.tensor([len(values)], device=values.device), group=group)
@@ -94,7 +94,7 @@ def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Ten
 
 
 def _reject_nan(group: ProcessGroup | None, values: torch.Tensor) -> None:
-    # Together: a rank that raised alone would leave the others waiting.
+    # On all ranks together: if only one rank raised, the others would wait for it.
     found = values.isnan().any().to(torch.int32)
     all_reduce(found, op=ReduceOp.MAX, group=group)
     if found:

@@ -6,7 +6,7 @@ SCOPES = ("batch", "sequence")
 DENOMINATORS = ("all", "gated")
 POLICIES = ("old", "current")
 LINEAR_LOSSES = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "cispo")
-"""verl's policy losses that are linear in a token's advantage: there the gate is exact."""
+"""verl's policy losses that are linear in a token's advantage, so that the gate is exact."""
 
 
 @dataclass(frozen=True)
@@ -14,17 +14,17 @@ class GateSettings:
     """``gate_*`` of a recipe's ``actor_rollout_ref.actor.policy_loss``.
 
     Raises:
-        ValueError: a value outside of its range.
+        ValueError: a value is out of range.
     """
 
     rho: float | None = None
-    """Share of tokens the policy gradient is taken on; None: all of them. 0.2 in OmniQuality-R's code."""
+    """Share of tokens used for the policy gradient; None for all of them. 0.2 in OmniQuality-R's code."""
     scope: str = "batch"
-    """``batch``: one threshold for the mini-batch, over all ranks (eq. 1). ``sequence``: one for each response."""
+    """``batch``: one threshold for the mini-batch over all ranks (eq. 1). ``sequence``: one for each response."""
     denominator: str = "all"
-    """``all`` response tokens (eq. 1), or the ``gated`` ones only (the authors' code)."""
+    """``all`` response tokens (eq. 1), or only the ``gated`` ones (the authors' code)."""
     entropy: str = "old"
-    """Of the policy that is ``old`` (before this step's first update) or ``current`` (costs one more forward)."""
+    """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (one more forward)."""
 
     def __post_init__(self) -> None:
         if self.rho is not None and not 0 < self.rho <= 1:

@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of tokens from logits, in fp32, a few rows at a time.
 
-The logits of 16,384 tokens over a vocabulary of 152,064 take 5 GB in bf16. In fp32, with the softmax beside them, they
-would take four times as much: so rows are converted in chunks, and the gradient is computed chunk by chunk, too.
+The logits of 16,384 tokens over a vocabulary of 152,064 take 5 GB in bf16. In fp32, together with the softmax, they
+would take four times as much. So rows are converted in chunks, and the gradient is computed in chunks, too.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 _CHUNK = 2**26
-"""Logits that are converted to fp32 at a time: 256 MiB. Larger chunks gain little (docs/benchmarks.md)."""
+"""Number of logits that are converted to fp32 at a time: 256 MiB. Larger chunks gain little (docs/benchmarks.md)."""
 _LOWEST = -1e4
-"""Stands for logarithms below it, whose probability is 0 in fp32, so that no 0 is multiplied by infinity."""
+"""Replaces smaller logarithms, whose probability is 0 in fp32, so that 0 is never multiplied by infinity."""
 
 
 def token_log_probs(
@@ -27,13 +27,13 @@ def token_log_probs(
     Args:
         logits: ``[tokens, vocabulary]`` of any floating type.
         labels: ``[tokens]``, from 0 to vocabulary - 1.
-        temperature: ``[tokens]``, above 0; None stands for 1.
+        temperature: ``[tokens]``, above 0; None for 1.
         entropy: whether to compute entropies.
         overwrite: let the backward pass write the gradient over the logits, which saves their size in memory. Nothing
             else may need the logits afterwards.
 
     Returns:
-        Log-probabilities in nats, fp32 ``[tokens]``; and entropies in nats, likewise, or None.
+        Log-probabilities in nats, fp32 ``[tokens]``; and entropies in nats, of the same form, or None.
     """
     log_probs, entropies = _TokenLogProbs.apply(logits, labels, temperature, entropy, overwrite)
     return log_probs, entropies if entropy else None

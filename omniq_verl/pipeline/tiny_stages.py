@@ -10,28 +10,28 @@ from omniq_verl.pipeline.commands import ALONE, flags, module, omniq, recipe_wor
 from omniq_verl.pipeline.stage import Stage
 
 EVAL_SAMPLES = 4
-"""Answers per held-out image, for training samples as well: a few steps hardly change which answer is likeliest."""
+"""Answers per held-out image, also for training samples: a few steps rarely change the most likely answer."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. The sizes are those of the README's figures; tests make them smaller."""
+    """Settings of a run. The defaults are those of the README's figures; tests use smaller ones."""
 
     repo: Path
     """The folder with ``recipes`` and ``data_prep``, e.g. ``omniq_verl.packaged.HOME``."""
     root: Path
     """The run folder."""
     seed: int = 0
-    """Of data, weights, order and sampling."""
+    """Seed of data, weights, order and sampling."""
     sft_steps: int = 350
     grpo_steps: int = 20
     sft_save_every: int = 50
-    """Steps between checkpoints: what a kill can cost."""
+    """Steps between checkpoints; a kill loses at most this many."""
     grpo_save_every: int = 5
     samples: int = 8
     """Answers per held-out image at temperature 1, before and after GRPO."""
     crops: dict[str, int] = field(default_factory=dict)
-    """Crops per file where they differ from data_prep/photo_distortions.py."""
+    """Crops per file, if they differ from data_prep/photo_distortions.py."""
 
     @property
     def sft_model(self) -> Path:
@@ -42,7 +42,7 @@ class Settings:
         return self.trained("grpo")
 
     def trained(self, name: str, times: int = 1) -> Path:
-        """The model of the GRPO run in the folder ``name``, after ``times`` as many steps as its own."""
+        """The model of the GRPO run in the folder ``name``, after ``times`` its usual number of steps."""
         return self.root / name / f"global_step_{times * self.grpo_steps}" / "actor" / "huggingface"
 
 
@@ -65,7 +65,7 @@ def cold_start(settings: Settings) -> list[Stage]:
 
 
 def data_stage(settings: Settings) -> Stage:
-    """The photographs' crops, in the folder ``data`` of the run."""
+    """The stage that makes the photographs' crops, in the run's folder ``data``."""
     script = settings.repo / "data_prep" / "photo_distortions.py"
     sizes = [word for split, count in settings.crops.items() for word in (f"--{split}", str(count))]
     arguments = ["--out", str(settings.root / "data"), "--seed", str(settings.seed), *sizes]
@@ -80,7 +80,7 @@ def model_stage(settings: Settings, after: tuple[str, ...] = (), **more: Any) ->
 
 
 def sft_stage(settings: Settings, name: str, title: str, recipe: str, model: Path, data: Path, steps: int) -> Stage:
-    """Supervised training by ``recipe`` from ``model``, in the folder ``name`` of the run."""
+    """Supervised training with ``recipe`` from ``model``, in the run's folder ``name``."""
     overrides = {
         "model.path": model,
         "data.train_files": data,
@@ -100,7 +100,7 @@ def _grpo(settings: Settings) -> Stage:
 def grpo_stage(
     settings: Settings, name: str, title: str, recipe: str, model: Path, steps: int, **overrides: Any
 ) -> Stage:
-    """A GRPO run of ``recipe`` from ``model``, in the folder ``name`` of the run."""
+    """A GRPO run with ``recipe`` from ``model``, in the run's folder ``name``."""
     data = settings.root / "data"
     own = {
         "actor_rollout_ref.model.path": model,
@@ -116,14 +116,14 @@ def grpo_stage(
 
 
 def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Stage:
-    """The held-out answers of ``model``, greedy and at temperature 1, in the folder ``name`` of the run."""
+    """The held-out answers of ``model``, greedy and at temperature 1, in the run's folder ``name``."""
     data, out = settings.root / "data" / "test.parquet", settings.root / name
     arguments = [*flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
     return Stage(name, title, module("omniq_verl.quickstart.measure", arguments))
 
 
 def eval_stage(settings: Settings, name: str, title: str, model: Path, files: Sequence[Path]) -> Stage:
-    """`omniq eval` of a tiny model on prepared files, at temperature 1, in the folder ``name`` of the run."""
+    """`omniq eval` of a tiny model on prepared files, at temperature 1, in the run's folder ``name``."""
     words = ["eval", "--model", model, "--data", *files, "--out", settings.root / name, "--max-tokens", 40]
     words += ["--samples", EVAL_SAMPLES, "--max-model-len", 320, "--dtype", "float32", "--memory", 0.3]
     return Stage(name, title, omniq(*words))

@@ -1,1 +1,1 @@
-"""From label files and images to prepared parquet files: everything that the scripts of ``data_prep/`` are built on."""
+"""Convert label files and images to prepared parquet files. The scripts of ``data_prep/`` build on this."""

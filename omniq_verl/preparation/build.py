@@ -1,4 +1,4 @@
-"""A reader's items -> parquet, rejects, card and histogram: what every script of ``data_prep/`` stands on."""
+"""Write the items of a reader as parquet, with rejects, a card and a histogram."""
 
 import json
 import multiprocessing
@@ -40,10 +40,10 @@ from omniq_verl.tasks import Scale, find_task
 
 @dataclass(frozen=True)
 class Item:
-    """What a label file says of one image."""
+    """What a label file states about one image."""
 
     name: str
-    """Of the image, with its folders as far as the label file gives them."""
+    """The image's name, with as many folders as the label file gives."""
     split: str
     raw_score: float | None = None
     distortion: str | None = None
@@ -51,38 +51,38 @@ class Item:
     text: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
-    """Why the label cannot be used, where the reader found that."""
+    """Why the label cannot be used, if the reader found a fault."""
     version: str = ""
-    """Which of several rows of one image; ends the row's id."""
+    """Distinguishes several rows of one image; ends the row's id."""
     change: Change | None = None
-    """What is done to the image before it becomes part of the row."""
+    """A change to the image before it becomes part of the row."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was asked for: everything its rows depend on, beside the images."""
+    """A data set as requested: everything its rows depend on, except for the images."""
 
     name: str
     """The rows' ``data_source``."""
     task: str
     items: Iterable[Item]
     labels: LabelMap | None = None
-    """None where the answer is no score."""
+    """None for tasks whose answer is not a score."""
     scale: Scale | None = None
-    """None: the task's own."""
+    """None selects the task's own scale."""
     folders: tuple[str, ...] = ()
-    """Where to look for an image first, if several have its name."""
+    """Folders that are searched first, if several images have the same name."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For the card: where splits and labels come from, licence, options."""
     size: ImageSize = UNBOUNDED
     """Bounds that larger images are shrunk to."""
     expected_rows: int | None = None
-    """How many items its owners' label file has; None where they do not say."""
+    """Number of items in the owners' label file; None if they do not state it."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a data set is written; none of it changes a row."""
+    """How a data set is written; none of these options changes a row."""
 
     workers: int = 1
     shard_rows: int = 4096
@@ -96,18 +96,18 @@ def prepare(
 ) -> dict[str, Any]:
     """Write a data set; returns its card.
 
-    Shards that were written before with the same labels, options and image files are kept.
+    Shards that an earlier run wrote with the same labels, options and image files are reused.
 
     Args:
         source: what to write.
-        index: of the folder with the images.
+        index: index of the folder with the images.
         out: folder for ``<split>.parquet``, ``rejects.jsonl``, ``dataset_card.json`` and ``scores.png`` (or
             ``classes.png``).
-        how: workers and shards.
-        console: for the progress bar.
+        build_options: workers and shards.
+        console: shows the progress bar.
 
     Raises:
-        FileExistsError: ``out`` holds another data set, or files of others under the same names.
+        FileExistsError: ``out`` holds another data set, or files with these names that this script did not write.
     """
     return write(source, *plan(source, index), out, build_options, console)
 
@@ -120,19 +120,19 @@ def write(
     build_options: BuildOptions,
     console: Console,
 ) -> dict[str, Any]:
-    """As ``prepare``, of rows that are planned already.
+    """Like ``prepare``, for rows that are already planned.
 
     Args:
-        source: what the card says; its items are not asked for.
+        source: facts for the card; its items are not read.
         planned: rows by split.
-        rejects: what was set aside before.
-        out: as of ``prepare``.
-        how: workers and shards.
-        console: for the progress bar.
+        rejects: items rejected during planning.
+        out: the folder, as in ``prepare``.
+        build_options: workers and shards.
+        console: shows the progress bar.
     """
     out = out.resolve()  # rows may name files in it
     if not is_utf8(out):
-        raise BadPath(f"{shown_name(out)} is no UTF-8, which parquet files need. Fix: give another folder by --out")
+        raise BadPath(f"{shown_name(out)} is not UTF-8, which parquet files need. Fix: give another folder by --out")
     shards = [shard for split, rows in planned.items() for shard in _shards(rows, out, split, build_options)]
     claim_folder(out, shards, source.name)
     written = _write(shards, build_options, console)
@@ -142,7 +142,7 @@ def write(
 
 
 def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], list[Reject]]:
-    """Items by split, in the label file's order, and those that cannot become rows."""
+    """The rows of each split, in the label file's order, and the items that cannot become rows."""
     planned: dict[str, list[Planned]] = {}
     rejects, seen = [], set()
     for item in source.items:
@@ -158,7 +158,7 @@ def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], li
 
 
 class _Rejected(ValueError):
-    """Why an item becomes no row; begins with the kind of the reason."""
+    """Why an item cannot become a row; begins with the kind of the reason."""
 
 
 def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: set[str | tuple[Path, str]]) -> Planned:
@@ -170,7 +170,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
         raise _Rejected(f"path: {error}") from None
     if path is None:
         raise _Rejected("image: there is no such file")
-    # Under another name, too: by its case or folders, where the label file is at odds with itself.
+    # The same image under another name, which differs in case or folders, if the label file is inconsistent.
     if row_id in seen or (path, item.version) in seen:
         raise _Rejected("duplicate: the label file names this image again")
     seen.add((path, item.version))
@@ -185,7 +185,7 @@ def _fault(item: Item) -> str | None:
     if not isinstance(item.name, str):
         return f"the image's name is {item.name!r}, no text"
     if not re.fullmatch("[a-z][a-z0-9_]*", str(item.split)):
-        return f"{item.split!r} is no name of a split"
+        return f"{item.split!r} is not the name of a split"
     return None
 
 
@@ -193,7 +193,7 @@ def to_row(source: Source, item: Item, row_id: str) -> Row:
     """The row of an item.
 
     Raises:
-        ValueError: its label lies outside of the label map's bounds, or is none of the task's.
+        ValueError: its label is outside of the label map's bounds, or is not a label of the task.
     """
     labels = source.labels
     mapped = {} if labels is None else labels.fields(item.raw_score, source.task, source.scale)
@@ -237,19 +237,19 @@ def _local(shards: Sequence[Shard], marks: dict[Path, str], workers: int) -> Ite
     if workers == 1 or len(shards) < 2:
         yield from ((shard, write_shard(shard, marks[shard.path])) for shard in shards)
         return
-    # Not forked: copies of a process that draws a progress bar in a thread may wait for ever for that thread's locks.
+    # Not forked: copies of a process that draws a progress bar in a thread could wait forever for that thread's locks.
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(shards)), mp_context=fresh, initializer=_end_with_parent) as pool:
         try:
             futures = {pool.submit(write_shard, shard, marks[shard.path]): shard for shard in shards}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # else all the others are written before the error is seen
+            pool.shutdown(cancel_futures=True)  # otherwise all others are written before the error is seen
             raise
 
 
 def _end_with_parent() -> None:
-    """Let no worker outlive a killed program: it would write on beside the one that is started next."""
+    """End workers together with their parent: after a kill they would keep writing next to a new run."""
     parent = multiprocessing.parent_process().sentinel
 
     def watch() -> None:
@@ -260,10 +260,10 @@ def _end_with_parent() -> None:
 
 
 def _ray(shards: Sequence[Shard], marks: dict[Path, str], _workers: int) -> Iterator[tuple[Shard, Written]]:
-    """The same on Ray Data; ``out`` and ``root`` have to be the same folders on every node."""
+    """Write shards with Ray Data; ``out`` and ``root`` have to be the same folders on every node."""
     import ray
 
-    if not shards:  # of which Ray Data makes no data set
+    if not shards:  # Ray Data cannot build an empty data set
         return
 
     def write(entry: dict[str, Any]) -> dict[str, int]:
@@ -284,7 +284,7 @@ ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}
 
 
 def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    # In ASCII: names may hold what some take for the end of a line.
+    # ASCII only: names may hold characters that some readers take for a line end.
     lines = ({**asdict(reject), "image": shown_name(reject.image)} for reject in rejects)
     write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 

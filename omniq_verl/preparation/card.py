@@ -1,4 +1,4 @@
-"""What a prepared data set says of itself: a card, and a histogram of its scores."""
+"""The card of a prepared data set, and a histogram of its scores."""
 
 import io
 import json
@@ -15,12 +15,12 @@ from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Write ``dataset_card.json`` and a picture of the labels; returns the whole card.
 
-    The picture is ``scores.png``, or ``classes.png`` where the card has a count of ``classes``.
+    The picture is ``scores.png``, or ``classes.png`` if the card counts ``classes``.
 
     Args:
         out: folder of the data set.
-        card: facts.
-        scores: of the rows of each file, in the order of ``card["files"]``.
+        card: the facts.
+        scores: the rows' scores for each file, in the order of ``card["files"]``.
     """
     values = np.array([score for part in scores for score in part])
     if len(values):
@@ -36,7 +36,7 @@ def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]
 
 
 def split_of(name: str) -> str:
-    """The split of a file: ``train`` of ``train.parquet`` and of ``train-00000-of-00003.parquet``."""
+    """The split in a file name: ``train`` for ``train.parquet`` and for ``train-00000-of-00003.parquet``."""
     return name.removesuffix(".parquet").partition("-")[0]
 
 
@@ -57,7 +57,7 @@ def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -
         _draw_scores(axes, card, scores)
     axes.legend()
     buffer = io.BytesIO()
-    # Without the name of the software, which holds its version, the same data gives the same file.
+    # Metadata without the software's name and version, so that the same data gives the same file.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 

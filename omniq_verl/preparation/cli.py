@@ -1,4 +1,4 @@
-"""The command line every script of ``data_prep/`` shares."""
+"""The command line that all scripts of ``data_prep/`` share."""
 
 import argparse
 import os
@@ -27,20 +27,20 @@ from omniq_verl.preparation.task_names import name_for, names_for
 from omniq_verl.tasks import SCALES, TASKS, Scale, find_task
 
 _CLOSE, _EDGE = 0.05, 0.2
-"""Warned of are scores within so small a share of their scale (0 to 1 on a scale of 0 to 100 is a hundredth), and
-scores that all lie within this share of it at one end (0 to 10 on a scale of 0 to 100). Ours."""
+"""Thresholds of a warning (ours): scores that cover less than ``_CLOSE`` of their scale (0 to 1 on a scale of 0 to 100
+covers a hundredth), and scores within ``_EDGE`` of the scale at one end (0 to 10 on a scale of 0 to 100)."""
 _FEW = 10
-"""Fewer scores may be close to one another by chance."""
+"""Below this number, scores may be close to one another by chance."""
 _FROM_OWNERS = ", or download it again from its owners"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a reader is asked for."""
+    """What the command line asks a reader for."""
 
     index: FileIndex
     task: str
-    """Whose labels are asked for, whatever its wording."""
+    """The task whose labels are used, in any of its wordings."""
     labels: Path | None
     options: argparse.Namespace
 
@@ -48,7 +48,7 @@ class Request:
         """The label file: the one given by ``--labels``, or the first of these names found below the root.
 
         Raises:
-            LabelFileError: there is none of them.
+            LabelFileError: none of them exists.
         """
         if self.labels is not None:
             return self.labels
@@ -57,41 +57,41 @@ class Request:
                 return path
         looked = ", ".join(names)
         raise LabelFileError(
-            f"{self.index.root}: none of the label files {looked} is below it. Fix: name it by --labels"
+            f"{self.index.root}: none of the label files {looked} is below it. Fix: name it with --labels"
         )
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set's script."""
+    """The script of one data set."""
 
     name: str
     tasks: Mapping[str, LabelMap | None]
-    """Tasks its labels can be asked for, with the map of each; the first is the default."""
+    """Tasks that its labels suit, with the label map of each; the first is the default."""
     read: Callable[[Request], Iterator[Item]]
     facts: Mapping[str, Any]
     """For the card: ``splits``, ``labels``, ``licence``, each with its source."""
     folders: tuple[str, ...] = ()
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     label_map: Callable[[argparse.Namespace], LabelMap | None] | None = None
-    """Where the map depends on the script's own options."""
+    """Chooses the map, if it depends on the script's own options."""
     own_options: tuple[str, ...] = field(default=())
-    """Names of these options, for the card."""
+    """Names of the script's own options, for the card."""
     expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
-    """How many images its owners' labels are of, under the script's own options; None where they do not say."""
+    """Number of images with labels that the owners state, under the script's own options; None if they do not."""
     own_columns: Callable[[argparse.Namespace], Sequence[str]] | None = None
-    """The columns that a user's own table needs, for error texts; such a table has no owners to download it from."""
+    """Columns that a user's own table needs, for error messages; such a table cannot be downloaded from its owners."""
     idle: Callable[[argparse.Namespace], Mapping[str, str | None]] = lambda options: {}
-    """Why the script's own options would do nothing, by name; see ``options.idle_option``."""
+    """For each of the script's own options, why it has no effect; see ``options.idle_option``."""
     any_task: bool = False
-    """Its labels can be asked for by any task from outside that has labels of the same kind, whatever it is like."""
+    """Whether any user-defined task that needs labels of the same kind may be used, even without ``like``."""
 
 
 def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None:
     """Run a script.
 
-    Ends the program with 1 if a label file or ``--out`` cannot be used, there is not a single row, or there are rejects
-    and ``--strict``.
+    Exits with 1 if a label file or ``--out`` cannot be used, if there are no rows, or if there are rejects and
+    ``--strict`` is given.
     """
     never_fail_to_print()
     args = _parser(dataset, doc).parse_args(arguments)
@@ -110,16 +110,16 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
 
 
 def of_own_table(text: str, columns: Sequence[str]) -> str:
-    """An error about the user's own table, which nobody else has: it names the columns instead of the owners."""
+    """An error about the user's own table: names the columns it needs instead of its owners."""
     return text.replace(_FROM_OWNERS, f" (it needs the columns {', '.join(columns)})") if columns else text
 
 
 def reject_idle(
     make: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None, why: Mapping[str, str | None]
 ) -> None:
-    """Ends the program with 2, as argparse does, if an option was given that would do nothing."""
-    if said := idle_option(given_options(make, arguments), why):
-        make().error(said)
+    """Exit with 2, as argparse does, if an option that has no effect was given."""
+    if message := idle_option(given_options(make, arguments), why):
+        make().error(message)
 
 
 def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
@@ -131,14 +131,14 @@ def _idle(dataset: DataSet, args: argparse.Namespace) -> dict[str, str | None]:
 
 
 def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Write the data set as asked for; returns its card."""
+    """Write the requested data set; returns its card."""
     task = args.task or next(iter(dataset.tasks))
     labelled_as = find_task(task).like or task
     labels = dataset.label_map(args) if dataset.label_map else dataset.tasks[labelled_as]
     index = FileIndex(args.root, without=args.out)
     if args.images == "path" and not is_utf8(index.root):
         raise BadPath(
-            f"{shown_name(index.root)} is no UTF-8, so that no row could name it. Fix: leave out --images path"
+            f"{shown_name(index.root)} is not UTF-8, so rows cannot name its files. Fix: leave out --images path"
         )
     source = Source(
         name=dataset.name,
@@ -167,10 +167,10 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--root", type=given_path, required=True, help="folder of the data set")
     add("--out", type=given_path, required=True, help="folder for the parquet files")
-    add("--labels", type=given_path, help="label file, or folder of several, that is elsewhere or has another name")
+    add("--labels", type=given_path, help="label file, or folder of several, if elsewhere or named differently")
     asked = f"what is asked: {', '.join(names_for(dataset.tasks))}, or {FORM} (default: {next(iter(dataset.tasks))})"
     add("--task", type=partial(name_for, dataset.tasks, dataset.any_task), metavar="TASK", help=asked)
-    scales = "of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
+    scales = "scale of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
     add("--scale", choices=list(SCALES), help=scales)
     add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
     add("--short-side", type=side, metavar="PIXELS", help="shrink larger images to this length of the shorter side")
@@ -184,15 +184,15 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
     """``--workers``, ``--shard-rows``, ``--decode``, ``--strict`` and ``--engine``; none of them changes a row."""
     add = parser.add_argument
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one for each core)")
-    add("--shard-rows", type=positive, default=4096, help="rows of a file, and what a kill can cost (default: 4096)")
-    add("--decode", action="store_true", help="decode every pixel of every image, not only its structure")
-    add("--strict", action="store_true", help="fail if there is any reject")
-    add("--engine", choices=list(ENGINES), default="local", help="ray: on Ray Data, on all nodes of a cluster")
+    add("--shard-rows", type=positive, default=4096, help="rows per file; a kill loses at most one (default: 4096)")
+    add("--decode", action="store_true", help="decode every pixel instead of checking only the structure")
+    add("--strict", action="store_true", help="fail if any image is rejected")
+    add("--engine", choices=list(ENGINES), default="local", help="ray: use Ray Data on all nodes of a cluster")
 
 
 def positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
@@ -223,11 +223,11 @@ def _warn_of_close_scores(card: dict[str, Any], console: Console) -> None:
     at_an_end = highest < low + _EDGE * (high - low) or lowest > high - _EDGE * (high - low)
     if (card["rows"] >= _FEW and (at_an_end or highest - lowest < _CLOSE * (high - low))) or _looks_smaller(card):
         where = f"from {lowest:g} to {highest:g} on the scale {low:g} to {high:g}"
-        _warn(f"all scores lie {where}; were they given on another than {bounds[0]:g} to {bounds[1]:g}?", console)
+        _warn(f"all scores lie {where}; is the scale of the labels really {bounds[0]:g} to {bounds[1]:g}?", console)
 
 
 def _looks_smaller(card: dict[str, Any]) -> bool:
-    """Are even a few scores those of a scale that begins alike and is far shorter, as 0 to 1 within 0 to 100?"""
+    """Whether even a few scores look like a far shorter scale with the same start, such as 0 to 1 within 0 to 100."""
     (low, high), (raw_low, raw_high) = card["label_map"]["scale"], card["label_map"]["raw"]
     better = card["label_map"]["higher_is_better"]
     share = (card["scores"]["highest"] - low if better else high - card["scores"]["lowest"]) / (high - low)
@@ -235,33 +235,33 @@ def _looks_smaller(card: dict[str, Any]) -> bool:
 
 
 def _warn(what: str, console: Console) -> None:
-    # A line for whoever greps for it, however narrow the terminal and whatever the brackets in a path.
+    # One line that grep finds, regardless of the terminal's width and of brackets in a path.
     console.print(f"warning: {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def reject_no_rows(card: Mapping[str, Any], args: argparse.Namespace, columns: Sequence[str] = ()) -> None:
-    """Ends the program with 1 if nothing was written, with the first reason."""
+    """Exit with 1 and the first reason if nothing was written."""
     if card["rows"]:
         return
     if not card["rejects"]["all"]:
-        said = (
+        message = (
             f"{args.root}: no image was found below it, or named by a label file (links to folders are not entered)."
             " Fix: correct --root or the label file, or download it again from its owners"
         )
-        sys.exit(of_own_table(said, columns))
+        sys.exit(of_own_table(message, columns))
     _, first = next(json_lines(args.out / "rejects.jsonl"))
     count = card["rejects"]["all"]
-    sys.exit(f"there is no row, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
+    sys.exit(f"there are no rows, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
 
 
 def reject_rejects(card: Mapping[str, Any], args: argparse.Namespace) -> None:
-    """Ends the program with 1 if there are rejects and ``--strict``."""
+    """Exit with 1 if there are rejects and ``--strict`` is given."""
     if args.strict and card["rejects"]["all"]:
         sys.exit(f"--strict: {card['rejects']['all']} rejects, see {args.out / 'rejects.jsonl'}")
 
 
 def override(key: str, files: Sequence[Path]) -> str:
-    """``key=[FILE,...]`` as hydra reads it behind a shell, whatever the names hold."""
+    """``key=[FILE,...]``, quoted for a shell and for Hydra whatever the names contain."""
     names = [str(file.resolve()) for file in files]
     if all(re.fullmatch(r"[\w/.+@%-]+", name, re.ASCII) for name in names):
         return f"{key}=[{','.join(names)}]"
@@ -274,7 +274,7 @@ def _listed(files: Sequence[Path]) -> str:
 
 
 def report(card: dict[str, Any], out: Path) -> None:
-    """How to train on it, and, last, what became of the rows."""
+    """Print the training overrides and, last, the counts of rows and rejects."""
     names = {split: [name for name in card["files"] if split_of(name) == split] for split in ("train", "val", "test")}
     files = {split: [out / name for name in some] for split, some in names.items()}
     for split, key in (("train", "data.train_files"), ("val", "data.val_files")):
@@ -288,5 +288,5 @@ def report(card: dict[str, Any], out: Path) -> None:
     if shrunk := card.get("images", {}).get("shrunk"):
         print(f"shrunk: {shrunk} of {card['rows']} rows had larger images")
     reasons = ", ".join(f"{name} {count}" for name, count in rejects.items() if name != "all")
-    said = f" ({reasons}; see rejects.jsonl)" if reasons else ""
-    print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{said}")
+    message = f" ({reasons}; see rejects.jsonl)" if reasons else ""
+    print(f"{card['data_source']}: {card['rows']} rows, {rejects['all']} rejects{message}")

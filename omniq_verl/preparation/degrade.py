@@ -1,4 +1,4 @@
-"""Which distortion an image gets, and the file that becomes of it: what `data_prep/degradations.py` stands on."""
+"""Choose the distortions of an image and apply them; used by ``data_prep/degradations.py``."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -17,41 +17,41 @@ from omniq_verl.tasks import SEVERITIES
 
 @dataclass(frozen=True)
 class Degradation:
-    """What becomes of one image file's bytes; its fields are all that depends on."""
+    """A change to one image file; the result depends on these fields only."""
 
     operator: str | None
-    """None: no distortion."""
+    """None for no distortion."""
     level: int
     """1 to 5; 0 without a distortion."""
     seed: int
-    """Of this image's generator."""
+    """Seed of this image's generator."""
     max_side: int | None = None
-    """Pixels the longer side is brought down to before; None: as large as it is."""
+    """Pixels to which the longer side is reduced first; None leaves the size unchanged."""
 
     @property
     def distortion(self) -> str | None:
-        """Its class, as rows name it."""
+        """The distortion's class, as named in rows."""
         return self.operator and OPERATORS[self.operator].distortion
 
     @property
     def severity(self) -> str | None:
-        """Its level in words."""
+        """The level in words."""
         return SEVERITIES[self.level - 1] if self.level else None
 
     def details(self) -> dict[str, Any]:
-        """What a row has to keep to be made again: ``degrade(pixels, operator, level, default_rng(seed))``."""
+        """What a row stores to reproduce the change: ``degrade(pixels, operator, level, default_rng(seed))``."""
         drawn = OPERATORS[self.operator].parameters(self.level, self._rng()) if self.operator else {}
         return {"operator": self.operator, "level": self.level, "parameters": drawn, "seed": self.seed}
 
     def __call__(self, data: bytes) -> bytes:
-        """The bytes of a PNG; without a distortion the very same bytes, unless the image is larger than ``max_side``.
+        """The result as PNG; without a distortion the same bytes, unless the image is larger than ``max_side``.
 
         Args:
             data: an image as ``check_image`` returns it.
 
         Raises:
-            BadImage: it does not decode, is too narrow once it is smaller, too wide for a codec, or the same as at the
-                level before: a black image that is darkened, or one too plain for a codec to leave more out.
+            BadImage: it does not decode, is too narrow after resizing, too wide for a codec, or is not changed compared
+                with the level before (a black image that is darkened, or one too plain for a codec to remove more).
         """
         clean = decoded(data)
         image = smaller(clean, self.max_side)
@@ -67,7 +67,7 @@ class Degradation:
         changed = self._at(self.level, pixels)
         if np.array_equal(changed, pixels):
             raise BadImage(f"{self.operator} at level {self.level} changes nothing of it")
-        milder = self.level > 1 and self.distortion != "noise"  # of which more is never the same
+        milder = self.level > 1 and self.distortion != "noise"  # noise always differs from one level to the next
         if milder and np.array_equal(changed, self._at(self.level - 1, pixels)):
             raise BadImage(
                 f"{self.operator} at level {self.level} changes no more of it than at level {self.level - 1}"
@@ -77,9 +77,9 @@ class Degradation:
     def _at(self, level: int, pixels: np.ndarray) -> np.ndarray:
         try:
             return degrade(pixels, self.operator, level, self._rng())[0]
-        except MemoryError:  # of this machine, not of the image
+        except MemoryError:  # this machine's fault, not the image's
             raise
-        except Exception as error:  # codecs have limits of their own, and errors of every kind
+        except Exception as error:  # codecs have their own limits, and raise errors of every kind
             raise BadImage(f"{self.operator} cannot be applied to it ({error})") from None
 
     def _rng(self) -> np.random.Generator:
@@ -99,7 +99,7 @@ def decoded(data: bytes) -> Image.Image:
 
 
 def smaller(image: Image.Image, max_side: int | None) -> Image.Image:
-    """The image with its longer side brought down to so many pixels (Lanczos); the very same object where it fits."""
+    """The image with its longer side reduced to ``max_side`` pixels (Lanczos); the same object if it fits."""
     if max_side is None or max(image.size) <= max_side:
         return image
     copy = image.copy()
@@ -110,18 +110,18 @@ def smaller(image: Image.Image, max_side: int | None) -> Image.Image:
 def degradations_of(
     name: str, count: int, seed: int, classes: Sequence[str], levels: Sequence[int], max_side: int | None = None
 ) -> list[Degradation]:
-    """Different degradations of an image, which depend on these arguments alone: not on the other images.
+    """Different degradations of an image, which depend only on these arguments, not on other images.
 
     The classes take turns in an order drawn for the image, null only once. Within a class the levels take turns, and
-    each level's operators, likewise. So the first of an image is of each class, and of each level, with the same
-    chance, and five of an image are of five classes. With a greater ``count`` the first ones stay what they are.
+    within a level its operators. So the first degradation of an image has every class, and every level, with the same
+    probability, and the first five have five classes. A greater ``count`` adds degradations and keeps the first ones.
 
     Args:
-        name: of the image.
-        count: how many; fewer come where there are no more.
-        seed: of the draws.
-        classes: of ``DISTORTIONS`` and ``null``.
-        levels: of 1 to 5.
+        name: the image's name.
+        count: how many to draw; fewer are returned if there are not enough.
+        seed: seed of the draws.
+        classes: members of ``DISTORTIONS`` and ``null``.
+        levels: members of 1 to 5.
         max_side: see ``Degradation``.
     """
     cells = _take_turns([_cells(kind, levels, seed, name) for kind in _shuffled(classes, seed, name)])
@@ -132,7 +132,7 @@ def degradations_of(
 
 
 def how_many(classes: Sequence[str], levels: Sequence[int]) -> int:
-    """How many different degradations there are."""
+    """The number of different degradations."""
     return sum(1 for kind in classes for _ in _cells(kind, levels, 0, ""))
 
 
@@ -156,7 +156,7 @@ def _shuffled(items: Sequence[Any], seed: int, *key: str) -> list[Any]:
 
 
 def _take_turns(decks: Sequence[Iterator[Any]]) -> Iterator[Any]:
-    """One of each deck that still has one, again and again; no more is drawn than is asked for."""
+    """Yield one item of each deck in turn until all are empty; draws no more than requested."""
     left = list(decks)
     while left:
         for deck in tuple(left):

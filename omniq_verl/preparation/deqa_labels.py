@@ -1,4 +1,4 @@
-"""Label files of DeQA-Score, and what the scripts of the technical data sets share so that these can be asked for.
+"""Read DeQA-Score's label files, and the options with which scripts of technical data sets use them.
 
 DeQA-Score (https://huggingface.co/datasets/zhiyuanyou/Data-DeQA-Score) publishes one JSON list per data set and split;
 Q-Insight and RALI train and test on these.
@@ -19,36 +19,36 @@ from omniq_verl.preparation.splits import SPLITS, add_draw_options, content_of, 
 
 NORMALISED = LabelMap(1.0, 5.0, "`gt_score_norm` of DeQA-Score's meta files: on [1, 5] already, higher is better")
 OPTIONS = ("split", "shares", "seed", "deqa_meta")
-"""Names of what ``add_options`` adds, for the card."""
+"""Names of the options that ``add_options`` adds, for the card."""
 
 Reader = Callable[[Request], Iterator[Item]]
 
 
 def add_options(parser: ArgumentParser, *splits: str) -> None:
-    """The options of a data set without an official split.
+    """Add the options of a data set without an official split.
 
     Args:
-        parser: of the script.
-        splits: ways to split it, beside everything for testing.
+        parser: the script's parser.
+        splits: ways to split it, in addition to using everything for testing.
     """
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--split", choices=("test", *splits), default="test", help="default: all of it is for testing")
+    either.add_argument("--split", choices=("test", *splits), default="test", help="default: all rows are for testing")
     add_deqa_option(either)
     add_draw_options(parser)
 
 
 def add_deqa_option(group: Any) -> None:
-    """``--deqa-meta``, into the group of what it stands instead of."""
-    said = "take labels and splits from these files of DeQA-Score (train_*.json, test_*.json)"
-    group.add_argument("--deqa-meta", nargs="+", metavar="FILE", help=said)
+    """Add ``--deqa-meta`` to the group of options that it replaces."""
+    text = "take labels and splits from these files of DeQA-Score (train_*.json, test_*.json)"
+    group.add_argument("--deqa-meta", nargs="+", metavar="FILE", help=text)
 
 
 def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = None) -> Reader:
-    """A script's ``read``: the items of DeQA-Score's files if these are asked for, else the script's own, split.
+    """A script's ``read``: the items of DeQA-Score's files if requested, otherwise the script's own, split.
 
     Args:
         read_labels: reads the owners' labels, or pyiqa's.
-        fixed: splits by name: references without their ending, and the side of each that is not for training.
+        fixed: splits by name; each maps references (without file suffix) to a split, others are for training.
     """
 
     def read(request: Request) -> Iterator[Item]:
@@ -65,29 +65,29 @@ def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = 
 
 
 def map_of(own: LabelMap) -> Callable[[Namespace], LabelMap]:
-    """The label map that goes with ``reader``."""
+    """The label map for ``reader``."""
     return lambda options: NORMALISED if options.deqa_meta else own
 
 
 def count_of(images: int) -> Callable[[Namespace], int | None]:
-    """The ``expected_rows`` that go with ``reader``: of DeQA-Score's files nobody has published how many they are."""
+    """The ``expected_rows`` for ``reader``; the size of DeQA-Score's files is not published."""
     return lambda options: None if options.deqa_meta else images
 
 
 def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
-    """The items of DeQA-Score's meta files, each for the split its name begins with.
+    """The items of DeQA-Score's meta files; the split is the beginning of the file name.
 
-    The score is ``gt_score_norm``: the one Q-Insight trains on, and the same way round for every data set.
+    The score is ``gt_score_norm``, on which Q-Insight trains; higher is better for every data set.
 
     Raises:
-        LabelFileError: a file's name tells no split, or it is no list of records.
+        LabelFileError: a file's name does not begin with a split, or it is not a list of records.
     """
     for path in map(Path, paths):
         split = path.name.partition("_")[0].lower()
         if split not in SPLITS:
-            raise LabelFileError(f"{path}: its name tells no split. Fix: call it train_..., val_... or test_...json")
+            raise LabelFileError(f"{path}: its name states no split. Fix: call it train_..., val_... or test_...json")
         for record in read_records(path, ["image"]):
-            # Its folders are those of DeQA-Score's own arrangement; within a data set the name alone is enough.
+            # Its folders are those of DeQA-Score's own layout; within a data set the file name is enough.
             name = PurePosixPath(record["image"]).name
             given = {"gt_score": "gt_score", "standard_deviation": "std", "standard_deviation_norm": "std_norm"}
             details = {detail: number(record.get(key)) for detail, key in given.items()}

@@ -1,12 +1,12 @@
-"""A clean image -> the same with one distortion at one of five levels: noise, blur, compression or darkening.
+"""Apply one distortion (noise, blur, compression or darkening) at one of five levels to a clean image.
 
-Several operators belong to each class, so that a model learns the class and not one of its pictures. DQ-495K (You et
-al. 2024), on which Q-Insight trains, has six of noise, six of blur, two of compression and four of darkening, too;
-these here are written from their definitions, and their strengths are ours.
+Each class has several operators, so that a model learns the class and not one of its appearances. DQ-495K (You et al.
+2024), on which Q-Insight trains, has six operators for noise, six for blur, two for compression and four for darkening.
+Ours are written from their definitions, with our own strengths.
 
-Strengths are in pixels and in grey values of 0-255, so they are meant for images as they are shown to the model: on a
-photograph of 4,000 pixels that is made smaller later on nothing is left of a blur of one pixel. Make it smaller before
-(`--max-side` of `data_prep/degradations.py`).
+Strengths are in pixels and in grey values of 0-255, so they are meant for images at the size shown to the model: a blur
+of one pixel disappears when a photograph of 4,000 pixels is reduced later. Reduce it first (`--max-side` of
+`omniq data degradations`).
 """
 
 import io
@@ -21,9 +21,9 @@ from scipy import ndimage
 from omniq_verl.tasks import SEVERITIES
 
 Pixels = np.ndarray
-"""``[H, W, 3]``, RGB: uint8 where an operator takes them; uint8, or floats that are to be rounded, where it returns."""
+"""``[H, W, 3]``, RGB. Operators take uint8 and return uint8, or floats that still have to be rounded."""
 _EDGE = "reflect"
-"""Beyond its edge an image is continued by its mirror image, so that no frame shows."""
+"""Images are continued by reflection beyond their edges, so that no frame appears."""
 
 
 # Noise
@@ -35,30 +35,30 @@ def gaussian_noise(image: Pixels, rng: np.random.Generator, std: float) -> Pixel
 
 
 def ycbcr_noise(image: Pixels, rng: np.random.Generator, luma: float, chroma: float) -> Pixels:
-    """Normal noise in luma and chroma (JPEG's YCbCr), whose deviations in grey values these are."""
+    """Normal noise in luma and chroma (JPEG's YCbCr), with these standard deviations in grey values."""
     y, cb, cr = np.moveaxis(_normal(rng, image) * np.float32([luma, chroma, chroma]), -1, 0)
-    # Differences of RGB by ITU-R BT.601 in JFIF's full range; no matrix product, whose last bits differ by machine.
+    # RGB differences by ITU-R BT.601 in JFIF's full range. No matrix product: its last bits differ between machines.
     return image + np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
 
 
 def speckle_noise(image: Pixels, rng: np.random.Generator, std: float) -> Pixels:
-    """Multiplicative noise: each value times ``1 + n``, where n is normal with the deviation ``std``."""
+    """Multiplicative noise: each value times ``1 + n``, where n is normal with standard deviation ``std``."""
     return image * (1 + np.float32(std) * _normal(rng, image))
 
 
 def impulse_noise(image: Pixels, rng: np.random.Generator, share: float) -> Pixels:
-    """Salt and pepper: this share of the pixels becomes white or black, with even odds."""
+    """Salt and pepper: this share of the pixels becomes white or black with equal probability."""
     drawn = rng.random(image.shape[:2])[..., None]
     return np.where(drawn < share / 2, np.uint8(0), np.where(drawn < share, np.uint8(255), image))
 
 
 def poisson_noise(image: Pixels, rng: np.random.Generator, photons: float) -> Pixels:
-    """Shot noise of a sensor that counts so many photons on average where the image is white."""
+    """Shot noise of a sensor that counts ``photons`` photons on average where the image is white."""
     return (rng.poisson(image * (photons / 255)) * (255 / photons)).astype(np.float32)
 
 
 def correlated_noise(image: Pixels, rng: np.random.Generator, std: float, sigma: float) -> Pixels:
-    """Normal noise smoothed over ``sigma`` pixels, then brought back to the deviation ``std``: blotches, not grains."""
+    """Normal noise smoothed over ``sigma`` pixels, rescaled to standard deviation ``std``: blotches, not grain."""
     noise = ndimage.gaussian_filter(_normal(rng, image), (sigma, sigma, 0), mode="wrap")
     return image + noise * np.float32(std / max(noise.std(), 1e-6))
 
@@ -71,19 +71,19 @@ def _normal(rng: np.random.Generator, image: Pixels) -> Pixels:
 
 
 def gaussian_blur(image: Pixels, rng: np.random.Generator, sigma: float) -> Pixels:
-    """A Gaussian of this many pixels."""
+    """Gaussian blur with this standard deviation in pixels."""
     return ndimage.gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode=_EDGE)
 
 
 def lens_blur(image: Pixels, rng: np.random.Generator, radius: float) -> Pixels:
-    """Out of focus: the mean over a disk of this many pixels, at whose edge a pixel counts by its part inside."""
+    """Defocus: the mean over a disk with this radius in pixels; pixels at its edge count by the part inside."""
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return _convolve(image, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
 
 
 def motion_blur(image: Pixels, rng: np.random.Generator, length: float, angle: float) -> Pixels:
-    """The camera moved: the mean along a line of ``length`` pixels, ``angle`` degrees counter-clockwise from level."""
+    """Camera motion: the mean along ``length`` pixels in a direction ``angle`` degrees counter-clockwise from level."""
     reach = int(np.ceil(length / 2))
     along = np.linspace(-length / 2, length / 2, 100 * reach + 1)
     bounds = (-reach - 0.5, reach + 0.5)
@@ -93,12 +93,12 @@ def motion_blur(image: Pixels, rng: np.random.Generator, length: float, angle: f
 
 
 def zoom_blur(image: Pixels, rng: np.random.Generator, factor: float) -> Pixels:
-    """The lens zoomed: the mean of the image enlarged by 1 to ``1 + factor`` about its middle.
+    """Zoom: the mean of the image enlarged by 1 to ``1 + factor`` about its centre.
 
-    The one blur whose strength is a share of the image: a point at its edge moves by about ``factor / 2`` of its side.
+    The only blur whose strength is relative to the image: a point at its edge moves by about ``factor / 2`` of a side.
     """
     picture, (height, width) = Image.fromarray(image), image.shape[:2]
-    steps = int(np.ceil(factor * max(height, width) / 2)) + 1  # a pixel at the edge moves by one at most
+    steps = int(np.ceil(factor * max(height, width) / 2)) + 1  # a pixel at the edge moves by at most one
     total = np.zeros(image.shape, np.float32)
     for enlarged in np.linspace(1, 1 + factor, steps + 1):
         top, left = height * (1 - 1 / enlarged) / 2, width * (1 - 1 / enlarged) / 2
@@ -113,7 +113,7 @@ def glass_blur(image: Pixels, rng: np.random.Generator, sigma: float, reach: flo
 
 
 def jitter_blur(image: Pixels, rng: np.random.Generator, reach: float) -> Pixels:
-    """Each pixel replaced by what is up to ``reach`` pixels away, drawn evenly, in both directions."""
+    """Each pixel replaced by one up to ``reach`` pixels away in both directions, drawn uniformly."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     rows += rng.uniform(-reach, reach, rows.shape).astype(np.float32)
     columns += rng.uniform(-reach, reach, columns.shape).astype(np.float32)
@@ -133,20 +133,20 @@ def _convolve(image: Pixels, kernel: np.ndarray) -> Pixels:
 
 
 def jpeg(image: Pixels, rng: np.random.Generator, quality: int) -> Pixels:
-    """Written as JPEG of this quality (0-100, libjpeg's scale; colours at half the resolution) and read again."""
+    """JPEG compression of this quality (0-100, libjpeg's scale; colours at half the resolution)."""
     return _coded(image, "JPEG", quality=quality)
 
 
 def jpeg2000(image: Pixels, rng: np.random.Generator, psnr: float) -> Pixels:
-    """Written as lossy JPEG 2000 of this PSNR in decibels and read again.
+    """Lossy JPEG 2000 compression with this PSNR in decibels.
 
-    By PSNR and not by rate, at which a plain image shows nothing and one of few pixels is always the same.
+    PSNR is set instead of the rate because at a fixed rate plain images show no loss and small ones do not differ.
     """
     return _coded(image, "JPEG2000", quality_mode="dB", quality_layers=[psnr], irreversible=True)
 
 
 def webp(image: Pixels, rng: np.random.Generator, quality: int) -> Pixels:
-    """Written as lossy WebP of this quality (0-100) and read again; its lowest is no worse than JPEG's 6."""
+    """Lossy WebP compression of this quality (0-100); its lowest is no worse than JPEG's 6."""
     return _coded(image, "WEBP", quality=quality, method=4)
 
 
@@ -165,23 +165,23 @@ def darken_scale(image: Pixels, rng: np.random.Generator, gain: float) -> Pixels
 
 
 def darken_gamma(image: Pixels, rng: np.random.Generator, gamma: float) -> Pixels:
-    """Every value, as a share of white, to the power ``gamma``; white stays white."""
+    """Every value, as a fraction of white, to the power ``gamma``; white stays white."""
     return _curve(image, _GREYS**gamma)
 
 
 def darken_exposure(image: Pixels, rng: np.random.Generator, stops: float) -> Pixels:
-    """Exposed so many stops less: the light that sRGB's values stand for (IEC 61966-2-1) halved so many times."""
+    """Reduce the exposure by ``stops``: the linear light of sRGB (IEC 61966-2-1) is halved for each stop."""
     light = np.where(_GREYS <= 0.04045, _GREYS / 12.92, ((_GREYS + 0.055) / 1.055) ** 2.4) / 2**stops
     return _curve(image, np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055))
 
 
 def darken_shift(image: Pixels, rng: np.random.Generator, shift: float) -> Pixels:
-    """So many grey values less in each channel; what was darker is black, and colours grow stronger."""
+    """Subtract ``shift`` grey values in each channel; darker values become black, and colours grow stronger."""
     return _curve(image, _GREYS - shift / 255)
 
 
 def darken_value(image: Pixels, rng: np.random.Generator, shift: float) -> Pixels:
-    """So many grey values less in HSV's value, the largest of a pixel's three; hue and saturation stay."""
+    """Subtract ``shift`` grey values from HSV's value, the largest of a pixel's three; hue and saturation stay."""
     value = image.max(axis=2, keepdims=True).astype(np.float32)
     return image * (np.maximum(value - shift, 0) / np.maximum(value, 1))
 
@@ -190,7 +190,7 @@ _GREYS = np.arange(256) / 255
 
 
 def _curve(image: Pixels, values: np.ndarray) -> Pixels:
-    """Each grey value replaced by that of a table ``[256]``, where 1 is white."""
+    """Replace each grey value by that of a table ``[256]``, where 1 is white."""
     return _rounded(255 * values)[image]
 
 
@@ -202,7 +202,7 @@ def _rounded(pixels: np.ndarray) -> np.ndarray:
 
 
 LEVELS = tuple(range(1, len(SEVERITIES) + 1))
-"""Of strength; level 1 is ``SEVERITIES[0]``."""
+"""Levels of strength; level 1 is ``SEVERITIES[0]``."""
 
 
 @dataclass(frozen=True)
@@ -210,24 +210,24 @@ class Operator:
     """One way to distort an image."""
 
     distortion: str
-    """Its class, one of ``DISTORTIONS``."""
+    """The class, one of ``DISTORTIONS``."""
     function: Callable[..., Pixels]
-    """Of the image, a generator and the parameters by name."""
+    """Takes the image, a generator and the parameters by name."""
     strengths: Mapping[str, tuple[float, ...]]
-    """Parameters with their values at the levels, mildest first; fewer than five where it cannot be catastrophic."""
+    """Parameters with their values at the levels, mildest first; fewer than five if it cannot be catastrophic."""
     drawn: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Parameters that are no strength, drawn evenly between these bounds."""
+    """Parameters that do not affect the strength, drawn uniformly between these bounds."""
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """From 1 (slight) to, mostly, 5 (catastrophic)."""
+        """Levels from 1 (slight) to usually 5 (catastrophic)."""
         return LEVELS[: min(map(len, self.strengths.values()))]
 
     def parameters(self, level: int, rng: np.random.Generator) -> dict[str, float]:
-        """Those of a level.
+        """The parameters of a level.
 
         Raises:
-            ValueError: there is no such level.
+            ValueError: the operator lacks this level.
         """
         if level not in self.levels:
             raise ValueError(f"level must be one of {', '.join(map(str, self.levels))}, got {level!r}")
@@ -259,23 +259,23 @@ OPERATORS = {
     "darken_shift": Operator("darken", darken_shift, {"shift": (25, 48, 74, 102, 135)}),
     "darken_value": Operator("darken", darken_value, {"shift": (25, 48, 74, 102, 135)}),
 }
-"""Strengths are ours, chosen by eye and by SSIM or PSNR so that neighbouring levels differ."""
+"""Strengths are ours, chosen by looking and by SSIM or PSNR so that neighbouring levels differ."""
 
 
 def degrade(image: Pixels, operator: str, level: int, rng: np.random.Generator) -> tuple[Pixels, dict[str, float]]:
-    """An image under one distortion, and the parameters it was made with.
+    """Apply one distortion to an image.
 
     Args:
-        image: uint8 ``[H, W, 3]``, RGB; it is left as it is.
+        image: uint8 ``[H, W, 3]``, RGB; it is not changed.
         operator: a key of ``OPERATORS``.
         level: one of the operator's ``levels``.
-        rng: in the same state it gives the same image.
+        rng: the same state gives the same image.
 
     Returns:
-        uint8 ``[H, W, 3]``, and a number for each parameter.
+        uint8 ``[H, W, 3]``, and the value of each parameter.
 
     Raises:
-        ValueError: there is no such operator or level, or the image is none of this kind.
+        ValueError: the operator or level is unknown, or the image has another type or shape.
     """
     if operator not in OPERATORS:
         raise ValueError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")

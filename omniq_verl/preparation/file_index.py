@@ -1,4 +1,4 @@
-"""Find the files of a data set below its folder, whatever their case, form of Unicode and nesting, and none outside."""
+"""Find the files of a data set below its folder, ignoring case, form of Unicode and nesting; never outside of it."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -7,28 +7,28 @@ from omniq_verl.data.names import composed, is_utf8, name_key, shown_name
 
 
 class BadPath(ValueError):
-    """A name that is not to be followed."""
+    """A name that must not be used as a path."""
 
 
 def given_path(text: str) -> Path:
-    """A path of a command line, with a leading ``~`` replaced by the home folder, which no shell does after ``=``."""
+    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``."""
     return Path(text).expanduser()
 
 
 class FileIndex:
     """All files below a folder, found by name.
 
-    Copies of a data set differ in the case of names and folders, in whether accents are letters of their own (as in
-    archives made on macOS), and in how deep they are nested; so a name is compared without these, and any folder may
-    stand above it.
+    Copies of a data set differ in the case of names and folders, in whether accents are separate characters (as in
+    archives made on macOS), and in their nesting. Names are compared without these differences, and any folders may
+    precede them.
 
     Args:
         root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
             to its blobs.
-        without: a folder whose files are left out, as what a script writes below the root.
+        without: a folder that is left out, such as the one a script writes below the root.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
 
     def __init__(self, root: Path, without: Path | None = None):
@@ -47,24 +47,24 @@ class FileIndex:
                 self._by_name.setdefault(name_key(name), []).append(path)
 
     def names(self) -> list[str]:
-        """All files, by their paths below the root, in the order of their characters."""
+        """All files by their paths below the root, sorted."""
         return sorted(path for paths in self._by_name.values() for path in paths)
 
     def find(self, name: str, *folders: str) -> Path | None:
         """The file whose path ends in ``name``; None if there is none.
 
         Args:
-            name: with its folders as far as the label file gives them.
-            folders: where several files match, the one that lies in the first of these (without case) is taken; then
-                the one of exactly this name, then the one in the same case, then the least deep.
+            name: the name, with as many folders as the label file gives.
+            folders: if several files match, the one in the first of these folders (ignoring case) is taken; then the
+                one with exactly this name, then the one in the same case, then the least nested.
 
         Raises:
             BadPath: the name is absolute or leads upwards, several files match equally well, or the file is a link to
-                outside of the root or has a path that is no Unicode.
+                outside of the root or its path is not UTF-8.
         """
         parts = _safe_parts(name)
         found = self._ending_in(parts)
-        if "\\" in name and not found:  # part of a name here, and what parts folders on Windows
+        if "\\" in name and not found:  # it may be part of a file name here, and a separator on Windows
             parts = list(PurePosixPath(name).parts)
             found = self._ending_in(parts)
         if not found:
@@ -72,14 +72,12 @@ class FileIndex:
         wanted = [name_key(folder) for folder in folders]
         below = _preferred(found, parts, wanted)
         path = self.root / below
-        # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises where links
-        # lead in a circle; realpath() leaves them to whoever opens the file.
+        # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises on circular
+        # links; realpath() leaves them to the code that opens the file.
         if os.path.islink(path) and not any(map(Path(os.path.realpath(path)).is_relative_to, self._linked)):
             raise BadPath(f"{below!r} is a link to outside of the root. Fix: copy the data set with cp -rL")
         if not is_utf8(below):
-            raise BadPath(
-                f"the name {shown_name(below)} is no UTF-8, so that no row could name it. Fix: rename the file"
-            )
+            raise BadPath(f"the name {shown_name(below)} is not UTF-8, so rows cannot name it. Fix: rename the file")
         return path
 
     def _ending_in(self, parts: list[str]) -> list[list[str]]:
@@ -88,7 +86,7 @@ class FileIndex:
 
 
 def _blobs(root: Path) -> list[Path]:
-    """The folder that all files of a data set in Hugging Face's cache link into, beside its folder ``snapshots``."""
+    """The folder ``blobs`` next to ``snapshots``, to which all files of a data set in Hugging Face's cache link."""
     snapshots = next((folder for folder in root.parents if folder.name == "snapshots"), None)
     return [] if snapshots is None else [(snapshots.parent / "blobs").resolve()]
 
@@ -96,7 +94,7 @@ def _blobs(root: Path) -> list[Path]:
 def _safe_parts(name: str) -> list[str]:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or path.parts[0].endswith(":"):
-        raise BadPath(f"{name!r} is no name of a file below the root")
+        raise BadPath(f"{name!r} is not the name of a file below the root")
     return list(path.parts)
 
 
@@ -109,7 +107,7 @@ def _preferred(found: list[list[str]], parts: list[str], folders: list[str]) -> 
     best = [path for preference, path in ranked if preference == ranked[0][0]]
     if len(best) > 1:
         named = ", ".join(map(shown_name, best[:5]))
-        raise BadPath(f"{'/'.join(parts)!r} may be any of {named}: keep one, or give its folder by --root")
+        raise BadPath(f"{'/'.join(parts)!r} may be any of {named}. Fix: keep one, or give its folder with --root")
     return best[0]
 
 

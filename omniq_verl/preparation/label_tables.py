@@ -1,4 +1,4 @@
-"""Label files -> rows of plain values. Whatever comes from outside is data: nothing is unpickled or executed."""
+"""Read label files as rows of plain values. Outside input is never unpickled or executed."""
 
 import csv
 import json
@@ -42,23 +42,23 @@ _MAT_COMPRESSED = 15
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without their ends.
+    """The lines of a text file, without line ends.
 
     Raises:
-        LabelFileError: it is no text, or a line is longer than a label's could be.
+        LabelFileError: it is not text, or a line is longer than any label.
     """
     return (line for _, line in text_lines(path))
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header, which has to name these columns; empty rows are left out.
+    """The rows of a CSV file whose header must have these columns; empty rows are skipped.
 
-    Blanks around a cell are taken off, those around a quoted one, too.
+    Blanks around a cell are stripped, also around a quoted one.
 
     Raises:
-        LabelFileError: a column is missing or there twice, or a row has another number of cells.
+        LabelFileError: a column is missing or repeated, or a row has the wrong number of cells.
     """
-    # With their ends, which belong to a quoted cell of several lines.
+    # Lines keep their ends, which matter within a quoted cell of several lines.
     rows = csv.reader(table_lines(path), strict=True, skipinitialspace=True)
     try:
         header = [name.strip(BLANKS) for name in next(rows, [])]
@@ -75,21 +75,21 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
                 raise reject(path, f"line {rows.line_num} has {len(row)} cells, the header {len(header)}")
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise reject(path, f"line {rows.line_num} is no CSV ({error})") from None
+        raise reject(path, f"line {rows.line_num} is not CSV ({error})") from None
 
 
 def _fix_of_header(header: Sequence[str]) -> str:
     for other, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and other in header[0]:
-            return f"its cells are parted by {name}; save it with commas"
-    return "name its columns as the script's --help does, or give their names where it has options for them"
+            return f"its cells are separated by {name}; save it with commas"
+    return "name its columns as the script's --help does, or give their names with its options"
 
 
 def read_words(path: Path, columns: int) -> Iterator[list[str]]:
-    """The rows of a text file without header whose cells are parted by blanks and tabs.
+    """The rows of a text file without a header whose cells are separated by spaces and tabs.
 
     Raises:
-        LabelFileError: a row has another number of cells.
+        LabelFileError: a row has the wrong number of cells.
     """
     for number, line in enumerate(read_lines(path), 1):
         words = [word for word in re.split("[ \t]", line.strip(BLANKS)) if word]
@@ -101,23 +101,23 @@ def read_words(path: Path, columns: int) -> Iterator[list[str]]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """The content of a JSON file.
 
     Raises:
-        LabelFileError: it is none.
+        LabelFileError: it is not JSON.
     """
     check_file(path, _MAX_JSON_BYTES)
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise reject(path, f"it is no JSON ({error})") from None
+        raise reject(path, f"it is not JSON ({error})") from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file.
 
     Raises:
-        LabelFileError: a line is no JSON object.
+        LabelFileError: a line is not a JSON object.
     """
     return (record for _, record in json_lines(path))
 
@@ -125,10 +125,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> Iterator[dict[str, Any]]:
     """The rows below the header of an Excel sheet; the header is the first row that has all these columns.
 
-    A cell is what Excel last computed for it; where that failed, it is the text of the error, as ``#REF!``.
+    Cells hold the value that Excel last computed, or the text of the error, such as ``#REF!``.
 
     Raises:
-        LabelFileError: it is no workbook, unpacks to too much, or no row has the columns.
+        LabelFileError: it is not a workbook, is too large unpacked, or no row has the columns.
     """
     header: dict[str, int] | None = None
     for row in _sheet_rows(path, sheet):
@@ -141,7 +141,7 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> I
         if any(cell is not None for cell in cells.values()):
             yield cells
     if header is None:
-        raise reject(path, f"no row of it names the columns {', '.join(columns)}")
+        raise reject(path, f"none of its rows names the columns {', '.join(columns)}")
 
 
 def _cell(cell: Any) -> Any:
@@ -153,15 +153,15 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
     _reject_zip_bomb(path)
     from openpyxl import load_workbook
 
-    with open(path, "rb") as file:  # of a path openpyxl wants a certain ending
+    with open(path, "rb") as file:  # given a path, openpyxl checks the file name's ending
         try:
             book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
             found = book[sheet] if sheet else book.worksheets[0]
-            # The size a sheet claims may be too small, or a billion empty cells.
+            # The size stated in a sheet may be too small, or a billion empty cells.
             found.reset_dimensions()
             yield from found.iter_rows(values_only=True)
         except Exception as error:  # openpyxl raises errors of every kind on broken files
-            raise reject(path, f"it is no workbook with the sheet {sheet or 'that comes first'} ({error})") from None
+            raise reject(path, f"it is not a workbook with the sheet {sheet or 'that comes first'} ({error})") from None
 
 
 def _reject_zip_bomb(path: Path) -> None:
@@ -169,16 +169,16 @@ def _reject_zip_bomb(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile:
-        raise reject(path, "it is no Excel workbook") from None
+        raise reject(path, "it is not an Excel workbook") from None
     if unpacked > _MAX_SHEET_BYTES or unpacked > _MAX_RATIO * path.stat().st_size + 2**20:
         raise reject(path, f"it unpacks to {unpacked:,} bytes, which no label file does")
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """One variable of a MATLAB file (version 5; numbers and cells of text, no objects).
+    """One variable of a MATLAB file (version 5; numbers and text cells, no objects).
 
     Raises:
-        LabelFileError: it is no such file, or the variable is not in it.
+        LabelFileError: it is not such a file, or lacks the variable.
     """
     check_file(path)
     _reject_mat_bomb(path)
@@ -187,7 +187,7 @@ def read_mat(path: Path, name: str) -> np.ndarray:
     try:
         found = loadmat(path, variable_names=[name])
     except Exception as error:  # scipy raises errors of every kind on broken files
-        raise reject(path, f"it is no MATLAB 5 file ({error})") from None
+        raise reject(path, f"it is not a MATLAB 5 file ({error})") from None
     if name not in found:
         raise reject(path, f"it has no variable {name}")
     return found[name]
@@ -207,10 +207,10 @@ def _reject_mat_bomb(path: Path) -> None:
 
 def _inflates_beyond(file: BinaryIO, size: int, limit: int) -> bool:
     inflater, unpacked = zlib.decompressobj(), 0
-    while unpacked <= limit and (piece := file.read(min(size, 2**14))):  # a piece unpacks to 17 MB at most
+    while unpacked <= limit and (piece := file.read(min(size, 2**14))):  # unpacks to at most 17 MB
         size -= len(piece)
         try:
             unpacked += len(inflater.decompress(piece))
-        except zlib.error:  # for the reader to name
+        except zlib.error:  # the reader reports it
             return False
     return unpacked > limit

@@ -134,7 +134,7 @@ def _read_part(folder: Path) -> Part:
     card = _read_card(folder)
     if not card or "parts" in card:
         what = "it is a mix itself" if card else "there is no prepared data set"
-        raise MixError(f"{folder}: {what}. Fix: write one there with its script in data_prep/")
+        raise MixError(f"{folder}: {what}. Fix: write one there with omniq data")
     files = {folder / name: about for name, about in card["files"].items() if split_of(name) == "train"}
     if not files:
         raise MixError(f"{folder}: it has no training rows. Fix: see how its script splits")

@@ -1,4 +1,4 @@
-"""Which options a command line of ``data_prep/`` gives: one that would do nothing is rejected by name."""
+"""Reject options of a ``data_prep/`` command line that have no effect."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 def given_options(
     make: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None = None
 ) -> frozenset[str]:
-    """Names of the options that a command line gives, whatever their values.
+    """Names of the options that a command line gives, including those set to their default.
 
     Args:
         make: makes the parser.
-        arguments: the command line; None: that of the program.
+        arguments: the command line; None uses the program's own.
     """
     names, not_given = vars(make().parse_args(arguments)), object()
     found = make().parse_args(arguments, argparse.Namespace(**dict.fromkeys(names, not_given)))
@@ -19,11 +19,11 @@ def given_options(
 
 
 def idle_option(given: frozenset[str], why: Mapping[str, str | None]) -> str | None:
-    """What to say of the first option that was given and would do nothing; None: there is none.
+    """The error message for the first given option that has no effect; None if there is none.
 
     Args:
-        given: of ``given_options``.
-        why: by option, why it would do nothing, e.g. "with --data"; None: it does something.
+        given: the result of ``given_options``.
+        why: by option, why it has no effect, e.g. "with --data"; None if it has one.
     """
     for name, reason in why.items():
         if reason and name in given:

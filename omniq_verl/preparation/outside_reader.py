@@ -1,4 +1,4 @@
-"""A reader from outside of this package: ``data_prep/manifest.py --reader my_pkg.readers:function``.
+"""User-defined readers: ``omniq data manifest --reader my_pkg.readers:function``.
 
 The function gets a ``Request`` (the index of the files below --root, the task, --labels) and returns or yields an
 ``Item`` for each image.
@@ -21,10 +21,10 @@ EXPECTED = "function(request: omniq_verl.preparation.cli.Request) -> iterable of
 
 
 def open_reader(name: str) -> "Callable[[Request], Iterator[Item]]":
-    """The reader of a name; its items are checked as they come.
+    """The reader of that name; its items are checked one at a time.
 
     Raises:
-        LabelFileError: it cannot be imported, or takes other arguments.
+        LabelFileError: it cannot be imported, or has the wrong parameters.
     """
     try:
         function = open_function("--reader", name, EXPECTED, 1)

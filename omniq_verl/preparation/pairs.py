@@ -1,4 +1,4 @@
-"""Which images are compared with which, and in what order: what `data_prep/comparisons.py` stands on."""
+"""Choose pairs of images to compare, and their order; used by ``data_prep/comparisons.py``."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,28 +33,28 @@ class Rated:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images in the order they are shown, and which is better."""
+    """Two images in the order in which they are shown, and which is better."""
 
     images: tuple[str, str]
     """Names of Image A and Image B."""
     refs: tuple[Path | StoredImage, Path | StoredImage]
     choice: str
-    """Label: ``first`` or ``second``."""
+    """The label, ``first`` or ``second``."""
     reference: tuple[str, Path] | None = None
-    """Name and file of the low-quality image both were made from."""
+    """Name and file of the low-quality image from which both were made."""
     scores: tuple[float, float] | None = None
 
     def turned(self) -> "Pair":
-        """The same with B as A."""
+        """The same pair with A and B swapped."""
         other = "second" if self.choice == "first" else "first"
         scores = self.scores and self.scores[::-1]
         return replace(self, images=self.images[::-1], refs=self.refs[::-1], choice=other, scores=scores)
 
     def planned(self, name: str, row_id: str, split: str) -> Planned:
-        """As a row of the data set ``name``.
+        """The pair as a row of the data set ``name``.
 
         Raises:
-            ValueError: a name cannot stand in a row.
+            ValueError: a name cannot be stored in a row.
         """
         shown = [*([self.reference] if self.reference else []), *zip(self.images, self.refs, strict=True)]
         details: dict[str, Any] = {"image_a": self.images[0], "image_b": self.images[1]}
@@ -72,7 +72,7 @@ def read_rated(files: Sequence[Path]) -> list[Rated]:
     """All rows of prepared files, without their images.
 
     Raises:
-        LabelFileError: a file is none, its rows have no score, or two rows cannot be told apart or not be compared.
+        LabelFileError: a file is not prepared, its rows have no score, or two rows have the same id or different tasks.
     """
     found = [rated for file in files for rated in _rated(file)]
     _reject_others(found)
@@ -80,7 +80,7 @@ def read_rated(files: Sequence[Path]) -> list[Rated]:
 
 
 def _rated(file: Path) -> Iterator[Rated]:
-    first = 0  # of the row group
+    first = 0  # row index where the row group begins
     try:
         with open_prepared(file, _COLUMNS) as opened:
             embedded = image_kind(opened.schema_arrow.field("images").type) == "bytes"
@@ -118,28 +118,28 @@ def _reject_others(found: Sequence[Rated]) -> None:
         if (one.source, one.task) != (found[0].source, found[0].task):
             raise LabelFileError(
                 f"scores of {found[0].source} ({found[0].task}) and of {one.source} ({one.task}) cannot be compared."
-                " Fix: make pairs of each, and mix them by mix.py"
+                " Fix: make pairs of each, and combine them with omniq data mix"
             )
         if one.row_id in seen:
-            raise LabelFileError(f"{one.row_id} is there twice. Fix: name each prepared file once")
+            raise LabelFileError(f"{one.row_id} occurs twice. Fix: name each prepared file once")
         seen.add(one.row_id)
 
 
 def choose_pairs(rated: Iterable[Rated], margin: float, per_image: int, seed: int) -> list[Pair]:
     """Pairs of images whose scores differ by at least ``margin``, in a drawn order; the better one is Image A.
 
-    Every image draws ``per_image`` partners among all that are far enough from it; a pair that both sides draw is one
-    pair. Which they are depends on the rows and the seed alone, not on the rows' order.
+    Every image draws ``per_image`` partners among all that differ enough; a pair drawn from both sides counts once.
+    The result depends on the rows and the seed only, not on the rows' order.
 
     Args:
-        rated: of one split.
-        margin: in units of the scores, above 0.
-        per_image: how many partners.
-        seed: of all draws.
+        rated: rows of one split.
+        margin: least difference in units of the scores, above 0.
+        per_image: partners per image.
+        seed: seed of all draws.
     """
     ordered = sorted(rated, key=lambda one: (one.score, one.row_id))
     scores = [one.score for one in ordered]
-    reach = margin - _ROUNDING  # 1.00 and 1.14 are 0.14 apart, and a little less in floating point
+    reach = margin - _ROUNDING  # 1.00 and 1.14 differ by slightly less than 0.14 in floating point
     found: dict[tuple[str, str], Pair] = {}
     for one in ordered:
         below, above = bisect_right(scores, one.score - reach), bisect_left(scores, one.score + reach)
@@ -162,7 +162,7 @@ def _pair(better: Rated, worse: Rated) -> Pair:
 
 
 def balanced(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """The same pairs in the same order, of which every other one by a draw has its better image as Image A."""
+    """The same pairs in the same order, with the better image as Image A in a randomly drawn half of them."""
     names = [sorted(pair.images) for pair in pairs]
     ranked = sorted(range(len(pairs)), key=lambda ref: (draw(seed, "side", *names[ref]), names[ref], ref))
     wanted = {ref: ("first", "second")[rank % 2] for rank, ref in enumerate(ranked)}

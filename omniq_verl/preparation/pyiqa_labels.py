@@ -1,4 +1,4 @@
-"""Label files of pyiqa, which many download beside its archives of the data sets: one CSV for each of these."""
+"""Read the label files of pyiqa, which are often downloaded with its archives: one CSV per data set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,21 +7,21 @@ from omniq_verl.preparation.label_tables import LabelFileError, read_csv
 
 
 def is_pyiqa(path: Path) -> bool:
-    """Whether a label file has the name of one of pyiqa's."""
+    """Whether a label file has a name of pyiqa's."""
     return path.name.lower().startswith("meta_info")
 
 
 def read_pyiqa(path: Path, references: bool = False) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Image, score and whole row of pyiqa's label file, which begins with these two.
+    """Image, score and whole row for each row of pyiqa's label file, whose first columns are image and score.
 
-    Columns are named differently from one data set and one version to the next, so pyiqa itself goes by their place.
+    Column names differ between data sets and versions, so pyiqa itself uses positions.
 
     Args:
-        path: of the file.
-        references: whether the name of the reference image precedes them.
+        path: the label file.
+        references: whether the name of the reference image comes first.
 
     Raises:
-        LabelFileError: there are not as many columns.
+        LabelFileError: it has too few columns.
     """
     for row in read_csv(path, []):
         cells = list(row.values())[int(references) :]

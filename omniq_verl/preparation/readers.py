@@ -1,4 +1,4 @@
-"""What readers of label files share: their files, numbers, draws, and names as they are on the disk."""
+"""Helpers of the label file readers: files, numbers, random draws, and names as they are on disk."""
 
 import hashlib
 import math
@@ -16,18 +16,18 @@ from omniq_verl.preparation.label_tables import LabelFileError, read_csv, read_j
 
 
 def label_files(request: Request, *names: str) -> list[Path]:
-    """Label files of a data set that has several, below the folder of ``--labels`` or, without it, below the root.
+    """The label files of a data set that has several, below ``--labels`` or, without it, below the root.
 
     Raises:
-        LabelFileError: one is missing, or ``--labels`` is no folder.
+        LabelFileError: one is missing, or ``--labels`` is not a folder.
     """
     if request.labels and not request.labels.is_dir():
-        raise LabelFileError(f"{request.labels} is no folder. Fix: give the one that holds {', '.join(names)}")
+        raise LabelFileError(f"{request.labels} is not a folder. Fix: give the one that holds {', '.join(names)}")
     index = FileIndex(request.labels) if request.labels else request.index
     found = {name: index.find(name) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
         raise LabelFileError(
-            f"{index.root}: there is no {', no '.join(missing)} below it. Fix: name the labels' folder by --labels"
+            f"{index.root}: there is no {', no '.join(missing)} below it. Fix: name the labels' folder with --labels"
         )
     return [path for path in found.values() if path]
 
@@ -37,11 +37,11 @@ def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> 
 
     Args:
         path: ends in ``.csv`` or ``.jsonl``.
-        texts: columns that have to hold text.
-        others: columns that have to be there.
+        texts: columns that must hold text.
+        others: other columns that must exist.
 
     Raises:
-        LabelFileError: it is neither, or a column is missing.
+        LabelFileError: the suffix is neither of these, or a column is missing.
     """
     if path.suffix.lower() == ".csv":
         yield from read_csv(path, [*texts, *others])
@@ -55,16 +55,16 @@ def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -
     """The objects of a JSON list.
 
     Args:
-        path: of the file.
-        texts: keys that have to hold text.
-        others: keys that have to be there.
+        path: the JSON file.
+        texts: keys that must hold text.
+        others: other keys that must exist.
 
     Raises:
-        LabelFileError: it is no list of objects with these keys.
+        LabelFileError: it is not a list of objects with these keys.
     """
     found = read_json(path)
     if not isinstance(found, list):
-        raise LabelFileError(f"{path}: it is no JSON list. Fix: correct it, or download it again from its owners")
+        raise LabelFileError(f"{path}: it is not a JSON list. Fix: correct it, or download it again from its owners")
     yield from _with_keys(path, found, texts, others)
 
 
@@ -74,7 +74,7 @@ def _with_keys(
     for ref, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise LabelFileError(
-                f"{path}: entry {ref} is no JSON object. Fix: correct it, or download it again from its owners"
+                f"{path}: entry {ref} is not a JSON object. Fix: correct it, or download it again from its owners"
             )
         wrong = [key for key in texts if not isinstance(record.get(key), str)]
         wrong += [key for key in others if key not in record]
@@ -86,7 +86,7 @@ def _with_keys(
 
 
 def number(cell: Any) -> Rounded | None:
-    """The finite number a cell of a label file holds, with how far it may be rounded; None if it holds none."""
+    """The finite number in a cell of a label file, with its rounding; None if it holds none."""
     if isinstance(cell, bool) or "_" in str(cell):  # Python reads "3_1" as 31
         return None
     try:
@@ -97,37 +97,38 @@ def number(cell: Any) -> Rounded | None:
 
 
 def shares_of(cells: Sequence[Any]) -> list[Rounded] | None:
-    """Shares that make up a whole, each as given; None if one is no number, is below 0, or they do not add up to 1.
+    """Shares of a whole; None if one is not a number, is below 0, or they do not add up to 1.
 
-    How far they may be from 1 follows the digits given. A row has either so many decimals or so many significant
-    digits, and writers leave out zeros at the end ("0.1" among shares of six digits), so that the row's longest share
-    tells both.
+    The tolerance follows the digits given. The shares of a row have either the same number of decimals or the same
+    number of significant digits, and trailing zeros are often dropped ("0.1" among shares of six digits), so the row's
+    longest share determines both.
     """
     found = [number(cell) for cell in cells]
     if not found or any(share is None or share < 0 for share in found):
         return None
     shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(cells), strict=True)]
-    # Of shares with a single digit; with none, such as 0 and 1, no sum would be wrong.
+    # The cap is for shares with a single digit; for shares without decimals, such as 0 and 1, any sum would be right.
     allowed = min(max(1e-6, sum(share.rounding for share in shares)), 0.05 * len(shares))
     return shares if abs(math.fsum(shares) - 1.0) <= allowed + 1e-9 else None
 
 
 def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item:
-    """An item whose score is checked; details that are None are left out."""
+    """An item whose score is checked; details that are None are dropped."""
     value = score if isinstance(score, Rounded) else number(score)
     kept = {key: detail for key, detail in details.items() if detail is not None}
-    fault = f"its score {score!r} is no number" if value is None else None
+    fault = f"its score {score!r} is not a number" if value is None else None
     return Item(str(name or ""), split, value, details=kept, fault=fault)
 
 
 def text(cell: Any) -> str | None:
-    """The text a cell of a label file holds; None if it holds none."""
+    """The text in a cell of a label file; None if it holds none."""
     return cell if isinstance(cell, str) else None
 
 
 def draw(seed: int, *key: str) -> float:
-    """A number in [0, 1) that depends on seed and key alone: not on the order of the rows, nor on which there are,
-    nor on whether a name has its accents as letters of their own.
+    """A number in [0, 1) that depends only on seed and key, not on other rows or their order.
+
+    Names that differ only in their form of Unicode give the same number.
     """
     digest = hashlib.blake2b(
         "\0".join((str(seed), *map(composed, key))).encode("utf-8", "surrogatepass"), digest_size=8
@@ -136,21 +137,21 @@ def draw(seed: int, *key: str) -> float:
 
 
 def share(given: str) -> float:
-    """An option that is a share of the rows.
+    """A command-line option that is a share of the rows.
 
     Raises:
-        ArgumentTypeError: it is no number from 0 to 1.
+        ArgumentTypeError: it is not a number from 0 to 1.
     """
     value = number(given)
     if value is None or not 0.0 <= value <= 1.0:
-        raise ArgumentTypeError(f"{given!r} is no share from 0 to 1")
+        raise ArgumentTypeError(f"{given!r} is not a share from 0 to 1")
     return value
 
 
 def on_disk(index: FileIndex, name: str, suffix: str) -> str:
-    """The name, or the same with another suffix where only that file is there."""
+    """The name, or the same with another suffix if only that file exists."""
     try:
         other = str(PurePosixPath(name).with_suffix(suffix))
         return other if index.find(name) is None and index.find(other) else name
-    except ValueError:  # no name to follow, which is rejected later on, where the rejects are kept
+    except ValueError:  # an invalid name, which is rejected later with the others
         return name

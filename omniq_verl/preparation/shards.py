@@ -1,8 +1,8 @@
-"""Items -> parquet files: in pieces that workers write side by side, and that a killed run need not write again.
+"""Write items as parquet files, in shards that workers write in parallel and that a killed run need not write again.
 
-A shard is a fixed run of the label file's items, so its bytes depend on nothing but the data: not on the number of
-workers, on which of them was faster, or on how often the run was killed. It appears under its final name when it is
-whole; a sidecar in `.shards/` says what became of it.
+A shard is a fixed range of the label file's items, so its bytes depend only on the data: not on the number or speed of
+the workers, or on earlier kills. It appears under its final name when it is complete; a sidecar in `.shards/` records
+the outcome.
 """
 
 import hashlib
@@ -26,33 +26,33 @@ from omniq_verl.preparation.stored_images import StoredImage
 from omniq_verl.tasks import outside_marks
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-"""Images are compressed already, and their smallest and largest bytes say nothing."""
+"""Images are compressed already, and statistics of their bytes are useless."""
 GROUP_BYTES = 4 * 2**20
-"""Of images in a row group, the memory a writer takes; eight times as much leaves a processor's caches."""
+"""Bytes of images per row group, the memory a writer takes; eight times as much exceeds a processor's caches."""
 GROUP_ROWS = 512
 _SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png", "classes.png")
 
 Change = Callable[[bytes], bytes]
-"""Of a checked image: a value that workers can be sent, whose ``repr`` names all that the bytes depend on."""
+"""Picklable transform of a checked image. Its ``repr`` must name everything that the result depends on."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A row without its images' bytes, and where these are."""
+    """A row without its images' bytes, and where they are stored."""
 
     row: Row
     path: Path | StoredImage
     name: str
-    """Of the file, with all folders below the root."""
+    """The file's name, with all folders below the root."""
     change: Change | None = None
-    """What is done to each image; None: nothing."""
+    """A change applied to each image; None for no change."""
     others: tuple[Path | StoredImage, ...] = ()
     """The further images of a comparison, in the question's order."""
     size: ImageSize = UNBOUNDED
     """Bounds that larger images are shrunk to, before ``change``."""
 
     def state(self) -> tuple[Any, ...]:
-        """A value that changes when the row would: with its label, and the files' size or time."""
+        """A value that changes when the row would: it covers the label, and the files' size and time."""
         state = (self.row, self.name, *map(_state, (self.path, *self.others)))
         state = (*state, self.size) if self.size else state
         return state if self.change is None else (*state, self.change)
@@ -60,11 +60,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Reject:
-    """What was set aside, and why."""
+    """A rejected item and the reason."""
 
     row_id: str
     image: str
-    """The file below the root; where none was found, the name in the label file."""
+    """The file below the root, or the name in the label file if no file was found."""
     reason: str
     """Begins with its kind: ``label``, ``path``, ``image`` or ``duplicate``."""
 
@@ -75,23 +75,23 @@ class Shard:
 
     path: Path
     first: int
-    """Number of the first item within its split."""
+    """Index of the first item within its split."""
     items: tuple[Planned, ...]
     decode: bool = False
     embed: bool = True
 
     @property
     def sidecar(self) -> Path:
-        """What became of the shard."""
+        """The file that records the outcome."""
         return self.path.parent / ".shards" / f"{self.path.name}.json"
 
     def mark(self) -> str:
-        """A text that changes when the shard's bytes would: with its labels, options, and image files' size or time."""
+        """A text that changes when the shard's bytes would: labels, options, and the image files' size and time."""
         rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
         marks = outside_marks({planned.row.task for planned in self.items})
-        said = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        text = repr((omniq_verl.__version__, self.first, self.decode, rows, named, *marks.items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
@@ -105,19 +105,19 @@ def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
 
 @dataclass
 class Written:
-    """What became of a shard."""
+    """The outcome of writing a shard."""
 
     rows: int = 0
     scores: list[float] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
-    """Rows by distortion and severity, or by choice, where these are the labels."""
+    """Rows by distortion and severity, or by choice, if these are the labels."""
     rejects: list[Reject] = field(default_factory=list)
     shrunk: int = 0
     """Rows whose image was shrunk."""
     size: int = 0
-    """Of the file, in bytes."""
+    """Size of the file in bytes."""
     xxh128: str = ""
-    """Of the file; ``xxh128sum`` prints the same."""
+    """Checksum of the file, as ``xxh128sum`` prints it."""
 
 
 def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int, **build_options: bool) -> list[Shard]:
@@ -131,10 +131,10 @@ def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int
 
 
 def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
-    """Make the folder ready for these shards: files of earlier runs that are not among them are taken out.
+    """Prepare the folder for these shards: files of earlier runs that are not among them are deleted.
 
     Raises:
-        FileExistsError: there is another data set in it, or a file of a shard's name that no earlier run wrote.
+        FileExistsError: it holds another data set, or a shard's file that no earlier run wrote.
     """
     _reject_other_data(out, shards, data_source)
     (out / ".shards").mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
 
 def _reject_other_data(out: Path, shards: Sequence[Shard], data_source: str) -> None:
     if _data_source(out) not in (None, data_source):
-        raise FileExistsError(f"{out} holds another data set. Fix: give this one a folder of its own by --out")
+        raise FileExistsError(f"{out} holds another data set. Fix: choose another folder with --out")
     for shard in shards:
         if shard.path.exists() and not shard.sidecar.exists():
             raise FileExistsError(f"{shard.path} was not made by this script. Fix: move it, or give another --out")
@@ -166,19 +166,19 @@ def _data_source(out: Path) -> str | None:
 
 
 def read_sidecar(shard: Shard, mark: str) -> Written | None:
-    """What became of the shard in an earlier run with the same mark; None if it has to be written."""
+    """The outcome of the shard in an earlier run with the same mark; None if it has to be written."""
     try:
-        said = json.loads(shard.sidecar.read_text(encoding="utf-8"))
-        if said.pop("mark") != mark or said["size"] != shard.path.stat().st_size:
+        stored = json.loads(shard.sidecar.read_text(encoding="utf-8"))
+        if stored.pop("mark") != mark or stored["size"] != shard.path.stat().st_size:
             return None
-        return Written(**{**said, "rejects": [Reject(**reject) for reject in said["rejects"]]})
+        return Written(**{**stored, "rejects": [Reject(**reject) for reject in stored["rejects"]]})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_shard(shard: Shard, mark: str) -> Written:
     """Write a shard and its sidecar; runs in a worker."""
-    # From here on the sidecar says that the file is ours, and nothing else.
+    # From here on the sidecar marks the file as ours, but states no outcome.
     write_whole(shard.sidecar, b"{}")
     written = Written()
     written.xxh128 = write_groups(shard.path, schema(shard.embed), _tables(shard, written))
@@ -188,7 +188,7 @@ def write_shard(shard: Shard, mark: str) -> Written:
 
 
 def write_groups(path: Path, columns: pa.Schema, groups: Iterable[pa.Table]) -> str:
-    """Write a parquet file that is either not there or whole, a row group for each table; returns its checksum."""
+    """Write a parquet file atomically, with a row group for each table; returns its checksum."""
     unfinished = _unfinished(path)
     with _FileHash(unfinished) as hashed:
         with pq.ParquetWriter(unfinished, columns, **PARQUET) as writer:
@@ -201,30 +201,30 @@ def write_groups(path: Path, columns: pa.Schema, groups: Iterable[pa.Table]) -> 
 
 
 def has_room(rows: int, size: int, more: int) -> bool:
-    """Whether another row belongs to a row group; one that is larger than a group is alone in its own.
+    """Whether another row fits into a row group; a row larger than a group gets a group of its own.
 
     Args:
-        rows: of the group so far.
+        rows: rows in the group so far.
         size: their bytes.
-        more: bytes of the other row.
+        more: bytes of the next row.
     """
     return not rows or (rows < GROUP_ROWS and size + more <= GROUP_BYTES)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is either not there or whole."""
+    """Write a file atomically."""
     unfinished = _unfinished(path)
     unfinished.write_bytes(data)
     os.replace(unfinished, path)
 
 
 def _unfinished(path: Path) -> Path:
-    # Of this process alone: a worker of a killed run may live on for a moment.
+    # The name includes the process id: a worker of a killed run may live on for a moment.
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
-    """Row groups of a shard; notes down in ``written`` what becomes of its items."""
+    """Row groups of a shard; records the outcome of its items in ``written``."""
     group = _Group(shard.embed)
     for number, planned in enumerate(shard.items, shard.first):
         try:
@@ -276,7 +276,7 @@ def _note(row: Row, written: Written) -> None:
 
 
 def _converted(out: Path, data: bytes) -> Path:
-    """A converted copy, for rows that name their images; its own name is that of its bytes, so it is never outdated."""
+    """A converted copy, for rows that name their images; it is named after its content, so it is never outdated."""
     copy = out / "converted" / f"{hashlib.sha256(data).hexdigest()[:32]}.png"
     if not copy.exists():
         copy.parent.mkdir(exist_ok=True)
@@ -287,8 +287,8 @@ def _converted(out: Path, data: bytes) -> Path:
 class _Group:
     """Rows that become one row group.
 
-    The bytes of embedded images are laid side by side into memory that is used again for the next group: to be given
-    fresh memory by the system takes longer than the copy.
+    The bytes of embedded images are copied side by side into memory that is reused for the next group: allocating
+    fresh memory takes longer than the copy.
     """
 
     def __init__(self, embed: bool):
@@ -300,7 +300,7 @@ class _Group:
 
     def clear(self) -> None:
         self.records = []
-        self._ends, self._rows = [0], [0]  # of images in bytes, of rows in images
+        self._ends, self._rows = [0], [0]  # image ends in bytes, row ends in images
         self._bytes: memoryview | bytes = self._memory
 
     @property
@@ -314,9 +314,9 @@ class _Group:
         self.records.append(record)
 
     def _lay_down(self, images: Sequence[bytes]) -> None:
-        alone = sum(map(len, images)) > len(self._memory)  # it has the group for itself
+        alone = sum(map(len, images)) > len(self._memory)  # too large for the buffer: it gets its own group
         if alone:
-            self._bytes = b"".join(images)  # of one image the very same bytes
+            self._bytes = b"".join(images)  # does not copy a single image
         for data in images:
             start = self.size
             if not alone:
@@ -338,7 +338,7 @@ class _Group:
 
 
 class _FileHash:
-    """XXH3 (128 bits) of a file that is still being written; SHA-256 would take half as long as everything else."""
+    """128-bit XXH3 of a file that is still being written; SHA-256 would take half as long as everything else."""
 
     def __init__(self, path: Path):
         path.touch()
@@ -352,7 +352,7 @@ class _FileHash:
         self._file.close()
 
     def catch_up(self) -> None:
-        """Take in what was written since the last time."""
+        """Read what was written since the last call."""
         view = memoryview(self._memory)
         while count := self._file.readinto(self._memory):
             self._digest.update(view[:count])

@@ -1,4 +1,4 @@
-"""Splits of data sets without an official one: all for testing, or shares drawn by seed."""
+"""Splits for data sets without an official one: all rows for testing, or shares drawn with a seed."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +12,9 @@ SPLITS = ("train", "val", "test")
 
 
 def add_draw_options(parser: ArgumentParser) -> None:
-    """``--shares`` and ``--seed``."""
+    """Add ``--shares`` and ``--seed``."""
     parser.add_argument("--shares", type=_shares, default=(8, 0, 2), help="train:val:test (default: 8:0:2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
 
 
 def _shares(text: str) -> tuple[int, ...]:
@@ -25,9 +25,10 @@ def _shares(text: str) -> tuple[int, ...]:
 
 
 def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
-    """The items under the split asked for: all for testing, or shares drawn by seed.
+    """The items with the requested split: all for testing, or shares drawn with a seed.
 
-    What is drawn are references where the items have them, so that no content is on two sides, else images.
+    References are drawn if the items have them, so that all images of one content are in the same split; otherwise
+    images are drawn.
     """
     if options.split == "test":
         yield from (replace(item, split="test") for item in items)
@@ -38,12 +39,12 @@ def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
 
 
 def content_of(item: Item) -> str:
-    """What must not be on two sides: the reference, where there is one, else the image."""
+    """What must be in one split only: the reference if there is one, otherwise the image."""
     return name_key(item.details.get("reference", item.name))
 
 
 def _sides(contents: set[str], shares: Sequence[int], seed: int) -> dict[str, str]:
     ordered = sorted(contents, key=lambda content: (draw(seed, content), content))
-    # The ends are rounded, not the sizes, so that the sizes add up and a share of 0 stays empty.
+    # Rounding the ends instead of the sizes makes the sizes add up, and keeps a share of 0 empty.
     ends = [round(len(ordered) * sum(shares[: ref + 1]) / sum(shares)) for ref in range(len(shares))]
     return {content: SPLITS[sum(ref >= end for end in ends)] for ref, content in enumerate(ordered)}

@@ -1,4 +1,4 @@
-"""Images that lie in a prepared file, read one at a time, in any order."""
+"""Read single images of a prepared file in any order."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,23 +12,23 @@ from omniq_verl.data.images import BadImage
 
 @dataclass(frozen=True)
 class StoredImage:
-    """The one image of a row, by where the row lies."""
+    """A reference to the one image of a row."""
 
     file: Path
     group: int
     number: int
-    """Of the row within its row group."""
+    """The row's position within its row group."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The image's name in messages."""
         return f"{self.file.name}, row group {self.group}, row {self.number}"
 
     def read(self) -> bytes:
-        """Its bytes.
+        """The image's bytes.
 
         Raises:
-            BadImage: the row holds none, or the file cannot be read.
+            BadImage: the row has no image, or the file cannot be read.
         """
         try:
             (image,) = _images(self.file, self.file.stat().st_mtime_ns, self.group)[self.number].as_py()
@@ -39,7 +39,7 @@ class StoredImage:
         return image["bytes"]
 
 
-# A group of data_prep's files has 4 MB of images. The time is there so that a file written anew is read anew.
+# A row group written by data_prep has 4 MB of images. The time is in the key so that a rewritten file is read again.
 @lru_cache(maxsize=8)
 def _images(file: Path, changed: int, group: int) -> pa.ChunkedArray:
     return _opened(file, changed).read_row_group(group, ["images"])["images"]

@@ -1,4 +1,4 @@
-"""Which tasks the labels of a data set can be asked for."""
+"""The tasks that suit the labels of a data set."""
 
 import argparse
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from omniq_verl.tasks import TASKS, find_task, task_names
 
 
 def names_for(labels: Collection[str]) -> list[str]:
-    """Tasks of this package that these labels can be asked for, in any of their wordings.
+    """Tasks of this package that these labels suit, in any of their wordings.
 
     Args:
         labels: names of the tasks whose labels a data set has.
@@ -17,16 +17,16 @@ def names_for(labels: Collection[str]) -> list[str]:
 
 
 def name_for(labels: Collection[str], any_task: bool, name: str) -> str:
-    """The name of a task that these labels can be asked for.
+    """Check the name of a task against the labels of a data set.
 
     Args:
         labels: names of the tasks whose labels a data set has.
-        any_task: whether a task from outside may ask for them by their kind alone; otherwise it has to be ``like`` one
-            of ``labels``.
-        name: as it stands on the command line.
+        any_task: whether a user-defined task may use labels of its kind; otherwise it has to be ``like`` one of
+            ``labels``.
+        name: the name given on the command line.
 
     Raises:
-        ArgumentTypeError: there is no such task, or it has other labels.
+        ArgumentTypeError: the task is unknown, or needs other labels.
     """
     rejected = argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names_for(labels))})")
     if not is_door(name) and name not in task_names():

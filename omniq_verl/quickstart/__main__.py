@@ -52,14 +52,14 @@ def _arguments() -> argparse.Namespace:
         dest="root",
         type=_absolute,
         default=_absolute(defaults.root),
-        help="run folder; goes on where it stopped",
+        help="run folder; an interrupted run is resumed",
     )
     add("--repo", type=_absolute, default=defaults.repo, help="folder with recipes/ and data_prep/ (default: our own)")
-    add("--seed", type=int, default=defaults.seed, help="of data, weights, order and sampling")
+    add("--seed", type=int, default=defaults.seed, help="seed of data, weights, order and sampling")
     add("--sft-steps", type=int, default=defaults.sft_steps)
     add("--grpo-steps", type=int, default=defaults.grpo_steps)
     add("--sft-save-every", type=int, default=defaults.sft_save_every, help="steps between checkpoints")
-    add("--grpo-save-every", type=int, default=defaults.grpo_save_every, help="likewise")
+    add("--grpo-save-every", type=int, default=defaults.grpo_save_every, help="steps between checkpoints")
     add("--samples", type=int, default=defaults.samples, help="answers per held-out image at temperature 1")
     add("--crops", type=json.loads, default={}, help='rows per file, e.g. \'{"sft": 64, "train": 32}\'')
     return parser.parse_args()
@@ -69,7 +69,7 @@ def _absolute(path: str | Path) -> Path:
     return Path(path).resolve()
 
 
-_DESCRIPTION = "Photographs, a tiny Qwen2.5-VL, SFT, GRPO with vLLM rollouts, and what it learned, on a CPU."
+_DESCRIPTION = "Photographs, a tiny Qwen2.5-VL, SFT, GRPO with vLLM rollouts, and an evaluation, on a CPU."
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The tiny model of the quickstart: tokenizer from the data's own texts, patch embedding from its images."""
+"""Make the quickstart's tiny model: its tokenizer from the data's texts, its patch embedding from the images."""
 
 import argparse
 import io
@@ -17,7 +17,7 @@ _CHAT_WORDS = "system\nYou are a helpful assistant.\nuser\nassistant\n"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the SFT data")
-    parser.add_argument("--texts", default="sft.parquet", help="file there whose texts the tokenizer is made for")
+    parser.add_argument("--texts", default="sft.parquet", help="file there whose texts the tokenizer is learned from")
     parser.add_argument("--vocab", type=int, default=TinySize.vocab, help="learned tokens (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--seed", type=int, default=0)

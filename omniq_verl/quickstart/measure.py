@@ -1,4 +1,4 @@
-"""Measure one checkpoint on one prepared file: greedy once, and several samples at temperature 1.
+"""Measure one checkpoint on one prepared file: one greedy answer, and several samples at temperature 1.
 
 python -m omniq_verl.quickstart.measure --model DIR --data test.parquet --out DIR
 """
@@ -36,16 +36,16 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
         task = task_of(row["extra_info"])
         target = read_truth(task, row["reward_model"]["ground_truth"])["score"]
         for number, text in enumerate(texts):
-            said = read_answer(text, "", task)
-            reward = 0.0 if said["score"] is None else gaussian_reward(said["score"], target, sigma)
+            parsed = read_answer(text, "", task)
+            reward = 0.0 if parsed["score"] is None else gaussian_reward(parsed["score"], target, sigma)
             lines.append(
                 {
                     "id": row["extra_info"]["id"],
                     "mode": mode,
                     "sample": number,
                     "answer": text,
-                    "status": said["status"],
-                    "score": said["score"],
+                    "status": parsed["status"],
+                    "score": parsed["score"],
                     "target": target,
                     "reward": reward,
                 }
@@ -54,7 +54,7 @@ def judge(rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]], mode
 
 
 def summarise(judged: pd.DataFrame) -> dict[str, Any]:
-    """Metrics of the answers of one mode; parse failures are counted, and left out of correlations and MAE."""
+    """Metrics of the answers of one mode; parse failures are counted, and excluded from correlations and MAE."""
     parsed = judged[judged.status == "ok"]
     return {
         **correlations(parsed.score.to_numpy(float), parsed.target.to_numpy(float)),
@@ -78,7 +78,7 @@ def ask(engine: OfflineModel, rows: Sequence[dict[str, Any]], sampling: Sampling
 def measure(model: Path, data: Path, out: Path, samples: int, max_tokens: int, sigma: float = 0.8) -> dict[str, Any]:
     """Answer every row, write ``answers.parquet`` and ``metrics.json`` into ``out`` and return the metrics.
 
-    ``provenance.json`` says under which conditions.
+    ``provenance.json`` records the conditions.
 
     Raises:
         ValueError: the file or one of its rows cannot be used, or a task asks for no score.
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared parquet file")
     parser.add_argument("--out", type=Path, required=True, help="folder for answers.parquet and metrics.json")
     parser.add_argument("--samples", type=int, default=8, help="answers per image at temperature 1 (default: 8)")
-    parser.add_argument("--max-tokens", type=int, default=1024, help="longest answer (default: 1024)")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="maximum tokens of an answer (default: 1024)")
     args = parser.parse_args()
     print(json.dumps(measure(args.model, args.data, args.out, args.samples, args.max_tokens), indent=2))
 

@@ -13,7 +13,7 @@ from omniq_verl.evaluation import curves
 from omniq_verl.pipeline.tiny_stages import Settings
 
 PANELS = ("reward", "validation_srcc", "entropy", "response_length")
-"""Of all curves, those that mean something without filter and gate."""
+"""The curves that are meaningful without filter and gate."""
 _ROWS = (
     ("PLCC", "plcc", "greedy"),
     ("SRCC", "srcc", "greedy"),
@@ -31,11 +31,12 @@ _ROWS = (
 def paired_gain(before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float]:
     """Gain of the mean reward at temperature 1 and its standard error, paired over images.
 
-    Each image counts once, with the mean over its samples; the error is that of the mean over images (0 for one image).
+    Each image counts once, with the mean over its samples; the error is the standard error of the mean over images (0
+    for one image).
     """
     rewards = [frame[frame["mode"] == "sampled"].groupby("id").reward.mean() for frame in (before, after)]
     if not rewards[0].index.equals(rewards[1].index):
-        raise ValueError("the two measurements are not of the same images")
+        raise ValueError("the two measurements are of different images")
     difference = rewards[1] - rewards[0]
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
     return float(difference.mean()), float(error)

@@ -1,5 +1,5 @@
 """A Qwen2.5-VL small enough for two CPU cores, with random weights.
 
-Real architecture, real processor, real special tokens: it goes wherever a Qwen2.5-VL goes. It exists so
-that everything in this project can be run and tested without a GPU and without a download.
+It has the real architecture, processor and special tokens, and can be used wherever a Qwen2.5-VL can. With it,
+everything in this project can be run and tested without a GPU and without a download.
 """

@@ -1,4 +1,4 @@
-"""A CLIP, or a SigLIP, small enough for two CPU cores: random weights, real architecture, an ordinary folder."""
+"""A CLIP or SigLIP small enough for two CPU cores: random weights, real architecture, an ordinary model folder."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ class TinyClipSize:
     """Widths and depths; the defaults give 0.6 million parameters."""
 
     embedding: int = 64
-    """Of images and texts; CLIP ViT-L/14-336 has 768. A SigLIP has ``hidden`` instead."""
+    """Width of image and text embeddings; CLIP ViT-L/14-336 has 768. A SigLIP has ``hidden`` instead."""
     hidden: int = 96
     layers: int = 2
     heads: int = 4
     mlp: int = 192
     patch: int = 8
-    """Pixels."""
+    """Side in pixels."""
     image_side: int = 80
-    """Pixels; 100 patches."""
+    """Side in pixels; gives 100 patches."""
     vocab: int = 434
-    """Learned tokens, before the special ones."""
+    """Number of learned tokens, without the special ones."""
     tokens: int = 77
-    """Of a text at most: CLIP's number. SigLIP's is 64."""
+    """Maximum length of a text, as in CLIP. SigLIP has 64."""
 
 
 def build_tokenizer(corpus: Sequence[str], size: TinyClipSize) -> PreTrainedTokenizerFast:
@@ -55,7 +55,7 @@ def build_tokenizer(corpus: Sequence[str], size: TinyClipSize) -> PreTrainedToke
 
 
 def build_clip(tokenizer: PreTrainedTokenizerFast, size: TinyClipSize, kind: str = "clip") -> PreTrainedModel:
-    """The model, with random weights of torch's present seed."""
+    """The model, with random weights drawn with torch's current seed."""
     both = {
         "hidden_size": size.hidden,
         "intermediate_size": size.mlp,
@@ -81,9 +81,9 @@ def whiten_patches(model: PreTrainedModel, pixels: np.ndarray, seed: int) -> Non
     """Start the patch embedding from random directions of PCA-whitened pixels, as ``omniq_verl.tiny.model`` does.
 
     Args:
-        model: of ``build_clip``.
+        model: the result of ``build_clip``.
         pixels: ``[images, 3, side, side]``, normalised.
-        seed: of the directions.
+        seed: seed of the directions.
     """
     weight = model.vision_model.embeddings.patch_embedding.weight
     patch = weight.shape[-1]
@@ -108,9 +108,9 @@ def save_tiny_clip(
     The folder appears only when it is complete.
 
     Args:
-        folder: where ``AutoModel.from_pretrained`` will find it.
-        corpus: texts the tokenizer is learned from.
-        seed: of the weights.
+        folder: a folder for ``AutoModel.from_pretrained``.
+        corpus: texts from which the tokenizer is learned.
+        seed: seed of the weights.
         size: widths and depths.
         kind: ``clip`` or ``siglip``.
     """
@@ -136,17 +136,17 @@ def pretrain_clip(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Iterator[float]:
-    """Train both encoders on pairs, as CLIP was before anybody aligned it; an epoch's mean loss at a time.
+    """Train both encoders on pairs, like CLIP's pretraining; yields the mean loss of each epoch.
 
     Args:
-        model: of ``build_clip``.
-        tokenizer: of ``build_tokenizer``.
+        model: the result of ``build_clip``.
+        tokenizer: the result of ``build_tokenizer``.
         pixels: ``[images, 3, side, side]``, normalised.
-        texts: one each.
-        epochs: over all pairs; the learning rate falls to 0 over them, by half a cosine.
-        batch: pairs that are told apart at a time.
-        learning_rate: of AdamW.
-        seed: of the order.
+        texts: one text per image.
+        epochs: passes over all pairs; the learning rate falls to 0 by half a cosine.
+        batch: number of pairs in a contrastive batch.
+        learning_rate: AdamW's learning rate.
+        seed: seed of the order.
     """
     tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     images, order = torch.from_numpy(pixels), np.random.default_rng(seed)

@@ -20,8 +20,8 @@ from transformers import (
 from omniq_verl.data.files import atomic_path
 from omniq_verl.tiny.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer
 
-# The next layers normalise, so the gain changes no feature; it makes Adam's steps small beside the weights, which
-# would lose their whitening in the first hundred otherwise.
+# The next layers normalise, so the gain changes no feature; it makes Adam's steps small relative to the weights, which
+# would otherwise lose their whitening in the first hundred steps.
 _PATCH_GAIN = 4.0
 
 
@@ -39,11 +39,11 @@ class TinySize:
     vision_heads: int = 2
     vision_mlp: int = 128
     patch: int = 8
-    """Pixels; Qwen2.5-VL has 14."""
+    """Side in pixels; Qwen2.5-VL has 14."""
     image_side: int = 80
-    """Pixels; every image is resized to about this many squared, (side / patch / 2)^2 tokens."""
+    """Side in pixels; every image is resized to about this many squared, (side / patch / 2)^2 tokens."""
     vocab: int = 434
-    """Learned tokens, before the special ones."""
+    """Number of learned tokens, without the special ones."""
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLConfig:
@@ -61,7 +61,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,
-            # Halves of a head's rotary dimensions given to time, height and width: 1/4, 3/8, 3/8 as in Qwen2.5-VL.
+            # Halves of a head's rotary dimensions for time, height and width: 1/4, 3/8, 3/8 as in Qwen2.5-VL.
             "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
         },
         "bos_token_id": token(END_OF_TEXT),
@@ -107,8 +107,8 @@ def whiten_patch_embedding(
 ) -> None:
     """Start the patch embedding from random directions of PCA-whitened pixels.
 
-    The energy of natural images sits in a few smooth directions, and random filters see little else;
-    noise and blocking artefacts live in the weak ones. Whitening makes all of them count alike.
+    The energy of natural images is in a few smooth directions, and random filters respond to little else; noise and
+    blocking artefacts are in the weak ones. Whitening gives all directions equal weight.
     """
     patches = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
     centred = patches - patches.mean(0)
@@ -132,10 +132,10 @@ def save_tiny_model(
     The folder appears only when it is complete.
 
     Args:
-        folder: where ``AutoModel.from_pretrained`` and vLLM will find it.
-        corpus: texts the tokenizer is learned from.
-        images: uint8 RGB arrays ``[H, W, 3]`` the patch embedding is whitened with.
-        seed: of the weights.
+        folder: a folder for ``AutoModel.from_pretrained`` and vLLM.
+        corpus: texts from which the tokenizer is learned.
+        images: uint8 RGB arrays ``[H, W, 3]`` for whitening the patch embedding.
+        seed: seed of the weights.
     """
     size = size or TinySize()
     tokenizer = train_tokenizer(corpus, size.vocab)

@@ -1,6 +1,6 @@
-"""A SANA small enough for two CPU cores: random weights, the real classes, an ordinary folder of diffusers.
+"""A SANA small enough for two CPU cores: random weights, the real classes, an ordinary diffusers folder.
 
-Its images show nothing; they differ by text and seed, and one draws them by the same calls as those of SANA-1.0-1.6B.
+Its images are meaningless, but they differ by text and seed, and are generated with the same calls as SANA-1.0-1.6B's.
 """
 
 import json
@@ -16,9 +16,9 @@ from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 from omniq_verl.data.files import atomic_path
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
-"""Gemma's, in its order."""
+"""Gemma's special tokens, in its order."""
 _BYTES = tuple(f"<0x{number:02X}>" for number in range(256))
-"""What a sign is spelled by that the tokenizer has not learned."""
+"""Tokens for the bytes of characters that the tokenizer has not learned."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class TinySanaSize:
     """Widths and depths; the defaults give 0.2 million parameters."""
 
     hidden: int = 32
-    """Of the transformer; SANA-1.0-1.6B has 2240."""
+    """Width of the transformer; SANA-1.0-1.6B has 2240."""
     layers: int = 2
     heads: int = 2
     latents: int = 8
     """Channels; SANA's autoencoder has 32."""
     channels: tuple[int, ...] = (8, 8, 8, 16, 16, 16)
-    """Of the autoencoder's stages; with six an image has 32 times as many pixels a side as latents, as SANA's."""
+    """Channels of the autoencoder's stages; with six of them an image side has 32 pixels per latent, as in SANA."""
     text_hidden: int = 32
-    """Of the text encoder; Gemma-2-2B has 2304."""
+    """Width of the text encoder; Gemma-2-2B has 2304."""
     text_layers: int = 2
     text_heads: int = 2
     vocab: int = 400
-    """Learned tokens, the special ones and 256 bytes included."""
+    """Number of tokens, including the special ones and 256 bytes."""
 
 
 def build_tokenizer(corpus: Sequence[str], size: TinySanaSize) -> GemmaTokenizer:
-    """Learn Gemma's kind of tokenizer: pieces between spaces, and bytes for what it has not seen."""
+    """Learn a tokenizer of Gemma's kind: pieces between spaces, and bytes for everything unseen."""
     learned = Tokenizer(models.BPE())
     learned.normalizer = normalizers.Replace(" ", "\u2581")
     learned.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
@@ -63,8 +63,8 @@ def build_pipeline(corpus: Sequence[str], seed: int = 0, size: TinySanaSize | No
     """The pipeline, with random weights.
 
     Args:
-        corpus: texts the tokenizer is learned from.
-        seed: of the weights.
+        corpus: texts from which the tokenizer is learned.
+        seed: seed of the weights.
         size: widths and depths.
     """
     size = size or TinySanaSize()
@@ -76,13 +76,13 @@ def build_pipeline(corpus: Sequence[str], seed: int = 0, size: TinySanaSize | No
 def save_tiny_sana(folder: Path, corpus: Sequence[str], seed: int = 0, size: TinySanaSize | None = None) -> int:
     """Write a tiny random SANA into ``folder``; returns its parameter count.
 
-    The folder appears only when it is complete. Draw from it with a height and width of a few dozen pixels: it works at
-    512, as SANA's models do at the size they were trained for, and resizes.
+    The folder appears only when it is complete. Generate images with a height and width of a few dozen pixels: like
+    SANA's models, it works at the size it was made for (512) and resizes.
 
     Args:
-        folder: where ``AutoPipelineForText2Image.from_pretrained`` will find it.
-        corpus: texts the tokenizer is learned from.
-        seed: of the weights.
+        folder: a folder for ``AutoPipelineForText2Image.from_pretrained``.
+        corpus: texts from which the tokenizer is learned.
+        seed: seed of the weights.
         size: widths and depths.
     """
     size = size or TinySanaSize()
@@ -113,7 +113,7 @@ def _text_encoder(tokenizer: GemmaTokenizer, size: TinySanaSize) -> Gemma2Model:
 
 
 def _autoencoder(size: TinySanaSize) -> AutoencoderDC:
-    """As mit-han-lab/dc-ae-f32c32-sana: three stages of plain blocks, then three with attention."""
+    """Like mit-han-lab/dc-ae-f32c32-sana: three stages of plain blocks, then three with attention."""
     half = len(size.channels) // 2
     stages = {
         "block_types": ("ResBlock",) * half + ("EfficientViTBlock",) * (len(size.channels) - half),
@@ -132,7 +132,7 @@ def _autoencoder(size: TinySanaSize) -> AutoencoderDC:
 
 
 def _transformer(size: TinySanaSize) -> SanaTransformer2DModel:
-    """As SANA's at 512 pixels: linear attention within the image, and plain attention to the text."""
+    """Like SANA's at 512 pixels: linear attention within the image, and plain attention to the text."""
     return SanaTransformer2DModel(
         in_channels=size.latents,
         out_channels=size.latents,
@@ -148,5 +148,5 @@ def _transformer(size: TinySanaSize) -> SanaTransformer2DModel:
 
 
 def _scheduler() -> DPMSolverMultistepScheduler:
-    """SANA's own settings."""
+    """A scheduler with SANA's settings."""
     return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)

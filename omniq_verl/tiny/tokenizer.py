@@ -20,11 +20,11 @@ SPECIAL_TOKENS = (
     *VISION_TOKENS,
 )
 
-# A tag, a digit, a word or signs, each with the space before it: merges stay inside of one piece.
+# A tag, a digit, a word or punctuation, each with the preceding space: merges stay within a piece.
 _PIECES = r" ?</?[a-z]+>| ?\d| ?[A-Za-z]+| ?[^\sA-Za-z\d<]+|\s+|<"
 
-# Qwen2.5-VL's chat format: every turn between <|im_start|>role and <|im_end|>, a default system turn when
-# the conversation brings none, and a vision placeholder for each image or video of a turn.
+# Qwen2.5-VL's chat format: every turn between <|im_start|>role and <|im_end|>, a default system turn if the
+# conversation has none, and a vision placeholder for each image or video of a turn.
 CHAT_TEMPLATE = (
     "{%- if messages[0]['role'] != 'system' -%}"
     "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}"
@@ -48,7 +48,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 
     Args:
         corpus: texts the model will read and write.
-        vocab_size: learned tokens, the 256 bytes included; the special tokens come on top.
+        vocab_size: number of learned tokens, including the 256 bytes but not the special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,7 +1,7 @@
 """verl's datasets without the rows that cannot be trained on (``data.custom_cls`` of the recipes).
 
-Every row goes through the checks of the preflight once more, where the trainer reads it: the preflight may be switched
-off, and files may have changed since. A bad row is left out, counted and named. Too many are an error.
+Every row is checked again when the trainer reads it, because the preflight may be switched off and files may have
+changed since. Bad rows are left out, counted and named. Too many of them are an error.
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,10 @@ class CheckedDataset(RLHFDataset):
     rejected: tuple[Rejected, ...] = ()
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
-        """Leave out rows that cannot be trained on; verl calls this when it has read the files.
+        """Leave out rows that cannot be trained on; verl calls this after reading the files.
 
         Raises:
-            TooManyRejected: more rows than ``data.max_rejected_share`` allows.
+            TooManyRejected: there are more such rows than ``data.max_rejected_share`` allows.
         """
         self.rejected = tuple(reject(self._records(dataframe), self._check()))
         files = [str(file) for file in self.original_data_files]
@@ -43,7 +43,7 @@ class CheckedDataset(RLHFDataset):
 
     def _check(self) -> Any:
         lengths = _lengths(self.processor, self.apply_chat_template_kwargs, self.mm_processor_kwargs)
-        # verl drops prompts that are too long by itself, and says how many, where it is asked to.
+        # If configured to, verl itself drops prompts that are too long, and prints their number.
         most = _ANY_LENGTH if self.filter_overlong_prompts else self.max_prompt_length
         labels = self.config.get("check_labels", True)
 
@@ -54,7 +54,7 @@ class CheckedDataset(RLHFDataset):
 
     def _records(self, dataframe: datasets.Dataset) -> Iterator[dict[str, Any]]:
         columns = ("data_source", "reward_model", "extra_info")
-        # As Arrow, so that an image is its bytes whatever the file's metadata say.
+        # As Arrow, so that an image is read as bytes whatever the file's metadata says.
         for batch in dataframe.with_format("arrow").iter(_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 yield {

@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine for one part of the model; VERL_ENGINE_VENDOR chooses: ``omniq_vision``, ``omniq_language``."""
+"""verl's FSDP2 engine for training one part: set VERL_ENGINE_VENDOR to ``omniq_vision`` or ``omniq_language``."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ class _OnePart:
     part: str
 
     def _build_module(self) -> nn.Module:
-        if self._is_lora:  # verl adds the adapters afterwards, to all of the model
-            raise ValueError(f"training the {self.part} part alone knows no LoRA. Fix: model.lora_rank=0")
+        if self._is_lora:  # verl adds the adapters afterwards, to the whole model
+            raise ValueError(f"training only the {self.part} part does not support LoRA. Fix: model.lora_rank=0")
         module = super()._build_module()
         trained = train_part(module, self.part)
         if torch.distributed.get_rank() == 0:
-            print(f"{self.part} alone: {trained:,} of {count_parameters(module):,} parameters are trained", flush=True)
+            print(f"{self.part} only: {trained:,} of {count_parameters(module):,} parameters are trained", flush=True)
         return module
 
 
@@ -27,18 +27,18 @@ OTHERS = ("fsdp", "fsdp_turbo", "veomni", "torchtitan", "automodel", "megatron")
 
 
 class _Rejecting:
-    """Stands where verl, asked for an engine that is not registered, would give its own, which trains all of it."""
+    """Registered for other strategies. Otherwise verl would use its own engine, which trains the whole model."""
 
     def __init__(self, *_args: Any, **_kwargs: Any):
         raise ValueError("one part of the model is trained with FSDP2 only. Fix: engine.strategy=fsdp2")
 
 
 def register(engine: type[BaseEngine], devices: list[str]) -> None:
-    """Register, beside ``engine``, one for each part; a run has them only where its recipe sets the variable.
+    """Register, in addition to ``engine``, one engine for each part; runs use them only if the variable is set.
 
     Args:
-        engine: verl's for these devices.
-        devices: as verl calls them.
+        engine: verl's engine for these devices.
+        devices: verl's names of the devices.
     """
     for part in PARTS:
         built = type(f"{part.capitalize()}{engine.__name__}", (_OnePart, engine), {"part": part})

@@ -1,4 +1,4 @@
-"""Micro-batches of whole groups. Pure."""
+"""Pack whole groups into micro-batches. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ class Piece:
 
     rows: tuple[int, ...]
     tokens: int
-    """Tokens of the prompt, counted once, and of the answers."""
+    """Number of tokens, with the prompt counted once."""
 
 
 def cut_groups(
     prompts: Sequence[int], answers: Sequence[int], groups: Sequence[Any], limit: int, at_least: int = 1
 ) -> list[Piece]:
-    """The groups, cut where they are too long or too few.
+    """The groups, split where they are too long or too few.
 
     Args:
         prompts: tokens of each row's prompt, the same for all rows of a group.
         answers: tokens of each row's answer.
-        groups: of each row.
-        limit: the most tokens a piece may have.
+        groups: the group of each row.
+        limit: largest number of tokens of a piece.
         at_least: number of pieces that are needed; there are never more than rows.
 
     Raises:
@@ -43,7 +43,7 @@ def cut_groups(
 
 
 def fewest_micro_batches(pieces: Sequence[Piece], limit: int) -> int:
-    """A lower bound of the micro-batches that pieces take."""
+    """A lower bound of the number of micro-batches that the pieces need."""
     return max(1, math.ceil(sum(piece.tokens for piece in pieces) / limit))
 
 
@@ -65,16 +65,16 @@ def _piece(rows: Sequence[int], prompt: int, answers: Sequence[int]) -> Piece:
 
 
 def order_by_group(groups: Sequence[Any], workloads: Sequence[float], ranks: int) -> list[int]:
-    """An order of rows in which each rank's equal share of them holds whole groups, as far as that is possible.
+    """An order of rows in which each rank's equal share contains whole groups, as far as possible.
 
     Args:
-        groups: of each row.
-        workloads: of each row, in any unit.
-        ranks: their number divides the number of rows; rank ``i`` gets the ``i``-th share.
+        groups: the group of each row.
+        workloads: the workload of each row, in any unit.
+        ranks: number of ranks, which divides the number of rows; rank ``i`` gets the ``i``-th share.
 
     Returns:
-        Row indices. Groups are dealt out by workload, the largest first, to the rank with the least so far that still
-        has room; what fits nowhere as a whole is cut.
+        Row indices. Groups are assigned by workload, the largest first, to the rank with the smallest load that still
+        has room; groups that fit nowhere are split.
     """
     room = len(groups) // ranks
     members: dict[Any, list[int]] = {}

@@ -1,16 +1,16 @@
 """verl's FSDP engine with our packed attention and log-probabilities, which need neither flash-attn nor a compiler.
 
-The engine rejects a model whose files lack weights. The rest acts where a recipe asks for it,
-``model.override_config.attn_implementation: omniq_varlen`` with ``model.use_remove_padding: true``, and it is verl's
-own engine everywhere else. Three things differ:
+The engine rejects a model whose files lack weights. Everything else applies only if a recipe sets
+``model.override_config.attn_implementation: omniq_varlen`` and ``model.use_remove_padding: true``; otherwise it is
+verl's own engine. Three things differ:
 
 - Attention is transformers' own code with ``omniq_verl.attention`` as its kernel. verl would replace the attention of
-  Qwen2.5-VL by code for sequence parallelism (``models/transformers/monkey_patch.py:407``), which needs flash-attn,
-  repeats keys and values for each query head, and waits for the GPU several times a layer. So there is no sequence
-  parallelism here.
+  Qwen2.5-VL with code for sequence parallelism (``models/transformers/monkey_patch.py:407``), which needs flash-attn,
+  repeats keys and values for each query head, and waits for the GPU several times per layer. Sequence parallelism is
+  therefore not supported.
 - Log-probabilities and entropies are computed in fp32, chunk by chunk. Without flash-attn's cross-entropy verl loops
   over single tokens (``utils/torch_functional.py:197``).
-- A micro-batch without an image carries a blank one behind its rows, so that all ranks pass through the vision tower.
+- A micro-batch without an image gets a blank one after its rows, so that all ranks pass through the vision tower.
   verl's own way (``models/transformers/qwen2_vl.py:393``) fails with transformers 5.
 """
 
@@ -53,11 +53,11 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         return self.model_config.hf_config._attn_implementation == NAME
 
     def _build_module(self) -> nn.Module:
-        # transformers would fill what is missing with random numbers, and training would begin from those.
+        # transformers would fill missing weights with random numbers, and training would start from those.
         model, trust = self.model_config.local_path, self.model_config.trust_remote_code
         check_weights(model, trust)
         module = self._build_packed_module() if self._packed else super()._build_module()
-        check_cached(model, trust)  # a model of a hub lies in the cache by now
+        check_cached(model, trust)  # a hub model is in the cache by now
         return module
 
     def _build_packed_module(self) -> nn.Module:
@@ -70,23 +70,23 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
             self.use_remove_padding = True
         _check_attention(module)
         activate(module)
-        # verl's forward functions know no logits_to_keep (models/transformers/qwen2_vl.py:482).
+        # verl's forward functions do not support logits_to_keep (models/transformers/qwen2_vl.py:482).
         module.get_output_embeddings().register_forward_pre_hook(self._keep_predicting)
         return module
 
     _predicting: torch.Tensor | None = None
-    """Tokens whose logits are needed; None: all."""
+    """Tokens whose logits are needed; None for all."""
 
     def _keep_predicting(self, _head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         return None if self._predicting is None else (hidden[0][:, self._predicting], *hidden[1:])
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save as verl does, which builds an empty model from this one's configuration."""
+        """Save like verl, which builds an empty model from this one's configuration."""
         with loadable_config(self.module) if self._packed else nullcontext():
             super().save_checkpoint(*args, **kwargs)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Prepare inputs as verl does, and add where each sequence begins and ends."""
+        """Prepare inputs like verl, and add the boundaries of the sequences."""
         layout = layout_of(micro_batch) if self._shares(micro_batch) else None
         shown = micro_batch if layout is None else without_repeated_images(micro_batch, layout)
         inputs, output_args = super().prepare_model_inputs(shown)
@@ -110,11 +110,11 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
-        """Turn logits into log-probabilities, and entropies where asked for: jagged, in the layout of ``input_ids``."""
+        """Turn logits into log-probabilities, and entropies if requested: jagged, in the layout of ``input_ids``."""
         if not self._packed or any(tu.get_non_tensor_data(micro_batch, key, False) for key in _OTHER_OUTPUTS):
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         offsets, layout = micro_batch["input_ids"].offsets(), output_args["layout"]
-        tokens = len(micro_batch["input_ids"].values())  # behind them lie padding and the blank image
+        tokens = len(micro_batch["input_ids"].values())  # padding and the blank image come after them
         predicting = slice(tokens) if layout is None else layout.positions
         logits = output.logits.squeeze(0)
         wants_entropy = bool(tu.get_non_tensor_data(micro_batch, "calculate_entropy", False))
@@ -138,7 +138,7 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
             return super().forward_backward_batch(data, *args, **kwargs)
 
     def forward_step(self, micro_batch: TensorDict, *args: Any, **kwargs: Any) -> Any:
-        """As verl's; the first micro-batch with shared prompts is also computed without, and compared."""
+        """Like verl's; the first micro-batch with shared prompts is also computed without sharing, and compared."""
         if self._shares(micro_batch) and not self._compared:
             self._compared = True
             self._compare(tu.index_select_tensor_dict(micro_batch, list(range(min(2, len(micro_batch))))))
@@ -166,7 +166,7 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
             )
 
 
-# verl registers its engine for CUDA of any vendor, and looks for one of the vendor's own first (engine/base.py:413).
+# verl registers its engine for CUDA of any vendor, but prefers one for the vendor itself (engine/base.py:413).
 EngineRegistry.register("language_model", ["fsdp", "fsdp2"], ["cuda"], "nvidia")(PackedFSDPEngine)
 
 
@@ -194,7 +194,7 @@ _REPLACED = ("qwen2_vl_attn_forward", "glm4v_attn_forward")
 
 
 def _append_blank_image(inputs: dict[str, Any], config: Any) -> None:
-    """Append one image of zeros, of the smallest size, as a sequence of its own. Nothing reads its logits."""
+    """Append an image of zeros, of the smallest size, as a separate sequence. Its logits are not used."""
     vision, ids = config.vision_config, inputs["input_ids"]
     merge = vision.spatial_merge_size
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2

@@ -1,6 +1,6 @@
-"""Rows that count for nothing, so that a batch can be shared out evenly.
+"""Rows without effect, to make a batch divisible.
 
-verl's own padding rows hold no image. A micro-batch made of them alone runs into verl 0.9.1's
+verl's own padding rows have no image. A micro-batch with such rows only reaches verl 0.9.1's
 ``models/transformers/qwen2_vl.py:393``, which fails with transformers 5. Copies of a real row do not.
 """
 
@@ -13,13 +13,13 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 
 def pad_with_masked_copies(batch: KVBatchMeta, multiple: int) -> KVBatchMeta:
-    """The batch with copies of its shortest row appended, up to a multiple; no token of a copy counts."""
+    """The batch with masked copies of its shortest row appended, up to a multiple; their tokens have no effect."""
     missing = -len(batch) % multiple
     if missing == 0:
         return batch
     shortest = min(range(len(batch)), key=lambda row: batch.tags[row]["seq_len"])
     row = tq.kv_batch_get(keys=[batch.keys[shortest]], partition_id=batch.partition_id)[0]
-    # A group of their own, as verl's padding rows have.
+    # A separate group, as for verl's padding rows.
     group = f"pad{uuid.uuid4().hex}"
     masked = {name: row[name] for name in row.keys()}  # noqa: SIM118  (a TensorDict row)
     for name in ("response_mask", "loss_mask", "rm_scores"):

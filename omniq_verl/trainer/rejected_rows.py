@@ -1,4 +1,4 @@
-"""Rows that training leaves out: found, counted, named. Pure."""
+"""Find, count and name the rows that training leaves out. Pure."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from omniq_verl.doctor.rows import Fault
 from omniq_verl.doctor.threads import map_in_order, usable_cores
 
 FILE_NAME = "rejected_rows.jsonl"
-"""Name of the file in the folder of the run; a line for each rejected row."""
+"""Name of the file in the run's folder; it has a line for each rejected row."""
 _SHOWN = 20
 _MOST_THREADS = 16
 
@@ -22,7 +22,7 @@ class Rejected:
     """A row that is left out."""
 
     index: int
-    """Index among the rows of all files, from 0; with ``train_max_samples`` among those that were chosen."""
+    """Index among the rows of all files, from 0; with ``train_max_samples``, among the selected ones."""
     row: str
     """``extra_info.id``, or "unknown"."""
     source: str
@@ -34,10 +34,10 @@ class TooManyRejected(ValueError):
 
 
 def reject(records: Iterable[dict[str, Any]], check: Callable[[dict[str, Any]], list[Fault]]) -> Iterator[Rejected]:
-    """The rows that have a fault, in their order.
+    """The rows that have a fault, in order.
 
     Args:
-        records: rows as they stand in the parquet files, images as bytes or names of files.
+        records: rows as stored in the parquet files, with images as bytes or file names.
         check: finds the faults of a row; called from several threads.
     """
 
@@ -46,7 +46,7 @@ def reject(records: Iterable[dict[str, Any]], check: Callable[[dict[str, Any]], 
             reasons = tuple(fault.what for fault in check(record))
         except MemoryError:
             raise
-        except Exception as error:  # a row of a shape that no check expects
+        except Exception as error:  # a row of a form that no check expects
             reasons = (f"the row cannot be read ({type(error).__name__}: {error})",)
         info = record.get("extra_info")
         row = info.get("id", "unknown") if isinstance(info, dict) else "unknown"
@@ -58,22 +58,22 @@ def reject(records: Iterable[dict[str, Any]], check: Callable[[dict[str, Any]], 
 
 
 def report(rejected: Sequence[Rejected], rows: int, files: Sequence[str], share: float) -> None:
-    """Print how many rows are left out, and name the first of them.
+    """Print the number of rejected rows, and the first of them.
 
     Args:
-        rejected: the rows.
+        rejected: the rejected rows.
         rows: number of all rows.
-        files: they come from.
+        files: their files.
         share: ``data.max_rejected_share``.
 
     Raises:
-        TooManyRejected: the setting does not allow as many.
+        TooManyRejected: there are more than the setting allows.
     """
     if not rejected:
         return
     lines = [f"{len(rejected):,} of {rows:,} rows of {', '.join(files)} are rejected:"]
     lines += [f"  row {one.index} (id {one.row}): {'; '.join(one.reasons)}" for one in rejected[:_SHOWN]]
-    if os.environ.get("RANK", "0") == "0":  # one of the SFT trainer's processes speaks for them
+    if os.environ.get("RANK", "0") == "0":  # one of the SFT trainer's processes prints for all
         print("\n".join(lines), flush=True)
     if not may_leave_out(len(rejected), rows, share):
         raise TooManyRejected(
@@ -83,7 +83,7 @@ def report(rejected: Sequence[Rejected], rows: int, files: Sequence[str], share:
 
 
 def save_rejected(rejected: Sequence[tuple[str, Rejected]], folder: Path) -> None:
-    """Write rejected rows, each with its split, into the folder of the run; no file if there are none."""
+    """Write rejected rows, each with its split, to the run's folder; no file if there are none."""
     path = folder / FILE_NAME
     if not rejected:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Whether a run shares prompts between the answers of a group. Pure."""
+"""Decide whether a run shares prompts between the answers of a group. Pure."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,7 +13,7 @@ _MODEL = "actor_rollout_ref.model"
 def shared_prompt_mode(config: DictConfig) -> bool:
     """Whether to compute each prompt and image once per group: ``trainer.v1.shared_prompt``.
 
-    ``auto`` shares wherever that is exact, and prints why if it is not.
+    ``auto`` shares prompts if the result is exactly the same, and otherwise prints the reason.
 
     Raises:
         ValueError: the setting is neither ``auto`` nor ``off``.

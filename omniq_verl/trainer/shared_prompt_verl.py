@@ -1,9 +1,9 @@
-"""Shared prompts on verl's micro-batches: the rows of a group pass through the model as one prompt with many answers.
+"""Shared prompts in verl's micro-batches: the rows of a group pass through the model as one prompt with its answers.
 
-verl's batches hold a row for each answer, with prompt and pixels in every one. Here a micro-batch is rearranged right
-before the forward pass and its log-probabilities are put back into verl's layout right after it, so that losses,
-filters and TransferQueue see what they always see. Log-probabilities and entropies are computed where an answer's token
-is predicted, and are 0 elsewhere, where nothing reads them.
+verl's batches have a row for each answer, all with prompt and pixels. Here a micro-batch is rearranged right before
+the forward pass, and its log-probabilities are restored to verl's layout right after it, so that losses, filters and
+TransferQueue are not affected. Log-probabilities and entropies are computed where an answer's token is predicted, and
+are 0 elsewhere, where they are not used.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,18 +26,18 @@ _GROUP = "uid"
 
 
 def shares_prompts(data: TensorDict) -> bool:
-    """Whether a batch or micro-batch asks for shared prompts, and says which rows belong together."""
+    """Whether a batch or micro-batch requests shared prompts and has group ids."""
     return bool(tu.get_non_tensor_data(data, SHARED, False)) and _GROUP in data.keys()  # noqa: SIM118  (a TensorDict)
 
 
 def layout_of(micro_batch: TensorDict) -> SharedLayout:
-    """Where the tokens of a micro-batch stand once each prompt is there once."""
+    """The layout of a micro-batch in which each prompt occurs once."""
     prompts, answers = prompt_and_answer_lengths(micro_batch)
     return shared_layout(prompts, answers, groups_of(micro_batch), micro_batch["input_ids"].device)
 
 
 def prompt_and_answer_lengths(data: TensorDict) -> tuple[list[int], list[int]]:
-    """Tokens of every row's prompt and answer."""
+    """Number of tokens of every row's prompt and answer."""
     answers = data["responses"].offsets().diff().tolist()
     rows = data["input_ids"].offsets().diff().tolist()
     return [row - answer for row, answer in zip(rows, answers, strict=True)], answers
@@ -76,9 +76,9 @@ def put_back(values: torch.Tensor, layout: SharedLayout, offsets: torch.Tensor) 
 
 @contextmanager
 def groups_stay_together() -> Iterator[None]:
-    """verl's engine cuts micro-batches by ``prepare_micro_batches`` (transformer_impl.py:737), which knows no groups.
+    """Temporarily replace ``prepare_micro_batches`` (transformer_impl.py:737), which ignores groups, with ours.
 
-    There is no hook. While this lasts, ours takes its place.
+    verl's engine has no hook for this.
     """
     from verl.workers.engine.fsdp import transformer_impl  # its import loads our engine, which needs this module
 
@@ -99,14 +99,14 @@ def groups_stay_together() -> Iterator[None]:
 def micro_batches_by_group(data: TensorDict, dp_group: Any) -> tuple[list[TensorDict], list[list[int]]]:
     """Cut a batch into micro-batches of at most ``max_token_len_per_gpu`` tokens, with shared prompts counted once.
 
-    A group is split only where it alone has more tokens, or where other ranks have more micro-batches than this rank
-    has groups: every rank needs as many.
+    A group is split only if it alone has more tokens, or if other ranks have more micro-batches than this rank has
+    groups, because all ranks need the same number.
 
     Returns:
         The micro-batches, and the rows of each.
 
     Raises:
-        ValueError: a single row is longer than a micro-batch may be, or a rank has fewer rows than micro-batches.
+        ValueError: a row is longer than a micro-batch may be, or a rank has fewer rows than micro-batches.
     """
     limit = tu.get_non_tensor_data(data=data, key="max_token_len_per_gpu", default=None)
     prompts, answers = prompt_and_answer_lengths(data)
@@ -138,7 +138,7 @@ def _largest_of_all_ranks(group: Any) -> Callable[[int], int]:
 
 
 def answers_of(values: torch.Tensor, data: TensorDict) -> torch.Tensor:
-    """The values at the tokens that predict an answer's, of all rows together, from verl's layout of whole rows."""
+    """The values at the tokens that predict answers, of all rows together, from verl's layout of whole rows."""
     prompts, answers = prompt_and_answer_lengths(data)
     rows = zip(values.unbind(), prompts, answers, strict=True)
     return torch.cat([row[prompt - 1 : prompt - 1 + answer] for row, prompt, answer in rows])
@@ -150,5 +150,5 @@ def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 SAME = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.5}
-"""Nats by which log-probabilities may differ with shared prompts, by dtype. Kernels sum in another order; a wrong mask
-or position makes several nats."""
+"""Nats by which log-probabilities may differ with shared prompts, by dtype. Kernels sum in different orders; a wrong
+mask or position causes several nats."""

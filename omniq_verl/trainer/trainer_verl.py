@@ -34,7 +34,7 @@ _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
 
 @register_trainer("omniq_sync")
 class OmniqTrainerSync(PPOTrainerSync):
-    """verl's ``sync`` trainer with what this package adds (``trainer.v1.trainer_mode: omniq_sync``)."""
+    """verl's ``sync`` trainer with this package's additions (``trainer.v1.trainer_mode: omniq_sync``)."""
 
     def __init__(self, config: DictConfig):
         if problems := check_settings(config):
@@ -45,15 +45,15 @@ class OmniqTrainerSync(PPOTrainerSync):
         # verl compares the mode with its own names in six places (trainer_base.py:153, 731, 902, 912, 1004, 1499).
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
-            # Labels are checked as our reward reads them; rewards of other people have labels of their own.
+            # Labels are checked as our reward reads them; other rewards have their own kinds of labels.
             config.data.check_labels = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
         super().__init__(config)
 
     def fit(self, agent_loop_manager: AgentLoopManager) -> None:
-        """Train, after the live check where ``trainer.v1.live_check`` asks for it.
+        """Train, after the live check if ``trainer.v1.live_check`` requests it.
 
         Raises:
-            LiveCheckFailed: the rollout engine and the trainer do not fit together.
+            LiveCheckFailed: rollout engine and trainer do not agree.
         """
         if self._live_check != "off":
             self.agent_loop_manager = agent_loop_manager
@@ -112,7 +112,7 @@ class OmniqTrainerSync(PPOTrainerSync):
             self.role_worker_mapping[role] = ray.remote(OmniqActorRolloutRefWorker)
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
-        if self.use_critic:  # its worker is verl's, and wants whole mini-batches
+        if self.use_critic:  # its worker is verl's, which needs whole mini-batches
             return super()._balance_batch(batch, metrics, **kwargs)
         settings = self.config.actor_rollout_ref
         ranks = max(self._ranks_of("actor")) + 1
@@ -149,7 +149,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         return super()._update_actor(batch, metrics)
 
     def _dump_generations(self, reward_extra_infos_dict: dict[str, list], **kwargs: Any) -> None:
-        # NaN, "there is none", is no JSON.
+        # NaN means "not applicable" here, and is not valid JSON.
         infos = {
             key: [None if value != value else value for value in values]
             for key, values in reward_extra_infos_dict.items()
@@ -172,7 +172,7 @@ class OmniqTrainerSync(PPOTrainerSync):
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:
-    """Rows of the micro-batches, unless verl cuts them by their tokens."""
+    """Rows per micro-batch, unless verl splits batches by tokens."""
     if settings.actor.use_dynamic_bsz:
         return {}
     forward = (settings.rollout.log_prob_micro_batch_size_per_gpu, settings.ref.log_prob_micro_batch_size_per_gpu)

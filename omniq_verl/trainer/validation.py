@@ -1,4 +1,4 @@
-"""What a validation says in the field's own terms: PLCC, SRCC, MAE, levels, rejected answers. Pure."""
+"""Validation metrics: PLCC, SRCC, MAE, levels, rejected answers. Pure."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from omniq_verl.tasks import names_by_number
 
 logger = logging.getLogger(__name__)
 ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked", "class_right", "choice_right")
-"""Keys of ``compute_score`` that are not meant to be averaged as they are: here they become metrics."""
+"""Keys of ``compute_score`` whose plain averages are meaningless; they are turned into metrics here."""
 
 
 def validation_metrics(
@@ -22,19 +22,19 @@ def validation_metrics(
     rows: Sequence[str] | None = None,
     tasks: Iterable[str] = (),
 ) -> dict[str, float]:
-    """Metrics of all answers of each data source, and their means over the sources that have them.
+    """Metrics over all answers of each data source, and their means over the sources that have them.
 
-    A source that is asked several tasks is ``<source>/<task>`` for each of them, as in ``omniq eval``.
+    A source with several tasks is ``<source>/<task>`` for each of them, as in ``omniq eval``.
 
-    ``val-core/<source>/`` ``plcc``, ``srcc``, ``mae``, ``level_accuracy`` (not of comparisons and of images without
-    distortion, which have no level), ``class_accuracy``, ``choice_accuracy`` (of comparisons), ``parse_failure`` and
-    ``val-aux/<source>/rejected/<status>``; the means under ``val-core/mean/``. A rejected answer does not enter PLCC,
-    SRCC and MAE, and counts as wrong in the accuracies. Metrics that are not defined (a constant prediction has no
-    correlation) are left out and named in the log.
+    ``val-core/<source>/`` has ``plcc``, ``srcc``, ``mae``, ``level_accuracy`` (not for comparisons and images without
+    distortion, which have no level), ``class_accuracy``, ``choice_accuracy`` (for comparisons) and ``parse_failure``;
+    ``val-aux/<source>/rejected/<status>`` has shares of rejected answers; the means are under ``val-core/mean/``.
+    Rejected answers do not enter PLCC, SRCC and MAE, and count as wrong in the accuracies. Undefined metrics (a
+    constant prediction has no correlation) are left out and named in the log.
 
-    How many answers the metrics are over stands under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable``
-    (answers that could not be parsed), ``lost`` (failed rollouts, which have no answer) and, of a task that asks for a
-    score, ``scored`` (answers in PLCC, SRCC and MAE).
+    The numbers of answers are under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable`` (answers that could
+    not be parsed), ``lost`` (failed rollouts, which have no answer) and, for tasks that ask for a score, ``scored``
+    (answers in PLCC, SRCC and MAE).
 
     Where a task asks for several numbers, ``val-core/<source>/<head>/`` ``plcc``, ``srcc`` and ``mae`` are of each.
 
@@ -69,7 +69,7 @@ def validation_metrics(
 
 
 def asked_tasks(dataset: Any) -> frozenset[str]:
-    """Names of the tasks in ``extra_info`` of verl's dataset; none where the dataset is of someone else's class."""
+    """Names of the tasks in ``extra_info`` of verl's dataset; empty for datasets of other classes."""
     frame = getattr(dataset, "dataframe", None)
     if frame is None or "extra_info" not in frame.column_names:
         return frozenset()
@@ -78,7 +78,7 @@ def asked_tasks(dataset: Any) -> frozenset[str]:
 
 
 def task_names_of(numbers: Iterable[float | None], tasks: Iterable[str]) -> list[str | None]:
-    """Names of the tasks that ``compute_score`` numbered; None stays None."""
+    """Names of the tasks for the numbers from ``compute_score``; None stays None."""
     names = names_by_number(tasks)
     return [None if number is None or number != number else _name(number, names) for number in numbers]
 
@@ -88,7 +88,7 @@ def _name(number: float, names: Mapping[int, str]) -> str:
 
 
 def _groups(sources: np.ndarray, tasks: np.ndarray, names: Mapping[int, str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names, and which answers are meant; a rollout that was lost belongs to each task of its source."""
+    """Group names with masks of their answers; a lost rollout belongs to each task of its source."""
     for source in sorted(set(sources.tolist())):
         of_source, lost = sources == source, np.isnan(tasks)
         asked = np.unique(tasks[of_source & ~lost])
@@ -99,7 +99,7 @@ def _groups(sources: np.ndarray, tasks: np.ndarray, names: Mapping[int, str]) ->
 
 
 def _counts(answers: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Over what the metrics of a source are."""
+    """Numbers of answers on which a source's metrics are based."""
     status, lost = answers["status"], np.isnan(answers["status"])
     counts = {"answers": len(status), "unreadable": int(np.sum(~lost & (status != 0))), "lost": int(lost.sum())}
     if (~np.isnan(answers["target"])).any():
@@ -132,7 +132,7 @@ def _of_scores(source: str, pred: np.ndarray, target: np.ndarray) -> dict[str, f
     agreement = correlations(pred, target)
     found = {} if len(pred) == 0 else {"mae": float(np.abs(pred - target).mean())}
     if agreement["srcc"] is None:
-        logger.warning("%s: no correlation over %d answers (too few, or all alike)", source, len(pred))
+        logger.warning("%s: no correlation over %d answers (too few, or all equal)", source, len(pred))
         return found
     return {**found, "plcc": agreement["plcc"], "srcc": agreement["srcc"]}
 

@@ -1,7 +1,7 @@
 """verl's actor worker with the entropy gate and mini-batches of even size.
 
-``train_batch`` is the one place that sees a rank's whole share of an optimiser's mini-batch before it is cut into
-micro-batches, with the entropies that verl computes beside the old log-probabilities.
+``train_batch`` is the only method that gets a rank's whole share of an optimiser's mini-batch before it is split into
+micro-batches, with the entropies that verl computes together with the old log-probabilities.
 """
 
 import torch
@@ -16,7 +16,7 @@ from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_adva
 from omniq_verl.losses.settings import GateSettings
 
 MINI_BATCHES = "omniq_mini_batches"
-"""Key under which the trainer says how many mini-batches the batch is to be cut into."""
+"""Key under which the trainer sends the number of mini-batches for a batch."""
 
 
 class GatedTrainingWorker(TrainingWorker):
@@ -26,7 +26,7 @@ class GatedTrainingWorker(TrainingWorker):
     _updates = 0  # optimiser steps since the rollouts of this batch
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
-        """As verl's, except that rows a filter dropped shrink the mini-batches instead of being padded in."""
+        """Like verl's, except that rows dropped by a filter shrink the mini-batches and are not replaced by padding."""
         if count := tu.pop(data, MINI_BATCHES, default=None):
             rows = len(data) * self.engine.get_data_parallel_size()
             tu.assign_non_tensor(data, mini_batch_size=rows // count)
@@ -35,7 +35,7 @@ class GatedTrainingWorker(TrainingWorker):
 
     def train_batch(self, data: TensorDict) -> TensorDict:
         group = self.engine.get_data_parallel_group()
-        # verl's means over sequences divide by what a whole mini-batch has.
+        # verl's means over sequences divide by the size of a whole mini-batch.
         tu.assign_non_tensor(data, global_batch_size=count_rows(data, group))
         metrics = {}
         if self.gate.rho is not None:
@@ -47,7 +47,7 @@ class GatedTrainingWorker(TrainingWorker):
         return output
 
     def _entropy(self, data: TensorDict) -> torch.Tensor:
-        # Before the first update the current policy is the old one, whose entropies came with the batch.
+        # Before the first update the current policy is the old one, whose entropies are in the batch.
         if self.gate.entropy == "old" or self._updates == 0:
             return data["entropy"]
         probe = data.copy()
@@ -56,7 +56,7 @@ class GatedTrainingWorker(TrainingWorker):
 
 
 def count_rows(data: TensorDict, group: torch.distributed.ProcessGroup | None) -> int:
-    """Rows of the mini-batch, over all ranks, that have a token to train on."""
+    """Number of rows of the mini-batch, over all ranks, that have tokens to train on."""
     rows = (data["response_mask"].to_padded_tensor(0).sum(dim=1) > 0).sum()
     torch.distributed.all_reduce(rows, group=group)
     return int(rows)
@@ -82,5 +82,5 @@ class OmniqActorRolloutRefWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def restore_vision(self) -> None:
-        """Undo ``perturb_vision``, to the bit."""
+        """Undo ``perturb_vision`` exactly."""
         self._perturbation.undo()

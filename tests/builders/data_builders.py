@@ -34,7 +34,7 @@ def read(request: Request) -> Iterator[Item]:
         try:
             score, fault = float(row["mos"]), None
         except ValueError:
-            score, fault = None, f"its score {row['mos']!r} is no number"
+            score, fault = None, f"its score {row['mos']!r} is not a number"
         yield Item(row["image"], row["split"], score, text="a car", details={"mos": row["mos"]}, fault=fault)
 
 
@@ -101,18 +101,18 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 """Files with the reason each is rejected for."""
 ODD: list[tuple[Label, str]] = [
     (("gone.jpg", "train", "50"), "image: there is no such file"),
-    (("../secret.jpg", "train", "50"), "path: '../secret.jpg' is no name of a file below the root"),
-    (("images/../../secret.jpg", "train", "50"), "path: 'images/../../secret.jpg' is no name"),
-    (("/etc/passwd", "train", "50"), "path: '/etc/passwd' is no name of a file below the root"),
-    (("", "train", "50"), "path: '' is no name of a file below the root"),
+    (("../secret.jpg", "train", "50"), "path: '../secret.jpg' is not the name of a file below the root"),
+    (("images/../../secret.jpg", "train", "50"), "path: 'images/../../secret.jpg' is not the name"),
+    (("/etc/passwd", "train", "50"), "path: '/etc/passwd' is not the name of a file below the root"),
+    (("", "train", "50"), "path: '' is not the name of a file below the root"),
     (("link.jpg", "train", "50"), "path: 'link.jpg' is a link to outside of the root"),
     (("twice.png", "train", "50"), "path: 'twice.png' may be any of x/twice.png, y/twice.png"),
     (("high.png", "train", "100.5"), "label: the score 100.5 lies outside of [0, 100]"),
     (("low.png", "train", "-1"), "label: the score -1 lies outside of [0, 100]"),
     (("nan.png", "train", "nan"), "label: the score nan lies outside of [0, 100]"),
-    (("word.png", "train", "good"), "label: its score 'good' is no number"),
-    (("none.png", "train", ""), "label: its score '' is no number"),
-    (("split.png", "../train", "50"), "label: '../train' is no name of a split"),
+    (("word.png", "train", "good"), "label: its score 'good' is not a number"),
+    (("none.png", "train", ""), "label: its score '' is not a number"),
+    (("split.png", "../train", "50"), "label: '../train' is not the name of a split"),
     (("000.jpg", "train", "50"), "duplicate: the label file names this image again"),
     (("images/000.jpg", "test", "50"), "duplicate: the label file names this image again"),
     (("IMAGES\\000.JPG", "test", "50"), "duplicate: the label file names this image again"),

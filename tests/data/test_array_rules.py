@@ -151,7 +151,7 @@ REJECTED = {
     "small": (torch.zeros(3, 4, 4), "shape"),
     "too large": (np.broadcast_to(np.uint8(0), (10_000, 10_000)), "more than"),
     "on no device": (torch.zeros(3, 16, 16, device="meta"), "meta device"),
-    "sparse": (torch.zeros(3, 16, 16).to_sparse(), "no plain array"),
+    "sparse": (torch.zeros(3, 16, 16).to_sparse(), "not a plain array"),
     "complex": (torch.zeros(3, 16, 16, dtype=torch.complex64), "complex64"),
     "float8": (torch.zeros(3, 16, 16).to(torch.float8_e4m3fn), "float8"),
     "masked": (np.ma.masked_array(BYTES, BYTES > 9), "mask"),

@@ -361,7 +361,7 @@ def test_the_doctor_names_rows_that_verl_shows_otherwise_than_scoring(data, why)
     try:
         assert image_size({"bytes": data}) and why is None
     except Fault as fault:
-        assert why is not None and "another picture than scoring" in fault.what and why in fault.what
+        assert why is not None and "a different picture than scoring" in fault.what and why in fault.what
 
 
 def test_threads_that_read_images_leave_the_filters_of_warnings_as_they_were():

@@ -310,7 +310,7 @@ def test_a_finished_file_replaces_the_rest_of_one_that_was_killed(tmp_path):
 
 
 def test_no_record_at_all_is_an_error_and_leaves_no_file(tmp_path):
-    with pytest.raises(ValueError, match="no row to write"):
+    with pytest.raises(ValueError, match="no rows to write"):
         write_parquet([], tmp_path / "rows.parquet")
     assert list(tmp_path.iterdir()) == []
 

@@ -111,7 +111,7 @@ def test_blank_lines_and_blanks_around_are_left_out(tmp_path, name):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("naïve\nfox\n".encode("latin-1"), r"file\.\w+: line 1, byte 3 \(b'\\xef'\) is no UTF-8 text"),
+        ("naïve\nfox\n".encode("latin-1"), r"file\.\w+: line 1, byte 3 \(b'\\xef'\) is not UTF-8 text"),
         (b"a\0b\n", "line 1 has a NUL character"),
         (b"x" * (MAX_LINE + 1), "line 1 has more than 1,048,576 characters"),
         (b"", "it is empty"),
@@ -144,7 +144,7 @@ def test_results_of_geneval_may_have_marks_and_blank_lines(tmp_path):
     (tmp_path / "results.jsonl").write_text(text)
     assert read_results(tmp_path / "results.jsonl").images == len(TAGS)
     (tmp_path / "results.jsonl").write_text(text + "[1]\n")
-    with pytest.raises(BadGenEval, match="line 13 is no JSON object"):
+    with pytest.raises(BadGenEval, match="line 13 is not a JSON object"):
         read_results(tmp_path / "results.jsonl")
 
 

@@ -167,18 +167,18 @@ def test_rows_that_are_trained_on_twice_or_validated_on_as_well_are_noted(config
     config.data.train_files = [config.data.train_files, config.data.train_files]
     report = check_config(config, PLENTY)
     assert not report.problems
-    assert report.notes[0] == "40 rows stand in more than one of data.train_files"
-    assert report.notes[1].startswith("40 rows of data.val_files are trained on, too")
+    assert report.notes[0] == "40 rows appear in more than one of data.train_files"
+    assert report.notes[1].startswith("40 rows of data.val_files also appear in data.train_files")
 
 
 def test_a_run_that_would_go_on_from_a_checkpoint_is_noted(config):
     folder = Path(config.trainer.default_local_dir)
     actor = checkpoint(folder, 1)
     (note,) = check_config(config, PLENTY).notes
-    assert note.startswith(f"{actor}: the run will continue after step 1, not from actor_rollout_ref.model.path, which")
+    assert note.startswith(f"{actor}: the run will resume after step 1, not from actor_rollout_ref.model.path, which")
     config.trainer.resume_mode = "disable"
     (note,) = check_config(config, PLENTY).notes
-    assert "begin anew at step 0, as trainer.resume_mode is disable" in note
+    assert "start from the beginning at step 0, as trainer.resume_mode is disable" in note
 
 
 def test_rewards_of_a_source_that_no_row_is_of_are_named(config):
@@ -198,18 +198,18 @@ def test_rewards_of_a_source_that_is_only_validated_on_are_fine(config, tmp_path
 @pytest.mark.parametrize("key", ["data.train_batch_size", "actor_rollout_ref.rollout.n"])
 def test_what_is_no_whole_number_above_0_is_named(config, key, value):
     OmegaConf.update(config, key, value)
-    assert f"{key}={value}: it is no whole number above 0. Fix: give one, e.g. {key}=8." in problems(config)
+    assert f"{key}={value}: it is not a whole number above 0. Fix: give one, e.g. {key}=8." in problems(config)
 
 
 def test_a_run_folder_below_a_file_is_named(config, tmp_path):
     (tmp_path / "file").write_text("")
     config.trainer.default_local_dir = str(tmp_path / "file" / "run")
     [problem] = problems(config)
-    assert f"{tmp_path}/file is a file, no folder" in problem
+    assert f"{tmp_path}/file is a file, not a folder" in problem
 
 
 def test_a_mistyped_folder_that_could_be_a_name_at_the_hub_is_said_not_to_be_here(tmp_path):
-    said = "there is no such folder here, and of a model of that name at the hub the processor cannot be loaded (why)"
+    said = "there is no such folder here, and the processor of a model with that name on the hub cannot be loaded (why)"
     assert said in str(processor_problem("model.path", "runs/mistyped", OSError("why")))
     assert said not in str(processor_problem("model.path", str(tmp_path), OSError("why")))
 
@@ -331,7 +331,7 @@ def test_a_check_that_fails_by_itself_stops_the_run_through_hydra(config):
     callbacks = Callbacks()
     callbacks.callbacks = [Preflight()]
     config.data.train_max_samples = "many"
-    with pytest.raises(SystemExit, match="a check failed by itself"):
+    with pytest.raises(SystemExit, match="a check itself failed"):
         callbacks.on_run_start(config=config, config_name="quickstart/grpo")
 
 

@@ -170,7 +170,7 @@ def test_relative_paths_pass(config, tmp_path, monkeypatch):
     config.data.train_files, config.trainer.default_local_dir = "train.parquet", "run"
     checkpoint(tmp_path / "run", 1)
     report = check_config(config, PLENTY)
-    assert report.problems == [] and any("run will continue after step 1" in note for note in report.notes)
+    assert report.problems == [] and any("run will resume after step 1" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(

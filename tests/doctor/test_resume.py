@@ -127,10 +127,10 @@ def doctor_says(found: Resume) -> str:
         return "stops"
     if "will end without training" in text:
         return "nothing left"
-    if match := re.search(r"will continue after step (-?\d+)", text):
+    if match := re.search(r"will resume after step (-?\d+)", text):
         assert int(match[1]) == found.step
         return match[1]
-    assert not text or "will begin anew at step 0" in text
+    assert not text or "will start from the beginning at step 0" in text
     return "anew"
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_is_not_whole_is_a_problem(tmp_path, trainer, part, fa
     else:
         file.write_bytes(file.read_bytes()[:40] if fault == "cut" else b"")
     (problem,) = check_resume(configured(trainer, tmp_path), {"grpo": GRPO, "sft": SFT}[trainer], ROWS).problems
-    assert file.name in problem.what and ("is missing" if fault == "missing" else "is not whole") in problem.what
+    assert file.name in problem.what and ("is missing" if fault == "missing" else "is incomplete") in problem.what
 
 
 def test_parts_that_are_not_loaded_need_not_be_there(tmp_path):
@@ -189,17 +189,17 @@ def test_a_path_that_verl_would_not_read_is_a_problem(tmp_path, mode, path):
 @pytest.mark.parametrize(
     ("trainer", "step", "total", "rows", "said"),
     [
-        ("grpo", 9, None, ROWS, "continue after step 9"),
+        ("grpo", 9, None, ROWS, "resume after step 9"),
         ("grpo", 10, None, ROWS, "will end without training"),
         ("grpo", 7, 7, ROWS, "will end without training"),
-        ("grpo", 6, 7, ROWS, "continue after step 6"),
+        ("grpo", 6, 7, ROWS, "resume after step 6"),
         ("grpo", 10, 99, ROWS, "will end without training"),
         ("grpo", 7, 7, None, "will end without training"),
-        ("grpo", 70, None, None, "continue after step 70"),
-        ("sft", 9, None, ROWS, "continue after step 9"),
+        ("grpo", 70, None, None, "resume after step 70"),
+        ("sft", 9, None, ROWS, "resume after step 9"),
         ("sft", 10, None, ROWS, "will end without training"),
-        ("sft", 7, 7, ROWS, "train one step more"),
-        ("sft", 9, 7, ROWS, "train one step more"),
+        ("sft", 7, 7, ROWS, "train one more step"),
+        ("sft", 9, 7, ROWS, "train one more step"),
         ("sft", 10, 7, ROWS, "will end without training"),
     ],
 )

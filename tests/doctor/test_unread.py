@@ -55,7 +55,7 @@ def test_a_setting_that_does_nothing_is_a_problem(name, override, instead):
     override = f"+{override}" if "engine_kwargs" in override else override
     (problem,), notes = checked(name, override)
     key = override.lstrip("+").partition("=")[0]
-    assert problem.where.startswith(f"{key}=") and problem.what.startswith("it does nothing: verl 0.9.1 with ")
+    assert problem.where.startswith(f"{key}=") and problem.what.startswith("it has no effect: verl 0.9.1 with ")
     assert problem.fix == (f"use {instead}, or remove it" if instead else "remove it")
     assert notes == []
 
@@ -151,7 +151,7 @@ def test_what_is_given_to_others_as_it_is_may_have_any_key(name, key):
 def test_a_setting_of_the_recipe_is_a_note_where_it_is_not_the_default():
     key = f"{ROLE}.actor.use_torch_compile"
     problems, notes = check_unread(composed(GRPO, f"{key}=false"))
-    assert problems == [] and any(note.startswith(f"{key}=False: it does nothing") for note in notes)
+    assert problems == [] and any(note.startswith(f"{key}=False: it has no effect") for note in notes)
     problems, notes = check_unread(composed(GRPO, f"{key}=true"))
     assert problems == [] and not any(key in note for note in notes)
 

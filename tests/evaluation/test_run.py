@@ -138,7 +138,7 @@ def test_answers_about_other_pictures_of_the_same_name_are_not_taken_for_these(t
     data = write_scored(tmp_path / "test.parquet", VALUES, TARGETS)
     run([data], tmp_path / "out")
     write_scored(data, [255 - value for value in VALUES], TARGETS)
-    with pytest.raises(OtherConfig, match=r"test\.parquet was written anew"):
+    with pytest.raises(OtherConfig, match=r"test\.parquet was rewritten"):
         run([data], tmp_path / "out")
 
 

@@ -40,7 +40,7 @@ def test_it_answers_texts_alike_alone_and_in_a_batch(folder):
 
 def test_it_is_shown_no_image(folder):
     engine = open_engine(EngineSpec(str(folder), "hf", dtype="float32", max_model_len=256))
-    with pytest.raises(ValueError, match="a language model, which sees none"):
+    with pytest.raises(ValueError, match="a language model, which cannot see it"):
         engine.answer([Request("a", TECHNICAL.messages(None), (b"x",))], Sampling(max_tokens=8))
 
 

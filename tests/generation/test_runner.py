@@ -100,15 +100,13 @@ def test_what_fails_every_time_is_said_and_the_rest_is_kept(data, tmp_path):
 
 def test_where_nothing_works_not_every_row_is_tried(data, tmp_path):
     opened = tmp_path / "opened"
-    with pytest.raises(
-        BatchesFailed, match=r"nothing but failures \(OSError: no such model\)\. What is finished is kept"
-    ):
+    with pytest.raises(BatchesFailed, match=r"every batch fails \(OSError: no such model\)\. Finished rows are saved"):
         run(data, tmp_path / "out", job(f"unloadable {opened}"), RunOptions("here", batch=1))
     assert opened.read_text() == "x" * 3
 
 
 def test_that_all_rows_are_rejected_is_a_fault_of_the_settings(data, tmp_path):
-    with pytest.raises(BatchesFailed, match=r"nothing but failures \(all 4 rows were rejected: ValueError: too long"):
+    with pytest.raises(BatchesFailed, match=r"every batch fails \(all 4 rows were rejected: ValueError: too long"):
         run(data, tmp_path / "out", job("rejects made"))
     assert answers(tmp_path / "out") == {}
 
@@ -150,7 +148,7 @@ def test_a_file_that_data_prep_did_not_write_is_named(tmp_path):
     (tmp_path / "y.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=r"y.parquet cannot be read as parquet"):
         list_rows([tmp_path / "y.parquet"])
-    with pytest.raises(ValueError, match=r"x.parquet has no columns .*data_prep"):
+    with pytest.raises(ValueError, match=r"x.parquet has no columns .*omniq data"):
         list_rows([tmp_path / "x.parquet"])
 
 
@@ -167,7 +165,7 @@ def test_a_star_is_for_the_pieces_of_a_data_set_in_their_order(tmp_path):
     write_rows(tmp_path / "test.parquet", [1.0], source="t")
     found = list_rows([tmp_path / "train*.parquet"])
     assert [Path(ref.file).name for ref in found] == ["train-0.parquet", "train-1.parquet"]
-    with pytest.raises(ValueError, match=r"val\*.parquet: there is no file of such a name"):
+    with pytest.raises(ValueError, match=r"val\*.parquet: no file matches this name"):
         list_rows([tmp_path / "val*.parquet"])
 
 

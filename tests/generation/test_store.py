@@ -88,7 +88,7 @@ def test_files_written_anew_are_rejected_once_there_are_answers(tmp_path):
         store.add([record("a")])
         store.check_files([one, other])
         other.write_text("3")
-        with pytest.raises(OtherConfig, match=rf"{other} was written anew.*delete {folder}"):
+        with pytest.raises(OtherConfig, match=rf"{other} was rewritten.*delete {folder}"):
             store.check_files([one, other])
         store.check_files([one])
 

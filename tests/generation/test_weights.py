@@ -77,7 +77,7 @@ BROKEN = {
         rewritten(lambda all_: {f"base_model.model.{k}": v for k, v in all_.items()}),
         "merge_and_unload",
     ),
-    "another shape": (rewritten(narrowed), "1 tensor is of another shape than config.json says"),
+    "another shape": (rewritten(narrowed), "1 tensor is of another shape than in config.json"),
     "shard 1 of 2": (first_shard_only, "model-00002-of-00002.safetensors is missing"),
     "a shard of another model": (shard_emptied, "missing from its files"),
     "shards left over": (shards_left_over, "choose between them differently"),
@@ -90,11 +90,11 @@ BROKEN = {
     ),
     "cut": (cut, "the weights cannot be read"),
     "empty": (lambda folder: replaced(folder, WEIGHTS, b""), "the weights cannot be read"),
-    "an index that is no JSON": (
+    "an index that is not JSON": (
         lambda f: (sharded(f), replaced(f, f"{WEIGHTS}.index.json", "{"))[0],
         "cannot be read",
     ),
-    "config.json is no JSON": (lambda folder: replaced(folder, "config.json", "{"), "config.json cannot be read"),
+    "config.json is not JSON": (lambda folder: replaced(folder, "config.json", "{"), "config.json cannot be read"),
 }
 
 

@@ -131,8 +131,8 @@ def test_files_of_others_are_left_alone(root, out):
     ("name", "data", "message"),
     [
         ("train.parquet", b"mine", "train.parquet was not made by this script. Fix: move it, or give another --out"),
-        ("dataset_card.json", b'{"data_source": "koniq"}', "holds another data set. Fix: give this one a folder"),
-        ("dataset_card.json", b"mine", "holds another data set. Fix: give this one a folder"),
+        ("dataset_card.json", b'{"data_source": "koniq"}', "holds another data set. Fix: choose another folder"),
+        ("dataset_card.json", b"mine", "holds another data set. Fix: choose another folder"),
     ],
 )
 def test_files_of_others_under_the_same_names_are_not_overwritten(root, out, name, data, message):
@@ -191,7 +191,7 @@ def test_named_images_are_found_from_any_folder(root, tmp_path, monkeypatch):
     [
         (
             lambda root: (root / "labels.csv").unlink(),
-            r"none of the label files labels.csv is below it. Fix: name it by",
+            r"none of the label files labels.csv is below it. Fix: name it with",
         ),
         (lambda root: (root / "labels.csv").write_text("a,b\n1,2\n"), "it has no column image, split, mos"),
         (
@@ -225,7 +225,7 @@ def test_a_label_file_that_cannot_be_used_is_one_clear_error(root, out, break_it
 
 def test_where_every_row_is_a_reject_the_first_reason_is_the_error(root, out):
     (root / "labels.csv").write_text("image,split,mos\ngone.jpg,train,50\nalso.jpg,train,50\n")
-    with pytest.raises(SystemExit, match=r"no row, all 2 are rejects; the first, made/gone.jpg: .*no such file"):
+    with pytest.raises(SystemExit, match=r"no rows, all 2 are rejects; the first, made/gone.jpg: .*no such file"):
         prepare_made(root, out)
 
 

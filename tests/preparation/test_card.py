@@ -132,7 +132,7 @@ def test_scores_that_lie_close_together_are_asked_about(root, out, last, warned,
         main(MADE, "doc", ["--root", str(root), "--out", str(out), "--workers", "1"])
     said = capsys.readouterr().err
     assert (
-        "warning: all scores lie from 1.0004 to 1.0396 on the scale 1 to 5; were they given on another" in said
+        "warning: all scores lie from 1.0004 to 1.0396 on the scale 1 to 5; is the scale of the labels really" in said
     ) == warned
 
 

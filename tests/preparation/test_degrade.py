@@ -318,7 +318,7 @@ def test_the_sheet_shows_all_operators_on_the_first_image(root, tmp_path):
 def test_a_folder_without_images_has_no_sheet(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "notes.txt").write_text("x")
-    with pytest.raises(SystemExit, match="no image below it"):
+    with pytest.raises(SystemExit, match="none of the images below it"):
         run(tmp_path / "root", tmp_path / "out", "--sheet", str(tmp_path / "sheet.png"))
 
 

@@ -87,14 +87,18 @@ def test_lines_come_without_their_ends_and_without_a_byte_order_mark(tmp_path):
         (b"a\nb\0c\n", "line 2 has a NUL character", "NUL bytes"),
         (b"a\n" + b"x" * 10_000_000 + b"\n", "line 2 has more than 1,048,576 characters", "a line of 10 MB"),
         (b"x" * 10_000_000, "line 1 has more than 1,048,576 characters", "a line of 10 MB that never ends"),
-        (b"a\nb\xff\xfe\n", "line 2, byte 2 (b'\\xff') is no UTF-8 text (invalid start byte). Fix: save it", "no text"),
+        (
+            b"a\nb\xff\xfe\n",
+            "line 2, byte 2 (b'\\xff') is not UTF-8 text (invalid start byte). Fix: save it",
+            "no text",
+        ),
         (
             b"a\n" * 9_000 + b"\xe9\n",
-            "line 9001, byte 1 (b'\\xe9') is no UTF-8 text",
+            "line 9001, byte 1 (b'\\xe9') is not UTF-8 text",
             "a letter far from the beginning",
         ),
         ("a\n".encode("utf-16-le"), "line 1 has a NUL character", "UTF-16 without a mark that says so"),
-        ("a\nb".encode("utf-16")[:-1], "what follows line 1 is no UTF-16 text", "half a letter of UTF-16"),
+        ("a\nb".encode("utf-16")[:-1], "what follows line 1 is not UTF-16 text", "half a letter of UTF-16"),
     ],
 )
 def test_what_is_no_text_of_sensible_lines_is_rejected(tmp_path, data, message, reason):
@@ -143,16 +147,16 @@ def test_csv_rows_are_read_by_the_names_of_their_columns(tmp_path, text, rows, r
             "it has no column name, score (it has image, mos). Fix: name its columns",
             "missing columns",
         ),
-        ("name;score\na;1\n", "(it has name;score). Fix: its cells are parted by semicolons", "Excel's other CSV"),
-        ("name\tscore\na\t1\n", "Fix: its cells are parted by tabs; save it with commas", "tabs"),
+        ("name;score\na;1\n", "(it has name;score). Fix: its cells are separated by semicolons", "Excel's other CSV"),
+        ("name\tscore\na\t1\n", "Fix: its cells are separated by tabs; save it with commas", "tabs"),
         ("\n\n", "it has no column name, score (it has )", "empty lines alone"),
         ("name,score,name\na,1,b\n", "it has several columns name. Fix: take out", "which of the two?"),
         ("name,score\na,1\nb\n", "line 3 has 1 cells, the header 2", "a row too short"),
         ("name,score\na,1,2\n", "line 2 has 3 cells, the header 2", "a row too long"),
         ('name,score\n"x\ny",1\nb\n', "line 4 has 1 cells", "lines are counted, not rows"),
-        ('name,score\n"a,1\nb,2\n', "is no CSV (unexpected end of data)", "a quote that never closes"),
-        ('name,score\n"a"b,1\n', "is no CSV", "text behind a quote"),
-        ('name,score\n"' + "x\n" * 200_000, "is no CSV (field larger than field limit", "a cell without end"),
+        ('name,score\n"a,1\nb,2\n', "is not CSV (unexpected end of data)", "a quote that never closes"),
+        ('name,score\n"a"b,1\n', "is not CSV", "text behind a quote"),
+        ('name,score\n"' + "x\n" * 200_000, "is not CSV (field larger than field limit", "a cell without end"),
     ],
 )
 def test_a_csv_with_other_cells_than_its_header_says_is_rejected(tmp_path, text, message, reason):
@@ -205,10 +209,10 @@ def test_json_is_read_as_a_whole(tmp_path, text):
         (b'"\xff"', "no text"),
     ],
 )
-@pytest.mark.parametrize(("read", "message"), [("json", "it is no JSON"), ("jsonl", "line 1 is no ")])
+@pytest.mark.parametrize(("read", "message"), [("json", "it is not JSON"), ("jsonl", "line 1 is not ")])
 def test_what_is_no_json_is_rejected(tmp_path, text, reason, read, message):
     said = error_of(READERS[read], file(tmp_path, text))
-    assert message in said or (isinstance(text, bytes) and "is no UTF-8 text" in said), reason
+    assert message in said or (isinstance(text, bytes) and "is not UTF-8 text" in said), reason
 
 
 def test_a_large_json_is_rejected_before_it_takes_ten_times_its_size(tmp_path):
@@ -221,4 +225,4 @@ def test_a_large_json_is_rejected_before_it_takes_ten_times_its_size(tmp_path):
 def test_json_lines_are_objects(tmp_path):
     path = file(tmp_path, '{"a": 1}\n\n  \n{"a": "ü"}\r\n')
     assert list(read_jsonl(path)) == [{"a": 1}, {"a": "ü"}]
-    assert "line 2 is no JSON object" in error_of(READERS["jsonl"], file(tmp_path, '{"a": 1}\n[1]\n'))
+    assert "line 2 is not a JSON object" in error_of(READERS["jsonl"], file(tmp_path, '{"a": 1}\n[1]\n'))

@@ -71,7 +71,7 @@ def test_the_rows_of_a_sheet_are_read_below_its_header(tmp_path, rows, found, re
 def test_a_sheet_is_found_by_its_name_and_a_workbook_whatever_its_ending(tmp_path):
     path = workbook(tmp_path, {"one": [["x"]], "two": [["name"], ["a"]]}, "labels.xlsx.download")
     assert list(read_xlsx(path, ["name"], "two")) == [{"name": "a"}]
-    assert "no row of it names the columns name" in error_of(READERS["xlsx"], path)
+    assert "none of its rows names the columns name" in error_of(READERS["xlsx"], path)
     assert "with the sheet three" in error_of(lambda path: list(read_xlsx(path, ["name"], "three")), path)
 
 
@@ -91,9 +91,9 @@ def test_what_a_sheet_says_of_its_size_is_not_relied_upon(tmp_path, dimension, r
 @pytest.mark.parametrize(
     ("data", "message", "reason"),
     [
-        (b"name,score\na,1\n", "it is no Excel workbook", "CSV"),
-        (b"PK\x03\x04" + bytes(100), "it is no Excel workbook", "the head of one"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000), "it is no Excel workbook", "the format before 2007"),
+        (b"name,score\na,1\n", "it is not an Excel workbook", "CSV"),
+        (b"PK\x03\x04" + bytes(100), "it is not an Excel workbook", "the head of one"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000), "it is not an Excel workbook", "the format before 2007"),
     ],
 )
 def test_what_is_no_workbook_is_rejected(tmp_path, data, message, reason):
@@ -103,7 +103,7 @@ def test_what_is_no_workbook_is_rejected(tmp_path, data, message, reason):
 def test_another_zip_archive_is_no_workbook(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "it is no workbook" in error_of(READERS["xlsx"], tmp_path / "a.zip")
+    assert "it is not a workbook" in error_of(READERS["xlsx"], tmp_path / "a.zip")
 
 
 def test_a_workbook_cut_or_flipped_anywhere_is_read_or_rejected_and_nothing_else(tmp_path):
@@ -178,8 +178,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     ("make", "kind", "message"),
     [
         (zip_bomb, "xlsx", "it unpacks to 314,"),
-        (liar, "xlsx", "it is no workbook"),
-        (entity_bomb, "xlsx", "it is no workbook"),
+        (liar, "xlsx", "it is not a workbook"),
+        (entity_bomb, "xlsx", "it is not a workbook"),
         (mat_bomb, "mat", "it unpacks to more than 268,435,456 bytes"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_variable_that_is_not_there_is_named(tmp_path):
     ],
 )
 def test_what_is_no_matlab_file_is_rejected(tmp_path, data, reason):
-    assert "it is no MATLAB 5 file" in error_of(READERS["mat"], file(tmp_path, data)), reason
+    assert "it is not a MATLAB 5 file" in error_of(READERS["mat"], file(tmp_path, data)), reason
 
 
 @pytest.mark.parametrize("compressed", [True, False])

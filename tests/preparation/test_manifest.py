@@ -91,8 +91,8 @@ def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
     ("name", "reason"),
     [
         ("gone.png", "image: there is no such file"),
-        ("../b.png", "path: '../b.png' is no name of a file below the root"),
-        ("/b.png", "path: '/b.png' is no name of a file below the root"),
+        ("../b.png", "path: '../b.png' is not the name of a file below the root"),
+        ("/b.png", "path: '/b.png' is not the name of a file below the root"),
         ("a.png", "duplicate: the label file names this image again"),
     ],
 )
@@ -221,8 +221,8 @@ def test_the_draw_depends_on_the_seed_alone(tmp_path):
         (("--task", "alignment"), "Fix: name their column by --text-column", "a task about prompts without prompts"),
         (("--score-column", "mos"), "manifest.csv: it has no column mos (it has image, score)", "no such column"),
         (("--split-column", "set"), "manifest.csv: it has no column set (it has image, score)", "no such column"),
-        (("--split-column", "set", "--test-fraction", "0.2"), "--test-fraction is of the draw", "two ways to split"),
-        (("--split-column", "set", "--group-column", "of"), "--group-column is of the draw", "the same"),
+        (("--split-column", "set", "--test-fraction", "0.2"), "--test-fraction belongs to the draw", "two splits"),
+        (("--split-column", "set", "--group-column", "of"), "--group-column belongs to the draw", "the same"),
         (("--labels", "scores.tsv"), "its name ends neither in .csv nor in .jsonl", "another format"),
     ],
 )
@@ -237,8 +237,8 @@ def test_an_impossible_request_is_rejected(tmp_path, options, message, why):
         (("--low", "0", "--high", "1"), "required: --data-source", "rewards and reports go by it"),
         (("--data-source", "mine", "--high", "1"), "required: --low", "the scale cannot be guessed from the scores"),
         (("--data-source", "mine", "--low", "1"), "required: --high", "the scale cannot be guessed from the scores"),
-        (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has other characters", "a path"),
-        ((*NEEDED, "--test-fraction", "1.5"), "'1.5' is no share from 0 to 1", "more than all"),
+        (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has characters other than", "a path"),
+        ((*NEEDED, "--test-fraction", "1.5"), "'1.5' is not a share from 0 to 1", "more than all"),
         ((*NEEDED, "--task", "degradation"), "invalid choice: 'degradation'", "it has no scores"),
     ],
 )

@@ -73,10 +73,10 @@ def test_a_data_set_that_cannot_be_mixed_is_rejected(root, take, message, why):
     ("options", "message"),
     [
         (("--take", "koniq"), "'koniq' is not of the form koniq=7000"),
-        (("--take", "koniq=0"), "'0' is no whole number above 0"),
-        (("--take", "koniq=1e3"), "'1e3' is no whole number above 0"),
+        (("--take", "koniq=0"), "'0' is not a whole number above 0"),
+        (("--take", "koniq=1e3"), "'1e3' is not a whole number above 0"),
         (("--take", "=3"), "'=3' is not of the form koniq=7000"),
-        (("--take", "koniq=3", "--shard-rows", "0"), "'0' is no whole number above 0"),
+        (("--take", "koniq=3", "--shard-rows", "0"), "'0' is not a whole number above 0"),
         (("--preset", "omniquality_r", "--take", "koniq=3"), "not allowed with argument"),
         ((), "one of the arguments --take --preset is required"),
     ],

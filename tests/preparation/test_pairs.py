@@ -240,9 +240,9 @@ def test_what_cannot_be_compared_is_rejected(scored, tmp_path):
     train = files(scored)[-1]
     assert "has no score" in said("--data", tmp_path / "worn" / "train.parquet")
     assert "cannot be compared" in said("--data", train, tmp_path / "other" / "train.parquet")
-    assert "is there twice" in said("--data", train, train)
+    assert "occurs twice" in said("--data", train, train)
     assert "cannot be read as parquet" in said("--data", root / "labels.csv")
-    assert "there is no pair" in said("--data", train, "--margin", "9")
+    assert "there are no pairs" in said("--data", train, "--margin", "9")
     assert "give --data, or --root and --labels" in said("--data", train, "--root", root, "--labels", "x.csv")
     assert "give --data, or --root and --labels" in said("--root", root)
     with pytest.raises(SystemExit):
@@ -345,7 +345,7 @@ def test_a_training_pair_with_a_held_out_image_is_set_aside(root, tmp_path):
     }
     reasons = {reject["row_id"]: reject["reason"] for reject in rejects_of(tmp_path / "out")}
     assert reasons["judged/0.png|1.png"] == "split: the image is in a row of another split, too"
-    assert reasons["judged/6.png|7.png"] == "label: 'x' is no split; known: train, val, test"
+    assert reasons["judged/6.png|7.png"] == "label: 'x' is not a split; known: train, val, test"
 
 
 def test_the_authors_list_is_read_as_it_is(root, tmp_path):

@@ -60,7 +60,7 @@ def test_draws_are_even_and_independent():
 
 @pytest.mark.parametrize("given", ["-0.1", "1.1", "nan", "x", ""])
 def test_a_share_lies_between_0_and_1(given):
-    with pytest.raises(argparse.ArgumentTypeError, match="no share from 0 to 1"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a share from 0 to 1"):
         share(given)
     assert (share("0"), share("1"), share("0.25")) == (0.0, 1.0, 0.25)
 

@@ -243,7 +243,7 @@ def test_ava_without_its_test_list_is_not_split_in_another_way(tmp_path):
 def test_labels_of_several_files_are_a_folder(tmp_path):
     ava_files(tmp_path)
     said = run_in_vain(ava.AVA, tmp_path, "--labels", str(tmp_path / "AVA.txt"))
-    assert "AVA.txt is no folder. Fix: give the one that holds AVA.txt, generic_test.jpgl" in said
+    assert "AVA.txt is not a folder. Fix: give the one that holds AVA.txt, generic_test.jpgl" in said
 
 
 def test_t2i_compbench_rejects_a_scale_without_extent(tmp_path):
@@ -255,11 +255,11 @@ def test_t2i_compbench_rejects_a_scale_without_extent(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "name", "content", "message"),
     [
-        (evalmuse.EVALMUSE, "train_list.json", '{"a": 1}', "it is no JSON list"),
-        (evalmuse.EVALMUSE, "train_list.json", "[1]", "entry 1 is no JSON object"),
+        (evalmuse.EVALMUSE, "train_list.json", '{"a": 1}', "it is not a JSON list"),
+        (evalmuse.EVALMUSE, "train_list.json", "[1]", "entry 1 is not a JSON object"),
         (evalmuse.EVALMUSE, "train_list.json", '[{"img_path": 3, "prompt": "x"}]', "entry 1 lacks img_path, prompt_id"),
-        (evalmuse.EVALMUSE, "train_list.json", "[", "it is no JSON"),
-        (genai_bench.GENAI_BENCH, "genai_image.json", '{"00000": {"models": 3}}', "no object of entries with models"),
+        (evalmuse.EVALMUSE, "train_list.json", "[", "it is not JSON"),
+        (genai_bench.GENAI_BENCH, "genai_image.json", '{"00000": {"models": 3}}', "not an object of entries"),
         (agiqa3k.AGIQA3K, "data.csv", "name,prompt\na,b\n", "it has no column adj1"),
     ],
 )

@@ -29,18 +29,18 @@ EXCERPT = Path(__file__).parents[1] / "labels" / "koniq10k_distributions_sets_ex
 @pytest.mark.parametrize(
     ("name", "spoiled", "fault"),
     [
-        ("spaq", Label("00003.jpg", "n/a"), "its score 'n/a' is no number"),
-        ("spaq", Label("00003.jpg", None), "its score None is no number"),
-        ("live_wild", Label("300.bmp", float("nan"), 1.0), "its score nan is no number"),
-        ("kadid", Label("I03_01_01.png", "4,57", 0.5, "I03.png"), "its score '4,57' is no number"),
+        ("spaq", Label("00003.jpg", "n/a"), "its score 'n/a' is not a number"),
+        ("spaq", Label("00003.jpg", None), "its score None is not a number"),
+        ("live_wild", Label("300.bmp", float("nan"), 1.0), "its score nan is not a number"),
+        ("kadid", Label("I03_01_01.png", "4,57", 0.5, "I03.png"), "its score '4,57' is not a number"),
         ("kadid", Label("I03_01_01.png", 4.57, 0.5, ""), "its name, with the reference '', is not of the form"),
         ("kadid", Label("I03_01_01.png", 4.57, 0.5, "I04.png"), "its name, with the reference 'I04.png', is not"),
         ("kadid", Label("I03.png", 4.57, 0.5, "I03.png"), "its name, with the reference 'I03.png', is not of the"),
-        ("pipal", Label("A0003_00_00.bmp", "", None, "A0003.bmp"), "its score '' is no number"),
+        ("pipal", Label("A0003_00_00.bmp", "", None, "A0003.bmp"), "its score '' is not a number"),
         ("pipal", Label("A0003.bmp", 1500.0, None, "A0003.bmp"), "its name is not of the form A0001_00_00.bmp"),
-        ("csiq", Label("elk.fnoise.2.png", "#REF!", 0.1), "its score '#REF!' is no number"),
+        ("csiq", Label("elk.fnoise.2.png", "#REF!", 0.1), "its score '#REF!' is not a number"),
         ("csiq_words", Label("elk.png", 0.5), "its name is not of the form 1600.AWGN.1.png"),
-        ("tid2013", Label("i07_01_2.bmp", "inf", 0.1), "its score 'inf' is no number"),
+        ("tid2013", Label("i07_01_2.bmp", "inf", 0.1), "its score 'inf' is not a number"),
         ("tid2013", Label("i07_25_2.bmp", 5.0, 0.1), "its name is not of the form i01_01_1.bmp"),
         ("tid2013", Label("I07.BMP", 5.0, 0.1), "its name is not of the form i01_01_1.bmp"),
     ],
@@ -198,7 +198,7 @@ def test_deqa_scores_files_give_labels_and_splits_of_every_set(tmp_path):
             {"gt_score": 1.0},
             {},
         ]
-        assert [item.fault for item in items] == [None, None, "its score None is no number"]
+        assert [item.fault for item in items] == [None, None, "its score None is not a number"]
         # On DeQA-Score's own scale higher is better everywhere, so CSIQ's is not turned round again.
         assert mapped(dataset, items[:2], *given) == {"1600.AWGN.1.png": 4.75, "b.png": 1.0}
 
@@ -206,10 +206,10 @@ def test_deqa_scores_files_give_labels_and_splits_of_every_set(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("csiq_866.json", "[]", "its name tells no split"),
-        ("test_csiq.json", "{}", "it is no JSON list"),
+        ("csiq_866.json", "[]", "its name states no split"),
+        ("test_csiq.json", "{}", "it is not a JSON list"),
         ("test_csiq.json", '[{"gt_score_norm": 3}]', "entry 1 .*image"),
-        ("test_csiq.json", "[", "it is no JSON"),
+        ("test_csiq.json", "[", "it is not JSON"),
     ],
 )
 def test_a_file_that_is_none_of_deqa_scores_is_rejected(tmp_path, name, content, message):
@@ -291,7 +291,7 @@ def test_koniqs_label_file_of_pyiqa_says_the_same(tmp_path, column, words, mos):
 def test_pyiqas_mos_is_not_taken_for_the_raw_one(tmp_path):
     rows = [{"img_name": row["image_name"], "mos": row["MOS"], "official_split": "test"} for row in koniq_rows()]
     folder = koniq_folder(tmp_path, "meta_info_KonIQ10kDataset.csv", rows)
-    with pytest.raises(LabelFileError, match="it has the z-scored MOS alone"):
+    with pytest.raises(LabelFileError, match="it has only the z-scored MOS"):
         read(KONIQ, folder)
     assert read(KONIQ, folder, "--mos", "zscore")[0].raw_score == 77.3836206897
 
@@ -310,8 +310,8 @@ def test_koniqs_scores_without_a_split_are_rejected_by_name(tmp_path):
     ("column", "value", "fault"),
     [
         ("set", "holdout", "its set 'holdout' is none of the three"),
-        ("c3", "0.9", "are no numbers that add up to 1"),
-        ("c3", "", "are no numbers that add up to 1"),
+        ("c3", "0.9", "are not numbers that add up to 1"),
+        ("c3", "", "are not numbers that add up to 1"),
     ],
 )
 def test_a_spoiled_row_of_koniq_says_why(tmp_path, column, value, fault):

@@ -215,5 +215,5 @@ def test_the_arrangement_of_deqa_score_is_read_set_by_set(tmp_path):
 
 def test_a_label_file_that_is_missing_ends_the_script_with_its_fix(tmp_path):
     (tmp_path / "root").mkdir()
-    with pytest.raises(SystemExit, match=r"none of the label files dmos\.csv, .* Fix: name it by --labels"):
+    with pytest.raises(SystemExit, match=r"none of the label files dmos\.csv, .* Fix: name it with --labels"):
         run(SETS["kadid"][0], tmp_path / "root", tmp_path / "out")

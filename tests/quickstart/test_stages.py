@@ -143,7 +143,7 @@ def test_greedy_answers_do_not_count_for_the_gain():
 
 @pytest.mark.parametrize("others", [{"a": [0.1]}, {"a": [0.1], "c": [0.1]}, {"a": [0.1], "b": [0.1], "c": [0.1]}])
 def test_measurements_of_other_images_have_no_gain(others):
-    with pytest.raises(ValueError, match="not of the same images"):
+    with pytest.raises(ValueError, match="of different images"):
         paired_gain(measured({"a": [0.1], "b": [0.1]}), measured(others))
 
 

@@ -1,4 +1,4 @@
-"""Hand the arguments of a call on to whatever it may call."""
+"""Pass the arguments of a call on to every possible callee."""
 
 import ast
 from typing import TYPE_CHECKING
@@ -13,32 +13,32 @@ _READS = {"get", "pop", "setdefault"}
 _READS_ALL = {"items", "values", "keys", "__iter__"}
 _READS_BY_NAME = {"getattr", "hasattr", "select"}
 _WRITES_BY_NAME = {"setattr", "__setattr__"}
-# These return their argument, in another form.
+# These return their argument in another form.
 _COPIES = {
     *("deepcopy", "copy", "replace", "to_container", "to_object", "create", "merge", "structured", "resolve", "cast"),
     *("dict", "list", "tuple", "put", "get", "gather", "wait_for", "iter", "reversed", "enumerate", "zip"),
 }
 _BUILDS = {"omega_conf_to_dataclass", "to_object", "instantiate"}
-# Nothing in these depends on what a node holds, or they only write it to a log.
+# Nothing in these depends on a node's value, or they only log it.
 _LOGS = {"print", "pprint", "debug", "info", "warning", "error", "warn", "warn_once", "exception"}
 _HARMLESS = _LOGS | {
     *("isinstance", "issubclass", "len", "type", "bool", "str", "repr", "id", "open_dict", "to_yaml", "read_write"),
     *("set_struct", "set_readonly", "is_config", "is_dict", "is_missing", "is_dataclass", "callable", "format"),
 }
-# Methods of built-in containers, whose names say nothing about the receiver.
+# Methods of built-in containers, whose names do not identify the receiver.
 _COMMON = {
     *("get", "append", "update", "items", "keys", "values", "pop", "join", "split", "copy", "extend", "add", "put"),
     *("close", "start", "stop", "to", "run", "setdefault", "remove", "clear", "insert", "index", "count", "sort"),
 }
-_TELLING = 2  # keywords that are enough to tell a class by; many take a single config=
+_TELLING = 2  # keywords that are enough to identify a class; many classes take a single config=
 _ADDS = {"append", "add", "extend", "insert"}
-# They keep a class, and arguments to call it with; what was given to one of them is not given to the next.
+# These store a class and arguments to call it with; one wrapper's arguments are not passed to the next.
 _WRAPPERS = {"RayClassWithInitArgs", "ClassWithInitArgs"}
 _CALLABLES = {"cls", "func", "fn", "target", "function", "callback"}
 
 
 class Call:
-    """One call in the code that ``walk`` goes through."""
+    """A call in the code that ``walk`` goes through."""
 
     def __init__(self, walk: "Walk", node: ast.Call):
         self.walk = walk
@@ -51,7 +51,7 @@ class Call:
         self.keywords: dict[str, Values] = {}
 
     def value(self) -> Values:
-        """What the call may return."""
+        """Possible results of the call."""
         if self.name in _LOGS:
             return NOTHING
         self._arguments()
@@ -88,7 +88,7 @@ class Call:
                     self.keywords[name] = self.keywords.get(name, NOTHING) | self.flow.get((pack, name))
 
     def _by_name(self) -> Values:
-        """``getattr(owner, name, default)`` and its like."""
+        """``getattr(owner, name, default)`` and similar functions."""
         found = self.args[2] if len(self.args) > 2 else NOTHING
         names = self.walk.names(self.node.args[1])
         for each in self.args[0]:
@@ -103,12 +103,12 @@ class Call:
         return NOTHING if self.name in _WRITES_BY_NAME else found
 
     def _is_reading(self, owner: Values) -> bool:
-        """Is it a method of a mapping, and nothing else?"""
+        """Whether it is only a method of a mapping."""
         mappings = any(isinstance(each, Node | Pack) for each in owner)
         return mappings and self.name in _READS | _READS_ALL | {"copy", "update"}
 
     def _is_adding(self, owner: Values) -> bool:
-        """Is it a method of a list or set, which then stands for what is in it?"""
+        """Whether it is a method of a list or set, which represents its items."""
         of_program = any(isinstance(each, Instance) for each in owner)
         return self.name in _ADDS and isinstance(self.node.func, ast.Attribute) and not of_program
 
@@ -144,7 +144,7 @@ class Call:
         return found
 
     def _called(self, owner: Values) -> list[Function | Class]:
-        """What the called expression may stand for."""
+        """Possible callees."""
         if isinstance(self.node.func, ast.Attribute) and self.name == "remote":
             found = owner or self._methods_named(last_name(self.node.func.value))
         elif self.name == "super":
@@ -155,12 +155,12 @@ class Call:
         for each in found:
             if isinstance(each, Instance) and (method := each.of.method("__call__")):
                 called.append(method)
-        # A recipe may name one of our classes in place of verl's (data.custom_cls).
+        # A recipe may name one of our classes instead of verl's (data.custom_cls).
         ours = [child for each in called if isinstance(each, Class) for child in each.children if child.is_ours]
         return [*called, *ours] or self._fitting()
 
     def _methods_named(self, name: str | None) -> Values:
-        """Methods of this name, for a receiver that is not known."""
+        """Methods of this name, for an unknown receiver."""
         if self.flow.guessing < Guess.METHODS or name in _COMMON:
             return NOTHING
         if self._is_external() or not isinstance(self.node.func, ast.Attribute):
@@ -169,7 +169,7 @@ class Call:
         return frozenset(each for each in found if self._fits(each))
 
     def _is_external(self) -> bool:
-        """Is it a function, or a member of a module, from outside of the program?"""
+        """Whether it is a function, or a member of a module, from outside of the program."""
         base = self.node.func
         while isinstance(base, ast.Attribute | ast.Call | ast.Subscript):
             base = base.func if isinstance(base, ast.Call) else base.value
@@ -178,7 +178,7 @@ class Call:
         return self.walk.module.imports[base.id].partition(".")[0] not in self.flow.program.roots
 
     def _fitting(self) -> list[Class]:
-        """Classes that take all of the keywords, for a callee that could be any class."""
+        """Classes that accept all of the keywords, for a callee that could be any class."""
         unknown = self.name == "instantiate" or not self._is_external()
         if self.flow.guessing < Guess.CLASSES or not unknown or not any(
             isinstance(each, Node | Instance) for values in self.keywords.values() for each in values
@@ -198,7 +198,7 @@ class Call:
         return config <= function.keywords and (bool(function.tree.args.kwarg) or given <= function.keywords)
 
     def _passed_on(self, called: list[Function | Class]) -> list[Function | Class]:
-        """Functions and classes among the arguments that are called with the others, as by ``partial``."""
+        """Functions and classes among the arguments that are called with the others, as in ``partial``."""
         if self.name in _HARMLESS or any(isinstance(each, Function) and each.name == self.name for each in called):
             return []
         given = [*self.args[:1], *(self.keywords[name] for name in _CALLABLES & self.keywords.keys())]
@@ -233,7 +233,7 @@ class Call:
             self.flow.add((function, rest.arg), NOTHING.union(*args[len(function.parameters) :]))
 
     def _outside(self, called: list[Function | Class], owner: Values) -> Values:
-        """What a call to code outside of the program returns; nodes given to it count as read."""
+        """The result of a call to code outside of the program; nodes passed to it count as read."""
         given = NOTHING.union(*self.args, *self.keywords.values())
         if self.name == "super" and self.walk.function and self.walk.function.owner:
             return frozenset(Instance(each) for each in self.walk.function.owner.parents)
@@ -250,5 +250,5 @@ class Call:
         return NOTHING
 
     def _unset(self, owner: Values) -> list[str]:
-        """The called name, if it is a field of a dataclass of the program that nothing is ever assigned to."""
+        """The called name, if it is a field of a dataclass of the program to which nothing is ever assigned."""
         return [self.name] if any(isinstance(each, Instance) and self.name in each.of.fields for each in owner) else []

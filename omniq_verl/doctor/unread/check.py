@@ -1,4 +1,4 @@
-"""Find the settings of a run that do nothing."""
+"""Find the settings of a run that have no effect."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _RECORDED = Path(__file__).with_name("recorded.json")
 _TRAINER_MODES = ("sync", "omniq_sync")
 _HYDRA_KEYS = {"_target_", "_convert_", "_recursive_", "_partial_", "_args_"}
 _REFERENCE = re.compile(r"(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
-# Values and keys that bring in code of the user's, which may read any key. A reward gets its own settings only.
+# Values and keys that name user code, which may read any key. A custom reward gets only its own settings.
 _USER_CODE = re.compile(r"\.py$|^pkg://(?!omniq_verl\b)")
 _USER_CODE_KEYS = re.compile(r"(_class|_lib|_module|agent_loop_config_path)$")
 _REWARD = "reward.custom_reward_function."
@@ -28,37 +28,37 @@ _REWARD = "reward.custom_reward_function."
 
 @dataclass(frozen=True)
 class Unread:
-    """A setting that does nothing."""
+    """A setting without effect."""
 
     key: str
     value: Any
     explicit: bool
-    """The user set it on the command line."""
+    """Whether the user set it on the command line."""
     known: bool
-    """It is one of verl's settings."""
+    """Whether verl has this setting."""
     instead: str | None
     """The setting that was probably meant."""
 
     def problem(self, run: str) -> Problem:
-        """What to tell the user; ``run`` names what ignores the setting."""
+        """The problem to report; ``run`` names what ignores the setting."""
         where = f"{self.key}={self.value}"
         if not self.known:
             guess = f" (did you mean {self.instead}?)" if self.instead else ""
             return Problem(where, f"there is no such setting{guess}", "correct its name, or remove it")
         fix = f"use {self.instead}, or remove it" if self.instead else "remove it"
-        return Problem(where, f"it does nothing: {run} never reads it", fix)
+        return Problem(where, f"it has no effect: {run} never reads it", fix)
 
 
 def check_unread(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[list[Problem], list[str]]:
-    """Settings that the run ignores.
+    """Find settings that the run ignores.
 
     Args:
-        config: of ``verl.trainer.main_ppo`` or verl's SFT trainer, composed, with interpolations.
-        overrides: what the user gave on the command line; not needed where ``config`` has the ``hydra`` node.
+        config: the composed configuration of ``verl.trainer.main_ppo`` or verl's SFT trainer, with interpolations.
+        overrides: overrides from the command line; not needed if ``config`` has the ``hydra`` node.
 
     Returns:
-        Problems: settings that the user gave, and names that do not exist. Notes: settings of the recipe; and whatever
-        code of the user's own might still read.
+        Problems: settings that the user gave, and names that do not exist. Notes: settings of the recipe, and settings
+        that user code might still read.
     """
     trainer = "grpo" if "actor_rollout_ref" in config else "sft"
     strategy = OmegaConf.select(config, "actor_rollout_ref.actor.strategy" if trainer == "grpo" else "engine.strategy")
@@ -126,7 +126,7 @@ def _with_parents(key: str) -> list[str]:
 
 
 def _referred_to(values: dict[str, Any], used: set[str]) -> set[str]:
-    """Keys that a used one takes its value from, by interpolation, directly or not."""
+    """Keys from which used ones take their value by interpolation, directly or indirectly."""
     others = {key: set(_with_parents(key)) for key in values.keys() - used}
     waiting = list(used)
     while waiting:
@@ -148,10 +148,10 @@ def _references(key: str, value: Any) -> Iterator[str]:
 
 
 def _acting_instead(key: str, default: Any, acting: set[str]) -> str | None:
-    """The setting that does what an ignored one promises, if there is one.
+    """The setting that has the effect an ignored one promises, if there is one.
 
-    It is the one that the ignored setting takes its default from; or it has the same name, perhaps with the words in
-    another order, and lies in a node within, or around, the one of the ignored setting.
+    It is either the one from which the ignored setting takes its default, or one with the same name, possibly with its
+    words in another order, in a node within or around that of the ignored setting.
     """
     for name in _references(key, default):
         if name in acting:
@@ -172,13 +172,13 @@ def _is_within(some: list[str], more: list[str]) -> bool:
 
 
 def similar_setting(key: str) -> str | None:
-    """The setting of a GRPO or SFT run that an unknown one may be a misspelling of."""
+    """The setting of a GRPO or SFT run of which an unknown one may be a misspelling."""
     found = (_similar(key, set(_recorded()[trainer]["acting"])) for trainer in ("grpo", "sft"))
     return next((each for each in found if each), None)
 
 
 def _similar(key: str, acting: set[str]) -> str | None:
-    """An acting setting that an unknown one may be a misspelling of."""
+    """An effective setting of which an unknown one may be a misspelling."""
     above, _, last = key.rpartition(".")
     beside = {each.rpartition(".")[2]: each for each in acting if each.rpartition(".")[0] == above}
     if close := get_close_matches(last, beside, n=1, cutoff=0.7):

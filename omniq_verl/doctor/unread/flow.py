@@ -1,9 +1,9 @@
-"""What is known while a configuration is followed through source code.
+"""The state of the analysis that follows a configuration through source code.
 
-This is a points-to analysis that ignores the order of statements: every variable, attribute and return value holds a
-set of what it may stand for, and all functions are walked until no set grows. Where code is too dynamic to follow,
-the sets become larger than the truth, so that the analysis errs towards "this key is read": a whole node counts as
-read once it is given to code outside of the program, unpacked, or indexed by an unknown name.
+This is a points-to analysis that ignores the order of statements: every variable, attribute and return value has a
+set of possible values, and all functions are walked until no set grows. Where code is too dynamic to follow, the sets
+become larger than the truth, so that the analysis errs towards "this key is read": a whole node counts as read once it
+is passed to code outside of the program, unpacked, or indexed by an unknown name.
 """
 
 import ast
@@ -18,25 +18,25 @@ from omniq_verl.doctor.unread.program import Class, Function, Module, Program
 
 
 class Guess(IntEnum):
-    """How calls are followed whose callee is not known.
+    """How to follow calls whose callee is unknown.
 
-    Each way is tried when the ways before it find no more, as a callee may merely not be known yet.
+    Each way is tried only when the previous ones find nothing more, because a callee may become known later.
     """
 
     NONE = 0
     METHODS = 1
-    """All methods of the called name."""
+    """Try all methods of the called name."""
     CLASSES = 2
-    """All classes that take the given keywords."""
+    """Try all classes that accept the given keywords."""
     OUTSIDE = 3
-    """Code outside of the program, which may read all of what it gets."""
+    """Assume code outside of the program, which may read everything it gets."""
 
 
 @dataclass(frozen=True)
 class Node:
     """A node or a value of the configuration.
 
-    ``built`` marks the dataclass instance that verl built from it, a copy that code may change on its own.
+    ``built`` marks the dataclass instance that verl built from it, a copy that code may change independently.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Instance:
-    """Some instance of a class of the program."""
+    """Any instance of a class of the program."""
 
     of: Class
 
@@ -62,7 +62,7 @@ class Pack:
 
 Value = Node | Instance | Pack | Class | Function | str
 Values = frozenset[Value]
-Unit = Module | Class | Function  # that is walked
+Unit = Module | Class | Function  # what is walked
 NOTHING: Values = frozenset()
 
 
@@ -72,8 +72,8 @@ class Flow:
     Args:
         program: all code that may see the configuration.
         tree: verl's default configuration.
-        types: name of the dataclass that verl builds from the node at a path.
-        assumed: values of settings by which code branches, such as the strategy.
+        types: by path, the name of the dataclass that verl builds from the node.
+        assumed: values of settings on which code branches, such as the strategy.
     """
 
     def __init__(
@@ -91,24 +91,24 @@ class Flow:
         self.guessing = Guess.NONE
         self.current: Unit | None = None
         self.waiting: dict[Unit, None] = {}
-        """What has to be walked, again where a place it looked at has changed since."""
+        """Units to walk, also again if something they read has changed since."""
         self.reached: set[Unit] = set()
         self.held: dict[Hashable, set[Value]] = defaultdict(set)
         self._readers: dict[Hashable, set[Unit]] = defaultdict(set)
         self.lambdas: dict[ast.Lambda, Function] = {}
         self.read: set[Node] = set()
         self.whole: set[Node] = set()
-        """Nodes all of whose keys count as read."""
+        """Nodes whose keys all count as read."""
         self.written: set[Node] = set()
-        """Keys of built nodes that the ``__post_init__`` of the dataclass always sets, whatever the user gave."""
+        """Keys of built nodes that the dataclass's ``__post_init__`` always sets, whatever the user gave."""
 
     def get(self, ref: Hashable) -> Values:
-        """What the variable, attribute or result at ``place`` may stand for."""
+        """Possible values of the variable, attribute or result ``ref``."""
         self._readers[ref].add(self.current)
         return frozenset(self.held.get(ref, ()))
 
     def add(self, ref: Hashable, values: Iterable[Value]) -> None:
-        """Let ``place`` stand for some more values."""
+        """Add possible values of ``ref``."""
         held = self.held[ref]
         before = len(held)
         held.update(values)
@@ -116,7 +116,7 @@ class Flow:
             self.waiting.update(dict.fromkeys(self._readers[ref]))
 
     def reach(self, unit: Unit) -> None:
-        """Have a function walked, or a class with all of its methods."""
+        """Schedule a function, or a class with all of its methods, for walking."""
         if unit in self.reached:
             return
         self.reached.add(unit)
@@ -128,14 +128,14 @@ class Flow:
                 self.reach(method)
 
     def pack(self, pack: Pack, name: str, values: Iterable[Value]) -> None:
-        """Let a key of a dictionary stand for some more values; names are not followed into dictionaries."""
+        """Add possible values of a dictionary's key; names are not followed into dictionaries."""
         kept = [each for each in values if not isinstance(each, str)]
         if kept:
             self.add(pack, {name})
             self.add((pack, name), kept)
 
     def unpacked(self, pack: Pack, names: list[str]) -> Values:
-        """What keys of a dictionary stand for; all of them, where no name is known."""
+        """Possible values of a dictionary's keys; of all keys if no name is known."""
         names = [*names, "*"] if names else [*self.get(pack)]
         return NOTHING.union(*(self.get((pack, name)) for name in names))
 
@@ -145,21 +145,21 @@ class Flow:
         return list(dict.fromkeys(one for each in found for one in (each, *each.descendants)))
 
     def constants(self, values: Values) -> list[str]:
-        """Those of the values that are names: constants, and assumed settings."""
+        """The values that are names: constants, and assumed settings."""
         settled = [self.assumed.get(each.path) for each in values if isinstance(each, Node)]
         return [*(each for each in values if isinstance(each, str)), *filter(None, settled)]
 
     def take_whole(self, values: Values) -> None:
-        """All keys of these nodes count as read.
+        """Count all keys of these nodes as read.
 
-        The root does not: what takes the whole configuration without being followed writes it to a log.
+        The root is excluded: code that takes the whole configuration without being followed only logs it.
         """
         for each in values:
             if isinstance(each, Node) and each.path:
                 self.whole.add(each)
 
     def keys(self, node: Node, names: list[str]) -> Values:
-        """Read keys of a node, all of them where no name is known."""
+        """Read keys of a node; all of them if no name is known."""
         if not names:
             self.take_whole(frozenset({node}))
             return NOTHING
@@ -179,12 +179,12 @@ class Flow:
         self.read.add(node[name])
         if node[name].path in self.mappings or node[name].path in self.assumed:
             found.add(node[name])
-        elif node[name].path not in self.values:  # it is in no default: what its keys may be is not known
+        elif node[name].path not in self.values:  # it is in no default, so its keys are unknown
             self.whole.add(node[name])
         return frozenset(found)
 
     def member(self, owner: Class, name: str) -> Values:
-        """What an attribute of an instance of ``owner``, or of a subclass, may stand for."""
+        """Possible values of an attribute of an instance of ``owner`` or of a subclass."""
         found: set[Value] = set()
         for each in (*owner.ancestors, *owner.descendants):
             found |= self.get((each, name))
@@ -197,7 +197,7 @@ class Flow:
         return frozenset(found)
 
     def set_attribute(self, owners: Values, name: str, values: Values, always: bool) -> None:
-        """``owner.name = values``; ``always``: in each instance of the dataclass, whatever its settings are."""
+        """``owner.name = values``; with ``always``, in every instance of the dataclass, whatever its settings are."""
         for each in owners:
             if isinstance(each, Pack):
                 self.pack(each, name, values)

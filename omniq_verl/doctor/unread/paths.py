@@ -7,7 +7,7 @@ Path = tuple[str, ...]
 
 
 def leaves(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Paths and values of everything in a configuration that is no mapping, or an empty one."""
+    """Paths and values of everything in a configuration that is not a mapping, or is an empty one."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, str(key)))

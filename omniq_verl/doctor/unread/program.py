@@ -1,4 +1,4 @@
-"""The source code that a run can reach, parsed: modules, classes and functions by name."""
+"""The parsed source code that a run can reach: modules, classes and functions by name."""
 
 import ast
 from collections import defaultdict
@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 _MAPPINGS = {"BaseConfig"}
-"""Classes whose methods only make a mapping of them."""
+"""Classes whose methods only make them usable as mappings."""
 
 Tree = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -20,7 +20,7 @@ class Module:
     name: str
     tree: ast.Module
     imports: dict[str, str] = field(default_factory=dict)
-    """Local name to the dotted name it stands for, of all imports in the file, wherever they are written."""
+    """Dotted names by local name, for all imports in the file, also within functions."""
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class Class:
 
     @property
     def is_ours(self) -> bool:
-        """Is it one of this package?"""
+        """Whether the class is part of this package."""
         return self.module.name.startswith("omniq_verl.")
 
     @cached_property
@@ -46,13 +46,13 @@ class Class:
 
     @cached_property
     def descendants(self) -> list["Class"]:
-        """The classes that inherit from it, itself left out."""
+        """The classes that inherit from it, excluding itself."""
         found = [each for child in self.children for each in (child, *child.descendants)]
         return list(dict.fromkeys(found))
 
     @cached_property
     def fields(self) -> list[str]:
-        """Parameters of the ``__init__`` a dataclass would get: annotated names, inherited ones first."""
+        """Parameters of the ``__init__`` of a dataclass: annotated names, inherited ones first."""
         lines = [line for each in reversed(self.ancestors) for line in each.tree.body]
         targets = [line.target for line in lines if isinstance(line, ast.AnnAssign)]
         return list(dict.fromkeys(each.id for each in targets if isinstance(each, ast.Name)))
@@ -75,7 +75,7 @@ class Function:
 
     @cached_property
     def parameters(self) -> list[str]:
-        """Names of the positional parameters, ``self`` or ``cls`` of a method left out."""
+        """Names of the positional parameters, without a method's ``self`` or ``cls``."""
         args = self.tree.args
         names = [each.arg for each in (*args.posonlyargs, *args.args)]
         return names[1:] if self.owner and not self.has("staticmethod") else names
@@ -93,20 +93,20 @@ class Function:
 
     @property
     def is_property(self) -> bool:
-        """Is it called by reading an attribute?"""
+        """Whether it is called by reading an attribute."""
         return self.has("property") or self.has("cached_property")
 
     def has(self, decorator: str) -> bool:
-        """Does it have a decorator of this name?"""
+        """Whether it has a decorator of this name."""
         found = getattr(self.tree, "decorator_list", [])
         return any(decorator == last_name(each) for each in found)
 
 
 class Program:
-    """All modules of some packages, but for the ones that are left out."""
+    """All modules of some packages, except for excluded ones."""
 
     def __init__(self, files: Iterable[tuple[str, Path]]):
-        """Parse ``files``: dotted module names and where their source is."""
+        """Parse ``files``, pairs of dotted module names and source paths."""
         self.modules = {name: Module(name, ast.parse(path.read_text())) for name, path in files}
         self.classes: dict[str, list[Class]] = defaultdict(list)
         self.functions: dict[str, list[Function]] = defaultdict(list)
@@ -152,7 +152,7 @@ class Program:
                     parent.children.append(each)
 
     def named(self, module: Module, name: str | None) -> list[Class | Function]:
-        """What a global name of a module can stand for; nothing if it is defined outside of the program."""
+        """Possible meanings of a global name of a module; empty if it is defined outside of the program."""
         if name is None:
             return []
         if name in module.imports and module.imports[name].partition(".")[0] not in self.roots:
@@ -172,7 +172,7 @@ class Program:
 
 
 def last_name(node: ast.expr) -> str | None:
-    """``c`` of ``a.b.c``, of ``a.b.c[d]`` and of ``a.b.c(d)``."""
+    """``c`` for ``a.b.c``, ``a.b.c[d]`` and ``a.b.c(d)``."""
     if isinstance(node, ast.Call):
         return last_name(node.func)
     if isinstance(node, ast.Subscript):

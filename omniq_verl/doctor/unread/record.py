@@ -1,4 +1,4 @@
-"""Record which settings verl reads: ``python -m omniq_verl.doctor.unread.record``, needed after an update of verl."""
+"""Record which settings verl reads. Run ``python -m omniq_verl.doctor.unread.record`` after an update of verl."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ RECORDED = pathlib.Path(__file__).with_name("recorded.json")
 _ANALYSIS = ("calls.py", "flow.py", "paths.py", "program.py", "record.py", "walk.py")
 STRATEGIES = ("fsdp", "fsdp2")
 TRAINERS = ("grpo", "sft")
-# verl's other engines, rollouts and trainers. Their code is reachable, too: the choice is made by name at run time.
+# verl's other engines, rollouts and trainers. Their code is reachable, too, because it is chosen by name at run time.
 _OTHER_CHOICES = re.compile(
     r"verl\.("
     r"workers\.engine\.(automodel|megatron|mindspeed|torchtitan|veomni|fsdp\.fsdp_turbo_impl)"
@@ -49,7 +49,7 @@ _STRATEGY_KEYS = {
 
 
 def source_files(package: str) -> Iterator[tuple[str, pathlib.Path]]:
-    """Names and files of the modules of an installed package, which is not imported."""
+    """Names and files of the modules of an installed package, without importing it."""
     root = pathlib.Path(find_spec(package).origin).parent
     for path in sorted(root.rglob("*.py")):
         parts = [package, *path.relative_to(root).with_suffix("").parts]
@@ -72,7 +72,7 @@ def digest() -> str:
 
 
 def default_tree(trainer: str) -> dict[str, Any]:
-    """verl's default configuration, with its interpolations as they are written."""
+    """verl's default configuration, with unresolved interpolations."""
     with initialize_config_dir(str(_config_folder()), version_base=None):
         return OmegaConf.to_container(compose(_DEFAULTS[trainer]), resolve=False)
 
@@ -93,16 +93,16 @@ def analyse(program: Program, trainer: str, strategy: str, tree: Mapping[str, An
 
 
 def summarise(flow: Flow, tree: Mapping[str, Any]) -> tuple[set[Path], set[Path], dict[Path, Any]]:
-    """What an analysis found.
+    """Summarise the result of an analysis.
 
     Returns:
-        The keys that are read; the nodes all of whose keys count as read; and the keys of verl's defaults that are not
-        read, with their values.
+        The keys that are read; the nodes whose keys all count as read; and the unread keys of verl's defaults with
+        their values.
     """
     defaults = {path: value for path, value in leaves(tree) if path[-1] != "_target_"}
     read = {node.path for node in flow.read if not (node in flow.written and node.path in defaults)}
     opaque = {node.path for node in flow.whole if node.path in flow.mappings}
-    # Hydra chooses a file by these, and nothing needs to read them.
+    # Hydra uses these to choose a file; no code needs to read them.
     groups = {(path.name,) for path in _config_folder().iterdir() if path.is_dir()}
     acting = {path for path in defaults if path in read | groups or not opaque.isdisjoint(_above(path))}
     unknown = {path for path in read - defaults.keys() - flow.mappings if path[:-1] in flow.mappings}
@@ -119,7 +119,7 @@ def _joined(paths: Iterable[Path]) -> list[str]:
 
 
 def record(trainers: Sequence[str] = TRAINERS, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
-    """All that the check of a run needs, by trainer; a key that only one strategy ignores is among the acting ones."""
+    """All that the check of a run needs, by trainer. A key that only one strategy ignores counts as read."""
     program = Program(sources())
     found: dict[str, Any] = {"verl": version("verl"), "digest": digest()}
     for trainer in trainers:

@@ -9,7 +9,7 @@ from omniq_verl.doctor.unread.program import Class, Function, Module
 
 
 def follow(flow: Flow, entry: Function, parameter: str) -> None:
-    """Follow the configuration that ``entry`` gets as ``parameter``, until nothing new is found."""
+    """Follow the configuration that ``entry`` gets as ``parameter`` until nothing new is found."""
     flow.add((entry, parameter), {Node(())})
     for path in flow.types:
         for each in flow.classes_at(Node(path)):
@@ -32,7 +32,7 @@ def follow(flow: Flow, entry: Function, parameter: str) -> None:
 
 
 class Walk:
-    """The walk through one function, or through the top level of a module."""
+    """A walk through one function, or through the top level of a module."""
 
     def __init__(self, flow: Flow, function: Function | None, module: Module):
         self.flow = flow
@@ -42,7 +42,7 @@ class Walk:
 
     @property
     def always(self) -> bool:
-        """Is the current statement run for each instance of a dataclass?"""
+        """Whether the current statement runs for every instance of a dataclass."""
         return self._certain and self.function is not None and self.function.name == "__post_init__"
 
     def body(self) -> None:
@@ -90,7 +90,7 @@ class Walk:
                 self.assign(target, self.value(value))
             case ast.Return(value):
                 self.flow.add((self.function, "return"), self.value(value))
-            case ast.Expr(value) | ast.Assert(value):  # the message of an assertion is no use of what it names
+            case ast.Expr(value) | ast.Assert(value):  # the message of an assertion does not use what it names
                 self.value(value)
             case ast.For(target, source, body, orelse) | ast.AsyncFor(target, source, body, orelse):
                 self.assign(target, self._elements(source))
@@ -119,11 +119,11 @@ class Walk:
             self.block(line.body if decided else line.orelse)
 
     def _decided(self, test: ast.expr) -> bool | None:
-        """The outcome of comparing an assumed setting with constants; None if it is not such a comparison."""
+        """The outcome of comparing an assumed setting with constants; None for anything else."""
         if not isinstance(test, ast.Compare) or len(test.ops) != 1:
             return None
         if isinstance(test.left, ast.Name) and test.left.id == "__name__":
-            return False  # a program of its own
+            return False  # a separate program
         nodes = [each for each in self.value(test.left) if isinstance(each, Node)]
         found = {self.flow.assumed.get(each.path) for each in nodes}
         try:
@@ -147,14 +147,14 @@ class Walk:
         self._decorate(line, [owner])
 
     def _decorate(self, line: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, defined: list[Any]) -> None:
-        for each in line.decorator_list:  # such as a registry's
+        for each in line.decorator_list:  # for example of a registry
             for decorator in self.value(each):
                 if isinstance(decorator, Function) and decorator.parameters:
                     self.flow.reach(decorator)
                     self.flow.add((decorator, decorator.parameters[0]), defined)
 
     def assign(self, target: ast.expr | None, values: Values) -> None:
-        """Let a variable, attribute or item stand for some more values."""
+        """Add possible values of a variable, attribute or item."""
         match target:
             case ast.Name(name):
                 self.flow.add((self.function or self.module, name), values)
@@ -170,12 +170,12 @@ class Walk:
                 for name in names:
                     self.flow.set_attribute(self.value(owner), name, values, self.always)
                 if not names:
-                    self.assign(owner, values)  # the container stands for what is in it
+                    self.assign(owner, values)  # the container represents its items
 
     # Expressions
 
     def value(self, node: ast.expr | None) -> Values:
-        """What an expression may stand for."""
+        """Possible values of an expression."""
         match node:
             case ast.Constant(str() as text):
                 return frozenset({text if self.flow.names.issuperset(text.split(".")) else ""})
@@ -215,7 +215,7 @@ class Walk:
         return NOTHING
 
     def names(self, node: ast.expr | None) -> list[str]:
-        """The names that an expression may stand for."""
+        """Possible names that an expression evaluates to."""
         if isinstance(node, ast.Constant):
             return [node.value] if isinstance(node.value, str) else []
         return self.flow.constants(self.value(node))

@@ -110,9 +110,9 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
         return Verdict(Fault.NOT_A_LEVEL)
     if plan.strip() and _words(plan) in _words(reasoning):
         return Verdict(Fault.COPIES_PLAN)
-    if said != level:
-        return Verdict(Fault.WRONG_LEVEL, level=said, characters=len(reasoning), tokens=answer.get("tokens", 0))
-    return Verdict(None, reasoning, said, len(reasoning), answer.get("tokens", 0))
+    if given != level:
+        return Verdict(Fault.WRONG_LEVEL, level=given, characters=len(reasoning), tokens=answer.get("tokens", 0))
+    return Verdict(None, reasoning, given, len(reasoning), answer.get("tokens", 0))
 
 
 def repeats(text: str) -> bool:

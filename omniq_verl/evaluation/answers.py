@@ -94,22 +94,23 @@ def _details(found: object) -> str | None:
     return json.dumps(read, default=str)
 
 
+_NOTHING: dict[str, Any] = {"score": None, "level": None, "distortion": None, "severity": None}
+
+
 def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
     """Parse an answer into ``status``, ``score``, ``level``, ``distortion`` and ``severity``; missing values are None.
 
     The status is the parser's, "bad_image" if the row's image could not be read, or "error" if the engine rejected the
     question. A JSON answer that names no distortion is "ok" with the class "not named", which is wrong for every image.
     """
-    found: dict[str, Any] = {"status": ERROR, "score": None, "level": None, "distortion": None, "severity": None}
     if finish_reason == ERROR:
-        return {**said, "status": BAD_IMAGE} if text.startswith(f"{BadImage.__name__}: ") else said
+        return {**_NOTHING, "status": BAD_IMAGE if text.startswith(f"{BadImage.__name__}: ") else ERROR}
     return said_by(parse_response(text, task.answer_format, task.scale), task)
 
 
 def said_by(parsed: Parsed, task: Task) -> dict[str, Any]:
-    """As ``read_answer``, of what a parser has made of an answer."""
-    said: dict[str, Any] = {"score": None, "level": None, "distortion": None, "severity": None}
-    said["status"] = parsed.status.value
+    """The same fields as ``read_answer``, from an answer that has been parsed already."""
+    found = {**_NOTHING, "status": parsed.status.value}
     if parsed.score is not None and task.scale is not None:
         return {**found, "score": parsed.score, "level": task.scale.level(parsed.score)}
     if parsed.fields is not None:
@@ -174,14 +175,13 @@ def judge_answers(
 
 
 def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task, read: ReadAnswer) -> dict[str, Any]:
-    said = read(answer["text"], answer["finish_reason"], task)
     return {
         "key": key,
         "sample": sample,
         "answer": whole_text(answer["text"]),
         "finish_reason": answer["finish_reason"],
         "tokens": answer["tokens"],
-        **parsed,
+        **read(answer["text"], answer["finish_reason"], task),
     }
 
 

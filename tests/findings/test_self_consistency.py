@@ -20,16 +20,18 @@ RNG = np.random.default_rng(0)
 TARGET = RNG.uniform(1, 5, 30)
 
 
+def answer_record(score: float) -> dict:
+    """A stored answer with this score; NaN: one that cannot be parsed."""
+    return {"text": "nothing" if np.isnan(score) else answer_text(score), "finish_reason": "stop", "tokens": 10}
+
+
 def answered_with(setup, scores, name: str = "model") -> Answered:
     """Answers with these scores ``[images, samples]``; NaN: one that cannot be parsed."""
     refs = setup.refs()
     labels = read_labels(refs)
     records = [
-        {"key": ref.key, "answers": [
-            {"text": "nothing" if np.isnan(one) else answer_text(one), "finish_reason": "stop", "tokens": 10} for one in row
-        ]}
-        for ref, row in zip(refs, scores, strict=True)
-    ]  # fmt: skip
+        {"key": ref.key, "answers": [answer_record(one) for one in row]} for ref, row in zip(refs, scores, strict=True)
+    ]
     judged = judge_answers(labels, records)
     return Answered(name, EngineSpec("model", "hf"), per_image(labels, judged).set_index("key"), judged)
 

@@ -9,7 +9,7 @@ from omniq_verl.scoring.scorer import Score
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("score", "level", "status", "spread", "outside")
+COLUMNS = ("score", "level", "status", "std", "outside")
 """Of a ``Score``, as they go into a table."""
 
 

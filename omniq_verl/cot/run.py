@@ -80,7 +80,7 @@ def all_places(config: CotConfig) -> list[RowRef]:
         ValueError: no rows, or rows of a task whose answer is not just a score.
     """
     if not config.data:
-        raise ValueError("data: there are no files. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
+        raise ValueError("data: no files are given. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
     refs = learnable_rows([Path(file) for file in config.data])
     if others := sorted({ref.info["task"] for ref in refs if not find_task(ref.info["task"]).answer_rule}):
         raise ValueError(

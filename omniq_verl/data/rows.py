@@ -87,7 +87,7 @@ class Row:
             raise ValueError(f"row {self.row_id}: {fault}")
         bounds = self.raw_bounds
         if bounds and not bounds[0] <= self.raw_score <= bounds[1]:
-            raise ValueError(f"row {self.row_id}: raw score {self.raw_score} lies outside of {bounds}")
+            raise ValueError(f"row {self.row_id}: raw score {self.raw_score} is outside {bounds}")
         if self.asked.needs_text and not (self.text or "").strip():
             raise ValueError(f"row {self.row_id}: the task {self.task} needs the prompt of the image")
         if fault := text_fault(self.text or ""):

@@ -56,7 +56,7 @@ def _filter_faults(config: DictConfig) -> Iterator[Problem]:
     ours = OmegaConf.select(config, f"{REWARD}.path") == OUR_REWARDS
     metrics = (*_METRICS, "batch_reward") if OmegaConf.select(config, "reward.batch_reward") else _METRICS
     if ours and settings.metric not in metrics:
-        what = f"is {settings.metric!r}, which is no part of the reward that is there for every answer"
+        what = f"is {settings.metric!r}, which is not a part of the reward that every answer has"
         yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, f"choose one of {', '.join(metrics)}")
     if settings.mode != "all" and OmegaConf.select(config, "actor_rollout_ref.rollout.n") == 1:
         what = "is 1; a group of one answer has no spread, so the filter would drop every group"

@@ -252,9 +252,11 @@ def asked_messages(
         ]
     asked = image_task(task, "--task")
     if prompt is not None and not asked.needs_text:
-        raise ValueError(f"the task {task} asks about no text; a question of your own is given as --question")
+        raise ValueError(
+            f"the task {task} does not use a text. Fix: remove --prompt, or ask your own question with --question"
+        )
     if scale is not None and asked.scale is None:
-        raise ValueError(f"the task {task} asks for no score. Fix: leave out --scale")
+        raise ValueError(f"the task {task} has no score. Fix: remove --scale")
     return task_on(task, scale_of(scale)).messages(None, prompt) if scale else asked.messages(None, prompt)
 
 

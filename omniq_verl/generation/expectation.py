@@ -54,10 +54,10 @@ def numerals(low: float, high: float, decimals: int) -> tuple[tuple[str, float],
     if (high - low) * 10**decimals > 1e6:
         raise ValueError(f"more than a million numbers from {low:g} to {high:g} with {decimals} decimals")
     found: dict[str, float] = {}
-    for refs in range(decimals + 1):
-        step = 10**refs
+    for digits in range(decimals + 1):
+        step = 10**digits
         for number in range(math.ceil(low * step - 1e-9), math.floor(high * step + 1e-9) + 1):
-            found[f"{number / step:.{refs}f}"] = number / step
+            found[f"{number / step:.{digits}f}"] = number / step
     return tuple(found.items())
 
 
@@ -67,7 +67,7 @@ class Expectation:
 
     mean: float | None
     """On the scale of the texts; None: none of them had a probability above ``smallest``."""
-    spread: float | None
+    std: float | None
     """Standard deviation of the renormalised distribution."""
     outside: float
     """Probability of everything else, from 0 to 1."""

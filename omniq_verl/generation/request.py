@@ -63,7 +63,7 @@ class Answer:
     finish_reason: str = DONE
     tokens: int = 0
     """Written; of an expectation, the next-token distributions that it took."""
-    spread: float | None = None
+    std: float | None = None
     """Standard deviation of an expectation; None of a text that was generated."""
     outside: float | None = None
     """Probability outside of an expectation's score texts; None of a text that was generated."""

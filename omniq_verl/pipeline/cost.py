@@ -118,8 +118,8 @@ def scaled(seconds: float, answers: float, shape: Shape, gpus: int) -> float:
 
 
 def _grpo(stage: Stage, compose: Compose) -> Cost:
-    ref = stage.command.index("--config-name")
-    config = compose(stage.command[ref + 1], stage.command[ref + 2 :])
+    index = stage.command.index("--config-name")
+    config = compose(stage.command[index + 1], stage.command[index + 2 :])
     shape, tensors = model_sizes(str(config.actor_rollout_ref.model.path))
     answers = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
     step = scaled(sum(STEP_SECONDS.values()), answers, shape, stage.gpus) + SYNC_SECONDS

@@ -40,8 +40,8 @@ def print_cells(
 ) -> None:
     """A table on the console; ``numbers``: all columns but the first hold numbers, which stand to the right."""
     table = Table(title=title, title_justify="left")
-    for ref, column in enumerate(head):
-        table.add_column(column, justify="right" if numbers and ref else "left", overflow="fold")
+    for index, column in enumerate(head):
+        table.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
     for line in lines:
         table.add_row(*line)
     console.print(table)

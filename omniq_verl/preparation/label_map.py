@@ -41,14 +41,14 @@ class LabelMap:
             scale: to map to; None: the task's own.
 
         Raises:
-            ValueError: the raw score is no number, or it lies outside of the bounds.
+            ValueError: the raw score is no number, or it is outside the bounds.
         """
         # Means of ratings differ from the published ends by that little, labels with fewer digits by half a last digit.
         rounding = max(1e-9 * (self.high - self.low), getattr(raw, "rounding", 0.0) * (1 + 1e-9))
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
             raise ValueError(f"the score {raw!r} is no number")
         if not self.low - rounding <= raw <= self.high + rounding:
-            raise ValueError(f"the score {raw:.12g} lies outside of [{self.low:.12g}, {self.high:.12g}]")
+            raise ValueError(f"the score {raw:.12g} is outside [{self.low:.12g}, {self.high:.12g}]")
         raw = min(max(float(raw), self.low), self.high)
         score = self.score(raw, task_on(task, scale).scale)
         return {"raw_score": raw, "raw_bounds": (self.low, self.high), "score": score}

@@ -73,15 +73,15 @@ def write_board(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The leaderboard's columns and rows as texts."""
     columns = ["", "model", "mode", "mean SRCC", *found["sets"], "images/s"]
-    return columns, [_cells(ref, row, found["sets"]) for ref, row in enumerate(found["rows"], 1)]
+    return columns, [_cells(rank, row, found["sets"]) for rank, row in enumerate(found["rows"], 1)]
 
 
-def _cells(ref: int, row: Mapping[str, Any], sets: Sequence[str]) -> list[str]:
+def _cells(rank: int, row: Mapping[str, Any], sets: Sequence[str]) -> list[str]:
     figures = [row["figures"].get(name) for name in sets]
     shown = [
         "-" if one is None else f"{figure_text(one['srcc'])} / {_number(one['plcc']['value'], 3)}" for one in figures
     ]
-    return [str(ref), row["name"], row["mode"], _number(row["mean"], 3), *shown, _number(row["images_per_second"], 1)]
+    return [str(rank), row["name"], row["mode"], _number(row["mean"], 3), *shown, _number(row["images_per_second"], 1)]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -66,7 +66,7 @@ def score(
             one.question(None, prompt)
             reject_idle({"prompt": None if one.needs_text else f"with --task {task}, which does not use a text"})
             if scale is not None and one.scale is None:
-                raise ValueError(f"the task {one.name} asks for no score. Fix: leave out --scale")
+                raise ValueError(f"the task {one.name} has no score. Fix: remove --scale")
             if mode == "direct" and found is None:
                 score_texts(one)
         files = list_files(images)

@@ -336,7 +336,7 @@ def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = r
         parsed=len(right),
         answers=len(answers),
         outside=answers[first].outside,
-        **(_said([parsed[number] for number in right], task, answers[first].spread) if right else {}),
+        **(_said([parsed[number] for number in right], task, answers[first].std) if right else {}),
     )
 
 

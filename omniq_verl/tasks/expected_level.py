@@ -60,10 +60,10 @@ def soft_levels(score: float, deviation: float | None, scale: Scale) -> NDArray[
         Five shares, worst level first.
 
     Raises:
-        ValueError: the score lies outside of the scale, or the deviation is negative or not finite.
+        ValueError: the score is outside the scale, or the deviation is negative or not finite.
     """
     if not scale.contains(score):
-        raise ValueError(f"score {score} lies outside of [{scale.low}, {scale.high}]")
+        raise ValueError(f"score {score} is outside [{scale.low}, {scale.high}]")
     if deviation is not None and not (math.isfinite(deviation) and deviation >= 0):
         raise ValueError(f"a standard deviation is a number from 0, got {deviation}")
     step = (scale.high - scale.low) / (len(LEVELS) - 1)
@@ -79,16 +79,16 @@ def _neighbours(position: float) -> NDArray[np.float64]:
 
 def _corrected(position: float, deviation: float) -> NDArray[np.float64] | None:
     """The normal distribution's shares after the correction; None where their mean misses the position."""
-    refs = np.arange(len(LEVELS), dtype=np.float64)
+    positions = np.arange(len(LEVELS), dtype=np.float64)
     raw = np.diff([_normal(edge, position, deviation) for edge in np.arange(len(LEVELS) + 1) - 0.5])
-    excess = (raw * refs).sum() - refs.mean() * raw.sum()
+    excess = (raw * positions).sum() - positions.mean() * raw.sum()
     # factor * sum(raw) + 5 * summand = 1 and factor * sum(raw * place) + 10 * summand = position, solved. In the middle
     # of the scale the distribution is symmetric and any factor gives the right mean: that without a summand is taken.
-    in_the_middle = abs(excess) < 1e-9 or abs(position - refs.mean()) < 1e-9
-    factor = 1 / raw.sum() if in_the_middle else (position - refs.mean()) / excess
-    shares = np.maximum(factor * raw + (1 - factor * raw.sum()) / len(refs), 0.0)
+    in_the_middle = abs(excess) < 1e-9 or abs(position - positions.mean()) < 1e-9
+    factor = 1 / raw.sum() if in_the_middle else (position - positions.mean()) / excess
+    shares = np.maximum(factor * raw + (1 - factor * raw.sum()) / len(positions), 0.0)
     shares /= shares.sum()
-    return shares if abs((shares * refs).sum() - position) <= NEAR else None
+    return shares if abs((shares * positions).sum() - position) <= NEAR else None
 
 
 def _normal(value: float, mean: float, deviation: float) -> float:

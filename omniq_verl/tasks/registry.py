@@ -109,7 +109,9 @@ def image_task(name: str, setting: str = "task") -> Task:
     task = find_task(name, setting)
     if task.images > 1:
         known = ", ".join(name for name in task_names() if name not in TASKS or name in IMAGE_TASKS)
-        raise ValueError(f"unknown task {name!r} of one image: it compares {task.images}. Fix: name one of {known}")
+        raise ValueError(
+            f"the task {name!r} is not about one image: it compares {task.images}. Fix: name one of {known}"
+        )
     if task.heads:
         raise ValueError(
             f"{setting} is {name!r}, which asks for {len(task.heads)} numbers, and one is read here. Fix: name a task"

@@ -208,7 +208,7 @@ def _score_fault(score: object, name: str, task: Task) -> str | None:
         return f"there is no number under {name!r} ({score!r})"
     if not task.scale.contains(score):
         return (
-            f"the label {score:g} lies outside of the scale [{task.scale.low:g}, {task.scale.high:g}]"
+            f"the label {score:g} is outside the scale [{task.scale.low:g}, {task.scale.high:g}]"
             f" of the task {task.name}"
         )
     return None

@@ -35,7 +35,7 @@ class Brightness:
         try:
             grey = np.asarray(decode_source(image).convert("L")).mean() / 255
         except BadImage as error:
-            return Score(name, task, BAD_IMAGE, why=str(error))
+            return Score(name, task, BAD_IMAGE, error=str(error))
         score = 1 + 4 * grey
         return Score(name, task, "ok", score, "fair") if grey else Score(name, task, "no_answer", reasoning="dark")
 

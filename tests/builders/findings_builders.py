@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from image_builders import saved, smooth
 
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
 from omniq_verl.findings.setup import Answered, Setup
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import TECHNICAL
@@ -54,3 +56,19 @@ def answered(setup: Setup, texts: list[str], name: str = "model", number: int = 
     judged = judge_answers(labels, records)
     images: pd.DataFrame = per_image(labels, judged).set_index("key")
     return Answered(name, setup.specs[number], images, judged)
+
+
+def answer_record(score: float) -> dict:
+    """A stored answer with this score; NaN: one that cannot be parsed."""
+    return {"text": "nothing" if np.isnan(score) else answer_text(score), "finish_reason": "stop", "tokens": 10}
+
+
+def answered_with(setup, scores, name: str = "model") -> Answered:
+    """Answers with these scores ``[images, samples]``; NaN: one that cannot be parsed."""
+    refs = setup.refs()
+    labels = read_labels(refs)
+    records = [
+        {"key": ref.key, "answers": [answer_record(one) for one in row]} for ref, row in zip(refs, scores, strict=True)
+    ]
+    judged = judge_answers(labels, records)
+    return Answered(name, EngineSpec("model", "hf"), per_image(labels, judged).set_index("key"), judged)

@@ -1,7 +1,7 @@
 """The trainer keeps the best weights after each validation, and parts them from a step that is saved anew."""
 
+from checkpoint_builders import save, step_of
 from omegaconf import OmegaConf
-from test_best_checkpoint import save, step_of
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.trainer.best_checkpoint import best_checkpoint

@@ -134,7 +134,7 @@ def test_endings_count_in_any_case(tmp_path, ending):
 def test_prompts_of_other_endings_are_rejected_by_name(tmp_path, ending):
     path = tmp_path / f"prompts{ending}"
     path.write_text('["a red fox", "a blue car"]\n')
-    with pytest.raises(ValueError, match=r"prompts\S*: prompts are not read from a file that ends in .* Fix: write"):
+    with pytest.raises(ValueError, match=r"prompts\S*: prompts cannot be read from a file that ends in .* Fix: write"):
         read_texts(path)
 
 

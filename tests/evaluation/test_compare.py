@@ -186,7 +186,7 @@ def test_the_same_file_name_in_two_sets_is_two_images(tmp_path):
 def test_an_image_twice_in_a_run_is_an_error(tmp_path):
     twice = pd.concat([a_set("koniq"), a_set("koniq").iloc[[3]]])
     runs = write_run(tmp_path / "a", a_set("koniq")), write_run(tmp_path / "b", twice)
-    with pytest.raises(ValueError, match=r"b/images\.parquet: 3\.jpg of koniq is there twice"):
+    with pytest.raises(ValueError, match=r"b/images\.parquet: 3\.jpg of koniq occurs twice"):
         compare(*runs)
 
 

@@ -31,7 +31,7 @@ class Fenced:
 
 def evaluate(tmp_path, *words: str):
     data = write_rows(tmp_path / "test.parquet", [1, 2, 3, 4, 5])
-    command = ["eval", "--model", "q-insight", "--engine", "test_evaluation_family:Fenced", "--data", str(data)]
+    command = ["eval", "--model", "q-insight", "--engine", f"{__name__}:Fenced", "--data", str(data)]
     return CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run"), "--resamples", "10", *words])
 
 

@@ -37,7 +37,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     write_scored(folder / "made.parquet", [10, 60, 120, 180, 250], [1.0, 2.0, 3.0, 4.0, 5.0])
     for name, script in (("low", "1.5/100"), ("high", "4.5/300")):
-        engine = EngineSpec(script, "test_figures:Writer")
+        engine = EngineSpec(script, f"{__name__}:Writer")
         config = EvalConfig(
             [folder / "made.parquet"], folder / name, engine, run_options=RunOptions(on="here"), resamples=5
         )

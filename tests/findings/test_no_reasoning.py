@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from findings_builders import answer_text, save_model, setup_of, write_rows
+from findings_builders import answer_text, answered_with, save_model, setup_of, write_rows
 from rich.console import Console
 from scipy import stats
-from test_findings_self_consistency import answered_with
 
 from omniq_verl.findings import no_reasoning
 from omniq_verl.findings.no_reasoning import Run, compare_modes, find_no_reasoning

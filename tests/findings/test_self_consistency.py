@@ -4,36 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from findings_builders import answer_text, setup_of, write_rows
+from findings_builders import answered_with, setup_of, write_rows
 from rich.console import Console
 from scipy import stats
 
-from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
 from omniq_verl.evaluation.intervals import correlation_intervals
 from omniq_verl.findings import self_consistency
 from omniq_verl.findings.measures import agreement, correlation_bounds, mean_correlation_bounds
 from omniq_verl.findings.self_consistency import group_means, measure, sizes
-from omniq_verl.findings.setup import Answered
-from omniq_verl.generation.spec import EngineSpec
 
 RNG = np.random.default_rng(0)
 TARGET = RNG.uniform(1, 5, 30)
-
-
-def answer_record(score: float) -> dict:
-    """A stored answer with this score; NaN: one that cannot be parsed."""
-    return {"text": "nothing" if np.isnan(score) else answer_text(score), "finish_reason": "stop", "tokens": 10}
-
-
-def answered_with(setup, scores, name: str = "model") -> Answered:
-    """Answers with these scores ``[images, samples]``; NaN: one that cannot be parsed."""
-    refs = setup.refs()
-    labels = read_labels(refs)
-    records = [
-        {"key": ref.key, "answers": [answer_record(one) for one in row]} for ref, row in zip(refs, scores, strict=True)
-    ]
-    judged = judge_answers(labels, records)
-    return Answered(name, EngineSpec("model", "hf"), per_image(labels, judged).set_index("key"), judged)
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(2, [1, 2]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])

@@ -193,7 +193,7 @@ def test_a_row_group_is_read_once_for_its_neighbours(data, monkeypatch):
 SLOW_RUN = """
 import sys
 from pathlib import Path
-from test_generation_runner import job, run
+from tests.generation.test_runner import job, run
 run(Path(sys.argv[1]), Path(sys.argv[2]), job("slow"))
 """
 
@@ -201,7 +201,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), job("slow"))
 @pytest.mark.slow
 def test_killed_at_five_moments_every_row_is_there_once(data, tmp_path):
     out, expected = tmp_path / "out", run(data, tmp_path / "undisturbed", job())
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1] / "builders"), str(Path(__file__).parents[2])])
     command = [sys.executable, "-c", SLOW_RUN, str(data), str(out)]
     counts = [0]
     for moment in range(5):

@@ -76,8 +76,8 @@ def test_scores_are_mapped_from_the_scale_that_was_given(tmp_path, options, expe
         ("good", "label: score is 'good'"),
         ("nan", "label: score is 'nan'"),
         ("1_0", "label: score is '1_0'"),
-        ("100.5", "label: the score 100.5 lies outside of [0, 100]"),
-        ("-1", "label: the score -1 lies outside of [0, 100]"),
+        ("100.5", "label: the score 100.5 is outside [0, 100]"),
+        ("-1", "label: the score -1 is outside [0, 100]"),
     ],
 )
 def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):

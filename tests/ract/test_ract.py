@@ -152,7 +152,7 @@ def test_domains_with_images_of_two_kinds_are_rejected_before_anything_is_asked(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["scores=[gamma]"], "scores names gamma; domains: alpha, beta"),
+        (["scores=[gamma]"], "scores contains unknown domains: gamma; known: alpha, beta"),
         (["domains.gamma.model=x"], "the domain gamma needs a model and data"),
         (["colour=red"], "colour"),
     ],

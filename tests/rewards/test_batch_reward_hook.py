@@ -51,7 +51,7 @@ CONSTANT = 3
         ("outside:infinite", "returns inf for an answer to image1. Fix: return finite numbers"),
         ("outside:broken", "AttributeError: 'Rollouts' object has no attribute 'scores', outside.py line 7. Fix: try"),
         ("outside:two", "missing a required argument: 'other'). Fix: give it the form function(rollouts"),
-        ("outside:CONSTANT", "which is no function but an int. Fix: name function(rollouts"),
+        ("outside:CONSTANT", "which is not a function but an int. Fix: name function(rollouts"),
         ("outside:missing", "and outside has no missing"),
     ],
 )

@@ -199,7 +199,7 @@ def test_texts_are_read_from_lines_and_objects(tmp_path):
     for text, said in (
         ("", "it is empty"),
         ("\n \n", "no texts"),
-        ("{", "line 1 is no JSON"),
+        ("{", "line 1 is not JSON"),
         ('{"text": 1}', "line 1 is not an object"),
     ):
         (tmp_path / "b.jsonl").write_text(text)

@@ -88,9 +88,9 @@ def test_a_detector_that_sees_nothing_is_doubted(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("not json", "line 7 is no JSON"),
-        ("[" * 100_000, "line 7 is no JSON"),
-        ([1], "line 7 is no JSON object"),
+        ("not json", "line 7 is not JSON"),
+        ("[" * 100_000, "line 7 is not JSON"),
+        ([1], "line 7 is not a JSON object"),
         ({"filename": "x.png", "tag": "colors"}, "line 7: not a result"),
         ({"filename": "x.png", "tag": "smell", "correct": True}, "line 7: not a result"),
         ({"filename": "x.png", "tag": "colors", "correct": 1}, "line 7: not a result"),

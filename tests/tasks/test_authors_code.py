@@ -11,7 +11,7 @@ from omniq_verl.evaluation.heatmap import asked_messages
 from omniq_verl.generation.request import Answer
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.preparation.cli import _scale
-from omniq_verl.t2i.candidates import Guided
+from omniq_verl.t2i.candidates import GuidedRun
 from omniq_verl.t2i.generator import GeneratorSpec
 from omniq_verl.t2i.image_scorers import ImageScorers
 from omniq_verl.tasks import Scale, find_task, scale_of
@@ -59,19 +59,19 @@ class Asked:
 @pytest.mark.parametrize(("scale", "asked", "status"), [("0-5", "0", "ok"), (None, "1", "out_of_range")])
 def test_images_of_a_text_are_scored_on_the_scale_of_the_scorer(tmp_path, scale, asked, status):
     (tmp_path / "a.png").write_bytes(png(0, 32))
-    judges = ImageScorers(["technical"], EngineSpec("", "test_authors_code:Asked"), scale=scale_of(scale))
+    judges = ImageScorers(["technical"], EngineSpec("", f"{__name__}:Asked"), scale=scale_of(scale))
     ((found,),) = judges.batches([tmp_path / "a.png"], [""])
     assert found["technical"].status == status and f"from {asked}<" in found["technical"].answer
 
 
 def test_answers_on_another_scale_are_another_run():
     runs = [
-        Guided([{"prompt": "a car"}], Path("x"), GeneratorSpec("g"), EngineSpec("", "a:b"), scale=scale)
+        GuidedRun([{"prompt": "a car"}], Path("x"), GeneratorSpec("g"), EngineSpec("", "a:b"), scale=scale)
         for scale in (None, "0-5")
     ]
     assert runs[0].settings() | {"scale": "0-5"} == runs[1].settings() and "scale" not in runs[0].settings()
-    with pytest.raises(ValueError, match="no scale '0-7'"):
-        Guided([{"prompt": "a car"}], Path("x"), GeneratorSpec("g"), EngineSpec("", "a:b"), scale="0-7")
+    with pytest.raises(ValueError, match="unknown scale '0-7'"):
+        GuidedRun([{"prompt": "a car"}], Path("x"), GeneratorSpec("g"), EngineSpec("", "a:b"), scale="0-7")
 
 
 def test_the_heat_map_asks_on_the_scale():

@@ -34,7 +34,12 @@ _OTHER_CHOICES = re.compile(
     r"|models\.mcore|model_merger|utils\.megatron|utils\.megatron_utils|utils\.veomni|utils\.checkpoint\.megatron.*"
     r")(\.|$)"
 )
-_OURS = re.compile(r"omniq_verl\.(attention|cpu|evaluation\.metric_files|filters|live|losses|rewards|trainer)(\.|$)")
+# Rollouts of a group read no settings that verl's own agent loop does not read, and call methods of values whose types
+# the analysis cannot know: every method of that name would count.
+_OURS = re.compile(
+    r"omniq_verl\.(attention|cpu|filters|live|losses|metric_log|rewards"
+    r"|trainer(?!\.(group_rollouts|group_pixels|batched_puts)_verl))(\.|$)"
+)
 _DEFAULTS = {"grpo": "ppo_trainer", "sft": "sft_trainer_engine"}
 _ENTRIES = {"grpo": ("verl.trainer.main_ppo", "main"), "sft": ("verl.trainer.sft_trainer", "run_sft")}
 # Comparisons with these decide which branch is followed.

@@ -55,10 +55,10 @@ def seed_stages(run: Real, seed: int) -> list[Stage]:
 def sizes() -> dict[str, tuple[str, tuple[object, ...]]]:
     """Cases of table A.5, by their numbers."""
     made = {}
-    for ref, (dimensions, vectors, buckets) in enumerate(SIZES):
+    for index, (dimensions, vectors, buckets) in enumerate(SIZES):
         options = ("--dimensions", dimensions, "--vectors", vectors, "--buckets", buckets)
-        made[f"size{2 * ref + 1}"] = ("all_texts", (*options, "--epochs", 0))
-        made[f"size{2 * ref + 2}"] = ("all_texts", options)
+        made[f"size{2 * index + 1}"] = ("all_texts", (*options, "--epochs", 0))
+        made[f"size{2 * index + 2}"] = ("all_texts", options)
     return made
 
 
@@ -103,7 +103,7 @@ def _table(number: str, *rows: tuple[str, str | None, str]) -> OurTable:
 
 def _in_order(number: str, prefix: str) -> OurTable:
     rows = load_table(f"rali:{number}").rows
-    return _table(number, *((f"{prefix}{ref}", row.group, row.method) for ref, row in enumerate(rows, 1)))
+    return _table(number, *((f"{prefix}{index}", row.group, row.method) for index, row in enumerate(rows, 1)))
 
 
 TABLES = (

@@ -54,7 +54,7 @@ def print_status(found: Sequence[Standing], console: Console) -> None:
 def _state(one: Standing) -> str:
     if one.state == DONE:
         return f"{DONE}, {duration(one.seconds)}"
-    return f"{one.state} ({one.error})" if one.error else one.state
+    return f"{one.state} ({one.why})" if one.why else one.state
 
 
 def duration(seconds: float) -> str:

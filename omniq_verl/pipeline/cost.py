@@ -40,6 +40,8 @@ CHECKPOINT_BYTES = 20
 """Bytes of a checkpoint per parameter, as in ``doctor/space.py``: weights, Adam, weights for Hugging Face."""
 KEPT = 2
 """Checkpoints that a recipe keeps (``max_actor_ckpt_to_keep``)."""
+BEST_BYTES = 4
+"""Bytes of the best checkpoint per parameter, as in ``doctor/space.py``: weights for Hugging Face alone."""
 TINY_START, TINY_SFT_STEP, TINY_GRPO_STEP, TINY_MEASURE, TINY_OTHER = 20.0, 0.35, 19.0, 40.0, 60.0
 """Seconds of the quickstart's stages on two CPU cores that were shared with other work, 2026-11-27."""
 TINY_PARAMETERS, TINY_BYTES = 620_000, 150e6
@@ -130,7 +132,7 @@ def _grpo(stage: Stage, compose: Compose) -> Cost:
     return Cost(
         stage.steps * step / 3600,
         stage.gpus,
-        kept * checkpoint,
+        kept * checkpoint + BEST_BYTES * shape.parameters,
         checkpoint,
         max(sum(parts.values()), loading_bytes(config, shape, parts)),
         max(phases.values()),

@@ -1,9 +1,11 @@
 """``omniq reproduce`` from the command line: plan, status, run, and what is wrong in one sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from doctor_builders import tiny_model
 from pipeline_builders import quick_experiment, runs, writer
 from typer.testing import CliRunner
 
@@ -11,6 +13,7 @@ from omniq_verl.cli import app
 from omniq_verl.pipeline import experiments, runner
 from omniq_verl.pipeline.checkpoint import link
 from omniq_verl.pipeline.experiment import Experiment
+from omniq_verl.trainer.best_checkpoint import keep_best
 
 WIDE = {"COLUMNS": "250", "TERM": "dumb"}
 
@@ -117,6 +120,34 @@ def test_the_link_leads_to_the_newest_checkpoint_and_can_be_made_again(tmp_path)
     (tmp_path / "run").rename(tmp_path / "moved" / "run")
     (tmp_path / "model").rename(tmp_path / "moved" / "model")
     assert (tmp_path / "moved" / "model" / "huggingface" / "config.json").is_file()  # a run's folder can be moved
+
+
+def trained(run: Path) -> Path:
+    """A run whose fifth step validated best and whose tenth is its newest; verl has deleted the fifth."""
+    tiny_model(run / "global_step_5" / "actor" / "huggingface")
+    for step, srcc in ((5, 0.9), (10, 0.8)):
+        metrics = {"val-aux/a/scored": 8.0, "val-core/a/srcc": srcc, "val-core/mean/srcc": srcc}
+        keep_best(run, step, metrics, "srcc")
+    shutil.rmtree(run / "global_step_5")
+    return checkpoint(run, 10)
+
+
+def test_the_link_leads_to_the_checkpoint_that_validated_best(tmp_path, capsys):
+    run = tmp_path / "run"
+    newest = trained(run)
+    assert link(run, tmp_path / "model").resolve() == run / "best" / "global_step_5"
+    assert "step 5 validated best (val-core/mean/srcc)" in capsys.readouterr().out
+    (run / "best_checkpoint.json").unlink()
+    assert link(run, tmp_path / "model").resolve() == newest
+    assert "it has no best checkpoint, so the newest one is used" in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_that_is_gone_is_an_error_and_not_the_newest(tmp_path):
+    trained(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    with pytest.raises(ValueError, match=r"best/global_step_5: .* holds no model. Fix: "):
+        link(tmp_path / "run", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_run_without_a_checkpoint_has_no_link(tmp_path):

@@ -1,6 +1,7 @@
 """The experiments at real size, without running them: every stage composes, and the doctor accepts the trainings."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,19 +9,23 @@ import typer
 from doctor_builders import png, record, tiny_model, written
 
 from omniq_verl.cli import app
+from omniq_verl.cot.run import CotConfig
 from omniq_verl.doctor.checks import check_config
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.free_space import FreeSpace
 from omniq_verl.evaluation.papers import load_table
+from omniq_verl.generation.config import read_config
 from omniq_verl.packaged import RECIPES, SCRIPTS
 from omniq_verl.pipeline.cost import estimate
 from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.experiments import TINY, build
 from omniq_verl.pipeline.paper.experiments import PAPERS
+from omniq_verl.pipeline.paper.parts import IMAGE_SIZE
 from omniq_verl.pipeline.stage import Stage, needs
 from omniq_verl.preparation.mix import PRESETS
 
+REPO = Path(__file__).parents[2]
 ROOT = Path("/somewhere/run")
 WANTED = {
     "omniquality_r": {f"omniquality_r:{number}" for number in range(1, 9)},
@@ -78,7 +83,8 @@ def test_commands_of_omniq_can_be_parsed(experiment):
 
 @pytest.mark.parametrize("name", list(TINY))
 def test_scripts_take_the_options_of_their_stages(name):
-    for one, options in PAPERS[name].OPTIONS.items():
+    for one, more in PAPERS[name].OPTIONS.items():
+        options = (*IMAGE_SIZE.get(one, ()), *more)
         spec = importlib.util.spec_from_file_location(f"prepare_{one}", SCRIPTS / f"{one}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -93,6 +99,39 @@ def test_the_training_mixture_is_that_of_the_paper():
     taken = [f"{name}={rows}" for name, rows in PRESETS["omniquality_r"].items()]
     ref = stages["seed0/mix"].command.index("--take")
     assert stages["seed0/mix"].command[ref + 1 : ref + 4] == taken
+
+
+def omniquality_r() -> dict[str, Stage]:
+    return {stage.name: stage for stage in build("omniquality_r", "paper", ROOT, [0], None, None).stages}
+
+
+def test_the_cold_start_has_the_settings_of_the_example():
+    command = omniquality_r()["seed0/cot"].command
+    example = read_config(CotConfig, REPO / "examples" / "omniquality_r" / "cot.yaml", [])
+    ours = read_config(CotConfig, None, command[command.index("run") + 1 :])
+    files = [str(ROOT / file) for file in example.data]
+    same = replace(ours, data=sorted(ours.data), out=example.out, run_options=example.run_options)
+    assert same == replace(example, data=sorted(files))
+
+
+def test_stages_validate_on_the_splits_of_all_three_sets():
+    for name in ("stage1", "stage2", "q_insight"):
+        (word,) = [word for word in omniquality_r()[f"seed0/{name}"].command if word.startswith("data.val_files=")]
+        assert {f"{ROOT}/data/{one}/val.parquet" in word for one in ("ava", "evalmuse", "koniq")} == {True}
+        assert "test.parquet" not in word
+
+
+def test_stages_start_from_and_measure_the_chosen_checkpoint():
+    stages, model = omniquality_r(), f"{ROOT}/seed0/stage1_model/huggingface"
+    assert f"actor_rollout_ref.model.path={model}" in stages["seed0/stage2"].command
+    assert model in stages["seed0/stage1_test"].command
+    assert "omniq_verl.pipeline.checkpoint" in stages["seed0/stage1_model"].command
+
+
+def test_photographs_of_spaq_are_prepared_at_a_size_that_fits_everywhere(experiment):
+    for stage in experiment.stages:
+        assert ("--short-side" in stage.command) == (stage.name == "data/spaq")
+        assert "--max-model-len" not in stage.command
 
 
 def with_data(root: Path, *names: str) -> Path:
@@ -152,6 +191,9 @@ def test_every_training_composes_and_has_a_cost(name):
     for stage in trainings(name, ROOT):
         cost = estimate(stage, compose)
         assert cost.hours > 0.5 and cost.gpus == 4 and cost.source
+        if config := composed.get(recipe(stage)[0]):
+            rows = stage.work.images // config.trainer.total_epochs
+            assert stage.steps == rows // config.data.train_batch_size * config.trainer.total_epochs
         assert recipe(stage)[0] in composed or "verl.trainer.sft_trainer" in stage.command
 
 

@@ -1,7 +1,13 @@
-"""OmniQuality-R at real size: cold start, two stages, the ablations of tables 4, 6 and 8, and tables 1 to 3."""
+"""OmniQuality-R at real size: cold start, two stages, the ablations of tables 4, 6 and 8, and tables 1 to 3.
+
+Two of the four jointly trained baselines of tables 1 to 3 are here as well: Qwen-SFT and Q-Insight.
+"""
+
+import sys
+from pathlib import Path
 
 from omniq_verl.evaluation.papers import load_table
-from omniq_verl.pipeline.commands import listed, omniq, settings
+from omniq_verl.pipeline.commands import flags, listed, omniq, settings
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
 from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, mix, prepare, sft
 from omniq_verl.pipeline.readers import of_paper
@@ -11,7 +17,7 @@ from omniq_verl.preparation.mix import PRESETS
 TRAINED_ON = tuple(PRESETS["omniquality_r"])
 OPTIONS = {
     "koniq": (),
-    "ava": ("--val-fraction", "0.01"),
+    "ava": (),
     "evalmuse": (),
     "spaq": (),
     "live_wild": (),
@@ -28,8 +34,11 @@ ALL = tuple(OPTIONS)
 IN_DOMAIN = ("ava", "evalmuse", "koniq")
 """Sets of tables 6 and 8."""
 TABLE4 = (*IN_DOMAIN, "tad66k", "evalmi", "kadid")
-COT_TAKE = dict.fromkeys(IN_DOMAIN, 5_000)
-"""Images of each set for the cold start: sec. 4.1 has 4,916, 5,401 and 4,889."""
+COT_TAKE = PRESETS["omniquality_r"]
+"""Images of each set that the cold start asks about, as in ``examples/omniquality_r/cot.yaml``."""
+COT_SELECT = {"images": 5_000, "emphasis": "hard", "levels_of.ava": "quantiles"}
+"""Selection of the cold start. Sec. 4.1 learns from 4,916 images of AVA, 5,401 of EvalMuse and 4,889 of KonIQ; fig. 2
+emphasizes hard cases."""
 COT_PATHS, COT_RECORDS = 8, 41_183
 """Paths of an image (the paper says several), and records that were learned from (sec. 4.1)."""
 EPOCHS, BATCH = 2, 64
@@ -58,28 +67,42 @@ def experiment(run: Real) -> Experiment:
 def seed_stages(run: Real, seed: int) -> list[Stage]:
     """One seed, from the mixture of training rows to the last evaluation."""
     preset = PRESETS["omniquality_r"]
-    found = [mix(run, seed, "mix", preset), mix(run, seed, "cot_rows", COT_TAKE), cot(run, seed)]
+    found = [mix(run, seed, "mix", preset), cot(run, seed)]
     learned = run.below(seed, "cot") / "sft.parquet"
     found += sft(run, seed, "sft", f"{RECIPE}/sft", run.model, learned, COT_RECORDS, 1, 256)
     found += measure(run, seed, "sft", run.trained(seed, "sft"), run.tests(*ALL))
-    train, val = [run.below(seed, "mix") / "train.parquet"], [run.file(name, "val") for name in ("koniq", "ava")]
+    train, val = run.below(seed, "mix") / "train.parquet", [run.file(name, "val") for name in IN_DOMAIN]
     for name, (recipe, start, sets) in TRAININGS.items():
         model = run.trained(seed, start) if start else run.model
         rows = sum(preset.values())
-        found += grpo(run, seed, name, f"{RECIPE}/{recipe}", model, train, val, rows, EPOCHS, BATCH)
+        found += grpo(run, seed, name, f"{RECIPE}/{recipe}", model, [train], val, rows, EPOCHS, BATCH)
         found += measure(run, seed, name, run.trained(seed, name), run.tests(*sets))
+    return [*found, *baselines(run, seed, train, val)]
+
+
+def baselines(run: Real, seed: int, train: Path, val: list[Path]) -> list[Stage]:
+    """Qwen-SFT and Q-Insight, from the base model, on the joint rows; epochs and batches are the recipes'."""
+    learned, rows = run.below(seed, "qwen_sft_rows") / "sft.parquet", sum(PRESETS["omniquality_r"].values())
+    words = flags(data=train, kind="score", out=learned)
+    script = [sys.executable, str(run.repo / "data_prep" / "answers.py"), *words]
+    found = [Stage(f"seed{seed}/qwen_sft_rows", "scores without reasoning", script, work=Work(images=rows))]
+    found += sft(run, seed, "qwen_sft", "baselines/qwen_sft", run.model, learned, rows, 2, 256)
+    found += grpo(run, seed, "q_insight", "baselines/q_insight", run.model, [train], val, rows, 4, 128)
+    for name in ("qwen_sft", "q_insight"):
+        found += measure(run, seed, name, run.trained(seed, name), run.tests(*ALL))
     return found
 
 
 def cot(run: Real, seed: int) -> Stage:
     """Plans, reasoning and rejection sampling by the base model."""
-    rows = run.below(seed, "cot_rows") / "train.parquet"
     words = {
-        "data": listed([rows]),
+        "data": listed([run.training_rows(name) for name in COT_TAKE]),
+        **{f"take.{name}": rows for name, rows in COT_TAKE.items()},
         "out": run.below(seed, "cot"),
         "engine.model": run.model,
         "engine.max_model_len": 8192,
         "paths": COT_PATHS,
+        **{f"select.{key}": value for key, value in COT_SELECT.items()},
         "run_options.workers": GPUS,
         "seed": seed,
     }
@@ -91,24 +114,33 @@ def cot(run: Real, seed: int) -> Stage:
     )
 
 
-def _table(number: int, *rows: OurRow) -> OurTable:
+LEVEL_WORDS = (
+    "Q-Align and DeQA are not run: their recipes learn level words behind the rows' own questions, and `omniq eval`"
+    " does not yet read the probabilities of such words for all three tasks."
+)
+
+
+def _table(number: int, *rows: OurRow, note: str = "") -> OurTable:
     name = f"omniquality_r:{number}"
-    return OurTable(name, rows, of_paper(load_table(name)), same_columns=True)
+    return OurTable(name, rows, of_paper(load_table(name)), same_columns=True, note=note)
 
 
 def _row(folder: str, group: str | None, method: str, title: str | None = None) -> OurRow:
     return OurRow(title or folder, f"{folder}_test", (group, method))
 
 
-def _main(group: str) -> tuple[OurRow, ...]:
-    return (_row("stage2", group, "OmniQuality-R (ours)"), OurRow("sft", "sft_test"))
+def _main(number: int, group: str, qwen_sft: str = "Qwen-SFT") -> OurTable:
+    """One of tables 1 to 3; table 2 writes a baseline's name in another way."""
+    rows = (_row("stage2", group, "OmniQuality-R (ours)"), OurRow("sft", "sft_test"))
+    baselines = (_row("qwen_sft", group, qwen_sft), _row("q_insight", group, "Q-Insight"))
+    return _table(number, *rows, *baselines, note=LEVEL_WORDS)
 
 
 _STAGE1, _STAGE2 = "Stage 1", "Stage 2 (from GRPO+GR)"
 TABLES = (
-    _table(1, *_main("MLLM-based, jointly fine-tuned")),
-    _table(2, *_main("few-shot joint fine-tuning")),
-    _table(3, *_main("few-shot joint fine-tuning")),
+    _main(1, "MLLM-based, jointly fine-tuned"),
+    _main(2, "few-shot joint fine-tuning", "QwenSFT"),
+    _main(3, "few-shot joint fine-tuning"),
     _table(
         4,
         _row("stage1", _STAGE1, "GRPO+GR"),

@@ -15,8 +15,10 @@ QWEN_7B = "Qwen/Qwen2.5-VL-7B-Instruct"
 HOUR = 3600
 ANSWER_TOKENS = 256
 """Tokens of an answer: an assumption, as no trained 7B model has been measured here."""
-EVAL_LENGTH = 18_432
-"""Tokens of question, image and answer: a photograph of SPAQ of 4032 x 3024 pixels has 15,552."""
+IMAGE_SIZE = {"spaq": ("--short-side", "768")}
+"""Bounds of preparation, which training and evaluation then share. SPAQ's photographs have up to 4032 x 3024 pixels, or
+15,552 tokens. None of the four papers gives a size; this is the one of VisualQuality-R1's author. The images of the
+other sets keep their sizes."""
 IN_ONE_FILE = 100_000
 """Rows of a parquet file: verl takes names of files, not patterns, so that training sets are one file each."""
 
@@ -46,11 +48,15 @@ class Real:
         """Test rows of those data sets that are there."""
         return [self.file(name, "test") for name in names if name in self.data]
 
+    def training_rows(self, name: str) -> Path:
+        """A pattern for the training rows, which fill several files where there are more than ``IN_ONE_FILE``."""
+        return self.root / "data" / name / "train*.parquet"
+
     def below(self, seed: int, name: str) -> Path:
         return self.root / f"seed{seed}" / name
 
     def trained(self, seed: int, name: str) -> Path:
-        """The model that ``grpo`` or ``sft`` leaves."""
+        """The model that ``grpo`` or ``sft`` leaves: the checkpoint that validated best, otherwise the newest."""
         return self.below(seed, f"{name}_model") / "huggingface"
 
 
@@ -62,7 +68,8 @@ def prepare(run: Real) -> list[Stage]:
 def _prepare(run: Real, name: str) -> Stage:
     about, script = BY_NAME[name], str(run.repo / "data_prep" / f"{name}.py")
     words = flags(root=run.data[name], out=run.root / "data" / name)
-    command = [sys.executable, script, *words, "--shard-rows", str(IN_ONE_FILE), *run.options[name]]
+    options = [*IMAGE_SIZE.get(name, ()), *run.options[name]]
+    command = [sys.executable, script, *words, "--shard-rows", str(IN_ONE_FILE), *options]
     work = Work(images=about.images)
     title = f"{about.title} -> parquet"
     return Stage(f"data/{name}", title, command, reads=(run.data[name],), silence=4 * HOUR, work=work)
@@ -128,10 +135,7 @@ def _training(run: Real, seed: int, name: str, title: str, command: list[str], s
     full = f"seed{seed}/{name}"
     link = flags(run=run.below(seed, name), out=run.below(seed, f"{name}_model"))
     training = Stage(full, title, command, steps, gpus=GPUS, silence=HOUR, work=work)
-    return [
-        training,
-        Stage(f"{full}_model", f"newest checkpoint of {name}", module("omniq_verl.pipeline.checkpoint", link)),
-    ]
+    return [training, Stage(f"{full}_model", f"checkpoint of {name}", module("omniq_verl.pipeline.checkpoint", link))]
 
 
 def measure(run: Real, seed: int, name: str, model: Path | str, files: Sequence[Path]) -> list[Stage]:
@@ -139,7 +143,7 @@ def measure(run: Real, seed: int, name: str, model: Path | str, files: Sequence[
     if not files:
         return []
     words = ["--model", model, "--data", *files, "--out", run.below(seed, f"{name}_test"), "--workers", GPUS]
-    command = omniq("eval", *words, "--max-model-len", EVAL_LENGTH)
+    command = omniq("eval", *words)
     answers = sum(test_rows(file.parent.name) for file in files)
     work = Work(images=answers, answers=answers, tokens=ANSWER_TOKENS)
     title = f"evaluation of {name} on {len(files)} sets"

@@ -137,15 +137,16 @@ with run_folder_lock(root):
 
 def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path):
     command = [sys.executable, "-c", KILLED]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "builders")}
     moments = random.Random(0)
     run = tmp_path / "killed"
     for _ in range(10):
-        process = subprocess.Popen([*command, str(run)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*command, str(run)], env=environment, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         time.sleep(moments.uniform(0, 0.5))
         process.kill()
         process.wait()
-    assert subprocess.run([*command, str(run)], stdout=subprocess.DEVNULL).returncode == 0
+    assert subprocess.run([*command, str(run)], env=environment, stdout=subprocess.DEVNULL).returncode == 0
     whole = quick_experiment(tmp_path / "whole")
     run_stages(whole.stages, tmp_path / "whole", quiet())
     write_tables(whole, tmp_path / "whole")

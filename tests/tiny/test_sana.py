@@ -72,7 +72,7 @@ def test_a_pipeline_whose_weights_are_not_whole_is_rejected(folder, spec, tmp_pa
     else:
         value = tensors.pop(name)
         save_file(tensors | ({f"base_model.model.{name}": value} if fault == "renamed" else {}), file)
-    with pytest.raises(ValueError, match=r"missing from its files|cannot be opened") as caught:
+    with pytest.raises(ValueError, match=r"missing from its files|cannot be loaded") as caught:
         DiffusersPipeline(replace(spec, model=str(broken)))
     assert fault == "cut" or (f"broken/{part}" in str(caught.value) and name in str(caught.value))
 
@@ -129,7 +129,7 @@ def test_other_texts_and_other_seeds_give_other_images(pipeline):
 
 
 def test_a_pipeline_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="cannot be opened as a pipeline"):
+    with pytest.raises(ValueError, match="cannot be loaded as a diffusers pipeline"):
         DiffusersPipeline(GeneratorSpec(str(tmp_path)))
 
 

@@ -255,7 +255,7 @@ def test_rows_of_another_maker_are_rejected_with_file_row_and_fix(tmp_path):
     for changed, said in (
         ({"extra_info": {"index": 0, "split": "train"}}, "row 1: extra_info.id is None"),
         ({"extra_info": {**info, "task": "beauty"}}, "row 1: extra_info.task is 'beauty'"),
-        ({"extra_info": {**info, "id": "x/1", "score": 73.0}}, "row 1: extra_info.score: the label 73 lies outside"),
+        ({"extra_info": {**info, "id": "x/1", "score": 73.0}}, "row 1: extra_info.score: the label 73 is outside"),
         ({"data_source": None}, "row 1: data_source is None"),
     ):
         pq.write_table(pa.Table.from_pylist([row, {**row, **changed}]), tmp_path / "rows.parquet")

@@ -101,7 +101,7 @@ def test_the_filter_may_look_at_the_batch_reward_only_where_there_is_one():
     metric = "trainer.v1.sampler.sampler_kwargs.metric=batch_reward"
     assert not check_settings(composed(RECIPE, metric))
     (problem,) = check_settings(composed("omniquality_r/stage1", metric))
-    assert "is 'batch_reward', which is no part of the reward" in problem.what
+    assert "is 'batch_reward', which is not a part of the reward" in problem.what
 
 
 REWARD_RECIPES = sorted(path.stem for path in (RECIPES / "rewards").glob("*.yaml"))

@@ -93,7 +93,7 @@ def test_labels_are_written_and_checked():
     wrong = {
         "no object under 'scores'": None,
         "no number under 'quality'": {"quality": "3"},
-        "the label 6 lies outside": {"quality": 6.0},
+        "the label 6 is outside": {"quality": 6.0},
         "'scores' has sharpness; the task": {"sharpness": 3.0},
     }
     for message, scores in wrong.items():

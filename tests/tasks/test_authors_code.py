@@ -77,5 +77,5 @@ def test_answers_on_another_scale_are_another_run():
 def test_the_heat_map_asks_on_the_scale():
     assert "from 0 (bad)" in asked_messages("technical", None, None, "0-5")[0]["content"]
     assert "from 1 (bad)" in asked_messages("technical", None, None)[0]["content"]
-    with pytest.raises(ValueError, match="asks for no score"):
+    with pytest.raises(ValueError, match="has no score"):
         asked_messages("degradation", None, None, "0-5")

@@ -77,5 +77,5 @@ def test_every_label_is_a_distribution_whose_mean_is_the_score(score, deviation)
 
 @pytest.mark.parametrize(("score", "deviation"), [(0.9, None), (3, -1.0), (3, math.nan), (math.nan, 1.0)])
 def test_impossible_labels_are_rejected(score, deviation):
-    with pytest.raises(ValueError, match=r"outside of|standard deviation"):
+    with pytest.raises(ValueError, match=r"is outside|standard deviation"):
         soft_levels(score, deviation, ONE_TO_FIVE)

@@ -100,7 +100,7 @@ def _set_by(overrides: Sequence[str]) -> list[str]:
 
 
 def _is_user_code(key: str, value: Any) -> bool:
-    if not isinstance(value, str) or key.startswith(_REWARD):
+    if not isinstance(value, str) or key.startswith(_REWARD) or value.startswith("omniq_verl."):
         return False
     return bool(_USER_CODE.search(value) or _USER_CODE_KEYS.search(key))
 

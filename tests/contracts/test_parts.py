@@ -57,7 +57,7 @@ def test_only_the_part_that_is_trained_changes(root, part):
     alone |= {"DIST_INIT_METHOD": "tcp://127.0.0.1:0", "VERL_PLATFORM": "cpu"}
     done = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert f"{part} alone: " in done.stdout
+    assert f"{part} only: " in done.stdout
     before = load_file(root / "model" / "model.safetensors")
     after = load_file(out / "global_step_2" / "huggingface" / "model.safetensors")
     changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}

@@ -4,7 +4,7 @@
 
 The quickstart's GRPO from one SFT checkpoint: with both, once more with both, without shared prompts, and with verl's
 own agent loop manager besides. The second run says how far two equal runs are apart; vLLM's sums depend on what it
-batches together. Killed and started again, it goes on where it stopped. Given the folder of a finished quickstart, its
+batches together. After a kill the same command resumes. Given the folder of a finished quickstart, its
 data, model and checkpoint are used.
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.quickstart.runner import run_folder_lock, run_stages
-from omniq_verl.quickstart.stages import Settings, Stage, cold_start, grpo_stage
+from omniq_verl.pipeline.process import run_folder_lock
+from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.stage import Stage
+from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage
 
 REPO = Path(__file__).parents[1]
 OFF = {"trainer.v1.shared_prompt": "off"}

@@ -24,19 +24,19 @@ import json, sys
 from pathlib import Path
 from rich.console import Console
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.data.row_refs import list_places
+from omniq_verl.data.row_refs import list_rows
 from omniq_verl.generation.request import Sampling
-from omniq_verl.generation.runner import How, finish
+from omniq_verl.generation.runner import RunOptions, run_job
 from omniq_verl.generation.store import Store
-from omniq_verl.generation.workers import Job, Todo
+from omniq_verl.generation.workers import Job, WorkItem
 from contracts_ask import ask
 
 root, out, on, rows, batch = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 spec = EngineSpec(str(root / "model"), max_model_len=192, dtype="float32", memory=0.2)
 job = Job(spec, Sampling(n=2, temperature=1.0, max_tokens=12), ask)
-todo = [Todo(place) for place in list_places([root / "train.parquet"])[:rows]]
+todo = [WorkItem(ref) for ref in list_rows([root / "train.parquet"])[:rows]]
 with Store(out, {}) as store:
-    finish(job, todo, store, How(on=on, batch=batch), Console(), "test")
+    run_job(job, todo, store, RunOptions(on=on, batch=batch), Console(), "test")
 """
 
 ASK = """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def reproduce(
     experiment: Annotated[str, typer.Argument(help="omniquality_r, q_insight, ract or rali.")],
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[SEED]... [STAGE]...", help="Further seeds and stages.")
+        list[str] | None, typer.Argument(metavar="[SEED|STAGE]...", help="More values for --seeds or --only.")
     ] = None,
     *,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run; the same command resumes it.")],
@@ -51,11 +51,20 @@ def reproduce(
     """
     with cli_errors() as console:
         from omniq_verl.pipeline.experiments import build
-        from omniq_verl.pipeline.stage import chosen, needs
+        from omniq_verl.pipeline.stage import MissingData, chosen, needs
 
         _check_options(changed, status, dry_run, needs_data=scale == "paper" and data is None)
         numbers, names = surplus(more or [], bool(seeds), bool(only))
-        found = build(experiment, scale, out, [*(seeds or []), *numbers] or [0], data, model)
+        asked = (experiment, scale, out, [*(seeds or []), *numbers] or [0])
+        try:
+            found = build(*asked, data, model)
+        except MissingData as error:
+            if not dry_run:
+                raise
+            console.print(
+                f"{error}. The plan below assumes that all data sets are there.", style="yellow", markup=False
+            )
+            found = build(*asked, None, model)
         root = out.resolve()
         need = needs(found.stages, root)
         wanted = [*(only or []), *names]

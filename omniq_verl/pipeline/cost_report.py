@@ -35,15 +35,22 @@ def _compose(recipes: Path, name: str, overrides: list[str]) -> DictConfig:
 def print_plan(stages: Sequence[Stage], experiment: Experiment, root: Path, console: Console) -> None:
     """Print the plan of a run; nothing is started."""
     found = costs(stages)
-    lines = [_line(stage, cost) for stage, cost in zip(stages, found, strict=True)]
-    head = ["stage", "GPUs", "time", "GPU-hours", "disk", "host memory", "GPU memory", "source"]
+    sources = list(dict.fromkeys(cost.source for cost in found if not _is_free(cost)))
+    lines = [_line(stage, cost, sources) for stage, cost in zip(stages, found, strict=True) if not _is_free(cost)]
+    head = ["stage", "GPUs", "time", "GPU-hours", "disk", "host", "GPU", "source"]
     seeds = ", ".join(map(str, experiment.seeds))
     print_cells(f"{experiment.name}, scale {experiment.scale}, seeds {seeds}: estimates", head, lines, console, False)
-    for sentence in totals(found, measure_free_space(root)):
+    notes = [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+    for sentence in (*notes, *totals(found, measure_free_space(root))):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(stage: Stage, cost: Cost) -> list[str]:
+def _is_free(cost: Cost) -> bool:
+    """Whether a stage takes nothing worth a line, such as a link."""
+    return not (cost.hours or cost.disk or cost.host or cost.gpu_memory or cost.peak_disk)
+
+
+def _line(stage: Stage, cost: Cost, sources: Sequence[str]) -> list[str]:
     return [
         stage.name,
         str(cost.gpus or "-"),
@@ -52,7 +59,7 @@ def _line(stage: Stage, cost: Cost) -> list[str]:
         size(cost.disk),
         size(cost.host),
         size(cost.gpu_memory),
-        cost.source,
+        f"[{sources.index(cost.source) + 1}]",
     ]
 
 

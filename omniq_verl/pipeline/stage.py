@@ -50,6 +50,10 @@ class Stage:
     work: Work = Work()
 
 
+class MissingData(ValueError):
+    """A data set that is trained on is not there."""
+
+
 class PlanError(ValueError):
     """A list of stages that cannot be run; the message names the stage."""
 

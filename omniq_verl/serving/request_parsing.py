@@ -73,8 +73,12 @@ class LimitBody:
         await self._app(scope, counted, send)
 
 
-async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, list[File]]:
-    """Parse ``POST /v1/score`` into a question and its images.
+Prompts = list[str | None]
+"""The text of each image, or None."""
+
+
+async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, list[File], Prompts]:
+    """Parse ``POST /v1/score`` into a question, its images and the prompt of each.
 
     Raises:
         BadRequest: the request is invalid.
@@ -83,9 +87,11 @@ async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, l
         async with _form(request, limits, limits.images) as form:
             files = await _files(form, "images")
             words = {"images": ["sent"] * len(files), **_words(form, ("images",), ("task", "prompt"))}
-            return _check_score(_model(ScoreQuestion, words), limits), files
-    question = _check_score(await _json(request, ScoreQuestion), limits)
-    return question, [_decoded(text, number) for number, text in enumerate(question.images)]
+            question = _model(ScoreQuestion, words)
+            return question, files, _check_score(question, limits)
+    question = await _json(request, ScoreQuestion)
+    prompts = _check_score(question, limits)
+    return question, [_decoded(text, number) for number, text in enumerate(question.images)], prompts
 
 
 async def read_compare(
@@ -186,7 +192,8 @@ def _number(text: str) -> Any:
         return text
 
 
-def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
+def _check_score(question: ScoreQuestion, limits: Limits) -> Prompts:
+    """Check the sizes and prompts of a question, and return one prompt per image."""
     _check_sizes(len(question.images), question.samples, limits)
     try:
         prompts = prompts_for(question.prompt, len(question.images))
@@ -197,7 +204,7 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> ScoreQuestion:
         raise BadRequest(422, f"prompt: it {fault}")
     if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
-    return question
+    return prompts
 
 
 def _check_compare(question: CompareQuestion, limits: Limits) -> CompareQuestion:

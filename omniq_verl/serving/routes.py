@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request, Response
 
 from omniq_verl.data.images import BadImage, check_pixels
-from omniq_verl.scoring.image_inputs import prompts_for
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 from omniq_verl.serving import schemas
 from omniq_verl.serving.admission import Draining
@@ -34,9 +33,8 @@ class Questions:
 
     async def score_images(self, request: Request) -> schemas.ScoreAnswers:
         """Score one or more images for one or more tasks."""
-        question, files = await read_score(request, self.server.limits)
+        question, files, prompts = await read_score(request, self.server.limits)
         tasks = _tasks(question.task, self.server)
-        prompts = prompts_for(question.prompt, len(files))
         found = await self._score(question.model, files, tasks, prompts, question.samples, question.temperature)
         return schemas.score_answers([file.name for file in files], found, question.reasoning)
 

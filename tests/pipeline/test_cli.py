@@ -58,6 +58,25 @@ def test_only_some_stages_are_run_and_the_tables_name_what_is_missing(quick, tmp
     assert code == 1 and "--only x matches no stage. Fix: use one of" in text
 
 
+def test_a_plan_needs_no_data_and_names_what_is_missing(tmp_path):
+    (tmp_path / "data").mkdir()
+    words = (
+        "omniquality_r",
+        "--scale",
+        "paper",
+        "--data",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "run",
+        "--only",
+        "sft",
+    )
+    code, text = invoke(*words, "--dry-run")
+    assert code == 0 and "ava, evalmuse, koniq not found" in text.replace("\n", " ") and "seed0/sft" in text
+    code, text = invoke(*words)
+    assert code == 1 and "needed for training. Fix: download them" in text.replace("\n", " ")
+
+
 def test_a_dry_run_prints_every_stage_with_its_cost_and_starts_nothing(tmp_path):
     code, text = invoke("q_insight", "--out", tmp_path / "run", "--dry-run")
     assert code == 0 and "seed0/joint_test" in text and "quickstart, two cores" in text

@@ -162,7 +162,7 @@ def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
 
 def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):
     data = with_data(tmp_path, "koniq", "evalmuse")
-    with pytest.raises(ValueError, match=r"ava is not there, and is trained on. Fix: download it \(omniq data status"):
+    with pytest.raises(ValueError, match=r"ava not found, needed for training. Fix: download them \(omniq data status"):
         build("omniquality_r", "paper", tmp_path / "run", [0], data, None)
 
 

@@ -8,6 +8,7 @@ from omniq_verl.pipeline.data_status import MISSING, PARTLY, Found, survey
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.paper import omniquality_r, q_insight, ract, rali
 from omniq_verl.pipeline.paper.parts import QWEN_7B, Real
+from omniq_verl.pipeline.stage import MissingData
 
 PAPERS: dict[str, ModuleType] = {"omniquality_r": omniquality_r, "q_insight": q_insight, "ract": ract, "rali": rali}
 
@@ -26,15 +27,15 @@ def build(
         model: base model; None: Qwen2.5-VL-7B.
 
     Raises:
-        ValueError: a data set that is trained on is not below ``data``.
+        MissingData: a data set that is trained on is not below ``data``.
     """
     paper = PAPERS[name]
     found = [] if data is None else survey(data)
     folders = {one: Path("DATA") / one for one in paper.OPTIONS} if data is None else folders_of(found)
     if data is not None and (missing := [one for one in paper.TRAINED_ON if one not in folders]):
-        raise ValueError(
-            f"{data}: {missing[0]} is not there, and is trained on. Fix: download it (omniq data status --data {data}"
-            " names its page and layout)"
+        raise MissingData(
+            f"{data}: {', '.join(missing)} not found, needed for training. Fix: download them"
+            f" (omniq data status --data {data} names their pages and layouts)"
         )
     run = Real(repo, root, folders, model or QWEN_7B, seeds, paper.OPTIONS)
     missing = [one for one in paper.OPTIONS if one not in folders]

@@ -1,6 +1,6 @@
 """A served reward model as a reward of flow_grpo.
 
-Read in flow_grpo (github.com/yifan123/flow_grpo, commit 54809b5), ``flow_grpo/rewards.py``: an entry of
+Read in flow_grpo (github.com/yifan123/flow_grpo, commit ac4c86e), ``flow_grpo/rewards.py``, lines 360-398: an entry of
 ``multi_score``'s table is a function that returns ``f(images, prompts, metadata) -> (scores, {})``. Images are a float
 tensor ``[N, 3, H, W]`` in [0, 1] or an array ``[N, H, W, 3]`` of uint8, and ``multi_score`` multiplies each score by
 the reward's weight.

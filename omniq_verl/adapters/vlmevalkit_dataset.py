@@ -3,8 +3,9 @@
 Read in VLMEvalKit (github.com/open-compass/VLMEvalKit, commit e8e78f0): ``build_dataset(name)`` takes the first class
 of the list ``vlmeval.dataset.DATASET_CLASSES`` whose ``supported_datasets()`` has the name (``dataset/__init__.py``,
 lines 399-404); ``ImageBaseDataset.build_prompt`` sends the files under ``image_path`` and the text under ``question``;
-``evaluate(eval_file)`` reads a table with the column ``prediction``. Images go into files of their own, unchanged: from
-a column ``image`` the kit would write them as JPEG (``dump_image``), and so change the quality to be scored.
+``evaluate(eval_file)`` reads a table with the column ``prediction``. Images go into files of their own, with their
+pixels unchanged: from a column ``image``, some versions of the kit (commit 0507265, ``dump_image``) write JPEG files,
+which changes the quality to be scored.
 """
 
 import json

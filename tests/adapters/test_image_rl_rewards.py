@@ -21,10 +21,10 @@ def url():
 def verl_omnis_call(function, image, ground_truth, **reward_kwargs):
     """The call and the reading of the result in verl-omni.
 
-    github.com/verl-project/verl-omni, commit 1486d9c, verl_omni/reward_loop/reward_manager/visual.py, lines 58 to 141,
-    ``VisualRewardManager.run_single``: an async function gets four keywords, further ones from the configuration's
-    ``reward_kwargs``, and four more if a reward model is served; ``score`` of a returned object is the reward, and all
-    other keys are logged.
+    github.com/verl-project/verl-omni, commit a1139ba, verl_omni/reward_loop/reward_manager/visual.py, lines 59 to 120,
+    ``VisualRewardManager.run_single``: an async function gets four keywords and, if a reward model is served, three
+    more (later versions, such as commit 1486d9c, also ``sampling_params``). ``score`` of a returned object is the
+    reward, and its other keys are logged. ``reward_kwargs`` of the configuration are bound before, by verl.
     """
     assert inspect.iscoroutinefunction(function)
     keywords = {"data_source": "images", "solution_image": image, "ground_truth": ground_truth}
@@ -40,14 +40,14 @@ def test_verl_omni_gets_a_score_and_numbers_to_log(url):
     image = torch.full((3, 16, 16), 51, dtype=torch.uint8)
     score, logged = verl_omnis_call(compute_score, image, "a cat", server_url=url, task="technical")
     assert score == pytest.approx(0.2) and type(score) is float
-    assert torch.tensor([score], dtype=torch.float32).shape == (1,)  # assemble_rm_scores, the same file, line 55
+    assert torch.tensor([score], dtype=torch.float32).shape == (1,)  # assemble_rm_scores, the same file, line 57
     assert logged == {"omniq_parsed": 1.0}
 
 
 def flow_grpos_multi_score(entry, weight, images, prompts, metadata):
     """What ``multi_score`` does with one entry of its table.
 
-    github.com/yifan123/flow_grpo, commit 54809b5, flow_grpo/rewards.py, ``multi_score``: an entry is called with the
+    github.com/yifan123/flow_grpo, commit ac4c86e, flow_grpo/rewards.py, lines 360 to 398: an entry is called with the
     device if its code has a variable of that name; the reward is called with three positions and returns two values,
     and each score is multiplied by the weight.
     """

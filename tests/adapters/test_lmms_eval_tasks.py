@@ -60,7 +60,7 @@ def test_the_coefficients_are_those_of_the_parsed_answers(prepared):
     answers = ["<think>a</think><answer>1.5</answer>", "no idea", "<answer>2.5</answer>", "<answer>4.75</answer>"]
     rows = rows_of(prepared)
     pairs = [process_results(row, [answer])["plcc"] for row, answer in zip(rows, answers, strict=True)]
-    assert [pair["score"] for pair in pairs] == [1.5, None, 2.5, 4.75]
+    assert [pair["prediction"] for pair in pairs] == [1.5, None, 2.5, 4.75]
     labels = np.array([pairs[index]["label"] for index in (0, 2, 3)])
     centred = labels - labels.mean(), np.array([1.5, 2.5, 4.75]) - 8.75 / 3
     expected = (centred[0] * centred[1]).sum() / math.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
@@ -68,11 +68,12 @@ def test_the_coefficients_are_those_of_the_parsed_answers(prepared):
     assert srcc(pairs) == pytest.approx(1.0)
     assert parsed(pairs) == 0.75
     assert math.isnan(plcc(pairs[:2]))
+    assert "score" not in pairs[0]  # lmms-eval computes a standard error of what stands there, and stops at None
 
 
 @pytest.mark.parametrize("answer", ["<answer>9</answer>", "", None, ["<answer>3</answer>"]])
 def test_an_answer_outside_of_the_scale_or_of_another_type_has_no_score(prepared, answer):
-    assert process_results(rows_of(prepared)[0], [answer])["srcc"]["score"] is None
+    assert process_results(rows_of(prepared)[0], [answer])["srcc"]["prediction"] is None
 
 
 def test_the_files_name_the_data_and_the_functions(prepared, tmp_path):
@@ -120,10 +121,13 @@ def test_lmms_eval_loads_asks_and_measures_the_task(prepared, tmp_path, monkeypa
     assert [task.doc_to_text(doc) for doc in docs] == [doc_to_text(row) for row in rows]
     assert all(task.doc_to_visual(doc)[0].size == (16, 16) for doc in docs)
     output = TaskOutput.from_taskdict(name, task)
-    for doc, score in zip(task.test_docs_no_media(), (1.5, 2.0, 3.0, 4.5), strict=True):
-        for metric, value in task.process_results(doc, [f"<answer>{score}</answer>"]).items():
+    answers = [f"<answer>{score}</answer>" for score in (1.5, 2.0, 3.0)] + ["no idea"]
+    for doc, answer in zip(task.test_docs_no_media(), answers, strict=True):
+        for metric, value in task.process_results(doc, [answer]).items():
             output.sample_metrics[metric, "none"].append(value)
     output.calculate_aggregate_metric(bootstrap_iters=0)
-    labels = [json.loads(row["reward_model"]["ground_truth"])["score"] for row in rows]
-    assert output.agg_metrics["plcc,none"] == pytest.approx(np.corrcoef(labels, [1.5, 2, 3, 4.5])[0, 1], abs=1e-9)
-    assert output.agg_metrics["srcc,none"] == pytest.approx(1.0) and output.agg_metrics["parsed,none"] == 1.0
+    output.calculate_clt_aggregate_metric()
+    labels = [json.loads(row["reward_model"]["ground_truth"])["score"] for row in rows[:3]]
+    assert output.agg_metrics["plcc,none"] == pytest.approx(np.corrcoef(labels, [1.5, 2, 3])[0, 1], abs=1e-9)
+    assert output.agg_metrics["srcc,none"] == pytest.approx(1.0) and output.agg_metrics["parsed,none"] == 0.75
+    assert output.agg_metrics["plcc_stderr_clt,none"] == "N/A"

@@ -1,6 +1,5 @@
 """The scoring benchmark's ways without reasoning: they count no image that has no score."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +7,24 @@ from pathlib import Path
 import pytest
 from adapter_builders import Brightness
 from generation_builders import png
+from gpu_step_builders import benchmark_module
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/scoring.py"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("scoring_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+scoring = benchmark_module("scoring")
 
 
-def test_every_image_is_scored_and_has_its_tokens(script):
+def test_every_image_is_scored_and_has_its_tokens():
     scorer = Brightness()
-    found = script.timed(script.scores_of(scorer, 1), [[png(9)], [png(5), png(7)], [png(1), png(3)]])
+    found = scoring.timed(scoring.scores_of(scorer, 1), [[png(9)], [png(5), png(7)], [png(1), png(3)]])
     assert [images for images, *_ in scorer.calls] == [1, 2, 2]
     assert found["tokens"] == 1.0 and found["images_per_second"] > 0
 
 
-def test_an_image_without_a_score_stops_the_measurement(script):
+def test_an_image_without_a_score_stops_the_measurement():
     with pytest.raises(SystemExit, match="1 images have no score; the first: "):
-        script.scores_of(Brightness(), 0)([png(5), b"no image"])
+        scoring.scores_of(Brightness(), 0)([png(5), b"no image"])
 
 
 def test_rali_is_not_measured_without_a_model():

@@ -14,6 +14,9 @@ The baselines are
 - the same engine given all questions at once after vLLM's image processor has also processed them, so that only
   generation is left.
 
+Two ways without reasoning are measured beside them: ``Scorer`` with ``mode="direct"``, and with ``--rali`` the
+``RaliScorer`` of that folder.
+
 Each way runs in its own process; its start-up is not counted. Every round has new images, so that caches from an
 earlier round do not help.
 """
@@ -41,7 +44,9 @@ SERVE = "vllm serve, 32 clients"
 DECODED = "vLLM, given decoded images"
 PROCESSED = "vLLM, given processed images"
 SCORER = "Scorer"
-WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER)
+DIRECT = "Scorer, direct"
+RALI = "RaliScorer"
+WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER, DIRECT, RALI)
 LENGTH = 288  # total tokens of question and answer, enough for the quickstart's images
 WARM_UP = 8
 
@@ -116,6 +121,31 @@ def measure_scorer(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[
     return found | spent | {"tokens": float(np.mean([len(tokenizer(answer).input_ids) for answer in answers]))}
 
 
+def measure_direct(model: Path, rounds: list[list[bytes]]) -> dict[str, float]:
+    """``Scorer`` without reasoning: it reads the score from the probabilities of one token."""
+    from omniq_verl import Scorer
+
+    scorer = Scorer(model, mode="direct", dtype="float32", memory=0.2, max_model_len=LENGTH)
+    return timed(scores_of(scorer, 1), rounds)
+
+
+def measure_rali(folder: Path, rounds: list[list[bytes]]) -> dict[str, float]:
+    from omniq_verl import RaliScorer
+
+    return timed(scores_of(RaliScorer(folder), 0), rounds)
+
+
+def scores_of(scorer: Any, tokens: int) -> Score:
+    """Score images, each with this many tokens; stop if an image has no score, because that may take less time."""
+
+    def score(images: Sequence[bytes]) -> list[int]:
+        if failed := [one for one in scorer.score(images) if one.score is None]:
+            raise SystemExit(f"{len(failed)} images have no score; the first: {failed[0].error or failed[0].status}")
+        return [tokens] * len(images)
+
+    return score
+
+
 def measure_vllm(way: str, model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
     """vLLM's engine with the settings of ``Scorer``, given prepared questions."""
     from transformers import AutoProcessor
@@ -185,7 +215,11 @@ def measure_serve(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[s
         server.wait()
 
 
-def measure(way: str, model: Path, rounds: list[list[bytes]], tokens: int) -> dict[str, float]:
+def measure(way: str, model: Path, rounds: list[list[bytes]], tokens: int, rali: Path | None) -> dict[str, float]:
+    if way == RALI:
+        return measure_rali(rali, rounds)
+    if way == DIRECT:
+        return measure_direct(model, rounds)
     if way == SCORER:
         return measure_scorer(model, rounds, tokens)
     if way == TRANSFORMERS:
@@ -197,9 +231,10 @@ def measure(way: str, model: Path, rounds: list[list[bytes]], tokens: int) -> di
 
 def compare(model: Path, args: argparse.Namespace) -> None:
     found = {}
-    for way in args.ways or WAYS:
+    for way in args.ways or [way for way in WAYS if way != RALI or args.rali]:
         words = ["--run", str(args.run), "--model", str(model), "--way", way, "--images", str(args.images)]
         words += ["--tokens", str(args.tokens), "--rounds", str(args.rounds)]
+        words += ["--rali", str(args.rali)] if args.rali else []
         done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
@@ -222,14 +257,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="longest answer (default: 100)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median is printed (default: 3)")
     parser.add_argument("--ways", nargs="*", choices=WAYS, help="measure only these, Scorer among them (default: all)")
+    parser.add_argument("--rali", type=Path, help="folder of a fitted RALI model, which is measured too")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if RALI in (args.ways or []) and not args.rali:
+        parser.error("RaliScorer needs a model. Fix: add --rali FOLDER")
     if args.way:
         images = images_of(args.run, WARM_UP + args.rounds * args.images)
         cuts = [0, *range(WARM_UP, len(images) + 1, args.images)]
         rounds = [images[first:last] for first, last in pairwise(cuts)]
-        print(json.dumps(measure(args.way, args.model, rounds, args.tokens)))
+        print(json.dumps(measure(args.way, args.model, rounds, args.tokens, args.rali)))
         return
     for title, model in (("trained", last_model(args.run)), ("untrained", args.run / "model")):
         print(f"{title} tiny model, {args.images} images, median of {args.rounds} rounds", flush=True)

@@ -3,10 +3,10 @@
 import math
 from importlib.util import find_spec
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from adapter_builders import Brightness
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from generation_builders import png
@@ -16,28 +16,6 @@ from omniq_verl.adapters import comfyui
 from omniq_verl.adapters.scale import NoScore
 from omniq_verl.adapters.tables import COLUMNS, batch_scorer, score_table
 from omniq_verl.adapters.tensor_metric import TensorMetric
-from omniq_verl.data.images import BadImage
-from omniq_verl.scoring.image_inputs import decode_source, listed, name_of
-from omniq_verl.scoring.scorer import BAD_IMAGE, Score
-
-
-class Brightness:
-    """Between 1 and 5; black images have no readable answer. Images come in by ``Scorer``'s own rules."""
-
-    def __init__(self):
-        self.calls = []
-
-    def score(self, images, task="technical", prompt=None):
-        self.calls.append((len(listed(images)), task, prompt))
-        return [self._one(name_of(image, number), image, task) for number, image in enumerate(listed(images))]
-
-    def _one(self, name, image, task):
-        try:
-            grey = np.asarray(decode_source(image).convert("L")).mean() / 255
-        except BadImage as error:
-            return Score(name, task, BAD_IMAGE, error=str(error))
-        score = 1 + 4 * grey
-        return Score(name, task, "ok", score, "fair") if grey else Score(name, task, "no_answer", reasoning="dark")
 
 
 def grey(*values: float) -> torch.Tensor:

@@ -1,0 +1,65 @@
+"""The best image of each text after a call of a diffusers pipeline, by a scorer.
+
+Pipelines return ``output.images``: PIL images, or an array ``[N, H, W, 3]`` (``output_type="np"``) or a tensor
+``[N, 3, H, W]`` (``"pt"``) in [0, 1]; with ``num_images_per_prompt=n`` the first n belong to the first text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omniq_verl.adapters.scale import AnyScorer
+from omniq_verl.data.arrays import image_from, is_numbers
+from omniq_verl.scoring.image_inputs import listed
+from omniq_verl.scoring.scorer import Score
+
+_RANGE = (0.0, 1.0)
+"""Black and white in a pipeline's arrays and tensors."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The images of one text and which of them has the highest score."""
+
+    prompt: str
+    best: int | None
+    """Index among the text's images, the first of equal ones; None: no image has a score."""
+    image: Any
+    """The best image as the pipeline returned it, or None."""
+    scores: list[Score]
+    """Of the text's images, in order."""
+
+
+def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task: str = "alignment") -> list[Picked]:
+    """Score the images of a finished pipeline call and pick the best of each text.
+
+    Args:
+        output: what the pipeline returned, or its ``images``.
+        prompts: the texts of the call, in its order.
+        scorer: of any kind.
+        task: that has a score.
+
+    Raises:
+        ValueError: the images cannot be divided evenly among the texts.
+        BadImage: an array or tensor is no image, for example latents (``output_type="latent"``).
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    images = list(listed(getattr(output, "images", output)))
+    if not texts or not images or len(images) % len(texts):
+        raise ValueError(
+            f"{len(images)} images cannot belong to {len(texts)} texts."
+            " Fix: give the texts of the call and all images that it returned"
+        )
+    each = len(images) // len(texts)
+    shown = [image_from(one, _RANGE) if is_numbers(one) else one for one in images]
+    scores = scorer.score(shown, task=task, prompt=[text for text in texts for _ in range(each)])
+    return [
+        _picked(text, images[first : first + each], scores[first : first + each])
+        for text, first in zip(texts, range(0, len(images), each), strict=True)
+    ]
+
+
+def _picked(prompt: str, images: Sequence[Any], scores: Sequence[Score]) -> Picked:
+    scored = [index for index, one in enumerate(scores) if one.score is not None]
+    best = max(scored, key=lambda index: scores[index].score, default=None)
+    return Picked(prompt, best, None if best is None else images[best], list(scores))

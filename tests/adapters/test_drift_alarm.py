@@ -1,0 +1,82 @@
+"""The alarm for reward hacking: against plain references, and its rate of false alarms by simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from omniq_verl.adapters.drift_alarm import DriftAlarm, rising
+
+
+def ascents(values):
+    return sum(values[i] < values[j] for i, j in itertools.combinations(range(len(values)), 2))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_p_value_is_the_share_of_all_orders_that_rise_as_much(seed):
+    values = np.random.default_rng(seed).permutation(6).tolist()
+    every = [ascents(order) for order in itertools.permutations(values)]
+    assert rising(values).p_value == pytest.approx(np.mean(np.array(every) >= ascents(values)), abs=1e-15)
+
+
+def test_without_ties_it_is_scipys_exact_test():
+    from scipy.stats import kendalltau
+
+    values = np.random.default_rng(3).normal(size=25) + 0.05 * np.arange(25)
+    found = kendalltau(np.arange(25), values, alternative="greater", method="exact")
+    assert rising(values.tolist()).tau == pytest.approx(found.statistic, abs=1e-12)
+    assert rising(values.tolist()).p_value == pytest.approx(found.pvalue, rel=1e-9)
+
+
+def test_equal_values_never_make_a_rise_more_likely():
+    values = [0.1, 0.2, 0.2, 0.3, 0.3, 0.4]
+    ways = [rising(np.add(values, np.multiply(1e-6, order)).tolist()) for order in itertools.permutations(range(6))]
+    assert rising(values).p_value == pytest.approx(max(way.p_value for way in ways), abs=1e-15)
+    assert rising([1.0] * 8).p_value == 1.0
+
+
+def alarms(level: float, runs: int, steps: int, rise: float, window: int = 10) -> float:
+    """Share of runs with an alarm; the judge is noise, the reward noise with a slope."""
+    draws = np.random.default_rng(11).normal(size=(runs, 2, steps))
+    count = 0
+    for reward, judge in draws:
+        alarm = DriftAlarm(window, level)
+        slope = rise * np.arange(steps)
+        count += any(alarm.add(*pair) is not None for pair in zip(reward + slope, judge, strict=True))
+    return count / runs
+
+
+def test_noise_raises_false_alarms_at_most_at_the_stated_rate():
+    runs, level = 1500, 0.2
+    error = math.sqrt(level * (1 - level) / runs)
+    worst = alarms(level, runs, 40, rise=50.0)  # the reward rises for certain; only the judge's noise can save the test
+    used = level * sum(1 / (k * (k + 1)) for k in range(1, 5))
+    assert worst <= level + 3 * error
+    assert used / 2 < worst  # the bound is not met by never raising an alarm
+    assert alarms(level, runs, 40, rise=0.0) <= level**2
+
+
+def test_a_judge_that_falls_while_the_reward_rises_is_reported_with_its_steps():
+    noise = np.random.default_rng(0).normal(scale=0.02, size=(2, 60))
+    steps = np.arange(60)
+    reward = 0.3 + 0.01 * steps + noise[0]
+    judge = 0.6 - 0.01 * np.maximum(steps - 20, 0) + noise[1]
+    alarm = DriftAlarm(window=20, level=0.01)
+    found = [one for pair in zip(reward, judge, strict=True) if (one := alarm.add(*pair))]
+    assert [(one.first, one.last) for one in found] == [(20, 39), (40, 59)]
+    assert all(max(one.reward.p_value, one.judge.p_value) <= one.level for one in found)
+    assert [one.level for one in found] == pytest.approx([0.01 / 6, 0.01 / 12])
+    assert str(found[0]).startswith("steps 20 to 39: the reward rises (tau 0.")
+    together = DriftAlarm(window=20, level=0.01)
+    assert not any(together.add(value, value) for value in reward)
+
+
+def test_wrong_values_and_settings_are_rejected():
+    alarm = DriftAlarm(window=8)
+    with pytest.raises(ValueError, match=r"the step 0 has reward nan and judge 1\.0\. Fix"):
+        alarm.add(float("nan"), 1.0)
+    assert [alarm.add(step, -step) is not None for step in range(8)] == [False] * 7 + [True]
+    for settings in ({"window": 7}, {"level": 0.0}, {"level": 1.0}):
+        with pytest.raises(ValueError, match="Fix: use"):
+            DriftAlarm(**settings)

@@ -11,8 +11,10 @@ from fastapi_offline import FastAPIOffline
 
 from omniq_verl import __version__
 from omniq_verl.serving.admission import Draining, Full
+from omniq_verl.serving.chat import Chats
+from omniq_verl.serving.chat_schemas import ChatQuestion
 from omniq_verl.serving.middleware import OnlyFrom, own_addresses
-from omniq_verl.serving.openapi import FAILURES, body, responses
+from omniq_verl.serving.openapi import FAILURES, body, json_body, responses
 from omniq_verl.serving.request_parsing import BadRequest, LimitBody
 from omniq_verl.serving.routes import AGAIN, Questions, State
 from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
@@ -47,6 +49,7 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
     app.state.server = server
     _add_failures(app)
     _add_questions(app, Questions(server, metrics))
+    _add_chats(app, Chats(server, metrics))
     _add_state(app, State(server), metrics)
     return app
 
@@ -72,6 +75,11 @@ def _add_questions(app: FastAPI, routes: Questions) -> None:
     app.post("/v1/score", openapi_extra=score, **common)(routes.score_images)
     app.post("/v1/compare", openapi_extra=compare, **common)(routes.compare_pairs)
     app.post("/verl-omni/{task}", include_in_schema=False, **admitted)(routes.verl_omni)
+
+
+def _add_chats(app: FastAPI, routes: Chats) -> None:
+    common: dict[str, Any] = {"dependencies": [Depends(_admitted)], "responses": responses(), "tags": ["questions"]}
+    app.post("/v1/chat/completions", openapi_extra=json_body(ChatQuestion), **common)(routes.complete)
 
 
 def _add_state(app: FastAPI, routes: State, metrics: Any) -> None:

@@ -23,6 +23,7 @@ from omniq_verl.serving.settings import IMAGES
 from omniq_verl.serving.state import Server
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, ForbiddenText, Task, shown, text_fault
 
+CHAT = "/v1/chat/completions"
 _PREFIX = "omniq/"
 
 

@@ -155,13 +155,16 @@ REJECTED = [
 def test_what_is_no_question_is_rejected_with_a_reason(client, words, said):
     found = client.post(PATH, json={**chat(image(0)), **words})
     assert found.status_code == 422 and said in found.json()["detail"], found.text
+    assert found.json()["error"] == {"message": found.json()["detail"], "type": "invalid_request_error"}
     assert len(found.json()["detail"]) < 1000
 
 
 def test_limits_and_keys_are_those_of_the_other_routes():
     sent = {"json": chat(image(0))}
     locked = TestClient(app(keys=frozenset({key_digest("right")})))
-    assert locked.post(PATH, **sent).status_code == 401
+    assert (
+        locked.post(PATH, **sent).status_code == 401 and "key" in locked.post(PATH, **sent).json()["error"]["message"]
+    )
     assert locked.post(PATH, **sent, headers={"Authorization": "Bearer right"}).status_code == 200
     full = server(limits=Limits(images=1, waiting=1))
     full.admission.taken = 1

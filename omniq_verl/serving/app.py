@@ -15,6 +15,7 @@ from omniq_verl import __version__
 from omniq_verl.serving.admission import Draining, Full
 from omniq_verl.serving.chat import CHAT, Chats
 from omniq_verl.serving.chat_schemas import ChatQuestion
+from omniq_verl.serving.demo_page import add_demo
 from omniq_verl.serving.middleware import OnlyFrom, own_addresses
 from omniq_verl.serving.openapi import FAILURES, body, json_body, responses
 from omniq_verl.serving.request_parsing import BadRequest, LimitBody
@@ -53,6 +54,7 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
     _add_questions(app, Questions(server, metrics))
     _add_chats(app, Chats(server, metrics))
     _add_state(app, State(server), metrics)
+    add_demo(app)
     return app
 
 

@@ -1,9 +1,9 @@
 """A server for one person, in this process: no Ray, and a model that answers one question at a time."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -59,7 +59,7 @@ def in_process_app(settings: ServerSettings) -> Any:
 
 
 def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None:
-    """Serve an application until SIGTERM or SIGINT.
+    """Serve an application until SIGTERM or SIGINT, which end the process within seconds.
 
     Args:
         app: ASGI application.
@@ -74,6 +74,9 @@ def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None
             if self.started:
                 started()
 
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has stopped
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    try:
         Announced(config).run()
+    except KeyboardInterrupt:  # uvicorn raises it again after it has stopped
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)  # Python itself would wait for the answer that a thread is writing

@@ -4,13 +4,16 @@ import asyncio
 import json
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import time
 
 import pytest
 from evaluation_builders import Rater
 from fastapi.responses import HTMLResponse
-from serving_builders import app, base64_of, grey, listening
+from serving_builders import app, base64_of, free_port, grey, listening
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -132,6 +135,40 @@ def test_other_work_goes_on_while_the_engine_answers():
         return steps
 
     assert asyncio.run(both()) > 3
+
+
+class Sleeper:
+    """An engine whose answer nobody lives to see."""
+
+    def __init__(self, _spec):
+        pass
+
+    def answer(self, _requests, _sampling):
+        print("asked", flush=True)
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number):
+    port = free_port()
+    code = (
+        "from omniq_verl.generation.spec import EngineSpec; from omniq_verl.serving.in_process import *;"
+        "settings = ServerSettings(EngineSpec('', 'serving.test_demo:Sleeper'));"
+        f"run_app(in_process_app(settings), '127.0.0.1', {port}, lambda: print('ready', flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        sent = json.dumps({"images": [base64_of(grey(0))]}).encode()
+        asked = socket.create_connection(("127.0.0.1", port))
+        head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}"
+        asked.sendall(head.encode() + b"\r\n\r\n" + sent)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == -number
+        finally:
+            process.kill()
+            asked.close()
 
 
 @pytest.mark.parametrize(

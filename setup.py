@@ -84,7 +84,7 @@ setup(
         # Optional: installed after `gpu`, with `--no-build-isolation`.
         "flash-attn": ["flash-attn==2.8.3"],
         "t2i": ["diffusers"],
-        "serve": ["ray[serve]", "fastapi-offline"],
+        "serve": ["ray[serve]", "fastapi-offline", "uvicorn"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "types": ["basedpyright==1.40.2"],

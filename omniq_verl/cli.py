@@ -24,6 +24,7 @@ from omniq_verl.ract.cli import app as ract
 from omniq_verl.rali.cli import app as rali
 from omniq_verl.scoring.cli import app as scoring
 from omniq_verl.serving.cli import serve
+from omniq_verl.serving.demo_cli import demo
 from omniq_verl.t2i.cli import app as t2i
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -38,6 +39,7 @@ app.add_typer(figures)
 app.add_typer(scoring)
 app.add_typer(publishing)
 app.command()(serve)
+app.command()(demo)
 app.command()(reproduce)
 # Everything behind the name of a script is the script's own.
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(data)

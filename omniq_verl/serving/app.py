@@ -2,17 +2,22 @@
 
 import asyncio
 import hmac
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException as HTTPError
 
 from omniq_verl import __version__
 from omniq_verl.serving.admission import Draining, Full
+from omniq_verl.serving.chat import CHAT, Chats
+from omniq_verl.serving.chat_schemas import ChatQuestion
+from omniq_verl.serving.demo_page import add_demo
 from omniq_verl.serving.middleware import OnlyFrom, own_addresses
-from omniq_verl.serving.openapi import FAILURES, body, responses
+from omniq_verl.serving.openapi import FAILURES, body, json_body, responses
 from omniq_verl.serving.request_parsing import BadRequest, LimitBody
 from omniq_verl.serving.routes import AGAIN, Questions, State
 from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
@@ -47,22 +52,36 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
     app.state.server = server
     _add_failures(app)
     _add_questions(app, Questions(server, metrics))
+    _add_chats(app, Chats(server, metrics))
     _add_state(app, State(server), metrics)
+    add_demo(app)
     return app
 
 
 def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(BadRequest)
     async def rejected(request: Request, error: BadRequest) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, error.status)
+        return _failure(request, error.status, str(error))
 
     @app.exception_handler(Full)
     async def full(request: Request, error: Full) -> JSONResponse:
-        return JSONResponse({"detail": FAILURES[429]}, 429, AGAIN)
+        return _failure(request, 429, FAILURES[429], AGAIN)
 
     @app.exception_handler(Draining)
     async def draining(request: Request, error: Draining) -> JSONResponse:
-        return JSONResponse({"detail": FAILURES[503]}, 503, AGAIN)
+        return _failure(request, 503, FAILURES[503], AGAIN)
+
+    @app.exception_handler(HTTPError)
+    async def failed(request: Request, error: HTTPError) -> JSONResponse:
+        return _failure(request, error.status_code, error.detail, error.headers)
+
+
+def _failure(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The body is the same for all routes; clients of OpenAI's API show only ``error.message``."""
+    body: dict[str, Any] = {"detail": why}
+    if request.url.path == CHAT:
+        body["error"] = {"message": why, "type": "invalid_request_error" if status < 500 else "server_error"}
+    return JSONResponse(body, status, headers)
 
 
 def _add_questions(app: FastAPI, routes: Questions) -> None:
@@ -72,6 +91,11 @@ def _add_questions(app: FastAPI, routes: Questions) -> None:
     app.post("/v1/score", openapi_extra=score, **common)(routes.score_images)
     app.post("/v1/compare", openapi_extra=compare, **common)(routes.compare_pairs)
     app.post("/verl-omni/{task}", include_in_schema=False, **admitted)(routes.verl_omni)
+
+
+def _add_chats(app: FastAPI, routes: Chats) -> None:
+    common: dict[str, Any] = {"dependencies": [Depends(_admitted)], "responses": responses(), "tags": ["questions"]}
+    app.post(CHAT, openapi_extra=json_body(ChatQuestion), **common)(routes.complete)
 
 
 def _add_state(app: FastAPI, routes: State, metrics: Any) -> None:

@@ -27,7 +27,7 @@ class AsyncScorer:
     """
 
     def __init__(self, engine: AsyncEngine, max_tokens: int, seed: int, pixels: int):
-        self.engine, self._max_tokens, self._seed, self._pixels = engine, max_tokens, seed, pixels
+        self.engine, self.max_tokens, self.seed, self._pixels = engine, max_tokens, seed, pixels
         self._pool = ThreadPoolExecutor(4)
 
     async def score(
@@ -43,7 +43,7 @@ class AsyncScorer:
         Raises:
             RuntimeError: the engine has failed.
         """
-        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self.max_tokens)
         return await _all(
             self._score(file, tasks, prompt, sampling) for file, prompt in zip(files, prompts, strict=True)
         )
@@ -56,7 +56,7 @@ class AsyncScorer:
         except BadImage as error:
             return {task.name: Score(file.name, task.name, BAD_IMAGE, error=str(error)) for task in tasks}
         try:
-            requests = [score_request(file.name, data, digest, task, prompt, self._seed) for task in tasks]
+            requests = [score_request(file.name, data, digest, task, prompt, self.seed) for task in tasks]
         except ForbiddenText as error:
             return {task.name: Score(file.name, task.name, ERROR, error=str(error)) for task in tasks}
         answers = await _all(self._answer(request, sampling) for request in requests)
@@ -70,7 +70,7 @@ class AsyncScorer:
         Raises:
             RuntimeError: the engine has failed.
         """
-        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
+        sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self.max_tokens)
         return await _all(self._compare(*pair, sampling) for pair in pairs)
 
     async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
@@ -79,9 +79,34 @@ class AsyncScorer:
         except BadImage as error:
             return Comparison(a.name, b.name, BAD_IMAGE, error=str(error))
         shown = (*images[:2], images[2] if reference else None)
-        requests = await self._in_thread(lambda: list(comparison_requests(*shown, self._seed, sampling.n > 1)))
+        requests = await self._in_thread(lambda: list(comparison_requests(*shown, self.seed, sampling.n > 1)))
         answers = await _all(self._answer(request, sampling) for request in requests)
         return combine_orders(a.name, b.name, *answers)
+
+    async def ask(
+        self, files: Sequence[File], build: Callable[[Sequence[bytes], str], Request], sampling: Sampling
+    ) -> list[Answer]:
+        """Answers to one question about all of these images.
+
+        Args:
+            files: the images.
+            build: makes the request from the images' contents and the digest that seeds its answers.
+            sampling: how to generate the answers.
+
+        Raises:
+            BadImage: an image is rejected; the message names it.
+            ForbiddenText: the question contains control tokens.
+            RuntimeError: the engine has failed.
+        """
+        loaded = [await self._in_thread(self._load_named, file, sampling.temperature > 0) for file in files]
+        digest = "/".join(digest for _, digest in loaded)
+        return await self._answer(build([data for data, _ in loaded], digest), sampling)
+
+    def _load_named(self, file: File, sampled: bool) -> tuple[bytes, str]:
+        try:
+            return self._load_hashed(file, sampled)
+        except BadImage as error:
+            raise BadImage(f"{file.name}: {error}") from error
 
     def _load(self, file: File) -> bytes:
         return load_within(file.data, self._pixels)

@@ -39,6 +39,12 @@ def body(model: type[BaseModel], files: Sequence[str]) -> Mapping[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def json_body(model: type[BaseModel]) -> Mapping[str, Any]:
+    """A request body that is only accepted as JSON."""
+    content = {"application/json": {"schema": _inlined(model.model_json_schema())}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def _inlined(schema: Any) -> Any:
     """A schema with its ``$ref`` inlined, so that it can be embedded in the page's schema."""
     found = schema.get("$defs", {})

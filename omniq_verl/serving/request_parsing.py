@@ -89,7 +89,7 @@ async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, l
             words = {"images": ["sent"] * len(files), **_words(form, ("images",), ("task", "prompt"))}
             question = _model(ScoreQuestion, words)
             return question, files, _check_score(question, limits)
-    question = await _json(request, ScoreQuestion)
+    question = await read_json(request, ScoreQuestion)
     prompts = _check_score(question, limits)
     return question, [_decoded(text, number) for number, text in enumerate(question.images)], prompts
 
@@ -114,7 +114,7 @@ async def read_compare(
                 _model(CompareQuestion, {"pairs": pairs, **_words(form, ("a", "b", "reference"), ())}), limits
             )
             return question, list(zip(a, b, references or [None] * len(a), strict=True))
-    question = _check_compare(await _json(request, CompareQuestion), limits)
+    question = _check_compare(await read_json(request, CompareQuestion), limits)
     return question, [
         (
             _decoded(pair.a, f"pair {number}, a"),
@@ -129,9 +129,16 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _json(request: Request, kind: type[Question]) -> Question:
+async def read_json(
+    request: Request, kind: type[Question], accepted: str = f"application/json or {_MULTIPART}"
+) -> Question:
+    """Parse a JSON body; ``accepted`` names the content types of the route, for the error.
+
+    Raises:
+        BadRequest: the body is not JSON, or not of this kind.
+    """
     if _kind(request) != "application/json":
-        raise BadRequest(415, f"send application/json or {_MULTIPART}")
+        raise BadRequest(415, f"send {accepted}")
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:

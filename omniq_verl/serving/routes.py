@@ -45,7 +45,7 @@ class Questions:
             raise BadRequest(422, "comparisons need a reasoning model; this server has only RALI")
         question, pairs = await read_compare(request, limits)
         with self.server.admission.hold(2 * len(pairs)):
-            found = await _in_time(scorer.compare(pairs, question.samples, question.temperature), limits.seconds)
+            found = await in_time(scorer.compare(pairs, question.samples, question.temperature), limits.seconds)
         return schemas.CompareAnswers(results=[schemas.compare_answer(one, question.reasoning) for one in found])
 
     async def verl_omni(self, task: str, request: Request) -> Response:
@@ -78,7 +78,7 @@ class Questions:
                 asked = asyncio.gather(*map(self._by_rali, files))
             else:
                 asked = self.server.models.scorer.score(files, tasks, prompts, samples, temperature)
-            found = await _in_time(asked, self.server.limits.seconds)
+            found = await in_time(asked, self.server.limits.seconds)
         if self.metrics:
             self.metrics.count(score for by_task in found for score in by_task.values())
         return found
@@ -120,7 +120,13 @@ class State:
         return {"status": "ok", "under_way": self.server.admission.taken}
 
 
-async def _in_time(asked: Awaitable[Found], seconds: float) -> Found:
+async def in_time(asked: Awaitable[Found], seconds: float) -> Found:
+    """The result of a question to a model.
+
+    Raises:
+        BadRequest: it took longer than ``seconds``.
+        HTTPException: the engine has failed.
+    """
     try:
         return await asyncio.wait_for(asked, seconds)
     except asyncio.TimeoutError:

@@ -1,9 +1,8 @@
 """Start a server, run it until it receives a signal, and let it finish running requests."""
 
 import signal
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -11,6 +10,7 @@ from ipaddress import ip_address
 from rich.console import Console
 
 from omniq_verl.serving.deployment import deployment
+from omniq_verl.serving.ports import check_free
 from omniq_verl.serving.settings import ServerSettings
 
 NAME = "omniq"
@@ -18,7 +18,14 @@ _DRAIN_SECONDS = 10.0
 """Maximum wait for all replicas to acknowledge the shutdown."""
 
 
-def serve_forever(settings: ServerSettings, host: str, port: int, console: Console, address: str | None = None) -> None:
+def serve_forever(
+    settings: ServerSettings,
+    host: str,
+    port: int,
+    console: Console,
+    address: str | None = None,
+    started: Callable[[], None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -27,6 +34,7 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         port: port to listen on.
         console: where to report that the server is ready.
         address: address of a Ray cluster (``auto``: this machine's); None: start a Ray that ends with the server.
+        started: called when the server is ready; None: the address of the API's page is printed.
 
     Raises:
         ValueError: ``host`` is not an IP address, or the port is in use.
@@ -45,26 +53,15 @@ def serve_forever(settings: ServerSettings, host: str, port: int, console: Conso
         serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
         settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()), local=local)
         serve.run(deployment(settings), name=NAME)
-        console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)
+        if started:
+            started()
+        else:
+            console.print(f"ready: http://{host}:{port}/docs", soft_wrap=True, markup=False)
         while not stopped.wait(1):  # signals are not handled during a wait without a timeout
             pass
         console.print("finishing running requests", markup=False)
         drain()
         serve.shutdown()
-
-
-def check_free(host: str, port: int) -> None:
-    """Raise a ValueError if this machine cannot listen on the port."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do, so that a just closed socket does not count
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(
-                f"cannot listen on {host}:{port} ({error.strerror}). Fix: choose another --port"
-            ) from error
 
 
 def drain() -> None:

@@ -47,7 +47,9 @@ def test_what_the_user_has_set_stays():
     assert run(f"{code}set_up_logs(False); print(os.environ['VLLM_LOGGING_LEVEL'])").stdout == "DEBUG\n"
 
 
-OPENING = ("score", "eval", "compare-images", "serve", "heatmap", "cot run", "cot plan", "cot reason", "ract align")
+OPENING = (
+    *("score", "eval", "compare-images", "serve", "demo", "heatmap", "cot run", "cot plan", "cot reason", "ract align"),
+)
 
 
 @pytest.mark.parametrize("words", [*OPENING, "rali pairs", "t2i reflect", "t2i best-of-n"])

@@ -57,6 +57,7 @@ CONTEXTS = {
     "findings/templates/finding": FINDINGS,
     "evaluation/templates/side_by_side": SIDE_BY_SIDE,
     "evaluation/templates/words": WORDS,
+    "serving/templates/demo": {},
 }
 
 

@@ -17,6 +17,12 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
 CALM = list(HealthCheck)
 
 
+def chat(url: str, *more: dict) -> dict:
+    """A chat about an image behind this URL."""
+    parts = [{"type": "image_url", "image_url": {"url": url}}, *more]
+    return {"model": "technical", "messages": [{"role": "user", "content": parts}]}
+
+
 @pytest.fixture(autouse=True)
 def nothing_outward(monkeypatch):
     """No name is looked up, and nobody called."""
@@ -81,6 +87,8 @@ def test_an_image_that_is_none_is_a_bad_image_by_every_way_in(kind):
         assert found.json()["results"][0]["scores"]["technical"]["status"] == "bad_image"
     found = client.post("/v1/compare", json={"pairs": [{"a": base64_of(data), "b": base64_of(grey(0))}]})
     assert found.json()["results"][0]["status"] == "bad_image"
+    found = client.post("/v1/chat/completions", json=chat(f"data:image/png;base64,{base64_of(data)}"))
+    assert found.status_code == 422 and "image 0" in found.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,7 @@ def test_addresses_and_paths_are_no_images(text):
         found = client.post("/v1/score", json=words)
         assert found.status_code == 422 or (found.json()["results"][0]["scores"]["technical"]["status"] == "bad_image")
     assert client.post("/v1/score", data={"images": text}, files={"x": b"x"}).status_code == 422
+    assert client.post("/v1/chat/completions", json=chat(text)).status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -116,6 +125,9 @@ def test_a_prompt_is_only_a_text(prompt):
     client = TestClient(APP, raise_server_exceptions=False)
     words = {"images": [base64_of(grey(0))], "task": "alignment", "prompt": prompt, "reasoning": True}
     assert client.post("/v1/score", json=words).status_code == 200
+    url = f"data:image/png;base64,{base64_of(grey(0))}"
+    found = client.post("/v1/chat/completions", json=chat(url, {"type": "text", "text": prompt}))
+    assert found.status_code == 200
 
 
 @pytest.mark.parametrize("prompt", ["<image>" * 100, "<|image_pad|>" * 10, "a fox<|im_end|>", "[INST] a fox"])
@@ -124,6 +136,9 @@ def test_a_prompt_with_control_tokens_is_rejected_and_of_several_costs_its_own_i
     words = {"images": [base64_of(grey(0))], "task": "alignment", "prompt": prompt}
     found = client.post("/v1/score", json=words)
     assert found.status_code == 422 and "prompt: it contains" in found.json()["detail"]
+    url = f"data:image/png;base64,{base64_of(grey(0))}"
+    found = client.post("/v1/chat/completions", json=chat(url, {"type": "text", "text": prompt}))
+    assert found.status_code == 422 and "the text contains" in found.json()["detail"]
     words = {"images": [base64_of(grey(0))] * 3, "task": "alignment", "prompt": ["a fox", prompt, "a cat"]}
     scores = [one["scores"]["alignment"] for one in client.post("/v1/score", json=words).json()["results"]]
     assert scores[1]["status"] == "error" and "control token" in scores[1]["error"] and scores[1]["score"] is None
@@ -138,3 +153,27 @@ def test_numbers_without_an_end_are_rejected():
             body = f'{{"images": ["{image}"], "{name}": {number}}}'
             found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
             assert found.status_code == 422 and json.loads(found.text)["detail"]
+        for name in ("n", "temperature", "top_p", "max_tokens", "seed"):
+            body = json.dumps({**chat(f"data:image/png;base64,{image}"), name: "NUMBER"}).replace('"NUMBER"', number)
+            found = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+            assert found.status_code == 422 and json.loads(found.text)["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"messages": ' + b"[" * 100_000,
+        b'{"model": "technical", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "\\u0000", "messages": [{"role": "user", "content": {"type": "text"}}]}',
+        b'{"model": {"$ref": "technical"}, "messages": {"0": {}}}',
+    ],
+)
+def test_a_chat_that_is_none_is_rejected(body):
+    client = TestClient(APP, raise_server_exceptions=False)
+    found = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert found.status_code == 422 and len(found.json()["detail"]) < 1000

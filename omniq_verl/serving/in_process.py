@@ -1,0 +1,82 @@
+"""A server for one person, in this process: no Ray, and a model that answers one question at a time."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvicorn
+
+from omniq_verl.generation.engines import open_engine
+from omniq_verl.generation.request import Answer, Engine, Request, Sampling
+from omniq_verl.serving.admission import Admission
+from omniq_verl.serving.app import build_app
+from omniq_verl.serving.async_scorer import AsyncScorer
+from omniq_verl.serving.settings import ServerSettings
+from omniq_verl.serving.state import Models, Server
+
+
+class InThread:
+    """An ``AsyncEngine`` that asks another engine in one thread, so that the page stays responsive meanwhile.
+
+    A question that has begun runs to its end, even if its caller has left.
+
+    Args:
+        engine: answers the questions.
+    """
+
+    def __init__(self, engine: Engine):
+        self._engine, self._pool = engine, ThreadPoolExecutor(1)
+
+    async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        """``sampling.n`` answers to one request.
+
+        Raises:
+            ValueError: the request is rejected.
+            RuntimeError: the engine has failed.
+        """
+        asked = asyncio.get_running_loop().run_in_executor(self._pool, self._engine.answer, [request], sampling)
+        return (await asked)[0]
+
+    async def check(self) -> None:
+        """Return: the engine is in this process and cannot die alone."""
+
+
+def in_process_app(settings: ServerSettings) -> Any:
+    """The application of ``omniq serve``, with a model in this process.
+
+    Args:
+        settings: ``model`` must be given; its ``kind`` is one of ``open_engine``.
+
+    Raises:
+        ValueError: the model is not safe to open.
+    """
+    engine = InThread(open_engine(settings.model))
+    models = Models(AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels))
+    room = Admission(settings.limits.waiting)
+    return build_app(Server(models, settings.limits, room, settings.keys, settings.local, settings.scale))
+
+
+def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None:
+    """Serve an application until SIGTERM or SIGINT, which end the process within seconds.
+
+    Args:
+        app: ASGI application.
+        host: address to listen on.
+        port: port to listen on.
+        started: called once, when the server accepts requests.
+    """
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                started()
+
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    try:
+        Announced(config).run()
+    except KeyboardInterrupt:  # uvicorn raises it again after it has stopped
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)  # Python itself would wait for the answer that a thread is writing

@@ -1,0 +1,184 @@
+"""The demo's page in a browser, and a server in one process."""
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from evaluation_builders import Rater
+from fastapi.responses import HTMLResponse
+from serving_builders import app, base64_of, free_port, grey, listening
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from omniq_verl.cli import app as omniq
+from omniq_verl.generation.request import Request, Sampling
+from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.serving.in_process import InThread, in_process_app
+from omniq_verl.serving.settings import ServerSettings, key_digest
+
+PHONE = 390
+browser = pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
+PROBE = """<iframe id=f src=/demo width=%d height=2400></iframe><p id=out></p><script>
+const sent = %s, pause = () => new Promise(done => setTimeout(done, 50));
+const bytes = text => Uint8Array.from(atob(text), one => one.charCodeAt(0));
+f.onload = async () => {
+  const page = f.contentDocument, moved = new f.contentWindow.DataTransfer();
+  for (let n = 0; n < 200 && !page.getElementById("task").options.length && !page.querySelector(".fault"); n++)
+    await pause();
+  for (const [name, type, data] of sent.files) moved.items.add(new f.contentWindow.File([bytes(data)], name, {type}));
+  page.getElementById("files").files = moved.files;
+  page.getElementById("files").dispatchEvent(new f.contentWindow.Event("change"));
+  if (sent.task) {
+    page.getElementById("task").value = sent.task;
+    page.getElementById("task").dispatchEvent(new f.contentWindow.Event("change"));
+    page.getElementById("prompt").value = sent.prompt;
+  }
+  if (!page.getElementById("ask").disabled) {
+    page.getElementById("ask").click();
+    for (let n = 0; n < 200 && page.getElementById("ask").disabled; n++) await pause();
+  }
+  const past = [...page.body.querySelectorAll("*")].filter(one => one.getBoundingClientRect().right > %d + 1);
+  out.textContent = "FOUND " + JSON.stringify({text: page.body.innerText, width: page.documentElement.scrollWidth,
+    past: past.map(one => one.tagName), bold: page.querySelectorAll("b").length,
+    locked: page.getElementById("locked").hidden}) + " END";
+};
+</script>"""
+
+
+def shown(files, asgi=None, **words) -> dict:
+    """What the page shows after these files were chosen and the model was asked."""
+    asgi = asgi or app()
+    sent = {"files": [(name, kind, base64_of(data)) for name, kind, data in files], **words}
+    probe = PROBE % (PHONE, json.dumps(sent).replace("<", "\\u003c"), PHONE)
+    asgi.get("/probe")(lambda: HTMLResponse(probe))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    with listening(asgi) as url:
+        found = subprocess.run([*command, f"{url}/probe"], capture_output=True, text=True, timeout=120, check=False)
+    text = re.search(r"<p id=\"out\">FOUND (.*?) END</p>", found.stdout, re.DOTALL).group(1)
+    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
+        text = text.replace(entity, character)
+    return json.loads(text)
+
+
+@browser
+def test_two_images_are_scored_and_compared_in_both_orders_on_a_phone():
+    long = "a_name_without_a_blank_" * 6 + "<b>.png"
+    found = shown([("dark.png", "image/png", grey(0)), (long, "image/png", grey(255))])
+    assert "1.00" in found["text"] and "5.00" in found["text"] and "excellent, on a scale from 1 to 5" in found["text"]
+    assert "its brightness is 1.00" in found["text"] and f"Better: {long}" in found["text"]
+    assert f"Shown dark.png first, {long} second:" in found["text"]
+    assert f"Shown {long} first, dark.png second:" in found["text"]
+    assert found["width"] <= PHONE and found["past"] == [] and found["bold"] == 0
+
+
+@browser
+@pytest.mark.parametrize(
+    ("files", "words", "said"),
+    [
+        ([("notes.txt", "text/plain", b"words")], {}, "notes.txt is not an image"),
+        ([("a.png", "image/png", b"words")], {}, "This file cannot be read as an image"),
+        ([("a.png", "image/png", grey(0))] * 3, {}, "Choose one or two images, not 3"),
+        ([("a.png", "image/png", grey(0))], {"task": "alignment", "prompt": ""}, "Write the text"),
+        ([("a.png", "image/png", grey(0))], {"task": "alignment", "prompt": "a <|im_end|>"}, "control token"),
+        ([("a.png", "image/png", grey(0))], {"task": "alignment", "prompt": "a fox"}, "bad, on a scale from 1 to 5"),
+        ([("a.png", "image/png", grey(0))], {"task": "degradation", "prompt": ""}, "Distortion: noise, slight"),
+    ],
+)
+def test_faults_and_other_tasks_are_shown_in_words(files, words, said):
+    assert said in shown(files, **words)["text"]
+
+
+@browser
+def test_a_key_is_asked_for_and_a_dead_engine_is_named():
+    image = [("a.png", "image/png", grey(0))]
+    found = shown(image, app(keys=frozenset({key_digest("right")})))
+    assert "API key" in found["text"] and not found["locked"]
+    assert "The server rejected the request" in shown(image, app("dead"))["text"]
+
+
+def test_the_page_needs_no_key_and_nothing_from_elsewhere():
+    found = TestClient(app(keys=frozenset({key_digest("right")}))).get("/demo")
+    assert found.status_code == 200 and "default-src 'none'" in found.headers["content-security-policy"]
+    assert "http" not in found.text and "innerHTML" not in found.text
+
+
+def test_a_model_in_this_process_answers_as_a_server_and_in_order():
+    settings = ServerSettings(EngineSpec("", "evaluation_builders:Rater"), local=True)
+    client = TestClient(in_process_app(settings), client=("127.0.0.1", 5))
+    found = client.post("/v1/score", json={"images": [base64_of(grey(value)) for value in (0, 255)]}).json()["results"]
+    assert [one["scores"]["technical"]["score"] for one in found] == [1.0, 5.0]
+    assert client.get("/readyz").status_code == 200
+    rejected = TestClient(in_process_app(settings), client=("203.0.113.9", 5)).get("/demo")
+    assert rejected.status_code == 403
+
+
+def test_other_work_goes_on_while_the_engine_answers():
+    class Slow(Rater):
+        def answer(self, requests, sampling):
+            time.sleep(0.2)
+            return super().answer(requests, sampling)
+
+    async def both() -> int:
+        request = Request("a", [{"role": "user", "content": "<image>"}], (grey(0),))
+        asked, steps = asyncio.ensure_future(InThread(Slow(EngineSpec(""))).answer(request, Sampling())), 0
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            steps += 1
+        assert "<answer>1.00</answer>" in asked.result()[0].text
+        return steps
+
+    assert asyncio.run(both()) > 3
+
+
+class Sleeper:
+    """An engine whose answer nobody lives to see."""
+
+    def __init__(self, _spec):
+        pass
+
+    def answer(self, _requests, _sampling):
+        print("asked", flush=True)
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number):
+    port = free_port()
+    code = (
+        "from omniq_verl.generation.spec import EngineSpec; from omniq_verl.serving.in_process import *;"
+        "settings = ServerSettings(EngineSpec('', 'serving.test_demo:Sleeper'));"
+        f"run_app(in_process_app(settings), '127.0.0.1', {port}, lambda: print('ready', flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        sent = json.dumps({"images": [base64_of(grey(0))]}).encode()
+        asked = socket.create_connection(("127.0.0.1", port))
+        head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}"
+        asked.sendall(head.encode() + b"\r\n\r\n" + sent)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == -number
+        finally:
+            process.kill()
+            asked.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--model", "./none"), 1, "./none"),
+        (("--model", "./none", "--engine", "openai"), 1, "use hf or vllm"),
+        (("--model", "./none", "--memory", "0.5"), 2, "--memory has no effect"),
+    ],
+)
+def test_a_demo_that_cannot_start_says_why(words, code, said):
+    found = CliRunner().invoke(omniq, ["demo", *words], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert found.exit_code == code and said in found.output, found.output

@@ -31,11 +31,14 @@ def healthy(tmp_path_factory) -> Path:
     image = png()
     written(folder, [record(number, image) for number in range(ROWS)])
     written(folder, [sft_record(number) for number in range(ROWS)], "sft.parquet")
+    sources = ("koniq", "ava", "evalmuse")
+    rows = [Row(sources[number % 3], f"{number}", "technical", "train", 3.2) for number in range(ROWS)]
+    written(folder, [row.record(number, image) for number, row in enumerate(rows)], "three_sources.parquet")
     return folder
 
 
 def is_sft(name: str) -> bool:
-    return name.endswith(("sft", "bootstrap"))
+    return name.endswith(("sft", "bootstrap", "baselines/q_align", "baselines/deqa"))
 
 
 def words(name: str, folder: Path) -> list[str]:
@@ -46,7 +49,8 @@ def words(name: str, folder: Path) -> list[str]:
             f"model.path={folder}/model",
             f"trainer.default_local_dir={folder}/x",
         ]
-    files = [f"data.{kind}_files={folder}/train.parquet" for kind in ("train", "val")]
+    data = "three_sources" if name.endswith("authors_code") else "train"  # it has settings for each of them
+    files = [f"data.{kind}_files={folder}/{data}.parquet" for kind in ("train", "val")]
     return [*files, f"actor_rollout_ref.model.path={folder}/model", f"trainer.default_local_dir={folder}/x"]
 
 

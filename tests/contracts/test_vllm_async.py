@@ -39,7 +39,7 @@ async def main():
     rejected = error_of(model.answer(question(" word" * 4000), sampling))
     broken = error_of(model.answer(Request("b", question().messages, (b"no image",)), sampling))
     *answers, found_rejected, found_broken = await asyncio.gather(*asked, rejected, broken)
-    found = {"answers": [[one.ended, one.tokens] for (one,) in answers], "rejected": found_rejected}
+    found = {"answers": [[one.finish_reason, one.tokens] for (one,) in answers], "rejected": found_rejected}
     found |= {"broken": found_broken, "alive": await error_of(model.check())}
     # Far more than a fast machine answers before the engine is killed.
     long = asyncio.ensure_future(error_of(model.answer(question(), Sampling(n=1024, temperature=1.0, max_tokens=80))))

@@ -191,10 +191,10 @@ def test_a_row_group_is_read_once_for_its_neighbours(data, monkeypatch):
 
 
 SLOW_RUN = """
-import sys
+import runpy, sys
 from pathlib import Path
-from tests.generation.test_runner import job, run
-run(Path(sys.argv[1]), Path(sys.argv[2]), job("slow"))
+module = runpy.run_path(sys.argv[1])
+module["run"](Path(sys.argv[2]), Path(sys.argv[3]), module["job"]("slow"))
 """
 
 
@@ -202,7 +202,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), job("slow"))
 def test_killed_at_five_moments_every_row_is_there_once(data, tmp_path):
     out, expected = tmp_path / "out", run(data, tmp_path / "undisturbed", job())
     paths = os.pathsep.join([str(Path(__file__).parents[1] / "builders"), str(Path(__file__).parents[2])])
-    command = [sys.executable, "-c", SLOW_RUN, str(data), str(out)]
+    command = [sys.executable, "-c", SLOW_RUN, __file__, str(data), str(out)]
     counts = [0]
     for moment in range(5):
         process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})

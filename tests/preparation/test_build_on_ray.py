@@ -30,7 +30,7 @@ def run_alone(root: Path, out: Path, *options: str) -> None:
 
 
 def run_on_ray(root: Path, out: Path, *options: str) -> list[str]:
-    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    folders = [str(Path(__file__).parents[1] / "builders"), str(Path(__file__).parents[2])]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {**inherited, "PYTHONPATH": os.pathsep.join(folders)}
     command = [sys.executable, "-c", SCRIPT, "--root", str(root), "--out", str(out), "--engine", "ray", *options]

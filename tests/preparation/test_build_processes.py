@@ -22,7 +22,7 @@ def command(root: Path, out: Path, workers: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    return {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
 
 
 def run_script(root: Path, out: Path, workers: int = 1) -> str:
@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         for number in range(1, count):
             os.link(root / "images" / "0.png", root / "images" / f"{number}.png")
         write_labels(root, [(f"{number}.png", "train", "50") for number in range(count)])
-        paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])])
+        paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[2])])
         result = subprocess.run(
             [sys.executable, "-c", PEAK, str(root), str(tmp_path / f"out{count}")],
             **{"env": {**os.environ, "PYTHONPATH": paths}, "capture_output": True, "text": True, "check": True},

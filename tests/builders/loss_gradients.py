@@ -15,7 +15,7 @@ from verl.utils.config import omega_conf_to_dataclass
 
 from omniq_verl.doctor.compose import compose_recipe
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def main(path: Path) -> None:

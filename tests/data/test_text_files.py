@@ -195,12 +195,13 @@ def test_any_bytes_are_read_or_rejected(tmp_path_factory, data):
             assert str(path) in str(error) and "Fix: " in str(error)
 
 
-OF_USERS = ("cot", "data", "evaluation", "ract", "rali", "scoring", "serving", "t2i")
+OF_USERS = ("cot", "data", "evaluation", "preparation", "ract", "rali", "scoring", "serving", "t2i")
 """Folders of the package whose files read what users give them."""
 OTHERS = {
     "omniq_verl/evaluation/papers.py",  # the package's own tables
     "omniq_verl/rali/encoder.py",  # the lines of an error
     "omniq_verl/serving/metrics.py",  # the server's own page
+    "omniq_verl/serving/demo_page.py",  # likewise
     "omniq_verl/t2i/cli.py",  # what a scorer printed
     "omniq_verl/preparation/shards.py",  # its own sidecars
     "omniq_verl/data/arrays.py",  # the lines of an error

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import signal
@@ -156,7 +157,10 @@ def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number):
         "settings = ServerSettings(EngineSpec('', 'serving.test_demo:Sleeper'));"
         f"run_app(in_process_app(settings), '127.0.0.1', {port}, lambda: print('ready', flush=True))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests / "builders"), str(tests)])}
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         sent = json.dumps({"images": [base64_of(grey(0))]}).encode()
         asked = socket.create_connection(("127.0.0.1", port))

@@ -70,7 +70,7 @@ def train_again(root: Path, name: str, **overrides: int) -> dict[int, dict[str, 
     """The metrics of the GRPO stage, run once more in a folder of its own."""
     settings = Settings(REPO, root, sft_steps=SFT_STEPS, grpo_steps=GRPO_STEPS, grpo_save_every=1)
     stage = grpo_stage(settings, name, name, "quickstart/grpo", settings.sft_model, GRPO_STEPS, **overrides)
-    run_stages([stage], root, Console(quiet=True))
+    run_stages([stage], root, Console(quiet=True), need={name: ()})  # its model was trained by another call
     return grpo_metrics(root / name)
 
 

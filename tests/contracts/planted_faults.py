@@ -5,6 +5,7 @@ acts at the moment, so that one run with real engines shows them all, one after 
 """
 
 import os
+from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,30 +83,21 @@ def _plant_loop(module: ModuleType) -> None:
     loop.__init__ = faulty
 
 
-def _plant_reward_in_place(module: ModuleType) -> None:
-    """Our own agent loop workers compute rewards themselves."""
-    worker = module.GroupAgentLoopWorker
-    compute = worker._compute_score
-
-    async def faulty(self: Any, outputs: list, kwargs: dict) -> None:
-        await compute(self, outputs, kwargs)
-        if self.reward is not None and acting() == "reward on another scale":
-            outputs[-1].reward_score *= 20
-
-    worker._compute_score = faulty
-
-
 def _plant_reward(module: ModuleType) -> None:
-    manager = module.NaiveRewardManager
-    compute = manager.run_single
+    """Both our agent loop workers and verl's reward workers take the reward function from here."""
+    get = module.get_custom_reward_fn
 
-    async def faulty(self: Any, data: Any) -> dict:
-        result = await compute(self, data)
-        if acting() == "reward on another scale":
-            result["reward_score"] *= 20
-        return result
+    def get_faulty(config: Any) -> Any:
+        compute = get(config)
 
-    manager.run_single = faulty
+        @wraps(compute)
+        def faulty(*args: Any, **kwargs: Any) -> dict:
+            result = compute(*args, **kwargs)
+            return {**result, "score": result["score"] * 20} if acting() == "reward on another scale" else result
+
+        return faulty
+
+    module.get_custom_reward_fn = get_faulty
 
 
 def _plant_engine(module: ModuleType) -> None:
@@ -159,8 +151,7 @@ def _plant_trainer(module: ModuleType) -> None:
 if "PLANTED" in os.environ:  # not where the tests import it
     after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _plant_server)
     after_import("verl.experimental.agent_loop.agent_loop", _plant_loop)
-    after_import("verl.experimental.reward_loop.reward_manager.naive", _plant_reward)
-    after_import("omniq_verl.trainer.group_rollouts_verl", _plant_reward_in_place)
+    after_import("verl.trainer.ppo.reward", _plant_reward)
     after_import("verl.workers.engine.fsdp.transformer_impl", _plant_engine)
     after_import("verl.workers.rollout.vllm_rollout.utils", _plant_worker)
     after_import("omniq_verl.trainer.trainer_verl", _plant_trainer)

@@ -27,7 +27,7 @@ class Picked:
     image: Any
     """The best image as the pipeline returned it, or None."""
     scores: list[Score]
-    """Of the text's images, in order."""
+    """One entry per image of the text, in order."""
 
 
 def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task: str = "alignment") -> list[Picked]:

@@ -33,9 +33,9 @@ class Drift:
     last: int
     """Steps, from 0."""
     reward: Trend
-    """Of the reward."""
+    """Trend of the reward."""
     judge: Trend
-    """Of the judge with its sign reversed: ``tau`` is positive where the judge falls."""
+    """Trend of the judge, with its sign reversed: ``tau`` is positive where the judge falls."""
     level: float
     """Level of this window's test; both p-values are at most this."""
 

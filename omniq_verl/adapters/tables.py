@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("score", "level", "status", "std", "outside")
-"""Of a ``Score``, as they go into a table."""
+"""Fields of a ``Score`` that become columns."""
 
 
 def score_table(

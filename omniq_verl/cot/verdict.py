@@ -60,7 +60,7 @@ class Verdict:
     characters: int = 0
     """Of the reasoning."""
     tokens: int = 0
-    """Of the whole answer; 0 where its engine does not say."""
+    """Tokens of the whole answer; 0 if the engine does not report them."""
 
 
 def judge_text(answer: Mapping[str, Any]) -> Fault | None:

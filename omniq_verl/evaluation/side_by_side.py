@@ -1,6 +1,6 @@
 """What evaluated models wrote about the same images: the reasoning of one or several runs, image by image.
 
-Of one run it is figure 7 of OmniQuality-R (an image of each task), of two runs figures 3 to 5 of Q-Insight (the same
+For one run it is figure 7 of OmniQuality-R (an image of each task), for two runs figures 3 to 5 of Q-Insight (the same
 image with and without joint training). Response lengths by data set (OmniQuality-R, app. A.2) are drawn with it.
 """
 
@@ -131,7 +131,7 @@ def write_page(folders: Sequence[Path], out: Path, number: int = 4, order: str =
 
 
 def _shown(run: Run, keys: Sequence[str]) -> list[tuple[RowRef, str | None, str | None]]:
-    """Of each image its row, the text it was made from, and the picture."""
+    """For each image: its row, the text it was made from, and the picture."""
     by_key = {ref.key: ref for ref in list_rows([Path(file) for file in run.metrics["data"]])}
     if missing := [key for key in keys if key not in by_key]:
         raise ValueError(f"{missing[0]} is no longer in the data of {run.folder}. Fix: evaluate again")

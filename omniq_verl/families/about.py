@@ -23,7 +23,7 @@ class About:
     """Path or name at a hub."""
     model_type: str | None = None
     tags: tuple[str, ...] = ()
-    """Of the card, in small letters, with the names of its base models."""
+    """Tags of the card in lower case, with the names of its base models."""
     ours: Mapping[str, Any] = field(default_factory=dict)
     """What ``omniq.json`` holds."""
 

@@ -29,7 +29,7 @@ class Family:
     tasks: Mapping[str, Task]
     """The family's own wording by the name that callers use, e.g. ``technical``."""
     model_types: tuple[str, ...] = ()
-    """Of ``config.json``; empty: any."""
+    """Model types in ``config.json``; empty: any."""
     marks: tuple[str, ...] = ()
     """Texts in small letters; a model whose name or tags hold one of them belongs to the family."""
     read: Reader = read_strictly

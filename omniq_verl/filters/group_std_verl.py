@@ -192,7 +192,7 @@ def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
 
 
 def _drawn_reward(rewards: dict[str, list[float]]) -> dict[str, float]:
-    """Of all rollouts; verl's own critic/score/mean is of the groups that were kept."""
+    """Mean over all rollouts; verl's own critic/score/mean covers only the groups that were kept."""
     if not rewards:
         return {}
     mean = float(np.mean([reward for group in rewards.values() for reward in group]))

@@ -32,7 +32,7 @@ class Finding:
     """Everything a finding's page says."""
 
     name: str
-    """Of the command, and of the files."""
+    """Name of the command and of its files."""
     title: str
     question: str
     """What is measured, in two or three sentences."""

@@ -22,9 +22,9 @@ class Read:
     inputs: Mapping[str, torch.Tensor]
     """What the model is given, ``[1, T]`` and pixels, on the CPU."""
     kinds: list[str]
-    """Of each token, one of ``tokens.KINDS`` ``[T]``."""
+    """Kind of each token, one of ``tokens.KINDS``; ``[T]``."""
     texts: list[str]
-    """Of the answer's tokens."""
+    """Text of each token of the answer."""
 
     @property
     def question(self) -> int:

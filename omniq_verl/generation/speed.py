@@ -11,17 +11,17 @@ NAME = "speed.json"
 
 @dataclass(frozen=True)
 class Speed:
-    """Of all engines of a job together."""
+    """Total over all engines of a job."""
 
     rows: int = 0
     seconds: float = 0.0
     """Added up over engines that ran side by side."""
     tokens: int = 0
-    """Of all answers; see ``request.Answer.tokens``."""
+    """Total over all answers; see ``request.Answer.tokens``."""
 
     @property
     def rows_per_second(self) -> float | None:
-        """Of one engine; None before there is anything to tell."""
+        """Throughput of one engine; None before it has done anything."""
         return self.rows / self.seconds if self.seconds > 0 else None
 
     @property

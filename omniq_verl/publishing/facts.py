@@ -26,7 +26,7 @@ class BadRun(ValueError):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Of the run whose checkpoint is published."""
+    """Name of the run whose checkpoint is published."""
 
     model: Path
     """Folder of the checkpoint, in Hugging Face's form."""
@@ -35,7 +35,7 @@ class RunFacts:
     recipe: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, Any]] = ()
-    """Of each data file its ``name``, and ``data_source``, ``rows`` and ``target`` of its card where there is one."""
+    """For each data file: its ``name``, and ``data_source``, ``rows`` and ``target`` from its card if there is one."""
     base: str | None = None
     """End of the path, or name, of the model that the training began with."""
 

@@ -26,7 +26,7 @@ class Publication:
     """Copied from the checkpoint."""
     card: str
     about: dict[str, Any]
-    """Of ``omniq.json``."""
+    """Contents of ``omniq.json``."""
 
     def lines(self) -> list[str]:
         """One for each file, with its size."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 _KINDS = "fiub"
-"""Of numpy's dtypes: floats, integers and booleans; objects among them would be pickles again."""
+"""Kinds of numpy dtypes: floats, integers and booleans. Objects would be pickles again."""
 _MOST = 2**28
 """Numbers of one array; the release has at most 768 x 768."""
 

@@ -12,7 +12,7 @@ from omniq_verl.rewards.parsing import Parsed, Status, parse_response
 from omniq_verl.tasks import Scale
 
 PREFIX = "head/"
-"""Of the keys of ``compute_score`` that belong to one number: ``head/<name>/pred``, ``/target`` and ``/accuracy``."""
+"""Prefix of the keys of ``compute_score`` for one number: ``head/<name>/pred``, ``/target`` and ``/accuracy``."""
 
 
 def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:

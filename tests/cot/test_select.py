@@ -134,7 +134,7 @@ def test_at_most_so_many_paths_of_an_image():
 
 @pytest.mark.parametrize(
     ("emphasis", "hard", "easy"),
-    # Of eight paths one is right, or seven are.
+    # One of eight paths is right, or seven are.
     [
         ("hard", ["reason 0"] * 4, ["reason 0"]),
         ("even", ["reason 0"] * 4, ["reason 0", "reason 1", "reason 2", "reason 3"]),

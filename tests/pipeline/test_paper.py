@@ -78,7 +78,7 @@ def test_commands_of_omniq_can_be_parsed(experiment):
         group = typer.main.get_command(app)
         while hasattr(group, "commands"):
             group, words = group.commands[words[0]], words[1:]
-        group.make_context("omniq", list(words))
+        assert group.make_context("omniq", list(words)).params
 
 
 @pytest.mark.parametrize("name", list(TINY))
@@ -91,7 +91,8 @@ def test_scripts_take_the_options_of_their_stages(name):
         from omniq_verl.preparation import cli
 
         (dataset,) = [value for value in vars(module).values() if isinstance(value, cli.DataSet)]
-        cli._parser(dataset, "").parse_args(["--root", ".", "--out", "x", "--shard-rows", "100000", *options])
+        parsed = cli._parser(dataset, "").parse_args(["--root", ".", "--out", "x", "--shard-rows", "100000", *options])
+        assert parsed.shard_rows == 100_000
 
 
 def test_the_training_mixture_is_that_of_the_paper():

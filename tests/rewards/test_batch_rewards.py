@@ -128,7 +128,7 @@ def test_long_and_repeating_answers_are_penalised():
     lengths = rollouts_from([([3.0] * 5, 3.0)], tokens=[1, 768, 832, 1024, 5000])
     assert length_penalty(lengths).tolist() == [0.0, 0.0, -0.25, -1.0, -1.0]
     texts = ["a b c d", "a b c A B c", "sharp", "so so so so so"]
-    # Of "a b c a b c" four trigrams are three distinct ones; "so" three times is the same each of three times.
+    # In "a b c a b c" four trigrams are three distinct ones; "so" three times is the same each of three times.
     found = repetition_penalty(rollouts_from([([3.0] * 4, 3.0)], texts=texts))
     assert found == pytest.approx([0.0, -1 / 4, 0.0, -2 / 3])
     assert repetition_penalty(rollouts_from([([3.0] * 4, 3.0)], texts=texts), size=1)[3] == pytest.approx(-4 / 5)

@@ -13,7 +13,7 @@ OK, NO_ANSWER = STATUS_NUMBERS[Status.OK], STATUS_NUMBERS[Status.NO_ANSWER]
 
 
 def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[str, list[float]]:
-    """Of (pred, target) pairs; a NaN prediction was rejected, and whole numbers that agree have the right level."""
+    """Metrics of (pred, target) pairs; a NaN prediction was rejected, and equal whole numbers have the right level."""
     return {
         "status": [NO_ANSWER if math.isnan(pred) else OK for pred, _ in rows],
         "pred": [pred for pred, _ in rows],

@@ -37,7 +37,7 @@ from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.clip import TinyClipSize, build_clip, build_tokenizer, pretrain_clip, whiten_patches
 
 DIMENSIONS = 43
-"""Of 64: two thirds, as the paper's 512 are of 768."""
+"""Two thirds of 64, as the paper's 512 are of 768."""
 
 
 @dataclass(frozen=True)

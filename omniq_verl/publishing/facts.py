@@ -26,7 +26,7 @@ class BadRun(ValueError):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Name of the run whose checkpoint is published."""
+    """Facts about the run whose checkpoint is published."""
 
     model: Path
     """Folder of the checkpoint, in Hugging Face's form."""

@@ -5,7 +5,6 @@ acts at the moment, so that one run with real engines shows them all, one after 
 """
 
 import os
-from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,20 +83,16 @@ def _plant_loop(module: ModuleType) -> None:
 
 
 def _plant_reward(module: ModuleType) -> None:
-    """Both our agent loop workers and verl's reward workers take the reward function from here."""
-    get = module.get_custom_reward_fn
+    manager = module.NaiveRewardManager
+    compute = manager.run_single
 
-    def get_faulty(config: Any) -> Any:
-        compute = get(config)
+    async def faulty(self: Any, data: Any) -> dict:
+        result = await compute(self, data)
+        if acting() == "reward on another scale":
+            result["reward_score"] *= 20
+        return result
 
-        @wraps(compute)
-        def faulty(*args: Any, **kwargs: Any) -> dict:
-            result = compute(*args, **kwargs)
-            return {**result, "score": result["score"] * 20} if acting() == "reward on another scale" else result
-
-        return faulty
-
-    module.get_custom_reward_fn = get_faulty
+    manager.run_single = faulty
 
 
 def _plant_engine(module: ModuleType) -> None:
@@ -151,7 +146,7 @@ def _plant_trainer(module: ModuleType) -> None:
 if "PLANTED" in os.environ:  # not where the tests import it
     after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _plant_server)
     after_import("verl.experimental.agent_loop.agent_loop", _plant_loop)
-    after_import("verl.trainer.ppo.reward", _plant_reward)
+    after_import("verl.experimental.reward_loop.reward_manager.naive", _plant_reward)
     after_import("verl.workers.engine.fsdp.transformer_impl", _plant_engine)
     after_import("verl.workers.rollout.vllm_rollout.utils", _plant_worker)
     after_import("omniq_verl.trainer.trainer_verl", _plant_trainer)

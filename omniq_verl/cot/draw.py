@@ -7,7 +7,7 @@ from omniq_verl.data.row_refs import RowRef
 from omniq_verl.preparation.readers import draw
 
 
-def draw_places(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None, seed: int) -> list[RowRef]:
+def draw_rows(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None, seed: int) -> list[RowRef]:
     """Draw rows, in the order of the data.
 
     The rows of a smaller number are among those of a greater one, and adding a data source changes no other's, so that

@@ -12,7 +12,7 @@ from rich.progress import track
 
 import omniq_verl
 from omniq_verl.cot.cost import cost_line, generated
-from omniq_verl.cot.draw import draw_places
+from omniq_verl.cot.draw import draw_rows
 from omniq_verl.cot.levels import cut_sources
 from omniq_verl.cot.prompts import ask_for_plan, ask_for_reasoning
 from omniq_verl.cot.select import Judged, Selection, count, draw_images, judge_row, sft_records
@@ -67,12 +67,12 @@ class NotFinished(RuntimeError):
     """A stage needs output that an earlier stage has not finished."""
 
 
-def places_of(config: CotConfig) -> list[RowRef]:
-    """The rows of a run: those that are drawn from ``all_places``."""
-    return draw_places(all_places(config), config.take, config.limit, config.seed)
+def rows_of(config: CotConfig) -> list[RowRef]:
+    """The rows of a run: those that are drawn from ``all_rows``."""
+    return draw_rows(all_rows(config), config.take, config.limit, config.seed)
 
 
-def all_places(config: CotConfig) -> list[RowRef]:
+def all_rows(config: CotConfig) -> list[RowRef]:
     """All rows of the data.
 
     Raises:
@@ -92,7 +92,7 @@ def all_places(config: CotConfig) -> list[RowRef]:
 
 def make_plans(config: CotConfig, console: Console) -> None:
     """Write a plan for every row into ``<out>/plan``."""
-    todo = [WorkItem(ref) for ref in places_of(config)]
+    todo = [WorkItem(ref) for ref in rows_of(config)]
     job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
     with Store(Path(config.out) / "plan", job.settings()) as store:
@@ -112,7 +112,7 @@ def make_paths(config: CotConfig, console: Console) -> None:
     Raises:
         NotFinished: some rows have no plan yet.
     """
-    refs = places_of(config)
+    refs = rows_of(config)
     plans = _plans(config, refs)
     job = _job(config, config.path_sampling, ask_for_reasoning)
     todo = [WorkItem(ref, plans[ref.key]["text"]) for ref in refs if not judge_plan(plans[ref.key])]
@@ -154,16 +154,16 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
 def conditions(config: CotConfig) -> dict[str, Any]:
     """Provenance of the records."""
     out = Path(config.out)
-    data = data_record(places_of(config), config.limit, known_files(out / "plan"))
+    data = data_record(rows_of(config), config.limit, known_files(out / "plan"))
     sampling = {"plan": asdict(config.plan), "reason": asdict(config.path_sampling)}
     return provenance(record_start(out), data, config.engine.identity(), sampling, config.seed, take=dict(config.take))
 
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
     """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
-    everything, rule = all_places(config), config.select
+    everything, rule = all_rows(config), config.select
     cuts = cut_sources(everything, rule.levels, rule.levels_of)
-    refs = draw_places(everything, config.take, config.limit, config.seed)
+    refs = draw_rows(everything, config.take, config.limit, config.seed)
     plans = _plans(config, refs)
     by_key, judged = {ref.key: ref for ref in refs}, {}
     records = read_store(Path(config.out) / "reason")  # stream: together they may be many GB

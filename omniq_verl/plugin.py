@@ -1,11 +1,12 @@
 """Entry point for verl: everything that registers itself with verl is imported from here only.
 
 verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). It must not import
-anything heavy, and on a machine with GPUs it changes nothing in verl, vLLM or torch.
+anything heavy, and on a machine with GPUs it changes nothing in verl, vLLM or torch but what it registers.
 """
 
 import os
 import sys
+from types import ModuleType
 
 from omniq_verl.import_hooks import after_import
 
@@ -14,6 +15,8 @@ def _register() -> None:
     after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
     after_import("verl.trainer.ppo.v1", _register_trainers)
     after_import("verl.workers.engine.fsdp.transformer_impl", _register_engines)
+    after_import("verl.workers.rollout.base", _register_rollout)
+    after_import("verl.workers.rollout.replica", _register_replica)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         from omniq_verl import cpu
 
@@ -33,6 +36,20 @@ def _register_engines(_module: object) -> None:
     from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine  # registers itself with verl
 
     register(PackedFSDPEngine, ["cuda", "npu"])
+
+
+def _register_rollout(module: ModuleType) -> None:
+    # verl reads this table and has no function that adds to it (base.py:89).
+    module._ROLLOUT_REGISTRY["vllm", "async"] = "omniq_verl.trainer.weight_socket_verl.ClusterServerAdapter"
+
+
+def _register_replica(module: ModuleType) -> None:
+    def load() -> type:
+        from omniq_verl.trainer.weight_socket_verl import ClusterReplica
+
+        return ClusterReplica
+
+    module.RolloutReplicaRegistry.register("vllm", load)
 
 
 try:

@@ -1,0 +1,43 @@
+"""verl's vLLM rollout with a weight socket per Ray cluster, registered under its own name ``vllm``.
+
+Both ends have to use the same name: the trainer's rank (``ClusterServerAdapter``) and vLLM's worker, which reads it
+from the environment of the server that starts it (``ClusterHttpServer``).
+"""
+
+import os
+from typing import Any
+
+import ray
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+from omniq_verl.trainer.weight_socket import cluster_job_id, cluster_socket
+
+
+class ClusterServerAdapter(ServerAdapter):
+    """The sender of the weights, in each rank of the trainer."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        disaggregation = getattr(self.config, "disaggregation", None)
+        # With separate prefill servers verl starts other servers (vllm_pd_replica.py), which keep its own name.
+        if not getattr(disaggregation, "enabled", False):
+            context = ray.get_runtime_context()
+            self.zmq_handle = cluster_socket(self.zmq_handle, context.get_job_id(), context.gcs_address)
+
+
+class ClusterHttpServer(vLLMHttpServer):
+    """The server, whose vLLM workers receive the weights."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        context = ray.get_runtime_context()
+        os.environ["VERL_RAY_JOB_ID"] = cluster_job_id(context.get_job_id(), context.gcs_address)
+
+
+class ClusterReplica(vLLMReplica):
+    """Starts such servers."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(ClusterHttpServer)

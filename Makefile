@@ -8,6 +8,7 @@ INPUTS ?= 100000
 PY := $(VENV)/bin/python
 GPU_PY := $(GPU_VENV)/bin/python
 EXTRAS := serve,t2i,onnx,dev
+TYPES := $(PY) -m basedpyright --level error --pythonpath $(abspath $(PY))
 FAST := -q -n 2 -m "not slow and not cluster"
 SLOW := -q -n 2 --dist loadfile -m "slow and not alone"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -26,7 +27,7 @@ help:
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
 	@echo "make surface      record again which upstream names both sets of packages have"
 	@echo "make fuzz         try the public entrances on mutated inputs (INPUTS=100000 SEED=0)"
-	@echo "make types        the types of the public names, by basedpyright"
+	@echo "make types        the types of the package and of its public names, by basedpyright"
 	@echo "make docs         the documentation site, in build/site"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
@@ -74,10 +75,12 @@ fuzz: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
 
-# What a type checker knows of the public names; tests/typing_of_users.py says what it should know.
+# The whole package, then what a type checker knows of the public names; tests/typing_of_users.py says what it should.
 types: $(VENV)/.installed
 	$(PY) -m pip install -q -e '.[types]' -c constraints/cpu.txt
-	$(PY) -m basedpyright --level error -p tests/typing_of_users.json
+	$(TYPES) -p pyproject.toml
+	$(TYPES) -p tests/typing_of_users.json
+	$(PY) -m pytest -q tests/package/test_types.py
 
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

@@ -87,7 +87,8 @@ setup(
         "serve": ["ray[serve]", "fastapi-offline", "uvicorn"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "docs": ["mkdocs-material", "mkdocstrings[python]"],
-        "types": ["basedpyright==1.40.2"],
+        # pandas and SciPy declare few types themselves.
+        "types": ["basedpyright==1.40.2", "pandas-stubs==3.1.0.261029", "scipy-stubs==1.17.1.5"],
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "schemathesis"],
     },
     entry_points={

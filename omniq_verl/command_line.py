@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 _GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 
@@ -26,7 +26,7 @@ class StrictCommand(TyperCommand):
         """
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option, times in Counter(given).items():
-            if times > 1 and option.param_type_name == "option" and not option.multiple and not option.count:
+            if times > 1 and isinstance(option, TyperOption) and not option.multiple and not option.count:
                 message = f"it is given {times} times, but takes one value. Fix: give it once"
                 raise typer.BadParameter(message, ctx=ctx, param=option)
         _GIVEN.set(frozenset(option.name for option in given))

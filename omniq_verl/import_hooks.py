@@ -26,7 +26,9 @@ class _NotifyingLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         # Restore the module's real loader first: inspect, pickle and pkgutil look at it later.
-        module.__spec__.loader = module.__loader__ = self._loader
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         for callback in self._waiting[module.__name__]:
             callback(module)

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def metric_files(folder: Path) -> list[Path]:
@@ -67,9 +67,10 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"step": found["step"], "data": _numbers(found["data"])}
 
 
-def _is_record(found: object) -> bool:
-    whole = isinstance(found, dict) and isinstance(found.get("data"), dict)
-    return whole and isinstance(found.get("step"), int) and not isinstance(found["step"], bool)
+def _is_record(found: object) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
+        return False
+    return isinstance(found.get("step"), int) and not isinstance(found["step"], bool)
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, float]:

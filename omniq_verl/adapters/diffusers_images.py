@@ -60,6 +60,6 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
 
 
 def _picked(prompt: str, images: Sequence[Any], scores: Sequence[Score]) -> Picked:
-    scored = [index for index, one in enumerate(scores) if one.score is not None]
-    best = max(scored, key=lambda index: scores[index].score, default=None)
+    scored = {index: one.score for index, one in enumerate(scores) if one.score is not None}
+    best = max(scored, key=lambda index: scored[index], default=None)
     return Picked(prompt, best, None if best is None else images[best], list(scores))

@@ -147,6 +147,7 @@ def parsed(pairs: Sequence[Pair]) -> float:
 
 
 def _coefficient(name: str, pairs: Sequence[Pair]) -> float:
-    read = [pair for pair in pairs if pair["prediction"] is not None]
-    value = correlations([pair["prediction"] for pair in read], [pair["label"] for pair in read])[name]
+    numbers = [(pair["prediction"], pair["label"]) for pair in pairs]
+    read = [(said, label) for said, label in numbers if said is not None and label is not None]
+    value = correlations([said for said, _ in read], [label for _, label in read])[name]
     return math.nan if value is None else float(value)

@@ -28,9 +28,9 @@ class OmniqScore(torch.nn.Module):
 
     def __init__(self, model: str | None = None, task: str = "technical", scorer: Any = None, **settings: Any):
         super().__init__()
-        if model is None and scorer is None:
-            raise ValueError('the metric needs a model. Fix: create_metric("omniq", model=FOLDER)')
         if scorer is None:
+            if model is None:
+                raise ValueError('the metric needs a model. Fix: create_metric("omniq", model=FOLDER)')
             from omniq_verl.scoring.scorer import Scorer
 
             scorer = Scorer.from_pretrained(model, **settings)
@@ -47,8 +47,8 @@ def register(name: str = NAME) -> None:
     Raises:
         ValueError: pyiqa has a metric of this name.
     """
-    from pyiqa.default_model_configs import DEFAULT_CONFIGS
-    from pyiqa.utils.registry import ARCH_REGISTRY
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS  # pyright: ignore[reportMissingImports]  of the user
+    from pyiqa.utils.registry import ARCH_REGISTRY  # pyright: ignore[reportMissingImports]  of the user
 
     config = {"metric_opts": {"type": _TYPE}, "metric_mode": "NR", "score_range": "1, 5"}
     if DEFAULT_CONFIGS.get(name, config) != config:

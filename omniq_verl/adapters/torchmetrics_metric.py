@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torchmetrics import Metric
+from torchmetrics import Metric  # pyright: ignore[reportMissingImports]  of the user
 
 from omniq_verl.adapters.scale import AnyScorer
 from omniq_verl.adapters.tensor_metric import TensorMetric

@@ -79,7 +79,7 @@ def evaluate_table(table: pd.DataFrame) -> dict[str, float]:
     scores = [read_score(*pair) for pair in zip(table.prediction, map(json.loads, table.extra_info), strict=True)]
     pairs = [(score, float(label)) for score, label in zip(scores, table.answer, strict=True) if score is not None]
     found = correlations([score for score, _ in pairs], [label for _, label in pairs])
-    values = {name: math.nan if found[name] is None else float(found[name]) for name in ("plcc", "srcc")}
+    values = {name: math.nan if (value := found[name]) is None else float(value) for name in ("plcc", "srcc")}
     return {**values, "parsed": len(pairs) / len(table) if len(table) else math.nan}
 
 
@@ -92,9 +92,9 @@ def register(names: Sequence[str]) -> type:
     Raises:
         ValueError: the kit has a data set of one of these names.
     """
-    from vlmeval import dataset as kit
-    from vlmeval.dataset.image_base import ImageBaseDataset
-    from vlmeval.smp import load
+    from vlmeval import dataset as kit  # pyright: ignore[reportMissingImports]  of the user
+    from vlmeval.dataset.image_base import ImageBaseDataset  # pyright: ignore[reportMissingImports]  of the user
+    from vlmeval.smp import load  # pyright: ignore[reportMissingImports]  of the user
 
     known = {name for one in kit.DATASET_CLASSES for name in one.supported_datasets()}
     if taken := sorted(known & set(names)):

@@ -127,7 +127,7 @@ def varlen(
     """``attend`` with torch's kernel for half precision on CUDA. A causal mask is aligned to the segments' ends."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(
+    return varlen_attn(  # pyright: ignore[reportReturnType]  a pair only if it is asked for more
         query,
         key,
         value,

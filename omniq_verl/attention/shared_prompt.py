@@ -100,8 +100,10 @@ class _Builder:
         rows = [self._of_row[row] for row in sorted(self._of_row)]
         indices = [self._tokens, self._key_tokens, [one for one, _ in rows], [other for _, other in rows]]
         tokens, keys, predicting, positions = (torch.from_numpy(np.concatenate(one)).to(device) for one in indices)
-        ends = (torch.tensor(one, dtype=torch.int32, device=device) for one in (self._queries, self._keys))
-        return SharedLayout(first, tokens, *ends, keys, predicting, positions)
+        query_ends, key_ends = (
+            torch.tensor(one, dtype=torch.int32, device=device) for one in (self._queries, self._keys)
+        )
+        return SharedLayout(first, tokens, query_ends, key_ends, keys, predicting, positions)
 
 
 def attend_shared(

@@ -122,7 +122,7 @@ def packed_attention(
     if sliding_window is not None and sliding_window < query.shape[2]:
         raise ValueError(f"attn_implementation={NAME} has no sliding window ({sliding_window} tokens)")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    packed = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if shared_keys is not None and causal:
-        return attend_shared(*packed, cu_seq_lens_q, *shared_keys, scaling)[None], None
-    return attend(*packed, cu_seq_lens_q, causal, scaling)[None], None
+        return attend_shared(queries, keys, values, cu_seq_lens_q, *shared_keys, scaling)[None], None
+    return attend(queries, keys, values, cu_seq_lens_q, causal, scaling)[None], None

@@ -41,8 +41,8 @@ def answers_of(info: Mapping[str, Any], kind: str, decimals: int = 2) -> list[tu
     if kind == "score":
         return [(f"<answer>{score:.{decimals}f}</answer>", 1.0)]
     if kind == "level":
-        return [(sentence(task, task.scale.level(score)), 1.0)]
-    shares = soft_levels(score, deviation_of(info), task.scale)
+        return [(sentence(task, task.score_scale.level(score)), 1.0)]
+    shares = soft_levels(score, deviation_of(info), task.score_scale)
     shares = np.where(shares < SMALLEST, 0.0, shares)
     shares /= shares.sum()
     return [(sentence(task, word), float(share)) for word, share in zip(LEVELS, shares, strict=True) if share]
@@ -67,7 +67,7 @@ def deviation_of(info: Mapping[str, Any]) -> float | None:
     low, high = info.get("raw_low"), info.get("raw_high")
     if raw is None or not math.isfinite(raw) or low is None or high is None or not low < high:
         return None
-    scale = task_of(info).scale
+    scale = task_of(info).score_scale
     return raw * (scale.high - scale.low) / (high - low)
 
 

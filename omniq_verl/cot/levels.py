@@ -74,7 +74,7 @@ def cut_sources(refs: Iterable[RowRef], rule: str, rules: Mapping[str, str]) -> 
         raise ValueError(f"select.levels_of: there are no rows of {unknown[0]}. Fix: use {', '.join(sources)}")
     found = {}
     for name, rows in sources.items():
-        scales = {task_of(ref.info).scale for ref in rows}
+        scales = {task_of(ref.info).score_scale for ref in rows}
         if len(scales) > 1:
             raise ValueError(f"{name}: its rows have several scales. Fix: prepare all of them with one --scale")
         scale = scales.pop()

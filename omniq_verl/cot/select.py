@@ -112,7 +112,7 @@ def judge_row(
 
 def scale_cut(info: Mapping[str, Any]) -> Cut:
     """Five equal parts of a row's scale."""
-    scale = task_of(info).scale
+    scale = task_of(info).score_scale
     return cut_scores([], scale.low, scale.high, "scale")
 
 
@@ -156,7 +156,7 @@ def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: i
 
 
 def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
-    scale, score = task_of(judged.ref.info).scale, judged.ref.info["score"]
+    scale, score = task_of(judged.ref.info).score_scale, judged.ref.info["score"]
     if rule.number == "level":
         low, high = judged.cut.bounds(judged.level)
         drawn = np.random.default_rng(seed_of(key, seed)).uniform(-1, 1)

@@ -78,9 +78,10 @@ _DEVICE_MODULE = _CpuDeviceModule()
 class CpuPlatform(PlatformBase):
     """A platform with everything on the host; FSDP over gloo; Ray's "GPU" slots represent worker processes."""
 
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = _DEVICE_MODULE
+    # verl declares properties.
+    device_name = "cpu"  # pyright: ignore[reportAssignmentType]
+    vendor_name = "cpu"  # pyright: ignore[reportAssignmentType]
+    device_module = _DEVICE_MODULE  # pyright: ignore[reportAssignmentType]
 
     def is_available(self) -> bool:
         return True

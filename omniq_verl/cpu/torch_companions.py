@@ -24,9 +24,10 @@ def adapt() -> None:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch._omniq_torchvision_schemas = library  # the schemas live as long as this object
+        # The schemas live as long as this object.
+        torch._omniq_torchvision_schemas = library  # pyright: ignore[reportAttributeAccessIssue]  a new name
     if "torchaudio" not in sys.modules and _is_broken("torchaudio", "lib/_torchaudio.abi3.so"):
-        sys.modules["torchaudio"] = None
+        sys.modules["torchaudio"] = None  # pyright: ignore[reportArgumentType]  documented to stop the import
 
 
 def _is_broken(package: str, extension: str) -> bool:

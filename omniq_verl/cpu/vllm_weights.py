@@ -15,4 +15,4 @@ def keep_weights_replaceable() -> None:
         return
     from vllm.model_executor.layers.linear import LinearBase
 
-    LinearBase.skip_weight_relayout = True
+    LinearBase.skip_weight_relayout = True  # pyright: ignore[reportAttributeAccessIssue]  read by getattr

@@ -27,7 +27,7 @@ def half_unit(cell: Any) -> float:
         cell: a text, or a number, which is read as Python prints it.
     """
     digits = _decimal(cell)
-    return 0.0 if digits is None else 0.5 * 10.0 ** digits.as_tuple().exponent
+    return 0.0 if digits is None else 0.5 * 10.0 ** _exponent(digits)
 
 
 def _decimal(cell: Any) -> Decimal | None:
@@ -38,6 +38,10 @@ def _decimal(cell: Any) -> Decimal | None:
     return found if found.is_finite() else None
 
 
+def _exponent(number: Decimal) -> int:
+    return int(number.as_tuple().exponent)  # a letter only for numbers that are not finite
+
+
 def row_roundings(cells: Sequence[Any]) -> list[float]:
     """How far each number of a row may be rounded, if all were written in the same format.
 
@@ -46,6 +50,6 @@ def row_roundings(cells: Sequence[Any]) -> list[float]:
             cell are taken as the format's; the coarser of the two applies.
     """
     plain = [_decimal(cell) or Decimal(0) for cell in cells]
-    decimals = max((-one.as_tuple().exponent for one in plain), default=0)
+    decimals = max((-_exponent(one) for one in plain), default=0)
     significant = max((len(one.as_tuple().digits) for one in plain if one), default=1)
     return [0.5 * 10.0 ** max(-decimals, one.adjusted() - significant + 1 if one else -decimals) for one in plain]

@@ -218,7 +218,7 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """The transposition that turns an image upright, by its EXIF (or XMP) orientation; None if it is upright."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # 1: upright
     except Exception:  # Pillow raises errors of every kind on broken tags, which are then ignored
         return None
 

@@ -178,12 +178,15 @@ class RowReader:
             ValueError: a file lacks one of the columns, or can no longer be read.
         """
         for ref in refs:
-            if self._held != (ref.file, ref.group):
-                path = Path(ref.file)
-                with open_prepared(path, self._columns) as file, named_errors(path):
-                    self._rows = file.read_row_group(ref.group, self._columns)
-                self._held = (ref.file, ref.group)
-            yield self._rows.slice(ref.number, 1).to_pylist()[0]
+            yield self._group(ref).slice(ref.number, 1).to_pylist()[0]
+
+    def _group(self, ref: RowRef) -> pa.Table:
+        if self._rows is None or self._held != (ref.file, ref.group):
+            path = Path(ref.file)
+            with open_prepared(path, self._columns) as file, named_errors(path):
+                self._rows = file.read_row_group(ref.group, self._columns)
+            self._held = (ref.file, ref.group)
+        return self._rows
 
 
 def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:

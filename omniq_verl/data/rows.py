@@ -86,7 +86,9 @@ class Row:
         if fault := self.asked.label_fault(self.truth):
             raise ValueError(f"row {self.row_id}: {fault}")
         bounds = self.raw_bounds
-        if bounds and not bounds[0] <= self.raw_score <= bounds[1]:
+        if bounds and self.raw_score is None:
+            raise ValueError(f"row {self.row_id}: it has raw_bounds but no raw_score. Fix: give both, or neither")
+        if bounds and self.raw_score is not None and not bounds[0] <= self.raw_score <= bounds[1]:
             raise ValueError(f"row {self.row_id}: raw score {self.raw_score} is outside {bounds}")
         if self.asked.needs_text and not (self.text or "").strip():
             raise ValueError(f"row {self.row_id}: the task {self.task} needs the prompt of the image")

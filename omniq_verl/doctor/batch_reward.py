@@ -1,6 +1,7 @@
 """What is wrong with the settings of the batch reward."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,7 +17,7 @@ def batch_faults(config: DictConfig) -> Iterator[Problem]:
     """All faults of ``reward.batch_*``."""
     name, weight = (OmegaConf.select(config, f"reward.batch_{key}") for key in ("reward", "weight"))
     settings = OmegaConf.select(config, "reward.batch_settings")
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    plain: Any = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
     if name is None:
         if plain:
             yield Problem(

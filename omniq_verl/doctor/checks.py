@@ -184,7 +184,8 @@ def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Proble
 
 
 def _plain(node: DictConfig | None) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True) if node else {}
+    # A DictConfig becomes a dict; OmegaConf declares one type for all kinds of nodes.
+    return OmegaConf.to_container(node, resolve=True) if node else {}  # pyright: ignore[reportReturnType]
 
 
 def _check_files(files: str | Sequence[str], config: DictConfig, lengths: PromptLength | None) -> list[FileReport]:

@@ -89,7 +89,7 @@ def check_table(
             files are not stored.
         named: the file's own names for ``columns``, if they differ.
     """
-    file, columns = Path(path), {name: (named or {}).get(name, name) for name in columns}
+    file, stored = Path(path), {name: (named or {}).get(name, name) for name in columns}
     if path.startswith("~"):
         return FileReport(path, problems=[home_problem("data file", path)])
     if not file.is_file():
@@ -97,15 +97,15 @@ def check_table(
         return FileReport(path, problems=[Problem(path, "there is no such file", fix)])
     folder = store_folder() if settings is not None else None
     if folder is None:
-        return _check_content(path, file, columns, check)
+        return _check_content(path, file, stored, check)
     before = _state(file)
     try:
-        key = result_key(file, f"{path!r}, {tuple(columns.items())}, {settings}")
+        key = result_key(file, f"{path!r}, {tuple(stored.items())}, {settings}")
     except OSError as error:
         return FileReport(path, problems=[_unreadable(path, error)])
     if report := _stored_report(folder, key, path):
         return report
-    report = _check_content(path, file, columns, check)
+    report = _check_content(path, file, stored, check)
     if not report.reads_files and _state(file) == before:
         save_result(folder, key, report.to_json())
     return report

@@ -127,7 +127,7 @@ class PromptLength:
     def _run_processor(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> int:
         from PIL import Image
 
-        blank = [Image.new("RGB", self._resized(size)[::-1]) for size in sizes] or None
+        blank = [Image.new("RGB", (width, height)) for height, width in map(self._resized, sizes)] or None
         output = self._processor(text=[self._render(messages)], images=blank, **self._processor_kwargs)
         return len(output["input_ids"][0])
 

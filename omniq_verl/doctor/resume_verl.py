@@ -34,7 +34,7 @@ def grpo_checkpoint(config: DictConfig) -> tuple[str, int] | None:
         Exception: any error with which verl would stop.
     """
     trainer = SimpleNamespace(config=config, actor_rollout_wg=_Engine())
-    folder = _stopped(lambda: PPOTrainer._load_checkpoint(trainer))
+    folder = _stopped(lambda: PPOTrainer._load_checkpoint(trainer))  # pyright: ignore[reportArgumentType]  has all it reads
     return None if folder is None else (folder, trainer.global_steps)
 
 
@@ -42,7 +42,7 @@ def sft_checkpoint(config: DictConfig) -> tuple[str, int] | None:
     """Like ``grpo_checkpoint``, for a run of verl's SFT trainer."""
     settings = config.trainer
     handler = CheckpointHandler(
-        engine=_Engine(),
+        engine=_Engine(),  # pyright: ignore[reportArgumentType]  has all that is called
         train_dataloader=None,
         default_local_dir=settings.default_local_dir,
         resume_mode=getattr(settings, "resume_mode", "auto"),

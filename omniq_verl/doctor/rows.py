@@ -91,7 +91,7 @@ def check_label(record: dict[str, Any]) -> None:
         Fault: it has none, or the task is unknown.
     """
     task = _task(record)
-    text = (record["reward_model"] or {}).get("ground_truth")
+    text: Any = (record["reward_model"] or {}).get("ground_truth")
     example = json.dumps(_EXAMPLES[task.asks_for])
     try:
         truth = json.loads(text)

@@ -29,7 +29,8 @@ def check_settings(config: DictConfig) -> list[Problem]:
 
 def _node(config: DictConfig, key: str) -> dict:
     found = OmegaConf.select(config, key)
-    return OmegaConf.to_container(found, resolve=True) if isinstance(found, DictConfig) else {}
+    plain = OmegaConf.to_container(found, resolve=True) if isinstance(found, DictConfig) else None
+    return plain if isinstance(plain, dict) else {}
 
 
 def _reward_faults(config: DictConfig) -> Iterator[Problem]:

@@ -64,13 +64,13 @@ def _checked_label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
 def _label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
     task = task_of(ref.info)
     truth = read_truth(task, (row["reward_model"] or {}).get("ground_truth"))
-    scored = task.scale is not None
+    scale, scored = task.scale, task.scale is not None
     return {
         "key": ref.key,
         **{name: ref.info[name] for name in ("data_source", "task", "id", "split")},
         "target": float(truth["score"]) if scored else np.nan,
-        "scale_low": task.scale.low if scored else np.nan,
-        "scale_high": task.scale.high if scored else np.nan,
+        "scale_low": scale.low if scale else np.nan,
+        "scale_high": scale.high if scale else np.nan,
         "class_target": None if scored else canonical_class(truth["distortion_class"]) or NO_DISTORTION,
         "level_target": None if scored else canonical_level(truth["severity"]) or NO_DISTORTION,
         "details": _details(row["extra_info"].get("details")),
@@ -133,7 +133,9 @@ def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str,
     text = whole_text(parsed.reasoning or "")
     if not text:
         return "no_reasoning", "", np.nan
-    return (CONTROL_TOKEN, "", np.nan) if text_fault(text) else ("ok", text, parsed.score)
+    if text_fault(text):
+        return CONTROL_TOKEN, "", np.nan
+    return "ok", text, np.nan if parsed.score is None else parsed.score
 
 
 def judge_answers(
@@ -151,7 +153,7 @@ def judge_answers(
         ``finish_reason``, ``tokens``, and from ``read_answer`` ``status``, ``score``, ``level``, ``distortion``,
         ``severity``.
     """
-    tasks = {key: task_of(row) for key, row in zip(labels.index, labels.to_dict("records"), strict=True)}
+    tasks = {key: task_of(row) for key, row in zip(labels.index, _records_of(labels), strict=True)}
     lines: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if task := tasks.get(record["key"]):
@@ -215,5 +217,10 @@ def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     return labels.join(found, how="inner").reset_index()
 
 
+def _records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a table whose columns have names."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def _levels(asked: pd.DataFrame) -> list[str]:
-    return [task_of(row).scale.level(row["target"]) for row in asked.to_dict("records")]
+    return [task_of(row).score_scale.level(row["target"]) for row in _records_of(asked)]

@@ -164,6 +164,7 @@ def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
     found = []
     for run in runs if len(runs) > 1 else ():
         for (source, task), some in read_images(run).groupby(level=["data_source", "task"]):
+            source, task = str(source), str(task)
             keys = frozenset(some.index.get_level_values("key"))
             other, before = rows.setdefault((source, task), (run, keys))
             if keys == before:
@@ -252,11 +253,12 @@ def _mean_cell(cells: Mapping[str, Mapping[str, Any] | None], without_level: set
 
     The classes in ``without_level`` have no level accuracy and do not contribute to its mean.
     """
-    if any(
-        cell is None or None in cell["values"][: 1 if label in without_level else None] for label, cell in cells.items()
-    ):
+    known = {label: cell["values"] for label, cell in cells.items() if cell is not None}
+    if len(known) < len(cells):
         return None
-    figures = zip(*(cell["values"] for cell in cells.values()), strict=True)
+    if any(None in values[: 1 if label in without_level else None] for label, values in known.items()):
+        return None
+    figures = zip(*known.values(), strict=True)
     means = [float(np.mean([value for value in values if value is not None])) for values in figures]
     return {"values": means, "intervals": [None] * len(means)}
 

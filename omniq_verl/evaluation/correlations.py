@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+Numbers = Sequence[float] | np.ndarray
+"""Numbers ``[N]``."""
 COEFFICIENTS = ("plcc", "srcc", "krcc")
 
 
-def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, float | int | None]:
+def correlations(pred: Numbers, target: Numbers) -> dict[str, float | int | None]:
     """PLCC, SRCC, KRCC, RMSE and the number of pairs.
 
     An undefined correlation (fewer than three pairs, or one side constant) is None, never NaN. PLCC is Pearson's
@@ -26,14 +28,14 @@ def correlations(pred: Sequence[float], target: Sequence[float]) -> dict[str, fl
     defined = len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
     return {
         "plcc": _number(stats.pearsonr(x, y)[0]) if defined else None,
-        "srcc": _number(stats.spearmanr(x, y)[0]) if defined else None,
+        "srcc": _number(float(stats.spearmanr(x, y)[0])) if defined else None,
         "krcc": _number(stats.kendalltau(x, y)[0]) if defined else None,
         "rmse": float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else None,
         "n": len(x),
     }
 
 
-def checked_pairs(pred: Sequence[float], target: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def checked_pairs(pred: Numbers, target: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Both sides as float64 ``[N]``.
 
     Raises:

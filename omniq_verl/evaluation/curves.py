@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
     table.to_csv(out.with_suffix(".csv"))
-    steps = {name: _steps(table.loc[name]) for name in names}
+    steps = {name: _steps(table.loc[[name]].droplevel("run")) for name in names}
     record = provenance([this_start()], runs=dict(zip(names, map(str, runs), strict=True)), steps=steps)
     replace_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     return out
@@ -123,7 +124,7 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
 
 def _steps(table: pd.DataFrame) -> dict[str, int]:
     """First and last step of a run, and the number of steps of each of its curves."""
-    counts = {name: int(number) for name, number in table.count().items() if number}
+    counts = {str(name): int(number) for name, number in table.count().items() if number}
     return {"first": int(table.index.min()), "last": int(table.index.max()), **counts}
 
 
@@ -179,7 +180,7 @@ def draw_table(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     for axis, name in zip(grid.flat, table, strict=False):
-        _draw_panel(axis, PANELS[name], [table.loc[run, name].dropna() for run in names])
+        _draw_panel(axis, PANELS[str(name)], [table.loc[run, name].dropna() for run in names])
     for axis in grid.flat[table.shape[1] :]:
         axis.remove()
     if len(names) > 1:
@@ -202,7 +203,7 @@ def _draw_panel(axis: Axes, panel: Panel, curves: Sequence[pd.Series]) -> None:
     axis.grid(alpha=0.3)
 
 
-def _style(number: int) -> dict[str, object]:
+def _style(number: int) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": _LINES[number % len(_LINES)],

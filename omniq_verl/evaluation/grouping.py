@@ -83,5 +83,4 @@ def _kind(key: str, row: str, value: object) -> str:
 
 
 def _name(value: object) -> str:
-    is_whole = isinstance(value, float) and value.is_integer()
-    return str(int(value)) if is_whole else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

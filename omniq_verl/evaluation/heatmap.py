@@ -110,7 +110,7 @@ def _open_processors(models: Sequence[Path]) -> list[Any]:
 
 def _open_model(folder: Path) -> Any:
     settings = plain_attention(AutoConfig.from_pretrained(folder))
-    model, info = AutoModelForImageTextToText.from_pretrained(
+    model, info = AutoModelForImageTextToText.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  a pair with info
         folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **settings
     )
     check_loaded(folder, info)
@@ -180,7 +180,7 @@ def answer_logits(model: Any, inputs: Mapping[str, torch.Tensor], ids: Sequence[
 
 
 def draw_heatmap(
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     image: Path,
     out: Path,
     task: str = "technical",

@@ -8,13 +8,13 @@ dropped and counted. If they are more than ``MOST_UNDEFINED`` of all, there is n
 could be everything that is outside the bounds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
-from omniq_verl.evaluation.correlations import COEFFICIENTS, checked_pairs
+from omniq_verl.evaluation.correlations import COEFFICIENTS, Numbers, checked_pairs
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -35,7 +35,7 @@ class Interval:
 
 
 def correlation_intervals(
-    pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    pred: Numbers, target: Numbers, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
     """Bootstrap intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
 
@@ -62,7 +62,7 @@ def correlation_intervals(
     return {name: percentiles(np.concatenate(values), level) for name, values in found.items()}
 
 
-def mean_interval(values: Sequence[float], resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
+def mean_interval(values: Numbers, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
     """The interval of a mean, e.g. of an accuracy given as zeros and ones ``[N]``."""
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) < 2:

@@ -1,14 +1,13 @@
 """Logistic curves fitted to scores before computing PLCC and RMSE, as VQEG does."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import expit
 
-from omniq_verl.evaluation.correlations import checked_pairs, correlations
+from omniq_verl.evaluation.correlations import Numbers, checked_pairs, correlations
 
 
 def logistic4(x: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
@@ -34,7 +33,7 @@ class Fit:
     why: str | None = None
 
 
-def fit_curve(pred: Sequence[float], target: Sequence[float], name: str = "logistic4") -> Fit:
+def fit_curve(pred: Numbers, target: Numbers, name: str = "logistic4") -> Fit:
     """Fit a curve from scores to labels by least squares.
 
     Args:
@@ -65,6 +64,6 @@ def _start(x: np.ndarray, y: np.ndarray, name: str) -> list[float]:
     rising = 1.0 if np.corrcoef(x, y)[0, 1] >= 0 else -1.0
     low, high = (y.min(), y.max())[:: int(rising)]
     if name == "logistic4":
-        return [high, low, float(np.mean(x)), width]
+        return [float(high), float(low), float(np.mean(x)), width]
     slope = rising * np.std(y) / width
-    return [float(high - low), 1 / width, float(np.mean(x)), slope * 0.1, float(np.mean(y))]
+    return [float(high - low), 1 / width, float(np.mean(x)), float(slope * 0.1), float(np.mean(y))]

@@ -120,7 +120,7 @@ def confusion(target: pd.Series, answered: pd.Series, names: Sequence[str]) -> d
     """Counts of answers by label (outer) and by answer (inner), for each name, "other" and "rejected"."""
     known = answered.where(answered.isin(names) | answered.isna(), "other").fillna(REJECTED)
     table = pd.crosstab(target, known).reindex(index=[*names], columns=[*names, "other", REJECTED], fill_value=0)
-    return {label: {column: int(number) for column, number in row.items()} for label, row in table.iterrows()}
+    return {str(label): {str(column): int(number) for column, number in row.items()} for label, row in table.iterrows()}
 
 
 def _accuracy(right: pd.Series, resamples: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from omniq_verl.evaluation.correlations import checked_pairs, correlations
+from omniq_verl.evaluation.correlations import Numbers, checked_pairs, correlations
 from omniq_verl.evaluation.intervals import LEVEL, Ranks, draws, percentiles, weighted_pearson
 
 STATISTICS = ("plcc", "srcc")
@@ -60,9 +60,9 @@ class ErrorDifference:
 
 
 def paired_difference(
-    pred_a: Sequence[float],
-    pred_b: Sequence[float],
-    target: Sequence[float],
+    pred_a: Numbers,
+    pred_b: Numbers,
+    target: Numbers,
     statistic: str = "srcc",
     resamples: int = 2000,
     level: float = LEVEL,
@@ -106,9 +106,7 @@ def paired_difference(
     return PairedDifference(statistic, n, a, b, a - b, bounds.low, bounds.high, p, len(known), None)
 
 
-def absolute_error_difference(
-    pred_a: Sequence[float], pred_b: Sequence[float], target: Sequence[float]
-) -> ErrorDifference:
+def absolute_error_difference(pred_a: Numbers, pred_b: Numbers, target: Numbers) -> ErrorDifference:
     """Difference of the mean absolute errors, and Wilcoxon's signed-rank test on the errors image by image.
 
     Images with equal errors are dropped from the test (Wilcoxon's rule); if all are equal, p is 1. There is no test for
@@ -191,17 +189,17 @@ def compare_scores(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
     """
     by_first, by_other = images.score_first.notna(), images.score_other.notna()
     both = images[by_first & by_other]
-    sides = [both[column].to_numpy(float) for column in ("score_first", "score_other", "target_first")]
+    first, other, target = (both[column].to_numpy(float) for column in ("score_first", "score_other", "target_first"))
     return {
         "images": len(both),
         "only_first": int((by_first & ~by_other).sum()),
         "only_other": int((by_other & ~by_first).sum()),
-        **{name: asdict(paired_difference(*sides, statistic=name, resamples=resamples)) for name in STATISTICS},
-        "mae": asdict(absolute_error_difference(*sides)),
+        **{name: asdict(paired_difference(first, other, target, name, resamples)) for name in STATISTICS},
+        "mae": asdict(absolute_error_difference(first, other, target)),
     }
 
 
-def _reason(pred_a: Sequence[float], pred_b: Sequence[float], target: Sequence[float]) -> str:
+def _reason(pred_a: Numbers, pred_b: Numbers, target: Numbers) -> str:
     if len(target) < 3:
         return "fewer than three images"
     sides = {"targets": target, "scores of the first": pred_a, "scores of the second": pred_b}

@@ -212,8 +212,8 @@ def worst(images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]) ->
     by_key = {ref.key: ref for ref in refs if ref.key in set(chosen.key)}
     found = [by_key[key] for key in chosen.key]
     return [
-        {"key": row.key, "what": row.what, "image": image, "answers": answers.get_group(row.key).answer.tolist()[:3]}
-        for row, image in zip(chosen.itertuples(), _images(found), strict=True)
+        {"key": key, "what": what, "image": image, "answers": answers.get_group(key).answer.tolist()[:3]}
+        for key, what, image in zip(chosen.key, chosen.what, _images(found), strict=True)
     ]
 
 

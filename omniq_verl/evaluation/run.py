@@ -95,7 +95,7 @@ def job_of(config: EvalConfig) -> Job:
     """What is asked of every row: its own question."""
     if config.family is None:
         return Job(config.engine, config.sampling, own_question, config.seed, mode=config.mode)
-    ask, texts = (partial(one, family=config.family) for one in (family_question, family_texts))
+    ask, texts = partial(family_question, family=config.family), partial(family_texts, family=config.family)
     return Job(config.engine, config.sampling, ask, config.seed, mode=config.mode, family=config.family, texts=texts)
 
 

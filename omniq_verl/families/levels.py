@@ -28,8 +28,9 @@ def _tasks(scale: Scale) -> Mapping[str, Task]:
 
 def level_texts(task: Task) -> ScoreTexts:
     """The five words, worst at the low end of the task's scale, the others at equal distances."""
-    step = (task.scale.high - task.scale.low) / (len(LEVELS) - 1)
-    values = tuple((f" {word}", task.scale.low + number * step) for number, word in enumerate(LEVELS))
+    scale = task.score_scale
+    step = (scale.high - scale.low) / (len(LEVELS) - 1)
+    values = tuple((f" {word}", scale.low + number * step) for number, word in enumerate(LEVELS))
     return ScoreTexts(values, f"The {_ASPECTS[task.name]} of the image is")
 
 

@@ -36,7 +36,7 @@ def _read_three(text: str, task: Task) -> Parsed:
 
 
 def _final_texts(task: Task) -> ScoreTexts:
-    values = numerals(task.scale.low, task.scale.high, 2)
+    values = numerals(task.score_scale.low, task.score_scale.high, 2)
     return ScoreTexts(values, "Final Score: ", ("\n", "<|im_end|>"), "Final Score: {}")
 
 

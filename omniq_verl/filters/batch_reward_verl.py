@@ -28,10 +28,17 @@ _FIELDS = ["responses", "rm_scores", "extra_info"]
 class Row(Protocol):
     """What the sampler knows about a rollout."""
 
-    id: str
-    task: str
-    data_source: str
-    parts: dict[str, float]
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def data_source(self) -> str: ...
+
+    @property
+    def parts(self) -> dict[str, float]: ...
 
 
 def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
@@ -44,7 +51,7 @@ def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
     if name is None:
         return None
     settings = OmegaConf.select(config, "reward.batch_settings")
-    plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
     weight = OmegaConf.select(config, "reward.batch_weight")
     return BatchRewardSettings(name, plain or {}, 1.0 if weight is None else weight)
 
@@ -74,9 +81,9 @@ class BatchReward:
             ValueError: the function fails, or returns something else than one finite number per rollout.
         """
         started = time.monotonic()
-        fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_FIELDS)
+        fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_FIELDS)  # pyright: ignore[reportArgumentType]  verl sets it
         answers = [answer.tolist() for answer in fields["responses"]]
-        infos = [getattr(info, "data", info) for info in fields["extra_info"]]
+        infos: list[Any] = [getattr(info, "data", info) for info in fields["extra_info"]]
         rollouts = rollouts_of(rows, groups, self._decode(answers), [len(answer) for answer in answers], infos)
         found = batch_reward(rollouts, self.settings)
         self._add(rows, found, fields["rm_scores"])
@@ -86,7 +93,7 @@ class BatchReward:
         ]
         tq.kv_batch_put(
             keys=batch.keys,
-            partition_id=batch.partition_id,
+            partition_id=batch.partition_id,  # pyright: ignore[reportArgumentType]  verl sets it
             fields=list_of_dict_to_tensordict(written),
             tags=batch.tags,
         )
@@ -155,7 +162,7 @@ def label_std(info: Mapping[str, Any]) -> float | None:
 
     Data preparation writes it into ``extra_info.details`` in the unit of the label file.
     """
-    bounds = [info.get(name) for name in ("raw_low", "raw_high", "scale_low", "scale_high")]
+    bounds: list[Any] = [info.get(name) for name in ("raw_low", "raw_high", "scale_low", "scale_high")]
     try:
         found = json.loads(info.get("details") or "{}").get("standard_deviation")
         raw_low, raw_high, low, high = map(float, bounds)

@@ -5,7 +5,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 
-def group_std_mask(rewards: Sequence[float], group_ids: Sequence[Hashable], tau: float = 0.001) -> np.ndarray:
+def group_std_mask(
+    rewards: Sequence[float] | np.ndarray, group_ids: Sequence[Hashable] | np.ndarray, tau: float = 0.001
+) -> np.ndarray:
     """Keep a response if the rewards of its group spread: population standard deviation above ``tau``.
 
     GRPO divides by the standard deviation, so that a group whose rewards differ by rounding alone would otherwise

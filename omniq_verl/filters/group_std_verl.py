@@ -46,6 +46,7 @@ class GroupStdSampler(ReplayBuffer):
         wanted, rewards = batch_size, {}
         for draw in range(self.settings.max_refills + 1):
             if draw:
+                assert self.refill_fn is not None  # verl's trainer sets it
                 self.refill_fn(wanted)
             drawn, metrics = self._draw(global_steps, partition_id, wanted)
             counts["filter/groups_failed"] += wanted - len({group_of(key) for key in drawn.keys})
@@ -136,7 +137,7 @@ class GroupStdSampler(ReplayBuffer):
     def _clear(self, batch: KVBatchMeta, rows: np.ndarray) -> None:
         keys = [key for key, gone in zip(batch.keys, rows, strict=True) if gone]
         if keys:
-            tq.kv_clear(partition_id=batch.partition_id, keys=keys)
+            tq.kv_clear(partition_id=batch.partition_id, keys=keys)  # pyright: ignore[reportArgumentType]  verl sets it
 
 
 def group_of(key: str) -> str:
@@ -158,7 +159,9 @@ def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
     By a hash of the row's id, not by the id: the groups at the end may be left out as surplus.
     """
     fields = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", "extra_info", "data_source"]
+        keys=batch.keys,
+        partition_id=batch.partition_id,  # pyright: ignore[reportArgumentType]  verl sets it
+        select_fields=["extra_fields", "extra_info", "data_source"],
     )
     rows = [
         _Row(
@@ -208,7 +211,7 @@ def _count_dropped(values: np.ndarray, groups: np.ndarray, keep: np.ndarray, cou
         counts[f"filter/dropped_at_{fifth:.1f}_to_{fifth + 0.2:.1f}"] += 1
 
 
-def _select(batch: KVBatchMeta, chosen: Sequence[int]) -> KVBatchMeta:
+def _select(batch: KVBatchMeta, chosen: Sequence[int] | np.ndarray) -> KVBatchMeta:
     keys, tags = [batch.keys[i] for i in chosen], [batch.tags[i] for i in chosen]
     return KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags)
 

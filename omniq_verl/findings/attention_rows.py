@@ -53,9 +53,10 @@ def register() -> None:
 @contextmanager
 def summed_rows(rows: torch.Tensor, groups: torch.Tensor) -> Iterator[RowSums]:
     """The sums of every forward pass of one sequence within."""
-    token = _ACTIVE.set(RowSums(rows, groups))
+    sums = RowSums(rows, groups)
+    token = _ACTIVE.set(sums)
     try:
-        yield _ACTIVE.get()
+        yield sums
     finally:
         _ACTIVE.reset(token)
 
@@ -110,5 +111,6 @@ def attend_and_sum(
         if others.get("s_aux") is not None or len(query) != 1:
             raise ValueError("attention rows are computed of one sequence at a time, and without attention sinks")
         rows = sums.rows.to(query.device)
-        sums.add(module.layer_idx, attention_rows(query, key, rows, attention_mask, scaling, others.get("softcap")))
+        found = attention_rows(query, key, rows, attention_mask, scaling, others.get("softcap"))
+        sums.add(int(module.layer_idx), found)  # pyright: ignore[reportArgumentType]  a plain attribute of the layer
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **others)

@@ -69,7 +69,7 @@ def _unbiased(kernel: np.ndarray, first: np.ndarray) -> float:
     within = one @ kernel @ one - kernel.diagonal() @ one
     across = one @ kernel @ (1 - one)
     other = (1 - one) @ kernel @ (1 - one) - kernel.diagonal() @ (1 - one)
-    return within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * across / (n * m)
+    return float(within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * across / (n * m))
 
 
 @dataclass(frozen=True)

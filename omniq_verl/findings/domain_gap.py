@@ -110,7 +110,7 @@ def gaps(points: Points, resamples: int, seed: int) -> dict[str, dict[str, Any]]
         pairs = {}
         for one, other in combinations(np.unique(points.domain), 2):
             sides = [vectors[points.domain == which] for which in (one, other)]
-            pairs[f"{points.domains[one]} / {points.domains[other]}"] = asdict(mmd(*sides, seed=seed))
+            pairs[f"{points.domains[one]} / {points.domains[other]}"] = asdict(mmd(sides[0], sides[1], seed=seed))
         quality = agreement(ridge_predictions(vectors, points.target, seed), points.target, resamples)["srcc"]
         accuracy = as_figure(probe.accuracy, probe.bounds, len(vectors))
         found[space] = {"probe": {**accuracy, "chance": probe.chance}, "mmd": pairs, "label_srcc": quality}

@@ -86,8 +86,9 @@ def _image(record: Mapping[str, Any]) -> str:
 
 
 def _number(value: object) -> float:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return math.nan
 
 
 def repeated_share(text: str, length: int = 3) -> float:

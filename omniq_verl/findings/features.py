@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,11 +101,12 @@ def ridge_on_texts(texts: Sequence[str], target: np.ndarray, seed: int = 0) -> n
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", max_features=20_000)
         try:
-            known = words.fit_transform(plain[train])
+            known: Any = words.fit_transform(plain[train])  # a sparse matrix; scikit-learn declares no types
         except ValueError:  # not one word in any text
             return np.full(len(test), target[train].mean())
         model = RidgeCV(ALPHAS).fit(known.toarray(), target[train])
-        return model.predict(words.transform(plain[test]).toarray())
+        others: Any = words.transform(plain[test])
+        return model.predict(others.toarray())
 
     return _out_of_fold(predict, len(target), seed)
 

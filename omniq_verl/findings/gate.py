@@ -90,7 +90,8 @@ def gradient_correlation(tokens: pd.DataFrame, column: str, resamples: int) -> d
     if len(known) < 3 or known.entropy.nunique() < 2 or known[column].nunique() < 2:
         return as_figure(None, Interval(), len(known))
     value = float(stats.spearmanr(known.entropy, known[column])[0])
-    return as_figure(value, correlation_bounds(known.entropy, known[column], resamples)["srcc"], len(known))
+    bounds = correlation_bounds(known.entropy.to_numpy(), known[column].to_numpy(), resamples)
+    return as_figure(value, bounds["srcc"], len(known))
 
 
 def find_gate(setup: Setup, rho: float, gradients: int, console: Console) -> Finding:

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from omniq_verl.evaluation.correlations import checked_pairs, correlations
+from omniq_verl.evaluation.correlations import Numbers, checked_pairs, correlations
 from omniq_verl.evaluation.intervals import LEVEL, RESAMPLES, Interval, Ranks, draws, percentiles, weighted_pearson
 from omniq_verl.findings.page import as_figure, with_interval
 
 COEFFICIENTS = ("plcc", "srcc")
 
 
-def agreement(pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES) -> dict[str, Any]:
+def agreement(pred: Numbers, target: Numbers, resamples: int = RESAMPLES) -> dict[str, Any]:
     """PLCC and SRCC with their intervals, as a page's JSON has them; a value that is not defined is None.
 
     Args:
@@ -29,7 +29,7 @@ def agreement(pred: Sequence[float], target: Sequence[float], resamples: int = R
 
 
 def correlation_bounds(
-    pred: Sequence[float], target: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+    pred: Numbers, target: Numbers, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
     """The intervals of ``evaluation.intervals.correlation_intervals``, without Kendall's, which takes most of"
     " its time."""
@@ -37,7 +37,7 @@ def correlation_bounds(
 
 
 def mean_correlation_bounds(
-    preds: Sequence[Sequence[float]], target: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+    preds: Sequence[Numbers] | np.ndarray, target: Numbers, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
     """Intervals of the mean correlation of several predictions of the same images: each resample draws images for all.
 

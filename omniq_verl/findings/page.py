@@ -21,7 +21,7 @@ from omniq_verl.generation.provenance import lines_of
 
 COLUMN = 3.4
 """Inches, the width of a column of a two-column paper."""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # text stays text, which publishers ask for
     "svg.fonttype": "none",
 }

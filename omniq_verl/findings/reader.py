@@ -56,7 +56,7 @@ class Reader:
         if attention is not None:
             settings["attn_implementation"] = attention
         self.processor = AutoProcessor.from_pretrained(spec.model)
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        model, info = AutoModelForImageTextToText.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  a pair with info
             spec.model, dtype=spec.dtype, use_safetensors=True, output_loading_info=True, **settings
         )
         check_loaded(spec.model, info)

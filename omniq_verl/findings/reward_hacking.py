@@ -90,7 +90,7 @@ def intervals(answers: pd.DataFrame, resamples: int, seed: int = 0) -> dict[str,
     values = {name: of(answers).to_numpy(float) for name, of in MEANS.items()}
     scored = (answers.score.notna() & answers.target.notna()).to_numpy()
     x, y = answers.score.to_numpy()[scored], answers.target.to_numpy()[scored]
-    ranks = (Ranks(x), Ranks(y)) if scored.any() else None
+    ranks = (Ranks(x), Ranks(y)) if scored.any() else ()
     for counts in draws(int(numbers.max()) + 1, resamples, seed):
         weights = counts[:, numbers]
         for name, value in values.items():
@@ -99,8 +99,9 @@ def intervals(answers: pd.DataFrame, resamples: int, seed: int = 0) -> dict[str,
             mean = weights[:, known] @ value[known] / np.where(total > 0, total, 1)
             found[name].append(np.where(total > 0, mean, np.nan))
         mine = weights[:, scored]
-        sides = [one.among(mine) for one in ranks] if ranks else []
-        found["srcc"].append(weighted_pearson(*sides, mine) if ranks else np.full(len(counts), np.nan))
+        undefined = np.full(len(counts), np.nan)
+        sides = [one.among(mine) for one in ranks]
+        found["srcc"].append(weighted_pearson(sides[0], sides[1], mine) if sides else undefined)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -247,7 +248,7 @@ def _tables(steps: Sequence[dict[str, Any]], change: dict[str, Any]) -> list[dic
 
 
 def _json(curves: pd.DataFrame) -> dict[str, dict[str, float]]:
-    return {name: {str(step): float(value) for step, value in curves[name].dropna().items()} for name in curves}
+    return {str(name): {str(step): float(value) for step, value in curves[name].dropna().items()} for name in curves}
 
 
 _PANELS = (

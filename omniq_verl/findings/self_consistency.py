@@ -98,8 +98,9 @@ def _point(means: np.ndarray, greedy: np.ndarray, target: np.ndarray, resamples:
     bounds = mean_correlation_bounds(means, target, resamples)
     found: dict[str, Any] = {"groups": len(means)}
     for name in COEFFICIENTS:
-        values = [one[name] for one in each]
-        found[name] = as_figure(None if None in values else float(np.mean(values)), bounds[name], len(target))
+        values = [value for one in each if (value := one[name]) is not None]
+        mean = float(np.mean(values)) if len(values) == len(each) else None
+        found[name] = as_figure(mean, bounds[name], len(target))
     gain = paired_difference(means[0], greedy, target, "srcc", max(resamples, 1))
     found["gain"] = {"value": gain.difference, "low": gain.low, "high": gain.high, "p": gain.p, "n": gain.n}
     return found

@@ -93,7 +93,7 @@ def _pairs(runs: Sequence[Answered], sets: Sequence[str]) -> list[dict[str, Any]
         for name in sets:
             sides = [one.images[one.images["set"] == name].reset_index() for one in (first, other)]
             indexed = [side.set_index(["data_source", "task", "key"])[["target", "score"]] for side in sides]
-            compared = compare_scores(join_images(*indexed, (first.name, other.name)), resamples)
+            compared = compare_scores(join_images(indexed[0], indexed[1], (first.name, other.name)), resamples)
             found.append({"first": first.name, "other": other.name, "set": name, **compared})
     for statistic in COEFFICIENTS:
         for pair, p in zip(found, holm([pair[statistic]["p"] for pair in found]), strict=True):

@@ -52,7 +52,7 @@ def other_images(keys: Sequence[str], seed: int) -> dict[str, str]:
         seed: of the cycle.
     """
     order = np.random.default_rng(seed).permutation(len(keys))
-    return {keys[a]: keys[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    return {keys[int(a)]: keys[int(b)] for a, b in zip(order, np.roll(order, 1), strict=True)}
 
 
 def conditions(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
@@ -83,11 +83,12 @@ def read_forced(setup: Setup, answered: Sequence[Answered], ref: int, console: C
               "writers": [one.spec.identity() for one in answered]}  # fmt: skip
     with Store(setup.out / "reading" / f"model_{ref + 1}", config) as store:
         todo = [one for one in setup.refs() if one.key not in store.keys]
-        reader = Reader(reader_of.spec) if todo else None
         texts = [reasonings(answered[(ref + step) % len(answered)]) for step in range(len(answered))]
         other = other_images(sorted(texts[0]), setup.seed) if len(texts[0]) > 1 else {}
         shown = track(questions(todo), f"reading, {reader_of.name}", len(todo), console=console, transient=True)
+        reader = None
         for asked in shown:
+            reader = reader or Reader(reader_of.spec)
             store.add([{"key": asked.ref.key, "scores": dict(_scores(reader, asked, names, texts, other))}])
         wanted = {one.key for one in setup.refs()}
         records = {one["key"]: one["scores"] for one in read_store(store.folder) if one["key"] in wanted}
@@ -125,7 +126,9 @@ def ridge_scores(setup: Setup, answered: Answered, console: Console) -> pd.DataF
         task = task_of(asked.ref.info)
         try:
             answer = answers[asked.ref.key]
-            read = asked.images and reader.read(asked.messages, asked.images, answer, task.answer_format, task.scale)
+            if not asked.images:
+                continue
+            read = reader.read(asked.messages, asked.images, answer, task.answer_format, task.scale)
         except ForbiddenText:
             continue
         if read:
@@ -146,7 +149,7 @@ def compare(answered: Answered, scores: pd.DataFrame, resamples: int) -> list[di
         One for each path: ``name``, ``images``, ``plcc`` and ``srcc`` with the labels, ``srcc_with_text``, with the
         score that the text's writer gave (not of a ridge), and ``difference``, of its SRCC from the model's own.
     """
-    paths = [name for name in scores if not name.startswith("text_score ")]
+    paths = [name for name in map(str, scores) if not name.startswith("text_score ")]
     common = scores[paths].dropna().index.intersection(answered.images.index[answered.images.score.notna()])
     target = answered.images.target.loc[common].to_numpy()
     own = answered.images.score.loc[common].to_numpy()

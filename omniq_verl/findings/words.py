@@ -66,7 +66,7 @@ def entropy_shares(tokens: pd.DataFrame, resamples: int, seed: int = 0) -> pd.Da
     ).sort_values(["share", "tokens"], ascending=False, kind="stable")
     by_answer = tokens.pivot_table(index="answer", columns="word", values="entropy", aggfunc="sum", fill_value=0.0)
     bounds = _bounds(by_answer[found.index].to_numpy(), resamples, seed)
-    return found.assign(low=[one.low for one in bounds], high=[one.high for one in bounds])
+    return found.assign(**{side: [getattr(one, side) for one in bounds] for side in ("low", "high")})
 
 
 def _bounds(sums: np.ndarray, resamples: int, seed: int) -> list[Interval]:

@@ -35,13 +35,14 @@ def read_config(kind: type[Config], path: Path | None, overrides: Sequence[str])
         parts = [defaults, *([OmegaConf.load(path)] if path else [])]
         merged = OmegaConf.merge(*parts, OmegaConf.from_dotlist(words))
         _expand_home(merged)
-        return OmegaConf.to_object(merged)
+        return OmegaConf.to_object(merged)  # pyright: ignore[reportReturnType]  an object of the class
     except ConfigKeyError as error:
         key = str(error.full_key or error.key)
         raise ValueError(f"{path or 'settings'}: there is no key {key!r}. Fix: {_meant(key, kind)}") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        hint = f" Fix: write a list, {error.full_key}=[VALUE,...]" if "ListConfig" in str(error) else ""
-        what = f"{error.full_key}: {str(error).splitlines()[0]}" if hasattr(error, "full_key") else str(error)
+        key = getattr(error, "full_key", None)
+        hint = f" Fix: write a list, {key}=[VALUE,...]" if key is not None and "ListConfig" in str(error) else ""
+        what = str(error) if key is None else f"{key}: {str(error).splitlines()[0]}"
         raise ValueError(f"{path or 'settings'}: {what}{hint}") from error
 
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 Prefix = tuple[int, ...]
 """Token ids behind the beginning of the answer."""
@@ -122,6 +123,14 @@ def _spelling(texts: ScoreTexts, vocabulary: "Vocabulary") -> Spelling:
     return Spelling(texts, vocabulary.texts)
 
 
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is read here."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by text."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The text of each token of a tokenizer, by its id; compared by identity, so that what is made of it is kept."""
@@ -129,7 +138,7 @@ class Vocabulary:
     texts: Mapping[int, str]
 
     @classmethod
-    def of(cls, tokenizer: object) -> "Vocabulary":
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
         """Read a transformers tokenizer. Spaces and line feeds are translated from byte-level and SentencePiece forms;
         other characters that are no ASCII stay as the vocabulary has them, as no score text holds any."""
         plain = str.maketrans({"\u0120": " ", "\u010a": "\n", "\u2581": " "})

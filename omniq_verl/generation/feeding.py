@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ class StepEngine(Protocol):
         Raises:
             RuntimeError: the engine has failed.
         """
+        ...
 
     def drop(self, request_ids: Sequence[str]) -> None:
         """Cancel unfinished requests."""
@@ -45,6 +46,7 @@ class Prepare(Protocol):
 
     def __call__(self, requests: Sequence[Request]) -> tuple[list[Any], int]:
         """For each request the engine's input or a ``ValueError``; and the total number of pixels."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Feeder:
         self._lock = Lock()
         self.spent = Spent()
 
-    def stream(self, jobs: Iterable[Job], prepare: Prepare) -> Iterator[Outcome]:
+    def stream(self, jobs: Iterable[Job], prepare: Prepare) -> Generator[Outcome, None, None]:
         """The outcome of each job, in the order of the jobs.
 
         Raises:
@@ -198,7 +200,8 @@ class Feeder:
                 finished = self._engine.step()
             self.spent.engine += time.perf_counter() - start
             for request_id, answers in finished:
-                if asked := self._asked.pop(request_id, None):
+                asked = self._asked.pop(request_id, None)
+                if asked and not isinstance(asked.outcome, ValueError):
                     asked.outcome[asked.unfinished.pop(request_id)] = answers
                     self._held -= 0 if asked.unfinished else asked.size
 

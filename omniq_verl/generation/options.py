@@ -155,7 +155,7 @@ def options_of(make: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
             return command(**{first.name: made}, **values)
 
         every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared.values())]
-        with_options.__signature__ = inspect.Signature(every)
+        with_options.__signature__ = inspect.Signature(every)  # pyright: ignore[reportAttributeAccessIssue]  no stub
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         return with_options
 

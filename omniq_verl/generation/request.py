@@ -85,6 +85,7 @@ class Engine(Protocol):
         Raises:
             ValueError: the engine rejects one of the requests; then it answers none of them.
         """
+        ...
 
 
 class StreamingEngine(Engine, Protocol):
@@ -98,6 +99,7 @@ class StreamingEngine(Engine, Protocol):
         Raises:
             RuntimeError: the engine has failed.
         """
+        ...
 
 
 class AsyncEngine(Protocol):
@@ -110,6 +112,7 @@ class AsyncEngine(Protocol):
             ValueError: the request is rejected.
             RuntimeError: the engine has failed.
         """
+        ...
 
     async def check(self) -> None:
         """Check that the engine is alive.
@@ -141,8 +144,8 @@ def answer_each(engine: Engine, requests: Sequence[Request], sampling: Sampling)
 
 def each_answered(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Answer]]:
     """Like ``answer_each``, as an iterator: yields single answers, or ``engine.at_once`` at a time."""
-    if hasattr(engine, "stream"):
-        yield from (answers for (answers,) in engine.stream([partial(only, request) for request in requests], sampling))
+    if stream := getattr(engine, "stream", None):
+        yield from (answers for (answers,) in stream([partial(only, request) for request in requests], sampling))
         return
     size = getattr(engine, "at_once", 0) or len(requests)
     for first in range(0, len(requests), max(size, 1)):

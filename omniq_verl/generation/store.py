@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from omniq_verl.data.files import file_digest, replace_text
 
@@ -51,7 +51,7 @@ class Store:
             raise
         self._out = None
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -25,8 +25,8 @@ def stream_answers(engine: Engine, jobs: Iterable[Job], sampling: Sampling, batc
         sampling: how to generate answers.
         batch: jobs per batch, if the engine cannot stream.
     """
-    if hasattr(engine, "stream"):
-        yield from engine.stream(jobs, sampling)
+    if stream := getattr(engine, "stream", None):
+        yield from stream(jobs, sampling)
         return
     with ThreadPoolExecutor(cores()) as pool:
         source = iter(jobs)

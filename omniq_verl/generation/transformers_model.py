@@ -34,7 +34,7 @@ class TransformersModel:
         self._tokenizer = tokenizer_of(self._processor)
         self._tokenizer.padding_side = "left"  # an answer continues at the end of its question
         kind = AutoModelForImageTextToText if sees(self._processor) else AutoModelForCausalLM
-        model, info = kind.from_pretrained(
+        model, info = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  a pair with info
             spec.model,
             dtype=spec.dtype,
             trust_remote_code=trust,

@@ -1,7 +1,7 @@
 """Run vLLM in this process on a Hugging Face folder."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ class OfflineModel:
             else:
                 yield [rejection(one, sampling) if isinstance(one, ValueError) else one for one in outcome]
 
-    def _stream(self, jobs: Iterable[Job], sampling: Sampling) -> Iterator[Any]:
+    def _stream(self, jobs: Iterable[Job], sampling: Sampling) -> Generator[Any, None, None]:
         return self._feeder.stream(jobs, partial(self._prepare, sampling))
 
     @property

@@ -206,7 +206,7 @@ def _fault(folder: Path, stored: Stored, trust_remote_code: bool) -> tuple[str, 
         return f"config.json cannot be read ({str(error).splitlines()[0]})", _COPY
     quantised = hasattr(config, "quantization_config")
     if quantised:  # its quantiser would need a GPU and further packages
-        del config.quantization_config
+        del config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]  only quantised ones have it
     try:
         info = _load_on_meta(config, stored, trust_remote_code)
     except Exception as error:

@@ -89,9 +89,9 @@ class Worker:
 
     def __call__(self, batch: Sequence[WorkItem]) -> Outcome:
         try:
-            self._engine = self._engine or self._opened()
+            engine = self._engine = self._engine or self._opened()
             start, records = time.perf_counter(), []
-            for record in self._records(batch):
+            for record in self._records(engine, batch):
                 records.append(record)
                 self._tick()
             return replace(_rejected_together(records), seconds=time.perf_counter() - start)
@@ -105,14 +105,14 @@ class Worker:
             check_reads_scores(engine, self._job.engine.kind)
         return engine
 
-    def _records(self, batch: Sequence[WorkItem]) -> Iterator[dict[str, Any]]:
+    def _records(self, engine: Engine, batch: Sequence[WorkItem]) -> Iterator[dict[str, Any]]:
         requests = []
         for one, row in zip(batch, self._rows.read([one.ref for one in batch]), strict=True):
             try:
                 requests.append(self._request(one, row))
             except Exception as error:  # a broken row, not a broken engine
                 yield as_record(one.ref.key, [Answer(f"{type(error).__name__}: {error}", ERROR)])
-        for request, answers in zip(requests, each_answered(self._engine, requests, self._job.sampling), strict=True):
+        for request, answers in zip(requests, each_answered(engine, requests, self._job.sampling), strict=True):
             yield as_record(request.key, answers)
 
     def _request(self, one: WorkItem, row: Mapping[str, Any]) -> Request:
@@ -148,7 +148,7 @@ def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retrie
     on_gpu = "GPU" in ray.cluster_resources()
     entries = [{"batch": batch} for batch in batches]
     outcomes = ray.data.from_items(entries, override_num_blocks=len(batches)).map(
-        _RayWorker,
+        _RayWorker,  # pyright: ignore[reportArgumentType]  Ray takes classes too
         fn_constructor_args=[job],
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(batches))),
         num_gpus=job.engine.devices if on_gpu else None,
@@ -158,7 +158,8 @@ def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retrie
     )
     # No prefetch: finished batches would be handed over only together with the next one.
     for block in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-        yield from (Outcome(**json.loads(text)) for text in block["outcome"].to_pylist())
+        texts = block["outcome"].to_pylist()  # pyright: ignore[reportAttributeAccessIssue]  the format is Arrow's
+        yield from (Outcome(**json.loads(text)) for text in texts)
 
 
 def _join_ray(workers: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.conclusions import (
@@ -42,7 +43,9 @@ class LiveCheck:
 
     def __init__(self, trainer: PPOTrainer):
         self._trainer = trainer
-        self._rows = _spread(len(trainer.train_dataset), _ROWS)
+        # Every recipe's class of rows inherits from it; verl declares more.
+        self._dataset: RLHFDataset = trainer.train_dataset  # pyright: ignore[reportAttributeAccessIssue]
+        self._rows = _spread(len(self._dataset), _ROWS)
         settings = trainer.config.actor_rollout_ref
         self._dtype = _least_precise(settings.rollout.dtype, settings.actor.fsdp_config.mixed_precision)
         share = len(self._banned()) / len(trainer.tokenizer)
@@ -110,7 +113,7 @@ class LiveCheck:
 
     def _prompts(self, own: Rollouts) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         """Token ids of each question: in the rollouts, and when scoring with the same model folder."""
-        dataset, asked = self._trainer.train_dataset, {one.question: one.prompt for one in own.answers}
+        dataset, asked = self._dataset, {one.question: one.prompt for one in own.answers}
         rows = [dataset.dataframe[self._rows[number]] for number in sorted(asked)]
         model = self._trainer.config.actor_rollout_ref.model.path
         expected = scoring_prompts(model, rows, dataset.prompt_key, dataset.image_key)
@@ -163,10 +166,13 @@ class LiveCheck:
         return [finding]
 
     def _sleep(self) -> None:
-        self._trainer.checkpoint_manager.sleep_replicas()
+        self._trainer.checkpoint_manager.sleep_replicas()  # pyright: ignore[reportUnusedCoroutine]  verl waits for it
 
     def _wake(self) -> None:
-        self._trainer.checkpoint_manager.update_weights(self._trainer.global_steps)
+        # verl's decorator waits for it.
+        self._trainer.checkpoint_manager.update_weights(  # pyright: ignore[reportUnusedCoroutine]
+            self._trainer.global_steps
+        )
 
 
 def _spread(rows: int, wanted: int) -> list[int]:
@@ -219,7 +225,7 @@ def _pairs(own: Rollouts, others: Rollouts) -> list[tuple[Rollout, Rollout]]:
 
 
 def _effect(
-    own: Rollouts, actor: list[np.ndarray], blank: list[np.ndarray], pairs: list[tuple[Rollout, Rollout]]
+    own: Rollouts, actor: Sequence[np.ndarray], blank: list[np.ndarray], pairs: list[tuple[Rollout, Rollout]]
 ) -> float:
     of_key = {answer.key: found for answer, found in zip(own.answers, actor, strict=True)}
     return _mean_difference([of_key[answer.key] for answer, _ in pairs], blank)

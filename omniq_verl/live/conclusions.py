@@ -16,12 +16,23 @@ _ENGINE = "load the rollout engine with load_format=auto, and use the pinned ver
 class Answered(Protocol):
     """The known facts about one answer; see ``rollouts_verl.Rollout``."""
 
-    question: int
-    session: int
-    response: tuple[int, ...]
-    log_probs: np.ndarray
-    reward: float
-    parts: Mapping[str, float]
+    @property
+    def question(self) -> int: ...
+
+    @property
+    def session(self) -> int: ...
+
+    @property
+    def response(self) -> tuple[int, ...]: ...
+
+    @property
+    def log_probs(self) -> np.ndarray: ...
+
+    @property
+    def reward(self) -> float: ...
+
+    @property
+    def parts(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ class Rollouts:
         """
         if not pairs:
             return []
-        own = tq.kv_batch_get(keys=[answer.key for answer, _ in pairs], partition_id=_PARTITION)
-        images = tq.kv_batch_get(
+        # Any: tensordict declares that a row is a tensor.
+        own: Any = tq.kv_batch_get(keys=[answer.key for answer, _ in pairs], partition_id=_PARTITION)
+        images: Any = tq.kv_batch_get(
             keys=[other.key for _, other in pairs], partition_id=_PARTITION, select_fields=["multi_modal_inputs"]
         )
         rows = [{name: own[i][name] for name in own[i].keys()} for i in range(len(pairs))]  # noqa: SIM118
@@ -120,7 +121,7 @@ _FIELDS = ("prompts", "responses", "rollout_log_probs", "rm_scores", "extra_fiel
 def _read(meta: KVBatchMeta) -> list[Rollout]:
     if not meta.keys:
         return []
-    rows = tq.kv_batch_get(keys=meta.keys, partition_id=meta.partition_id, select_fields=list(_FIELDS))
+    rows = tq.kv_batch_get(keys=meta.keys, partition_id=_PARTITION, select_fields=list(_FIELDS))
     found = [_rollout(key, rows[i]) for i, key in enumerate(meta.keys)]
     return sorted(found, key=lambda one: (one.question, one.session))
 
@@ -147,10 +148,10 @@ def _actor_log_probs(trainer: PPOTrainer, meta: KVBatchMeta, keys: Sequence[str]
         KVBatchMeta(partition_id=meta.partition_id, keys=list(meta.keys), tags=list(meta.tags)), {}
     )
     trainer._compute_old_log_prob(batch, {})
-    rows = tq.kv_batch_get(keys=list(keys), partition_id=meta.partition_id, select_fields=["old_log_probs"])
+    rows: Any = tq.kv_batch_get(keys=list(keys), partition_id=_PARTITION, select_fields=["old_log_probs"])
     copies = [key for key in batch.keys if key not in set(meta.keys)]
     if copies:
-        tq.kv_clear(keys=copies, partition_id=meta.partition_id)
+        tq.kv_clear(keys=copies, partition_id=_PARTITION)
     return [rows[i]["old_log_probs"].double().numpy() for i in range(len(keys))]
 
 

@@ -47,5 +47,5 @@ def _vision_weights(module: nn.Module) -> Iterator[torch.Tensor]:
     """The parameters of the vision tower as plain tensors: this rank's shards of a sharded model."""
     for name, parameter in module.named_parameters():
         if _TOWERS & set(name.split(".")):
-            data = parameter.data
-            yield data.to_local() if hasattr(data, "to_local") else data
+            local = getattr(parameter.data, "to_local", None)
+            yield parameter.data if local is None else local()

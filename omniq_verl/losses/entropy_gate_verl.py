@@ -76,6 +76,8 @@ def gate_advantages(
 def _passed(
     entropy: torch.Tensor, mask: torch.Tensor, settings: GateSettings, group: ProcessGroup | None
 ) -> torch.Tensor:
+    if settings.rho is None:
+        return mask
     if settings.scope == "sequence":
         return entropy_gate_mask(entropy, mask, settings.rho, "sequence")
     return mask & (entropy >= top_share_threshold(gather_values(entropy[mask], group), settings.rho))

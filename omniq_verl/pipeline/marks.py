@@ -103,7 +103,8 @@ def recipe_files(folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         return []
-    defaults = OmegaConf.to_container(OmegaConf.load(path), resolve=False).get("defaults", [])
+    recipe = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    defaults = recipe.get("defaults", []) if isinstance(recipe, dict) else []
     parts = [one.lstrip("/") for one in defaults if isinstance(one, str) and one != "_self_"]
     return [path, *(file for part in parts for file in recipe_files(folder, part))]
 

@@ -250,7 +250,9 @@ def _local(shards: Sequence[Shard], marks: dict[Path, str], workers: int) -> Ite
 
 def _end_with_parent() -> None:
     """End workers together with their parent: after a kill they would keep writing next to a new run."""
-    parent = multiprocessing.parent_process().sentinel
+    process = multiprocessing.parent_process()
+    assert process is not None  # this is the initialiser of a worker
+    parent = process.sentinel
 
     def watch() -> None:
         connection.wait([parent])

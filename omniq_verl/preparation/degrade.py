@@ -76,7 +76,7 @@ class Degradation:
 
     def _at(self, level: int, pixels: np.ndarray) -> np.ndarray:
         try:
-            return degrade(pixels, self.operator, level, self._rng())[0]
+            return pixels if self.operator is None else degrade(pixels, self.operator, level, self._rng())[0]
         except MemoryError:  # this machine's fault, not the image's
             raise
         except Exception as error:  # codecs have their own limits, and raise errors of every kind

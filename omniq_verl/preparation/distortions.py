@@ -36,7 +36,7 @@ def gaussian_noise(image: Pixels, rng: np.random.Generator, std: float) -> Pixel
 
 def ycbcr_noise(image: Pixels, rng: np.random.Generator, luma: float, chroma: float) -> Pixels:
     """Normal noise in luma and chroma (JPEG's YCbCr), with these standard deviations in grey values."""
-    y, cb, cr = np.moveaxis(_normal(rng, image) * np.float32([luma, chroma, chroma]), -1, 0)
+    y, cb, cr = np.moveaxis(_normal(rng, image) * np.array([luma, chroma, chroma], np.float32), -1, 0)
     # RGB differences by ITU-R BT.601 in JFIF's full range. No matrix product: its last bits differ between machines.
     return image + np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
 

@@ -50,12 +50,12 @@ class LabelMap:
         if not self.low - rounding <= raw <= self.high + rounding:
             raise ValueError(f"the score {raw:.12g} is outside [{self.low:.12g}, {self.high:.12g}]")
         raw = min(max(float(raw), self.low), self.high)
-        score = self.score(raw, task_on(task, scale).scale)
+        score = self.score(raw, task_on(task, scale).score_scale)
         return {"raw_score": raw, "raw_bounds": (self.low, self.high), "score": score}
 
     def card(self, task: str, scale: Scale | None) -> dict[str, Any]:
         """For the data set's card."""
-        target = task_on(task, scale).scale
+        target = task_on(task, scale).score_scale
         return {
             "raw": [self.low, self.high],
             "scale": [target.low, target.high],

@@ -166,7 +166,9 @@ def _read_ids(path: Path) -> tuple[list[RowRef], bool]:
         if not forms:
             raise MixError(f"{path}: its columns are not those of this version. Fix: prepare the data set again")
         table = file.read(columns=["ability", "extra_info.id"])
-    tasks, ids = table["ability"].to_pylist(), pc.struct_field(table["extra_info"], "id").to_pylist()
+    tasks = table["ability"].to_pylist()
+    # pyarrow makes its compute functions at import.
+    ids = pc.struct_field(table["extra_info"], "id").to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     keys = (f"{task}/{row_id}" for task, row_id in zip(tasks, ids, strict=True))
     return [RowRef(key, path, number) for number, key in enumerate(keys)], forms[0]
 
@@ -243,9 +245,10 @@ def _lay_down(path: Path, refs: Sequence[RowRef], spool: Spool) -> None:
         for group in range(file.num_row_groups):
             end = first + file.metadata.row_group(group).num_rows
             here = refs[bisect_left(numbers, first) : bisect_left(numbers, end)]
-            table = file.read_row_group(group).combine_chunks() if here else None
-            for ref in here:
-                spool.put(ref, table.slice(ref.number - first, 1).to_batches()[0])
+            if here:
+                table = file.read_row_group(group).combine_chunks()
+                for ref in here:
+                    spool.put(ref, table.slice(ref.number - first, 1).to_batches()[0])
             first = end
 
 

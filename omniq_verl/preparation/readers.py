@@ -103,8 +103,8 @@ def shares_of(cells: Sequence[Any]) -> list[Rounded] | None:
     number of significant digits, and trailing zeros are often dropped ("0.1" among shares of six digits), so the row's
     longest share determines both.
     """
-    found = [number(cell) for cell in cells]
-    if not found or any(share is None or share < 0 for share in found):
+    found = [share for cell in cells if (share := number(cell)) is not None]
+    if not found or len(found) < len(cells) or min(found) < 0:
         return None
     shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(cells), strict=True)]
     # The cap is for shares with a single digit; for shares without decimals, such as 0 and 1, any sum would be right.

@@ -95,9 +95,9 @@ class Shard:
 
 
 def _state(image: Path | StoredImage) -> tuple[Any, ...] | None:
-    ref = () if isinstance(image, Path) else (image,)
+    file, ref = (image, ()) if isinstance(image, Path) else (image.file, (image,))
     try:
-        found = (image.file if ref else image).stat()
+        found = file.stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, *ref
@@ -295,7 +295,9 @@ class _Group:
         self.schema = schema(embed)
         self.embed = embed
         self.records: list[dict[str, Any]] = []
-        self._memory = memoryview(np.empty(GROUP_BYTES if embed else 0, dtype=np.uint8))
+        # numpy declares the buffer protocol for Python 3.12 and later.
+        memory = np.empty(GROUP_BYTES if embed else 0, dtype=np.uint8)
+        self._memory = memoryview(memory)  # pyright: ignore[reportArgumentType]
         self.clear()
 
     def clear(self) -> None:

@@ -47,7 +47,7 @@ def publish(
         found = steps.prepare(run, wishes, evaluation or [])
         for line in found.lines():
             console.print(line, markup=False, soft_wrap=True)
-        if dry_run:
+        if out is None:  # with --dry-run
             console.print(f"\n{found.card}", markup=False, soft_wrap=True, highlight=False)
             return
         steps.write(found, out)

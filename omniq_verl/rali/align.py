@@ -20,13 +20,13 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
 
 from omniq_verl.data.files import atomic_path, replace_text
 from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.store import Store, read_store
 from omniq_verl.rali.distributed import Ranks
-from omniq_verl.rali.encoder import ImageEncoder, encoder_of, open_model, open_preprocessing, save_whole
+from omniq_verl.rali.encoder import ImageEncoder, TwoTowers, encoder_of, open_model, open_preprocessing, save_whole
 from omniq_verl.rali.losses import LOSSES
 from omniq_verl.rali.pairs import read_pairs
 from omniq_verl.rali.pixels import cached_pixels
@@ -146,8 +146,8 @@ class _Run:
             self.pixels = cached_pixels([ref for ref, _ in pairs], preprocessing, self.cache)
         self.encoder = prepare_encoder(encoder_of(self.model, preprocessing), config.checkpointing).to(ranks.device)
         self.scale, self.bias = logits_of(self.model)
-        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-        self.optimizer = torch.optim.AdamW(trained_parameters(self.encoder), **settings)
+        parameters = trained_parameters(self.encoder)
+        self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.wrapped = ranks.wrap(self.encoder)
 
     @property
@@ -168,9 +168,9 @@ def trained_parameters(encoder: ImageEncoder) -> list[nn.Parameter]:
     return list(encoder.vision.parameters())
 
 
-def logits_of(model: PreTrainedModel) -> tuple[float, float]:
+def logits_of(model: TwoTowers) -> tuple[float, float]:
     """Factor and offset that turn a model's cosines into logits."""
-    bias = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
+    bias = float(model.logit_bias.detach()) if isinstance(model, SiglipModel) else 0.0
     return float(model.logit_scale.detach().exp()), bias
 
 
@@ -259,7 +259,7 @@ def _restore(run: _Run) -> int:
 
 
 def _save_model(run: _Run, folder: Path) -> None:
-    run.model.to("cpu")
+    run.model.to("cpu")  # pyright: ignore[reportArgumentType]  its decorator hides the parameters
     name = expanded(run.config.model)
     parts = (AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name))
     save_whole(folder, run.model, *parts)

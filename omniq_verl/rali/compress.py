@@ -7,6 +7,7 @@ Shapes: ``L`` images, ``D`` embedding size, ``M`` size after PCA, ``N`` buckets,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -86,7 +87,8 @@ def fit_projection(embeddings_LD: np.ndarray, settings: Compression) -> Projecti
         found = PCA(settings.dimensions, svd_solver="full").fit(embeddings)
     whole = embeddings.var(axis=0, ddof=1).sum() if images > 1 else 0.0
     explained = float(found.explained_variance_.sum() / whole) if whole else 1.0
-    return Projection(mean, found.components_.T.copy(), explained)
+    components = found.components_.T.copy()  # pyright: ignore[reportOptionalMemberAccess]  it is fitted
+    return Projection(mean, components, explained)
 
 
 def checked_embeddings(embeddings_LD: np.ndarray) -> np.ndarray:
@@ -195,7 +197,8 @@ def bucketed_kmeans(
 
 def _means(compressed: np.ndarray, scores: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     # Iterate until no image changes its cluster: only then is each nearest to its own mean, as the equations require.
-    labels = KMeans(number, n_init=_STARTS, max_iter=_ROUNDS, tol=0.0, random_state=seed).fit(compressed).labels_
+    settings: dict[str, Any] = {"n_init": _STARTS, "max_iter": _ROUNDS, "tol": 0.0, "random_state": seed}
+    labels = KMeans(number, **settings).fit(compressed).labels_
     clusters = [labels == one for one in range(number)]
     vectors = np.stack([compressed[mine].mean(axis=0) for mine in clusters])
     return vectors, np.array([scores[mine].mean() for mine in clusters])

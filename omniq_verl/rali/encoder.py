@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -10,10 +10,12 @@ from torch.nn import functional
 from transformers import (
     AutoImageProcessor,
     AutoModel,
+    CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     PretrainedConfig,
     PreTrainedModel,
+    SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
@@ -28,6 +30,8 @@ VISION: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
     "siglip": (SiglipVisionConfig, SiglipVisionModel),
 }
 """Classes by the whole model's ``model_type``; SigLIP 2 with fixed sizes is also "siglip"."""
+TwoTowers = CLIPModel | SiglipModel
+"""The whole models."""
 
 _PLAIN = {"dtype": torch.float32, "attn_implementation": "sdpa"}
 """Override what a model's folder asks for: an attention implementation may name code on a hub."""
@@ -49,6 +53,9 @@ class ImageEncoder(nn.Module):
         preprocessing: how its images are made.
         normalize: to length 1; False for the official release of RALI alone.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, kind: str, vision: PreTrainedModel, preprocessing: Preprocessing, normalize: bool = True):
         super().__init__()
@@ -75,7 +82,7 @@ class ImageEncoder(nn.Module):
         return config.projection_dim if self.kind == "clip" else config.hidden_size
 
 
-def open_model(model: str, allow_pickle: bool = False) -> PreTrainedModel:
+def open_model(model: str, allow_pickle: bool = False) -> TwoTowers:
     """Load image and text encoder together, in float32 and evaluation mode.
 
     Args:
@@ -98,13 +105,14 @@ def open_model(model: str, allow_pickle: bool = False) -> PreTrainedModel:
     return found.eval()
 
 
-def encoder_of(model: PreTrainedModel, preprocessing: Preprocessing) -> ImageEncoder:
+def encoder_of(model: TwoTowers, preprocessing: Preprocessing) -> ImageEncoder:
     """The image encoder of a whole model; shares its weights."""
     kind = model.config.model_type
-    if kind == "siglip":
+    if isinstance(model, SiglipModel):
         return ImageEncoder(kind, model.vision_model, preprocessing)
     with torch.device("meta"):  # replaced right below
-        vision = CLIPVisionModelWithProjection(model.config.vision_config)
+        config: Any = model.config.vision_config  # declared as a dictionary too, which it is only in the file
+        vision = CLIPVisionModelWithProjection(config)
     vision.vision_model, vision.visual_projection = model.vision_model, model.visual_projection
     return ImageEncoder(kind, vision.eval(), preprocessing)
 
@@ -158,7 +166,11 @@ def check_vision_config(kind: str, config: Mapping[str, Any], preprocessing: Pre
     return found
 
 
-def save_whole(folder: Path, *parts: object) -> None:
+class _Savable(Protocol):
+    def save_pretrained(self, folder: Path, /) -> Any: ...
+
+
+def save_whole(folder: Path, *parts: _Savable) -> None:
     """Save model, tokenizer and processor into a folder that appears only when it is complete."""
     with atomic_path(folder) as unfinished:
         for part in parts:

@@ -114,7 +114,7 @@ def _records(scorer: RaliScorer, refs: Sequence[RowRef], sources: Sequence[bytes
     for ref, score in zip(refs, scorer.score(list(sources)), strict=True):
         value = score.score
         if value is not None:
-            value = scorer.on_scale(value, task_of(ref.info).scale)
+            value = scorer.on_scale(value, task_of(ref.info).score_scale)
         yield {"key": ref.key, "status": score.status, "score": value, "error": score.error}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omniq_verl.rali.checkpoint import load_rali
+from omniq_verl.rali.checkpoint import RaliModel, load_rali
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
@@ -49,6 +49,7 @@ def export_onnx(folder: Path, out: Path) -> float:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
+    assert program is not None  # as dynamo=True
     known = {"preprocessing": asdict(model.encoder.preprocessing), "task": about.task, "scale": asdict(about.scale)}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in known.items()})
     program.save(out, external_data=False)
@@ -59,7 +60,7 @@ def export_onnx(folder: Path, out: Path) -> float:
     return off
 
 
-def _difference(model: torch.nn.Module, path: Path, batch: int) -> float:
+def _difference(model: RaliModel, path: Path, batch: int) -> float:
     import onnxruntime
 
     side = model.encoder.preprocessing.side

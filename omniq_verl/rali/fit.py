@@ -30,6 +30,8 @@ class BasisScorer(nn.Module):
         ValueError: the temperature is not above 0, or the shapes do not match.
     """
 
+    mean_D: torch.Tensor
+
     def __init__(self, projection: Projection, basis: Basis, temperature: float = 1.0):
         super().__init__()
         if not 0 < temperature < float("inf"):

@@ -79,7 +79,7 @@ def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
     embeddings = embed(encoder.to(device), images, config.batch)
     labels = np.array([ref.info["score"] for ref in refs])
     found = compress_and_fit(embeddings, labels, scale, config.compression, config.fit)
-    settings = {"compression": asdict(config.compression), "fit": asdict(config.fit)}
+    settings: dict[str, Any] = {"compression": asdict(config.compression), "fit": asdict(config.fit)}
     source = {"encoder": config.model, "data": [str(path) for path in config.data], **found.about, **settings}
     about = About(task, scale, source)
     save_rali(config.out, RaliModel(encoder.cpu(), found.scorer), about, DTYPES[config.save_dtype])
@@ -98,7 +98,7 @@ def task_and_scale(refs: Sequence[RowRef]) -> tuple[str, Scale]:
         ValueError: no rows, more than one task or scale, or a row that must not be trained on.
     """
     check_learnable(refs)
-    kinds = {(ref.info["task"], task_of(ref.info).scale): ref.file for ref in refs}
+    kinds = {(ref.info["task"], task_of(ref.info).score_scale): ref.file for ref in refs}
     if len(kinds) > 1:
         named = "; ".join(
             f"{task} on [{scale.low:g}, {scale.high:g}] in {file}" for (task, scale), file in kinds.items()

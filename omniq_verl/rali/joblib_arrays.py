@@ -7,7 +7,7 @@ the pickle, are read by numpy as plain numbers.
 
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class _Holder:
 class _Wrapper:
     """Stands for joblib's ``NumpyArrayWrapper``, which says what the array is like that follows."""
 
+    shape: tuple[int, ...]
+    order: str
+
     def read(self, file: Any) -> np.ndarray:
         dtype = _plain(getattr(self, "dtype", None))
         shape = tuple(int(length) for length in self.shape)
@@ -73,9 +76,12 @@ class _Dtype:
         self.order = state[1]
 
 
+_ORDERS: dict[str, Literal["<", ">"]] = {"<": "<", ">": ">"}
+
+
 def _plain(found: Any) -> np.dtype:
     dtype = (
-        np.dtype(found.name).newbyteorder(found.order if found.order in "<>" else "=")
+        np.dtype(found.name).newbyteorder(_ORDERS.get(found.order, "="))
         if isinstance(found, _Dtype)
         else np.dtype(object)
     )
@@ -102,7 +108,8 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 class _Reader(pickle._Unpickler):
     """Python's own unpickler, the one that is written in Python, so that arrays can be read between operations."""
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
     def __init__(self, file: Any):
         super().__init__(file)
@@ -114,7 +121,7 @@ class _Reader(pickle._Unpickler):
         return _STAND_INS[module, name]
 
     def load_build(self) -> None:
-        super().load_build()
+        super().load_build()  # pyright: ignore[reportAttributeAccessIssue]  the stub leaves it out
         if isinstance(self.stack[-1], _Wrapper):
             self.stack.append(self.stack.pop().read(self._file))
 

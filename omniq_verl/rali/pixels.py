@@ -1,7 +1,7 @@
 """Turn images of prepared rows into pixels for an encoder; decodes and resizes in threads."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ def pixels_of(refs: Sequence[RowRef], preprocessing: Preprocessing) -> Iterator[
     with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 1)) as pool:
         for first in range(0, len(refs), _AT_ONCE):
             some = refs[first : first + _AT_ONCE]
-            yield from pool.map(lambda pair: _pixels(*pair, preprocessing), zip(some, islice(rows, len(some))))  # noqa: B905
+            yield from pool.map(lambda ref, row: _pixels(ref, row, preprocessing), some, islice(rows, len(some)))
 
 
 def _rows(refs: Sequence[RowRef]) -> Iterator[dict[str, Any]]:
@@ -69,7 +69,7 @@ def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Pa
     return np.load(path, mmap_mode="r")
 
 
-def embed(encoder: ImageEncoder, images: Iterator[np.ndarray], batch: int = 64) -> np.ndarray:
+def embed(encoder: ImageEncoder, images: Iterable[np.ndarray], batch: int = 64) -> np.ndarray:
     """Embeddings ``[images, D]``, float32; computed on the encoder's device.
 
     Args:

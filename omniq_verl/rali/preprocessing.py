@@ -52,7 +52,7 @@ class Preprocessing:
         width, height = image.size
         shorter = min(width, height)
         # Rounded down, like transformers' get_resize_output_image_size.
-        size = tuple(self.side * length // shorter for length in (width, height))
+        size = (self.side * width // shorter, self.side * height // shorter)
         left, top = ((length - self.side) // 2 for length in size)
         return image.resize(size, self.resample).crop((left, top, left + self.side, top + self.side))
 
@@ -74,5 +74,12 @@ def read_preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
             f" size {size}, crop {crop}, rescale_factor {settings['rescale_factor']} and"
             f" (resize, rescale, normalize) = {wanted}"
         )
-    mean, std = (tuple(map(float, settings[name])) for name in ("image_mean", "image_std"))
+    mean, std = (_of_channels(settings, name) for name in ("image_mean", "image_std"))
     return Preprocessing(int(sides.pop()), _SHORTEST in size, mean, std, int(settings["resample"]))
+
+
+def _of_channels(settings: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    found = list(map(float, settings[name]))
+    if len(found) != 3:
+        raise ValueError(f"unsupported image processor: {name} must be three numbers (red, green, blue), not {found}")
+    return found[0], found[1], found[2]

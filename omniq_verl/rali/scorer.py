@@ -88,7 +88,15 @@ class RaliScorer:
     ) -> list[Score]: ...
 
     @overload
-    def score(self, images: Any, task: str | Sequence[str] | None = None, **settings: Any) -> Any: ...
+    def score(
+        self,
+        images: Any,
+        task: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> Any: ...
 
     def score(
         self,

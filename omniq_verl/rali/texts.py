@@ -1,13 +1,15 @@
 """The texts of image-text pairs, encoded once by the frozen text encoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from omniq_verl.generation.model_folder import expanded
+from omniq_verl.rali.encoder import TwoTowers
 from omniq_verl.tasks import check_text
 
 
@@ -24,7 +26,7 @@ class Texts:
         ForbiddenText: a text contains control tokens of the tokenizer, at which a text encoder would stop.
     """
 
-    def __init__(self, model: PreTrainedModel, name: str, by_image: Sequence[Sequence[str]], device: torch.device):
+    def __init__(self, model: TwoTowers, name: str, by_image: Sequence[Sequence[str]], device: torch.device):
         flat = [text for texts in by_image for text in texts]
         self.number = np.array([len(texts) for texts in by_image])
         self.first = np.cumsum(self.number) - self.number
@@ -34,7 +36,8 @@ class Texts:
         tokenizer = AutoTokenizer.from_pretrained(expanded(name))
         for text in distinct:
             check_text(text, f"the text {text[:60]!r}", tokenizer)
-        self.most_tokens = model.config.text_config.max_position_embeddings
+        text: Any = model.config.text_config  # declared as a dictionary too, which it is only in the file
+        self.most_tokens = text.max_position_embeddings
         self.cut, self.features = encode_texts(model, tokenizer, list(distinct), self.most_tokens, device)
 
     def draw(self, images_B: np.ndarray, random_B: np.ndarray) -> torch.Tensor:
@@ -49,7 +52,7 @@ class Texts:
 
 
 def encode_texts(
-    model: PreTrainedModel,
+    model: TwoTowers,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     most_tokens: int,
@@ -60,7 +63,7 @@ def encode_texts(
     # SigLIP was trained with every text padded to the full length, and without a mask.
     padding = "max_length" if model.config.model_type == "siglip" else True
     cut, found = 0, []
-    model.text_model.to(device)
+    model.text_model.to(device)  # pyright: ignore[reportArgumentType]  its decorator hides the parameters
     with torch.no_grad():
         for first in range(0, len(texts), batch):
             some = list(texts[first : first + batch])
@@ -68,8 +71,8 @@ def encode_texts(
             tokens = tokenizer(some, padding=padding, truncation=True, max_length=most_tokens, return_tensors="pt")
             mask = {} if padding == "max_length" else {"attention_mask": tokens.attention_mask.to(device)}
             pooled = model.text_model(input_ids=tokens.input_ids.to(device), **mask).pooler_output
-            if hasattr(model, "text_projection"):
+            if isinstance(model, CLIPModel):
                 pooled = model.text_projection.to(device)(pooled)
             found.append(functional.normalize(pooled.float(), dim=1))
-    model.to("cpu")
+    model.to("cpu")  # pyright: ignore[reportArgumentType]  its decorator hides the parameters
     return cut, torch.cat(found)

@@ -15,7 +15,7 @@ def canonical_class(name: object) -> str | None:
     string "null" or "none" (DQ-495K's lists have both), or a missing key (see ``said_class``).
     """
     word = canonical_level(name)
-    return _SAME_CLASS.get(word, word)
+    return None if word is None else _SAME_CLASS.get(word, word)
 
 
 def canonical_level(name: object) -> str | None:
@@ -39,8 +39,8 @@ def said_class(fields: Mapping[str, object]) -> object:
 
 
 def degradation_reward(
-    pred_class: str | None,
-    pred_level: str | None,
+    pred_class: object,
+    pred_level: object,
     target_class: str | None,
     target_level: str | None,
     class_weight: float = 0.25,

@@ -24,7 +24,7 @@ def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:
         scale: bounds of each, both included.
     """
     parsed = parse_response(text, "json")
-    if not parsed.ok:
+    if parsed.fields is None:
         return parsed
     found = {head: _number(parsed.fields.get(head)) for head in heads}
     if any(math.isnan(value) for value in found.values()):

@@ -41,12 +41,12 @@ def called(name: str, function: ScoreReward, pred: float, target: float) -> floa
         ValueError: the function fails or returns anything other than a number from 0 to 1.
     """
     try:
-        value = function(pred, target)
+        value: Any = function(pred, target)
     except Exception as error:  # the user's function may raise anything
         raise ValueError(f"{name} fails for pred={pred:g} and target={target:g}: {described(error)}") from error
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a NumPy or torch number
         value = value.item()
-    if not isinstance(value, numbers.Real) or not (math.isfinite(value) and 0 <= value <= 1):
+    if not isinstance(value, numbers.Real) or not (math.isfinite(value) and 0 <= float(value) <= 1):
         raise ValueError(
             f"{name} returns {value!r:.80} for pred={pred:g} and target={target:g}. Fix: return a number from 0 to 1"
             " (an answer that cannot be parsed earns 0)"
@@ -64,7 +64,7 @@ def probe(function: ScoreReward) -> None:
         ValueError: it fails, returns anything other than a number from 0 to 1, or rewards a wrong score more than the
             correct one.
     """
-    low, high = int(TECHNICAL.scale.low), int(TECHNICAL.scale.high)
+    low, high = int(TECHNICAL.score_scale.low), int(TECHNICAL.score_scale.high)
     scores = [float(score) for score in range(low, high + 1)]
     earned = {(pred, target): function(pred, target) for target in scores for pred in scores}
     for (pred, target), value in earned.items():

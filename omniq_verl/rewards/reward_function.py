@@ -79,10 +79,11 @@ class RewardSettings:
 
     @staticmethod
     def for_source(
-        data_source: str, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
+        data_source: str | None, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
-        """The settings of one data source."""
-        chosen = {**settings, **_plain(sources).get(data_source, {})}
+        """The settings of one data source; those of all sources for None."""
+        of_sources = _plain(sources)
+        chosen = {**settings, **({} if data_source is None else of_sources.get(data_source, {}))}
         if "score_settings" not in chosen:
             return _checked(tuple(chosen.items()))
         own = _plain(chosen.pop("score_settings"))
@@ -156,7 +157,7 @@ def compute_score(
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, ground_truth, extra_info)
     parsed = (
-        parse_heads(solution_str, task.heads, task.scale)
+        parse_heads(solution_str, task.heads, task.score_scale)
         if task.heads
         else parse_response(solution_str, task.answer_format, task.scale)
     )
@@ -173,7 +174,7 @@ def compute_score(
     }
 
 
-def _asked(data_source: str, ground_truth: object, extra_info: object) -> tuple[Task, dict[str, Any]]:
+def _asked(data_source: str, ground_truth: object, extra_info: Mapping[str, Any] | None) -> tuple[Task, dict[str, Any]]:
     """The row's task and label, or an error that identifies the row."""
     try:
         task = task_of(extra_info)
@@ -206,19 +207,20 @@ def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings:
         return judged
     judged["accuracy"] = settings.score_function(parsed.score, target)
     judged["pred"] = parsed.score
-    judged["level_right"] = float(task.scale.level(parsed.score) == task.scale.level(target))
+    scale = task.score_scale
+    judged["level_right"] = float(scale.level(parsed.score) == scale.level(target))
     return judged
 
 
 def _judge_degradation(
     parsed: Parsed, truth: Mapping[str, Any], _task: Task, settings: RewardSettings
 ) -> dict[str, float]:
-    true = [truth["distortion_class"], truth["severity"]]
+    true = truth["distortion_class"], truth["severity"]
     asked = float(canonical_class(true[0]) is not None)
     judged = {"accuracy": 0.0, "class_right": 0.0, "level_asked": asked}
     if parsed.fields is None:
         return judged
-    answer = [said_class(parsed.fields), parsed.fields.get("severity")]
+    answer = said_class(parsed.fields), parsed.fields.get("severity")
     judged["accuracy"] = degradation_reward(*answer, *true, settings.class_weight, settings.level_weight)
     judged["class_right"] = float(canonical_class(answer[0]) == canonical_class(true[0]))
     judged["level_right"] = asked * judged["class_right"] * (canonical_level(answer[1]) == canonical_level(true[1]))

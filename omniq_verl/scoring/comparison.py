@@ -130,13 +130,14 @@ def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> 
     Raises:
         BadImage: an image is rejected; the message says which.
     """
-    found: list[bytes | None] = []
-    for side, image in {"A": a, "B": b, "the reference": reference}.items():
+
+    def loaded(side: str, image: Any) -> bytes:
         try:
-            found.append(None if side == "the reference" and image is None else load(image))
+            return load(image)
         except BadImage as error:
             raise BadImage(f"{shown_name(image) if has_name(image) else side}: {error}") from None
-    return found[0], found[1], found[2]
+
+    return loaded("A", a), loaded("B", b), None if reference is None else loaded("the reference", reference)
 
 
 def paired(pairs: Iterable[Any], references: Iterable[Any] | None) -> tuple[list[tuple[Any, Any]], list[Any]]:

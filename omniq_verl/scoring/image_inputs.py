@@ -85,7 +85,7 @@ def prompts_for(prompt: str | Sequence[str] | None, images: int) -> list[str | N
     Raises:
         ValueError: their number differs from the number of images, or one is not a string, such as a chat or a NaN.
     """
-    prompts = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
+    prompts: list[str | None] = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
     if len(prompts) != images:
         raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one per image")
     for number, one in enumerate(prompts):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from omniq_verl.families.family import Family
 
 _AT_ONCE = 16
-_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
@@ -64,7 +64,7 @@ def score_files(
 
     def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
         # Larger batches do not speed up our own engines, and the progress bar advances by one batch.
-        batch = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
+        batch: dict[str, Any] = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
         return Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=family, **batch).batches(left, **asked)
 
     return write_scores(files, out, console, {**config, "seed": seed}, batches)

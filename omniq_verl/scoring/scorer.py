@@ -201,7 +201,15 @@ class Scorer:
     ) -> list[dict[str, Score]]: ...
 
     @overload
-    def score(self, images: Any, task: str | Sequence[str] = "technical", **settings: Any) -> Any: ...
+    def score(
+        self,
+        images: Any,
+        task: str | Sequence[str] = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        scale: Scale | str | None = None,
+    ) -> Any: ...
 
     def score(
         self,
@@ -349,11 +357,13 @@ def _status(parsed: Parsed, task: Task) -> str:
 def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
     if task.scale is None:
         counts = Counter(
-            (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity"))) for one in parsed
+            (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity")))
+            for one in parsed
+            if one.fields is not None
         )
         distortion, severity = counts.most_common(1)[0][0]
         return {"distortion": distortion, "severity": severity}
-    scores = [one.score for one in parsed]
+    scores = [one.score for one in parsed if one.score is not None]
     mean = float(np.mean(scores))
     return {
         "score": mean,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from omniq_verl.data.images import BadImage, check_pixels
@@ -75,10 +76,10 @@ class AsyncScorer:
 
     async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
         try:
-            images = [await self._in_thread(self._load, file) for file in (a, b, reference) if file is not None]
+            load = partial(self._in_thread, self._load)
+            shown = await load(a), await load(b), await load(reference) if reference else None
         except BadImage as error:
             return Comparison(a.name, b.name, BAD_IMAGE, error=str(error))
-        shown = (*images[:2], images[2] if reference else None)
         requests = await self._in_thread(lambda: list(comparison_requests(*shown, self.seed, sampling.n > 1)))
         answers = await _all(self._answer(request, sampling) for request in requests)
         return combine_orders(a.name, b.name, *answers)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,7 +69,7 @@ def serve(
     with cli_errors() as console:
         if scale is not None and model is None:
             raise ValueError("--scale applies only to a reasoning model; RALI has its own scale. Fix: remove --scale")
-        trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+        trust: dict[str, Any] = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
         settings = ServerSettings(
             EngineSpec(model, engine, images=IMAGES, **size, **trust) if model else None,

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, overload
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
@@ -67,7 +68,7 @@ class Client:
         self._warned: float | None = None  # when the last warning was given
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
-        self._session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=at_once))
+        self._session.mount("http", HTTPAdapter(pool_maxsize=at_once))
         if key:
             self._session.headers["Authorization"] = f"Bearer {key}"
 
@@ -116,7 +117,15 @@ class Client:
     ) -> list[dict[str, Score]]: ...
 
     @overload
-    def score(self, images: Any, task: str | Sequence[str] = "technical", **settings: Any) -> Any: ...
+    def score(
+        self,
+        images: Any,
+        task: str | Sequence[str] = "technical",
+        prompt: str | Sequence[str] | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        model: str | None = None,
+    ) -> Any: ...
 
     def score(
         self,

@@ -2,7 +2,7 @@
 
 import webbrowser
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def demo(
     with cli_errors() as console:
         if engine not in ("hf", "vllm"):
             raise ValueError(f"unknown engine {engine!r}. Fix: use hf or vllm")
-        trust = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+        trust: dict[str, Any] = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory}
         spec = EngineSpec(model, engine, images=IMAGES, **size, **trust)
         limits = Limits(seconds=_SECONDS)

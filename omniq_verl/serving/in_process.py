@@ -50,8 +50,10 @@ def in_process_app(settings: ServerSettings) -> Any:
         settings: ``model`` must be given; its ``kind`` is one of ``open_engine``.
 
     Raises:
-        ValueError: the model is not safe to open.
+        ValueError: there is no model, or it is not safe to open.
     """
+    if settings.model is None:
+        raise ValueError("there is no model to open. Fix: give ServerSettings a model")
     engine = InThread(open_engine(settings.model))
     models = Models(AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels))
     room = Admission(settings.limits.waiting)

@@ -1,6 +1,6 @@
 """OpenAPI descriptions of manually parsed request bodies and of error responses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,7 +23,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": FAILURES[status]} for status in statuses or FAILURES}
 
 
-def body(model: type[BaseModel], files: Sequence[str]) -> Mapping[str, Any]:
+def body(model: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
     """A request body that is either a form with files or the same fields in JSON.
 
     Args:
@@ -39,7 +39,7 @@ def body(model: type[BaseModel], files: Sequence[str]) -> Mapping[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def json_body(model: type[BaseModel]) -> Mapping[str, Any]:
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """A request body that is only accepted as JSON."""
     content = {"application/json": {"schema": _inlined(model.model_json_schema())}}
     return {"requestBody": {"required": True, "content": content}}

@@ -166,9 +166,10 @@ def _form(request: Request, limits: Limits, files: int) -> Any:
 
 async def _files(form: FormData, name: str) -> list[File]:
     found = form.getlist(name)
-    if any(not isinstance(one, UploadFile) for one in found):
+    files = [one for one in found if isinstance(one, UploadFile)]
+    if len(files) < len(found):
         raise BadRequest(422, f"{name}: send images as files (with a filename)")
-    return [File(one.filename or f"image {number}", await one.read()) for number, one in enumerate(found)]
+    return [File(one.filename or f"image {number}", await one.read()) for number, one in enumerate(files)]
 
 
 def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
@@ -176,13 +177,14 @@ def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict
     words: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = form.getlist(name)
-        if all(isinstance(value, UploadFile) for value in values):
+        texts = [value for value in values if isinstance(value, str)]
+        if not texts:
             if name not in files:
                 raise BadRequest(422, f"{name}: unexpected file")
             continue
-        if any(isinstance(value, UploadFile) for value in values) or (name not in several and len(values) > 1):
+        if len(texts) < len(values) or (name not in several and len(values) > 1):
             raise BadRequest(422, f"{name}: given more than once")
-        words[name] = values if len(values) > 1 else _value(name, values[0])
+        words[name] = texts if len(texts) > 1 else _value(name, texts[0])
     return words
 
 

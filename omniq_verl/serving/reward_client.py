@@ -83,7 +83,7 @@ class ServerReward:
         return self._unread
 
 
-def _checked(number: int, image: Any, value_range: ValueRange) -> Any:
+def _checked(number: int, image: Any, value_range: ValueRange | None) -> Any:
     """Check an image before it is sent: otherwise a wrong call would return a reward of zero for every image."""
     known = is_one(image) or is_numbers(image)
     if isinstance(image, str):

@@ -72,24 +72,26 @@ class Questions:
         needs = [task.name for task in tasks if task.needs_text]
         if needs and not all(prompts):
             raise BadRequest(422, f"prompt: the task {needs[0]} needs the text the image was made from")
-        by_rali = self.server.models.choose(model, tasks) == "rali"
+        models = self.server.models
+        scorer = None if models.choose(model, tasks) == "rali" else models.scorer
         with self.server.admission.hold(len(files) * len(tasks)):
-            if by_rali:
+            if scorer is None:
                 asked = asyncio.gather(*map(self._by_rali, files))
             else:
-                asked = self.server.models.scorer.score(files, tasks, prompts, samples, temperature)
+                asked = scorer.score(files, tasks, prompts, samples, temperature)
             found = await in_time(asked, self.server.limits.seconds)
         if self.metrics:
             self.metrics.count(score for by_task in found for score in by_task.values())
         return found
 
     async def _by_rali(self, file: File) -> dict[str, Score]:
-        models = self.server.models
+        rali, task = self.server.models.rali, self.server.models.rali_task
+        assert rali is not None and task is not None  # Models.choose has chosen it
         try:
             check_pixels(file.data, self.server.limits.pixels)
         except BadImage as error:
-            return {models.rali_task: Score(file.name, models.rali_task, BAD_IMAGE, error=str(error))}
-        return {models.rali_task: replace(await models.rali.score(file.data), image=file.name)}
+            return {task: Score(file.name, task, BAD_IMAGE, error=str(error))}
+        return {task: replace(await rali.score(file.data), image=file.name)}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Start a server, run it until it receives a signal, and let it finish running requests."""
 
+import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 from rich.console import Console
 
@@ -74,7 +76,7 @@ def drain() -> None:
     serve.delete(NAME)
 
 
-def gpus_of(settings: ServerSettings, resources: dict[str, float]) -> int:
+def gpus_of(settings: ServerSettings, resources: Mapping[str, float]) -> int:
     """GPUs per replica: none on a cluster without GPUs, else those of the model, or one for RALI alone."""
     if not resources.get("GPU"):
         return 0
@@ -86,8 +88,8 @@ def ray_of(address: str | None) -> Iterator[None]:
     """Connect to a running cluster, or start a local Ray."""
     import ray
 
-    own = {"include_dashboard": False, "address": "local"}
-    ray.init(**({"address": address} if address else own), log_to_driver=True, logging_level="warning")
+    where: dict[str, Any] = {"address": address} if address else {"include_dashboard": False, "address": "local"}
+    ray.init(**where, log_to_driver=True, logging_level=logging.WARNING)
     try:
         yield
     finally:

@@ -164,7 +164,7 @@ def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
     """Convert a comparison for the response."""
     return CompareAnswer(
         status=found.status,
-        winner=None if found.winner is None else found.winner.lower(),
+        winner=None if found.winner is None else ("a" if found.winner == "A" else "b"),
         share_a=found.share_a,
         share_first=found.share_first,
         agree=found.agree,

@@ -11,13 +11,15 @@ import io
 import pickle
 import pickletools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from starlette.responses import Response
 
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.request_parsing import File
+
+_Kind = TypeVar("_Kind")
 
 _PLAIN = frozenset(
     {"PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"}
@@ -50,7 +52,7 @@ def load_plain(body: bytes, limits: Limits) -> tuple[list[File], list[str]]:
         )
     if max(map(len, prompts)) > limits.text:
         raise NotPlain(f"a prompt is longer than {limits.text:,} characters")
-    return [File(f"image {number}", data) for number, data in enumerate(images)], prompts
+    return [File(f"image {number}", data) for number, data in enumerate(images)], list(prompts)
 
 
 def _unpickled(body: bytes) -> Any:
@@ -72,7 +74,7 @@ class _Plain(pickle.Unpickler):
         raise NotPlain("only plain dicts, lists, texts, bytes and numbers are unpickled")
 
 
-def _all_of(values: Any, kind: type) -> bool:
+def _all_of(values: Any, kind: type[_Kind]) -> TypeGuard[Sequence[_Kind]]:
     return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 

@@ -190,7 +190,8 @@ def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[
     first = choices[selectors[0].name]
     rows = []
     for name, chosen in choices.items():
-        values = {task: [[run.scores[n][task][chosen[n].best]] for n in kept] for task in run.criteria}
+        picks = [(n, best) for n in kept if (best := chosen[n].best) is not None]
+        values = {task: [[run.scores[n][task][best]] for n, best in picks] for task in run.criteria}
         rows.append(_row(name, [chosen[n].best == first[n].best for n in kept], values))
     values = {task: [run.scores[n][task] for n in kept] for task in run.criteria}
     rows.append(_row("at random", [1 / len(first[n].ranking) for n in kept], values))

@@ -47,6 +47,7 @@ class Generator(Protocol):
 
     def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Draw one image per text and seed. The same text and seed give the same image in any batch."""
+        ...
 
 
 def open_generator(spec: GeneratorSpec) -> Generator:
@@ -69,16 +70,18 @@ def _open_parts(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadWeights: weights are missing.
     """
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]  exported lazily
     from torch import nn
 
-    parts = {}
-    for name, described in DiffusionPipeline.load_config(model).items():
+    parts: dict[str, Any] = {}
+    config: dict[str, Any] = DiffusionPipeline.load_config(model)  # pyright: ignore[reportAssignmentType]  no pair
+    for name, described in config.items():
         if not isinstance(described, (list, tuple)) or described[0] not in ("diffusers", "transformers"):
             continue
         kind = getattr(import_module(described[0]), described[1], None)
         if isinstance(kind, type) and issubclass(kind, nn.Module):
-            parts[name], info = kind.from_pretrained(model, subfolder=name, output_loading_info=True, **settings)
+            opened = kind.from_pretrained  # pyright: ignore[reportAttributeAccessIssue]  both packages' models have it
+            parts[name], info = opened(model, subfolder=name, output_loading_info=True, **settings)
             check_loaded(f"{model}/{name}", info)
     return parts
 
@@ -88,7 +91,7 @@ class DiffusersPipeline:
 
     def __init__(self, spec: GeneratorSpec):
         import torch
-        from diffusers import AutoPipelineForText2Image
+        from diffusers import AutoPipelineForText2Image  # pyright: ignore[reportPrivateImportUsage]  exported lazily
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = {"auto": "bfloat16" if device == "cuda" else "float32"}.get(spec.dtype, spec.dtype)

@@ -49,21 +49,22 @@ def choose_weighted(scores: Scores, weights: Mapping[str, float] | None = None) 
     Raises:
         ValueError: invalid weights, a weight of an unknown criterion, or scores of different lengths.
     """
-    number = _candidates(scores)
+    _candidates(scores)
     weights = dict.fromkeys(scores, 1.0) if weights is None else dict(weights)
     if unknown := weights.keys() - scores.keys():
         raise ValueError(f"weights of {', '.join(sorted(unknown))}, but the scores are {', '.join(scores)}")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):
         raise ValueError(f"weights must be >= 0 and at least one > 0; got {weights}")
     used = {name: weight for name, weight in weights.items() if weight > 0}
-    whole = sum(used.values())
-    values = [
-        None
-        if any(_missing(scores[name][index]) for name in used)
-        else math.fsum(weight * scores[name][index] for name, weight in used.items()) / whole
-        for index in range(number)
-    ]
-    return choose_by_values(values)
+    rows = zip(*(scores[name] for name in used), strict=True)
+    return choose_by_values([_weighted(row, list(used.values())) for row in rows])
+
+
+def _weighted(scores: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [score for score in scores if score is not None and math.isfinite(score)]
+    if len(known) < len(scores):
+        return None
+    return math.fsum(weight * score for weight, score in zip(weights, known, strict=True)) / sum(weights)
 
 
 def choose_by_values(values: Sequence[float | None]) -> Choice:
@@ -72,8 +73,8 @@ def choose_by_values(values: Sequence[float | None]) -> Choice:
     Args:
         values: finite; None: never chosen.
     """
-    ranking = sorted((index for index, value in enumerate(values) if value is not None), key=lambda p: -values[p])
-    return _choice(ranking, values)
+    known = {index: value for index, value in enumerate(values) if value is not None}
+    return _choice(sorted(known, key=lambda index: -known[index]), values)
 
 
 def choose_in_order(scores: Scores, order: Sequence[str], within: float = 0.0) -> Choice:
@@ -107,8 +108,8 @@ def choose_in_order(scores: Scores, order: Sequence[str], within: float = 0.0) -
 
 def _best(scores: Scores, order: Sequence[str], within: float, left: Sequence[int]) -> int:
     for name in order:
-        highest = max(scores[name][index] for index in left)
-        left = [index for index in left if scores[name][index] >= highest - within]
+        known = {index: score for index in left if (score := scores[name][index]) is not None}
+        left = [index for index, score in known.items() if score >= max(known.values()) - within]
     return left[0]
 
 

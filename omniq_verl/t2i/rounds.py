@@ -32,7 +32,7 @@ class Reflection(GuidedRun):
             raise ValueError(
                 "n and longest must be >= 1, rounds must be >= 0, and a reasoning model (scorer) is required"
             )
-        tops = [find_task(task).scale.high for task in self.tasks]
+        tops = [find_task(task).score_scale.high for task in self.tasks]
         if self.stop_at is not None and not self.stop_at <= min(tops):
             raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
 
@@ -41,8 +41,10 @@ class Reflection(GuidedRun):
         # The image to reflect on is a choice only if a round has several.
         by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
         chosen = by if self.n > 1 else None
-        writer = (self.writer or self.scorer).identity()
-        return {**super().settings(), "writer": writer, "n": self.n, "longest": self.longest, "chosen_by": chosen}
+        writer = self.writer or self.scorer
+        assert writer is not None  # checked above
+        own = {"writer": writer.identity(), "n": self.n, "longest": self.longest, "chosen_by": chosen}
+        return {**super().settings(), **own}
 
 
 class ReflectionState:

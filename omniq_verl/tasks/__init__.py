@@ -121,13 +121,14 @@ def task_on(name: str, scale: Scale | None) -> Task:
     return replace(task, scale=scale)
 
 
-def task_of(info: Mapping[str, Any]) -> Task:
+def task_of(info: Mapping[str, Any] | None) -> Task:
     """The task named in a row's ``extra_info``, on the row's scale.
 
     Raises:
         ValueError: ``task`` is missing or unknown, or the scale is invalid; the message names the field.
     """
-    name = info.get("task") if isinstance(info, Mapping) else None
+    info = info if isinstance(info, Mapping) else {}
+    name = info.get("task")
     if not isinstance(name, str):
         raise ValueError(f"extra_info.task is {shown(name)}. Fix: name one of {', '.join(task_names())}")
     find_task(name, "extra_info.task")

@@ -29,7 +29,7 @@ def read_scale(info: Mapping[str, Any]) -> Scale | None:
     Raises:
         ValueError: only one of them is set, or they are not two finite numbers in ascending order.
     """
-    bounds = {name: info.get(name) for name in ("scale_low", "scale_high")}
+    bounds: dict[str, Any] = {name: info.get(name) for name in ("scale_low", "scale_high")}
     missing = [name for name, value in bounds.items() if value is None or value != value]
     if len(missing) == 2:
         return None

@@ -94,6 +94,17 @@ class Task:
             raise ValueError(f"the task {self.name!r}: {fault}")
 
     @property
+    def score_scale(self) -> Scale:
+        """The scale, for code that is only about scores.
+
+        Raises:
+            ValueError: the answer is not a score.
+        """
+        if self.scale is None:
+            raise ValueError(f"the task {self.name} has no scale. Fix: use a task whose answer is a score")
+        return self.scale
+
+    @property
     def asks_for(self) -> str:
         """Kind of its labels: ``score``; ``scores``, one for each head; ``choice``, which of two images is better;
         ``degradation``."""
@@ -123,11 +134,11 @@ class Task:
             ForbiddenText: the text must not become part of a question.
         """
         wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
-        if self.needs_text and text is None:
+        if text is None and self.needs_text:
             raise ValueError(f"the task {self.name} needs the text an image was made from, but none was given")
         if self.scale is not None:
             wording = wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
-        if not self.needs_text:
+        if text is None or not self.needs_text:
             return wording
         check_text(text, "the prompt")
         return wording.replace("{text}", text)  # last, because a text may contain the other placeholders
@@ -206,11 +217,9 @@ def _heads_fault(scores: object, task: Task) -> str | None:
 def _score_fault(score: object, name: str, task: Task) -> str | None:
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) <= sys.float_info.max:
         return f"there is no number under {name!r} ({score!r})"
-    if not task.scale.contains(score):
-        return (
-            f"the label {score:g} is outside the scale [{task.scale.low:g}, {task.scale.high:g}]"
-            f" of the task {task.name}"
-        )
+    scale = task.score_scale
+    if not scale.contains(score):
+        return f"the label {score:g} is outside the scale [{scale.low:g}, {scale.high:g}] of the task {task.name}"
     return None
 
 

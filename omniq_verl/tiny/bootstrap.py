@@ -42,7 +42,7 @@ def write_plan(rng: np.random.Generator) -> str:
 
 
 def _reasoning(row: Mapping[str, Any], seen: str, rng: np.random.Generator) -> str:
-    ref = LEVELS.index(task_of(row["extra_info"]).scale.level(row["extra_info"]["score"]))
+    ref = LEVELS.index(task_of(row["extra_info"]).score_scale.level(row["extra_info"]["score"]))
     if rng.random() < SLIP:
         ref = int(np.clip(ref + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
     return f"<think>{seen}, {LEVELS[ref]} quality</think><answer>{LEVELS[ref]}</answer>"

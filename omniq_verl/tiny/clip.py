@@ -19,7 +19,7 @@ from transformers import (
     SiglipModel,
 )
 
-from omniq_verl.rali.encoder import save_whole
+from omniq_verl.rali.encoder import TwoTowers, save_whole
 from omniq_verl.tiny.tokenizer import TURN_END, TURN_START, train_tokenizer
 
 
@@ -54,7 +54,7 @@ def build_tokenizer(corpus: Sequence[str], size: TinyClipSize) -> PreTrainedToke
     return tokenizer
 
 
-def build_clip(tokenizer: PreTrainedTokenizerFast, size: TinyClipSize, kind: str = "clip") -> PreTrainedModel:
+def build_clip(tokenizer: PreTrainedTokenizerFast, size: TinyClipSize, kind: str = "clip") -> TwoTowers:
     """The model, with random weights drawn with torch's current seed."""
     both = {
         "hidden_size": size.hidden,
@@ -74,10 +74,11 @@ def build_clip(tokenizer: PreTrainedTokenizerFast, size: TinyClipSize, kind: str
     if kind == "siglip":
         return SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     projected = {"projection_dim": size.embedding}
-    return CLIPModel(CLIPConfig(text_config=text | projected, vision_config=vision | projected, **projected))
+    text, vision = text | projected, vision | projected
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=size.embedding))
 
 
-def whiten_patches(model: PreTrainedModel, pixels: np.ndarray, seed: int) -> None:
+def whiten_patches(model: TwoTowers, pixels: np.ndarray, seed: int) -> None:
     """Start the patch embedding from random directions of PCA-whitened pixels, as ``omniq_verl.tiny.model`` does.
 
     Args:

@@ -14,7 +14,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
+    Qwen2VLVideoProcessor,  # pyright: ignore[reportAttributeAccessIssue]  exported lazily
 )
 
 from omniq_verl.data.files import atomic_path
@@ -48,7 +48,12 @@ class TinySize:
 
 def build_config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL's configuration at the given size, all vision layers with full attention."""
-    token = tokenizer.convert_tokens_to_ids
+
+    def token(text: str) -> int:
+        found = tokenizer.convert_tokens_to_ids(text)
+        assert isinstance(found, int)  # a list only for several tokens
+        return found
+
     head = size.hidden // size.heads
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,

@@ -7,9 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+
+# diffusers exports lazily.
+from diffusers import (
+    AutoencoderDC,  # pyright: ignore[reportPrivateImportUsage]
+    DPMSolverMultistepScheduler,  # pyright: ignore[reportPrivateImportUsage]
+    SanaPipeline,  # pyright: ignore[reportPrivateImportUsage]
+    SanaTransformer2DModel,  # pyright: ignore[reportPrivateImportUsage]
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
@@ -54,7 +62,7 @@ def build_tokenizer(corpus: Sequence[str], size: TinySanaSize) -> GemmaTokenizer
     pieces = (*_SPECIAL, *_BYTES, *(piece for piece, _ in sorted(model["vocab"].items(), key=lambda one: one[1])))
     merges = [tuple(pair) for pair in model["merges"]]
     vocab = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)  # pyright: ignore[reportArgumentType]  pairs too
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -95,7 +103,11 @@ def save_tiny_sana(folder: Path, corpus: Sequence[str], seed: int = 0, size: Tin
     return parameters
 
 
+_SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
 def _text_encoder(tokenizer: GemmaTokenizer, size: TinySanaSize) -> Gemma2Model:
+    special: dict[str, Any] = {name: getattr(tokenizer, name) for name in _SPECIAL_IDS}
     config = Gemma2Config(
         vocab_size=len(tokenizer),
         hidden_size=size.text_hidden,
@@ -105,9 +117,7 @@ def _text_encoder(tokenizer: GemmaTokenizer, size: TinySanaSize) -> Gemma2Model:
         num_key_value_heads=size.text_heads,
         head_dim=size.text_hidden // size.text_heads,
         query_pre_attn_scalar=size.text_hidden // size.text_heads,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **special,
     )
     return Gemma2Model(config).eval()
 

@@ -78,7 +78,7 @@ def columns(rows: Sequence[dict[str, Any]]) -> TensorDict:
 
 def _column(values: list[Any]) -> Any:
     if not all(isinstance(value, torch.Tensor) for value in values):
-        return NonTensorStack(*values)
+        return NonTensorStack(*values)  # pyright: ignore[reportAbstractUsage]  it makes methods at import
     if len({value.shape for value in values}) == 1:
         return torch.stack(values)
     ends = torch.tensor([value.shape[-1] for value in values]).cumsum(0)

@@ -85,7 +85,8 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
     Returns:
         A line for the log; None where there is nothing to tell.
     """
-    record, value = read_record(run), mean_of(metrics, metric)
+    record: dict[str, Any] = read_record(run)
+    value = mean_of(metrics, metric)
     if record.get("metric") != f"val-core/mean/{metric}":
         record = {key: record[key] for key in ("model",) if key in record} | {"metric": f"val-core/mean/{metric}"}
     record["validated"] = {**record.get("validated", {}), str(step): value}

@@ -56,7 +56,7 @@ class CheckedDataset(RLHFDataset):
         columns = ("data_source", "reward_model", "extra_info")
         # As Arrow, so that an image is read as bytes whatever the file's metadata says.
         for batch in dataframe.with_format("arrow").iter(_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+            for row in batch.to_pylist():  # pyright: ignore[reportAttributeAccessIssue]  a pyarrow table
                 yield {
                     **{name: row.get(name) for name in columns},
                     "prompt": row.get(self.prompt_key),

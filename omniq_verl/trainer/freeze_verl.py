@@ -1,6 +1,6 @@
 """verl's FSDP2 engine for training one part: set VERL_ENGINE_VENDOR to ``omniq_vision`` or ``omniq_language``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed
 from torch import nn
@@ -8,8 +8,13 @@ from verl.workers.engine.base import BaseEngine, EngineRegistry
 
 from omniq_verl.trainer.freeze import PARTS, count_parameters, train_part
 
+if TYPE_CHECKING:  # it is mixed into an engine
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine as _Engine
+else:
+    _Engine = object
 
-class _OnePart:
+
+class _OnePart(_Engine):
     part: str
 
     def _build_module(self) -> nn.Module:

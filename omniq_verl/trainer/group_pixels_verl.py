@@ -63,7 +63,7 @@ def get_pixels(groups: Sequence[str]) -> dict[str, torch.Tensor]:
     """
     try:
         found = tq.kv_batch_get(keys=list(groups), partition_id=PARTITION, select_fields=[PIXELS])
-        return dict(zip(groups, found[PIXELS].unbind(), strict=True))  # keys that it does not know are left out
+        return dict(zip(groups, found[PIXELS].unbind(0), strict=True))  # keys that it does not know are left out
     except ValueError as error:
         raise RuntimeError(
             f"the pixels of {len(groups)} groups are not all in TransferQueue ({error}). Fix: set"
@@ -80,7 +80,9 @@ def with_pixels(data: TensorDict) -> TensorDict:
         return data
     pixels = get_pixels(groups)
     changed = data.copy()
-    changed["multi_modal_inputs"] = NonTensorStack(*(_with_pixels(row, pixels) for row in rows))
+    changed["multi_modal_inputs"] = NonTensorStack(  # pyright: ignore[reportAbstractUsage]  makes methods at import
+        *(_with_pixels(row, pixels) for row in rows)
+    )
     return changed
 
 

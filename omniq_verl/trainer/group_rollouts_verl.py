@@ -34,7 +34,7 @@ from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
 from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo
 from omniq_verl.trainer.seeded_agent_loop_verl import AGENT, SeededAgentLoop
 
-VerlWorker = AgentLoopWorkerTQ.__ray_actor_class__
+VerlWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # pyright: ignore[reportAttributeAccessIssue]  Ray sets it
 """verl's worker before Ray made an actor class of it, which cannot be a base class."""
 
 

@@ -15,14 +15,18 @@ verl's own engine. Three things differ:
 """
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
 from torch import nn
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+if TYPE_CHECKING:  # verl's decorator hides the methods of FSDPEngineWithLMHead from type checkers; this is its base
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine as VerlEngine
+else:
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as VerlEngine
 
 from omniq_verl.attention.transformers_attention import NAME, activate, loadable_config, register
 from omniq_verl.generation.weights import check_cached, check_weights
@@ -45,7 +49,7 @@ _OTHER_OUTPUTS = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation
 """Requests for outputs that verl computes itself."""
 
 
-class PackedFSDPEngine(FSDPEngineWithLMHead):
+class PackedFSDPEngine(VerlEngine):
     """verl's engine; packed where the model is configured for ``omniq_varlen``."""
 
     @property
@@ -55,6 +59,7 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
     def _build_module(self) -> nn.Module:
         # transformers would fill missing weights with random numbers, and training would start from those.
         model, trust = self.model_config.local_path, self.model_config.trust_remote_code
+        assert model is not None  # verl has set it
         check_weights(model, trust)
         module = self._build_packed_module() if self._packed else super()._build_module()
         check_cached(model, trust)  # a hub model is in the cache by now
@@ -71,7 +76,8 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         _check_attention(module)
         activate(module)
         # verl's forward functions do not support logits_to_keep (models/transformers/qwen2_vl.py:482).
-        module.get_output_embeddings().register_forward_pre_hook(self._keep_predicting)
+        head: nn.Module = module.get_output_embeddings()  # pyright: ignore[reportAssignmentType]  a language model has one
+        head.register_forward_pre_hook(self._keep_predicting)
         return module
 
     _predicting: torch.Tensor | None = None
@@ -89,7 +95,7 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         """Prepare inputs like verl, and add the boundaries of the sequences."""
         layout = layout_of(micro_batch) if self._shares(micro_batch) else None
         shown = micro_batch if layout is None else without_repeated_images(micro_batch, layout)
-        inputs, output_args = super().prepare_model_inputs(shown)
+        inputs, output_args = super().prepare_model_inputs(shown)  # pyright: ignore[reportAttributeAccessIssue]  LMHead
         if layout is not None and output_args["pad_size"]:
             raise ValueError("shared prompts know no padding. Fix: engine.pad_to_length=null, or turn them off")
         output_args["layout"] = layout
@@ -97,7 +103,7 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
         if layout is not None:
             share_prompts(inputs, layout)
         elif self._packed:
-            boundaries = [micro_batch["input_ids"].offsets()]
+            boundaries = [micro_batch["input_ids"].offsets()]  # pyright: ignore[reportAttributeAccessIssue]  nested
             if output_args["pad_size"]:
                 boundaries.append(boundaries[0][-1:] + output_args["pad_size"])
             inputs["cu_seq_lens_q"] = torch.cat(boundaries).to(torch.int32)
@@ -112,9 +118,11 @@ class PackedFSDPEngine(FSDPEngineWithLMHead):
     ) -> dict[str, torch.Tensor]:
         """Turn logits into log-probabilities, and entropies if requested: jagged, in the layout of ``input_ids``."""
         if not self._packed or any(tu.get_non_tensor_data(micro_batch, key, False) for key in _OTHER_OUTPUTS):
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        offsets, layout = micro_batch["input_ids"].offsets(), output_args["layout"]
-        tokens = len(micro_batch["input_ids"].values())  # padding and the blank image come after them
+            upstream = super().prepare_model_outputs  # pyright: ignore[reportAttributeAccessIssue]  LMHead
+            return upstream(output, output_args, micro_batch, logits_processor_func)
+        ids: Any = micro_batch["input_ids"]  # nested, which has methods that torch declares nowhere
+        offsets, layout = ids.offsets(), output_args["layout"]
+        tokens = len(ids.values())  # padding and the blank image come after them
         predicting = slice(tokens) if layout is None else layout.positions
         logits = output.logits.squeeze(0)
         wants_entropy = bool(tu.get_non_tensor_data(micro_batch, "calculate_entropy", False))

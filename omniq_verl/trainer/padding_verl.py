@@ -5,6 +5,7 @@ verl's own padding rows have no image. A micro-batch with such rows only reaches
 """
 
 import uuid
+from typing import Any
 
 import torch
 import transfer_queue as tq
@@ -18,7 +19,8 @@ def pad_with_masked_copies(batch: KVBatchMeta, multiple: int) -> KVBatchMeta:
     if missing == 0:
         return batch
     shortest = min(range(len(batch)), key=lambda row: batch.tags[row]["seq_len"])
-    row = tq.kv_batch_get(keys=[batch.keys[shortest]], partition_id=batch.partition_id)[0]
+    partition: Any = batch.partition_id  # verl sets it
+    row: Any = tq.kv_batch_get(keys=[batch.keys[shortest]], partition_id=partition)[0]
     # A separate group, as for verl's padding rows.
     group = f"pad{uuid.uuid4().hex}"
     masked = {name: row[name] for name in row.keys()}  # noqa: SIM118  (a TensorDict row)
@@ -28,7 +30,7 @@ def pad_with_masked_copies(batch: KVBatchMeta, multiple: int) -> KVBatchMeta:
     keys = [f"{group}_{number}_0" for number in range(missing)]
     tags = [{**batch.tags[shortest], "is_padding": True} for _ in keys]
     fields = list_of_dict_to_tensordict([{**masked, "session_id": number} for number in range(missing)])
-    tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields, tags=tags)
+    tq.kv_batch_put(keys=keys, partition_id=partition, fields=fields, tags=tags)
     return KVBatchMeta(
         keys=batch.keys + keys,
         tags=batch.tags + tags,

@@ -33,13 +33,14 @@ def shares_prompts(data: TensorDict) -> bool:
 def layout_of(micro_batch: TensorDict) -> SharedLayout:
     """The layout of a micro-batch in which each prompt occurs once."""
     prompts, answers = prompt_and_answer_lengths(micro_batch)
-    return shared_layout(prompts, answers, groups_of(micro_batch), micro_batch["input_ids"].device)
+    return shared_layout(prompts, answers, groups_of(micro_batch), micro_batch["input_ids"].device)  # pyright: ignore[reportArgumentType]  a tensor has one
 
 
 def prompt_and_answer_lengths(data: TensorDict) -> tuple[list[int], list[int]]:
     """Number of tokens of every row's prompt and answer."""
-    answers = data["responses"].offsets().diff().tolist()
-    rows = data["input_ids"].offsets().diff().tolist()
+    # Nested tensors have offsets, which torch declares nowhere.
+    answers = data["responses"].offsets().diff().tolist()  # pyright: ignore[reportAttributeAccessIssue]
+    rows = data["input_ids"].offsets().diff().tolist()  # pyright: ignore[reportAttributeAccessIssue]
     return [row - answer for row, answer in zip(rows, answers, strict=True)], answers
 
 
@@ -56,7 +57,7 @@ def without_repeated_images(micro_batch: TensorDict, layout: SharedLayout) -> Te
     first = set(layout.first)
     kept = [getattr(one, "data", one) if row in first else {} for row, one in enumerate(inputs)]
     changed = micro_batch.copy()
-    changed["multi_modal_inputs"] = NonTensorStack(*kept)
+    changed["multi_modal_inputs"] = NonTensorStack(*kept)  # pyright: ignore[reportAbstractUsage]  it makes methods at import
     return changed
 
 
@@ -82,18 +83,18 @@ def groups_stay_together() -> Iterator[None]:
     """
     from verl.workers.engine.fsdp import transformer_impl  # its import loads our engine, which needs this module
 
-    upstream = transformer_impl.prepare_micro_batches
+    upstream = transformer_impl.prepare_micro_batches  # pyright: ignore[reportPrivateImportUsage]  what is replaced
 
     def prepare(data: TensorDict, dp_group: Any = None, **settings: Any) -> tuple[list[TensorDict], Any]:
         if not tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True):
             return upstream(data=data, dp_group=dp_group, **settings)
         return micro_batches_by_group(data, dp_group)
 
-    transformer_impl.prepare_micro_batches = prepare
+    transformer_impl.prepare_micro_batches = prepare  # pyright: ignore[reportPrivateImportUsage]
     try:
         yield
     finally:
-        transformer_impl.prepare_micro_batches = upstream
+        transformer_impl.prepare_micro_batches = upstream  # pyright: ignore[reportPrivateImportUsage]
 
 
 def micro_batches_by_group(data: TensorDict, dp_group: Any) -> tuple[list[TensorDict], list[list[int]]]:
@@ -108,7 +109,9 @@ def micro_batches_by_group(data: TensorDict, dp_group: Any) -> tuple[list[Tensor
     Raises:
         ValueError: a row is longer than a micro-batch may be, or a rank has fewer rows than micro-batches.
     """
-    limit = tu.get_non_tensor_data(data=data, key="max_token_len_per_gpu", default=None)
+    limit: int = tu.get_non_tensor_data(  # pyright: ignore[reportAssignmentType]  it is unwrapped
+        data=data, key="max_token_len_per_gpu", default=None
+    )
     prompts, answers = prompt_and_answer_lengths(data)
     agreed = _largest_of_all_ranks(dp_group)
     pieces = cut_groups(prompts, answers, groups_of(data), limit)
@@ -117,7 +120,8 @@ def micro_batches_by_group(data: TensorDict, dp_group: Any) -> tuple[list[Tensor
         if wanted > len(prompts):
             raise ValueError(f"a rank has {len(prompts)} rows, and the batch takes {wanted} micro-batches")
         pieces = cut_groups(prompts, answers, groups_of(data), limit, at_least=wanted)
-        partitions = get_seqlen_balanced_partitions([piece.tokens for piece in pieces], wanted, equal_size=False)
+        tokens = [piece.tokens for piece in pieces]
+        partitions: Any = get_seqlen_balanced_partitions(tokens, wanted, equal_size=False)  # lists of indices
         longest = max(sum(pieces[i].tokens for i in one) for one in partitions)
         if not agreed(int(longest > limit)):
             break

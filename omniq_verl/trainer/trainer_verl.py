@@ -70,7 +70,7 @@ class OmniqTrainerSync(PPOTrainerSync):
     def _build_replay_buffer(self) -> ReplayBuffer:
         sampler = super()._build_replay_buffer()
         if (settings := batch_reward_settings(self.config)) is not None:
-            sampler.batch_reward = BatchReward(settings, self._decode)
+            sampler.batch_reward = BatchReward(settings, self._decode)  # pyright: ignore[reportAttributeAccessIssue]  ours
         return sampler
 
     def _decode(self, answers: list[list[int]]) -> list[str]:
@@ -126,11 +126,11 @@ class OmniqTrainerSync(PPOTrainerSync):
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch.extra_info[SHARED] = self._shared_prompt
+        batch.extra_info[SHARED] = self._shared_prompt  # pyright: ignore[reportOptionalSubscript]  never None
         return super()._compute_old_log_prob(batch, metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch.extra_info[SHARED] = self._shared_prompt
+        batch.extra_info[SHARED] = self._shared_prompt  # pyright: ignore[reportOptionalSubscript]  never None
         return super()._compute_ref_log_prob(batch, metrics)
 
     def _ranks_of(self, role: str) -> list[int]:
@@ -143,9 +143,9 @@ class OmniqTrainerSync(PPOTrainerSync):
         return super()._get_required_batch_multiple(dp_size) if self.use_critic else self._cut.multiple
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch.extra_info[SHARED] = self._shared_prompt
+        batch.extra_info[SHARED] = self._shared_prompt  # pyright: ignore[reportOptionalSubscript]  never None
         if not self.use_critic:
-            batch.extra_info[MINI_BATCHES] = self._cut.mini_batches
+            batch.extra_info[MINI_BATCHES] = self._cut.mini_batches  # pyright: ignore[reportOptionalSubscript]
         return super()._update_actor(batch, metrics)
 
     def _dump_generations(self, reward_extra_infos_dict: dict[str, list], **kwargs: Any) -> None:

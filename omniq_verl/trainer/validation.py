@@ -131,10 +131,11 @@ def _of_scores(source: str, pred: np.ndarray, target: np.ndarray) -> dict[str, f
     pred, target = pred[given], target[given]
     agreement = correlations(pred, target)
     found = {} if len(pred) == 0 else {"mae": float(np.abs(pred - target).mean())}
-    if agreement["srcc"] is None:
+    plcc, srcc = agreement["plcc"], agreement["srcc"]
+    if plcc is None or srcc is None:
         logger.warning("%s: no correlation over %d answers (too few, or all equal)", source, len(pred))
         return found
-    return {**found, "plcc": agreement["plcc"], "srcc": agreement["srcc"]}
+    return {**found, "plcc": plcc, "srcc": srcc}
 
 
 def _rejected(status: np.ndarray) -> dict[str, float]:

@@ -66,21 +66,22 @@ class OmniqActorRolloutRefWorker(ActorRolloutRefWorker):
     """verl's hybrid worker with a gated actor."""
 
     actor_worker_cls = GatedTrainingWorker
+    actor: GatedTrainingWorker
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # pyright: ignore[reportAttributeAccessIssue]  added at import
     def init_model(self) -> None:
         super().init_model()
         if self.actor is not None:
             loss = self.loss_fn.keywords["config"].policy_loss
             self.actor.gate = loss.gate() if isinstance(loss, EntropyGateLossConfig) else GateSettings()
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # pyright: ignore[reportAttributeAccessIssue]  added at import
     def perturb_vision(self, strength: float) -> int:
         """Change the vision tower of the trained model until ``restore_vision``; returns how many weights changed."""
-        self._perturbation = VisionPerturbation(self.actor.engine.module, strength)
+        self._perturbation = VisionPerturbation(self.actor.engine.module, strength)  # pyright: ignore[reportAttributeAccessIssue]  FSDP
         return self._perturbation.weights
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # pyright: ignore[reportAttributeAccessIssue]  added at import
     def restore_vision(self) -> None:
         """Undo ``perturb_vision`` exactly."""
         self._perturbation.undo()

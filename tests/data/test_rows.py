@@ -62,6 +62,7 @@ def failing_after(count: int) -> Iterator[dict]:
         ({"raw_score": 100.5}, r"koniq/000042: raw score 100.5 is outside \(0.0, 100.0\)"),
         ({"raw_score": -0.5}, r"koniq/000042: raw score -0.5 is outside \(0.0, 100.0\)"),
         ({"raw_score": math.nan}, r"koniq/000042: raw score nan is outside"),
+        ({"raw_score": None}, r"koniq/000042: it has raw_bounds but no raw_score. Fix: give both, or neither"),
         ({"raw_bounds": (100.0, 0.0)}, r"koniq/000042: raw score 60.0 is outside \(100.0, 0.0\)"),
         ({"scale": ON_FIVE, "score": 5.1}, r"koniq/000042: the label 5.1 is outside the scale \[0, 5\]"),
         ({"score": None}, r"koniq/000042: there is no number under 'score' \(None\)"),

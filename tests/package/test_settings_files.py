@@ -42,6 +42,11 @@ def test_advice_is_in_keys_and_in_one_line(tmp_path, words, said):
     assert not re.search(r"(?<!\w)--(data|model)", text)
 
 
+def test_a_value_that_is_no_yaml_is_rejected_whatever_it_says():
+    with pytest.raises(ValueError, match="settings: while parsing"):
+        read_config(CotConfig, None, ["data=[ListConfig"])
+
+
 @pytest.mark.parametrize("group", ["cot", "ract"])
 def test_all_keys_are_printed_as_a_file_that_can_be_read(tmp_path, group):
     code, text = invoke(group, "keys")

@@ -63,6 +63,7 @@ def test_a_folder_says_how_its_images_are_made(kind, folder):
         {"crop_size": {"height": 30, "width": 30}},
         {"size": {"longest_edge": 32}},
         {"resample": 77},
+        {"image_mean": [0.5]},
     ],
     ids=str,
 )

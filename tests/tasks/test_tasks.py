@@ -166,6 +166,9 @@ def test_a_task_without_another_scale_is_the_task_itself(name):
 def test_a_task_that_asks_for_no_score_has_no_scale():
     with pytest.raises(ValueError, match="the task degradation has no score"):
         task_on("degradation", Scale(0.0, 5.0))
+    with pytest.raises(ValueError, match="the task degradation has no scale"):
+        TASKS["degradation"].score_scale  # noqa: B018
+    assert TASKS["technical"].score_scale == ONE_TO_FIVE
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Call:
         special = self._on_nodes(owner) | self._on_packs(owner)
         if self._is_reading(owner):
             return special
-        if self._is_adding(owner):
+        if isinstance(self.node.func, ast.Attribute) and self._is_adding(owner):
             self.walk.assign(self.node.func.value, NOTHING.union(*self.args))
             return NOTHING
         called = self._called(owner)
@@ -84,7 +84,8 @@ class Call:
                 continue
             self.flow.take_whole(found)
             for pack in found:
-                for name in self.flow.get(pack) if isinstance(pack, Pack) else ():
+                names = self.flow.get(pack) if isinstance(pack, Pack) else NOTHING
+                for name in (each for each in names if isinstance(each, str)):
                     self.keywords[name] = self.keywords.get(name, NOTHING) | self.flow.get((pack, name))
 
     def _by_name(self) -> Values:
@@ -110,7 +111,7 @@ class Call:
     def _is_adding(self, owner: Values) -> bool:
         """Whether it is a method of a list or set, which represents its items."""
         of_program = any(isinstance(each, Instance) for each in owner)
-        return self.name in _ADDS and isinstance(self.node.func, ast.Attribute) and not of_program
+        return self.name in _ADDS and not of_program
 
     def _on_nodes(self, owner: Values) -> Values:
         found = NOTHING
@@ -157,11 +158,11 @@ class Call:
                 called.append(method)
         # A recipe may name one of our classes instead of verl's (data.custom_cls).
         ours = [child for each in called if isinstance(each, Class) for child in each.children if child.is_ours]
-        return [*called, *ours] or self._fitting()
+        return [*called, *ours] or [*self._fitting()]
 
     def _methods_named(self, name: str | None) -> Values:
         """Methods of this name, for an unknown receiver."""
-        if self.flow.guessing < Guess.METHODS or name in _COMMON:
+        if name is None or self.flow.guessing < Guess.METHODS or name in _COMMON:
             return NOTHING
         if self._is_external() or not isinstance(self.node.func, ast.Attribute):
             return NOTHING

@@ -67,7 +67,8 @@ def check_unread(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[lis
         return [], []
     if version("verl") != recorded["verl"]:
         return [], [f"settings without effect are known for verl {recorded['verl']} only, not for {version('verl')}"]
-    tree = OmegaConf.to_container(config, resolve=False)
+    # A DictConfig becomes a dict; OmegaConf declares one type for all kinds of nodes.
+    tree: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # pyright: ignore[reportAssignmentType]
     tree.pop("hydra", None)
     given = [*overrides, *(OmegaConf.select(config, "hydra.overrides.task") or [])]
     values = {".".join(path): value for path, value in leaves(tree) if path[-1] not in _HYDRA_KEYS}

@@ -104,7 +104,8 @@ class Flow:
 
     def get(self, ref: Hashable) -> Values:
         """Possible values of the variable, attribute or result ``ref``."""
-        self._readers[ref].add(self.current)
+        if self.current is not None:
+            self._readers[ref].add(self.current)
         return frozenset(self.held.get(ref, ()))
 
     def add(self, ref: Hashable, values: Iterable[Value]) -> None:
@@ -136,8 +137,8 @@ class Flow:
 
     def unpacked(self, pack: Pack, names: list[str]) -> Values:
         """Possible values of a dictionary's keys; of all keys if no name is known."""
-        names = [*names, "*"] if names else [*self.get(pack)]
-        return NOTHING.union(*(self.get((pack, name)) for name in names))
+        known = [*names, "*"] if names else self.get(pack)
+        return NOTHING.union(*(self.get((pack, name)) for name in known))
 
     def classes_at(self, node: Node) -> list[Class]:
         """The dataclasses that may be built from a node."""

@@ -10,7 +10,8 @@ from pathlib import Path
 _MAPPINGS = {"BaseConfig"}
 """Classes whose methods only make them usable as mappings."""
 
-Tree = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Named = ast.FunctionDef | ast.AsyncFunctionDef
+Tree = Named | ast.Lambda
 
 
 @dataclass(eq=False)
@@ -130,7 +131,7 @@ class Program:
                         inside = part.body if isinstance(part, ast.ExceptHandler) else [part]
                         self._define(module, inside, owner, outer)
 
-    def _define_function(self, module: Module, tree: Tree, owner: Class | None, outer: Function | None) -> None:
+    def _define_function(self, module: Module, tree: Named, owner: Class | None, outer: Function | None) -> None:
         function = Function(tree.name, tree, module, owner, outer)
         if owner and owner.name in _MAPPINGS:
             return

@@ -53,9 +53,16 @@ _STRATEGY_KEYS = {
 }
 
 
+def _folder_of(package: str) -> pathlib.Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed. Fix: install it")
+    return pathlib.Path(spec.origin).parent
+
+
 def source_files(package: str) -> Iterator[tuple[str, pathlib.Path]]:
     """Names and files of the modules of an installed package, without importing it."""
-    root = pathlib.Path(find_spec(package).origin).parent
+    root = _folder_of(package)
     for path in sorted(root.rglob("*.py")):
         parts = [package, *path.relative_to(root).with_suffix("").parts]
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
@@ -79,11 +86,12 @@ def digest() -> str:
 def default_tree(trainer: str) -> dict[str, Any]:
     """verl's default configuration, with unresolved interpolations."""
     with initialize_config_dir(str(_config_folder()), version_base=None):
-        return OmegaConf.to_container(compose(_DEFAULTS[trainer]), resolve=False)
+        # A DictConfig becomes a dict; OmegaConf declares one type for all kinds of nodes.
+        return OmegaConf.to_container(compose(_DEFAULTS[trainer]), resolve=False)  # pyright: ignore[reportReturnType]
 
 
 def _config_folder() -> pathlib.Path:
-    return pathlib.Path(find_spec("verl").origin).parent / "trainer" / "config"
+    return _folder_of("verl") / "trainer" / "config"
 
 
 def analyse(program: Program, trainer: str, strategy: str, tree: Mapping[str, Any]) -> Flow:

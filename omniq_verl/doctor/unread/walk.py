@@ -27,8 +27,8 @@ def follow(flow: Flow, entry: Function, parameter: str) -> None:
             flow.current = unit
             if isinstance(unit, Module):
                 Walk(flow, None, unit).block(unit.tree.body)
-            else:
-                Walk(flow, unit, unit.module).body()
+            elif isinstance(unit, Function):
+                Walk(flow, unit, unit.module).body(unit)
 
 
 class Walk:
@@ -45,10 +45,10 @@ class Walk:
         """Whether the current statement runs for every instance of a dataclass."""
         return self._certain and self.function is not None and self.function.name == "__post_init__"
 
-    def body(self) -> None:
-        """Walk through the function."""
-        function, args = self.function, self.function.tree.args
-        if function.receiver:
+    def body(self, function: Function) -> None:
+        """Walk through the function, which is this walk's own."""
+        args = function.tree.args
+        if function.receiver and function.owner:
             own = function.owner if function.has("classmethod") else Instance(function.owner)
             self.flow.add((function, function.receiver), {own})
         if args.kwarg:

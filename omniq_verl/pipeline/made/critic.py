@@ -37,11 +37,11 @@ class Critic:
     def _answer(self, request: Request, number: int) -> Answer:
         row, rng = self._rows[request.key], np.random.default_rng([request.seed, number])
         details = json.loads(row["details"])
-        index = LEVELS.index(TECHNICAL.scale.level(row["score"]))
+        index = LEVELS.index(TECHNICAL.score_scale.level(row["score"]))
         if rng.random() < SLIP:
             index = int(np.clip(index + rng.choice([-1, 1]), 0, len(LEVELS) - 1))
         seen = rng.choice(SAID[details["distortion"]])
         if details["level"] >= 0:
             seen = f"{SEVERITIES[details['level']]} {seen}"
-        score = TECHNICAL.scale.low + 0.8 * (index + 0.5)
+        score = TECHNICAL.score_scale.low + 0.8 * (index + 0.5)
         return Answer(f"<think>{seen}, {LEVELS[index]} quality</think><answer>{score:.1f}</answer>")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-def crops_arguments(doc: str) -> argparse.Namespace:
+def crops_arguments(doc: str | None) -> argparse.Namespace:
     """``data``, ``out`` (the folder is made) and ``seed``; ``doc`` describes the script."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of data_prep/photo_distortions.py")

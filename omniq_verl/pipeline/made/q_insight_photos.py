@@ -54,9 +54,11 @@ def lesson(row: Row, seed: int) -> str:
     level = int(np.clip(known["level"] + rng.integers(-1, 2), 0, len(SEVERITIES) - 1))
     seen = "no distortion" if known["distortion"] == "null" else f"{SEVERITIES[level]} {known['distortion']}"
     if row.data_source == SCORES:
+        assert row.score is not None  # labelled so
         score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
         return (
-            f'<think>{seen}, {row.asked.scale.level(score)} quality</think><answer>{{"rating": {score:.2f}}}</answer>'
+            f"<think>{seen}, {row.asked.score_scale.level(score)} quality</think>"
+            f'<answer>{{"rating": {score:.2f}}}</answer>'
         )
     fields = {"distortion_class": row.distortion, "severity": SEVERITIES[level] if row.distortion else None}
     return f"<think>{seen}</think><answer>{json.dumps(fields)}</answer>"

@@ -58,6 +58,7 @@ def lessons(rows: list[tuple[Row, bytes]], seed: int) -> Iterator[dict[str, Any]
         kind = row.details["distortion"]
         text = "no distortion" if kind == "null" else f"{SEVERITIES[level]} {kind}"
         if number % 2:
+            assert row.score is not None  # labelled so
             score = np.clip(row.score + rng.uniform(-0.8, 0.8), 1.0, 5.0)
             yield sft_record(row, image, f'<think>{text}</think><answer>{{"rating": {score:.2f}}}</answer>')
         else:

@@ -121,7 +121,7 @@ def measure(case: Case, embeddings: dict[str, np.ndarray], labels: dict[str, np.
     """PLCC and SRCC of a case, and the range of its basis scores."""
     compression = Compression(case.dimensions, buckets=case.buckets, seed=seed)
     fit = Fit(seed=seed) if case.fitted else Fit(epochs=0, seed=seed)
-    found = compress_and_fit(embeddings["train"], labels["train"], TECHNICAL.scale, compression, fit)
+    found = compress_and_fit(embeddings["train"], labels["train"], TECHNICAL.score_scale, compression, fit)
     with torch.inference_mode():
         scores = found.scorer(torch.from_numpy(embeddings["test"])).numpy()
     basis = found.scorer.scores_K.detach()

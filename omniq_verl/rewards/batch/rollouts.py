@@ -69,12 +69,12 @@ class Rollouts:
         for kind in sorted(kinds):
             yield np.array(kinds[kind])
 
-    def take(self, rows: Sequence[int]) -> "Rollouts":
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Rollouts":
         """Some of the rollouts, in the given order."""
         index = np.asarray(rows, dtype=int)
         columns = {name: np.asarray(getattr(self, name))[index] for name in _COLUMNS if name != "texts"}
         parts = {name: values[index] for name, values in self.parts.items()}
-        return Rollouts(texts=[self.texts[i] for i in index], parts=parts, **columns)
+        return Rollouts(texts=[self.texts[int(i)] for i in index], parts=parts, **columns)
 
 
 _COLUMNS = (

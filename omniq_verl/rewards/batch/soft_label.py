@@ -56,4 +56,4 @@ def _spread(rollouts: Rollouts, rows: np.ndarray, std: float | None) -> np.ndarr
             f"the label of {image!s:.80} of {source} has no standard deviation (extra_info.details). Fix: set"
             " reward.batch_settings.std, or train on a data set that has them"
         )
-    return np.maximum(np.where(missing, std, found).astype(float), _LEAST)
+    return np.maximum(np.where(missing, np.nan if std is None else std, found).astype(float), _LEAST)

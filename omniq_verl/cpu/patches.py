@@ -78,8 +78,9 @@ def _default_to_gloo(module: ModuleType) -> None:
         initialize_global_process_group_ray(timeout_second)
         return int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
-    vars(module)["initialize_global_process_group_ray"] = initialize_global_process_group_ray
-    vars(module)["initialize_global_process_group"] = initialize_global_process_group
+    # pyright knows nothing of what is in a module.
+    module.initialize_global_process_group_ray = initialize_global_process_group_ray  # pyright: ignore[reportAttributeAccessIssue]
+    module.initialize_global_process_group = initialize_global_process_group  # pyright: ignore[reportAttributeAccessIssue]
 
 
 PATCHES = (

@@ -98,8 +98,8 @@ def _short_name(folder: Path, folders: Sequence[Path]) -> str:
     for depth in range(1, len(folder.parts) + 1):
         tail = folder.parts[-depth:]
         if sum(other.parts[-depth:] == tail for other in folders) == 1:
-            break
-    return "/".join(tail)
+            return "/".join(tail)
+    return "/".join(folder.parts)
 
 
 def _read_run(folder: Path, name: str) -> Run:

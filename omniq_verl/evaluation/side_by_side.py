@@ -5,7 +5,6 @@ image with and without joint training). Response lengths by data set (OmniQualit
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +149,8 @@ def _picture(row: Mapping[str, Any]) -> str | None:
 
 def _row(runs: Sequence[Run], ref: RowRef, text: str | None, image: str | None) -> dict[str, Any]:
     about = runs[0].images.loc[ref.key]
-    target = float(about["target"])
-    label = f"{about.class_target}, {about.level_target}" if math.isnan(target) else f"{target:.2f}"
+    target: Any = about.target
+    label = f"{target:.2f}" if target == target else f"{about.class_target}, {about.level_target}"
     return {
         "key": ref.key,
         "image": image,

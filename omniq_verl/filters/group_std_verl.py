@@ -43,7 +43,7 @@ class GroupStdSampler(ReplayBuffer):
             return super().sample(global_steps, partition_id, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
-        wanted, rewards = batch_size, {}
+        wanted, rewards, metrics = batch_size, {}, {}
         for draw in range(self.settings.max_refills + 1):
             if draw:
                 assert self.refill_fn is not None  # verl's trainer sets it

@@ -138,7 +138,7 @@ class LiveCheck:
 
     def _after_updates(self, own: Rollouts, before: Measured) -> list[Finding]:
         """Change the vision tower, send it to the rollout engine, and restore it."""
-        workers, found = self._trainer.actor_rollout_wg, []
+        workers, found, effect = self._trainer.actor_rollout_wg, [], 0.0
         for strength in _STRENGTHS:
             changed = sum(workers.perturb_vision(strength))
             if not changed:

@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
-    Example: omniq eval --model runs/stage2/huggingface --data data/koniq/test*.parquet --out runs/eval
+    Example: omniq eval --model runs/stage2 --data data/koniq/test*.parquet --out runs/eval
     """
     from omniq_verl.evaluation import run
     from omniq_verl.evaluation.modes import evaluate_modes

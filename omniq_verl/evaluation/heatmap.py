@@ -20,8 +20,9 @@ from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
 from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 from omniq_verl.generation.provenance import provenance, this_start
+from omniq_verl.generation.run_folder import checkpoint_of
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings

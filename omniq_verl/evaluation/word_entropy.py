@@ -30,8 +30,9 @@ from omniq_verl.evaluation.heatmap import (
     token_texts,
 )
 from omniq_verl.evaluation.heatmap_page import visible
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 from omniq_verl.generation.provenance import lines_of, provenance, this_start
+from omniq_verl.generation.run_folder import checkpoint_of
 
 HIGH = 0.8
 """Share of the first checkpoint's words below the entropy from which on a word counts as a high one; ours, after the

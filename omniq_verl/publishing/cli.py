@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command()
 def publish(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a training run, whose newest checkpoint is taken, or a model.")
+        Path, typer.Argument(help="Folder of a training run, whose best or newest checkpoint is taken, or a model.")
     ],
     licence: Annotated[str, typer.Option(help="Licence of the weights, e.g. apache-2.0.")],
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write.")] = None,

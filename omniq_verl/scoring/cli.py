@@ -38,7 +38,7 @@ def score(
 ) -> None:
     """Score images: a number or a distortion, a level and the reasoning, or the reason why there is none.
 
-    Example: omniq score photos/ --model runs/stage2/huggingface --task aesthetic --out scores.csv
+    Example: omniq score photos/ --model runs/stage2 --task aesthetic --out scores.csv
 
     Files that are not images, or that training would reject, are reported and skipped. With --out a killed run resumes.
     Exit code 1: nothing could be scored.
@@ -113,7 +113,7 @@ def compare_images(
 ) -> None:
     """Decide which of two images is better. Both orders are asked (our addition), so that position gives no advantage.
 
-    Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
+    Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight
 
     Exit code 1: an image is missing, or no answer could be parsed. If the two orders disagree, neither image wins.
     """

@@ -135,7 +135,8 @@ def _show(found: "Comparison", console: Any) -> int:
     neither = "neither: an order is undecided" if found.agree is None else "neither: the two orders disagree"
     better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: neither}
     console.print(better[found.winner], markup=False, soft_wrap=True)
-    shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
+    shares = f"{found.a} won {found.share_a:.0%} of the answers"
+    shares += f"; the image shown first won {found.share_first:.0%} (50% means no position bias)"
     if found.parsed < found.answers:
         shares += f"; {found.parsed} of {found.answers} answers could be parsed"
     console.print(shares, markup=False, soft_wrap=True)

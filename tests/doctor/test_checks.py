@@ -51,7 +51,7 @@ def problems(config: DictConfig, free: FreeSpace = PLENTY) -> list[str]:
 def test_a_sound_configuration_has_no_problem(config):
     report = check_config(config, PLENTY)
     assert report.problems == []
-    assert report.summary() == f"2 files, 43 rows, {report.longest_prompt} tokens the longest prompt: no problem found"
+    assert report.summary() == f"2 files, 43 rows; longest prompt {report.longest_prompt} tokens: no problem found"
     assert 50 < report.longest_prompt <= config.data.max_prompt_length
 
 

@@ -34,6 +34,7 @@ def publish(
 
     Exit code 1: there is no model, it is not safe or not whole, or an evaluation is of other weights.
     """
+    from omniq_verl.generation.run_folder import find_checkpoint
     from omniq_verl.publishing import publish as steps
     from omniq_verl.publishing.card import Wishes
     from omniq_verl.tasks import scale_of
@@ -45,6 +46,8 @@ def publish(
         name = push or str(out or run)
         wishes = Wishes(name, licence, tuple(task or ["technical"]), scale_of(scale), base, limits)
         found = steps.prepare(run, wishes, evaluation or [])
+        if taken := find_checkpoint(run):
+            console.print(f"model: {taken.folder} ({taken.why} of {run})", markup=False, soft_wrap=True)
         for line in found.lines():
             console.print(line, markup=False, soft_wrap=True)
         if dry_run:

@@ -9,7 +9,7 @@ HOME = _PACKAGE if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent
 """The folder with ``recipes`` and ``data_prep``; ``setup.py`` copies both into a wheel."""
 RECIPES = HOME / "recipes"
 SCRIPTS = HOME / "data_prep"
-_PARTS = ("base/", "hardware/", "ablation/")
+_PARTS = ("base/", "hardware/")
 """Folders with parts of recipes, which are not runs by themselves."""
 
 

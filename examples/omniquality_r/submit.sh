@@ -5,7 +5,7 @@
 #
 #     examples/omniquality_r/submit.sh http://HEAD:8265 omniquality_r/stage1 \
 #         data.train_files=/shared/data/train.parquet data.val_files=/shared/data/val.parquet \
-#         actor_rollout_ref.model.path=/shared/sft/huggingface trainer.default_local_dir=/shared/runs/stage1
+#         actor_rollout_ref.model.path=/shared/runs/sft/global_step_100/huggingface trainer.default_local_dir=/shared/runs/stage1
 #
 # Set secrets such as WANDB_API_KEY or HF_TOKEN in the environment of the nodes: everyone who can see the cluster's
 # dashboard can read what a job is given here.

@@ -33,7 +33,7 @@ SHORT = {"reward.batch_settings.limit": 16, "reward.batch_settings.buffer": 16} 
 SEVERAL_UPDATES = {**TINY, "actor_rollout_ref.actor.ppo_mini_batch_size": 4}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian": ("omniquality_r/cpu_tiny_stage1", {}),
-    "threshold": ("omniquality_r/tables/cpu_tiny_table6_threshold", {}),
+    "threshold": ("ablation/threshold", TINY),
     "visualquality_r1": ("rewards/visualquality_r1", TINY),
     "tatar": ("rewards/tatar", TINY | {"reward.batch_settings.ranked_tasks": "[technical]"}),
     "pairwise_accuracy": ("rewards/pairwise_accuracy", TINY),

@@ -36,7 +36,7 @@ class OmniqScore:
         return {
             "required": {
                 "images": ("IMAGE",),
-                "model": ("STRING", {"default": "runs/stage2/huggingface"}),
+                "model": ("STRING", {"default": "runs/stage2"}),
                 "task": (list(_TASKS),),
             },
             "optional": {

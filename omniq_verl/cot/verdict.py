@@ -58,7 +58,7 @@ class Verdict:
     """Only set for a correct path, to save memory over millions of paths."""
     level: str = ""
     characters: int = 0
-    """Of the reasoning."""
+    """Length of the reasoning."""
     tokens: int = 0
     """Tokens of the whole answer; 0 if the engine does not report them."""
 

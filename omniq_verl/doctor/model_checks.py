@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omniq_verl.doctor.paths import home_problem
 from omniq_verl.doctor.problem import Problem
+from omniq_verl.generation.run_folder import advice
 from omniq_verl.generation.weights import check_no_adapter, check_weights, read_stored
 from omniq_verl.lfs import BadFile, check_no_pointers
 
@@ -68,7 +69,7 @@ def _folder_problem(path: str, folder: Path, key: str) -> Problem | None:
         return Problem(where, "there is no such folder", f"give the folder of a saved model: {key}=FOLDER")
     if not (folder / "config.json").is_file() and not any(folder.glob("adapter_*")):
         what = "the folder has no config.json, so it is not a Hugging Face model"
-        return Problem(where, what, "give the folder that holds config.json (in a verl checkpoint: huggingface/)")
+        return Problem(where, what, advice(folder))
     if path.endswith("/"):
         return Problem(where, "verl rejects a path that ends with a slash", f"drop the slash: {key}={path.rstrip('/')}")
     return None

@@ -32,7 +32,8 @@ class Report:
         """The result in one line."""
         found = len(self.problems)
         verdict = "no problem found" if not found else f"{found} problem{'s' * (found > 1)}"
-        return f"{self.files} files, {self.rows:,} rows, {self.longest_prompt} tokens the longest prompt: {verdict}"
+        files = f"{self.files} file{'s' * (self.files != 1)}"
+        return f"{files}, {self.rows:,} rows; longest prompt {self.longest_prompt} tokens: {verdict}"
 
 
 def may_leave_out(bad_rows: int, rows: int, share: float) -> bool:

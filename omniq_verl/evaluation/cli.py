@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Measure a model on prepared files: PLCC, SRCC, KRCC, RMSE, accuracies, with intervals, tables and plots.
 
-    Example: omniq eval --model runs/stage2/huggingface --data data/koniq/test*.parquet --out runs/eval
+    Example: omniq eval --model runs/stage2 --data data/koniq/test*.parquet --out runs/eval
     """
     from omniq_verl.evaluation import run
     from omniq_verl.evaluation.modes import evaluate_modes
@@ -69,9 +69,11 @@ def compare(
     paper: Annotated[str | None, typer.Option(help="Also show a paper's table, e.g. omniquality_r:1.")] = None,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for compare.md and compare.json.")] = None,
 ) -> None:
-    """Show evaluations side by side, with a paper's figures and paired tests against the first evaluation.
+    """Show evaluations side by side, with a paper's figures and paired tests of the first against each other one.
 
-    Example: omniq compare runs/sft_eval runs/stage2_eval --paper omniquality_r:1
+    Differences are the first minus the other: above 0, the first has the higher correlation.
+
+    Example: omniq compare runs/stage2_eval runs/sft_eval --paper omniquality_r:1
     """
     from omniq_verl.evaluation.compare import compare_runs
 
@@ -98,7 +100,7 @@ def curves(
 
 @app.command()
 def heatmap(
-    model: Annotated[list[str], typer.Option(help="Hugging Face folder or name; give a second one to compare.")],
+    model: Annotated[list[str], typer.Option(help="Hugging Face folder, or a training run's; again to compare two.")],
     image: Annotated[Path, typer.Option(help="Image to ask about.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the plot and the numbers.")],
     task: options.TASK = "technical",

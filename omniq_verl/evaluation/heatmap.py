@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from xxhash import xxh3_128
 
 from omniq_verl.attention.transformers_attention import plain_attention
-from omniq_verl.data.images import load_image
+from omniq_verl.data.images import BadImage, load_image
 from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap_page import About, write_heatmap
 from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 from omniq_verl.generation.provenance import provenance, this_start
+from omniq_verl.generation.run_folder import checkpoint_of
 from omniq_verl.generation.weights import check_loaded
 from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
@@ -218,7 +219,7 @@ def draw_heatmap(
     models = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(models) if len(models) > 1 else [str(models[0])]
     processors = _open_processors(models)
-    messages, data = asked_messages(task, prompt, question, scale), load_image(image)
+    messages, data = asked_messages(task, prompt, question, scale), image_file(image)
     ids = None if answer is None else answer_ids(processors[0], _read(answer))
     tables = []
     for folder, processor in zip(models, processors, strict=True):
@@ -241,6 +242,18 @@ def draw_heatmap(
     asked = {"model": models_known, "sampling": {"temperature": 0, "max_tokens": max_tokens}}
     about["provenance"] = provenance([this_start()], **asked, image=image_known)
     return _write(out, about, tables, data)
+
+
+def image_file(path: Path) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        ValueError: it is rejected; the message names the file.
+    """
+    try:
+        return load_image(path)
+    except BadImage as error:
+        raise ValueError(f"{path}: {error}. Fix: give an image that can be opened") from None
 
 
 def asked_messages(

@@ -1,24 +1,18 @@
 """An evaluation: ask a model about prepared files, measure its answers and write the results."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
-import omniq_verl
-from omniq_verl.data.files import replace_text
 from omniq_verl.data.row_refs import RowRef, limited_rows
-from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
-from omniq_verl.evaluation.grouping import group_names
-from omniq_verl.evaluation.metrics import all_metrics
+from omniq_verl.evaluation.answers import judge_answers
 from omniq_verl.evaluation.of_family import family_question, family_reader, family_texts, theirs
-from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.evaluation.row_warnings import repeated_images, trained_on, training_rows, warn
+from omniq_verl.evaluation.results import labels_and_warnings, write_results
+from omniq_verl.evaluation.row_warnings import trained_on
 from omniq_verl.families.find import family_named
 from omniq_verl.generation.direct import check_mode, score_texts
 from omniq_verl.generation.provenance import data_record, provenance, record_start
@@ -70,25 +64,18 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     """
     refs = limited_rows(list(config.data), config.limit)
     config.engine.check()  # fail before any worker is started
-    labels = read_labels(refs)
     _check_mode(config, refs)
-    for key in config.by:
-        group_names(labels, key)
-    warnings = [*training_rows(refs, trained_on(config.engine.model)), *repeated_images(refs)]
-    for warning in warnings:
-        warn(warning, console)
+    labels, warnings = labels_and_warnings(refs, config.by, trained_on(config.engine.model), console)
     job = job_of(config)
     with Store(config.out / "answers", job.settings()) as store:
         starts = record_start(config.out)
         digests = run_job(job, [WorkItem(ref) for ref in refs], store, config.run_options, console, "answers")
         data, asked = data_record(refs, config.limit, digests), job.settings()
         record = provenance(starts, data, asked["engine"], asked["sampling"], asked["seed"], **of_figures(config))
-        metrics, images, judged = measure(config, labels, record, warnings)
-        page = write_report(config.out, metrics, images, judged, refs)
-    print_tables(metrics, console)
-    for title, name in (("answers", "answers.parquet"), ("figures", "metrics.json"), ("report", page.name)):
-        console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
-    return metrics
+        reader = None if config.family is None else family_reader(config.family)
+        judged = judge_answers(labels, read_store(config.out / "answers"), reader)
+        asked = {"model": config.engine.model, **asked}
+        return write_results(config, asked, record, warnings, refs, labels, judged, console)
 
 
 def job_of(config: EvalConfig) -> Job:
@@ -121,34 +108,3 @@ def of_figures(config: EvalConfig) -> dict[str, Any]:
     found = {"resamples": config.resamples, "by": list(config.by)}
     found |= {} if config.mode == "reason" else {"mode": config.mode}
     return found | ({} if config.family is None else {"family": config.family})
-
-
-def measure(
-    config: EvalConfig, labels: pd.DataFrame, record: Mapping[str, Any], warnings: Sequence[str]
-) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Judge the saved answers and write the metrics, a line per image and a line per answer.
-
-    Args:
-        config: settings of the run.
-        labels: from ``read_labels``.
-        record: from ``provenance``.
-        warnings: warnings for readers of the figures.
-    """
-    reader = None if config.family is None else family_reader(config.family)
-    judged = judge_answers(labels, read_store(config.out / "answers"), reader)
-    images = per_image(labels, judged)
-    metrics = {
-        "made_by": f"omniq_verl {omniq_verl.__version__}",
-        "model": config.engine.model,
-        "data": [str(path) for path in config.data],
-        **job_of(config).settings(),
-        "resamples": config.resamples,
-        "limit": config.limit,
-        "warnings": list(warnings),
-        "provenance": dict(record),
-        **all_metrics(images, judged, config.by, config.resamples),
-    }
-    judged.to_parquet(config.out / "answers.parquet")
-    images.to_parquet(config.out / "images.parquet")
-    replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    return metrics, images, judged

@@ -18,20 +18,22 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 
 from omniq_verl.data.files import replace_text
-from omniq_verl.data.images import data_url, load_image
+from omniq_verl.data.images import data_url
 from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.heatmap import (
     answer_logits,
     asked_messages,
     greedy_ids,
+    image_file,
     open_model,
     question_inputs,
     token_numbers,
     token_texts,
 )
 from omniq_verl.evaluation.heatmap_page import visible
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
 from omniq_verl.generation.provenance import lines_of, provenance, this_start
+from omniq_verl.generation.run_folder import checkpoint_of
 
 HIGH = 0.8
 """Share of the first checkpoint's words below the entropy from which on a word counts as a high one; ours, after the
@@ -106,7 +108,7 @@ def draw_words(
         raise ValueError("at least one model and one image are needed. Fix: --model FOLDER --image FILE")
     folders = [Path(checkpoint_of(expanded(model))) for model in models]
     names = short_names(folders) if len(folders) > 1 else [str(folders[0])]
-    messages, files = asked_messages(task, prompt, None, scale), [load_image(image) for image in images]
+    messages, files = asked_messages(task, prompt, None, scale), [image_file(image) for image in images]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tables = {}
     for name, folder in zip(names, folders, strict=True):

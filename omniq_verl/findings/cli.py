@@ -50,7 +50,7 @@ def swap(
 def self_consistency(
     setup: "Setup",
     samples: Annotated[int, typer.Option(min=2, help="Sampled answers an image; 1, 2, 4, ... are measured.")] = 16,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of the sampled answers.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature of the answers.")] = 1.0,
 ) -> None:
     """The mean of k sampled answers against one greedy answer: SRCC against the tokens that they take.
 

@@ -20,8 +20,9 @@ from omniq_verl.findings.measures import COEFFICIENTS, agreement, cell
 from omniq_verl.findings.page import Finding, label, new_figure, number, table, write_finding
 from omniq_verl.findings.parts import check_fit, join_parts
 from omniq_verl.findings.setup import Answered, Setup, ask, check_readable
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded
+from omniq_verl.generation.model_folder import check_model_folder, expanded
 from omniq_verl.generation.request import Sampling
+from omniq_verl.generation.run_folder import checkpoint_of
 
 
 def find_swap(setup: Setup, vision: str, console: Console) -> Finding:

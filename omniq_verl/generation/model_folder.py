@@ -2,16 +2,15 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 from xxhash import xxh3_128
 
+from omniq_verl.generation.run_folder import advice
 from omniq_verl.generation.weights import PICKLED, check_no_adapter, check_weights
 from omniq_verl.lfs import check_no_pointers
 
 _PIECES = 64
-_STEP = re.compile(r"global_step_(\d+)")
 
 
 class UnsafeModel(ValueError):
@@ -21,25 +20,6 @@ class UnsafeModel(ValueError):
 def expanded(model: str | Path) -> str:
     """The model with a leading ``~`` replaced with the home folder, which transformers and vLLM do not do."""
     return os.path.expanduser(str(model))
-
-
-def checkpoint_of(model: str) -> str:
-    """The newest checkpoint, as verl counts, in a training run's folder; any other model is returned unchanged.
-
-    Args:
-        model: ``trainer.default_local_dir`` of a run, a ``global_step_N`` in it, the folder ``actor`` within that, or
-            any other name of a model.
-    """
-    folder = Path(model)
-    if not folder.is_dir() or (folder / "config.json").is_file():
-        return model
-    steps = {int(match[1]): path for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
-    if steps:
-        newest = folder / "latest_checkpointed_iteration.txt"  # written last: later folders may be incomplete
-        number = newest.read_text().strip() if newest.is_file() else ""
-        folder = folder / f"global_step_{number}" if number.isdigit() else steps[max(steps)]
-    below = (folder / "actor" / "huggingface", folder / "huggingface")
-    return str(next((path for path in below if (path / "config.json").is_file()), model))
 
 
 def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code: bool = False) -> None:
@@ -62,7 +42,7 @@ def check_model_folder(model: str, allow_pickle: bool = False, trust_remote_code
         return
     check_no_adapter(folder)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{model} has no config.json. Fix: give the folder that holds it (often huggingface/)")
+        raise ValueError(f"{model} has no config.json. Fix: {advice(folder)}")
     check_no_pointers(folder)
     if not trust_remote_code and (names := _with_code(folder)):
         raise UnsafeModel(

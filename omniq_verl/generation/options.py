@@ -108,9 +108,11 @@ def engine_spec(
 
 
 def tell_checkpoint(given: str | None, spec: "EngineSpec") -> None:
-    """Print which checkpoint of a training run is used."""
-    if given and os.path.expanduser(given) != spec.model:
-        typer.echo(f"model: {spec.model} (the newest checkpoint of {given})", err=True)
+    """Print which checkpoint of a training run is used, and why."""
+    from omniq_verl.generation.run_folder import find_checkpoint
+
+    if given and os.path.expanduser(given) != spec.model and (found := find_checkpoint(os.path.expanduser(given))):
+        typer.echo(f"model: {found.folder} ({found.why} of {given})", err=True)
 
 
 _IDLE = {

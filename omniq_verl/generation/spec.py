@@ -6,7 +6,8 @@ from typing import Any
 
 from omniq_verl.data.image_size import ImageSize
 from omniq_verl.generation.hub import check_hub_name
-from omniq_verl.generation.model_folder import check_model_folder, checkpoint_of, expanded, weights_mark
+from omniq_verl.generation.model_folder import check_model_folder, expanded, weights_mark
+from omniq_verl.generation.run_folder import checkpoint_of
 
 LONGEST = 8192
 """Our choice: Qwen2.5-VL needs 6,400 tokens for an image of five megapixels."""
@@ -20,8 +21,8 @@ class EngineSpec:
     """A model and the engine that runs it."""
 
     model: str
-    """A Hugging Face folder or name, or the folder of a training run, whose newest checkpoint is used; for ``openai``
-    the model's name at the endpoint."""
+    """A Hugging Face folder or name, or the folder of a training run, whose best checkpoint is used (or its newest,
+    see ``run_folder``); for ``openai`` the model's name at the endpoint."""
     kind: str = "vllm"
     """``vllm``, ``hf`` (transformers), ``openai`` (any endpoint with OpenAI's chat API), or a user-defined
     ``package.module:function`` that takes this object and returns an engine

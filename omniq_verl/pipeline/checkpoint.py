@@ -2,8 +2,8 @@
 
 python -m omniq_verl.pipeline.checkpoint --run runs/seed0/sft --out runs/seed0/sft_model
 
-The link is ``OUT/huggingface``. It leads to the checkpoint that validated best (``best_checkpoint.json``), and to the
-newest complete one where the run has no such record: SFT, or a training without validation.
+The link is ``OUT/huggingface``. It leads to the checkpoint that every command takes of a run: the one that validated
+best, and the newest one where the run has no such record (SFT, or a training without validation).
 """
 
 import argparse
@@ -11,23 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from omniq_verl.generation.model_folder import checkpoint_of
-from omniq_verl.trainer.best_checkpoint import best_checkpoint, read_record
-
-
-def choose(run: Path) -> tuple[Path, str]:
-    """The checkpoint to go on with, and a sentence that says why.
-
-    Args:
-        run: ``trainer.default_local_dir``.
-
-    Raises:
-        ValueError: the record names a best checkpoint that is gone.
-    """
-    record = read_record(run)
-    if "model" in record:
-        return best_checkpoint(run), f"{run}: step {record.get('step')} validated best ({record.get('metric')})"
-    return Path(checkpoint_of(str(run))), f"{run}: it has no best checkpoint, so the newest one is used"
+from omniq_verl.generation.run_folder import find_checkpoint
 
 
 def link(run: Path, out: Path) -> Path:
@@ -36,11 +20,11 @@ def link(run: Path, out: Path) -> Path:
     Raises:
         ValueError: the run has no complete checkpoint in Hugging Face's format, or has lost its best one.
     """
-    found, why = choose(run)
-    model = found.absolute()
-    if not (model / "config.json").is_file() or model == run.absolute():
+    found = find_checkpoint(run)
+    if found is None:
         raise ValueError(f"{run} holds no checkpoint. Fix: let its training save one (trainer.save_freq)")
-    print(why)
+    print(f"{run}: {found.why}")
+    model = found.folder.absolute()
     out.mkdir(parents=True, exist_ok=True)
     unfinished = out / "huggingface.part"
     unfinished.unlink(missing_ok=True)

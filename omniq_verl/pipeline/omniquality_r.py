@@ -29,18 +29,15 @@ COT_IMAGES, COT_PATHS = 3000, 8
 CHAIN_CROPS = {"sft": 3000, "bootstrap": 6000}
 """sft sets the quality scale of the crops, and is not learned from."""
 TABLE4 = {
-    ("Stage 1", "GRPO+GR"): ("stage1_0", "cpu_tiny_stage1"),
-    ("Stage 1", "+ Entro."): ("stage1_1", "tables/cpu_tiny_table4_stage1_entropy"),
-    ("Stage 1", "+ Entro. + STD"): ("stage1_2", "tables/cpu_tiny_table4_stage1_entropy_std"),
-    ("Stage 2", "GRPO+GR"): ("stage2_0", "tables/cpu_tiny_table4_stage2_plain"),
-    ("Stage 2", "+ Entro."): ("stage2_1", "tables/cpu_tiny_table4_stage2_entropy"),
-    ("Stage 2", "+ Entro. + STD"): ("stage2_2", "cpu_tiny_stage2"),
+    ("Stage 1", "GRPO+GR"): ("stage1_0", f"{TINY}_stage1"),
+    ("Stage 1", "+ Entro."): ("stage1_1", "ablation/entropy"),
+    ("Stage 1", "+ Entro. + STD"): ("stage1_2", "ablation/entropy_std"),
+    ("Stage 2", "GRPO+GR"): ("stage2_0", "ablation/plain"),
+    ("Stage 2", "+ Entro."): ("stage2_1", "ablation/entropy"),
+    ("Stage 2", "+ Entro. + STD"): ("stage2_2", f"{TINY}_stage2"),
 }
 """Rows of table 4: the folder and the recipe of each."""
-TABLE8 = {
-    "sigma 0.6": ("sigma_06", "tables/cpu_tiny_table8_sigma_06"),
-    "sigma 1": ("sigma_10", "tables/cpu_tiny_table8_sigma_10"),
-}
+TABLE8 = {"sigma 0.6": ("sigma_06", "ablation/sigma_06"), "sigma 1": ("sigma_10", "ablation/sigma_10")}
 """Rows of table 8 besides 0.8, which is stage 1 of table 4."""
 GROUPS = {"Stage 1": "Stage 1", "Stage 2": "Stage 2 (from GRPO+GR)"}
 """What the paper prints beside the rows of table 4."""
@@ -72,16 +69,18 @@ def table4(own: Settings) -> list[Stage]:
     """Tables 4 and 8: stage 1 and 2 with and without entropy gate and filter, and stage 1 with other sigmas."""
     stages = [*cold_start(own), measure_stage(own, "sft_test", "held-out after SFT", own.sft_model)]
     for (stage, method), (name, recipe) in TABLE4.items():
-        start = own.sft_model if stage == "Stage 1" else own.trained("stage1_0")
-        stages += _trained(own, name, f"{stage.lower()}, {method}", f"omniquality_r/{recipe}", start)
+        number, start = (1, own.sft_model) if stage == "Stage 1" else (2, own.trained("stage1_0"))
+        stages += _trained(own, name, f"{stage.lower()}, {method}", recipe, start, number)
     for title, (name, recipe) in TABLE8.items():
-        stages += _trained(own, name, title, f"omniquality_r/{recipe}", own.sft_model)
+        stages += _trained(own, name, title, recipe, own.sft_model)
     return stages
 
 
-def _trained(own: Settings, name: str, title: str, recipe: str, start: Path) -> list[Stage]:
+def _trained(own: Settings, name: str, title: str, recipe: str, start: Path, stage: int = 1) -> list[Stage]:
+    """A training and its measurement; ``stage`` is the one that an ablation changes."""
+    base = {"omniquality_r": f"cpu_tiny_stage{stage}"} if recipe.startswith("ablation/") else {}
     return [
-        grpo_stage(own, name, title, recipe, start, own.grpo_steps),
+        grpo_stage(own, name, title, recipe, start, own.grpo_steps, **base),
         measure_stage(own, f"{name}_test", f"held-out after {title}", own.trained(name)),
     ]
 
@@ -92,7 +91,6 @@ def chain(own: Settings) -> list[Stage]:
     learned = own.root / "sft" / "global_step_150" / "huggingface"
     model, lessons = own.root / "model", own.root / "data" / "bootstrap.parquet"
     selected = own.root / "cot" / "sft.parquet"
-    threshold = "omniquality_r/tables/cpu_tiny_table6_threshold"
     return [
         data_stage(own),
         model_stage(own, texts="bootstrap.parquet", vocab=560),
@@ -102,7 +100,7 @@ def chain(own: Settings) -> list[Stage]:
         measure_stage(own, "sft_test", "held-out after sft", learned),
         *_trained(own, "stage1", "stage1", f"{TINY}_stage1", learned),
         *_trained(own, "stage2", "stage2", f"{TINY}_stage2", own.trained("stage1")),
-        *_trained(own, "threshold", "threshold", threshold, learned),
+        *_trained(own, "threshold", "threshold", "ablation/threshold", learned),
     ]
 
 

@@ -21,6 +21,14 @@ RUNS = {
     "degradation_only": ("degradation",),
     "joint": ("score", "degradation"),
 }
+"""The tasks of each run."""
+_OF_JOINT = {"q_insight": "cpu_tiny_joint"}
+RECIPES = {
+    "score_only": ("q_insight/score_only", _OF_JOINT),
+    "degradation_only": ("q_insight/degradation_only", _OF_JOINT),
+    "joint": ("q_insight/cpu_tiny_joint", {}),
+}
+"""The recipe of each run, and the one it is a difference to."""
 
 
 def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
@@ -51,8 +59,9 @@ def stages(own: Settings) -> list[Stage]:
             "data.train_files": listed([asked / f"rl_{task}.parquet" for task in tasks]),
             "data.val_files": asked / "val.parquet",
         }
-        recipe, steps = f"q_insight/cpu_tiny_{name}", len(tasks) * own.grpo_steps
-        found.append(grpo_stage(own, name, f"GRPO: {name}", recipe, own.sft_model, steps, **files))
+        recipe, base = RECIPES[name]
+        title, steps = f"GRPO: {name}", len(tasks) * own.grpo_steps
+        found.append(grpo_stage(own, name, title, recipe, own.sft_model, steps, **base, **files))
         found.append(_measured(own, name, own.trained(name, len(tasks))))
     return found
 

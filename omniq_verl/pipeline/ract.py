@@ -22,8 +22,12 @@ CROPS = {"train": 20_000, "sft": 2000, "test": 1500}
 RUNS = {"alpha": ("alpha",), "beta": ("beta",), "mixed": ("alpha", "beta")}
 MEASURED = {"alpha": "domains", "beta": "domains", "gamma": "outside"}
 """Sets of held-out crops, and the folder of each; no run trains on gamma's distortions."""
-ALIGNED = {"ract_vision": ("vision_sft", "texts"), "ract": ("sft", "texts"), "ract_scores": ("sft", "texts_and_scores")}
-"""Runs of the third phase: the recipe of each, and the folder of what it learns from."""
+ALIGNED = {
+    "ract_vision": ("ract/vision_sft", {"ract": "cpu_tiny_sft"}, "texts"),
+    "ract": ("ract/cpu_tiny_sft", {}, "texts"),
+    "ract_scores": ("ract/cpu_tiny_sft", {}, "texts_and_scores"),
+}
+"""Runs of the third phase: the recipe of each, the one it is a difference to, and the folder of what it learns from."""
 
 
 def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
@@ -51,10 +55,10 @@ def stages(own: Settings) -> list[Stage]:
     for name, among in RUNS.items():
         found += _trained(own, name, among)
     found += [align_stage(own, "texts", ""), align_stage(own, "texts_and_scores", "alpha")]
-    for name, (recipe, texts) in ALIGNED.items():
+    for name, (recipe, base, texts) in ALIGNED.items():
         learned, start = own.root / texts / "sft.parquet", own.trained("alpha")
         title = f"cross-domain SFT: {name}"
-        found.append(sft_stage(own, name, title, f"ract/cpu_tiny_{recipe}", start, learned, SFT_STEPS))
+        found.append(sft_stage(own, name, title, recipe, start, learned, SFT_STEPS, **base))
         found.append(_measured(own, name, own.root / name / f"global_step_{SFT_STEPS}" / "huggingface"))
     return found
 
@@ -69,7 +73,7 @@ def _trained(own: Settings, name: str, among: Sequence[str]) -> list[Stage]:
         f"data.{kind}_files": listed([own.root / "domains" / f"{prefix}_{domain}.parquet" for domain in among])
         for kind, prefix in (("train", "rl"), ("val", "val"))
     }
-    recipe, steps = "q_insight/cpu_tiny_score_only", len(among) * own.grpo_steps
+    recipe, steps = "q_insight/cpu_tiny_joint", len(among) * own.grpo_steps
     stage = grpo_stage(own, name, f"RL: {name}", recipe, own.sft_model, steps, **files)
     return [stage, _measured(own, name, own.trained(name, len(among)))]
 

@@ -79,16 +79,18 @@ def model_stage(settings: Settings, after: tuple[str, ...] = (), **more: Any) ->
     return Stage("model", "tiny Qwen2.5-VL with random weights", command, after=after)
 
 
-def sft_stage(settings: Settings, name: str, title: str, recipe: str, model: Path, data: Path, steps: int) -> Stage:
+def sft_stage(
+    settings: Settings, name: str, title: str, recipe: str, model: Path, data: Path, steps: int, **overrides: Any
+) -> Stage:
     """Supervised training with ``recipe`` from ``model``, in the run's folder ``name``."""
-    overrides = {
+    own = {
         "model.path": model,
         "data.train_files": data,
         "trainer.default_local_dir": settings.root / name,
         "trainer.total_training_steps": steps,
         "trainer.save_freq": settings.sft_save_every,
     }
-    command = module("verl.trainer.sft_trainer", recipe_words(settings.repo / "recipes", recipe, overrides))
+    command = module("verl.trainer.sft_trainer", recipe_words(settings.repo / "recipes", recipe, {**own, **overrides}))
     return Stage(name, title, command, steps, ALONE)
 
 

@@ -229,7 +229,7 @@ class Spool:
         self._end += size
 
     def size(self, ref: RowRef) -> int:
-        """Of the row, in bytes."""
+        """The size of the row in bytes."""
         return self._where[ref][1]
 
     def get(self, ref: RowRef) -> pa.RecordBatch:

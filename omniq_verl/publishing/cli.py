@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command()
 def publish(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a training run, whose newest checkpoint is taken, or a model.")
+        Path, typer.Argument(help="Folder of a training run, whose best or newest checkpoint is taken, or a model.")
     ],
     licence: Annotated[str, typer.Option(help="Licence of the weights, e.g. apache-2.0.")],
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write.")] = None,
@@ -34,6 +34,7 @@ def publish(
 
     Exit code 1: there is no model, it is not safe or not whole, or an evaluation is of other weights.
     """
+    from omniq_verl.generation.run_folder import find_checkpoint
     from omniq_verl.publishing import publish as steps
     from omniq_verl.publishing.card import Wishes
     from omniq_verl.tasks import scale_of
@@ -45,6 +46,8 @@ def publish(
         name = push or str(out or run)
         wishes = Wishes(name, licence, tuple(task or ["technical"]), scale_of(scale), base, limits)
         found = steps.prepare(run, wishes, evaluation or [])
+        if taken := find_checkpoint(run):
+            console.print(f"model: {taken.folder} ({taken.why} of {run})", markup=False, soft_wrap=True)
         for line in found.lines():
             console.print(line, markup=False, soft_wrap=True)
         if out is None:  # with --dry-run

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from omniq_verl.generation.model_folder import checkpoint_of, weights_mark
+from omniq_verl.generation.model_folder import weights_mark
+from omniq_verl.generation.run_folder import checkpoint_of
 
 _SETTINGS = (
     *("trainer.total_training_steps", "trainer.total_epochs", "data.train_batch_size", "data.max_prompt_length"),

@@ -42,7 +42,7 @@ class AlignConfig:
     """Settings of a run, read from its YAML file."""
 
     domains: dict[str, Domain] = field(default_factory=dict)
-    """Domains by name, e.g. ``koniq: {model: runs/koniq/huggingface, data: [data/koniq/train*.parquet]}``."""
+    """Domains by name, e.g. ``koniq: {model: runs/koniq, data: [data/koniq/train*.parquet]}``."""
     scores: list[str] = field(default_factory=list)
     """Domains whose labels are also trained on: one (sec. 3.4, figure A.1 (c), table A.3), none (table 5, rows 2 and 3)
     or all (its row 1, which is worse)."""

@@ -69,7 +69,7 @@ def pairs(
 ) -> None:
     """Ask a reasoning model about every image several times and save its reasoning as image-text pairs.
 
-    Example: omniq rali pairs --model runs/q_insight/huggingface --data data/koniq/train*.parquet --out runs/pairs
+    Example: omniq rali pairs --model runs/q_insight --data data/koniq/train*.parquet --out runs/pairs
     """
     from omniq_verl.generation.request import Sampling
     from omniq_verl.generation.runner import RunOptions

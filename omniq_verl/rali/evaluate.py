@@ -1,6 +1,5 @@
 """Evaluate a fitted RALI model on prepared files, with the figures and files of ``omniq eval``."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -11,15 +10,9 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-import omniq_verl
-from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import BadImage
 from omniq_verl.data.row_refs import RowReader, RowRef, image_sources, limited_rows
-from omniq_verl.evaluation.answers import per_image, read_labels
-from omniq_verl.evaluation.grouping import group_names
-from omniq_verl.evaluation.metrics import all_metrics
-from omniq_verl.evaluation.report import print_tables, write_report
-from omniq_verl.evaluation.row_warnings import repeated_images, training_rows, warn
+from omniq_verl.evaluation.results import labels_and_warnings, write_results
 from omniq_verl.generation.provenance import data_record, provenance, record_start
 from omniq_verl.generation.request import DONE, Sampling
 from omniq_verl.generation.store import Store, read_store
@@ -71,12 +64,7 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     scorer = RaliScorer(config.model, config.device, config.batch, config.dtype)
     if others := [ref for ref in refs if ref.info["task"] != scorer.about.task]:
         raise ValueError(f"{others[0].key} is not of this RALI's task, {scorer.about.task}")
-    labels = read_labels(refs)
-    for key in config.by:
-        group_names(labels, key)
-    warnings = [*training_rows(refs, _learned_from(scorer)), *repeated_images(refs)]
-    for warning in warnings:
-        warn(warning, console)
+    labels, warnings = labels_and_warnings(refs, config.by, _learned_from(scorer), console)
     settings = {"dtype": config.dtype, "weights": scorer.digest}
     with Store(config.out / "scores", settings) as store:
         starts = record_start(config.out)
@@ -86,12 +74,9 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
         model = {"model": str(config.model), "kind": "rali", **settings}
         data = data_record(refs, config.limit, digests)
         record = provenance(starts, data, model, resamples=config.resamples, by=list(config.by))
-        metrics, images = _measure(config, labels, judged, {"warnings": warnings, "provenance": record})
-        page = write_report(config.out, metrics, images, judged, refs)
-    print_tables(metrics, console)
-    for title, name in (("figures", "metrics.json"), ("report", page.name)):
-        console.print(f"{title}: {config.out / name}", soft_wrap=True, markup=False)
-    return metrics
+        engine = {"model": str(config.model), "kind": "rali", "dtype": config.dtype}
+        asked = {"model": str(config.model), "engine": engine, "sampling": asdict(Sampling(max_tokens=1)), "seed": 0}
+        return write_results(config, asked, record, warnings, refs, labels, judged, console)
 
 
 def _score(scorer: RaliScorer, refs: Sequence[RowRef], store: Store, console: Console) -> None:
@@ -140,25 +125,3 @@ def judge_scores(labels: pd.DataFrame, records: Iterator[Mapping[str, Any]]) -> 
 def _learned_from(scorer: RaliScorer) -> list[str]:
     """Files the RALI model was fitted to, according to its own folder."""
     return [str(Path(path).resolve()) for path in scorer.about.source.get("data", [])]
-
-
-def _measure(
-    config: EvalConfig, labels: pd.DataFrame, judged: pd.DataFrame, conditions: Mapping[str, Any]
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    images = per_image(labels, judged)
-    metrics = {
-        "made_by": f"omniq_verl {omniq_verl.__version__}",
-        "model": str(config.model),
-        "data": [str(path) for path in config.data],
-        "engine": {"model": str(config.model), "kind": "rali", "dtype": config.dtype},
-        "sampling": asdict(Sampling(max_tokens=1)),
-        "seed": 0,
-        "resamples": config.resamples,
-        "limit": config.limit,
-        **conditions,
-        **all_metrics(images, judged, config.by, config.resamples),
-    }
-    judged.to_parquet(config.out / "answers.parquet")
-    images.to_parquet(config.out / "images.parquet")
-    replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    return metrics, images

@@ -38,7 +38,7 @@ def score(
 ) -> None:
     """Score images: a number or a distortion, a level and the reasoning, or the reason why there is none.
 
-    Example: omniq score photos/ --model runs/stage2/huggingface --task aesthetic --out scores.csv
+    Example: omniq score photos/ --model runs/stage2 --task aesthetic --out scores.csv
 
     Files that are not images, or that training would reject, are reported and skipped. With --out a killed run resumes.
     Exit code 1: nothing could be scored.
@@ -113,7 +113,7 @@ def compare_images(
 ) -> None:
     """Decide which of two images is better. Both orders are asked (our addition), so that position gives no advantage.
 
-    Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight/huggingface
+    Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight
 
     Exit code 1: an image is missing, or no answer could be parsed. If the two orders disagree, neither image wins.
     """
@@ -135,7 +135,8 @@ def _show(found: "Comparison", console: Any) -> int:
     neither = "neither: an order is undecided" if found.agree is None else "neither: the two orders disagree"
     better = {"A": f"{found.a} is better", "B": f"{found.b} is better", None: neither}
     console.print(better[found.winner], markup=False, soft_wrap=True)
-    shares = f"{found.share_a:.0%} of the answers for {found.a}, {found.share_first:.0%} for the image shown first"
+    shares = f"{found.a} won {found.share_a:.0%} of the answers"
+    shares += f"; the image shown first won {found.share_first:.0%} (50% means no position bias)"
     if found.parsed < found.answers:
         shares += f"; {found.parsed} of {found.answers} answers could be parsed"
     console.print(shares, markup=False, soft_wrap=True)

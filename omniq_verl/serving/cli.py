@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Serve a model's scores over HTTP, on this machine or a Ray cluster.
 
-    Example: omniq serve --model runs/stage2/huggingface --port 8000; API docs are at http://localhost:8000/docs
+    Example: omniq serve --model runs/stage2 --port 8000; API docs are at http://localhost:8000/docs
 
     OMNIQ_API_KEYS holds the accepted API keys, separated by commas; if it is unset, no key is required. On SIGTERM
     the server finishes running requests before it exits.

@@ -39,7 +39,7 @@ def demo(
 ) -> None:
     """Try a model in a browser: drop one or two images on a page, and see scores, reasoning and the comparison.
 
-    Example: omniq demo --model runs/stage2/huggingface; the page is at http://127.0.0.1:8000/demo
+    Example: omniq demo --model runs/stage2; the page is at http://127.0.0.1:8000/demo
 
     Only this machine is answered. The same page is part of `omniq serve`.
     """

@@ -92,7 +92,7 @@ def best_of_n(
 ) -> None:
     """Draw several images for each text, score them and pick the best. All images and contact sheets are saved.
 
-    Example: omniq t2i best-of-n prompts.txt --model runs/stage2/huggingface --n 20 --weight alignment=1
+    Example: omniq t2i best-of-n prompts.txt --model runs/stage2 --n 20 --weight alignment=1
     --weight aesthetic=0.5 --out runs/best_of_20
 
     With --rali, RALI scores the task it was fitted for and --model scores the others; omit --model if there are none.
@@ -132,7 +132,7 @@ def reflect(
 ) -> None:
     """Improve images in rounds: the reward model criticises an image, and a language model rewrites its prompt.
 
-    Example: omniq t2i reflect prompts.txt --model runs/stage2/huggingface --rounds 20 --memory 0.5 --out runs/reflected
+    Example: omniq t2i reflect prompts.txt --model runs/stage2 --rounds 20 --memory 0.5 --out runs/reflected
 
     Images are always scored against the original text, whatever prompt they were drawn from, and the best of all rounds
     is picked. The pipeline and the models stay loaded together: lower --memory if they share a GPU.

@@ -15,11 +15,12 @@ from typing import Any
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.generation.model_folder import check_model_folder
+from omniq_verl.generation.run_folder import RECORD, best_of, read_record
 
 METRICS = ("srcc", "plcc", "level_accuracy", "class_accuracy", "choice_accuracy")
 """Metrics by which checkpoints are compared; of all of them a greater value is better."""
 OFF = "off"
-_FILE, _FOLDER = "best_checkpoint.json", "best"
+_FOLDER = "best"
 _OF_SCORES = ("srcc", "plcc")
 
 
@@ -36,23 +37,10 @@ def best_checkpoint(run: str | Path) -> Path:
     record = read_record(run)
     if "model" not in record:
         raise ValueError(
-            f"{run}: it has no best checkpoint ({_FILE}). Fix: train with trainer.v1.keep_best=srcc and with"
+            f"{run}: it has no best checkpoint ({RECORD}). Fix: train with trainer.v1.keep_best=srcc and with"
             " trainer.save_freq and trainer.test_freq above 0, or name a checkpoint (global_step_N/actor/huggingface)"
         )
-    folder = run / record["model"]
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: {_FILE} names it, and it holds no model. Fix: name another checkpoint of {run}")
-    return folder
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """What ``best_checkpoint.json`` holds: ``metric``, ``step``, ``value``, ``model`` (the folder, relative to the run)
-    and ``validated`` (the values of all validated steps). Empty where there is none."""
-    try:
-        found = json.loads((run / _FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return best_of(run, record)
 
 
 def mean_of(metrics: Mapping[str, float], metric: str) -> float | None:
@@ -100,7 +88,7 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
             record |= {"step": step, "value": value, "model": _link(run, step, source)}
         except (ValueError, OSError) as error:  # a full disk must not end the training
             said += f" and cannot be kept: {error}"
-    replace_text(run / _FILE, json.dumps(record, indent=2) + "\n")
+    replace_text(run / RECORD, json.dumps(record, indent=2) + "\n")
     _clean(run, record)
     return said
 

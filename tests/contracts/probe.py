@@ -374,7 +374,7 @@ def recipes() -> Facts:
     composed, checked = {}, {}
     for path in sorted(RECIPES.rglob("*.yaml")):
         name = str(path.relative_to(RECIPES).with_suffix(""))
-        if name.split("/")[0] not in ("base", "hardware", "ablation"):
+        if name.split("/")[0] not in ("base", "hardware"):
             with initialize_config_dir(str(RECIPES), version_base=None):
                 config = compose(name, overrides=["hydra.searchpath=[pkg://verl.trainer.config]"])
             composed[name] = OmegaConf.to_container(config, resolve=True)

@@ -20,7 +20,7 @@ from omniq_verl.tasks import IMAGE_TASKS
 from omniq_verl.tiny.model import save_tiny_model
 
 PHOTOS = ("clean", "slight_noise", "noise", "dark")
-MODELS = ("quickstart/grpo/global_step_20/actor", "stage2", "q_insight")
+MODELS = ("quickstart/grpo/global_step_20", "stage2/global_step_20", "q_insight/global_step_20")
 SERVER = "a server"
 WITH_CODE = [page for page in pages() if blocks(page, "python")]
 
@@ -39,8 +39,8 @@ def world(tmp_path_factory) -> Path:
     corpus = [question for task in IMAGE_TASKS.values() for question in task.questions]
     save_tiny_model(model, corpus, [np.zeros((80, 80, 3), dtype=np.uint8)])
     for name in MODELS:
-        (root / "runs" / name).mkdir(parents=True)
-        (root / "runs" / name / "huggingface").symlink_to(model)
+        (root / "runs" / name / "actor").mkdir(parents=True)
+        (root / "runs" / name / "actor" / "huggingface").symlink_to(model)
     save_tiny_rali(root / "runs/rali", tiny_encoder_folder(root / "encoder"))
     return root
 

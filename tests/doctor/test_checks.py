@@ -51,7 +51,7 @@ def problems(config: DictConfig, free: FreeSpace = PLENTY) -> list[str]:
 def test_a_sound_configuration_has_no_problem(config):
     report = check_config(config, PLENTY)
     assert report.problems == []
-    assert report.summary() == f"2 files, 43 rows, {report.longest_prompt} tokens the longest prompt: no problem found"
+    assert report.summary() == f"2 files, 43 rows; longest prompt {report.longest_prompt} tokens: no problem found"
     assert 50 < report.longest_prompt <= config.data.max_prompt_length
 
 
@@ -84,7 +84,14 @@ def test_a_model_folder_that_does_not_exist_is_named(config, tmp_path):
 
 def test_a_folder_without_config_is_no_model(tmp_path):
     (problem,) = inspect_model(str(tmp_path)).problems
-    assert "no config.json" in str(problem)
+    assert "no config.json" in str(problem) and problem.fix == "name the folder that holds config.json"
+
+
+def test_for_the_folder_of_a_run_its_checkpoints_are_named(tmp_path):
+    (tmp_path / "best/global_step_5").mkdir(parents=True)
+    (tmp_path / "best/global_step_5/config.json").write_text("{}")
+    (problem,) = inspect_model(str(tmp_path)).problems
+    assert problem.fix == f"name a checkpoint, such as {tmp_path}/best/global_step_5"
 
 
 def test_a_hub_id_is_left_alone():

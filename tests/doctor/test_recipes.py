@@ -12,7 +12,7 @@ from omniq_verl.data.rows import Row
 NAMES = sorted(
     str(path.relative_to(RECIPES).with_suffix(""))
     for path in RECIPES.rglob("*.yaml")
-    if path.relative_to(RECIPES).parts[0] not in ("base", "hardware", "ablation")
+    if path.relative_to(RECIPES).parts[0] not in ("base", "hardware")
 )
 ROWS = 256
 """A batch of the largest recipe."""

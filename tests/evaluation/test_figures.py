@@ -117,6 +117,8 @@ def test_each_checkpoint_answers_for_itself(tmp_path):
     assert about["checkpoints"][0]["mean_entropy"] == pytest.approx(table["entropy"].mean())
     with pytest.raises(ValueError, match=r"device .*Fix: --device cpu"):
         draw_words([model], images[:1], tmp_path / "out", max_tokens=2, device="nonsense")
+    with pytest.raises(ValueError, match=r"missing.png: the file cannot be read .*Fix: give an image"):
+        draw_words([model], [tmp_path / "missing.png"], tmp_path / "out", max_tokens=2, device="cpu")
 
 
 # Rewards

@@ -20,15 +20,16 @@ from omniq_verl.cli import app
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.row_refs import list_rows
 from omniq_verl.data.rows import Row
-from omniq_verl.evaluation.answers import judge_answers, per_image, read_answer, read_labels
+from omniq_verl.evaluation.answers import NO_DISTORTION, judge_answers, per_image, read_answer, read_labels
 from omniq_verl.evaluation.correlations import correlations
+from omniq_verl.evaluation.metrics import confusion
 from omniq_verl.evaluation.report import figure_text
 from omniq_verl.evaluation.run import EvalConfig, evaluate
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.runner import RunOptions
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import OtherConfig
-from omniq_verl.tasks import DEGRADATION, TECHNICAL
+from omniq_verl.tasks import DEGRADATION, SEVERITIES, TECHNICAL
 
 BUILDERS = Path(__file__).parents[1] / "builders"
 VALUES = [0, 30, 60, 90, 120, 150, 180, 210, 240, 255]
@@ -84,6 +85,15 @@ def test_distortions_are_counted_by_class_and_level(finished):
     assert (null["images"], null["class_accuracy"]["value"], null["level_accuracy"]["value"]) == (2, 0.5, None)
     assert (noise["images"], noise["class_accuracy"]["value"], noise["level_accuracy"]["value"]) == (2, 0.0, 0.0)
     assert sum(map(sum, (row.values() for row in found["confusion"].values()))) == 10
+
+
+def test_a_confusion_matrix_has_levels_that_no_label_or_answer_has():
+    target, answered = pd.Series(["slight", "slight", "serious"]), pd.Series(["slight", "awful", None])
+    names = (*SEVERITIES, NO_DISTORTION)
+    found = confusion(target, answered, names)
+    assert list(found) == [*names] and all(list(row) == [*names, "other", "rejected"] for row in found.values())
+    counted = {(label, said): number for label, row in found.items() for said, number in row.items() if number}
+    assert counted == {("slight", "slight"): 1, ("slight", "other"): 1, ("serious", "rejected"): 1}
 
 
 def test_groups_are_measured_apart(finished):

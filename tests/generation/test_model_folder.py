@@ -1,6 +1,7 @@
 """Which model folders are opened."""
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -132,6 +133,57 @@ def test_of_a_run_the_newest_whole_checkpoint_is_taken(tmp_path, below, latest, 
     assert EngineSpec(str(run / f"global_step_{step}" / below).split("/huggingface")[0]).model == expected
 
 
+def with_best(run: Path, name: str = "best/global_step_5") -> Path:
+    """A run that names its best checkpoint, as ``trainer.best_checkpoint`` writes it."""
+    (run / name).mkdir(parents=True)
+    (run / name / "config.json").write_text("{}")
+    record = {"metric": "val-core/mean/srcc", "step": 5, "value": 0.9, "model": name}
+    (run / "best_checkpoint.json").write_text(json.dumps(record))
+    return run
+
+
+def test_of_a_run_that_validated_the_best_checkpoint_is_taken_unless_another_is_named(tmp_path):
+    run = with_best(run_folder(tmp_path / "run", "actor/huggingface", (20, 100), "100"))
+    best = str(run / "best" / "global_step_5")
+    assert EngineSpec(str(run)).model == EngineSpec(str(run / "best")).model == EngineSpec(best).model == best
+    assert EngineSpec(str(run / "global_step_100")).model == str(run / "global_step_100/actor/huggingface")
+    (run / "best_checkpoint.json").write_text('{"metric": "val-core/mean/srcc", "validated": {"5": null}}')
+    assert EngineSpec(str(run)).model == str(run / "global_step_100/actor/huggingface")
+
+
+@pytest.mark.parametrize("record", ["[" * 10_000, "null", "[]", "7", "", "{", '{"validated": {}}', "\x00\xff"])
+def test_a_record_that_names_nothing_leaves_the_newest_checkpoint(tmp_path, record):
+    run = run_folder(tmp_path / "run", "huggingface", (5,), "5")
+    (run / "best_checkpoint.json").write_text(record)
+    assert EngineSpec(str(run)).model == str(run / "global_step_5/huggingface")
+
+
+@pytest.mark.parametrize("name", ["best/global_step_7", "../outside", "/", "a\0b", 7, None, {"a": 1}])
+def test_a_best_checkpoint_that_is_gone_or_outside_is_an_error_that_lists_what_there_is(tmp_path, name):
+    run = run_folder(tmp_path / "run", "huggingface", (5, 20, 100, 110), "100")
+    with_best(tmp_path, "outside")
+    (run / "best_checkpoint.json").write_text(json.dumps({"model": name}))
+    others = " or ".join(f"{run}/global_step_{step}/huggingface" for step in (110, 100, 20))
+    with pytest.raises(ValueError, match=rf"best_checkpoint.json names it.* Fix: name a checkpoint, such as {others}$"):
+        EngineSpec(str(run))
+
+
+def test_a_folder_without_a_model_is_rejected_with_what_there_is(tmp_path):
+    run = run_folder(tmp_path / "run", "huggingface", (5,), "7")
+    with pytest.raises(ValueError, match=rf"Fix: name a checkpoint, such as {run}/global_step_5/huggingface$"):
+        EngineSpec(str(run)).check()
+    with_best(run)
+    with pytest.raises(ValueError, match=rf"such as {run}/best/global_step_5 or {run}/global_step_5/huggingface$"):
+        check_model_folder(str(run))  # as verl gets it, which takes no run
+    shutil.rmtree(run / "best")
+    (run / "best_checkpoint.json").unlink()
+    (run / "global_step_5/huggingface/config.json").unlink()
+    with pytest.raises(ValueError, match=r"its steps \(5\) have no model in Hugging Face's format; train with"):
+        EngineSpec(str(run)).check()
+    with pytest.raises(ValueError, match=r"no config.json. Fix: name the folder that holds config.json$"):
+        EngineSpec(str(run / "global_step_5")).check()
+
+
 def test_what_is_no_run_stays_as_it_is_and_a_checkpoint_without_a_model_is_no_older_one(tmp_path):
     assert EngineSpec("owner/name").model == "owner/name"
     assert EngineSpec(str(tmp_path / "missing")).model == str(tmp_path / "missing")
@@ -146,3 +198,10 @@ def test_the_command_says_which_checkpoint_it_takes(tmp_path):
     words = ["score", str(tmp_path / "a.png"), "--engine", "hf", "--model", str(tmp_path / "run")]
     found = CliRunner().invoke(app, words)
     assert f"model: {tmp_path}/run/global_step_5/huggingface (the newest checkpoint of" in found.stderr
+    with_best(tmp_path / "run")
+    found = CliRunner().invoke(app, words)
+    line = f"model: {tmp_path}/run/best/global_step_5 (the best checkpoint by val-core/mean/srcc of {tmp_path}/run)"
+    assert line in found.stderr
+    shutil.rmtree(tmp_path / "run" / "best")
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 1 and f"Fix: name a checkpoint, such as {tmp_path}/run/global_step_20" in found.output

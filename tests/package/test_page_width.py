@@ -5,8 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from jinja2 import Environment
+
+from omniq_verl.evaluation.heatmap_page import NEWLINE, strips_of
 
 PACKAGE = Path(__file__).parents[2] / "omniq_verl"
 TEMPLATES = sorted(PACKAGE.rglob("*.html"))
@@ -50,8 +53,21 @@ WORDS = {
     "about": [{"name": LONG, "words": 300, "mean_entropy": 0.5, "high_from": 1.0, "high_share": 0.2}],
     **{"most": 2.0, "conditions": [("model", LONG)]},
 }
+CHECKPOINTS = [
+    {"name": LONG, "folder": LONG, "tokens": 60, "tokens_passed": 12, "gate_threshold": 1.0, "mean_entropy": 0.5}
+] * 2
+TOKENS = pd.DataFrame(
+    {"token": ["token"] * 59 + [LONG], "entropy": 0.5, "probability": 0.1, "rank": 1, "passed": [True, False] * 30}
+)
+HEATMAP = {
+    "about": {"image": LONG, "question": LONG, "answer_is": LONG, "rho": 0.2, "checkpoints": CHECKPOINTS},
+    "shown": list(TOKENS.token),
+    "strips": strips_of(CHECKPOINTS, [TOKENS, TOKENS.assign(entropy=0.7)]),
+    **{"image": PIXEL, "newline": NEWLINE, "conditions": [("model", LONG)]},
+}
 CONTEXTS = {
     "cot/templates/report": COT,
+    "evaluation/templates/heatmap": HEATMAP,
     "evaluation/templates/report": EVALUATION,
     "publishing/templates/leaderboard": BOARD,
     "findings/templates/finding": FINDINGS,
@@ -62,7 +78,7 @@ CONTEXTS = {
 
 
 def test_there_are_pages_and_each_fits_its_device():
-    assert len(TEMPLATES) >= 3
+    assert {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in TEMPLATES} == CONTEXTS.keys()
     for path in TEMPLATES:
         assert 'name="viewport" content="width=device-width' in path.read_text(), path
 
@@ -76,7 +92,8 @@ def test_nothing_leaves_the_page_of_a_phone(tmp_path, page):
     (tmp_path / "page.html").write_text(
         f"<iframe id=f src=inner.html width={PHONE} height=2000></iframe><p id=out></p><script>f.onload = () => {{"
         "const page = f.contentDocument, all = [...page.body.querySelectorAll('*')];"
-        f"const past = all.filter(one => !one.closest('.wide') && one.getBoundingClientRect().right > {PHONE} + 1);"
+        f"const far = one => one.getBoundingClientRect().right > {PHONE} + 1;"
+        "const past = all.filter(one => !one.closest('.wide, .tokens') && far(one));"
         "out.textContent = 'WIDTH ' + page.documentElement.scrollWidth + ' PAST ' + past.map(one => one.tagName);"
         "}</script>"
     )

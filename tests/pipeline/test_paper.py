@@ -173,11 +173,12 @@ def recipe(stage: Stage) -> tuple[str, list[str]]:
 
 
 def trainings(name: str, root: Path) -> list[Stage]:
-    """One training of every recipe of an experiment."""
+    """One training of every recipe of an experiment, and of every stage that an ablation is applied to."""
     found = {}
     for stage in build(name, "paper", root, [0], None, None).stages:
         if "--config-name" in stage.command:
-            found.setdefault(recipe(stage)[0], stage)
+            one, overrides = recipe(stage)
+            found.setdefault((one, *(word for word in overrides if word.startswith("omniquality_r="))), stage)
     return list(found.values())
 
 

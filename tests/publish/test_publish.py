@@ -123,6 +123,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = invoke("publish", run, "--licence", "mit", "--dry-run", "--push", "org/name")
     assert done.exit_code == 0 and "model.safetensors:" in done.output and "## Limits" in done.output
+    assert f"model: {run}/global_step_20/actor/huggingface (the newest checkpoint of {run})" in said(done)
     assert "from_pretrained('org/name'" in done.output and not list(tmp_path.iterdir())
 
 

@@ -2,16 +2,25 @@
 
 import io
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+from doctor_builders import png, written
 from PIL import Image
 from rich.console import Console
 
+from omniq_verl.data.rows import Row
+from omniq_verl.evaluation.answers import judge_answers
+from omniq_verl.generation.request import Answer, Request, Sampling, as_record
+from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.quickstart.measure import judge, summarise
+from omniq_verl.quickstart.measure import measure, summarise, with_rewards
 from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
 
 
@@ -59,24 +68,30 @@ def test_a_stage_that_has_not_begun_has_no_metrics(tmp_path):
 # Measurement
 
 
-def asked(row_id: str, target: float) -> dict:
-    label = json.dumps({"score": target})
-    return {"reward_model": {"ground_truth": label}, "extra_info": {"id": row_id, "task": "technical"}}
+def judged(answers: dict[str, list[str]], targets: dict[str, float], mode: str = "sampled") -> pd.DataFrame:
+    """Answers by image, as the evaluation reads them, and rewards with sigma 0.8."""
+    rows = [{"id": key, "task": "technical", "target": target} for key, target in targets.items()]
+    labels = pd.DataFrame(rows, index=pd.Index(targets, name="key"))
+    records = [as_record(key, [Answer(text) for text in texts]) for key, texts in answers.items()]
+    return with_rewards(judge_answers(labels, records), labels, mode, sigma=0.8)
 
 
-def judged() -> pd.DataFrame:
-    """Three images, two answers each: four answers can be read, off by 0, 0.8, 1.6 and 0.8."""
-    rows = [asked("a", 3.0), asked("b", 2.0), asked("c", 4.0)]
-    answers = [
-        ["<answer>3</answer>", "<answer>3.8</answer>"],
-        ["<answer>3.6</answer>", "no idea"],
-        ["<answer>9</answer>", "<answer>3.2</answer>"],
-    ]
-    return judge(rows, answers, "sampled", sigma=0.8)
+def three_images() -> pd.DataFrame:
+    """Three images, two answers each: four answers can be parsed, off by 0, 0.8, 1.6 and 0.8."""
+    answers = {
+        "a": ["<answer>3</answer>", "<answer>3.8</answer>"],
+        "b": ["<answer>3.6</answer>", "no idea"],
+        "c": ["<answer>9</answer>", "<answer>3.2</answer>"],
+    }
+    return judged(answers, {"a": 3.0, "b": 2.0, "c": 4.0})
+
+
+def no_score(mode: str = "sampled") -> pd.DataFrame:
+    return judged({"a": ["?", ""]}, {"a": 3.0}, mode)
 
 
 def test_every_answer_is_judged_by_its_own_image():
-    frame = judged()
+    frame = three_images()
     assert list(frame["id"]) == ["a", "a", "b", "b", "c", "c"]
     assert list(frame["sample"]) == [0, 1, 0, 1, 0, 1]
     assert list(frame["target"]) == [3.0, 3.0, 2.0, 2.0, 4.0, 4.0]
@@ -86,13 +101,13 @@ def test_every_answer_is_judged_by_its_own_image():
 
 
 def test_an_answer_that_cannot_be_read_has_no_score_and_no_reward():
-    failed = judged().iloc[[3, 4]]
+    failed = three_images().iloc[[3, 4]]
     assert failed["score"].isna().all()
     assert list(failed["reward"]) == [0.0, 0.0]
 
 
 def test_answers_that_cannot_be_read_count_for_the_reward_and_not_for_the_error():
-    metrics = summarise(judged())
+    metrics = summarise(three_images())
     assert metrics["mae"] == pytest.approx((0 + 0.8 + 1.6 + 0.8) / 4)
     assert metrics["rmse"] == pytest.approx(np.sqrt((0 + 0.64 + 2.56 + 0.64) / 4))
     assert metrics["reward"] == pytest.approx((1 + 2 * 0.60653066 + 0.13533528) / 6)
@@ -103,18 +118,48 @@ def test_answers_that_cannot_be_read_count_for_the_reward_and_not_for_the_error(
 def test_correlations_are_those_of_the_answers_that_can_be_read():
     # Scores 3, 3.8, 3.6, 3.2 against 3, 3, 2, 4; means 3.4 and 3: (-0.4 * 0 + 0.4 * 0 + 0.2 * -1 - 0.2 * 1) = -0.4
     # over sqrt(0.4) * sqrt(2).
-    assert summarise(judged())["plcc"] == pytest.approx(-0.4 / np.sqrt(0.8))
+    assert summarise(three_images())["plcc"] == pytest.approx(-0.4 / np.sqrt(0.8))
 
 
 def test_a_model_that_answers_nothing_has_a_reward_and_no_error():
-    metrics = summarise(judge([asked("a", 3.0)], [["?", ""]], "sampled", sigma=0.8))
+    metrics = summarise(no_score())
     assert (metrics["mae"], metrics["plcc"], metrics["parsed"], metrics["reward"]) == (None, None, 0.0, 0.0)
     assert json.loads(json.dumps(metrics)) == metrics
 
 
-def test_rows_without_answers_are_an_error():
-    with pytest.raises(ValueError, match="shorter"):
-        judge([asked("a", 3.0), asked("b", 3.0)], [["<answer>3</answer>"]], "greedy", sigma=0.8)
+class Recorded:
+    """An engine that notes what it is asked, and answers from the seeds: 3.0 for an even one, 3.8 for an odd one."""
+
+    asked: ClassVar[list[tuple[str, int, int]]] = []
+
+    def __init__(self, spec: EngineSpec):
+        assert (spec.max_model_len, spec.dtype) == (32 + 256, "float32")
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
+        self.asked += [(request.key, request.seed, sampling.n) for request in requests]
+        numbers = [range(request.seed, request.seed + sampling.n) for request in requests]
+        return [[Answer(f"<answer>{(3.0, 3.8)[number % 2]}</answer>") for number in row] for row in numbers]
+
+
+def test_answers_are_seeded_by_row_and_measured_by_both_modes(tmp_path, monkeypatch):
+    rows = [Row("koniq", f"koniq/{number}", "technical", "test", 3.0) for number in range(3)]
+    data = written(tmp_path, [row.record(number, png()) for number, row in enumerate(rows)], "test.parquet")
+    monkeypatch.setattr(Recorded, "asked", [])
+    monkeypatch.setitem(sys.modules, "recorded_engine", SimpleNamespace(engine=Recorded))
+    metrics = measure("any", Path(data), tmp_path / "out", samples=3, max_tokens=32, engine="recorded_engine:engine")
+    keys = [f"koniq/{number}" for number in range(3)]
+    assert Recorded.asked == [
+        *((f"technical/{key}", number, 1) for number, key in enumerate(keys)),
+        *((f"technical/{key}", 3 * number, 3) for number, key in enumerate(keys)),
+    ]
+    # Greedy, seeds 0 to 2: off by 0, 0.8 and 0. Sampled, seeds 0 to 8: four of nine are off by one sigma.
+    assert metrics["greedy"]["reward"] == pytest.approx((2 + np.exp(-0.5)) / 3)
+    assert metrics["sampled"]["reward"] == pytest.approx((5 + 4 * np.exp(-0.5)) / 9)
+    assert metrics["sampled"]["mae"] == pytest.approx(4 * 0.8 / 9) and metrics["sampled"]["answers"] == 9
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
+    table = pd.read_parquet(tmp_path / "out" / "answers.parquet")
+    assert list(table["id"]) == [*keys, *(key for key in keys for _ in range(3))]
+    assert list(table["sample"]) == [0, 0, 0, *[0, 1, 2] * 3] and list(table["mode"])[2:4] == ["greedy", "sampled"]
 
 
 # Gain
@@ -160,12 +205,12 @@ def test_the_curves_are_drawn_as_a_png_of_four_panels(tmp_path):
 
 
 def test_the_table_shows_both_measurements_and_a_dash_where_nothing_is_defined():
-    modes = {mode: summarise(judged()) for mode in ("greedy", "sampled")}
-    nothing = {mode: summarise(judge([asked("a", 3.0)], [["?"]], mode, 0.8)) for mode in ("greedy", "sampled")}
+    modes = {mode: summarise(three_images()) for mode in ("greedy", "sampled")}
+    nothing = {mode: summarise(no_score(mode)) for mode in ("greedy", "sampled")}
     console = quiet()
     figures = {"before": nothing, "after": modes, "reward_gain": 0.12, "reward_gain_standard_error": 0.04, "seed": 5}
     print_table(figures, console)
     text = console.file.getvalue()
-    assert "1 held-out crops, tiny model, seed 5" in text
+    assert "2 held-out crops, tiny model, seed 5" in text
     assert any("MAE" in row and " - " in row and "0.800" in row for row in text.splitlines())
     assert "+0.120 by GRPO, +3.0 standard errors" in text

@@ -42,19 +42,18 @@ emphasizes hard cases."""
 COT_PATHS, COT_RECORDS = 8, 41_183
 """Paths of an image (the paper says several), and records that were learned from (sec. 4.1)."""
 EPOCHS, BATCH = 2, 64
-RECIPE = "omniquality_r"
 TRAININGS = {
-    # name: recipe, what it starts from, sets it is measured on
-    "stage1": ("stage1", "sft", TABLE4),
-    "stage1_entropy": ("tables/table4_stage1_entropy", "sft", TABLE4),
-    "stage1_entropy_std": ("tables/table4_stage1_entropy_std", "sft", TABLE4),
-    "stage2_plain": ("tables/table4_stage2_plain", "stage1", TABLE4),
-    "stage2_entropy": ("tables/table4_stage2_entropy", "stage1", TABLE4),
-    "stage2": ("stage2", "stage1", ALL),
-    "naive": ("tables/table6_threshold", None, IN_DOMAIN),
-    "threshold": ("tables/table6_threshold", "sft", IN_DOMAIN),
-    "sigma_06": ("tables/table8_sigma_06", "sft", IN_DOMAIN),
-    "sigma_10": ("tables/table8_sigma_10", "sft", IN_DOMAIN),
+    # name: recipe, the stage that an ablation changes, what it starts from, sets it is measured on
+    "stage1": ("omniquality_r/stage1", None, "sft", TABLE4),
+    "stage1_entropy": ("ablation/entropy", "stage1", "sft", TABLE4),
+    "stage1_entropy_std": ("ablation/entropy_std", "stage1", "sft", TABLE4),
+    "stage2_plain": ("ablation/plain", "stage2", "stage1", TABLE4),
+    "stage2_entropy": ("ablation/entropy", "stage2", "stage1", TABLE4),
+    "stage2": ("omniquality_r/stage2", None, "stage1", ALL),
+    "naive": ("ablation/threshold", "stage1", None, IN_DOMAIN),
+    "threshold": ("ablation/threshold", "stage1", "sft", IN_DOMAIN),
+    "sigma_06": ("ablation/sigma_06", "stage1", "sft", IN_DOMAIN),
+    "sigma_10": ("ablation/sigma_10", "stage1", "sft", IN_DOMAIN),
 }
 
 
@@ -69,13 +68,13 @@ def seed_stages(run: Real, seed: int) -> list[Stage]:
     preset = PRESETS["omniquality_r"]
     found = [mix(run, seed, "mix", preset), cot(run, seed)]
     learned = run.below(seed, "cot") / "sft.parquet"
-    found += sft(run, seed, "sft", f"{RECIPE}/sft", run.model, learned, COT_RECORDS, 1, 256)
+    found += sft(run, seed, "sft", "omniquality_r/sft", run.model, learned, COT_RECORDS, 1, 256)
     found += measure(run, seed, "sft", run.trained(seed, "sft"), run.tests(*ALL))
     train, val = run.below(seed, "mix") / "train.parquet", [run.file(name, "val") for name in IN_DOMAIN]
-    for name, (recipe, start, sets) in TRAININGS.items():
+    for name, (recipe, changed, start, sets) in TRAININGS.items():
         model = run.trained(seed, start) if start else run.model
-        rows = sum(preset.values())
-        found += grpo(run, seed, name, f"{RECIPE}/{recipe}", model, [train], val, rows, EPOCHS, BATCH)
+        rows, base = sum(preset.values()), {"omniquality_r": changed} if changed else {}
+        found += grpo(run, seed, name, recipe, model, [train], val, rows, EPOCHS, BATCH, **base)
         found += measure(run, seed, name, run.trained(seed, name), run.tests(*sets))
     return [*found, *baselines(run, seed, train, val)]
 

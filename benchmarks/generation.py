@@ -1,6 +1,6 @@
 """What generation of a training step takes, as a ratio to vLLM itself with the same requests.
 
-    python benchmarks/generation.py --run runs/quickstart      # three minutes on two CPU cores
+    python benchmarks/generation.py --run runs/quickstart      # nine minutes on two busy CPU cores
 
 One engine answers both. First it is asked through our agent loop, with rewards and TransferQueue, from handing out the
 prompts until all rows are there. Then vLLM's own ``AsyncLLM.generate`` gets the same prompts, images, seeds and

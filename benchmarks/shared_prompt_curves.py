@@ -1,6 +1,6 @@
 """Whether a training's curve depends on shared prompts: the quickstart's GRPO twice with them and twice without.
 
-    python benchmarks/shared_prompt_curves.py --root runs/curves --start runs/quickstart    # 40 minutes on one CPU core
+    python benchmarks/shared_prompt_curves.py --root runs/curves --start runs/quickstart    # half an hour (estimated)
 
 All runs start from the same SFT checkpoint, data and seeds. Equal runs may differ too, because vLLM's sums depend on
 what it batches together, and a token that is sampled differently changes everything after it. So the rule is, for each

@@ -44,14 +44,14 @@ class AtOnce:
         return TokenOutput(token_ids=tokens, log_probs=[-1.0] * len(tokens), extra_fields={"global_steps": 1})
 
 
-def configuration(args: argparse.Namespace) -> Any:
+def configuration(args: argparse.Namespace, model: Path) -> Any:
     from omniq_verl.doctor.compose import compose_recipe
 
     pixels = args.side**2
     return compose_recipe(
         "quickstart/grpo",
         [
-            f"actor_rollout_ref.model.path={args.run / 'model'}",
+            f"actor_rollout_ref.model.path={model}",
             f"data.train_files={args.run / 'data/train.parquet'}",
             f"data.val_files={args.run / 'data/val.parquet'}",
             f"data.train_batch_size={args.prompts}",
@@ -157,7 +157,7 @@ def main() -> None:
     args = parse()
     args.run = args.run.resolve()
     os.environ["VERL_PLATFORM"] = "cpu"
-    config = configuration(args)
+    config = configuration(args, args.run / "model")
     start(config)
     rows = prompts(config, args.prompts)
     fixed_cost(args, Batches(config, rows, AtOnce()))

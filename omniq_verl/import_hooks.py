@@ -30,10 +30,14 @@ class _NotifyingLoader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        for callback in self._waiting[module.__name__]:
-            callback(module)
-        # Only now: if the module or a callback fails, it is tried again at the next import.
-        del self._waiting[module.__name__]
+        _call_back(module, self._waiting)
+
+
+def _call_back(module: ModuleType, waiting: dict[str, list[Callback]]) -> None:
+    for callback in waiting[module.__name__]:
+        callback(module)
+    # Only now: if the module or a callback fails, it is tried again at the next import.
+    del waiting[module.__name__]
 
 
 class _AfterImportFinder(importlib.abc.MetaPathFinder):
@@ -56,15 +60,46 @@ class _AfterImportFinder(importlib.abc.MetaPathFinder):
 _finder = _AfterImportFinder()
 
 
+class _NotifyingSpec(importlib.machinery.ModuleSpec):
+    """The spec of a module whose import has begun, so that its loader can no longer be wrapped.
+
+    The import system sets ``_initializing`` of the spec to False when it has finished
+    (``importlib._bootstrap._load_unlocked``), whether or not it succeeded.
+    """
+
+    @property
+    def _initializing(self) -> bool:
+        return True
+
+    @_initializing.setter
+    def _initializing(self, value: bool) -> None:
+        self.__class__ = importlib.machinery.ModuleSpec
+        self._initializing = value
+        module = sys.modules.get(self.name)
+        if module is None or module.__spec__ is not self:
+            return  # it failed, and the finder waits for the next import
+        try:
+            _call_back(module, _finder.waiting)
+        except BaseException:
+            del sys.modules[self.name]
+            raise
+
+
 def after_import(module_name: str, callback: Callback) -> None:
     """Call ``callback(module)`` once ``module_name`` is imported; immediately if it already is.
 
-    An exception raised by the callback fails the import, so that a plug-in that could not be installed is not
-    overlooked.
+    A module that is being imported is called back when that import ends. An exception raised by the callback fails the
+    import, so that a plug-in that could not be installed is not overlooked.
     """
-    if module_name in sys.modules:
-        callback(sys.modules[module_name])
+    module = sys.modules.get(module_name)
+    spec = getattr(module, "__spec__", None)
+    begun = getattr(spec, "_initializing", False)
+    if module is not None and not begun:
+        callback(module)
         return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+    # A module that is being imported and awaited has a loader or a spec that will notify already.
+    if begun and module_name not in _finder.waiting:
+        spec.__class__ = _NotifyingSpec
     _finder.waiting.setdefault(module_name, []).append(callback)

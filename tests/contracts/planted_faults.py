@@ -83,16 +83,15 @@ def _plant_loop(module: ModuleType) -> None:
 
 
 def _plant_reward(module: ModuleType) -> None:
-    manager = module.NaiveRewardManager
-    compute = manager.run_single
+    worker = module.GroupAgentLoopWorker
+    compute = worker._compute_score
 
-    async def faulty(self: Any, data: Any) -> dict:
-        result = await compute(self, data)
+    async def faulty(self: Any, outputs: list, kwargs: dict) -> None:
+        await compute(self, outputs, kwargs)
         if acting() == "reward on another scale":
-            result["reward_score"] *= 20
-        return result
+            outputs[-1].reward_score *= 20
 
-    manager.run_single = faulty
+    worker._compute_score = faulty
 
 
 def _plant_engine(module: ModuleType) -> None:
@@ -146,7 +145,7 @@ def _plant_trainer(module: ModuleType) -> None:
 if "PLANTED" in os.environ:  # not where the tests import it
     after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _plant_server)
     after_import("verl.experimental.agent_loop.agent_loop", _plant_loop)
-    after_import("verl.experimental.reward_loop.reward_manager.naive", _plant_reward)
+    after_import("omniq_verl.trainer.group_rollouts_verl", _plant_reward)
     after_import("verl.workers.engine.fsdp.transformer_impl", _plant_engine)
     after_import("verl.workers.rollout.vllm_rollout.utils", _plant_worker)
     after_import("omniq_verl.trainer.trainer_verl", _plant_trainer)

@@ -60,8 +60,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trainer.default_local_dir": root / "run",
         "trainer.total_training_steps": STEPS,
         "trainer.save_freq": -1,
-        # The reward fault is planted into verl's reward workers, which our own agent loop does not ask.
-        "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "null",
     }
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(REPO / "recipes")]
     command += ["--config-name", "quickstart/grpo", *(f"{key}={value}" for key, value in overrides.items())]

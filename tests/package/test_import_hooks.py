@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -180,3 +180,68 @@ def test_a_callback_may_import_its_own_module(write_module):
     after_import(name, lambda _module: seen.append(importlib.import_module(name).VALUE))
     importlib.import_module(name)
     assert seen == [1]
+
+
+REGISTERS = """
+from omniq_verl.import_hooks import after_import
+after_import("{name}", lambda module: SEEN.append((module.__name__, module.VALUE)))
+"""
+"""A plug-in that the awaited module imports before it is complete."""
+
+
+@pytest.fixture
+def seen(write_module) -> list[tuple[str, int]]:
+    """What the callbacks of ``REGISTERS`` saw."""
+    write_module("hooked_seen", "SEEN = []\n")
+    return importlib.import_module("hooked_seen").SEEN
+
+
+def importing(write_module, name: str, times: int = 1, rest: str = "VALUE = 1\n") -> str:
+    """A module that imports ``times`` plug-ins that wait for it, and then goes on."""
+    plugins = [f"{name}_plugin_{number}" for number in range(times)]
+    for plugin in plugins:
+        write_module(plugin, "from hooked_seen import SEEN\n" + REGISTERS.format(name=name))
+    return write_module(name, "".join(f"import {plugin}\n" for plugin in plugins) + rest)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_module_that_is_being_imported_calls_back_when_that_import_ends(write_module, seen, times):
+    name = importing(write_module, f"hooked_begun_{times}", times)
+    module = importlib.import_module(name)
+    assert seen == [(name, 1)] * times
+    assert type(module.__spec__) is ModuleSpec
+    assert not module.__spec__._initializing
+
+
+def test_a_module_that_is_awaited_and_being_imported_calls_back_in_order(write_module, seen):
+    name = importing(write_module, "hooked_begun_awaited")
+    after_import(name, lambda module: seen.append(("first", module.VALUE)))
+    importlib.import_module(name)
+    assert seen == [("first", 1), (name, 1)]
+
+
+def test_an_import_that_fails_calls_back_after_one_that_succeeds(write_module, seen):
+    name = importing(write_module, "hooked_begun_broken", rest="raise RuntimeError('not yet')\n")
+    with pytest.raises(RuntimeError, match="not yet"):
+        importlib.import_module(name)
+    assert seen == []
+    write_module(name, "VALUE = 'of another length than before'\n")
+    importlib.import_module(name)
+    assert seen == [(name, "of another length than before")]
+
+
+def test_an_error_in_the_callback_of_a_begun_import_fails_it(write_module, seen):
+    name = importing(write_module, "hooked_begun_error", rest="")
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="VALUE"):
+            importlib.import_module(name)
+        assert name not in sys.modules
+
+
+def test_a_package_that_is_imported_for_its_submodule_calls_back_before_the_submodule(write_module, seen):
+    """As with verl, whose ``__init__`` imports the plug-ins whichever submodule is asked for."""
+    importing(write_module, "hooked_outer", rest="")
+    write_module("hooked_outer.__init__", "import hooked_outer_plugin_0\nVALUE = 'package'\n")
+    write_module("hooked_outer.part", "from hooked_seen import SEEN\nSEEN.append('part')\n")
+    importlib.import_module("hooked_outer.part")
+    assert seen == [("hooked_outer", "package"), "part"]

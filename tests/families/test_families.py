@@ -87,6 +87,15 @@ def test_what_cannot_be_asked_is_rejected_with_a_fix(tmp_path, settings, family,
         find_family(described(tmp_path, **settings), family)
 
 
+def test_folders_above_a_model_contradict_no_family_that_is_named(tmp_path):
+    """Runs of the baselines lie in folders such as ``omniq_verl/runs/q_align``."""
+    above = tmp_path / "omniq_verl" / "q_align_model"
+    above.mkdir(parents=True)
+    assert find_family(described(above, "huggingface"), "levels")[0].name == "levels"
+    with pytest.raises(ValueError, match="belongs to DeQA-Score, not to a level scorer of omniq_verl"):
+        find_family(described(above, "DeQA-Score"), "levels")
+
+
 @pytest.mark.parametrize("card", ["---\n{", "---\nx: [", "--- \n", "---\n- a\n---", "---\ntags: 3\n---", "\0\xff"])
 def test_a_broken_card_says_nothing(tmp_path, card):
     card_fields(card)

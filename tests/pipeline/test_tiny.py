@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from omniq_verl.pipeline import rali
 from omniq_verl.pipeline.experiment import Experiment, seed_folder
 from omniq_verl.pipeline.experiments import TINY, build
 from omniq_verl.pipeline.stage import Stage, needs
+from omniq_verl.pipeline.tiny_baselines import one_score
 from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 
 ROOT = Path("/somewhere/run")
@@ -87,7 +89,7 @@ def test_modules_that_stages_start_exist(experiment):
     scripts = {stage.command[1] for stage in experiment.stages if stage.command[1] != "-m"}
     for name in modules - {"verl.trainer.main_ppo", "verl.trainer.sft_trainer"}:
         assert importlib.util.find_spec(name) is not None, name
-    assert scripts == {str(HOME / "data_prep" / "photo_distortions.py")}
+    assert scripts <= {str(HOME / "data_prep" / f"{name}.py") for name in ("photo_distortions", "answers")}
 
 
 @pytest.mark.slow  # reads fifteen recipes
@@ -107,6 +109,20 @@ def test_the_quickstart_is_a_part_of_the_pipeline():
     stages = {stage.name: stage.command for stage in build("omniquality_r", "tiny", ROOT, [0], None, None).stages}
     for stage in quick[:3]:
         assert stages[f"seed0/table4/{stage.name}"] == stage.command
+
+
+def test_one_score_of_an_image_is_read_from_both_kinds_of_measurements(tmp_path):
+    greedy = {"srcc": 0.6, "plcc": None, "mae": 0.8, "parsed": 0.9}
+    figures = {key: {"value": value} for key, value in {"srcc": 0.5, "plcc": 0.25, "mae": 0.75}.items()}
+    for name, what in (
+        ("a", {"greedy": greedy, "sampled": {}}),
+        ("b", {"sets": {"made": {**figures, "scored": 3, "images": 4}}}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(what))
+    first, second = one_score(tmp_path / "a"), one_score(tmp_path / "b")
+    assert first == pytest.approx({"SRCC": 0.6, "PLCC": math.nan, "MAE": 0.8, "with a score": 0.9}, nan_ok=True)
+    assert second == {"SRCC": 0.5, "PLCC": 0.25, "MAE": 0.75, "with a score": 0.75}
 
 
 @pytest.mark.parametrize(

@@ -138,14 +138,19 @@ def _training(run: Real, seed: int, name: str, title: str, command: list[str], s
     return [training, Stage(f"{full}_model", f"checkpoint of {name}", module("omniq_verl.pipeline.checkpoint", link))]
 
 
-def measure(run: Real, seed: int, name: str, model: Path | str, files: Sequence[Path]) -> list[Stage]:
-    """`omniq eval` on the test rows that are there, one greedy answer each; no stage if there are none."""
+def measure(
+    run: Real, seed: int, name: str, model: Path | str, files: Sequence[Path], more: Sequence[str] = ()
+) -> list[Stage]:
+    """`omniq eval` on the test rows that are there, one greedy answer each; no stage if there are none.
+
+    ``more`` are further words of the command, e.g. of a family and a mode.
+    """
     if not files:
         return []
     words = ["--model", model, "--data", *files, "--out", run.below(seed, f"{name}_test"), "--workers", GPUS]
-    command = omniq("eval", *words)
+    command = omniq("eval", *words, *more)
     answers = sum(test_rows(file.parent.name) for file in files)
-    work = Work(images=answers, answers=answers, tokens=ANSWER_TOKENS)
+    work = Work(images=answers, answers=0 if "direct" in more else answers, tokens=ANSWER_TOKENS)
     title = f"evaluation of {name} on {len(files)} sets"
     return [Stage(f"seed{seed}/{name}_test", title, command, gpus=GPUS, silence=HOUR, work=work)]
 

@@ -12,8 +12,8 @@ from omniq_verl.pipeline.commands import below, omniq, settings
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable, once_per_seed, seed_folder
 from omniq_verl.pipeline.readers import measured
 from omniq_verl.pipeline.stage import Stage
+from omniq_verl.pipeline.tiny_baselines import SFT_STEPS, baselines
 from omniq_verl.pipeline.tiny_baselines import TABLE as TABLE1
-from omniq_verl.pipeline.tiny_baselines import baselines
 from omniq_verl.pipeline.tiny_stages import (
     Settings,
     cold_start,
@@ -64,7 +64,8 @@ def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
 def seed_stages(repo: Path, root: Path, seed: int) -> list[Stage]:
     """All groups of one seed."""
     here = root / seed_folder(seed)
-    of4, of1 = (Settings(repo, here / group, seed, grpo_steps=STEPS) for group in ("table4", "baselines"))
+    of1 = Settings(repo, here / "baselines", seed, SFT_STEPS, grpo_steps=STEPS)
+    of4 = Settings(repo, here / "table4", seed, grpo_steps=STEPS)
     of6 = Settings(repo, here / "chain", seed, grpo_steps=STEPS, crops=CHAIN_CROPS)
     groups = {"table4": table4(of4), "chain": chain(of6), "baselines": baselines(of1, of4)}
     return [stage for group, stages in groups.items() for stage in below(f"{seed_folder(seed)}/{group}", stages)]

@@ -24,7 +24,7 @@ def baselines(own: Settings, cold: Settings) -> list[Stage]:
     """Training and evaluation of all four.
 
     Args:
-        own: settings of these stages.
+        own: settings of these stages; its ``sft_steps`` are those of each baseline by SFT.
         cold: of the group with the data, the model with random weights and the cold start.
     """
     data = {f"data.{kind}_files": cold.root / "data" / f"{kind}.parquet" for kind in ("train", "val")}
@@ -34,19 +34,20 @@ def baselines(own: Settings, cold: Settings) -> list[Stage]:
         measure_stage(own, f"{name}_test", "held-out after Q-Insight", own.trained(name), cold.root),
     ]
     for name in KINDS:
-        found += _supervised(own, cold, name)
+        found += supervised(own, cold, name)
     return found
 
 
-def _supervised(own: Settings, cold: Settings, name: str) -> list[Stage]:
+def supervised(own: Settings, cold: Settings, name: str) -> list[Stage]:
+    """Rows, training and evaluation of a baseline of ``KINDS``."""
     rows, test = own.root / f"{name}_rows" / "sft.parquet", cold.root / "data" / "test.parquet"
     script = [sys.executable, str(own.repo / "data_prep" / "answers.py")]
     words = flags(data=cold.root / "data" / "train.parquet", kind=KINDS[name], out=rows)
-    model = own.root / name / f"global_step_{SFT_STEPS}" / "huggingface"
+    model = own.root / name / f"global_step_{own.sft_steps}" / "huggingface"
     recipe = f"baselines/cpu_tiny_{name}"
     found = [
         Stage(f"{name}_rows", f"answers without reasoning: {KINDS[name]}", [*script, *words]),
-        sft_stage(own, name, f"baseline: {name}", recipe, cold.root / "model", rows, SFT_STEPS),
+        sft_stage(own, name, f"baseline: {name}", recipe, cold.root / "model", rows, own.sft_steps),
     ]
     if KINDS[name] == "score":
         return [*found, measure_stage(own, f"{name}_test", f"held-out after {name}", model, cold.root)]

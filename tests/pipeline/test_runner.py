@@ -164,6 +164,15 @@ def test_stages_without_gpus_run_on_the_cpu_platform_and_offline(tmp_path):
     run_stages([python_stage("one", code)], tmp_path, quiet())
 
 
+@pytest.mark.parametrize("level", [None, "info"])
+def test_logs_are_not_filled_with_warnings_of_transformers_unless_asked(tmp_path, monkeypatch, level):
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    if level:
+        monkeypatch.setenv("TRANSFORMERS_VERBOSITY", level)
+    code = "import os, sys; assert os.environ['TRANSFORMERS_VERBOSITY'] == sys.argv[1]"
+    run_stages([python_stage("one", code, level or "error")], tmp_path, quiet())
+
+
 def test_stages_on_gpus_get_no_cpu_platform(tmp_path, monkeypatch):
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     code = "import os; assert 'VERL_PLATFORM' not in os.environ and os.environ['CUDA_VISIBLE_DEVICES'] == '0'"

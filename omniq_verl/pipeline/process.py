@@ -21,6 +21,7 @@ _TINY = {
     # shared by verl's many processes (and the user's) a step then takes three times as long.
     "RAY_worker_niceness": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "TQ_NUM_THREADS": "1",  # TransferQueue's 8 are more than the cores, of which it warns at each message
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB per engine, far more than a tiny model fills
     "HF_HUB_OFFLINE": "1",
 }

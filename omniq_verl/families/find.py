@@ -53,8 +53,8 @@ def find_family(model: str, name: str | None = None, files: bool = True) -> tupl
     """
     named = None if name is None else family_named(name)
     about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
-    # The name of the model itself may contradict a family that is named; folders above it do not.
-    found = _said(about if named is None else replace(about, name=Path(model).name))
+    # A model of ours may be named like the recipe that it was trained with: its caller knows better than its name.
+    found = _said(replace(about, name="") if named in (OURS, LEVEL_SCORER) else about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
             f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="

@@ -22,7 +22,6 @@ from omniq_verl.generation.provenance import data_record, provenance, record_sta
 from omniq_verl.generation.request import Request, Sampling
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.vllm_offline import OfflineModel
-from omniq_verl.logs import set_up_logs
 from omniq_verl.rewards import gaussian_reward
 from omniq_verl.tasks import read_truth, task_of
 
@@ -113,7 +112,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="answers per image at temperature 1 (default: 8)")
     parser.add_argument("--max-tokens", type=int, default=1024, help="maximum tokens of an answer (default: 1024)")
     args = parser.parse_args()
-    set_up_logs(verbose=False)
     print(json.dumps(measure(args.model, args.data, args.out, args.samples, args.max_tokens), indent=2))
 
 

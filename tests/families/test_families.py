@@ -87,13 +87,14 @@ def test_what_cannot_be_asked_is_rejected_with_a_fix(tmp_path, settings, family,
         find_family(described(tmp_path, **settings), family)
 
 
-def test_folders_above_a_model_contradict_no_family_that_is_named(tmp_path):
-    """Runs of the baselines lie in folders such as ``omniq_verl/runs/q_align``."""
+@pytest.mark.parametrize("name", ["huggingface", "q_align", "deqa"])
+def test_a_level_scorer_may_be_named_like_its_recipe(tmp_path, name):
     above = tmp_path / "omniq_verl" / "q_align_model"
     above.mkdir(parents=True)
-    assert find_family(described(above, "huggingface"), "levels")[0].name == "levels"
-    with pytest.raises(ValueError, match="belongs to DeQA-Score, not to a level scorer of omniq_verl"):
-        find_family(described(above, "DeQA-Score"), "levels")
+    assert find_family(described(above, name), "levels")[0].name == "levels"
+    card = "---\ntags:\n- evoquality\n---\n"
+    with pytest.raises(ValueError, match="belongs to EvoQuality, not to a level scorer of omniq_verl"):
+        find_family(described(tmp_path, "other", card=card), "levels")
 
 
 @pytest.mark.parametrize("card", ["---\n{", "---\nx: [", "--- \n", "---\n- a\n---", "---\ntags: 3\n---", "\0\xff"])

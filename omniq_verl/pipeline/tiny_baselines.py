@@ -5,6 +5,7 @@ the rows that GRPO trains on. Q-Insight starts from that cold start.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ KINDS = {"qwen_sft": "score", "q_align": "level", "deqa": "soft"}
 """What each baseline by SFT learns, as `omniq data answers` calls it."""
 SFT_STEPS = 200
 """Steps of SFT. The answers are shorter than the reasoning of the cold start, which takes 350."""
+COLUMNS = ("SRCC", "PLCC", "MAE", "with a score")
 
 
 def baselines(own: Settings, cold: Settings) -> list[Stage]:
@@ -62,14 +64,12 @@ def one_score(folder: Path) -> dict[str, float]:
     The first is read from ``omniq_verl.quickstart.measure``, the second from `omniq eval`.
     """
     metrics = json.loads((folder / "metrics.json").read_text())
-    if "sets" not in metrics:
-        of = metrics["greedy"]
-        found, parsed = {key: of[key] for key in ("srcc", "plcc", "mae")}, of["parsed"]
-    else:
+    if "sets" in metrics:
         (of,) = metrics["sets"].values()
-        found, parsed = {key: value_of(of[key]) for key in ("srcc", "plcc", "mae")}, of["scored"] / of["images"]
-    values = {key: float("nan") if value is None else value for key, value in found.items()}
-    return {"SRCC": values["srcc"], "PLCC": values["plcc"], "MAE": values["mae"], "with a score": parsed}
+        found = (value_of(of["srcc"]), value_of(of["plcc"]), of["mae"], of["scored"] / of["images"])
+    else:
+        found = tuple(metrics["greedy"][key] for key in ("srcc", "plcc", "mae", "parsed"))
+    return {title: math.nan if value is None else value for title, value in zip(COLUMNS, found, strict=True)}
 
 
 _GROUP = "MLLM-based, jointly fine-tuned"

@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 import typer
 from doctor_builders import composed
+from generation_builders import write_rows
 from omegaconf import OmegaConf
 
 from omniq_verl.cli import app
+from omniq_verl.data.row_refs import limited_rows
+from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
+from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.papers import load_table
+from omniq_verl.generation.request import Answer, as_record
 from omniq_verl.packaged import HOME
 from omniq_verl.pipeline import rali
 from omniq_verl.pipeline.experiment import Experiment, seed_folder
@@ -111,18 +116,22 @@ def test_the_quickstart_is_a_part_of_the_pipeline():
         assert stages[f"seed0/table4/{stage.name}"] == stage.command
 
 
-def test_one_score_of_an_image_is_read_from_both_kinds_of_measurements(tmp_path):
+def test_one_score_of_an_image_is_read_from_the_quickstarts_measurement(tmp_path):
     greedy = {"srcc": 0.6, "plcc": None, "mae": 0.8, "parsed": 0.9}
-    figures = {key: {"value": value} for key, value in {"srcc": 0.5, "plcc": 0.25, "mae": 0.75}.items()}
-    for name, what in (
-        ("a", {"greedy": greedy, "sampled": {}}),
-        ("b", {"sets": {"made": {**figures, "scored": 3, "images": 4}}}),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.json").write_text(json.dumps(what))
-    first, second = one_score(tmp_path / "a"), one_score(tmp_path / "b")
-    assert first == pytest.approx({"SRCC": 0.6, "PLCC": math.nan, "MAE": 0.8, "with a score": 0.9}, nan_ok=True)
-    assert second == {"SRCC": 0.5, "PLCC": 0.25, "MAE": 0.75, "with a score": 0.75}
+    (tmp_path / "metrics.json").write_text(json.dumps({"greedy": greedy, "sampled": {}}))
+    wanted = {"SRCC": 0.6, "PLCC": math.nan, "MAE": 0.8, "with a score": 0.9}
+    assert one_score(tmp_path) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_one_score_of_an_image_is_read_from_an_evaluation(tmp_path):
+    refs = limited_rows([write_rows(tmp_path / "test.parquet", [1.0, 2.0, 3.0, 4.0])])
+    labels, texts = read_labels(refs), [*(f"<answer>{one}</answer>" for one in (1.5, 2, 4)), "nothing"]
+    judged = judge_answers(labels, [as_record(ref.key, [Answer(text)]) for ref, text in zip(refs, texts, strict=True)])
+    metrics = all_metrics(per_image(labels, judged), judged, resamples=10)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    # Scores 1.5, 2 and 4 of labels 1, 2 and 3; the fourth image has none.
+    wanted = {"SRCC": 1.0, "PLCC": math.sqrt(75 / 84), "MAE": 0.5, "with a score": 0.75}
+    assert one_score(tmp_path) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def plan_table(shown: Sequence[tuple[Stage, Cost]], sources: Sequence[str]) -> T
     rows = [_cells(cost, sources) for _, cost in shown]
     used = [name for name in _COLUMNS if any(row[name] != _NONE for row in rows)]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("stage", no_wrap=True)
+    table.add_column("stage", overflow="fold")
     for name in used:
-        table.add_column(name, no_wrap=True, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     folder = ""
     for (stage, _), row in zip(shown, rows, strict=True):
         above, _, name = stage.name.rpartition("/")

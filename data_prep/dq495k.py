@@ -5,7 +5,8 @@
 Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels,
 and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Noise, blur, compression, darken and no distortion are
 used, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, a class that the paper calls "JPEG". The lists
-of `A_sd` lack the mildest of those distortions that cannot be seen without the original.
+of `A_sd` lack the mildest of those distortions that cannot be seen without the original. --test-rows 1000 draws as many
+images of the test list as Q-Insight tests on (sec. 4.1; which ones it does not say).
 """
 
 import argparse
@@ -14,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from omniq_verl.preparation.build import Item
-from omniq_verl.preparation.cli import DataSet, Request, main
-from omniq_verl.preparation.readers import label_files, on_disk, read_records
+from omniq_verl.preparation.cli import DataSet, Request, main, positive
+from omniq_verl.preparation.readers import draw, label_files, on_disk, read_records
 from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 COMPRESSIONS = ("compression_jpeg", "compression_jpeg_2000")
@@ -31,11 +32,20 @@ OTHERS = (
 
 def read(request: Request) -> Iterator[Item]:
     for path in label_files(request, *LISTS[request.options.lists]):
-        for record in read_records(path, ["image_A"]):
-            if is_asked(record, request.options.jpeg_only):
-                # Copies of the data set differ in the name of the folder above, and in the images' format.
-                name = "/".join(PurePosixPath(record["image_A"]).parts[-3:])
-                yield item(on_disk(request.index, name, ".jpg"), path.name.partition("_")[0].lower(), record)
+        split = path.name.partition("_")[0].lower()
+        asked = (one for one in read_records(path, ["image_A"]) if is_asked(one, request.options.jpeg_only))
+        if split == "test" and request.options.test_rows is not None:
+            asked = iter(drawn(list(asked), request.options.test_rows, request.options.seed))
+        for record in asked:
+            # Copies of the data set differ in the name of the folder above, and in the images' format.
+            name = "/".join(PurePosixPath(record["image_A"]).parts[-3:])
+            yield item(on_disk(request.index, name, ".jpg"), split, record)
+
+
+def drawn(records: list[dict[str, Any]], rows: int, seed: int) -> list[dict[str, Any]]:
+    """So many of the records, or all if there are fewer, in their order; a smaller number is part of a greater one."""
+    order = sorted(range(len(records)), key=lambda number: draw(seed, "dq495k", records[number]["image_A"]))
+    return [records[number] for number in sorted(order[:rows])]
 
 
 def is_asked(record: dict[str, Any], jpeg_only: bool) -> bool:
@@ -65,6 +75,8 @@ def item(name: str, split: str, record: dict[str, Any]) -> Item:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lists", choices=list(LISTS), default="refA_sd", help="which family (default: refA_sd)")
     parser.add_argument("--jpeg-only", action="store_true", help="leave out JPEG 2000")
+    parser.add_argument("--test-rows", type=positive, help="images to test on, drawn by --seed (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
 
 
 DQ495K = DataSet(
@@ -77,7 +89,7 @@ DQ495K = DataSet(
         "licence": "tag apache-2.0 of zhiyuanyou/DataDepictQA",
     },
     add_options=add_options,
-    own_options=("lists", "jpeg_only"),
+    own_options=("lists", "jpeg_only", "test_rows", "seed"),
 )
 
 if __name__ == "__main__":

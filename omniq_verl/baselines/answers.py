@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 
 from omniq_verl.tasks import LEVELS, Task, task_of
-from omniq_verl.tasks.expected_level import soft_levels
+from omniq_verl.tasks.expected_level import level_stem, soft_levels
 
 KINDS = ("score", "level", "soft")
 SMALLEST = 0.01
 """Shares of a soft label below this have no record of their own; the others are scaled to sum to 1. Ours."""
-_SAID = {"technical": "quality", "aesthetic": "aesthetics", "alignment": "fit to the text"}
-"""What the sentence is about. Q-Align's are "quality" and "aesthetics"; alignment is ours."""
 
 
 def answers_of(info: Mapping[str, Any], kind: str, decimals: int = 2) -> list[tuple[str, float]]:
@@ -50,7 +48,7 @@ def answers_of(info: Mapping[str, Any], kind: str, decimals: int = 2) -> list[tu
 
 def sentence(task: Task, level: str) -> str:
     """Q-Align's answer, e.g. "The quality of the image is good."."""
-    return f"The {_SAID.get(task.like or task.name, 'quality')} of the image is {level}."
+    return f"{level_stem(task)} {level}."
 
 
 def deviation_of(info: Mapping[str, Any]) -> float | None:

@@ -22,10 +22,10 @@ def theirs(family: Family, task: Task) -> Task:
 
 
 def family_question(row: Mapping[str, Any], _note: str, family: str) -> Sequence[Mapping[str, str]]:
-    """What a model of the family is asked about a row."""
+    """What a model of the family is asked about a row; of several wordings the row's, as in training."""
     info = row["extra_info"]
     task = theirs(family_named(family), task_of(info))
-    return task.messages(None, info.get("text") if task.needs_text else None)
+    return task.messages(info.get("id"), info.get("text") if task.needs_text else None)
 
 
 def family_texts(info: Mapping[str, Any], family: str) -> ScoreTexts:

@@ -1,12 +1,15 @@
 """What a model folder or a repository at a hub says of itself: ``config.json``, its card, and our ``omniq.json``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from omniq_verl.generation.hub import check_hub_name
 
 OURS = "omniq.json"
 """Written by ``omniq publish``."""
@@ -30,7 +33,25 @@ class About:
     @property
     def marks(self) -> str:
         """All texts a family's mark may be in, in small letters."""
-        return " ".join((self.name.lower(), *self.tags))
+        return " ".join((own_name(self.name).lower(), *self.tags))
+
+
+def own_name(model: str) -> str:
+    """What a model is called: the name at a hub, or the last part of a folder's path.
+
+    The folders above are the user's and say nothing (``omniq_verl/models/a``, ``runs/q_insight/huggingface``), except
+    in the cache of a hub, where one of them has the name.
+
+    Args:
+        model: folder, or name at a hub or of an endpoint.
+    """
+    folder = Path(model).expanduser()
+    if not (folder.is_absolute() or folder.is_dir()):
+        return model
+    parts = Path(os.path.abspath(folder)).parts
+    if len(parts) > 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return parts[-3].removeprefix("models--").replace("--", "/")
+    return parts[-1]
 
 
 def about_model(model: str, subfolder: str | None = None) -> About:
@@ -39,8 +60,14 @@ def about_model(model: str, subfolder: str | None = None) -> About:
     Args:
         model: folder, or name at a hub; of the latter only these files are downloaded.
         subfolder: where ``config.json`` may lie instead.
+
+    Raises:
+        ValueError: there is no such folder or model, or the hub cannot be reached and its cache lacks the model.
     """
-    read = _from_folder if Path(model).expanduser().is_dir() else _from_hub
+    read = _from_folder
+    if not Path(model).expanduser().is_dir():
+        check_hub_name(model)  # within seconds; each file would be tried for as long again
+        read = _from_hub
     config = _json(read(model, _CONFIG)) or (_json(read(model, f"{subfolder}/{_CONFIG}")) if subfolder else {})
     model_type = config.get("model_type")
     return About(
@@ -60,12 +87,20 @@ def _from_folder(model: str, name: str) -> bytes:
 
 def _from_hub(model: str, name: str) -> bytes:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         path = Path(hf_hub_download(model, name))
-    except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
-        return b""  # what is missing is found out, and said, by whatever loads the model
+    except LocalEntryNotFoundError as error:
+        if HF_HUB_OFFLINE:
+            return b""  # what the cache has is all there is
+        # Without omniq.json a model of ours would be asked on another scale.
+        raise ValueError(
+            f"{model}: the hub cannot be reached for {name}. Fix: try again, or set HF_HUB_OFFLINE=1"
+        ) from error
+    except EntryNotFoundError:
+        return b""  # what a model needs and lacks is found out, and said, by whatever loads it
     return path.read_bytes() if path.stat().st_size <= _LONGEST else b""
 
 
@@ -84,7 +119,7 @@ def card_fields(card: str) -> dict[str, Any]:
     head, end, _ = card[3:].partition("\n---")
     try:
         found = yaml.safe_load(head) if end else {}
-    except (yaml.YAMLError, RecursionError):
+    except Exception:  # PyYAML raises errors of every kind on values that its types do not allow
         return {}
     return found if isinstance(found, dict) else {}
 

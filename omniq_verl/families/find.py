@@ -9,7 +9,7 @@ from typing import Any
 from omniq_verl.families.about import About, about_model
 from omniq_verl.families.evoquality import EVOQUALITY
 from omniq_verl.families.family import Family
-from omniq_verl.families.levels import DEQA, Q_ALIGN, Q_REALIGN
+from omniq_verl.families.levels import DEQA, LEVEL_SCORER, Q_ALIGN, Q_REALIGN
 from omniq_verl.families.ours import OURS
 from omniq_verl.families.q_insight import Q_INSIGHT
 from omniq_verl.families.unified_reward import UNIFIED_REWARD, UNIFIED_REWARD_2, UNIFIED_REWARD_THINK
@@ -22,7 +22,7 @@ FAMILIES: dict[str, Family] = {
     one.name: one
     for one in (
         *(OURS, Q_INSIGHT, VISUALQUALITY_R1, EVOQUALITY, VISUALSCORE, UNIFIED_REWARD),
-        *(UNIFIED_REWARD_2, UNIFIED_REWARD_THINK, Q_REALIGN, Q_ALIGN, DEQA),
+        *(UNIFIED_REWARD_2, UNIFIED_REWARD_THINK, Q_REALIGN, Q_ALIGN, DEQA, LEVEL_SCORER),
     )
 }
 
@@ -53,7 +53,8 @@ def find_family(model: str, name: str | None = None, files: bool = True) -> tupl
     """
     named = None if name is None else family_named(name)
     about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
-    found = _said(about)
+    # A model of ours may be named like the recipe that it was trained with: its caller knows better than its name.
+    found = _said(replace(about, name="") if named in (OURS, LEVEL_SCORER) else about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
             f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="

@@ -2,15 +2,18 @@
 
 Q-Align (arXiv 2312.17090), DeQA-Score (2501.11561) and Q-ReAlign. Their code takes the softmax over the first token of
 each word; here every way of writing a word is summed, which is the same where a word is one token.
+
+``levels`` is the family of models that this package trains in the same form (``recipes/baselines``).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from omniq_verl.families.family import Family
 from omniq_verl.generation.expectation import ScoreTexts
-from omniq_verl.tasks import LEVELS, Scale, Task
+from omniq_verl.tasks import AESTHETIC, ALIGNMENT, LEVELS, TECHNICAL, Scale, Task
+from omniq_verl.tasks.expected_level import ASPECTS, level_stem, level_values
 
-_ASPECTS = {"technical": "quality", "aesthetic": "aesthetics"}
 _OWL_TYPES = ("mplug_owl2",)
 _OWL = (
     "{title} is an mPLUG-Owl2, which transformers does not have, so that it needs Python code of its own and old"
@@ -22,16 +25,32 @@ _OWL = (
 def _tasks(scale: Scale) -> Mapping[str, Task]:
     return {
         name: Task(name=name, scale=scale, questions=(f"How would you rate the {aspect} of this image?",))
-        for name, aspect in _ASPECTS.items()
+        for name, aspect in ASPECTS.items()
+        if name != "alignment"  # is ours
     }
 
 
 def level_texts(task: Task) -> ScoreTexts:
     """The five words, worst at the low end of the task's scale, the others at equal distances."""
-    scale = task.score_scale
-    step = (scale.high - scale.low) / (len(LEVELS) - 1)
-    values = tuple((f" {word}", scale.low + number * step) for number, word in enumerate(LEVELS))
-    return ScoreTexts(values, f"The {_ASPECTS[task.name]} of the image is")
+    values = level_values(task.score_scale).tolist()
+    return ScoreTexts(tuple((f" {word}", value) for word, value in zip(LEVELS, values, strict=True)), level_stem(task))
+
+
+def _without_rule(task: Task) -> Task:
+    questions = tuple(question.removesuffix(task.answer_rule) for question in task.questions)
+    return replace(task, questions=questions, answer_rule="", reasoning=False)
+
+
+LEVEL_SCORER = Family(
+    name="levels",
+    title="a level scorer of omniq_verl",
+    sources=("omniq_verl/baselines/answers.py",),
+    tasks={task.name: _without_rule(task) for task in (TECHNICAL, AESTHETIC, ALIGNMENT)},
+    marks=("level-scorer", "level_scorer"),
+    mode="direct",
+    modes=("direct",),
+    texts=level_texts,
+)
 
 
 Q_REALIGN = Family(

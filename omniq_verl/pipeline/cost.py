@@ -153,6 +153,8 @@ def _answers(stage: Stage) -> Cost:
     writing = scaled(STEP_SECONDS["generation"], work.answers, QWEN_7B, stage.gpus) * work.tokens / STEP_TOKENS
     seconds = work.images / IMAGES_PER_SECOND / stage.gpus + writing
     source = f"{work.answers:,} answers of {work.tokens} tokens (assumed): {MEASURED}, scaled"
+    if not work.answers:
+        source = f"{work.images:,} images without a written answer: {MEASURED}, Scorer's images per second"
     return Cost(seconds / 3600, stage.gpus, 4_000.0 * work.answers, source=source)
 
 

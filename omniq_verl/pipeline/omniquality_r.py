@@ -1,9 +1,9 @@
-"""OmniQuality-R with a tiny model: its tables 4, 6 and 8, and the whole chain, from nothing to measured checkpoints.
+"""OmniQuality-R with a tiny model: its tables 1, 4, 6 and 8, from nothing to measured checkpoints.
 
-Two groups of stages: ``table4`` starts from the cold start of the quickstart and has the rows of tables 4 and 8.
+Three groups of stages. ``table4`` starts from the cold start of the quickstart and has the rows of tables 4 and 8.
 ``chain`` lets the model write its own reasoning data; a bootstrap stands in for the pretraining that a 7B model brings
-along. The group-std filter's tau is 0.25: at the paper's 0.001 a tiny model's groups are all kept, and the rows with
-the filter would repeat those without.
+along. ``baselines`` has the other rows of table 1 (``tiny_baselines``). The group-std filter's tau is 0.25: at the
+paper's 0.001 a tiny model's groups are all kept, and the rows with the filter would repeat those without.
 """
 
 from pathlib import Path
@@ -12,6 +12,8 @@ from omniq_verl.pipeline.commands import below, omniq, settings
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable, once_per_seed, seed_folder
 from omniq_verl.pipeline.readers import measured
 from omniq_verl.pipeline.stage import Stage
+from omniq_verl.pipeline.tiny_baselines import SFT_STEPS, baselines
+from omniq_verl.pipeline.tiny_baselines import TABLE as TABLE1
 from omniq_verl.pipeline.tiny_stages import (
     Settings,
     cold_start,
@@ -57,12 +59,13 @@ def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
 
 
 def seed_stages(repo: Path, root: Path, seed: int) -> list[Stage]:
-    """Both groups of one seed."""
-    here, found = root / seed_folder(seed), []
-    for group, stages_of, crops in (("table4", table4, {}), ("chain", chain, CHAIN_CROPS)):
-        own = Settings(repo, here / group, seed, grpo_steps=STEPS, crops=crops)
-        found += below(f"{seed_folder(seed)}/{group}", stages_of(own))
-    return found
+    """All groups of one seed."""
+    here = root / seed_folder(seed)
+    of1 = Settings(repo, here / "baselines", seed, SFT_STEPS, grpo_steps=STEPS)
+    of4 = Settings(repo, here / "table4", seed, grpo_steps=STEPS)
+    of6 = Settings(repo, here / "chain", seed, grpo_steps=STEPS, crops=CHAIN_CROPS)
+    groups = {"table4": table4(of4), "chain": chain(of6), "baselines": baselines(of1, of4)}
+    return [stage for group, stages in groups.items() for stage in below(f"{seed_folder(seed)}/{group}", stages)]
 
 
 def table4(own: Settings) -> list[Stage]:
@@ -126,6 +129,7 @@ def cot_stage(own: Settings, model: Path) -> Stage:
 
 
 TABLES = (
+    TABLE1,
     OurTable(
         "omniquality_r:4",
         (
@@ -161,6 +165,6 @@ TABLES = (
 _SETS = "the photographs of the tiny size are one technical data set; --scale paper measures this table"
 _IMAGES = "the images of a tiny text-to-image model show nothing; see the guide of text-to-image generation"
 NOT_RUN = {
-    **{f"omniquality_r:{number}": _SETS for number in (1, 2, 3)},
+    **{f"omniquality_r:{number}": _SETS for number in (2, 3)},
     **{f"omniquality_r:{number}": _IMAGES for number in (5, 7)},
 }

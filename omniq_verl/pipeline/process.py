@@ -21,9 +21,12 @@ _TINY = {
     # shared by verl's many processes (and the user's) a step then takes three times as long.
     "RAY_worker_niceness": "0",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "TQ_NUM_THREADS": "1",  # TransferQueue's 8 are more than the cores, of which it warns at each message
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB per engine, far more than a tiny model fills
     "HF_HUB_OFFLINE": "1",
 }
+_QUIET = {"TRANSFORMERS_VERBOSITY": "error"}
+"""Unless the user has set it otherwise: at the default, verl's SFT dataset causes a warning for each row it reads."""
 
 
 class StageFailed(RuntimeError):
@@ -72,7 +75,7 @@ def start(stage: Stage, root: Path, devices: Sequence[int] = ()) -> subprocess.P
         log.flush()
         return subprocess.Popen(
             stage.command,
-            env={**os.environ, **own, **stage.environment},
+            env={**_QUIET, **os.environ, **own, **stage.environment},
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent,

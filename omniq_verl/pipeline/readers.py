@@ -36,10 +36,22 @@ def _number(value: float | None) -> float:
 
 
 def share_kept(run: Path) -> float:
-    """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
-    steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
+    """Share of a run's groups that were trained on; NaN where there was none, as in SFT, or where steps are lost."""
+    steps = [] if lost_steps(run) else [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
     kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
     return kept / (kept + dropped) if kept else math.nan
+
+
+def lost_steps(run: Path) -> bool:
+    """Whether steps are in the newest checkpoint and not in the metrics.
+
+    verl saves a step before it writes the step's metrics, so that a kill between the two loses the latter.
+    """
+    tracker = run / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return False
+    logged = read_metrics(run)
+    return any(step not in logged for step in range(1, int(tracker.read_text()) + 1))
 
 
 def evaluated(columns: Mapping[str, tuple[str, str]]) -> Reader:

@@ -38,10 +38,15 @@ def figure_lines(found: Figures) -> list[list[str]]:
 def print_cells(
     title: str, head: Sequence[str], lines: Sequence[Sequence[str]], console: Console, numbers: bool = True
 ) -> None:
-    """A table on the console; ``numbers``: all columns but the first hold numbers, which stand to the right."""
+    """A table on the console; ``numbers``: all columns but the first hold numbers, which stand to the right.
+
+    Otherwise the first column holds names, which are never broken.
+    """
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(head):
-        table.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
+        table.add_column(
+            column, justify="right" if numbers and index else "left", overflow="fold", no_wrap=not (numbers or index)
+        )
     for line in lines:
         table.add_row(*line)
     console.print(table)

@@ -117,9 +117,12 @@ def grpo_stage(
     return Stage(name, title, command, steps)
 
 
-def measure_stage(settings: Settings, name: str, title: str, model: Path) -> Stage:
-    """The held-out answers of ``model``, greedy and at temperature 1, in the run's folder ``name``."""
-    data, out = settings.root / "data" / "test.parquet", settings.root / name
+def measure_stage(settings: Settings, name: str, title: str, model: Path, above: Path | None = None) -> Stage:
+    """The held-out answers of ``model``, greedy and at temperature 1, in the run's folder ``name``.
+
+    ``above`` is the folder with the data's folder; None: the run's.
+    """
+    data, out = (above or settings.root) / "data" / "test.parquet", settings.root / name
     arguments = [*flags(model=model, data=data, out=out, samples=settings.samples), "--max-tokens", "32"]
     return Stage(name, title, module("omniq_verl.quickstart.measure", arguments))
 

@@ -10,11 +10,19 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from omniq_verl.tasks.task import LEVELS, Scale
+from omniq_verl.tasks.task import LEVELS, Scale, Task
 
 NEAR, NARROW = 0.1, 0.2
 """In levels: the largest distance between a score and the mean of its soft label, and the least deviation that is used.
 DeQA's code has both bounds; these values are ours."""
+
+ASPECTS = {"technical": "quality", "aesthetic": "aesthetics", "alignment": "fit to the text"}
+"""What a level word is about, by task. Q-Align's are "quality" and "aesthetics"; that of alignment is ours."""
+
+
+def level_stem(task: Task) -> str:
+    """What stands before the level word in an answer of Q-Align, e.g. "The quality of the image is"."""
+    return f"The {ASPECTS.get(task.like or task.name, 'quality')} of the image is"
 
 
 def level_values(scale: Scale) -> NDArray[np.float64]:

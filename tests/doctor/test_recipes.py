@@ -38,7 +38,7 @@ def healthy(tmp_path_factory) -> Path:
 
 
 def is_sft(name: str) -> bool:
-    return name.endswith(("sft", "bootstrap", "baselines/q_align", "baselines/deqa"))
+    return name.endswith(("sft", "bootstrap", "q_align", "deqa"))
 
 
 def words(name: str, folder: Path) -> list[str]:

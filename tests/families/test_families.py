@@ -87,6 +87,16 @@ def test_what_cannot_be_asked_is_rejected_with_a_fix(tmp_path, settings, family,
         find_family(described(tmp_path, **settings), family)
 
 
+@pytest.mark.parametrize("name", ["huggingface", "q_align", "deqa"])
+def test_a_level_scorer_may_be_named_like_its_recipe(tmp_path, name):
+    above = tmp_path / "omniq_verl" / "q_align_model"
+    above.mkdir(parents=True)
+    assert find_family(described(above, name), "levels")[0].name == "levels"
+    card = "---\ntags:\n- evoquality\n---\n"
+    with pytest.raises(ValueError, match="belongs to EvoQuality, not to a level scorer of omniq_verl"):
+        find_family(described(tmp_path, "other", card=card), "levels")
+
+
 @pytest.mark.parametrize("card", ["---\n{", "---\nx: [", "--- \n", "---\n- a\n---", "---\ntags: 3\n---", "\0\xff"])
 def test_a_broken_card_says_nothing(tmp_path, card):
     card_fields(card)

@@ -72,14 +72,14 @@ def test_a_plan_needs_no_data_and_names_what_is_missing(tmp_path):
         "sft",
     )
     code, text = invoke(*words, "--dry-run")
-    assert code == 0 and "ava, evalmuse, koniq not found" in text.replace("\n", " ") and "seed0/sft" in text
+    assert code == 0 and "ava, evalmuse, koniq not found" in text.replace("\n", " ") and "\n  sft " in text
     code, text = invoke(*words)
     assert code == 1 and "needed for training. Fix: download them" in text.replace("\n", " ")
 
 
 def test_a_dry_run_prints_every_stage_with_its_cost_and_starts_nothing(tmp_path):
     code, text = invoke("q_insight", "--out", tmp_path / "run", "--dry-run")
-    assert code == 0 and "seed0/joint_test" in text and "quickstart, two cores" in text
+    assert code == 0 and "\nseed0" in text and "\n  joint_test " in text and "quickstart, two cores" in text
     assert "all stages one after the other" in text and not (tmp_path / "run").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 import typer
 from doctor_builders import png, record, tiny_model, written
 
+from data_prep import answers
 from omniq_verl.cli import app
 from omniq_verl.cot.run import CotConfig
 from omniq_verl.doctor.checks import check_config
@@ -113,6 +114,32 @@ def test_the_cold_start_has_the_settings_of_the_example():
     files = [str(ROOT / file) for file in example.data]
     same = replace(ours, data=sorted(ours.data), out=example.out, run_options=example.run_options)
     assert same == replace(example, data=sorted(files))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_all_jointly_trained_baselines_are_rows_of_ours(number):
+    found = build("omniquality_r", "paper", ROOT, [0], None, None)
+    (table,) = [table for table in found.tables if table.paper == f"omniquality_r:{number}"]
+    group = next(row.group for row in load_table(table.paper).rows if "OmniQuality-R" in row.method)
+    wanted = {row.method for row in load_table(table.paper).rows if row.group == group}
+    assert {row.paper[1] for row in table.rows if row.paper} == wanted and len(wanted) == 5
+    assert {row.paper[1].lower().replace("-", ""): row.folder for row in table.rows if row.paper} == {
+        "qalign": "q_align_test",
+        "deqa": "deqa_test",
+        "qwensft": "qwen_sft_test",
+        "qinsight": "q_insight_test",
+        "omniqualityr (ours)": "stage2_test",
+    }
+
+
+@pytest.mark.parametrize(("name", "kind"), [("qwen_sft", "score"), ("q_align", "level"), ("deqa", "soft")])
+def test_a_baseline_learns_and_is_measured_by_the_same_kind_of_answer(name, kind):
+    stages = omniquality_r()
+    rows, asked = stages[f"seed0/{name}_rows"].command, stages[f"seed0/{name}_test"].command
+    assert answers.parser().parse_args(rows[2:]).kind == kind
+    assert f"data.train_files={ROOT}/seed0/{name}_rows/sft.parquet" in stages[f"seed0/{name}"].command
+    assert recipe(stages[f"seed0/{name}"])[0] == f"baselines/{name}"
+    assert (asked[-4:] == ["--family", "levels", "--mode", "direct"]) == (kind != "score")
 
 
 def test_stages_validate_on_the_splits_of_all_three_sets():

@@ -160,8 +160,18 @@ def test_every_start_of_a_training_writes_metrics_of_its_own(tmp_path):
 
 
 def test_stages_without_gpus_run_on_the_cpu_platform_and_offline(tmp_path):
-    code = "import os; assert os.environ['VERL_PLATFORM'] == 'cpu' and os.environ['HF_HUB_OFFLINE'] == '1'"
+    wanted = {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", "TQ_NUM_THREADS": "1"}
+    code = f"import os; assert {wanted} == {{name: os.environ[name] for name in {list(wanted)}}}"
     run_stages([python_stage("one", code)], tmp_path, quiet())
+
+
+@pytest.mark.parametrize("level", [None, "info"])
+def test_logs_are_not_filled_with_warnings_of_transformers_unless_asked(tmp_path, monkeypatch, level):
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    if level:
+        monkeypatch.setenv("TRANSFORMERS_VERBOSITY", level)
+    code = "import os, sys; assert os.environ['TRANSFORMERS_VERBOSITY'] == sys.argv[1]"
+    run_stages([python_stage("one", code, level or "error")], tmp_path, quiet())
 
 
 def test_stages_on_gpus_get_no_cpu_platform(tmp_path, monkeypatch):

@@ -56,6 +56,16 @@ def test_figures_of_the_quickstarts_measurement(tmp_path):
     assert math.isnan(share_kept(tmp_path / "y"))
 
 
+@pytest.mark.parametrize(("saved", "lost"), [("2", False), ("3", True)])
+def test_a_share_without_the_steps_that_a_kill_lost_is_no_figure(tmp_path, saved, lost):
+    (tmp_path / "metrics").mkdir()
+    steps = [{"step": n, "data": {"filter/groups_kept": 3, "filter/groups_dropped": 1}} for n in (1, 2)]
+    (tmp_path / "metrics" / "001.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    assert share_kept(tmp_path) == 0.75
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(saved)
+    assert math.isnan(share_kept(tmp_path)) == lost
+
+
 def test_figures_of_an_evaluation(tmp_path):
     sets = {"a": score_set("a", 0.5, 0.4), "b": {**score_set("b", 0.1, 0.2), "status": {"ok": 5}}}
     write(tmp_path, "metrics.json", {"sets": sets})

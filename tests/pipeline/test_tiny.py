@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,21 @@ from pathlib import Path
 import pytest
 import typer
 from doctor_builders import composed
+from generation_builders import write_rows
 from omegaconf import OmegaConf
 
 from omniq_verl.cli import app
+from omniq_verl.data.row_refs import limited_rows
+from omniq_verl.evaluation.answers import judge_answers, per_image, read_labels
+from omniq_verl.evaluation.metrics import all_metrics
 from omniq_verl.evaluation.papers import load_table
+from omniq_verl.generation.request import Answer, as_record
 from omniq_verl.packaged import HOME
 from omniq_verl.pipeline import rali
 from omniq_verl.pipeline.experiment import Experiment, seed_folder
 from omniq_verl.pipeline.experiments import TINY, build
 from omniq_verl.pipeline.stage import Stage, needs
+from omniq_verl.pipeline.tiny_baselines import one_score
 from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 
 ROOT = Path("/somewhere/run")
@@ -87,7 +94,7 @@ def test_modules_that_stages_start_exist(experiment):
     scripts = {stage.command[1] for stage in experiment.stages if stage.command[1] != "-m"}
     for name in modules - {"verl.trainer.main_ppo", "verl.trainer.sft_trainer"}:
         assert importlib.util.find_spec(name) is not None, name
-    assert scripts == {str(HOME / "data_prep" / "photo_distortions.py")}
+    assert scripts <= {str(HOME / "data_prep" / f"{name}.py") for name in ("photo_distortions", "answers")}
 
 
 @pytest.mark.slow  # reads fifteen recipes
@@ -108,6 +115,24 @@ def test_the_quickstart_is_a_part_of_the_pipeline():
     stages = {stage.name: stage.command for stage in build("omniquality_r", "tiny", ROOT, [0], None, None).stages}
     for stage in quick[:3]:
         assert stages[f"seed0/table4/{stage.name}"] == stage.command
+
+
+def test_one_score_of_an_image_is_read_from_the_quickstarts_measurement(tmp_path):
+    greedy = {"srcc": 0.6, "plcc": None, "mae": 0.8, "parsed": 0.9}
+    (tmp_path / "metrics.json").write_text(json.dumps({"greedy": greedy, "sampled": {}}))
+    wanted = {"SRCC": 0.6, "PLCC": math.nan, "MAE": 0.8, "with a score": 0.9}
+    assert one_score(tmp_path) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_one_score_of_an_image_is_read_from_an_evaluation(tmp_path):
+    refs = limited_rows([write_rows(tmp_path / "test.parquet", [1.0, 2.0, 3.0, 4.0])])
+    labels, texts = read_labels(refs), [*(f"<answer>{one}</answer>" for one in (1.5, 2, 4)), "nothing"]
+    judged = judge_answers(labels, [as_record(ref.key, [Answer(text)]) for ref, text in zip(refs, texts, strict=True)])
+    metrics = all_metrics(per_image(labels, judged), judged, resamples=10)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    # Scores 1.5, 2 and 4 of labels 1, 2 and 3; the fourth image has none.
+    wanted = {"SRCC": 1.0, "PLCC": math.sqrt(75 / 84), "MAE": 0.5, "with a score": 0.75}
+    assert one_score(tmp_path) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ def test_dq495k_without_jpeg_2000(tmp_path):
     }
 
 
+def test_dq495k_draws_images_to_test_on(tmp_path):
+    lists = tmp_path / "KADIS700K" / "refA_sd_brief" / "metas"
+    dq495k_files(tmp_path)
+    tested = [distorted("blur", 1 + number % 5, "blur_lens", 1000 + number) for number in range(40)]
+    (lists / "test_refA_sd_single_28k.json").write_text(json.dumps(tested))
+
+    def names(*words: str) -> list[str]:
+        return [one.name for one in read(dq495k.DQ495K, tmp_path, *words) if one.split == "test"]
+
+    everything, ten = names(), names("--test-rows", "10")
+    assert len(everything) == 40 and names("--test-rows", "50") == everything
+    assert len(ten) == 10 and ten == [name for name in everything if name in ten]
+    assert set(names("--test-rows", "4")) < set(ten) and names("--test-rows", "10", "--seed", "1") != ten
+    assert sum(one.split == "train" for one in read(dq495k.DQ495K, tmp_path, "--test-rows", "1")) == 6
+
+
 @pytest.mark.parametrize("severity", range(1, 6))
 def test_dq495k_severities_are_words_mildest_first(tmp_path, severity):
     dq495k_files(tmp_path, distorted("noise", severity))

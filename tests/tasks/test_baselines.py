@@ -16,6 +16,9 @@ from data_prep import answers
 from omniq_verl.baselines.answers import KINDS, answers_of, deviation_of, records_of
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
+from omniq_verl.evaluation.of_family import family_question
+from omniq_verl.families.find import FAMILIES
+from omniq_verl.families.levels import level_texts
 from omniq_verl.tasks import LEVELS
 from omniq_verl.tasks.expected_level import soft_levels
 from omniq_verl.tasks.task import Scale
@@ -62,6 +65,22 @@ def test_the_question_of_a_level_leaves_out_how_to_answer():
     (question, _) = leveled["messages"]
     assert question["role"] == "user" and "<think>" not in question["content"] and "<answer>" not in question["content"]
     assert row["prompt"][1]["content"].startswith(question["content"])
+
+
+@pytest.mark.parametrize("task", ["technical", "aesthetic", "alignment"])
+def test_a_level_scorer_is_asked_what_it_learned(task):
+    """For rows of every wording: the question of training, and the five sentences that it may learn."""
+    family, words = FAMILIES["levels"], dict(level_texts(FAMILIES["levels"].task(task)).values)
+    start, asked = level_texts(family.task(task)).start, set()
+    for number in range(12):
+        row = Row("made", f"made/{number}", task, "train", 3.25, 3.25, (1.0, 5.0), text="a car").record(number, png())
+        question = family_question(row, "", "levels")
+        asked.add(question[-1]["content"])
+        for record in [one for kind in ("level", "soft") for one in records_of(row, kind)]:
+            assert record["messages"][:-1] == question
+            answer = record["messages"][-1]["content"]
+            assert answer.startswith(start) and answer.removeprefix(start).removesuffix(".") in words
+    assert len(asked) == 3 and list(words.values()) == [1, 2, 3, 4, 5]
 
 
 def loss_of(logits: torch.Tensor, weights: list[float]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """OmniQuality-R at real size: cold start, two stages, the ablations of tables 4, 6 and 8, and tables 1 to 3.
 
-Two of the four jointly trained baselines of tables 1 to 3 are here as well: Qwen-SFT and Q-Insight.
+The four jointly trained baselines of tables 1 to 3 are here as well: Qwen-SFT, Q-Align, DeQA and Q-Insight.
 """
 
 import sys
@@ -41,6 +41,11 @@ COT_SELECT = {"images": 5_000, "emphasis": "hard", "levels_of.ava": "quantiles"}
 emphasizes hard cases."""
 COT_PATHS, COT_RECORDS = 8, 41_183
 """Paths of an image (the paper says several), and records that were learned from (sec. 4.1)."""
+BASELINE_ROWS = {"qwen_sft": ("score", 1), "q_align": ("level", 1), "deqa": ("soft", 3)}
+"""Baselines by SFT: the kind of their answers, and records of a row, about: a soft label has one for each level that
+counts."""
+BY_LEVELS = ("--family", "levels", "--mode", "direct")
+"""How `omniq eval` reads Q-Align and DeQA: the expected level by the probabilities of the five words."""
 EPOCHS, BATCH = 2, 64
 TRAININGS = {
     # name: recipe, the stage that an ablation changes, what it starts from, sets it is measured on
@@ -80,15 +85,18 @@ def seed_stages(run: Real, seed: int) -> list[Stage]:
 
 
 def baselines(run: Real, seed: int, train: Path, val: list[Path]) -> list[Stage]:
-    """Qwen-SFT and Q-Insight, from the base model, on the joint rows; epochs and batches are the recipes'."""
-    learned, rows = run.below(seed, "qwen_sft_rows") / "sft.parquet", sum(PRESETS["omniquality_r"].values())
-    words = flags(data=train, kind="score", out=learned)
-    script = [sys.executable, str(run.repo / "data_prep" / "answers.py"), *words]
-    found = [Stage(f"seed{seed}/qwen_sft_rows", "scores without reasoning", script, work=Work(images=rows))]
-    found += sft(run, seed, "qwen_sft", "baselines/qwen_sft", run.model, learned, rows, 2, 256)
-    found += grpo(run, seed, "q_insight", "baselines/q_insight", run.model, [train], val, rows, 4, 128)
-    for name in ("qwen_sft", "q_insight"):
-        found += measure(run, seed, name, run.trained(seed, name), run.tests(*ALL))
+    """All four, from the base model, on the joint rows; epochs and batches are the recipes'."""
+    rows = sum(PRESETS["omniquality_r"].values())
+    found = grpo(run, seed, "q_insight", "baselines/q_insight", run.model, [train], val, rows, 4, 128)
+    found += measure(run, seed, "q_insight", run.trained(seed, "q_insight"), run.tests(*ALL))
+    for name, (kind, records) in BASELINE_ROWS.items():
+        learned = run.below(seed, f"{name}_rows") / "sft.parquet"
+        script = [sys.executable, str(run.repo / "data_prep" / "answers.py")]
+        words = [*script, *flags(data=train, kind=kind, out=learned)]
+        found.append(Stage(f"seed{seed}/{name}_rows", f"answers without reasoning: {kind}", words, work=Work(rows)))
+        found += sft(run, seed, name, f"baselines/{name}", run.model, learned, rows * records, 2, 256)
+        how = () if kind == "score" else BY_LEVELS
+        found += measure(run, seed, name, run.trained(seed, name), run.tests(*ALL), how)
     return found
 
 
@@ -113,9 +121,9 @@ def cot(run: Real, seed: int) -> Stage:
     )
 
 
-LEVEL_WORDS = (
-    "Q-Align and DeQA are not run: their recipes learn level words behind the rows' own questions, and `omniq eval`"
-    " does not yet read the probabilities of such words for all three tasks."
+BASELINES = (
+    "Q-Align and DeQA are their methods on the same model and rows: level words behind the rows' own questions,"
+    " measured by the expected level of the five words."
 )
 
 
@@ -128,17 +136,17 @@ def _row(folder: str, group: str | None, method: str, title: str | None = None) 
     return OurRow(title or folder, f"{folder}_test", (group, method))
 
 
-def _main(number: int, group: str, qwen_sft: str = "Qwen-SFT") -> OurTable:
-    """One of tables 1 to 3; table 2 writes a baseline's name in another way."""
+def _main(number: int, group: str, qwen_sft: str = "Qwen-SFT", deqa: str = "DeQA") -> OurTable:
+    """One of tables 1 to 3; table 2 writes two baselines' names in another way."""
     rows = (_row("stage2", group, "OmniQuality-R (ours)"), OurRow("sft", "sft_test"))
-    baselines = (_row("qwen_sft", group, qwen_sft), _row("q_insight", group, "Q-Insight"))
-    return _table(number, *rows, *baselines, note=LEVEL_WORDS)
+    titles = {"q_align": "Q-Align", "deqa": deqa, "qwen_sft": qwen_sft, "q_insight": "Q-Insight"}
+    return _table(number, *rows, *(_row(name, group, title) for name, title in titles.items()), note=BASELINES)
 
 
 _STAGE1, _STAGE2 = "Stage 1", "Stage 2 (from GRPO+GR)"
 TABLES = (
     _main(1, "MLLM-based, jointly fine-tuned"),
-    _main(2, "few-shot joint fine-tuning", "QwenSFT"),
+    _main(2, "few-shot joint fine-tuning", "QwenSFT", "DEQA"),
     _main(3, "few-shot joint fine-tuning"),
     _table(
         4,

@@ -2,7 +2,7 @@
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import Real, grpo, measure, mix, prepare
+from omniq_verl.pipeline.paper.parts import TESTS, Real, grpo, measure, mix, prepare
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage
 
@@ -12,7 +12,7 @@ SCORED = ("koniq", "spaq", "kadid", "pipal", "live_wild", "agiqa3k", "csiq")
 """Sets of tables 2 and 4."""
 OPTIONS = {
     "koniq": ("--deqa", *_SCORE),
-    "dq495k": ("--task", "q_insight_degradation"),
+    "dq495k": ("--task", "q_insight_degradation", "--test-rows", str(TESTS["dq495k"])),
     **dict.fromkeys(SCORED[1:], _SCORE),
 }
 EPOCHS, BATCH, ROWS = 10, 128, 7_000

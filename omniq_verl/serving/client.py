@@ -12,6 +12,7 @@ from typing import Any, overload
 import requests
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.generation.direct import check_mode
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
 from omniq_verl.scoring.image_inputs import (
     Images,
@@ -26,6 +27,7 @@ from omniq_verl.scoring.image_inputs import (
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may send more fields
+_SCORED = frozenset(Score.__dataclass_fields__)
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
 _WARN_EVERY = 60.0
 """Seconds between two warnings that the server does not answer."""
@@ -80,6 +82,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Score: ...
 
     @overload
@@ -91,6 +94,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> dict[str, Score]: ...
 
     @overload
@@ -102,6 +106,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> list[Score]: ...
 
     @overload
@@ -113,6 +118,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> list[dict[str, Score]]: ...
 
     @overload
@@ -126,6 +132,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Any:
         """Score images, in order, like ``Scorer.score``.
 
@@ -136,13 +143,14 @@ class Client:
             samples: answers per image.
             temperature: sampling temperature if ``samples`` > 1.
             model: ``reasoning`` or ``rali``, if the server has both.
+            mode: ``reason`` or ``direct``; None: the server's own.
 
         Raises:
-            ValueError: the number of prompts differs from the number of images.
+            ValueError: the number of prompts differs from the number of images, or there is no such mode.
             TypeError: ``images`` is neither one image nor a list of images.
             ServerError: the server rejects the request or does not answer within ``patience``.
         """
-        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
+        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model, mode))
 
     def batches(
         self,
@@ -152,12 +160,15 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Iterator[list[Any]]:
         """Like ``score``, but yields each image's result in order, as soon as it is available."""
+        if mode is not None:
+            check_mode(mode)
         images = listed(images)
         prompts = prompts_for(prompt, len(images))
         fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
-        fields |= {"model": model} if model else {}
+        fields |= {name: value for name, value in (("model", model), ("mode", mode)) if value}
         tasks = [task] if isinstance(task, str) else list(task)
 
         def ask(number: int) -> dict[str, Score]:
@@ -256,4 +267,5 @@ def _plain(error: Exception) -> str:
 
 
 def _texts(fields: dict[str, Any]) -> dict[str, Any]:
-    return {**fields, "answer": fields.get("answer") or ""}
+    known = {name: value for name, value in fields.items() if name in _SCORED}
+    return {**known, "answer": fields.get("answer") or ""}

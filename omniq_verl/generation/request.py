@@ -84,8 +84,8 @@ class Piece:
     surprise: tuple[float, ...]
     """For each token, minus the logarithm of its probability, in nats, at least 0."""
     entropy: tuple[float, ...] | None = None
-    """For each token, the entropy of the distribution over the whole vocabulary from which it was chosen, in nats; None:
-    the engine does not compute it. Both figures are of the model itself, before temperature and bans."""
+    """For each token, the entropy of the distribution over the whole vocabulary from which it was chosen, in nats.
+    None: the engine does not compute it. Both figures are of the model itself, before temperature and bans."""
 
 
 Tell = Callable[[Piece], None]

@@ -177,7 +177,7 @@ class AsyncScorer:
         shown = (*images[:2], images[2] if reference else None)
         requests = await self._in_thread(lambda: list(comparison_requests(*shown, self.seed, sampling.n > 1)))
         answers = await _all(
-            self._answer(request, sampling, tell and partial(tell, request.key)) for request in requests
+            self._answer(request, sampling, tell and partial(tell, request.key.lower())) for request in requests
         )
         return combine_orders(a.name, b.name, *answers)
 

@@ -163,8 +163,8 @@ class PieceEvent(BaseModel):
     entropy: Annotated[
         list[float] | None,
         Field(
-            description="For each token, the exact entropy of the distribution over the whole vocabulary, in nats; null:"
-            " the engine does not compute it."
+            description="For each token, the exact entropy of the distribution over the whole vocabulary, in nats."
+            " Null: the engine does not compute it."
         ),
     ] = None
 

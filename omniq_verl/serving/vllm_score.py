@@ -6,7 +6,6 @@ query. The shape has no field for an image without a score, so that one such ima
 
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 

@@ -6,13 +6,15 @@ k-th has the level ``level / (k (k + 1))``; these sum to ``level``, which theref
 alarm in a run of any length.
 
 Curves of a training wander: a step's mean depends on the steps before. The test of a window therefore cuts it into
-parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (Ibragimov and Mueller 2010,
-section 2, with the slopes as the estimates of the groups). Slopes do not depend on where a part begins. So they are
-independent for noise without memory and for a random walk, and for an autocorrelation in between a rise in one part
-makes a fall in the next more likely, which only makes alarms rarer. This holds for normal noise with an autocorrelation
-from 0 to 1. It costs power: a trend has to be larger than for a test that takes the steps as independent, which
-``correlated=False`` chooses: the exact test of Mann (1945) and Kendall (1938). Where each judgement was 0.5 times the one
-before plus noise, 14% of simulated runs of 200 steps raised a false alarm by that test at the level 0.01.
+parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (after Ibragimov and
+Mueller 2010, with the slopes as the estimates of the groups). A slope does not depend on the value where its part
+begins. So the slopes are independent for noise without memory and for a random walk; for an autocorrelation in between,
+a rise in one part makes a fall in the next more likely, and in simulations alarms only became rarer. This is for normal
+noise with an autocorrelation from 0 to 1; a judge that swings back and forth over many steps is not covered.
+
+It costs power: a trend has to be larger than for a test that takes the steps as independent, which
+``correlated=False`` chooses: the exact test of Mann (1945) and Kendall (1938). Where each judgement was 0.5 times the
+one before plus noise, 14% of simulated runs of 200 steps raised a false alarm by that test at the level 0.01.
 """
 
 import math
@@ -75,7 +77,8 @@ def rising_by_parts(values: Sequence[float], parts: int = PARTS) -> Trend:
     """Test whether a series rises whose values may be correlated with those before.
 
     The series is cut into ``parts`` parts of ``m`` values each; up to ``parts - 1`` values at its beginning are left
-    out. With b_1 .. b_q the least-squares slopes of the parts, t = mean(b) sqrt(q) / sd(b) has q - 1 degrees of freedom.
+    out. With b_1 .. b_q the least-squares slopes of the parts, t = mean(b) sqrt(q) / sd(b), with q - 1 degrees of
+    freedom.
 
     Raises:
         ValueError: a part would have fewer than three values, or a value is not finite.

@@ -84,8 +84,9 @@ def found(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("async")
     save_tiny_model(folder / "model", list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)])
     (folder / "script.py").write_text(SCRIPT)
-    builders = str(Path(__file__).parents[1] / "builders")
-    environment = {**os.environ, "PYTHONPATH": builders, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, (tests / "builders", tests.parent)))
+    environment = {**os.environ, "PYTHONPATH": path, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, str(folder / "script.py"), str(folder / "model")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -23,12 +23,12 @@ def drift_watch(config: DictConfig, decode: Callable[[list[list[int]]], list[str
     Raises:
         ValueError: a setting is out of range, or there is no such function.
     """
-    name = OmegaConf.select(config, JUDGE)
+    name = OmegaConf.select(config, "reward.drift_judge")
     if name is None:
         return None
     settings = OmegaConf.select(config, "reward.drift_settings")
     plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
-    alarm = DriftAlarm(*(OmegaConf.select(config, f"reward.drift_{key}") for key in ("window", "level")))
+    alarm = DriftAlarm(OmegaConf.select(config, "reward.drift_window"), OmegaConf.select(config, "reward.drift_level"))
     return DriftWatch(BatchRewardSettings(name, plain or {}, setting=JUDGE), alarm, decode)
 
 

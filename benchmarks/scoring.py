@@ -14,8 +14,9 @@ The baselines are
 - the same engine given all questions at once after vLLM's image processor has also processed them, so that only
   generation is left.
 
-Two ways without reasoning are measured beside them: ``Scorer`` with ``mode="direct"``, and with ``--rali`` the
-``RaliScorer`` of that folder.
+Three ways without reasoning are measured beside them: ``Scorer`` with ``mode="direct"``; ``Scorer`` with the five level
+words of Q-ReAlign, which costs the same whether or not a model was trained for them; and with ``--rali`` the
+``RaliScorer`` of that folder. All of them decode and prepare the images.
 
 Each way runs in its own process; its start-up is not counted. Every round has new images, so that caches from an
 earlier round do not help.
@@ -45,8 +46,9 @@ DECODED = "vLLM, given decoded images"
 PROCESSED = "vLLM, given processed images"
 SCORER = "Scorer"
 DIRECT = "Scorer, direct"
+LEVELS = "Scorer, level words"
 RALI = "RaliScorer"
-WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER, DIRECT, RALI)
+WAYS = (TRANSFORMERS, SERVE, DECODED, PROCESSED, SCORER, DIRECT, LEVELS, RALI)
 LENGTH = 288  # total tokens of question and answer, enough for the quickstart's images
 WARM_UP = 8
 
@@ -121,12 +123,14 @@ def measure_scorer(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[
     return found | spent | {"tokens": float(np.mean([len(tokenizer(answer).input_ids) for answer in answers]))}
 
 
-def measure_direct(model: Path, rounds: list[list[bytes]]) -> dict[str, float]:
-    """``Scorer`` without reasoning: it reads the score from the probabilities of one token."""
+def measure_direct(model: Path, rounds: list[list[bytes]], levels: bool) -> dict[str, float]:
+    """``Scorer`` without reasoning: it reads the score from the probabilities of numbers, or of level words."""
     from omniq_verl import Scorer
+    from omniq_verl.families.levels import Q_REALIGN
 
-    scorer = Scorer(model, mode="direct", dtype="float32", memory=0.2, max_model_len=LENGTH)
-    return timed(scores_of(scorer, 1), rounds)
+    family = Q_REALIGN if levels else None
+    scorer = Scorer(model, mode="direct", family=family, dtype="float32", memory=0.2, max_model_len=LENGTH)
+    return timed(scores_of(scorer, 0), rounds)
 
 
 def measure_rali(folder: Path, rounds: list[list[bytes]]) -> dict[str, float]:
@@ -218,8 +222,8 @@ def measure_serve(model: Path, rounds: list[list[bytes]], tokens: int) -> dict[s
 def measure(way: str, model: Path, rounds: list[list[bytes]], tokens: int, rali: Path | None) -> dict[str, float]:
     if way == RALI:
         return measure_rali(rali, rounds)
-    if way == DIRECT:
-        return measure_direct(model, rounds)
+    if way in (DIRECT, LEVELS):
+        return measure_direct(model, rounds, way == LEVELS)
     if way == SCORER:
         return measure_scorer(model, rounds, tokens)
     if way == TRANSFORMERS:

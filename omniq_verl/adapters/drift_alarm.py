@@ -1,28 +1,39 @@
 """An alarm for reward hacking: the reward rises over a window of steps while a second judge falls.
 
-The test of a window is Mann and Kendall's trend test (Mann 1945, Kendall 1938), one-sided and exact. The reward has to
-rise and the judge has to fall, each at the window's level; so the alarm is false with at most that probability if one
-of the two has no such trend (an intersection-union test, Berger 1982). Windows do not overlap, and the k-th has the
-level ``level / (k (k + 1))``; these sum to ``level``, which therefore bounds the probability of any false alarm in a
-run of any length.
+The reward has to rise and the judge has to fall, each at the window's level; so the alarm is false with at most that
+probability if one of the two has no trend (an intersection-union test, Berger 1982). Windows do not overlap, and the
+k-th has the level ``level / (k (k + 1))``; these sum to ``level``, which therefore bounds the probability of any false
+alarm in a run of any length.
 
-"No trend" means that the values of a window are exchangeable. Curves that wander break this: where each judgement is
-0.5 times the one before plus noise (an autocorrelation of 0.5), 14% of simulated runs of 200 steps raised a false
-alarm at the level 0.01, and with 0.9, 78%. Means over enough steps, or fresh images for each step, bring it down.
+Curves of a training wander: a step's mean depends on the steps before. The test of a window therefore cuts it into
+parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (after Ibragimov and
+Mueller 2010, with the slopes as the estimates of the groups). A slope does not depend on the value where its part
+begins. So the slopes are independent for noise without memory and for a random walk; for an autocorrelation in between,
+a rise in one part makes a fall in the next more likely, and in simulations alarms only became rarer. This is for normal
+noise with an autocorrelation from 0 to 1; a judge that swings back and forth over many steps is not covered.
+
+It costs power: a trend has to be larger than for a test that takes the steps as independent, which
+``correlated=False`` chooses: the exact test of Mann (1945) and Kendall (1938). Where each judgement was 0.5 times the
+one before plus noise, 14% of simulated runs of 200 steps raised a false alarm by that test at the level 0.01.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import fmean, linear_regression, stdev
 
 
 @dataclass(frozen=True)
 class Trend:
-    """Kendall's tau of a series with time, in [-1, 1], and the exact one-sided p-value of a rise."""
+    """Kendall's tau of a series with time, in [-1, 1], and the one-sided p-value of a rise."""
 
     tau: float
     p_value: float
+
+
+PARTS = 5
+"""Parts of a window. Our choice: fewer leave the t-test too few degrees of freedom, more make their lines short."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,50 @@ def rising(values: Sequence[float]) -> Trend:
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
     """
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        raise ValueError("a trend needs two or more finite values. Fix: leave out the steps that have none")
-    number = len(values)
-    higher = sum(values[i] < values[j] for j in range(number) for i in range(j))
+    higher, number = _ascents(values, 2), len(values)
     orders = _orders(number)
-    return Trend(4 * higher / (number * (number - 1)) - 1, sum(orders[higher:]) / math.factorial(number))
+    return Trend(_tau(higher, number), sum(orders[higher:]) / math.factorial(number))
+
+
+def rising_by_parts(values: Sequence[float], parts: int = PARTS) -> Trend:
+    """Test whether a series rises whose values may be correlated with those before.
+
+    The series is cut into ``parts`` parts of ``m`` values each; up to ``parts - 1`` values at its beginning are left
+    out. With b_1 .. b_q the least-squares slopes of the parts, t = mean(b) sqrt(q) / sd(b), with q - 1 degrees of
+    freedom.
+
+    Raises:
+        ValueError: a part would have fewer than three values, or a value is not finite.
+    """
+    higher = _ascents(values, 3 * parts)
+    length = len(values) // parts
+    used = values[len(values) - length * parts :]
+    slopes = [linear_regression(range(length), used[first : first + length]).slope for first in _starts(parts, length)]
+    return Trend(_tau(higher, len(values)), _above_zero(slopes))
+
+
+def _starts(parts: int, length: int) -> range:
+    return range(0, parts * length, length)
+
+
+def _above_zero(slopes: Sequence[float]) -> float:
+    """The p-value of the one-sided t-test; without any spread, 0 above zero and 1 otherwise."""
+    from scipy.stats import t as student
+
+    spread, middle = stdev(slopes), fmean(slopes)
+    if spread == 0:
+        return float(middle <= 0)
+    return float(student.sf(middle * math.sqrt(len(slopes)) / spread, len(slopes) - 1))
+
+
+def _ascents(values: Sequence[float], fewest: int) -> int:
+    if len(values) < fewest or not all(map(math.isfinite, values)):
+        raise ValueError(f"a trend needs {fewest} or more finite values. Fix: leave out the steps that have none")
+    return sum(values[i] < values[j] for j in range(len(values)) for i in range(j))
+
+
+def _tau(higher: int, number: int) -> float:
+    return 4 * higher / (number * (number - 1)) - 1
 
 
 @lru_cache
@@ -79,21 +128,24 @@ class DriftAlarm:
     """Follows reward and judge over the steps of a training.
 
     Args:
-        window: steps in a window, at least 8.
+        window: steps in a window, at least 15, or 8 without ``correlated``.
         level: probability, in (0, 1), of any false alarm in a run; see the module's text.
+        correlated: whether a step's values may depend on the steps before.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
-    window: int = 20
+    window: int = 40
     level: float = 0.01
+    correlated: bool = True
     _pairs: list[tuple[float, float]] = field(default_factory=list, init=False, repr=False)
     _steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.window < 8:
-            raise ValueError(f"window is {self.window}, which is too short for a test. Fix: use 8 or more steps")
+        fewest = 3 * PARTS if self.correlated else 8
+        if self.window < fewest:
+            raise ValueError(f"window is {self.window}, which is too short for a test. Fix: use {fewest} or more steps")
         if not 0 < self.level < 1:
             raise ValueError(f"level is {self.level}. Fix: use a number between 0 and 1, such as 0.01")
 
@@ -115,7 +167,8 @@ class DriftAlarm:
     def _test(self, pairs: Sequence[tuple[float, float]]) -> Drift | None:
         index = self._steps // self.window
         level = self.level / (index * (index + 1))
-        up, down = rising([reward for reward, _ in pairs]), rising([-judge for _, judge in pairs])
+        test = rising_by_parts if self.correlated else rising
+        up, down = test([reward for reward, _ in pairs]), test([-judge for _, judge in pairs])
         if max(up.p_value, down.p_value) > level:
             return None
         return Drift(self._steps - self.window, self._steps - 1, up, down, level)

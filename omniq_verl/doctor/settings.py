@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from omniq_verl.doctor.batch_reward import batch_faults
+from omniq_verl.doctor.batch_reward import batch_faults, drift_faults
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
@@ -23,7 +23,7 @@ _LOSS = "actor_rollout_ref.actor.policy_loss"
 
 def check_settings(config: DictConfig) -> list[Problem]:
     """All faults of a composed configuration; settings of other people's rewards and samplers are not looked at."""
-    parts = (_reward_faults, batch_faults, _filter_faults, _sampler_faults, _gate_faults, _best_faults)
+    parts = (_reward_faults, batch_faults, drift_faults, _filter_faults, _sampler_faults, _gate_faults, _best_faults)
     return [fault for part in parts for fault in part(config)]
 
 

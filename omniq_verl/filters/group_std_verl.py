@@ -14,6 +14,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from omniq_verl.filters.batch_reward_verl import BatchReward
+from omniq_verl.filters.drift_verl import DriftWatch
 from omniq_verl.filters.group_std import group_std_mask
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.rewards import Status
@@ -32,6 +33,8 @@ class GroupStdSampler(ReplayBuffer):
 
     batch_reward: BatchReward | None = None
     """Set by the trainer where a recipe has one."""
+    drift: DriftWatch | None = None
+    """Likewise."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -57,6 +60,7 @@ class GroupStdSampler(ReplayBuffer):
                 break
         drawn_reward = _drawn_reward(rewards)
         compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
+        compared |= {} if self.drift is None else self.drift.pop_metrics()
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
 
     def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
@@ -80,6 +84,8 @@ class GroupStdSampler(ReplayBuffer):
         _count_statuses(rows, counts)
         if self.batch_reward is not None:
             self.batch_reward.apply(drawn, rows, [group_of(key) for key in drawn.keys])
+        if self.drift is not None:  # after the batch reward, which changes rewards
+            self.drift.look(drawn, rows, [group_of(key) for key in drawn.keys])
         for key, row in zip(drawn.keys, rows, strict=True):
             if "score" in row.parts:
                 rewards.setdefault(group_of(key), []).append(row.parts["score"])

@@ -10,6 +10,8 @@ from omniq_verl.tasks import Task
 
 MODES = ("reason", "direct")
 """``reason``: the model thinks and answers; ``direct``: the expectation of its score behind a forced ``<answer>``."""
+BOTH = "both"
+"""A server's or an evaluation's name for both of them."""
 DECIMALS = 2
 """Digits behind the point of a score; Q-Insight's prompt asks for two (its table 1)."""
 

@@ -37,6 +37,9 @@ FAMILY = Annotated[
     str | None,
     typer.Option(help="Ask and read as the authors of a released model do: a family's name, or auto to find it."),
 ]
+SERVED_MODE = Annotated[
+    str | None, typer.Option(help=f"{MODE_HELP}; both; default: the family's own. A request can name another.")
+]
 SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
 OUT = Annotated[
     Path, typer.Option(file_okay=False, help="The run's folder; repeating the command resumes an interrupted run.")

@@ -76,6 +76,22 @@ Answered = list[list[Answer]] | ValueError
 """The answers to each request of a job, or the error that the job raised."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer, as it is written: the text of one token, or of several that share a character."""
+
+    text: str
+    surprise: tuple[float, ...]
+    """For each token, minus the logarithm of its probability, in nats, at least 0."""
+    entropy: tuple[float, ...] | None = None
+    """For each token, the entropy of the distribution over the whole vocabulary from which it was chosen, in nats.
+    None: the engine does not compute it. Both figures are of the model itself, before temperature and bans."""
+
+
+Tell = Callable[[Piece], None]
+"""Called with each part of an answer, in order."""
+
+
 class Engine(Protocol):
     """Answers requests."""
 
@@ -120,6 +136,24 @@ class AsyncEngine(Protocol):
         Raises:
             RuntimeError: it is not.
         """
+
+
+class WritingEngine(AsyncEngine, Protocol):
+    """An engine that also shows an answer while it is written."""
+
+    async def write(self, request: Request, sampling: Sampling, tell: Tell) -> list[Answer]:
+        """As ``answer`` with ``sampling.n`` 1; ``tell`` gets the answer's parts. If the caller is cancelled, the engine
+        stops writing.
+
+        Raises:
+            ValueError: the request is rejected.
+            RuntimeError: the engine has failed.
+        """
+
+
+def writes(engine: Any) -> bool:
+    """Is the engine a ``WritingEngine``?"""
+    return callable(getattr(engine, "write", None))
 
 
 def seed_of(key: str, seed: int = 0) -> int:

@@ -1,12 +1,14 @@
 """Run a Hugging Face model with ``transformers.generate``: slow, but with few parts between weights and answer."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omniq_verl.generation.chat_inputs import banned_tokens, decode_images, question_text, sees, tokenizer_of
 from omniq_verl.generation.expectation import Vocabulary, Walk
-from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling, expected_answer
+from omniq_verl.generation.request import DONE, LENGTH, Answer, Request, Sampling, Tell, expected_answer
 from omniq_verl.generation.transformers_direct import expect
+from omniq_verl.generation.transformers_writing import Follower
 from omniq_verl.generation.weights import check_loaded
 
 if TYPE_CHECKING:
@@ -60,6 +62,22 @@ class TransformersModel:
         batches = [requests[first : first + size] for first in range(0, len(requests), size)]
         return [answers for batch in batches for answers in self._generate(batch, self._prepare(batch), sampling)]
 
+    def write(self, request: Request, sampling: Sampling, tell: Tell, stopped: threading.Event) -> list[Answer]:
+        """As ``answer`` to one request with ``sampling.n`` 1.
+
+        Args:
+            request: the question.
+            sampling: how to write the answer.
+            tell: gets the answer's parts with the surprise and the entropy of each token, in this thread.
+            stopped: ends the answer early, after the next token.
+
+        Raises:
+            ValueError: as ``answer``.
+        """
+        inputs = self._prepare([request])
+        follower = Follower(self._tokenizer, inputs["input_ids"].shape[1], tell, stopped)
+        return self._generate([request], inputs, sampling, follower.settings(self._banned))[0]
+
     def _expect(self, request: Request, sampling: Sampling) -> list[Answer]:
         inputs = self._prepare([request])
         if request.texts is None:
@@ -82,7 +100,9 @@ class TransformersModel:
             raise ValueError(f"a question of {length} tokens leaves no room for an answer within {self._longest}")
         return inputs
 
-    def _generate(self, batch: Sequence[Request], inputs: Any, sampling: Sampling) -> list[list[Answer]]:
+    def _generate(
+        self, batch: Sequence[Request], inputs: Any, sampling: Sampling, more: Mapping[str, Any] | None = None
+    ) -> list[list[Answer]]:
         import torch
 
         start = inputs["input_ids"].shape[1]
@@ -97,6 +117,7 @@ class TransformersModel:
         }
         if sampling.temperature > 0:
             settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        settings |= more or {}
         torch.manual_seed(batch[0].seed)
         with torch.inference_mode():
             found = self._model.generate(**inputs.to(self._device), **settings)[:, start:].tolist()

@@ -183,6 +183,22 @@ def sampling_params(request: Request, sampling: Sampling, banned: Sequence[int])
     )
 
 
+def writing_params(request: Request, sampling: Sampling, banned: Sequence[int]) -> Any:
+    """As ``sampling_params``, for results that come token by token with the log-probability of each."""
+    from vllm.sampling_params import RequestOutputKind
+
+    params = sampling_params(request, sampling, banned)
+    params.output_kind, params.logprobs = RequestOutputKind.DELTA, 0  # 0: of the chosen token alone
+    return params
+
+
+def surprises_of(output: Any) -> list[float]:
+    """Minus the log-probability of each new token in a ``CompletionOutput``, before temperature and bias."""
+    return [
+        max(0.0, -found[token].logprob) for token, found in zip(output.token_ids, output.logprobs or (), strict=True)
+    ]
+
+
 def extended(rendered: Any, tokens: Sequence[int]) -> Any:
     """What ``render`` returns, with further token ids behind the prompt."""
     return {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *tokens]} if tokens else rendered
@@ -209,10 +225,12 @@ def log_probs_of(result: Any) -> dict[int, float]:
 
 def answers_of(result: Any) -> list[Answer]:
     """The answers in a finished ``RequestOutput``."""
-    return [
-        Answer(one.text, one.finish_reason if one.finish_reason in (DONE, LENGTH) else ERROR, len(one.token_ids))
-        for one in result.outputs
-    ]
+    return [Answer(one.text, finish_reason_of(one), len(one.token_ids)) for one in result.outputs]
+
+
+def finish_reason_of(output: Any) -> str:
+    """Why a finished ``CompletionOutput`` ended."""
+    return output.finish_reason if output.finish_reason in (DONE, LENGTH) else ERROR
 
 
 def translate_error(error: Exception) -> ValueError | RuntimeError:

@@ -17,12 +17,13 @@ from omniq_verl.serving.chat import CHAT, Chats
 from omniq_verl.serving.chat_schemas import ChatQuestion
 from omniq_verl.serving.demo_page import add_demo
 from omniq_verl.serving.middleware import OnlyFrom, own_addresses
-from omniq_verl.serving.openapi import FAILURES, body, json_body, responses
+from omniq_verl.serving.openapi import FAILURES, answered, body, json_body, responses
 from omniq_verl.serving.request_parsing import BadRequest, LimitBody
 from omniq_verl.serving.routes import AGAIN, Questions, State
-from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
+from omniq_verl.serving.schemas import CompareAnswers, CompareQuestion, ScoreAnswers, ScoreQuestion
 from omniq_verl.serving.settings import key_digest
 from omniq_verl.serving.state import Server
+from omniq_verl.serving.vllm_score import SCORE, PairQuestion, PairRoute
 
 _ABOUT = (
     "Image scores from a reasoning reward model. Images are sent as files (multipart) or in base64 (JSON); paths"
@@ -86,10 +87,13 @@ def _failure(request: Request, status: int, why: str, headers: Mapping[str, str]
 
 def _add_questions(app: FastAPI, routes: Questions) -> None:
     admitted: dict[str, Any] = {"dependencies": [Depends(_admitted)]}
-    common = {**admitted, "responses": responses(), "tags": ["questions"]}
+    common = {**admitted, "tags": ["questions"]}
     score, compare = body(ScoreQuestion, ("images",)), body(CompareQuestion, ("a", "b", "reference"))
-    app.post("/v1/score", openapi_extra=score, **common)(routes.score_images)
-    app.post("/v1/compare", openapi_extra=compare, **common)(routes.compare_pairs)
+    pairs: dict[str, Any] = {"responses": responses(), "tags": ["questions"]}
+    scores, comparisons = answered(ScoreAnswers), answered(CompareAnswers)
+    app.post("/v1/score", openapi_extra=score, **scores, **common)(routes.score_images)
+    app.post("/v1/compare", openapi_extra=compare, **comparisons, **common)(routes.compare_pairs)
+    app.post(SCORE, openapi_extra=json_body(PairQuestion), **pairs, **admitted)(PairRoute(routes).score_pairs)
     app.post("/verl-omni/{task}", include_in_schema=False, **admitted)(routes.verl_omni)
 
 

@@ -3,11 +3,25 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from omniq_verl.data.images import BadImage, check_pixels
-from omniq_verl.generation.request import ERROR, Answer, AsyncEngine, Request, Sampling
+from omniq_verl.families.family import Family, read_strictly
+from omniq_verl.generation.direct import BOTH, MODES, check_mode, check_reads_scores, score_texts
+from omniq_verl.generation.expectation import ScoreTexts
+from omniq_verl.generation.request import (
+    ERROR,
+    Answer,
+    AsyncEngine,
+    Piece,
+    Request,
+    Sampling,
+    Tell,
+    reads_scores,
+    writes,
+)
 from omniq_verl.scoring.comparison import Comparison, combine_orders, comparison_requests
 from omniq_verl.scoring.image_inputs import digest_of, load_source
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score, score_request, summarise
@@ -15,6 +29,9 @@ from omniq_verl.serving.request_parsing import File
 from omniq_verl.tasks import ForbiddenText, Task
 
 Found = TypeVar("Found")
+Named = Callable[[str, Piece], None]
+Shown = Callable[[int, str, Piece], None]
+"""Called with each part of an answer: the index of the image or pair, the task or the order, and the part."""
 
 
 class AsyncScorer:
@@ -25,11 +42,45 @@ class AsyncScorer:
         max_tokens: maximum length of an answer.
         seed: seed of sampled answers.
         pixels: maximum number of pixels of an image.
+        family: the model's family, if it is not one of this package; its wording and parser are used.
+        mode: how scores are read unless a request says otherwise: ``reason``, ``direct`` or ``both``.
+
+    Raises:
+        ValueError: the engine or the family has no such mode.
     """
 
-    def __init__(self, engine: AsyncEngine, max_tokens: int, seed: int, pixels: int):
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        max_tokens: int,
+        seed: int,
+        pixels: int,
+        family: Family | None = None,
+        mode: str | None = None,
+    ):
         self.engine, self.max_tokens, self.seed, self._pixels = engine, max_tokens, seed, pixels
+        self.family = family
+        self.mode = mode or ("reason" if family is None else family.mode)
+        for one in modes_of(self.mode):
+            self.check_mode(one)
         self._pool = ThreadPoolExecutor(4)
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes that a request can ask for: ``reason``, ``direct``, and ``both`` if there are both."""
+        found = [one for one in MODES if self.family is None or one in self.family.modes]
+        found = [one for one in found if one != "direct" or reads_scores(self.engine)]
+        return [*found, BOTH] if found == list(MODES) else found
+
+    def check_mode(self, mode: str) -> None:
+        """Raises:
+        ValueError: a score cannot be read so here.
+        """
+        check_mode(mode)
+        if self.family is not None:
+            self.family.check_mode(mode)
+        if mode == "direct":
+            check_reads_scores(self.engine, "of this server")
 
     async def score(
         self,
@@ -38,33 +89,75 @@ class AsyncScorer:
         prompts: Sequence[str | None],
         samples: int,
         temperature: float,
+        mode: str = "reason",
+        tell: Shown | None = None,
     ) -> list[dict[str, Score]]:
         """Scores of each image by task.
+
+        Args:
+            files: images.
+            tasks: asked about each image.
+            prompts: the text of each image.
+            samples: answers per image; 1 in the mode ``direct``.
+            temperature: sampling temperature if ``samples`` > 1.
+            mode: ``reason`` or ``direct``.
+            tell: gets the parts of each answer, if the engine can show them and ``samples`` is 1.
 
         Raises:
             RuntimeError: the engine has failed.
         """
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self.max_tokens)
         return await _all(
-            self._score(file, tasks, prompt, sampling) for file, prompt in zip(files, prompts, strict=True)
+            self._score(file, tasks, prompt, sampling, mode, _numbered(tell, number))
+            for number, (file, prompt) in enumerate(zip(files, prompts, strict=True))
         )
 
     async def _score(
-        self, file: File, tasks: Sequence[Task], prompt: str | None, sampling: Sampling
+        self, file: File, tasks: Sequence[Task], prompt: str | None, sampling: Sampling, mode: str, tell: Named | None
     ) -> dict[str, Score]:
         try:
             data, digest = await self._in_thread(self._load_hashed, file, sampling.n > 1)
         except BadImage as error:
             return {task.name: Score(file.name, task.name, BAD_IMAGE, error=str(error)) for task in tasks}
         try:
-            requests = [score_request(file.name, data, digest, task, prompt, self.seed) for task in tasks]
+            requests = [self.request(file.name, data, digest, task, prompt, mode) for task in tasks]
         except ForbiddenText as error:
             return {task.name: Score(file.name, task.name, ERROR, error=str(error)) for task in tasks}
-        answers = await _all(self._answer(request, sampling) for request in requests)
-        return {task.name: summarise(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
+        answers = await _all(
+            self._answer(request, sampling, tell and partial(tell, task.name))
+            for request, task in zip(requests, tasks, strict=True)
+        )
+        return {task.name: self.read(file.name, task, found) for task, found in zip(tasks, answers, strict=True)}
+
+    def request(
+        self, name: str, data: bytes, digest: str, task: Task, prompt: str | None, mode: str, seed: int | None = None
+    ) -> Request:
+        """The request about one image, as ``Scorer`` makes it; see ``score_request``.
+
+        Raises:
+            ForbiddenText: the prompt contains control tokens.
+        """
+        asked = score_request(name, data, digest, task, prompt, self.seed if seed is None else seed)
+        return replace(asked, texts=self.texts(task)) if mode == "direct" else asked
+
+    def texts(self, task: Task) -> ScoreTexts:
+        """What stands for the scores of a task in the mode ``direct``.
+
+        Raises:
+            ValueError: the task has no score.
+        """
+        return score_texts(task) if self.family is None or task.scale is None else self.family.texts(task)
+
+    def read(self, name: str, task: Task, answers: Sequence[Answer]) -> Score:
+        """The score of one image from its answers, with the family's parser."""
+        return summarise(name, task, answers, read_strictly if self.family is None else self.family.read)
 
     async def compare(
-        self, pairs: Sequence[tuple[File, File, File | None]], samples: int, temperature: float
+        self,
+        pairs: Sequence[tuple[File, File, File | None]],
+        samples: int,
+        temperature: float,
+        tell: Shown | None = None,
     ) -> list[Comparison]:
         """Pick the better image of each pair; each pair is asked in both orders.
 
@@ -72,16 +165,20 @@ class AsyncScorer:
             RuntimeError: the engine has failed.
         """
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self.max_tokens)
-        return await _all(self._compare(*pair, sampling) for pair in pairs)
+        return await _all(self._compare(*pair, sampling, _numbered(tell, number)) for number, pair in enumerate(pairs))
 
-    async def _compare(self, a: File, b: File, reference: File | None, sampling: Sampling) -> Comparison:
+    async def _compare(
+        self, a: File, b: File, reference: File | None, sampling: Sampling, tell: Named | None
+    ) -> Comparison:
         try:
             load = partial(self._in_thread, self._load)
             shown = await load(a), await load(b), await load(reference) if reference else None
         except BadImage as error:
             return Comparison(a.name, b.name, BAD_IMAGE, error=str(error))
         requests = await self._in_thread(lambda: list(comparison_requests(*shown, self.seed, sampling.n > 1)))
-        answers = await _all(self._answer(request, sampling) for request in requests)
+        answers = await _all(
+            self._answer(request, sampling, tell and partial(tell, request.key.lower())) for request in requests
+        )
         return combine_orders(a.name, b.name, *answers)
 
     async def ask(
@@ -119,11 +216,22 @@ class AsyncScorer:
     async def _in_thread(self, work: Callable[..., Found], *words: Any) -> Found:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *words)
 
-    async def _answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+    async def _answer(self, request: Request, sampling: Sampling, tell: Tell | None = None) -> list[Answer]:
         try:
+            if tell is not None and request.texts is None and sampling.n == 1 and writes(self.engine):
+                return await self.engine.write(request, sampling, tell)
             return await self.engine.answer(request, sampling)
         except ValueError as error:
             return [Answer(f"{type(error).__name__}: {error}", ERROR)] * sampling.n
+
+
+def modes_of(mode: str) -> tuple[str, ...]:
+    """The single modes of ``mode``, which may be ``both``."""
+    return MODES if mode == BOTH else (mode,)
+
+
+def _numbered(tell: Shown | None, number: int) -> Named | None:
+    return None if tell is None else partial(tell, number)
 
 
 def load_within(data: bytes, pixels: int) -> bytes:

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request as HttpRequest
@@ -12,8 +13,7 @@ from omniq_verl.data.base64_text import BadBase64, decode_base64, is_data_url
 from omniq_verl.data.files import whole_text
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.request import ERROR, LENGTH, Answer, Request, Sampling, seed_of
-from omniq_verl.scoring.scorer import score_request, summarise
-from omniq_verl.serving.async_scorer import AsyncScorer
+from omniq_verl.serving.async_scorer import AsyncScorer, modes_of
 from omniq_verl.serving.chat_schemas import ChatAnswer, ChatQuestion, Choice, Reply, Usage
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.request_parsing import BadRequest, File, read_json
@@ -39,11 +39,14 @@ class Asked:
     """The text the image was made from, for the task's own question."""
     sampling: Sampling
     seed: int
+    mode: str = "reason"
+    """Of the task's own question."""
 
-    def request(self, images: Sequence[bytes], digest: str) -> Request:
+    def request(self, scorer: AsyncScorer, images: Sequence[bytes], digest: str) -> Request:
         """The request to the engine; with the task's own question it is the one of ``POST /v1/score``.
 
         Args:
+            scorer: the model.
             images: contents of the image files.
             digest: of all images.
 
@@ -51,7 +54,8 @@ class Asked:
             ForbiddenText: the text contains control tokens.
         """
         if not self.text:
-            return score_request(self.files[0].name, images[0], digest, self.task, self.prompt, self.seed)
+            name = self.files[0].name
+            return scorer.request(name, images[0], digest, self.task, self.prompt, self.mode, self.seed)
         turn = {"role": "user", "content": self.text}
         return Request("chat", [turn], tuple(images), seed_of(f"chat/{self.text}/{digest}", self.seed))
 
@@ -69,9 +73,10 @@ class Chats:
         if scorer is None:
             raise BadRequest(422, "chats need a reasoning model; this server has only RALI")
         question = await read_json(request, ChatQuestion, "application/json")
-        asked = read_chat(question, self.server, scorer.max_tokens, scorer.seed)
+        mode = modes_of(scorer.mode)[0]
+        asked = read_chat(question, self.server, scorer.max_tokens, scorer.seed, mode)
         answers = await self._answers(scorer, asked)
-        score = summarise(asked.files[0].name, asked.task, answers)
+        score = scorer.read(asked.files[0].name, asked.task, answers)
         if self.metrics:
             self.metrics.count([score])
         return ChatAnswer(
@@ -86,7 +91,7 @@ class Chats:
     async def _answers(self, scorer: AsyncScorer, asked: Asked) -> list[Answer]:
         try:
             with self.server.admission.hold(len(asked.files)):
-                awaited = scorer.ask(asked.files, asked.request, asked.sampling)
+                awaited = scorer.ask(asked.files, partial(asked.request, scorer), asked.sampling)
                 answers = await in_time(awaited, self.server.limits.seconds)
         except (BadImage, ForbiddenText) as error:
             raise BadRequest(422, f"messages: {error}") from None
@@ -100,7 +105,7 @@ def _choice(index: int, answer: Answer) -> Choice:
     return Choice(index=index, message=Reply(content=whole_text(answer.text)), finish_reason=reason)
 
 
-def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int) -> Asked:
+def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int, mode: str = "reason") -> Asked:
     """Check a question against the server's tasks and limits, and decode its images.
 
     Args:
@@ -108,24 +113,31 @@ def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int
         server: whose tasks and limits apply.
         max_tokens: longest answer that the server writes.
         seed: the server's own.
+        mode: the server's own.
 
     Raises:
         BadRequest: the question is invalid.
     """
     if question.stream:
         raise BadRequest(422, "stream: answers are not streamed. Fix: leave stream out, or send false")
-    task, (text, urls) = _task(question.model, server), _turn(question)
+    task, (text, urls) = task_of_model(question.model, server), _turn(question)
     _check_text(text, question.prompt, server.limits)
     if not text:
         _check_own(task, question.prompt, len(urls))
+        _check_mode(task, question.n, mode)
     elif question.prompt is not None:
         raise BadRequest(422, "prompt: it has no effect on a turn with a text. Fix: leave out one of both")
-    files = [_decoded(url, number) for number, url in enumerate(urls)]
+    files = [decoded_url(url, number) for number, url in enumerate(urls)]
     seed = seed if question.seed is None else question.seed
-    return Asked(task, files, text, question.prompt, _sampling(question, server.limits, max_tokens), seed)
+    return Asked(task, files, text, question.prompt, _sampling(question, server.limits, max_tokens), seed, mode)
 
 
-def _task(model: str, server: Server) -> Task:
+def task_of_model(model: str, server: Server) -> Task:
+    """The task that a model's name selects.
+
+    Raises:
+        BadRequest: it is unknown here.
+    """
     known = {task.name: task for task in server.known_tasks}
     name = model.removeprefix(_PREFIX)
     if name not in known:
@@ -161,8 +173,17 @@ def _check_own(task: Task, prompt: str | None, images: int) -> None:
         raise BadRequest(422, f"prompt: the task {task.name} needs the text the image was made from")
 
 
-def _decoded(url: str, number: int) -> File:
-    """Decode a data URL. No other URL is followed, and no path is read."""
+def _check_mode(task: Task, answers: int, mode: str) -> None:
+    if mode == "direct" and (task.scale is None or answers > 1):
+        raise BadRequest(422, "this server answers without reasoning, with one number. Fix: ask for n=1 and a score")
+
+
+def decoded_url(url: str, number: int) -> File:
+    """Decode a data URL. No other URL is followed, and no path is read.
+
+    Raises:
+        BadRequest: it is not one.
+    """
     if not is_data_url(url):
         raise BadRequest(422, f"image {number}: not a data URL (data:image/png;base64,...); other URLs are not read")
     try:

@@ -31,6 +31,8 @@ def serve(
     max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
+    mode: options.SERVED_MODE = None,
+    family: options.FAMILY = None,
     task: Annotated[
         list[str] | None,
         typer.Option(help="Also serve a custom task: package.module:object. Repeatable."),
@@ -55,15 +57,17 @@ def serve(
     OMNIQ_API_KEYS holds the accepted API keys, separated by commas; if it is unset, no key is required. On SIGTERM
     the server finishes running requests before it exits.
     """
+    from omniq_verl.families.find import as_family
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
     from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
     from omniq_verl.tasks import scale_of
 
     set_up_logs(verbose)
-    reasoned = (*options.OF_ENGINES, "max_tokens", "seed")
+    reasoned = (*options.OF_ENGINES, "max_tokens", "seed", "mode", "family")
     reject_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
     reject_idle({"task": None if model else "without --model: a RALI alone is served"})
+    reject_idle({"task": None if family is None else "with --family, whose tasks are served"})
     few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
     reject_idle({"max_replicas": few})
     with cli_errors() as console:
@@ -71,8 +75,12 @@ def serve(
             raise ValueError("--scale applies only to a reasoning model; RALI has its own scale. Fix: remove --scale")
         trust: dict[str, Any] = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory, "devices": devices}
+        spec = EngineSpec(model, engine, images=IMAGES, **size, **trust) if model else None
+        found = None
+        if spec is not None and family is not None:
+            spec, found = as_family(spec, None if family == "auto" else family)
         settings = ServerSettings(
-            EngineSpec(model, engine, images=IMAGES, **size, **trust) if model else None,
+            spec,
             None if rali is None else str(rali.resolve()),
             Limits(max_body * 2**20, max_images, max_pixels, seconds=timeout, waiting=max(max_waiting, max_images)),
             (replicas, max(replicas, max_replicas or 0)),
@@ -81,6 +89,8 @@ def serve(
             frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
             scale=scale_of(scale),
             tasks=tuple(task or ()),
+            family=found,
+            mode=mode,
         )
         settings.check()
         if settings.model:

@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.generation.direct import check_mode
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
 from omniq_verl.scoring.image_inputs import (
     Images,
@@ -27,6 +28,7 @@ from omniq_verl.scoring.image_inputs import (
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may send more fields
+_SCORED = frozenset(Score.__dataclass_fields__)
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
 _WARN_EVERY = 60.0
 """Seconds between two warnings that the server does not answer."""
@@ -81,6 +83,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Score: ...
 
     @overload
@@ -92,6 +95,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> dict[str, Score]: ...
 
     @overload
@@ -103,6 +107,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> list[Score]: ...
 
     @overload
@@ -114,6 +119,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> list[dict[str, Score]]: ...
 
     @overload
@@ -135,6 +141,7 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Any:
         """Score images, in order, like ``Scorer.score``.
 
@@ -145,13 +152,14 @@ class Client:
             samples: answers per image.
             temperature: sampling temperature if ``samples`` > 1.
             model: ``reasoning`` or ``rali``, if the server has both.
+            mode: ``reason`` or ``direct``; None: the server's own.
 
         Raises:
-            ValueError: the number of prompts differs from the number of images.
+            ValueError: the number of prompts differs from the number of images, or there is no such mode.
             TypeError: ``images`` is neither one image nor a list of images.
             ServerError: the server rejects the request or does not answer within ``patience``.
         """
-        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model))
+        return all_or_one(images, lambda all_: self.batches(all_, task, prompt, samples, temperature, model, mode))
 
     def batches(
         self,
@@ -161,12 +169,15 @@ class Client:
         samples: int = 1,
         temperature: float = 1.0,
         model: str | None = None,
+        mode: str | None = None,
     ) -> Iterator[list[Any]]:
         """Like ``score``, but yields each image's result in order, as soon as it is available."""
+        if mode is not None:
+            check_mode(mode)
         images = listed(images)
         prompts = prompts_for(prompt, len(images))
         fields = {"samples": samples, "temperature": temperature, "reasoning": "true"}
-        fields |= {"model": model} if model else {}
+        fields |= {name: value for name, value in (("model", model), ("mode", mode)) if value}
         tasks = [task] if isinstance(task, str) else list(task)
 
         def ask(number: int) -> dict[str, Score]:
@@ -265,4 +276,5 @@ def _plain(error: Exception) -> str:
 
 
 def _texts(fields: dict[str, Any]) -> dict[str, Any]:
-    return {**fields, "answer": fields.get("answer") or ""}
+    known = {name: value for name, value in fields.items() if name in _SCORED}
+    return {**known, "answer": fields.get("answer") or ""}

@@ -30,6 +30,8 @@ def demo(
     max_model_len: options.LENGTH = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
+    mode: options.SERVED_MODE = None,
+    family: options.FAMILY = None,
     dtype: options.DTYPE = "auto",
     memory: options.MEMORY = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in this machine's browser.")] = False,
@@ -43,6 +45,7 @@ def demo(
 
     Only this machine is answered. The same page is part of `omniq serve`.
     """
+    from omniq_verl.families.find import as_family
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
     from omniq_verl.serving.settings import IMAGES, ServerSettings
@@ -57,7 +60,12 @@ def demo(
         size = {"max_model_len": max_model_len, "dtype": dtype, "memory": memory}
         spec = EngineSpec(model, engine, images=IMAGES, **size, **trust)
         limits = Limits(seconds=_SECONDS)
-        settings = ServerSettings(spec, limits=limits, max_tokens=max_tokens, local=True, scale=scale_of(scale))
+        found = None
+        if family is not None:
+            spec, found = as_family(spec, None if family == "auto" else family)
+        own = {"max_tokens": max_tokens, "scale": scale_of(scale), "family": found, "mode": mode}
+        settings = ServerSettings(spec, limits=limits, local=True, **own)
+        settings.check_modes()
         spec.check()
         options.tell_checkpoint(model, spec)
         serve = _served_by(engine)

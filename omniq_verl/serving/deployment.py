@@ -52,7 +52,8 @@ def open_models(settings: ServerSettings) -> Any:
     models = Models()
     if settings.model:
         engine = open_async_engine(settings.model)
-        models.scorer = AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels)
+        read = (settings.family, settings.mode)
+        models.scorer = AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels, *read)
     if settings.rali:
         from omniq_verl.rali import RaliScorer
 

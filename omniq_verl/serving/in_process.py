@@ -2,14 +2,16 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.request import Answer, Engine, Request, Sampling
+from omniq_verl.generation.request import Answer, Engine, Request, Sampling, Tell, reads_scores, writes
 from omniq_verl.serving.admission import Admission
 from omniq_verl.serving.app import build_app
 from omniq_verl.serving.async_scorer import AsyncScorer
@@ -18,9 +20,10 @@ from omniq_verl.serving.state import Models, Server
 
 
 class InThread:
-    """An ``AsyncEngine`` that asks another engine in one thread, so that the page stays responsive meanwhile.
+    """A ``WritingEngine`` that asks another engine in one thread, so that the page stays responsive meanwhile.
 
-    A question that has begun runs to its end, even if its caller has left.
+    A question that has begun runs to its end, even if its caller has left; an answer that is shown while it is written
+    ends then. An engine that cannot show its answers gives them as a whole.
 
     Args:
         engine: answers the questions.
@@ -39,6 +42,27 @@ class InThread:
         asked = asyncio.get_running_loop().run_in_executor(self._pool, self._engine.answer, [request], sampling)
         return (await asked)[0]
 
+    @property
+    def reads_scores(self) -> bool:
+        """Does the engine take requests with ``texts``?"""
+        return reads_scores(self._engine)
+
+    async def write(self, request: Request, sampling: Sampling, tell: Tell) -> list[Answer]:
+        """As ``answer`` with one answer, whose parts go to ``tell``.
+
+        Raises:
+            ValueError: the request is rejected.
+            RuntimeError: the engine has failed.
+        """
+        if not writes(self._engine):
+            return await self.answer(request, sampling)
+        loop, stopped = asyncio.get_running_loop(), threading.Event()
+        work = partial(self._engine.write, request, sampling, partial(loop.call_soon_threadsafe, tell), stopped)
+        try:
+            return await loop.run_in_executor(self._pool, work)
+        finally:
+            stopped.set()
+
     async def check(self) -> None:
         """Return: the engine is in this process and cannot die alone."""
 
@@ -55,7 +79,8 @@ def in_process_app(settings: ServerSettings) -> Any:
     if settings.model is None:
         raise ValueError("there is no model to open. Fix: give ServerSettings a model")
     engine = InThread(open_engine(settings.model))
-    models = Models(AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels))
+    read = (settings.family, settings.mode)
+    models = Models(AsyncScorer(engine, settings.max_tokens, settings.seed, settings.limits.pixels, *read))
     room = Admission(settings.limits.waiting)
     return build_app(Server(models, settings.limits, room, settings.keys, settings.local, settings.scale))
 

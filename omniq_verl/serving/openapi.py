@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from omniq_verl.serving.schemas import Failure
+from omniq_verl.serving.schemas import Failure, PieceEvent
 
 FAILURES = {
     401: "missing or wrong API key",
@@ -21,6 +21,15 @@ FAILURES = {
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Error responses of a route; all of them if no status is given."""
     return {status: {"model": Failure, "description": FAILURES[status]} for status in statuses or FAILURES}
+
+
+def answered(model: type[BaseModel]) -> dict[str, Any]:
+    """Responses of a route that answers with ``model``, or with events on the way to it."""
+    parts = ", ".join(PieceEvent.model_fields)
+    said = f"events piece (with {parts}), then result with the JSON response, or error (with status, detail)"
+    events = {"text/event-stream": {"schema": {"type": "string", "description": said}}}
+    streamed = {"description": "JSON; with stream, server-sent events", "content": events}
+    return {"response_model": model, "responses": {200: streamed, **responses()}}
 
 
 def body(model: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:

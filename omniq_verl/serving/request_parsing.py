@@ -18,7 +18,7 @@ from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
 from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
-_TEXTS = ("task", "prompt", "model")
+_TEXTS = ("task", "prompt", "model", "mode")
 """Fields that stay text even if their content looks like JSON."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _LONGEST = 800
@@ -191,7 +191,7 @@ def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict
 def _value(name: str, text: str) -> Any:
     if name in _TEXTS:
         return text
-    return _SWITCHES.get(text.lower(), text) if name == "reasoning" else _number(text)
+    return _SWITCHES.get(text.lower(), text) if name in ("reasoning", "stream") else _number(text)
 
 
 def _number(text: str) -> Any:
@@ -211,9 +211,18 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> Prompts:
     # With one prompt per image, a prompt with control tokens only fails its own image: see AsyncScorer.
     if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
         raise BadRequest(422, f"prompt: it {fault}")
+    check_prompts(prompts, limits)
+    return prompts
+
+
+def check_prompts(prompts: Prompts, limits: Limits) -> None:
+    """Check the length of the texts.
+
+    Raises:
+        BadRequest: one is too long.
+    """
     if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")
-    return prompts
 
 
 def _check_compare(question: CompareQuestion, limits: Limits) -> CompareQuestion:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from omniq_verl.data.files import whole_text
 from omniq_verl.scoring.comparison import Comparison
@@ -20,6 +20,21 @@ class _Asked(BaseModel):
     samples: Annotated[int, Field(ge=1, description="Answers per image; 1 decodes greedily.")] = 1
     temperature: Temperature = 1.0
     reasoning: Annotated[bool, Field(description="Also return the model's reasoning and its whole answer.")] = False
+    stream: Annotated[
+        bool,
+        Field(
+            description="Send the answer as server-sent events: `piece` (PieceEvent) while the model writes, if its"
+            " engine can show that, then `result` with the plain response, or `error` with status and detail. Needs"
+            " samples 1."
+        ),
+    ] = False
+
+    @model_validator(mode="after")
+    def check_stream(self) -> "_Asked":
+        """Raise a ValueError if several answers would have to be streamed."""
+        if self.stream and self.samples > 1:
+            raise ValueError("stream needs samples 1")
+        return self
 
 
 class ScoreQuestion(_Asked):
@@ -35,6 +50,14 @@ class ScoreQuestion(_Asked):
     ] = None
     model: Annotated[
         Literal["reasoning", "rali"] | None, Field(description="Null: the reasoning model if it is served, else RALI.")
+    ] = None
+    mode: Annotated[
+        Literal["reason", "direct", "both"] | None,
+        Field(
+            description="How the reasoning model gives a score. reason: it thinks and answers. direct: the expectation"
+            " of its score, without reasoning; needs samples 1. both: the field `direct` of each answer has the"
+            " second. Null: the server's own (GET /v1/tasks)."
+        ),
     ] = None
 
 
@@ -54,6 +77,19 @@ class CompareQuestion(_Asked):
     pairs: Annotated[list[Pair], Field(min_length=1)]
 
 
+class DirectAnswer(BaseModel):
+    """The score of one image without reasoning."""
+
+    status: str
+    score: float | None = None
+    level: str | None = None
+    std: Annotated[float | None, Field(description="Standard deviation of the distribution.")] = None
+    outside: Annotated[
+        float | None, Field(description="Probability that the model would write anything but a number of the scale.")
+    ] = None
+    error: str | None = None
+
+
 class ScoreAnswer(BaseModel):
     """Answer for one image and task. Unless status is "ok" there is no score, and ``error`` may give the reason."""
 
@@ -62,12 +98,22 @@ class ScoreAnswer(BaseModel):
     level: str | None = None
     distortion: str | None = None
     severity: str | None = None
-    std: Annotated[float | None, Field(description="Standard deviation of several answers.")] = None
+    std: Annotated[
+        float | None,
+        Field(description="Standard deviation of several answers; in the mode direct that of the distribution."),
+    ] = None
+    outside: Annotated[
+        float | None,
+        Field(
+            description="In the mode direct: probability that the model would write anything but a number of the scale."
+        ),
+    ] = None
     parsed: int = 0
     answers: int = 0
     reasoning: str | None = None
     answer: str | None = None
     error: str | None = None
+    direct: Annotated[DirectAnswer | None, Field(description="In the mode both: the score without reasoning.")] = None
 
 
 class ImageAnswer(BaseModel):
@@ -105,6 +151,24 @@ class CompareAnswers(BaseModel):
     results: list[CompareAnswer]
 
 
+class PieceEvent(BaseModel):
+    """A part of an answer while it is written: the text of one token, or of several that share a character."""
+
+    index: Annotated[int, Field(description="Of the image or the pair in the request, from 0.")]
+    name: Annotated[str, Field(description='The task; in a comparison the order, "ab" or "ba".')]
+    text: str
+    surprise: Annotated[
+        list[float], Field(description="For each token, minus the logarithm of its probability, in nats.")
+    ]
+    entropy: Annotated[
+        list[float] | None,
+        Field(
+            description="For each token, the exact entropy of the distribution over the whole vocabulary, in nats."
+            " Null: the engine does not compute it."
+        ),
+    ] = None
+
+
 class TaskAbout(BaseModel):
     """A task that can be asked."""
 
@@ -120,6 +184,9 @@ class Tasks(BaseModel):
     models: list[str]
     tasks: list[TaskAbout]
     rali_task: str | None = None
+    modes: Annotated[list[str], Field(description="Modes of the reasoning model that a request can ask for.")] = []
+    mode: Annotated[str | None, Field(description="The mode of a request that names none.")] = None
+    family: Annotated[str | None, Field(description="The family of the reasoning model, if it was named.")] = None
 
 
 class Failure(BaseModel):
@@ -128,8 +195,8 @@ class Failure(BaseModel):
     detail: str
 
 
-def score_answer(score: Score, reasoning: bool) -> ScoreAnswer:
-    """Convert a score for the response, with its texts only if requested."""
+def score_answer(score: Score, reasoning: bool, direct: Score | None = None) -> ScoreAnswer:
+    """Convert a score for the response, with its texts only if requested, and the direct score of the same image."""
     texts = {"reasoning": _whole(score.reasoning), "answer": _whole(score.answer)} if reasoning else {}
     return ScoreAnswer(
         status=score.status,
@@ -138,19 +205,32 @@ def score_answer(score: Score, reasoning: bool) -> ScoreAnswer:
         distortion=score.distortion,
         severity=score.severity,
         std=score.std,
+        outside=score.outside,
         parsed=score.parsed,
         answers=score.answers,
         error=_whole(score.error),
+        direct=None if direct is None else direct_answer(direct),
         **texts,
     )
 
 
-def score_answers(names: Sequence[str], found: Sequence[Mapping[str, Score]], reasoning: bool) -> ScoreAnswers:
-    """Convert the scores of several images, by task, for the response."""
-    results = [
-        ImageAnswer(name=name, scores={task: score_answer(score, reasoning) for task, score in by_task.items()})
-        for name, by_task in zip(names, found, strict=True)
-    ]
+def direct_answer(score: Score) -> DirectAnswer:
+    """Convert a score of the mode ``direct`` for the response to ``both``."""
+    figures = {name: getattr(score, name) for name in ("status", "score", "level", "std", "outside")}
+    return DirectAnswer(error=_whole(score.error), **figures)
+
+
+def score_answers(
+    names: Sequence[str],
+    found: Sequence[Mapping[str, Score]],
+    reasoning: bool,
+    direct: Sequence[Mapping[str, Score]] | None = None,
+) -> ScoreAnswers:
+    """Convert the scores of several images, by task, for the response; ``direct`` has those of the mode direct."""
+    results = []
+    for name, by_task, beside in zip(names, found, direct or [{}] * len(names), strict=True):
+        scores = {task: score_answer(score, reasoning, beside.get(task)) for task, score in by_task.items()}
+        results.append(ImageAnswer(name=name, scores=scores))
     return ScoreAnswers(results=results)
 
 

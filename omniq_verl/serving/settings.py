@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omniq_verl.doors import is_door
+from omniq_verl.families.family import Family
+from omniq_verl.generation.direct import BOTH, MODES, check_mode
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.limits import Limits
 from omniq_verl.tasks import Scale, image_task
@@ -40,6 +42,10 @@ class ServerSettings:
     tasks: tuple[str, ...] = ()
     """Custom tasks that can be asked besides the built-in ones, ``package.module:object``. Clients cannot name others,
     because importing a module runs it."""
+    family: Family | None = None
+    """Family of the reasoning model, if it is not one of this package: its wording and parser are used."""
+    mode: str | None = None
+    """``reason``, ``direct`` or ``both``, for requests that name no mode; None: the family's own."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.rali is None:
@@ -47,12 +53,24 @@ class ServerSettings:
         if not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ValueError(f"replicas must be (minimum, maximum) with 1 <= minimum <= maximum; got {self.replicas}")
 
+    def check_modes(self) -> None:
+        """Check ``mode`` against the family.
+
+        Raises:
+            ValueError: there is no such mode, or the family cannot be asked so.
+        """
+        for mode in MODES if self.mode == BOTH else [self.mode] if self.mode else []:
+            check_mode(mode)
+            if self.family is not None:
+                self.family.check_mode(mode)
+
     def check(self) -> None:
         """Check the models' folders before anything is started.
 
         Raises:
             ValueError: a model is missing or not safe to load.
         """
+        self.check_modes()
         for name in self.tasks:
             image_task(name, "--task")
         if self.model:

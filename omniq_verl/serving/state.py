@@ -1,7 +1,7 @@
 """State shared by a server's routes: models, limits, capacity, keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from omniq_verl.scoring.scorer import asked_tasks
@@ -57,6 +57,9 @@ class Server:
 
     @cached_property
     def known_tasks(self) -> list[Task]:
-        """All tasks about a single image that can be asked here."""
+        """All tasks about a single image that can be asked here, in the wording of the model's family."""
+        if self.models.scorer is not None and self.models.scorer.family is not None:
+            asked = self.models.scorer.family.tasks.values()
+            return [replace(one, scale=self.scale) if self.scale and one.scale else one for one in asked]
         names = dict.fromkeys((*(name for name, task in known_tasks().items() if task.images == 1), *self.tasks))
         return asked_tasks(list(names), self.scale)

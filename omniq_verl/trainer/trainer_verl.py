@@ -14,6 +14,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.filters.batch_reward_verl import BatchReward, batch_reward_settings
+from omniq_verl.filters.drift_verl import drift_watch
 from omniq_verl.filters.group_std_verl import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
@@ -71,6 +72,8 @@ class OmniqTrainerSync(PPOTrainerSync):
         sampler = super()._build_replay_buffer()
         if (settings := batch_reward_settings(self.config)) is not None:
             sampler.batch_reward = BatchReward(settings, self._decode)  # pyright: ignore[reportAttributeAccessIssue]  ours
+        if (watch := drift_watch(self.config, self._decode)) is not None:
+            sampler.drift = watch
         return sampler
 
     def _decode(self, answers: list[list[int]]) -> list[str]:

@@ -13,7 +13,9 @@ import numpy as np
 from evaluation_builders import Chooser, Rater, brightness
 from PIL import Image
 
-from omniq_verl.generation.request import Answer, Request, Sampling
+from omniq_verl.families.family import Family
+from omniq_verl.generation.expectation import Expectation
+from omniq_verl.generation.request import Answer, Piece, Request, Sampling, Tell, expected_answer
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Score
 from omniq_verl.serving.admission import Admission
@@ -55,6 +57,45 @@ class AsyncRater:
             raise RuntimeError("the engine's own words")
 
 
+class Writer(AsyncRater):
+    """An ``AsyncRater`` that shows its answers word by word; the n-th word, from 0, has an entropy of n / 4 nats.
+
+    Scripts: "surprise": it gives no entropies; "endless": it writes until its caller leaves, which sets ``left``.
+    """
+
+    def __init__(self, spec: EngineSpec):
+        super().__init__(spec)
+        self.left = threading.Event()
+
+    async def write(self, request: Request, sampling: Sampling, tell: Tell) -> list[Answer]:
+        answers = await self.answer(request, sampling)
+        words = answers[0].text.replace(" ", " |").split("|")
+        try:
+            while True:
+                for number, word in enumerate(words):
+                    entropy = None if self.script == "surprise" else (number / 4,)
+                    tell(Piece(word, (number / 2,), entropy))
+                    await asyncio.sleep(0.01)
+                if self.script != "endless":
+                    return answers
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
+
+
+class DirectRater(AsyncRater):
+    """An ``AsyncRater`` that also reads scores: half of the probability each at both ends of the scale."""
+
+    reads_scores = True
+
+    async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
+        if request.texts is None:
+            return await super().answer(request, sampling)
+        values = [value for _, value in request.texts.values]
+        middle, spread = (min(values) + max(values)) / 2, (max(values) - min(values)) / 2
+        return [expected_answer(Expectation(middle, spread, 0.125, None, 1), request.texts)]
+
+
 class CountingRater(AsyncRater):
     """Writes a line into the file ``EngineSpec.model`` each time that it is opened."""
 
@@ -75,10 +116,20 @@ class Greys:
         return [Score("", "technical", "ok", 1 + 4 * brightness(data), parsed=1, answers=1) for data in images]
 
 
-def server(script: str = "", limits: Limits | None = None, rali: Greys | None = None, **settings) -> Server:
-    """A server of stand-ins: ``AsyncRater`` by this script, and ``rali`` beside it where it is given."""
+def server(
+    script: str = "",
+    limits: Limits | None = None,
+    rali: Greys | None = None,
+    rater: type[AsyncRater] = AsyncRater,
+    read: tuple[Family | None, str | None] = (None, None),
+    **settings,
+) -> Server:
+    """A server of stand-ins: ``rater`` by this script, and ``rali`` beside it where it is given.
+
+    ``read`` is the family and the mode of the reasoning model.
+    """
     limits = limits or Limits()
-    models = Models(AsyncScorer(AsyncRater(EngineSpec(script)), 64, 0, limits.pixels))
+    models = Models(AsyncScorer(rater(EngineSpec(script)), 64, 0, limits.pixels, *read))
     if rali is not None:
         models.rali, models.rali_task = Batches(rali), "technical"
     return Server(models, limits, Admission(limits.waiting), **settings)

@@ -73,7 +73,7 @@ def sample(queue):
     from omniq_verl.filters.group_std_verl import GroupStdSampler
     from omniq_verl.rewards.batch import BatchRewardSettings
 
-    def run(images: list[tuple], batch: int, chosen: BatchRewardSettings, seed: int = 0, **settings: object):
+    def run(images: list[tuple], batch: int, chosen: BatchRewardSettings, seed: int = 0, drift=None, **settings):
         waiting = list(enumerate(images))
         rng = np.random.default_rng(seed)
 
@@ -88,6 +88,7 @@ def sample(queue):
             trainer_mode="sync", sampler_kwargs={"poll_interval": 0.01, **settings}, refill_fn=refill, **kwargs
         )
         sampler.batch_reward = BatchReward(chosen, lambda answers: [" ".join(map(str, answer)) for answer in answers])
+        sampler.drift = drift
         refill(batch)
         found, metrics = sampler.sample(global_steps=1, partition_id="train", batch_size=batch)
         stored = tq.kv_batch_get(keys=found.keys, partition_id="train", select_fields=["rm_scores"])["rm_scores"]
@@ -164,6 +165,28 @@ def test_a_refill_is_another_draw(sample):
     kept = next(key for key in batch.keys if key.startswith(("group2", "group3")))
     position = {"group2": 0, "group3": 2}[kept.split("_")[0]] + int(kept.split("_")[1])
     assert stored[kept][-1] == pytest.approx(FORMAT + alone[1][position], abs=1e-6)
+
+
+def test_a_second_judge_sees_every_rollout_and_changes_none(sample, tmp_path):
+    from omniq_verl.adapters.drift_alarm import DriftAlarm
+    from omniq_verl.filters.drift_verl import DriftWatch
+    from omniq_verl.rewards.batch import BatchRewardSettings
+
+    table = tmp_path / "other.csv"
+    names = [f"{source}/{number}" for number, (source, _, _) in enumerate(of_sources())]
+    table.write_text("id,score\n" + "".join(f"{name},3.0\n" for name in names))
+    judge = BatchRewardSettings("omniq_verl.rewards.batch.score_table:closeness", {"path": str(table)})
+    alarm = DriftAlarm(window=15)
+    for step in range(14):
+        alarm.add(-100.0 + step, 100.0 - step)
+    watch = DriftWatch(judge, alarm, lambda answers: [""] * len(answers))
+    _, metrics, stored = sample(of_sources(), 5, chosen(weight=2.0), drift=watch, mode="drop", metric="batch_reward")
+    scores = [score for _, answers, _ in of_sources() for score in answers]
+    closeness = [0.0 if score is None else 1 - abs(score - 3.0) / 4 for score in scores]
+    assert metrics["drift/judge"] == pytest.approx(np.mean(closeness))
+    assert metrics["drift/reward"] == pytest.approx(metrics["filter/reward_drawn"])  # of those, too, that are dropped
+    assert metrics["drift/alarms"] == 1.0 and watch.pop_metrics() == {}
+    assert all(stored[key][-1] == pytest.approx(expected(2.0)[key], abs=1e-6) for key in stored)
 
 
 def test_columns_are_what_the_rows_say():

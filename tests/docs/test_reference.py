@@ -111,7 +111,7 @@ def names(heading: str) -> set[str]:
 
 def test_every_metric_that_training_writes_is_documented_and_no_other():
     source = "".join(path.read_text() for path in (REPO / "omniq_verl").rglob("*_verl.py"))
-    written = set(re.findall(r'"((?:filter|gate|data|val-aux|batch_reward)/[\w/]+)"', source))
+    written = set(re.findall(r'"((?:filter|gate|data|val-aux|batch_reward|drift)/[\w/]+)"', source))
     written |= set(re.findall(r'"((?:filter)/\w+)" if', source))
     page = {name.removeprefix("actor/") if "gate" in name else name for name in names("Training") | names("Validation")}
     patterned = {name for name in page if "<" in name}

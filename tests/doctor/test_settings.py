@@ -93,6 +93,28 @@ def test_refill_with_single_prompts_is_no_fault():
     assert faults(f"{SAMPLER}.mode=refill", "data.gen_batch_size=1") == []
 
 
+JUDGE = "reward.drift_judge=omniq_verl.rewards.batch.score_table:closeness"
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "said"),
+    [
+        (("reward.drift_judge=nobody",), "reward.drift_judge", "is 'nobody'"),
+        ((JUDGE,), "reward.drift_judge", "path"),
+        ((JUDGE, "+reward.drift_settings.path=a.csv", "reward.drift_window=9"), "reward.drift_judge", "too short"),
+        ((JUDGE, "+reward.drift_settings.path=a.csv", "reward.drift_level=1"), "reward.drift_judge", "level is 1"),
+        (("+reward.drift_settings.path=a.csv",), "reward.drift_settings", "has no effect while reward.drift_judge"),
+        ((JUDGE, "+reward.drift_settings.path=a.csv", "trainer.v1.trainer_mode=sync"), "trainer_mode", "left out"),
+    ],
+)
+def test_a_second_judge_that_would_not_work_is_named(words, where, said):
+    assert any(where in one.where and said in one.what for one in faults(*words)), faults(*words)
+
+
+def test_a_second_judge_may_be_set():
+    assert faults(JUDGE, "+reward.drift_settings.path=a.csv") == []
+
+
 @pytest.mark.parametrize(
     "override",
     ["trainer.v1.sampler.custom_sampler.name=Other", "trainer.v1.sampler.custom_sampler.name=null"],

@@ -15,6 +15,7 @@ from vllm import exceptions
 from vllm.config import DeviceConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.exceptions import VLLMValidationError
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers import renderer_from_config
 from vllm.sampling_params import RequestOutputKind
@@ -28,7 +29,9 @@ from omniq_verl.generation.vllm_adapter import (
     engine_settings,
     render,
     sampling_params,
+    surprises_of,
     translate_error,
+    writing_params,
 )
 from omniq_verl.generation.vllm_offline import load_image_processor, vllm_prompt
 from omniq_verl.tiny.model import save_tiny_model
@@ -97,6 +100,20 @@ def test_sampling_is_as_asked_and_nothing_else_is_set():
     greedy = sampling_params(Request("a", [], seed=7), Sampling(), [])
     assert (greedy.temperature, greedy.seed, greedy.logit_bias, greedy.bad_words) == (0.0, None, None, [])
     assert (greedy.top_k, greedy.repetition_penalty, greedy.stop_token_ids) == (0, 1.0, [])
+
+
+def test_an_answer_that_is_shown_differs_only_in_what_comes_with_its_parts():
+    plain, shown = (make(Request("a", [], seed=7), Sampling(), [11]) for make in (sampling_params, writing_params))
+    assert (shown.output_kind, shown.logprobs) == (RequestOutputKind.DELTA, 0)
+    shown.output_kind, shown.logprobs = plain.output_kind, plain.logprobs
+    assert shown == plain
+
+
+def test_the_surprise_of_a_token_is_minus_its_own_log_probability():
+    found = [{5: Logprob(-0.5), 9: Logprob(-0.1)}, {7: Logprob(-2.0)}, {8: Logprob(0.0)}]
+    output = CompletionOutput(0, "abc", [5, 7, 8], None, found)
+    assert surprises_of(output) == [0.5, 2.0, 0.0]
+    assert surprises_of(CompletionOutput(0, "", [], None, None)) == []
 
 
 def test_an_answer_that_vllm_aborted_has_ended_in_error():

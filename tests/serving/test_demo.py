@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from evaluation_builders import Rater
+from fastapi import Request as HttpRequest
 from fastapi.responses import HTMLResponse
-from serving_builders import app, base64_of, free_port, grey, listening
+from serving_builders import DirectRater, Greys, Writer, app, base64_of, free_port, grey, listening
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -27,7 +27,8 @@ from omniq_verl.serving.settings import ServerSettings, key_digest
 
 PHONE = 390
 browser = pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
-PROBE = """<iframe id=f src=/demo width=%d height=2400></iframe><p id=out></p><script>
+PROBE = """<iframe id=f src=/demo width=%d height=2400></iframe>
+<!-- The picture keeps this page loading until it has sent what it found. --><img src=/wait><script>
 const sent = %s, pause = () => new Promise(done => setTimeout(done, 50));
 const bytes = text => Uint8Array.from(atob(text), one => one.charCodeAt(0));
 f.onload = async () => {
@@ -43,30 +44,52 @@ f.onload = async () => {
     page.getElementById("prompt").value = sent.prompt;
   }
   if (!page.getElementById("ask").disabled) {
+    if (sent.way) page.getElementById("way").value = sent.way;
     page.getElementById("ask").click();
+    for (let n = 0; n < 200 && !sent.stop && page.getElementById("ask").disabled; n++) await pause();
+  }
+  if (sent.stop) {
+    for (let n = 0; n < 200 && page.getElementById("stop").hidden; n++) await pause();
+    for (let n = 0; n < 200 && page.querySelectorAll(".text span").length < 3; n++) await pause();
+    page.getElementById("stop").click();
     for (let n = 0; n < 200 && page.getElementById("ask").disabled; n++) await pause();
   }
   const past = [...page.body.querySelectorAll("*")].filter(one => one.getBoundingClientRect().right > %d + 1);
-  out.textContent = "FOUND " + JSON.stringify({text: page.body.innerText, width: page.documentElement.scrollWidth,
+  await fetch("/found", {method: "POST", body: JSON.stringify({
+    text: page.body.innerText, width: page.documentElement.scrollWidth,
     past: past.map(one => one.tagName), bold: page.querySelectorAll("b").length,
-    locked: page.getElementById("locked").hidden}) + " END";
+    locked: page.getElementById("locked").hidden, ways: page.getElementById("ways").hidden,
+    tokens: [...page.querySelectorAll(".text span")].map(one => [one.textContent, one.style.backgroundColor, one.title])
+  })});
 };
 </script>"""
 
 
-def shown(files, asgi=None, **words) -> dict:
-    """What the page shows after these files were chosen and the model was asked."""
-    asgi = asgi or app()
+def shown(files, asgi=None, picture="", **words) -> dict:
+    """What the page shows after these files were chosen and the model was asked; ``picture`` gets a screenshot."""
+    asgi, found, there = asgi or app(), [], asyncio.Event()
     sent = {"files": [(name, kind, base64_of(data)) for name, kind, data in files], **words}
     probe = PROBE % (PHONE, json.dumps(sent).replace("<", "\\u003c"), PHONE)
     asgi.get("/probe")(lambda: HTMLResponse(probe))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+
+    @asgi.post("/found")
+    async def take(request: HttpRequest) -> None:
+        found.append(await request.json())
+        there.set()
+
+    @asgi.get("/wait")
+    async def wait() -> None:
+        await asyncio.wait_for(there.wait(), 60)
+
+    after = f"--screenshot={picture}" if picture else "--dump-dom"  # once the page has loaded
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", after]
     with listening(asgi) as url:
-        found = subprocess.run([*command, f"{url}/probe"], capture_output=True, text=True, timeout=120, check=False)
-    text = re.search(r"<p id=\"out\">FOUND (.*?) END</p>", found.stdout, re.DOTALL).group(1)
-    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
-        text = text.replace(entity, character)
-    return json.loads(text)
+        size = f"--window-size={PHONE + 30},2000"
+        done = subprocess.run(
+            [*command, size, f"{url}/probe"], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert found, done.stderr[-2000:]
+    return found[0]
 
 
 @browser
@@ -95,6 +118,46 @@ def test_two_images_are_scored_and_compared_in_both_orders_on_a_phone():
 )
 def test_faults_and_other_tasks_are_shown_in_words(files, words, said):
     assert said in shown(files, **words)["text"]
+
+
+@browser
+def test_an_answer_is_shaded_by_the_entropies_of_its_tokens_or_else_by_their_surprise():
+    one = [("a.png", "image/png", grey(0))]
+    found = shown(one, app(rater=Writer))
+    words = ["<think>its ", "brightness ", "is ", "0.00</think><answer>1.00</answer>"]
+    shades = [f"rgba(214, 110, 0, {share})" for share in ("0", "0.05", "0.1", "0.15")]
+    titles = [f"entropy {nats} nats" for nats in ("0.00", "0.25", "0.50", "0.75")]
+    assert found["tokens"] == [list(token) for token in zip(words, shades, titles, strict=True)]
+    assert "Shading: the entropy of each token" in found["text"] and "1.00\n\nbad, on a scale" in found["text"]
+    found = shown(one, app("surprise", rater=Writer))
+    assert found["tokens"][-1][2] == "surprise 1.50 nats" and "entropy" not in found["text"]
+    assert "minus the logarithm of its probability" in found["text"]
+
+
+@browser
+def test_the_stop_button_ends_the_writing_on_the_page_and_in_the_engine():
+    asgi = app("endless", rater=Writer)
+    found = shown([("a.png", "image/png", grey(0))], asgi, stop=True)
+    assert "Stopped." in found["text"] and len(found["tokens"]) >= 3
+    server = asgi.state.server
+    assert server.models.scorer.engine.left.wait(60) and server.admission.taken == 0
+
+
+@browser
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (
+            "both",
+            "1.00\n\nbad, on a scale from 1 to 5\n\nWithout reasoning: 3.00 \u00b1 2.00; 12.5% outside of the scale",
+        ),
+        ("direct", "3.00\n\nfair, on a scale from 1 to 5\n\nWithout reasoning \u00b1 2.00; 12.5% outside of the scale"),
+        ("rali", "1.00\n\non a scale from 1 to 5\n\nstatus: ok"),
+    ],
+)
+def test_the_way_to_answer_can_be_chosen_where_there_are_several(way, said):
+    found = shown([("a.png", "image/png", grey(0))], app(rater=DirectRater, rali=Greys()), way=way)
+    assert said in found["text"] and not found["ways"] and found["past"] == []
 
 
 @browser

@@ -32,11 +32,13 @@ class BatchRewardSettings:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the function, by name."""
     weight: float = 1.0
+    setting: str = SETTING
+    """Where the recipe names the function, for errors."""
 
     def __post_init__(self) -> None:
         if self.function not in SHELF and not is_door(self.function):
             known = ", ".join(sorted(SHELF))
-            raise ValueError(f"{SETTING} is {self.function!r}. Fix: choose one of {known}, or write {FORM}")
+            raise ValueError(f"{self.setting} is {self.function!r}. Fix: choose one of {known}, or write {FORM}")
         if not isinstance(self.settings, Mapping):
             raise ValueError(f"reward.batch_settings is {self.settings!r}. Fix: map names to values")
         if not _is_finite(self.weight):
@@ -46,16 +48,16 @@ class BatchRewardSettings:
     @cached_property
     def opened(self) -> BatchFunction:
         """The function itself."""
-        return opened(self.function, self.settings)
+        return opened(self.function, self.settings, self.setting)
 
 
-def opened(name: str, settings: Mapping[str, Any]) -> BatchFunction:
+def opened(name: str, settings: Mapping[str, Any], setting: str = SETTING) -> BatchFunction:
     """A batch reward by its name on the shelf or outside.
 
     Raises:
         BadDoor: it cannot be imported, or takes other arguments.
     """
-    return open_function(SETTING, SHELF.get(name, name), EXPECTED, 1, tuple(settings))
+    return open_function(setting, SHELF.get(name, name), EXPECTED, 1, tuple(settings))
 
 
 def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:
@@ -64,7 +66,7 @@ def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:
     Raises:
         ValueError: the function fails, or returns something else than one finite number per rollout.
     """
-    name = f"{SETTING}={chosen.function}"
+    name = f"{chosen.setting}={chosen.function}"
     try:
         found = chosen.opened(rollouts, **chosen.settings)
     except Exception as error:  # whatever the user's own function raises

@@ -1,0 +1,71 @@
+"""Server-sent events: the parts of answers while they are written, and then the response itself.
+
+The answer ends when its reader leaves.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from fastapi import HTTPException
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from omniq_verl.data.files import whole_text
+from omniq_verl.generation.request import Piece
+from omniq_verl.serving.async_scorer import Shown
+from omniq_verl.serving.request_parsing import BadRequest
+from omniq_verl.serving.schemas import PieceEvent
+
+EVENTS = "text/event-stream"
+Work = Callable[[Shown], Awaitable[BaseModel]]
+"""Answers a request, and shows the parts of its answers meanwhile."""
+
+
+class EventStream(StreamingResponse):
+    """Events ``piece``, and at the end ``result`` with the body of the plain response, or ``error``.
+
+    Args:
+        room: held until the last event; may raise before anything is sent, so that the status tells.
+        work: answers the request.
+    """
+
+    def __init__(self, room: AbstractContextManager[None], work: Work):
+        super().__init__(self._events(work), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+        self._room = room
+        self._running: asyncio.Future[BaseModel] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._room:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:  # also where the reader leaves while an event is sent
+                if self._running is not None:
+                    self._running.cancel()
+
+    async def _events(self, work: Work) -> AsyncIterator[str]:
+        pieces: asyncio.Queue[BaseModel | None] = asyncio.Queue()
+        self._running = asyncio.ensure_future(work(lambda *said: pieces.put_nowait(_piece(*said))))
+        self._running.add_done_callback(lambda _: pieces.put_nowait(None))
+        while (piece := await pieces.get()) is not None:
+            yield event("piece", piece.model_dump())
+        try:
+            yield event("result", (await self._running).model_dump())
+        except BadRequest as error:
+            yield event("error", {"status": error.status, "detail": str(error)})
+        except HTTPException as error:
+            yield event("error", {"status": error.status_code, "detail": error.detail})
+
+
+def _piece(index: int, name: str, piece: Piece) -> PieceEvent:
+    return PieceEvent(
+        index=index, name=name, text=whole_text(piece.text), surprise=list(piece.surprise), entropy=piece.entropy
+    )
+
+
+def event(name: str, data: Any) -> str:
+    """One event as it is sent. JSON has no line feeds, which would end the data."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

@@ -15,11 +15,10 @@ Numbers = Callable[[Mapping[str, Any]], Sequence[float]]
 
 
 def answered(folder: Path) -> dict[str, float]:
-    """Figures of ``omniq_verl.quickstart.measure``: greedy answers, and SRCC of single answers at temperature 1."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    titles = {"PLCC": "plcc", "SRCC": "srcc", "MAE": "mae", "parsable": "parsed"}
-    found = {title: _number(metrics["greedy"][key]) for title, key in titles.items()}
-    return {**found, "SRCC (temperature 1)": _number(metrics["sampled"]["srcc"])}
+    """Figures of ``omniq eval`` on the one set of the photographs."""
+    (found,) = json.loads((folder / "metrics.json").read_text())["sets"].values()
+    numbers = {title: value_of(found[title.lower()]) for title in ("PLCC", "SRCC")}
+    return {**numbers, "MAE": _number(found["mae"]), "parsable": found["scored"] / found["images"]}
 
 
 def read_figure(place: Path) -> dict[str, float]:

@@ -17,8 +17,8 @@ SFT_STEPS, GRPO_STEPS = 250, 6
 CROPS = {"train": 600, "sft": 6000, "val": 100, "test": 300}
 LIMIT = 100
 """Held-out crops of each finding."""
-TOKENS = 32
-"""Most tokens of an answer."""
+ANSWERS = ("--engine", "hf", "--dtype", "float32", "--max-tokens", 32)
+"""How models answer: greedily, by transformers, which starts faster than vLLM and needs less memory."""
 ASKED = {
     "attention": [],
     "text_only": [],
@@ -34,9 +34,7 @@ def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
     """All that runs at the size of a tiny model; the arguments are those of ``omniquality_r.tiny``."""
 
     def of_seed(seed: int) -> list[Stage]:
-        own = Settings(
-            repo, root / seed_folder(seed), seed, SFT_STEPS, GRPO_STEPS, samples=4, grpo_save_every=3, crops=CROPS
-        )
+        own = Settings(repo, root / seed_folder(seed), seed, SFT_STEPS, GRPO_STEPS, grpo_save_every=3, crops=CROPS)
         return below(seed_folder(seed), stages(own))
 
     return Experiment("findings", "tiny", seeds, once_per_seed(seeds, of_seed), TABLES, {})
@@ -76,18 +74,15 @@ def _trained(own: Settings, prefix: str, data: Path, title: str) -> list[Stage]:
 
 
 def _measured(own: Settings, name: str, model: Path, data: Path) -> Stage:
-    out = own.root / f"{name}_test"
-    words = flags(model=model, data=data / "test.parquet", out=out, samples=own.samples)
-    command = module("omniq_verl.quickstart.measure", [*words, "--max-tokens", str(TOKENS)])
-    return Stage(f"{name}_test", f"held-out answers after {name}", command)
+    words = ["eval", "--model", model, "--data", data / "test.parquet", "--out", own.root / f"{name}_test"]
+    return Stage(f"{name}_test", f"held-out answers after {name}", omniq(*words, *ANSWERS))
 
 
 def _finding(own: Settings, folder: str, models: Sequence[Path], data: Path, *more: object) -> Stage:
     name = folder.removesuffix("_direct").replace("_", "-")
     words = ["findings", name, *(word for model in models for word in ("--model", model))]
-    words += ["--data", data / "test.parquet", "--out", own.root / folder, "--limit", LIMIT, "--max-tokens", TOKENS]
-    words += ["--engine", "hf", "--dtype", "float32", "--seed", own.seed, *more]
-    return Stage(folder, f"findings: {name}", omniq(*words))
+    words += ["--data", data / "test.parquet", "--out", own.root / folder, "--limit", LIMIT, "--seed", own.seed]
+    return Stage(folder, f"findings: {name}", omniq(*words, *ANSWERS, *more))
 
 
 TABLES = (

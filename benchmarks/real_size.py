@@ -186,7 +186,7 @@ def build_config(tokenizer: Any, size: Size) -> Any:
     )
 
 
-def save_model(folder: Path, size: Size, texts: list[str], seed: int = 0) -> int:
+def save_model(folder: Path, size: Size, texts: list[str], seed: int = 0, dtype: Any = None) -> int:
     """Write model, tokenizer and processor; returns the number of parameters. The folder only appears when complete.
 
     Args:
@@ -194,6 +194,7 @@ def save_model(folder: Path, size: Size, texts: list[str], seed: int = 0) -> int
         size: size of the model.
         texts: questions the tokenizer is trained on.
         seed: seed of the weights.
+        dtype: number type of torch; None: bfloat16 on a GPU, float32 on a CPU.
     """
     import torch
     from transformers import (
@@ -209,7 +210,7 @@ def save_model(folder: Path, size: Size, texts: list[str], seed: int = 0) -> int
     tokenizer = fill_vocabulary(train_tokenizer(texts, _LEARNED_TOKENS), size.vocabulary)
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
-    torch.set_default_dtype(torch.bfloat16 if on_gpu else torch.float32)
+    torch.set_default_dtype(dtype or (torch.bfloat16 if on_gpu else torch.float32))
     with torch.device("cuda" if on_gpu else "cpu"):
         model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer, size))
     torch.set_default_dtype(torch.float32)

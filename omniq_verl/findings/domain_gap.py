@@ -16,7 +16,7 @@ from rich.console import Console
 
 from omniq_verl.evaluation.curves import COLOURS
 from omniq_verl.evaluation.grouping import group_names
-from omniq_verl.findings.distances import domain_probe, mmd, plane
+from omniq_verl.findings.distances import domain_probe, frechet, mmd, plane
 from omniq_verl.findings.features import ridge_predictions, stack, token_features
 from omniq_verl.findings.measures import agreement, cell
 from omniq_verl.findings.page import Finding, as_figure, new_figure, number, table, write_finding
@@ -103,17 +103,20 @@ def clip_features(model: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def gaps(points: Points, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """By space: the probe's accuracy over all data sets, MMD of every pair, and what a ridge reads of the label."""
+    """By space: the probe's accuracy over all data sets, both distances of every pair, and what a ridge reads of the
+    label."""
     found = {}
     for space, vectors in points.vectors.items():
         probe = domain_probe(vectors, points.domain, resamples, seed)
-        pairs = {}
+        pairs: dict[str, dict[str, Any]] = {"mmd": {}, "frechet": {}}
         for one, other in combinations(np.unique(points.domain), 2):
             sides = [vectors[points.domain == which] for which in (one, other)]
-            pairs[f"{points.domains[one]} / {points.domains[other]}"] = asdict(mmd(sides[0], sides[1], seed=seed))
+            for name, distance in (("mmd", mmd), ("frechet", frechet)):
+                found_pair = asdict(distance(sides[0], sides[1], seed=seed))
+                pairs[name][f"{points.domains[one]} / {points.domains[other]}"] = found_pair
         quality = agreement(ridge_predictions(vectors, points.target, seed), points.target, resamples)["srcc"]
         accuracy = as_figure(probe.accuracy, probe.bounds, len(vectors))
-        found[space] = {"probe": {**accuracy, "chance": probe.chance}, "mmd": pairs, "label_srcc": quality}
+        found[space] = {"probe": {**accuracy, "chance": probe.chance}, **pairs, "label_srcc": quality}
     return found
 
 
@@ -172,6 +175,9 @@ READING = (
     " image.",
     "Distances within a t-SNE mean little between clusters, and it depends on its seed. Read the numbers first.",
     "MMD is unbiased and may be below 0. Its null divides the images anew, at random, 1,000 times.",
+    "The Fréchet distance compares two Gaussians, in units of the mean squared distance to the common mean. With fewer"
+    " images than dimensions it is too large, also between equal sets: compare it with its null (100 divisions), and"
+    " not with distances of other numbers of images.",
 )
 
 
@@ -186,8 +192,11 @@ def _table(name: str, measured: Mapping[str, Any], images: Mapping[str, Any]) ->
     for space, one in measured.items():
         for pair, found in one["mmd"].items():
             cells = [cell(one["probe"]), number(found["value"], ".4f"), number(found["null_high"], ".4f")]
-            rows.append([SPACES[space], pair, *cells, number(found["p"]), cell(one["label_srcc"])])
-    columns = ["space", "sets", "probe's accuracy", "MMD squared", "null, 95%", "p", "label's SRCC by ridge"]
+            apart = one["frechet"][pair]
+            cells += [number(found["p"]), number(apart["value"]), number(apart["null_high"]), number(apart["p"])]
+            rows.append([SPACES[space], pair, *cells, cell(one["label_srcc"])])
+    columns = ["space", "sets", "probe's accuracy", "MMD squared", "null, 95%", "p", "Fréchet", "null, 95%", "p"]
+    columns.append("label's SRCC by ridge")
     return table(f"{name}: {images['images']} images, left out: {images['left_out']}", columns, rows)
 
 

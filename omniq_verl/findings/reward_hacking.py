@@ -263,21 +263,26 @@ _PANELS = (
 
 def draw(steps: Sequence[dict[str, Any]], curves: pd.DataFrame) -> Figure:
     """Six panels over the steps, with bands where a measure has an interval; and the reward of the training's log."""
-    figure, axes = new_figure(4.2, 3, 2, sharex=True)
+    figure, axes = new_figure(4.8, 3, 2, sharex=True)
     for axis, (names, unit) in zip(axes.flat, _PANELS, strict=True):
         for ref, name in enumerate(names):
             _draw_measure(axis, steps, name, ref)
         label(axis, "", "", unit)
         axis.grid(alpha=0.3)
         if len(names) > 1:
-            axis.legend(fontsize=5.5, frameon=False)
+            _legend_above(axis)
     reward = curves.reward.dropna()
     if len(reward):
         axes[0, 0].plot(reward.index, reward.to_numpy(), ":", color="0.4", linewidth=1, label="rollouts")
-        axes[0, 0].legend(fontsize=5.5, frameon=False)
+        _legend_above(axes[0, 0])
     for axis in axes[-1]:
         axis.set_xlabel("GRPO step", fontsize=7)
     return figure
+
+
+def _legend_above(axis: Any) -> None:
+    """In a panel this small a legend would hide lines."""
+    axis.legend(fontsize=5.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def _draw_measure(axis: Any, steps: Sequence[dict[str, Any]], name: str, ref: int) -> None:

@@ -187,8 +187,9 @@ def draw(curves: Sequence[Curve]) -> Figure:
         axis.plot(x, [one["srcc"]["value"] for one in known], "-o", color=colour, markersize=3.5, linewidth=1.2,
                   label=f"{curve.name}, mean of k")  # fmt: skip
         for one, at in zip(known, x, strict=True):
-            axis.annotate(f"k={one['k']}", (at, one["srcc"]["value"]), (0, 4), textcoords="offset points", fontsize=5.5,
-                          ha="center")  # fmt: skip
+            # Lines lie close together: the second one's labels are below it.
+            axis.annotate(f"k={one['k']}", (at, one["srcc"]["value"]), (0, (4, -8)[ref % 2]), ha="center",
+                          textcoords="offset points", fontsize=5.5)  # fmt: skip
         bounded = [one for one in known if one["srcc"]["low"] is not None]
         low, high = ([one["srcc"][end] for one in bounded] for end in ("low", "high"))
         axis.fill_between([one["tokens"] for one in bounded], low, high, color=colour, alpha=0.15, linewidth=0)

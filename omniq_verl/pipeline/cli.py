@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    experiment: Annotated[str, typer.Argument(help="omniquality_r, q_insight, ract or rali.")],
+    experiment: Annotated[str, typer.Argument(help="omniquality_r, q_insight, ract, rali or findings.")],
     more: Annotated[
         list[str] | None, typer.Argument(metavar="[SEED|STAGE]...", help="More values for --seeds or --only.")
     ] = None,

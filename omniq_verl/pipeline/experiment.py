@@ -23,16 +23,23 @@ class OurRow:
 
 @dataclass(frozen=True)
 class OurTable:
-    """One table of a paper, as far as it is measured here."""
+    """One table of a paper, as far as it is measured here; or one that no paper has."""
 
-    paper: str
-    """As ``evaluation.papers.load_table`` takes it, e.g. ``omniquality_r:4``."""
+    paper: str | None
+    """As ``evaluation.papers.load_table`` takes it, e.g. ``omniquality_r:4``; None: no paper has it."""
     rows: tuple[OurRow, ...]
     read: Reader
     same_columns: bool = False
     """Whether the columns are the paper's own, so that its numbers can stand beside ours."""
     note: str = ""
     """What a reader has to know about these figures."""
+    title: str = ""
+    """What a table is called that no paper has."""
+
+    @property
+    def name(self) -> str:
+        """What the table is called."""
+        return self.paper or self.title
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omniq_verl.packaged import HOME
-from omniq_verl.pipeline import omniquality_r, q_insight, ract, rali
+from omniq_verl.pipeline import findings, omniquality_r, q_insight, ract, rali
 from omniq_verl.pipeline.experiment import Experiment
 
-TINY = {"omniquality_r": omniquality_r.tiny, "q_insight": q_insight.tiny, "ract": ract.tiny, "rali": rali.tiny}
+TINY = {
+    "omniquality_r": omniquality_r.tiny,
+    "q_insight": q_insight.tiny,
+    "ract": ract.tiny,
+    "rali": rali.tiny,
+    "findings": findings.tiny,
+}
 SCALES = ("tiny", "paper")
 _PLAIN = re.compile(r"[\w/.+@%-]+", re.ASCII)
 
@@ -45,4 +51,6 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         return TINY[name](HOME, root.resolve(), tuple(seeds))
     from omniq_verl.pipeline.paper import experiments as paper
 
+    if name not in paper.PAPERS:
+        raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on models of your own")
     return paper.build(name, HOME, root.resolve(), tuple(seeds), data, model)

@@ -23,7 +23,8 @@ class Filled:
     """A table, as far as its stages are done."""
 
     plan: OurTable
-    paper: PaperTable
+    paper: PaperTable | None
+    """None: no paper has it."""
     found: Figures
     """Rows that are measured for every seed."""
     missing: tuple[str, ...]
@@ -36,7 +37,7 @@ def fill(experiment: Experiment, root: Path) -> list[Filled]:
 
 
 def _fill(table: OurTable, seeds: Sequence[int], root: Path) -> Filled:
-    paper, found, missing = load_table(table.paper), {}, []
+    paper, found, missing = load_table(table.paper) if table.paper else None, {}, []
     for row in table.rows:
         try:
             seen = [table.read(root / seed_folder(seed) / row.folder) for seed in seeds]
@@ -53,7 +54,9 @@ def _empty_columns(found: Figures) -> list[str]:
     return [f"no figures for {', '.join(empty)}"] if empty else []
 
 
-def _unmatched(table: OurTable, paper: PaperTable) -> list[str]:
+def _unmatched(table: OurTable, paper: PaperTable | None) -> list[str]:
+    if paper is None:
+        return []
     ours = {row.paper for row in table.rows}
     others = [row.method for row in paper.rows if (row.group, row.method) not in ours]
     return [f"not measured here, the paper's numbers only: {', '.join(others)}"] if others else []
@@ -70,7 +73,7 @@ def write_tables(experiment: Experiment, root: Path) -> list[Filled]:
 def as_data(experiment: Experiment, filled: Sequence[Filled]) -> dict[str, Any]:
     """All figures as numbers, one for each seed; None where there is none."""
     tables = {
-        one.plan.paper: {
+        one.plan.name: {
             "rows": {row: {name: _plain(values) for name, values in of.items()} for row, of in one.found.items()},
             "missing": list(one.missing),
         }
@@ -97,7 +100,8 @@ def markdown(experiment: Experiment, filled: Sequence[Filled]) -> str:
 
 
 def _section(one: Filled) -> str:
-    parts = [f"## {one.plan.paper}\n\n{one.paper.caption}\n"]
+    caption = f"{one.paper.caption}\n" if one.paper else ""
+    parts = [f"## {one.plan.name}\n\n{caption}"]
     if one.plan.note:
         parts.append(f"{one.plan.note}\n")
     if one.plan.same_columns:
@@ -106,12 +110,19 @@ def _section(one: Filled) -> str:
         if one.found:
             columns = list(next(iter(one.found.values())))
             parts.append(markdown_table(["measured", *columns], figure_lines(one.found)))
-        paper = [_paper_line(row, one.paper) for row in one.paper.rows]
-        parts.append(markdown_table([f"the paper ({one.plan.paper})", *_paper_head(one.paper)[1:]], paper))
-    parts += [f"Misprint: {misprint}.\n" for misprint in one.paper.misprints]
+        parts += _paper_alone(one.paper)
+    parts += [f"Misprint: {misprint}.\n" for misprint in (one.paper.misprints if one.paper else ())]
     if one.missing:
         parts.append("Not run or not measured:\n\n" + "".join(f"- {reason}\n" for reason in one.missing))
     return "\n".join(parts)
+
+
+def _paper_alone(paper: PaperTable | None) -> list[str]:
+    """The paper's numbers as a table of their own."""
+    if paper is None:
+        return []
+    lines = [_paper_line(row, paper) for row in paper.rows]
+    return [markdown_table([f"the paper ({paper.name})", *_paper_head(paper)[1:]], lines)]
 
 
 def _paper_head(paper: PaperTable) -> list[str]:
@@ -159,6 +170,6 @@ def print_tables(filled: Sequence[Filled], console: Console) -> None:
     for one in filled:
         if one.found:
             columns = list(next(iter(one.found.values())))
-            print_cells(one.plan.paper, ["measured", *columns], figure_lines(one.found), console)
+            print_cells(one.plan.name, ["measured", *columns], figure_lines(one.found), console)
         for reason in one.missing:
-            console.print(f"{one.plan.paper}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{one.plan.name}: {reason}", markup=False, highlight=False, soft_wrap=True)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from findings_builders import answer_text, answered, save_model, setup_of, write_rows
 from rich.console import Console
+from scipy.linalg import sqrtm
 
 from omniq_verl.findings import domain_gap
-from omniq_verl.findings.distances import domain_probe, gaussian_kernel, mmd, plane
+from omniq_verl.findings.distances import domain_probe, frechet, gaussian_kernel, mmd, plane
 
 RNG = np.random.default_rng(0)
 
@@ -77,6 +78,46 @@ def test_a_kernel_of_mostly_equal_vectors_still_tells_the_others_apart():
     assert kernel[0, 1] == 1 and kernel[0, 9] < 0.5
 
 
+def plain_frechet(x: np.ndarray, y: np.ndarray) -> float:
+    """Heusel et al. 2017, eq. 6, by scipy's root of a matrix."""
+    one, other = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    means = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
+    return means + np.trace(one + other - 2 * sqrtm(one @ other).real)
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 20), (9, 50)])
+def test_the_frechet_distance_is_the_plain_formula(n, m):
+    x, y = RNG.normal(size=(n, 4)), RNG.normal(size=(m, 4)) @ np.diag([1, 2, 3, 0.5]) + 1
+    found = frechet(x, y, 3)
+    assert found.value * found.unit == pytest.approx(plain_frechet(x, y))
+    both = np.concatenate([x, y])
+    assert found.unit == pytest.approx(((both - both.mean(axis=0)) ** 2).sum(axis=1).mean())
+
+
+def test_the_frechet_distance_of_diagonal_gaussians_is_that_of_their_deviations():
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T  # 8 vectors with a diagonal covariance
+    first, other, shift = np.array([1.0, 2.0, 0.5]), np.array([3.0, 2.0, 0.1]), np.array([1.0, -2.0, 0.0])
+    found = frechet(signs * first, signs * other + shift, 3)
+    expected = (shift**2).sum() + 8 / 7 * ((first - other) ** 2).sum()  # 8 / 7: covariances divide by n - 1
+    assert found.value * found.unit == pytest.approx(expected)
+
+
+def test_the_frechet_distance_of_fewer_vectors_than_dimensions_has_the_bias_of_its_null():
+    x, y = RNG.normal(size=(12, 40)), RNG.normal(size=(15, 40))
+    found = frechet(x, y, 60)
+    assert found.value == pytest.approx(found.null_mean, rel=0.2) and found.value > 0.5 and found.p > 0.02
+    assert frechet(x, y + 3, 60).p == 1 / 61
+
+
+def test_equal_sets_have_no_frechet_distance_and_the_unit_does_not_count():
+    x, y = RNG.normal(size=(6, 9)), RNG.normal(size=(7, 9)) + 1
+    assert frechet(x, x, 20).value == pytest.approx(0, abs=1e-9)
+    assert frechet(np.ones((4, 2)), np.ones((5, 2)), 20).value == 0
+    assert frechet(1000 * x, 1000 * y, 5).value == pytest.approx(frechet(x, y, 5).value)
+    with pytest.raises(ValueError, match="two vectors of each set, got 1 and 5"):
+        frechet(np.ones((1, 2)), np.ones((5, 2)))
+
+
 def test_a_probe_finds_what_separates_sets_and_nothing_where_nothing_does():
     domain = np.repeat([0, 1], [30, 90])
     apart = RNG.normal(size=(120, 5)) + 4 * domain[:, None]
@@ -115,9 +156,10 @@ def test_the_page_has_every_space_of_two_sets(tmp_path, monkeypatch):
     assert set(model) == {"visual", "visual_late", "reasoning"}
     assert numbers["images"]["step"]["sets"] == {"one": 12, "two": 12}
     for space in model.values():
-        assert set(space["mmd"]) == {"one / two"} and space["probe"]["chance"] == 0.5
+        assert set(space["mmd"]) == set(space["frechet"]) == {"one / two"} and space["probe"]["chance"] == 0.5
     # The same photographs and labels in both sets: no gap anywhere.
     assert abs(model["visual"]["mmd"]["one / two"]["value"]) < 0.1 and model["visual"]["mmd"]["one / two"]["p"] > 0.5
+    assert model["visual"]["frechet"]["one / two"]["value"] < 1e-6
 
 
 def test_one_set_has_no_gap(tmp_path, monkeypatch):

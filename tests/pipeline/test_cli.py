@@ -93,7 +93,8 @@ def test_the_papers_plan_needs_no_data_and_its_status_lists_the_data_sets(tmp_pa
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["nothing"], 1, "no experiment 'nothing'. Fix: use one of omniquality_r, q_insight, ract, rali"),
+        (["nothing"], 1, "no experiment 'nothing'. Fix: use one of omniquality_r, q_insight, ract, rali, findings"),
+        (["findings", "--scale", "paper", "--dry-run"], 1, "findings has no scale paper. Fix: use --scale tiny"),
         (["ract", "--scale", "huge"], 1, "Fix: use --scale tiny or --scale paper"),
         (["ract", "--scale", "paper"], 1, "--scale paper needs data. Fix: add --data FOLDER"),
         (["ract", "--data", "."], 1, "have no effect with --scale tiny. Fix: leave them out"),

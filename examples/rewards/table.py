@@ -68,6 +68,10 @@ FILTER = {
 """The same for all rows: groups whose rewards spread by less than a twentieth are dropped and counted."""
 
 
+FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0"}
+"""Ray would start idle processes in advance, one for each CPU slot, which delays those that are used."""
+
+
 @dataclass(frozen=True)
 class Size:
     """How much each row trains and measures."""
@@ -75,7 +79,7 @@ class Size:
     steps: int = 10
     prompts: int = 8
     """Images per step, each with 16 answers as in the recipes."""
-    answers: int = 2
+    answers: int = 4
     """Answers at temperature 1 to each of the 200 validation crops, which are of other photographs than training's."""
 
 
@@ -117,7 +121,7 @@ def _row(
     }
     stage = grpo_stage(settings, name, name, recipe, start, size.steps, **overrides, **FILTER, **own)
     outside = () if begun.root == settings.root else (data, begun.sft_model)
-    return replace(stage, reads=outside)
+    return replace(stage, reads=outside, environment=FEW_PROCESSES)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -130,7 +134,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each run (default: 10)")
     parser.add_argument("--prompts", type=int, default=8, help="images per step, a multiple of 4 (default: 8)")
-    parser.add_argument("--answers", type=int, default=2, help="answers per held-out image (default: 2)")
+    parser.add_argument("--answers", type=int, default=4, help="answers per held-out image (default: 4)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")
     parser.add_argument("--show", action="store_true", help="write table and page from what is finished; run nothing")
     return parser

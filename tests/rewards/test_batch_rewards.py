@@ -57,6 +57,30 @@ def test_two_images_by_hand():
     assert found == pytest.approx([1.0, 1.0])  # the same label, the same score: p = 0.5 on both sides
 
 
+LIST = [([1.0], 1.0), ([2.0, 4.0], 2.0), ([3.0], 3.0)]
+BY_HAND = {
+    # 3 is right about 2 and wrong about 4, and right about 1. The last two images have the same label.
+    "pairwise_accuracy": ({}, [([3.0, 5.0], 4.0), ([2.0, 4.0], 2.0), ([1.0], 2.0)], [0.75, 1.0, 1.0, 0.5, 1.0]),
+    # Three of four votes are for the first image. Means 3 and 2, variances 1: z = 0 and 2 / sqrt(2), Phi = 0.9213504.
+    "evoquality": ({}, [([2.0, 4.0], 1.0), ([1.0, 3.0], 5.0)], [0.7071068, 0.9598700, 0.9598700, 0.7071068]),
+    # (1, 3, 3), (1, 2, 3), (1, 4, 3), (1, 3, 3) against (1, 2, 3): r = sqrt(3) / 2, 1, 2 / sqrt(28 / 3), sqrt(3) / 2.
+    "plcc": ({"kind": "plcc"}, LIST, [0.9330127, 1.0, 0.8273268, 0.9330127]),
+    # The same as ranks: (1, 2.5, 2.5), (1, 2, 3), (1, 3, 2).
+    "srcc": ({"kind": "srcc"}, LIST, [0.9330127, 1.0, 0.75, 0.9330127]),
+    # Undecided on both sides: the cross-entropy is ln 2, its bound -ln 1e-6.
+    "tatar": ({"ranked_tasks": ["technical"]}, [([3.0], 3.0), ([3.0], 3.0)], [1 - math.log(2) / 13.8155106] * 2),
+    # 1 off where the raters' standard deviation is 0.5: exp(-2).
+    "uncertain_gaussian": ({}, [([3.0, 4.0], 3.0)], [1.0, 0.1353353]),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_few_answers_by_hand(name):
+    settings, images, expected = BY_HAND[name]
+    chosen = BatchRewardSettings("listwise" if name in ("plcc", "srcc") else name, settings)
+    assert batch_reward(rollouts_from(images, stds=[0.5] * 3), chosen) == pytest.approx(expected, abs=1e-5)
+
+
 def test_tatar_ranks_answers_where_the_task_says_so_and_is_a_gaussian_elsewhere():
     ranked = tatar(rollouts_from(IMAGES, tasks=["aesthetic"] * 4))
     assert ranked == pytest.approx(soft_ranking(IMAGES), abs=1e-12)

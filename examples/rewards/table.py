@@ -76,7 +76,7 @@ FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0"}
 class Size:
     """How much each row trains and measures."""
 
-    steps: int = 10
+    steps: int = 16
     prompts: int = 8
     """Images per step, each with 16 answers as in the recipes."""
     answers: int = 4
@@ -132,7 +132,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cold-starts", type=Path, nargs="+", metavar="RUN", help="runs of the quickstart, one for each seed, in order"
     )
-    parser.add_argument("--steps", type=int, default=10, help="GRPO steps of each run (default: 10)")
+    parser.add_argument("--steps", type=int, default=16, help="GRPO steps of each run (default: 16)")
     parser.add_argument("--prompts", type=int, default=8, help="images per step, a multiple of 4 (default: 8)")
     parser.add_argument("--answers", type=int, default=4, help="answers per held-out image (default: 4)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")

@@ -79,7 +79,9 @@ class Rank:
         from verl.utils.transferqueue_utils import tqbridge
 
         def read(batch: Any) -> dict[str, float]:
-            names = [f"{uid}_{session}" for uid, session in zip(batch["uid"], batch["session_id"], strict=True)]
-            return dict(zip(names, [float(scores.sum()) for scores in batch["rm_scores"].unbind()], strict=True))
+            uids, sessions = ([getattr(one, "data", one) for one in batch[name]] for name in ("uid", "session_id"))
+            rewards = [float(scores.sum()) for scores in batch["rm_scores"].unbind()]
+            names = [f"{uid}_{int(session)}" for uid, session in zip(uids, sessions, strict=True)]
+            return dict(zip(names, rewards, strict=True))
 
         return tqbridge()(read)(share)

@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,14 @@ from scipy import stats
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.curves import draw_curves
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.pipeline.summary import Figures
+from omniq_verl.pipeline.experiment import seed_folder
+from omniq_verl.pipeline.marks import read_mark
+from omniq_verl.pipeline.summary import Figures, markdown_table
 
-MEASURED = {"SRCC": "srcc", "PLCC": "plcc", "MAE": "mae", "parsable": "parsed"}
-"""Figures of the greedy answers to the held-out crops, by column."""
+COLD_START = "cold_start"
+"""Folder of the measurement that all rows are compared with."""
+MEASURED = {"SRCC": "srcc", "PLCC": "plcc", "MAE": "mae"}
+"""Figures of all answers to the validation crops, by column."""
 PANELS = ("reward", "entropy", "groups_kept", "response_length")
 LINES = 6
 """Runs in one picture; more cannot be told apart."""
@@ -28,25 +32,38 @@ STYLE = (
 )
 
 
-def collect(names: Sequence[str]) -> Callable[[list[Path]], Figures]:
-    """Collects the figures of the cold start and of every run, one number for each seed."""
+def collect(root: Path, names: Sequence[str], seeds: Sequence[int]) -> Figures:
+    """The figures of the cold start and of every run, one number for each seed that has finished it."""
+    rows: Figures = {}
+    for name in (COLD_START, *names):
+        for seed in seeds:
+            folder = root / seed_folder(seed)
+            if not _done(root, seed, name) or not _done(root, seed, COLD_START):
+                continue
+            row = rows.setdefault(name, {})
+            for column, value in _figures(folder / name, folder / COLD_START).items():
+                row.setdefault(column, []).append(value)
+    return rows
 
-    def found(roots: list[Path]) -> Figures:
-        rows = {"cold start": [measured(root / "sft_test") for root in roots]}
-        rows |= {name: [measured(root / f"{name}_test") | trained(root / name) for root in roots] for name in names}
-        columns = list(dict.fromkeys(key for seeds in rows.values() for seed in seeds for key in seed))
-        return {
-            title: {key: [seed.get(key, math.nan) for seed in seeds] for key in columns}
-            for title, seeds in rows.items()
-        }
 
-    return found
+def _done(root: Path, seed: int, name: str) -> bool:
+    mark = read_mark(root, f"{seed_folder(seed)}/{name}")
+    return mark is not None and mark.done
 
 
-def measured(folder: Path) -> dict[str, float]:
-    """Figures of the held-out answers; NaN where one is not defined."""
-    greedy = json.loads((folder / "metrics.json").read_text())["greedy"]
-    return {title: math.nan if greedy[key] is None else float(greedy[key]) for title, key in MEASURED.items()}
+def _figures(run: Path, start: Path) -> dict[str, float]:
+    """Held-out figures of a run, its gain over the cold start of the same seed, and those of its steps."""
+    own, before = measured(run), measured(start)
+    if run == start:
+        return own
+    return {**own, "SRCC gain": own["SRCC"] - before["SRCC"], "MAE gain": before["MAE"] - own["MAE"], **trained(run)}
+
+
+def measured(run: Path) -> dict[str, float]:
+    """Figures of a run's last validation; NaN where one is not defined."""
+    last = [step for step in read_metrics(run).values() if any(key.startswith("val-core/") for key in step)][-1]
+    found = {title: last.get(f"val-core/mean/{key}", math.nan) for title, key in MEASURED.items()}
+    return {**found, "parsable": 1 - last["val-core/mean/parse_failure"]}
 
 
 def trained(run: Path) -> dict[str, float]:
@@ -61,8 +78,8 @@ def trained(run: Path) -> dict[str, float]:
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean, and of several seeds half of Student's 95% interval."""
-    if any(map(math.isnan, values)):
+    """Mean, and of several seeds half of Student's 95% interval; a dash where there is no value or one is undefined."""
+    if not values or any(map(math.isnan, values)):
         return "-"
     if len(values) == 1:
         return f"{values[0]:.3f}"
@@ -72,35 +89,60 @@ def interval(values: Sequence[float]) -> str:
 
 def rows_of(found: Figures) -> list[list[str]]:
     """The table's cells, its head first."""
-    return [
-        ["", *next(iter(found.values()))],
-        *([name, *map(interval, columns.values())] for name, columns in found.items()),
+    columns = list(dict.fromkeys(column for row in found.values() for column in row))
+    body = [
+        [name, str(len(row["SRCC"])), *(interval(row.get(column, [])) for column in columns)]
+        for name, row in found.items()
     ]
+    return [["", "seeds", *columns], *body]
+
+
+def write_table(out: Path, names: Sequence[str], seeds: Sequence[int], size: Mapping[str, int]) -> list[list[str]]:
+    """Write ``table.md`` and ``table.json`` from the runs that are finished; returns the cells, the head first.
+
+    Args:
+        out: the folder of the runs.
+        names: names of the runs.
+        seeds: seeds of the runs.
+        size: settings of all runs, as ``table.py`` has them.
+    """
+    found = collect(out, names, seeds)
+    rows = rows_of(found)
+    replace_text(out / "table.json", json.dumps({"seeds": list(seeds), **size, "rows": found}, indent=2) + "\n")
+    replace_text(out / "table.md", f"{conditions(seeds, size)}\n\n{markdown_table(rows[0], rows[1:])}")
+    return rows
+
+
+def conditions(seeds: Sequence[int], size: Mapping[str, int]) -> str:
+    """One sentence: how the figures were made."""
+    return (
+        f"{size['steps']} GRPO steps of {size['prompts']} images with 16 answers each; then"
+        f" {size['answers']} answers at temperature 1 to each of 200 crops of other photographs. Seeds"
+        f" {', '.join(map(str, seeds))}: mean and 95% interval over the seeds that have finished a row."
+    )
 
 
 def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
-    """``table.md`` with intervals, and ``page.html`` with the same table and the curves of each seed.
+    """Write ``page.html`` with the table of ``table.json`` and the curves of each seed.
 
     Args:
-        out: the folder of the runs, with ``table.json``.
+        out: the folder of the runs.
         names: names of the runs.
         seeds: seeds of the runs.
     """
-    said = json.loads((out / "table.json").read_text())
-    rows = rows_of(said["rows"])
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    replace_text(out / "table.md", "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
-    pictures = {
-        f"Seed {seed}: {', '.join(some)}": draw_curves(
-            [out / f"seed{seed}" / name for name in some], out / f"curves_{seed}_{number}.png", PANELS
-        )
-        for seed in seeds
-        for number, some in enumerate(names[first : first + LINES] for first in range(0, len(names), LINES))
-    }
-    return replace_text(out / "page.html", page(rows, said, pictures))
+    written = json.loads((out / "table.json").read_bytes())
+    pictures = {}
+    for seed in seeds:
+        ready = [name for name in names if _done(out, seed, name)]
+        for number, first in enumerate(range(0, len(ready), LINES)):
+            some = ready[first : first + LINES]
+            path = out / f"curves_{seed}_{number}.png"
+            runs = [out / seed_folder(seed) / name for name in some]
+            pictures[f"Seed {seed}: {', '.join(some)}"] = draw_curves(runs, path, PANELS)
+    return replace_text(out / "page.html", page(rows_of(written["rows"]), conditions(seeds, written), pictures))
 
 
-def page(rows: Sequence[Sequence[str]], said: dict, pictures: Mapping[str, Path]) -> str:
+def page(rows: Sequence[Sequence[str]], made: str, pictures: Mapping[str, Path]) -> str:
     """The page, with its pictures inside, by title."""
     head, *body = [
         "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -113,8 +155,7 @@ def page(rows: Sequence[Sequence[str]], said: dict, pictures: Mapping[str, Path]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Rewards on the tiny model</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f"<h1>Rewards on the tiny model</h1><p>{said['steps']} steps, seeds {', '.join(map(str, said['seeds']))}:"
-        " mean and 95% interval over the seeds, greedy answers to held-out crops. The model is a tiny one.</p>"
+        f"<h1>Rewards on the tiny model</h1><p>{html.escape(made)} The model is a tiny one.</p>"
         f'<div class="wide"><table>{head}{"".join(body)}</table></div>{"".join(images)}</body></html>\n'
     )
 

@@ -3,8 +3,10 @@
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 1 2
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 --only gaussian visualquality_r1
 
-After a kill the same command resumes: each reward of each seed is a stage of its own. The
-table (`table.md`, `table.json`) has means with 95% intervals over the seeds, and `page.html` shows it with the curves.
+After a kill the same command resumes: each reward of each seed is a stage of its own. With `--cold-starts` the data and
+the SFT model of a seed come from a finished run of the quickstart with this seed, and are not made again. The table
+(`table.md`, `table.json`) is written after each row, with means and 95% intervals over the seeds that have it;
+`page.html`, which shows it with the curves, at the end. `--show` writes both from what is finished, and runs nothing.
 The figures are those of a model with under a million weights on crops of a few photographs. They show what each reward
 does to training at that size, not which is best for a 7B model.
 """
@@ -12,27 +14,30 @@ does to training at that size, not which is best for a 7B model.
 import argparse
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reward_page import collect, write_page
+from reward_page import COLD_START, write_page, write_table
 from rich.console import Console
 
-from omniq_verl.data.files import replace_text
 from omniq_verl.pipeline.commands import below
-from omniq_verl.pipeline.experiment import once_per_seed, seed_folder
+from omniq_verl.pipeline.experiment import seed_folder
 from omniq_verl.pipeline.process import StageFailed, run_folder_lock
 from omniq_verl.pipeline.runner import run_stages
-from omniq_verl.pipeline.stage import Stage
-from omniq_verl.pipeline.summary import figure_lines, print_cells
-from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage, measure_stage
+from omniq_verl.pipeline.stage import Stage, chosen, needs
+from omniq_verl.pipeline.summary import print_cells
+from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage
 
 REPO = Path(__file__).resolve().parents[2]
 TINY = {"omniquality_r": "cpu_tiny_stage1"}
 SHORT = {"reward.batch_settings.limit": 16, "reward.batch_settings.buffer": 16}  # of 32 tokens that an answer may have
-SEVERAL_UPDATES = {**TINY, "actor_rollout_ref.actor.ppo_mini_batch_size": 4}
+SEVERAL_UPDATES = 4
+"""Optimiser steps per batch of the losses, as in their recipes: with one, the importance ratios are 1."""
+GAUSSIAN = "omniquality_r/cpu_tiny_stage1"
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gaussian": ("omniquality_r/cpu_tiny_stage1", {}),
+    "gaussian": (GAUSSIAN, {}),
     "threshold": ("ablation/threshold", TINY),
     "visualquality_r1": ("rewards/visualquality_r1", TINY),
     "tatar": ("rewards/tatar", TINY | {"reward.batch_settings.ranked_tasks": "[technical]"}),
@@ -45,11 +50,11 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "repetition_penalty": ("rewards/repetition_penalty", TINY),
     "evoquality_round1": ("rewards/evoquality_round1", TINY),
     "evoquality_round2": ("rewards/evoquality_round2", TINY),
-    "gspo": ("losses/gspo", SEVERAL_UPDATES),
-    "cispo": ("losses/cispo", SEVERAL_UPDATES),
-    "sapo": ("losses/sapo", SEVERAL_UPDATES),
-    "dr_grpo": ("losses/dr_grpo", SEVERAL_UPDATES),
-    "dapo_clip_higher": ("losses/dapo_clip_higher", SEVERAL_UPDATES),
+    "gspo": ("losses/gspo", TINY),
+    "cispo": ("losses/cispo", TINY),
+    "sapo": ("losses/sapo", TINY),
+    "dr_grpo": ("losses/dr_grpo", TINY),
+    "dapo_clip_higher": ("losses/dapo_clip_higher", TINY),
 }
 """Recipe and overrides of each row. The tiny data have one task, which TATAR's ranking is given, and labels that no one
 rated, so that the soft labels get a standard deviation and the uncertain Gaussian is 0.8 wide throughout."""
@@ -63,15 +68,60 @@ FILTER = {
 """The same for all rows: groups whose rewards spread by less than a twentieth are dropped and counted."""
 
 
-def build(settings: Settings, names: list[str]) -> list[Stage]:
-    """Everything one seed takes."""
-    stages = [*cold_start(settings), measure_stage(settings, "sft_test", "held-out after SFT", settings.sft_model)]
+FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0"}
+"""Ray would start idle processes in advance, one for each CPU slot, which delays those that are used."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much each row trains and measures."""
+
+    steps: int = 16
+    prompts: int = 8
+    """Images per step, each with 16 answers as in the recipes."""
+    answers: int = 4
+    """Answers at temperature 1 to each of the 200 validation crops, which are of other photographs than training's."""
+
+
+def build(settings: Settings, names: list[str], size: Size, ready: Path | None = None) -> list[Stage]:
+    """The stages of one seed: those of its cold start, then the rows.
+
+    Args:
+        settings: of the seed.
+        names: rows.
+        size: of each row.
+        ready: a finished run of the quickstart with the same seed, whose data and SFT model are taken.
+    """
+    begun = settings if ready is None else replace(settings, root=ready)
+    only = {"trainer.val_only": True, "trainer.val_before_train": True}
+    stages = cold_start(settings) if ready is None else []
+    stages.append(replace(_row(settings, begun, size, COLD_START, GAUSSIAN, begun.sft_model, **only), steps=0))
     for name in names:
         recipe, own = RUNS[name]
-        start = settings.trained(AFTER[name]) if name in AFTER else settings.sft_model
-        stages.append(grpo_stage(settings, name, name, recipe, start, settings.grpo_steps, **FILTER, **own))
-        stages.append(measure_stage(settings, f"{name}_test", f"held-out after {name}", settings.trained(name)))
+        start = settings.trained(AFTER[name]) if name in AFTER else begun.sft_model
+        updates = SEVERAL_UPDATES if recipe.startswith("losses/") else 1
+        stages.append(_row(settings, begun, size, name, recipe, start, updates, **own))
     return stages
+
+
+def _row(
+    settings: Settings, begun: Settings, size: Size, name: str, recipe: str, start: Path, updates: int = 1, **own: Any
+) -> Stage:
+    """One run. The running engine answers the held-out images after the last step, so that none is started for it."""
+    data = begun.root / "data"
+    overrides = {
+        "data.train_files": data / "train.parquet",
+        "data.train_batch_size": size.prompts,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": size.prompts // updates,
+        "data.val_files": data / "val.parquet",
+        "actor_rollout_ref.rollout.val_kwargs.n": size.answers,
+        "trainer.test_freq": size.steps,
+        "trainer.save_freq": size.steps,
+        "trainer.v1.keep_best": "off",
+    }
+    stage = grpo_stage(settings, name, name, recipe, start, size.steps, **overrides, **FILTER, **own)
+    outside = () if begun.root == settings.root else (data, begun.sft_model)
+    return replace(stage, reads=outside, environment=FEW_PROCESSES)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -79,27 +129,57 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/rewards"), help="run folder (default: runs/rewards)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=20, help="GRPO steps of each run (default: 20)")
+    parser.add_argument(
+        "--cold-starts", type=Path, nargs="+", metavar="RUN", help="runs of the quickstart, one for each seed, in order"
+    )
+    parser.add_argument("--steps", type=int, default=16, help="GRPO steps of each run (default: 16)")
+    parser.add_argument("--prompts", type=int, default=8, help="images per step, a multiple of 4 (default: 8)")
+    parser.add_argument("--answers", type=int, default=4, help="answers per held-out image (default: 4)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")
+    parser.add_argument("--show", action="store_true", help="write table and page from what is finished; run nothing")
     return parser
 
 
-def run(root: Path, seeds: list[int], steps: int, names: list[str], console: Console) -> None:
-    """Run every stage that is not done yet, and write and print the table."""
-
-    def of_seed(seed: int) -> list[Stage]:
-        own = Settings(REPO, root / seed_folder(seed), seed, grpo_steps=steps)
-        return below(seed_folder(seed), build(own, names))
-
+def run(root: Path, of_seeds: Iterable[list[Stage]], names: list[str], seeds: list[int], size: Size) -> None:
+    """Run every stage that is not done yet, seed by seed, and write the table after each row."""
+    console = Console()
     try:
         with run_folder_lock(root):
-            run_stages(once_per_seed(seeds, of_seed), root, console)
+            for stages in of_seeds:
+                need = needs(stages, root)
+                for stage in stages:
+                    run_stages(chosen(stages, [stage.name], need), root, console)
+                    write_table(root, names, seeds, vars(size))
     except StageFailed as error:
         sys.exit(str(error))
-    found = collect(names)([root / seed_folder(seed) for seed in seeds])
-    replace_text(root / "table.json", json.dumps({"seeds": seeds, "steps": steps, "rows": found}, indent=2) + "\n")
-    print_cells(f"tiny model, seeds {seeds}", ["", *next(iter(found.values()))], figure_lines(found), console)
+    show(root, names, seeds, size)
+
+
+def show(root: Path, names: list[str], seeds: list[int], size: Size) -> None:
+    """Write and print the table and the page from what is finished."""
+    console = Console()
+    cells = write_table(root, names, seeds, vars(size))
+    print_cells(f"tiny model, seeds {seeds}", cells[0], cells[1:], console)
     console.print(f"page: {write_page(root, names, seeds)}", soft_wrap=True)
+
+
+def chosen_cold_starts(seeds: list[int], runs: list[Path] | None) -> list[Path | None]:
+    """The quickstart's run of each seed, in order; None: the cold start is trained here.
+
+    Raises:
+        ValueError: their number is another, one has no data or no SFT model, or one has another seed.
+    """
+    if runs is None:
+        return [None] * len(seeds)
+    if len(runs) != len(seeds):
+        raise ValueError(f"--cold-starts has {len(runs)} runs for {len(seeds)} seeds. Fix: name one for each seed")
+    for seed, folder in zip(seeds, runs, strict=True):
+        card = folder / "data" / "dataset_card.json"
+        if not card.is_file() or not Settings(REPO, folder).sft_model.is_dir():
+            raise ValueError(f"{folder} has no data or no SFT model. Fix: name a finished run of the quickstart")
+        if (found := json.loads(card.read_bytes()).get("seed")) != seed:
+            raise ValueError(f"the data in {folder} have seed {found}, not {seed}. Fix: name the seeds' runs in order")
+    return [folder.resolve() for folder in runs]
 
 
 def main() -> None:
@@ -108,7 +188,20 @@ def main() -> None:
     names = [name for name in RUNS if args.only is None or name in args.only]
     if missing := [AFTER[name] for name in names if name in AFTER and AFTER[name] not in names]:
         parser.error(f"--only needs {', '.join(missing)} as well, whose model another row starts from")
-    run(args.out.resolve(), args.seeds, args.steps, names, Console())
+    if args.prompts < SEVERAL_UPDATES or args.prompts % SEVERAL_UPDATES:
+        parser.error(f"--prompts must be a multiple of {SEVERAL_UPDATES}: the losses update that often per batch")
+    size, root = Size(args.steps, args.prompts, args.answers), args.out.resolve()
+    if args.show:
+        return show(root, names, args.seeds, size)
+    try:
+        ready = chosen_cold_starts(args.seeds, args.cold_starts)
+    except ValueError as error:
+        parser.error(str(error))
+    of_seeds = []
+    for seed, folder in zip(args.seeds, ready, strict=True):
+        settings = Settings(REPO, root / seed_folder(seed), seed, grpo_steps=size.steps, grpo_save_every=size.steps)
+        of_seeds.append(below(seed_folder(seed), build(settings, names, size, folder)))
+    run(root, of_seeds, names, args.seeds, size)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from omniq_verl.filters.group_std import group_stds
 from omniq_verl.rewards.batch import BatchRewardSettings, Rollouts, batch_reward
+from omniq_verl.tasks import read_scale, task_of
 
 PART = "batch_reward"
 """Name of the result among the parts of a rollout's reward, such as for the filter's ``metric``."""
@@ -138,7 +139,7 @@ def rollouts_of(
     """
     names = sorted({name for row in rows for name in row.parts})
     parts = {name: _floats(row.parts.get(name) for row in rows) for name in names}
-    none = np.full(len(rows), math.nan)
+    none, scales = np.full(len(rows), math.nan), [_scale(info) for info in infos]
     # By their place, which is the same in every run, and not by their random names: sums keep their last bit.
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return Rollouts(
@@ -151,8 +152,8 @@ def rollouts_of(
         pred=parts.pop("pred", none),
         target=parts.pop("target", none),
         label_std=_floats(label_std(info) for info in infos),
-        low=_floats(info.get("scale_low") for info in infos),
-        high=_floats(info.get("scale_high") for info in infos),
+        low=np.array([low for low, _ in scales]),
+        high=np.array([high for _, high in scales]),
         parts=parts,
     )
 
@@ -170,6 +171,15 @@ def label_std(info: Mapping[str, Any]) -> float | None:
     except (AttributeError, TypeError, ValueError, ZeroDivisionError, RecursionError):
         return None
     return value if math.isfinite(value) and value >= 0 else None
+
+
+def _scale(info: Mapping[str, Any]) -> tuple[float, float]:
+    """Ends of the row's scale, or of its task's where the row has none; NaN without either."""
+    try:
+        scale = read_scale(info) or task_of(info).scale
+    except ValueError:  # another's reward function may need neither scale nor task
+        scale = None
+    return (math.nan, math.nan) if scale is None else (scale.low, scale.high)
 
 
 def _floats(values: Any) -> np.ndarray:

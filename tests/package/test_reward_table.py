@@ -11,6 +11,8 @@ from doctor_builders import composed
 from omegaconf import OmegaConf
 from scipy import stats
 
+from omniq_verl.pipeline.marks import Mark, write_mark
+
 REPO = Path(__file__).parents[2]
 
 
@@ -22,42 +24,100 @@ def example(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def made_up(root: Path, seeds: list[int], names: list[str]) -> None:
-    """What stages leave: held-out metrics and a run's steps."""
-    for seed in seeds:
-        for name in ("sft_test", *(f"{name}_test" for name in names)):
-            folder = root / f"seed{seed}" / name
-            folder.mkdir(parents=True)
-            greedy = {"srcc": 0.5 + 0.1 * seed, "plcc": None, "mae": 0.4, "parsed": 1.0}
-            (folder / "metrics.json").write_text(json.dumps({"greedy": greedy}))
-        for name in names:
-            lines = [{"step": 0, "data": {"val-core/a/srcc": 0.1}}]
-            for step in (1, 2, 3):
-                data = {"filter/groups_kept": 12, "filter/groups_dropped": 4, "filter/reward_group_std": 0.1 * step}
-                data |= {"timing_s/step": 40.0 if step == 1 else 10.0 + step, "filter/reward_drawn": 0.2 * step}
-                lines.append({"step": step, "data": data})
-            (root / f"seed{seed}" / name / "metrics").mkdir(parents=True)
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            (root / f"seed{seed}" / name / "metrics" / "0.jsonl").write_text(text)
+SIZE = {"steps": 3, "prompts": 8, "answers": 2}
+
+
+def made_up(root: Path, seed: int, name: str, srcc: float | None, steps: int = 3) -> None:
+    """What a finished run leaves: its mark, its steps, and a validation after the last one."""
+    lines = []
+    for step in range(1, steps + 1):
+        data = {"filter/groups_kept": 12, "filter/groups_dropped": 4, "filter/reward_group_std": 0.1 * step}
+        data |= {"timing_s/step": 40.0 if step == 1 else 10.0 + step, "filter/reward_drawn": 0.2 * step}
+        lines.append({"step": step, "data": data})
+    held_out = {"val-core/mean/mae": 0.9 - (srcc or 0) / 2, "val-core/mean/parse_failure": 0.25}
+    held_out |= {} if srcc is None else {"val-core/mean/srcc": srcc}
+    lines.append({"step": steps, "data": held_out})
+    folder = root / f"seed{seed}" / name / "metrics"
+    folder.mkdir(parents=True)
+    (folder / "001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_mark(root, f"seed{seed}/{name}", Mark("", "", "", done=True))
 
 
 def test_the_table_has_intervals_over_the_seeds_and_the_page_its_curves(tmp_path):
-    from reward_page import collect, write_page
+    from reward_page import collect, write_page, write_table
 
     names, seeds = ["gaussian", "visualquality_r1", *"abcdef"], [0, 1, 2]
-    made_up(tmp_path, seeds, names)
-    found = collect(names)([tmp_path / f"seed{seed}" for seed in seeds])
+    for seed in seeds:
+        made_up(tmp_path, seed, "cold_start", 0.4, steps=0)
+        for name in names:
+            made_up(tmp_path, seed, name, 0.5 + 0.1 * seed)
+    found = collect(tmp_path, names, seeds)
     assert found["gaussian"]["s a step"] == [12.5] * 3 and found["gaussian"]["groups kept"] == [0.75] * 3
     assert found["gaussian"]["reward spread"] == pytest.approx([0.2] * 3)
-    assert math.isnan(found["cold start"]["s a step"][0]) and math.isnan(found["gaussian"]["PLCC"][0])
-    (tmp_path / "table.json").write_text(json.dumps({"seeds": seeds, "steps": 3, "rows": found}))
-    page = write_page(tmp_path, names, seeds).read_text()
+    assert found["gaussian"]["SRCC gain"] == pytest.approx([0.1, 0.2, 0.3])
+    assert found["gaussian"]["MAE gain"] == pytest.approx([0.05, 0.1, 0.15])
+    assert math.isnan(found["gaussian"]["PLCC"][0]) and found["gaussian"]["parsable"] == [0.75] * 3
+    write_table(tmp_path, names, seeds, SIZE)
     low, _ = stats.t.interval(0.95, 2, 0.6, np.std([0.5, 0.6, 0.7], ddof=1) / math.sqrt(3))
-    lines = (tmp_path / "table.md").read_text().splitlines()
-    assert f"| gaussian | 0.600 ± {0.6 - low:.3f} | - | 0.400 ± 0.000 |" in lines[3]
-    assert lines[2].startswith("| cold start | 0.600") and lines[2].endswith("| - | - | - |")
+    said, _, head, _, cold, gaussian, *_ = (tmp_path / "table.md").read_text().splitlines()
+    assert said.startswith("3 GRPO steps of 8 images") and head.startswith(
+        "|  | seeds | SRCC | PLCC | MAE | parsable |"
+    )
+    assert cold == "| cold_start | 3 | 0.400 ± 0.000 | - | 0.700 ± 0.000 | 0.750 ± 0.000 | - | - | - | - | - |"
+    assert gaussian.startswith(f"| gaussian | 3 | 0.600 ± {0.6 - low:.3f} | - |")
+    page = write_page(tmp_path, names, seeds).read_text()
     assert page.count("data:image/png;base64,") == 2 * 3 and "width=device-width" in page
     assert 'class="wide"><table>' in page and f"0.600 ± {0.6 - low:.3f}" in page
+
+
+def test_what_is_not_finished_is_left_out_of_the_table(tmp_path):
+    from reward_page import write_page, write_table
+
+    assert write_table(tmp_path, ["gaussian", "tatar"], [0, 1], SIZE) == [["", "seeds"]]
+    made_up(tmp_path, 0, "cold_start", None, steps=0)
+    made_up(tmp_path, 0, "gaussian", 0.5)
+    made_up(tmp_path, 1, "gaussian", 0.5)  # a gain over no cold start is none
+    made_up(tmp_path, 0, "tatar", 0.5)
+    (tmp_path / "marks/seed0/tatar.json").unlink()
+    rows = write_table(tmp_path, ["gaussian", "tatar"], [0, 1], SIZE)
+    assert [row[:3] for row in rows[1:]] == [["cold_start", "1", "-"], ["gaussian", "1", "0.500"]]
+    assert rows[2][rows[0].index("SRCC gain")] == "-"  # the cold start has no correlation
+    assert write_page(tmp_path, ["gaussian", "tatar"], [0, 1]).read_text().count("data:image/png") == 2  # of two seeds
+
+
+def test_cold_starts_are_the_runs_of_their_seeds(tmp_path):
+    from table import chosen_cold_starts
+
+    for seed in (0, 1):
+        (tmp_path / f"qs{seed}/sft/global_step_350/huggingface").mkdir(parents=True)
+        (tmp_path / f"qs{seed}/data").mkdir()
+        (tmp_path / f"qs{seed}/data/dataset_card.json").write_text(json.dumps({"seed": seed}))
+    runs = [tmp_path / "qs0", tmp_path / "qs1"]
+    assert chosen_cold_starts([0, 1], runs) == runs and chosen_cold_starts([0, 1], None) == [None, None]
+    for seeds, given, said in [
+        ([1, 0], runs, r"data in .*qs0 have seed 0, not 1\. Fix: name"),
+        ([0], runs, r"has 2 runs for 1 seeds\. Fix: name one for each"),
+        ([0], [tmp_path], r"has no data or no SFT model\. Fix: name a finished run"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            chosen_cold_starts(seeds, given)
+
+
+def test_a_cold_start_of_the_quickstart_is_read_and_not_made_again(tmp_path):
+    from table import Size, build
+
+    from omniq_verl.pipeline.tiny_stages import Settings
+
+    settings, ready = Settings(REPO, tmp_path / "seed0", grpo_steps=4), tmp_path / "qs0"
+    stages = build(settings, ["gaussian", "gspo"], Size(steps=4), ready)
+    assert [stage.name for stage in stages] == ["cold_start", "gaussian", "gspo"]
+    for stage in stages:
+        assert f"data.train_files={ready}/data/train.parquet" in stage.command and stage.reads
+        assert f"actor_rollout_ref.model.path={ready}/sft/global_step_350/huggingface" in stage.command
+    assert "trainer.val_only=True" in stages[0].command
+    assert [f"actor_rollout_ref.actor.ppo_mini_batch_size={size}" in stages[n].command for n, size in ((1, 8), (2, 2))]
+    own = build(settings, ["gaussian"], Size(steps=4))
+    assert [stage.name for stage in own] == ["data", "model", "sft", "cold_start", "gaussian"] and not own[-1].reads
 
 
 def test_every_row_has_a_recipe_and_every_recipe_of_a_reward_or_loss_a_row():
@@ -77,16 +137,24 @@ def test_a_row_that_starts_from_another_needs_it(monkeypatch, capsys):
     assert "--only needs evoquality_round1 as well" in capsys.readouterr().err
 
 
+def test_a_batch_that_cannot_be_cut_is_an_error(monkeypatch, capsys):
+    import table
+
+    monkeypatch.setattr(sys, "argv", ["table.py", "--prompts", "6"])
+    with pytest.raises(SystemExit):
+        table.main()
+    assert "--prompts must be a multiple of 4" in capsys.readouterr().err
+
+
 @pytest.mark.slow  # composes eighteen recipes
 def test_the_rows_set_keys_that_their_recipes_have(tmp_path):
-    from table import RUNS, build
+    from table import RUNS, Size, build
 
     from omniq_verl.pipeline.tiny_stages import Settings
 
-    training = [
-        stage for stage in build(Settings(REPO, tmp_path), list(RUNS)) if "verl.trainer.main_ppo" in stage.command
-    ]
-    assert len(training) == len(RUNS)
+    stages = build(Settings(REPO, tmp_path), list(RUNS), Size())
+    training = [stage for stage in stages if "verl.trainer.main_ppo" in stage.command]
+    assert len(training) == len(RUNS) + 1  # and the cold start
     for stage in training:
         first = stage.command.index("--config-name")
         recipe = composed(stage.command[first + 1])

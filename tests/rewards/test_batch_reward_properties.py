@@ -19,6 +19,8 @@ CHOSEN = {name: BatchRewardSettings(name, values) for name, values in SETTINGS.i
 BY_LABEL_ORDER = ("visualquality_r1", "evoquality", "pairwise_accuracy", "listwise")
 """Rewards that look at the order of the labels alone, or at none."""
 PENALTIES = ("length_penalty", "repetition_penalty", "together")
+UNLABELLED = ("length_penalty", "repetition_penalty", "evoquality")
+"""Rewards that read no label."""
 
 SCORES = st.one_of(st.none(), st.sampled_from([1.0, 1.5, 2.0, 2.75, 3.0, 3.1, 4.0, 4.6, 5.0]))
 LABELS = st.sampled_from([1.0, 1.2, 2.0, 2.5, 3.0, 3.7, 4.0, 4.9, 5.0])
@@ -60,6 +62,36 @@ def test_an_answer_that_cannot_be_read_is_never_better_than_one_that_can(name, r
         assert np.all((found >= -1) & (found <= 1))
     else:
         assert np.all((found >= 0) & (found <= 1 + 1e-12)) and not found[unread].any()
+
+
+@pytest.mark.parametrize("name", SHELF)
+@settings(max_examples=25, deadline=None)
+@given(rollouts=drawn(), bad=st.lists(st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1, max_size=3))
+def test_a_label_that_is_no_number_earns_nothing_and_changes_no_other_reward(name, rollouts, bad):
+    target = rollouts.target.copy()
+    for group, label in enumerate(bad):
+        target[rollouts.groups == group] = label
+    found = batch_reward(dataclasses.replace(rollouts, target=target), CHOSEN[name])
+    if name in UNLABELLED:
+        assert np.array_equal(found, batch_reward(rollouts, CHOSEN[name]))
+        return
+    labelled = np.flatnonzero(np.isfinite(target))
+    assert found[labelled] == pytest.approx(batch_reward(rollouts.take(labelled), CHOSEN[name]), abs=1e-12)
+    if name not in PENALTIES:
+        assert not found[~np.isfinite(target)].any()
+
+
+@pytest.mark.parametrize("name", SHELF)
+@settings(max_examples=25, deadline=None)
+@given(rollouts=drawn(), score=st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_answers_without_a_score_change_no_other_reward(name, rollouts, score):
+    pred = rollouts.pred.copy()
+    pred[::3] = score
+    found = batch_reward(dataclasses.replace(rollouts, pred=pred), CHOSEN[name])
+    read = np.flatnonzero(np.isfinite(pred))
+    assert found[read] == pytest.approx(batch_reward(rollouts.take(read), CHOSEN[name]), abs=1e-12)
+    if name not in PENALTIES:
+        assert not found[~np.isfinite(pred)].any()
 
 
 @pytest.mark.parametrize("name", BY_LABEL_ORDER)

@@ -57,6 +57,30 @@ def test_two_images_by_hand():
     assert found == pytest.approx([1.0, 1.0])  # the same label, the same score: p = 0.5 on both sides
 
 
+LIST = [([1.0], 1.0), ([2.0, 4.0], 2.0), ([3.0], 3.0)]
+BY_HAND = {
+    # 3 is right about 2 and wrong about 4, and right about 1. The last two images have the same label.
+    "pairwise_accuracy": ({}, [([3.0, 5.0], 4.0), ([2.0, 4.0], 2.0), ([1.0], 2.0)], [0.75, 1.0, 1.0, 0.5, 1.0]),
+    # Three of four votes are for the first image. Means 3 and 2, variances 1: z = 0 and 2 / sqrt(2), Phi = 0.9213504.
+    "evoquality": ({}, [([2.0, 4.0], 1.0), ([1.0, 3.0], 5.0)], [0.7071068, 0.9598700, 0.9598700, 0.7071068]),
+    # (1, 3, 3), (1, 2, 3), (1, 4, 3), (1, 3, 3) against (1, 2, 3): r = sqrt(3) / 2, 1, 2 / sqrt(28 / 3), sqrt(3) / 2.
+    "plcc": ({"kind": "plcc"}, LIST, [0.9330127, 1.0, 0.8273268, 0.9330127]),
+    # The same as ranks: (1, 2.5, 2.5), (1, 2, 3), (1, 3, 2).
+    "srcc": ({"kind": "srcc"}, LIST, [0.9330127, 1.0, 0.75, 0.9330127]),
+    # Undecided on both sides: the cross-entropy is ln 2, its bound -ln 1e-6.
+    "tatar": ({"ranked_tasks": ["technical"]}, [([3.0], 3.0), ([3.0], 3.0)], [1 - math.log(2) / 13.8155106] * 2),
+    # 1 off where the raters' standard deviation is 0.5: exp(-2).
+    "uncertain_gaussian": ({}, [([3.0, 4.0], 3.0)], [1.0, 0.1353353]),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_few_answers_by_hand(name):
+    settings, images, expected = BY_HAND[name]
+    chosen = BatchRewardSettings("listwise" if name in ("plcc", "srcc") else name, settings)
+    assert batch_reward(rollouts_from(images, stds=[0.5] * 3), chosen) == pytest.approx(expected, abs=1e-5)
+
+
 def test_tatar_ranks_answers_where_the_task_says_so_and_is_a_gaussian_elsewhere():
     ranked = tatar(rollouts_from(IMAGES, tasks=["aesthetic"] * 4))
     assert ranked == pytest.approx(soft_ranking(IMAGES), abs=1e-12)
@@ -98,10 +122,10 @@ def test_a_correlation_that_is_not_defined_teaches_nothing():
 
 
 def test_a_soft_label_is_the_mass_of_the_level():
-    images, std = [([1.2, 2.0, 3.4, 4.9], 3.3)], 0.7
-    cuts = [-math.inf, 1.8, 2.6, 3.4, 4.2, math.inf]
+    images, std = [([1.2, 2.0, 3.5, 4.9], 3.3)], 0.7
+    cuts = [-math.inf, 1.5, 2.5, 3.5, 4.5, math.inf]
     masses = np.diff([stats.norm.cdf(cut, 3.3, std) for cut in cuts])
-    expected = [masses[level] / masses.max() for level in (0, 1, 3, 4)]  # 3.4 begins the fourth level
+    expected = [masses[level] / masses.max() for level in (0, 1, 3, 4)]  # 3.5 begins the fourth level
     assert soft_label(rollouts_from(images, stds=[std])) == pytest.approx(expected, abs=1e-12)
     assert soft_label(rollouts_from(images), std=std) == pytest.approx(expected, abs=1e-12)
     assert soft_label(rollouts_from([([3.0, 4.9], 3.0)], stds=[0.0])) == pytest.approx([1.0, 0.0])
@@ -168,6 +192,45 @@ def test_an_image_alone_and_answers_without_a_score_earn_nothing_and_break_nothi
         assert np.all(found[unread] == 0.0) and np.all(np.abs(found) <= 1.0)
 
 
+EDGES = {
+    "one answer to an image": [([3.0], 2.0), ([4.0], 3.0), ([1.0], 1.0)],
+    "equal labels": [([3.0, 4.0], 3.0), ([1.0, 2.0], 3.0), ([5.0, 2.0], 3.0)],
+    "equal scores": [([3.0, 3.0], 1.0), ([3.0, 3.0], 2.0), ([3.0, 3.0], 5.0)],
+    "two images": [([3.0, 4.0], 3.0), ([1.0, 2.0], 1.0)],
+}
+"""Steps with nothing to compare, or without any spread."""
+HALF = math.sqrt(0.5)  # fidelity of a preference that is undecided on one side
+OF_EDGES = {
+    # A lone answer has the variance 0: Phi is a step, and every order of these scores is right.
+    "visualquality_r1": [[1, 1, 1], None, [HALF] * 6, None],
+    "evoquality": [[1, 1, 1], None, [1] * 6, None],  # no vote decides between equal scores: p is 0.5 on both sides
+    "pairwise_accuracy": [[1, 1, 1], [0] * 6, [0.5] * 6, [1] * 4],
+    "listwise": [None, [0] * 6, [0.5] * 6, [0] * 4],  # two points always correlate
+    # Raters who all agree: s is ``least``, 0.2, and a score that is 1 off earns exp(-12.5).
+    "uncertain_gaussian": [[math.exp(-12.5), math.exp(-12.5), 1], None, [0, 0] + [math.exp(-12.5)] * 2 + [0, 0], None],
+}
+
+
+@pytest.mark.parametrize("name", SHELF)
+def test_a_step_without_spread_has_a_defined_reward(name):
+    for number, images in enumerate(EDGES.values()):
+        found = batch_reward(rollouts_from(images, stds=[0.0] * 3), BatchRewardSettings(name, SETTINGS[name]))
+        assert np.all(np.abs(found) <= 1.0)
+        expected = OF_EDGES.get(name, [None] * len(EDGES))[number]
+        if expected is not None:
+            assert found == pytest.approx(expected, abs=1e-5), list(EDGES)[number]
+
+
+def test_a_standard_deviation_that_is_no_number_is_none():
+    images = [([3.0, 4.0], 3.0), ([1.0, 2.0], 1.0)]
+    for wrong in (math.nan, math.inf, -math.inf, -0.5):
+        rollouts = rollouts_from(images, stds=[wrong, 0.5])
+        assert uncertain_gaussian(rollouts)[1] == pytest.approx(gaussian_reward(4.0, 3.0, 0.8))
+        assert soft_label(rollouts, std=0.7) == pytest.approx(soft_label(rollouts_from(images, stds=[0.7, 0.5])))
+        with pytest.raises(ValueError, match=r"image0 of koniq has no standard deviation"):
+            soft_label(rollouts)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
@@ -177,7 +240,8 @@ def test_an_image_alone_and_answers_without_a_score_earn_nothing_and_break_nothi
         ("tatar", {"gamma": 0.5}, "gamma must be below 0.5"),
         ("listwise", {"kind": "krcc"}, "kind is 'krcc'"),
         ("pairwise_accuracy", {"tie": 1.5}, "tie must be at most 1"),
-        ("soft_label", {"levels": 2.5}, "levels must be a whole number from 1"),
+        ("soft_label", {"levels": 2.5}, "levels must be a whole number from 2"),
+        ("soft_label", {"levels": 1}, "levels must be a whole number from 2, got 1"),
         ("uncertain_gaussian", {"factor": "2"}, "factor must be a positive number"),
         ("length_penalty", {"buffer": 0}, "buffer must be a whole number from 1"),
         ("repetition_penalty", {"size": -1}, "size must be a whole number from 1"),

@@ -14,14 +14,14 @@ def check_positive(**values: object) -> None:
             raise ValueError(f"{name} must be a positive number, got {value!r}. Fix: set reward.batch_settings.{name}")
 
 
-def check_count(**values: object) -> None:
-    """Reject what is no whole number from 1.
+def check_count(least: int = 1, /, **values: object) -> None:
+    """Reject what is no whole number from ``least``.
 
     Raises:
         ValueError: likewise; the message names the setting.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(
-                f"{name} must be a whole number from 1, got {value!r}. Fix: set reward.batch_settings.{name}"
+                f"{name} must be a whole number from {least}, got {value!r}. Fix: set reward.batch_settings.{name}"
             )

@@ -69,6 +69,10 @@ class Rollouts:
         for kind in sorted(kinds):
             yield np.array(kinds[kind])
 
+    def rated(self) -> np.ndarray:
+        """Whether the label of each rollout has a standard deviation, bool ``[N]``."""
+        return np.isfinite(self.label_std) & (self.label_std >= 0)
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Rollouts":
         """Some of the rollouts, in the given order."""
         index = np.asarray(rows, dtype=int)

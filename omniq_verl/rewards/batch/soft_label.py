@@ -10,15 +10,18 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) -> np.ndarray:
     """Probability of the answer's level under the ratings' distribution, divided by that of the likeliest level.
 
-    The ratings of an image are taken as normal around its label with their standard deviation. The scale is cut into
-    ``levels`` equal parts; a level's probability is the normal's mass there, the outermost levels taking the tails.
+    The ratings of an image are taken as normal around its label with their standard deviation. The levels are points
+    that are evenly spaced from the lower to the upper end of the scale, and a score belongs to the nearest of them. The
+    probability of level ``c`` is ``Phi((c + d/2 - label) / std) - Phi((c - d/2 - label) / std)``, where ``d`` is the
+    distance of two levels; the outermost levels take the tails. Five levels on the scale 1 to 5 are the whole numbers,
+    with ``d = 1``.
 
-    Source: DeQA-Score (arXiv 2501.11561), sec. 3, has the discretised normal as a training target. Its correction of
+    Source: DeQA-Score (arXiv 2501.11561), sec. 3, has this discretised normal as a training target. Its correction of
     the discretised mean is left out, and its use as a reward, with the likeliest level earning 1, is our reading.
 
     Args:
         rollouts: of one draw.
-        levels: how many.
+        levels: how many, from 2.
         std: of the ratings, in units of the scale, for data sets that have none (see ``Rollouts.label_std``).
 
     Returns:
@@ -27,14 +30,14 @@ def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) ->
     Raises:
         ValueError: a setting is outside of its range, or a row has no standard deviation and ``std`` is not set.
     """
-    check_count(levels=levels)
+    check_count(2, levels=levels)
     if std is not None:
         check_positive(std=std)
     rewards = np.zeros(len(rollouts))
     for rows in rollouts.comparable():
         spread = _spread(rollouts, rows, std)
         low, high = rollouts.low[rows][:, None], rollouts.high[rows][:, None]
-        edges = low + (high - low) * np.arange(1, levels)[None, :] / levels
+        edges = low + (high - low) * (np.arange(1, levels)[None, :] - 0.5) / (levels - 1)
         below = ndtr((edges - rollouts.target[rows][:, None]) / spread[:, None])
         below = np.hstack([np.zeros((len(rows), 1)), below, np.ones((len(rows), 1))])
         mass = np.diff(below, axis=1)
@@ -48,8 +51,7 @@ _LEAST = 1e-3
 
 
 def _spread(rollouts: Rollouts, rows: np.ndarray, std: float | None) -> np.ndarray:
-    found = rollouts.label_std[rows]
-    missing = np.isnan(found)
+    found, missing = rollouts.label_std[rows], ~rollouts.rated()[rows]
     if missing.any() and std is None:
         image, source = rollouts.images[rows][missing][0], rollouts.sources[rows][missing][0]
         raise ValueError(

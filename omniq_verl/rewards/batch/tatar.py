@@ -26,9 +26,10 @@ def tatar(
     pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is kept ``gamma`` away from 0 and 1.
 
     Source: TATAR (arXiv 2603.19779): a Gaussian for quality, a Thurstone-style ranking of completions for aesthetics.
-    The form of the ranking, tau, margin and gamma are those of the authors' code.
-    Left out is what that code does besides: a sigma that grows with the error, and limits for the number of words.
-    ``sigma`` is OmniQuality-R's.
+    The form of the ranking, tau, margin and gamma are those of ``rank_reward_thurstone`` in the authors' code. What is
+    registered there, ``rank_reward``, compares single answers and uses no variances. Left out is what the code does
+    besides: a sigma that grows with the error, a Gaussian for aesthetics on top of the ranking, and limits for the
+    number of words. ``sigma`` is OmniQuality-R's.
 
     Args:
         rollouts: of one draw.

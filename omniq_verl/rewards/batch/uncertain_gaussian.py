@@ -24,7 +24,7 @@ def uncertain_gaussian(
         most: largest width.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and where there is no label.
 
     Raises:
         ValueError: a setting is not positive, or least is above most.
@@ -32,6 +32,6 @@ def uncertain_gaussian(
     check_positive(sigma=sigma, factor=factor, least=least, most=most)
     if least > most:
         raise ValueError(f"least is {least} and most is {most}. Fix: set reward.batch_settings.least to at most {most}")
-    width = np.where(np.isnan(rollouts.label_std), sigma, np.clip(factor * rollouts.label_std, least, most))
+    width = np.where(rollouts.rated(), np.clip(factor * rollouts.label_std, least, most), sigma)
     rewards = np.exp(-(((rollouts.pred - rollouts.target) / width) ** 2) / 2)
     return np.nan_to_num(rewards)

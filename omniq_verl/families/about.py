@@ -1,6 +1,7 @@
 """What a model folder or a repository at a hub says of itself: ``config.json``, its card, and our ``omniq.json``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,25 @@ class About:
     @property
     def marks(self) -> str:
         """All texts a family's mark may be in, in small letters."""
-        return " ".join((self.name.lower(), *self.tags))
+        return " ".join((own_name(self.name).lower(), *self.tags))
+
+
+def own_name(model: str) -> str:
+    """What a model is called: the name at a hub, or the last part of a folder's path.
+
+    The folders above are the user's and say nothing (``omniq_verl/models/a``, ``runs/q_insight/huggingface``), except
+    in the cache of a hub, where one of them has the name.
+
+    Args:
+        model: folder, or name at a hub or of an endpoint.
+    """
+    folder = Path(model).expanduser()
+    if not (folder.is_absolute() or folder.is_dir()):
+        return model
+    parts = Path(os.path.abspath(folder)).parts
+    if len(parts) > 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return parts[-3].removeprefix("models--").replace("--", "/")
+    return parts[-1]
 
 
 def about_model(model: str, subfolder: str | None = None) -> About:
@@ -84,7 +103,7 @@ def card_fields(card: str) -> dict[str, Any]:
     head, end, _ = card[3:].partition("\n---")
     try:
         found = yaml.safe_load(head) if end else {}
-    except (yaml.YAMLError, RecursionError):
+    except Exception:  # PyYAML raises errors of every kind on values that its types do not allow
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -53,7 +53,8 @@ def find_family(model: str, name: str | None = None, files: bool = True) -> tupl
     """
     named = None if name is None else family_named(name)
     about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
-    found = _said(about)
+    # A model of ours may be named like the recipe that it was trained with: its caller knows better than its name.
+    found = _said(replace(about, name="") if named is OURS else about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
             f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="
@@ -79,7 +80,7 @@ def published(about: About) -> Family:
         if about.ours["version"] != 1:
             raise ValueError(f"version {about.ours['version']!r}")
         tasks = {one["name"]: _published_task(one) for one in about.ours["tasks"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{about.name}: its omniq.json is not sound ({type(error).__name__}: {error}). Fix: publish the model again"
         ) from error

@@ -1,5 +1,4 @@
-"""How far two sets of vectors are apart: a kernel's mean discrepancy with its null, and a probe that tells them"
-" apart."""
+"""How far two sets of vectors are apart: a kernel's mean discrepancy with its null, and a probe that separates them."""
 
 from dataclasses import dataclass
 

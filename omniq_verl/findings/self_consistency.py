@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.curves import COLOURS
 from omniq_verl.evaluation.paired import paired_difference
@@ -45,7 +46,8 @@ def group_means(scores: np.ndarray, k: int) -> np.ndarray:
     known = np.isfinite(parts)
     total = np.where(known, parts, 0).sum(axis=2)
     number_known = known.sum(axis=2)
-    return np.where(number_known > 0, total / np.maximum(number_known, 1), np.nan).T
+    means = without_rounding_errors(total / np.maximum(number_known, 1))
+    return np.where(number_known > 0, means, np.nan).T
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def share_kept(run: Path) -> float:
     """Share of a run's groups that were trained on; NaN where there was none, as in SFT."""
     steps = [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
     kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
-    return kept / (kept + dropped) if kept else math.nan
+    return kept / (kept + dropped) if kept + dropped else math.nan
 
 
 def evaluated(columns: Mapping[str, tuple[str, str]]) -> Reader:

@@ -85,7 +85,7 @@ def _at(config: Any, name: str) -> Any:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(_read(path))
-    except (yaml.YAMLError, RecursionError):
+    except Exception:  # PyYAML raises errors of every kind on values that its types do not allow
         return {}
     return found if isinstance(found, dict) else {}
 

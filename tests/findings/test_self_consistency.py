@@ -26,6 +26,8 @@ def test_groups_are_disjoint_means_of_what_could_be_parsed():
     scores = np.array([[1.0, 3.0, 5.0, np.nan, 2.0], [np.nan, np.nan, 4.0, 2.0, 1.0]])
     assert group_means(scores, 2).tolist() == [[2, pytest.approx(np.nan, nan_ok=True)], [5, 3]]
     assert group_means(scores, 5) == pytest.approx(np.array([[11 / 4, 7 / 3]]))
+    equal = group_means(np.array([[3.3] * 7, [3.3] * 6 + [np.nan], [3.3] * 3 + [np.nan] * 4]), 7)
+    assert equal.tolist() == [[3.3, 3.3, 3.3]]  # no correlation of rounding errors with the labels
 
 
 def test_intervals_are_those_of_omniq_eval():

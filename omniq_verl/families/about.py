@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from omniq_verl.generation.hub import check_hub_name
+
 OURS = "omniq.json"
 """Written by ``omniq publish``."""
 _CONFIG, _CARD = "config.json", "README.md"
@@ -58,8 +60,14 @@ def about_model(model: str, subfolder: str | None = None) -> About:
     Args:
         model: folder, or name at a hub; of the latter only these files are downloaded.
         subfolder: where ``config.json`` may lie instead.
+
+    Raises:
+        ValueError: there is no such folder or model, or the hub cannot be reached and its cache lacks the model.
     """
-    read = _from_folder if Path(model).expanduser().is_dir() else _from_hub
+    read = _from_folder
+    if not Path(model).expanduser().is_dir():
+        check_hub_name(model)  # within seconds; each file would be tried for as long again
+        read = _from_hub
     config = _json(read(model, _CONFIG)) or (_json(read(model, f"{subfolder}/{_CONFIG}")) if subfolder else {})
     model_type = config.get("model_type")
     return About(
@@ -79,12 +87,20 @@ def _from_folder(model: str, name: str) -> bytes:
 
 def _from_hub(model: str, name: str) -> bytes:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         path = Path(hf_hub_download(model, name))
-    except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
-        return b""  # what is missing is found out, and said, by whatever loads the model
+    except LocalEntryNotFoundError as error:
+        if HF_HUB_OFFLINE:
+            return b""  # what the cache has is all there is
+        # Without omniq.json a model of ours would be asked on another scale.
+        raise ValueError(
+            f"{model}: the hub cannot be reached for {name}. Fix: try again, or set HF_HUB_OFFLINE=1"
+        ) from error
+    except EntryNotFoundError:
+        return b""  # what a model needs and lacks is found out, and said, by whatever loads it
     return path.read_bytes() if path.stat().st_size <= _LONGEST else b""
 
 

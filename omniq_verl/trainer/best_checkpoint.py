@@ -50,9 +50,15 @@ def read_record(run: Path) -> dict[str, Any]:
     and ``validated`` (the values of all validated steps). Empty where there is none."""
     try:
         found = json.loads((run / _FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and all(map(_is_sound, found.items())) else {}
+
+
+def _is_sound(item: tuple[str, Any]) -> bool:
+    name, value = item
+    kind = {"metric": str, "model": str, "step": int, "value": (int, float), "validated": dict}.get(name, object)
+    return isinstance(value, kind)
 
 
 def mean_of(metrics: Mapping[str, float], metric: str) -> float | None:
@@ -99,7 +105,10 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
             record |= {"step": step, "value": value, "model": _link(run, step, source)}
         except (ValueError, OSError) as error:  # a full disk must not end the training
             said += f" and cannot be kept: {error}"
-    replace_text(run / _FILE, json.dumps(record, indent=2) + "\n")
+    try:
+        replace_text(run / _FILE, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        return f"step {step}: {run / _FILE} cannot be written, so that it names the former best: {error}"
     _clean(run, record)
     return said
 

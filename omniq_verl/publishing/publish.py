@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import replace_text, whole_text
 from omniq_verl.families.about import OURS
 from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.weights import PICKLED
@@ -46,7 +46,7 @@ def prepare(run: Path, wishes: Wishes, evaluations: Sequence[Path]) -> Publicati
     check_model_folder(str(facts.model))
     measured = [read_evaluation(folder, facts.weights) for folder in evaluations]
     files = [path for path in sorted(facts.model.iterdir()) if _is_published(path)]
-    return Publication(facts, files, card(facts, wishes, measured), omniq_json(facts, wishes, measured))
+    return Publication(facts, files, whole_text(card(facts, wishes, measured)), omniq_json(facts, wishes, measured))
 
 
 def _is_published(path: Path) -> bool:

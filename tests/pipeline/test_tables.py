@@ -59,6 +59,14 @@ def test_figures_of_the_quickstarts_measurement(tmp_path):
     assert share_kept(tmp_path / "z") == 0  # a run that dropped everything is not one without a filter
 
 
+def test_a_broken_file_of_figures_is_named(tmp_path):
+    write(tmp_path / "x", "metrics.json", {})
+    (tmp_path / "x" / "metrics.json").write_text('{"sets"')
+    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete it"):
+        evaluated({})(tmp_path / "x")
+    assert math.isnan(parsable({}))
+
+
 def test_figures_of_an_evaluation(tmp_path):
     sets = {"a": score_set("a", 0.5, 0.4), "b": {**score_set("b", 0.1, 0.2), "status": {"ok": 5}}}
     write(tmp_path, "metrics.json", {"sets": sets})

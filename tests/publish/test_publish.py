@@ -150,6 +150,7 @@ def test_what_cannot_be_published_is_named(run, evaluated, tmp_path):
     assert "was measured with other weights" in said(invoke("publish", other, *words, "--evaluation", evaluated))
     assert "holds no model" in said(invoke("publish", tmp_path, *words))
     assert "has no metrics.json of omniq eval" in said(invoke("publish", run, *words, "--evaluation", tmp_path))
+    assert "the licence is empty. Fix" in said(invoke("publish", run, "--licence", " ", "--dry-run"))
     assert "no folder to write. Fix: name it with --out" in said(invoke("publish", run, "--licence", "mit"))
     (tmp_path / "out").mkdir()
     assert "exists already. Fix" in said(invoke("publish", run, *words))

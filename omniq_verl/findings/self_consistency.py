@@ -155,11 +155,10 @@ READING = (
 
 def _sentence(curve: Curve) -> str:
     last, greedy = curve.points[-1], curve.greedy
+    times = f" for {last['tokens'] / greedy['tokens']:.1f} times the tokens" if greedy["tokens"] else ""
     return (
         f"{curve.name}: SRCC of the mean of {last['k']} answers {cell(last['srcc'])}, of one greedy answer"
-        f" {cell(greedy['srcc'])}; gain {cell(last['gain'], '+.3f')} for {last['tokens'] / greedy['tokens']:.1f}"
-        " times the"
-        f" tokens, over {curve.images} images."
+        f" {cell(greedy['srcc'])}; gain {cell(last['gain'], '+.3f')}{times}, over {curve.images} images."
     )
 
 
@@ -194,7 +193,9 @@ def draw(curves: Sequence[Curve]) -> Figure:
         low, high = ([one["srcc"][end] for one in bounded] for end in ("low", "high"))
         axis.fill_between([one["tokens"] for one in bounded], low, high, color=colour, alpha=0.15, linewidth=0)
         _draw_greedy(axis, curve, colour)
-    axis.set_xscale("log", base=2)
+    drawn = [line.get_xdata() for line in axis.get_lines()]
+    if drawn and all(len(x) and min(x) > 0 for x in drawn):  # engines that do not count tokens say 0
+        axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
     label(axis, "", "written tokens an image", "SRCC with the labels")
     axis.grid(alpha=0.3)

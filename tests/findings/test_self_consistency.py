@@ -103,3 +103,15 @@ def test_one_sample_is_no_mean(tmp_path):
     setup = setup_of(tmp_path / "out", [tmp_path], [write_rows(tmp_path / "rows.parquet", [1.0])])
     with pytest.raises(ValueError, match="--samples is 1"):
         self_consistency.find_self_consistency(setup, 1, 1.0, Console(quiet=True))
+
+
+@pytest.mark.parametrize("tokens", [10, 0])
+def test_equal_scores_and_engines_that_count_no_tokens_are_drawn(tmp_path, tokens):
+    setup = setup_of(tmp_path, [tmp_path], [write_rows(tmp_path / "rows.parquet", [1.0, 2.0, 3.0, 4.0])])
+    for scores in (np.full((4, 2), 3.3), np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 1.0], [4.0, 4.0]])):
+        greedy, sampled = answered_with(setup, scores[:, :1]), answered_with(setup, scores)
+        for one in (greedy, sampled):
+            one.answers["tokens"] = tokens
+        curve = measure(greedy, sampled, 2, 20)
+        self_consistency.draw([curve]).savefig(tmp_path / "plot.png")
+        assert ("times the tokens" in self_consistency._sentence(curve)) == (tokens > 0)

@@ -55,7 +55,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
                 if number == len(lines):
                     continue  # the line being written when the run was killed

@@ -79,5 +79,5 @@ def script_file(name: str) -> Path:
 
 def script_summary(name: str) -> str:
     """The first line of a script's description."""
-    found = re.match(r'r?"""(.*)', script_file(name).read_text())
+    found = re.match(r'r?"""(.*)', script_file(name).read_text(encoding="utf-8"))
     return found[1].strip() if found else ""

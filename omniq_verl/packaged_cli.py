@@ -31,7 +31,9 @@ def list_recipes(ctx: typer.Context, folder: FOLDER = None) -> None:
         names = packaged.recipe_names(found)
         width = max(map(len, names), default=0)
         for name in names:
-            typer.echo(f"{name:<{width}}  {packaged.summary(packaged.recipe_file(found, name).read_text())}")
+            typer.echo(
+                f"{name:<{width}}  {packaged.summary(packaged.recipe_file(found, name).read_text(encoding='utf-8'))}"
+            )
 
 
 @recipes.command()
@@ -43,7 +45,7 @@ def show(
     Example: omniq recipes show quickstart/grpo
     """
     with cli_errors():
-        typer.echo(packaged.recipe_file(packaged.recipes_folder(ctx.obj), name).read_text(), nl=False)
+        typer.echo(packaged.recipe_file(packaged.recipes_folder(ctx.obj), name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command()

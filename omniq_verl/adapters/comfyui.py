@@ -66,7 +66,8 @@ class OmniqScore:
         found = _scorer(model, family, mode, engine).score(channels_first, task=task, prompt=prompt or None)
         scored = [number for number, one in enumerate(found) if one.score is not None]
         if not scored:
-            raise ValueError(f"no image has a score: {found[0].error or found[0].status}")
+            why = found[0].error or found[0].status if found else "the batch is empty"
+            raise ValueError(f"no image has a score: {why}. Fix: try another image or task, or --mode direct")
         best = max(scored, key=lambda number: found[number].score)
         scores = [float("nan") if one.score is None else one.score for one in found]
         return scores, [one.reasoning or one.error or one.status for one in found], images[best : best + 1]

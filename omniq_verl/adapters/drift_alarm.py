@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from statistics import fmean, linear_regression, stdev
 
 
@@ -119,7 +120,8 @@ def _orders(number: int) -> tuple[int, ...]:
     """How many orders of so many different values have 0, 1, 2... ascending pairs."""
     counts = [1]
     for new in range(1, number):  # a further value ascends from 0 to ``new`` of the values before it
-        counts = [sum(counts[max(0, pairs - new) : pairs + 1]) for pairs in range(len(counts) + new)]
+        below = [0, *accumulate(counts), *[sum(counts)] * new]  # of ``counts``, how many orders have fewer pairs
+        counts = [below[pairs + 1] - below[max(0, pairs - new)] for pairs in range(len(counts) + new)]
     return tuple(counts)
 
 

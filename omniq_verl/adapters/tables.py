@@ -34,12 +34,13 @@ def score_table(
     Raises:
         ValueError: there is no such column, or a new one is there already.
     """
-    new = [prefix + name for name in COLUMNS]
+    columns = list(table.columns)
     for name in (image, *([prompt] if prompt else [])):
-        if name not in table.columns:
-            raise ValueError(f"the table has no column {name!r}. Fix: name one of {', '.join(map(str, table.columns))}")
-    if there := [name for name in new if name in table.columns]:
-        raise ValueError(f"the table has a column {there[0]!r} already. Fix: give another prefix")
+        if name not in columns:
+            raise ValueError(f"the table has no column {name!r}. Fix: name one of {', '.join(map(str, columns))}")
+        if columns.count(name) > 1:
+            raise ValueError(f"the table has {columns.count(name)} columns {name!r}. Fix: rename all but one of them")
+    _check_free(columns, prefix)
     scores = scorer.score(list(table[image]), task=task, prompt=list(table[prompt]) if prompt else None)
     return table.assign(**_columns(scores, prefix))
 
@@ -50,14 +51,24 @@ def batch_scorer(
     """What ``datasets.Dataset.map(..., batched=True)`` takes; arguments as of ``score_table``.
 
     A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files.
+
+    Raises:
+        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``; ``map``
+            would replace them.
     """
 
     def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        _check_free(list(batch), prefix)
         images = [one["bytes"] or one["path"] if isinstance(one, Mapping) else one for one in batch[image]]
         scores = scorer.score(images, task=task, prompt=list(batch[prompt]) if prompt else None)
         return _columns(scores, prefix)
 
     return add
+
+
+def _check_free(columns: Sequence[Any], prefix: str) -> None:
+    if there := [prefix + name for name in COLUMNS if prefix + name in columns]:
+        raise ValueError(f"the table has a column {there[0]!r} already. Fix: give another prefix")
 
 
 def _columns(scores: Sequence[Score], prefix: str) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omniq_verl.adapters.scale import AnyScorer, numbers_of
+from omniq_verl.data.arrays import is_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,10 @@ class TensorMetric:
 
 
 def _batch(target: Any) -> Any:
-    shape = getattr(target, "shape", None)
-    if shape is None or len(shape) not in (3, 4):
-        raise ValueError(f"a tensor [N, 3, H, W] or [3, H, W] is expected, got {type(target).__name__}")
-    return target.detach() if len(shape) == 4 else target.detach()[None]
+    if not is_tensor(target) or target.dim() not in (3, 4):
+        shape = f" of shape {tuple(target.shape)}" if hasattr(target, "shape") else ""
+        raise ValueError(
+            f"a tensor [N, 3, H, W] or [3, H, W] is expected, got {type(target).__name__}{shape}. Fix: pass"
+            " torch.from_numpy(array), or the path of an image"
+        )
+    return target.detach() if target.dim() == 4 else target.detach()[None]

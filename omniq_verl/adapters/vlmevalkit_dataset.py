@@ -76,11 +76,22 @@ def evaluate_table(table: pd.DataFrame) -> dict[str, float]:
     """
     if missing := {"prediction", "answer", "extra_info"} - set(table.columns):
         raise ValueError(f"the table has no columns {sorted(missing)}. Fix: evaluate the file that VLMEvalKit wrote")
-    scores = [read_score(*pair) for pair in zip(table.prediction, map(json.loads, table.extra_info), strict=True)]
+    infos = [_info(text, row) for row, text in enumerate(table.extra_info)]
+    scores = [read_score(*pair) for pair in zip(table.prediction, infos, strict=True)]
     pairs = [(score, float(label)) for score, label in zip(scores, table.answer, strict=True) if score is not None]
     found = correlations([score for score, _ in pairs], [label for _, label in pairs])
     values = {name: math.nan if (value := found[name]) is None else float(value) for name in ("plcc", "srcc")}
     return {**values, "parsed": len(pairs) / len(table) if len(table) else math.nan}
+
+
+def _info(text: object, row: int) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"extra_info of line {row} is {text!r:.60}. Fix: evaluate the file that VLMEvalKit wrote")
+    return found
 
 
 def register(names: Sequence[str]) -> type:

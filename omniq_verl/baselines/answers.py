@@ -59,7 +59,7 @@ def deviation_of(info: Mapping[str, Any]) -> float | None:
     """
     try:
         details = json.loads(info.get("details") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     raw = _raw_deviation(details) if isinstance(details, dict) else None
     low, high = info.get("raw_low"), info.get("raw_high")

@@ -14,7 +14,7 @@ def draw_rows(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None
     a run can be enlarged and goes on with what it has.
 
     Args:
-        places: all rows.
+        refs: all rows.
         take: rows of each data source, by its name; without an entry for any, all rows of all.
         limit: at most so many rows in all, shared between the data sources as evenly as their sizes allow.
         seed: of the draw.

@@ -32,7 +32,8 @@ def count_records(right: int, paths: int, most: int, emphasis: str) -> int:
         return min(right, most)
     if emphasis == "even":
         return most
-    return max(1, math.floor(most * (1 - right / paths) + 0.5))
+    # Whole numbers: 9 records times 1 - 5/6 are 1.4999999999999996 as floats.
+    return max(1, (2 * most * (paths - right) + paths) // (2 * paths))
 
 
 def spread(distinct: Sequence[Path], records: int) -> list[Path]:

@@ -61,7 +61,7 @@ def cut_sources(refs: Iterable[RowRef], rule: str, rules: Mapping[str, str]) -> 
     """The cut of each data source, from the labels of all its rows.
 
     Args:
-        places: all rows of the data, drawn or not.
+        refs: all rows of the data, drawn or not.
         rule: for every data source that ``rules`` does not name.
         rules: by data source.
 

@@ -92,7 +92,7 @@ def judge_row(
     """All paths of an image against its label.
 
     Args:
-        place: of the image.
+        ref: the image's row.
         answers: its paths (``omniq_verl.generation.request.Answer`` as mappings).
         plan: by which they were reasoned.
         rule: of the selection.

@@ -1,8 +1,26 @@
-"""How far a published number may be from the true one: half a unit of its last digit."""
+"""Digits of numbers: half a unit of the last one of a published number, and those of a mean that count."""
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+import numpy as np
+
+MEAN_DECIMALS = 10
+"""Digits behind the point of a mean of written scores; answers have two, and rounding errors begin at the fourteenth.
+"""
+
+
+def without_rounding_errors(means: Any) -> Any:
+    """Means of scores, so that means which are equal by hand are equal numbers.
+
+    Binary sums differ in their last bits by the number and the order of their parts. Left alone, the mean of three 3.3
+    is not that of four, ranks of equal means depend on the order, and equal predictions have a correlation.
+
+    Args:
+        means: a number, an array or a pandas series, which is what is returned; NaN stays NaN.
+    """
+    return np.round(means, MEAN_DECIMALS)
 
 
 class Rounded(float):

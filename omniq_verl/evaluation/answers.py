@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.data.files import whole_text
 from omniq_verl.data.images import BadImage
 from omniq_verl.data.row_refs import RowReader, RowRef, named
@@ -208,8 +209,8 @@ def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
         {
             "answers": groups.size(),
             "parsed": (asked.status == "ok").groupby(asked.key, sort=False).sum(),
-            "score": groups.score.mean(),
-            "spread": groups.score.std(ddof=0),
+            "score": without_rounding_errors(groups.score.mean()),
+            "spread": without_rounding_errors(groups.score.std(ddof=0)),
             "class_right": groups.class_right.mean(),
             "level_right": groups.level_right.mean(),
         }

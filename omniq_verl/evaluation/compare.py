@@ -107,7 +107,7 @@ def _read_run(folder: Path, name: str) -> Run:
     try:
         metrics = json.loads(file.read_bytes())
         sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"

@@ -57,7 +57,7 @@ def _read_run(name: str, folder: Path) -> Run:
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         images, answers = (pd.read_parquet(folder / f"{part}.parquet") for part in ("images", "answers"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fix = f"omniq eval --out {folder}"
         raise ValueError(f"{folder}: it holds no finished evaluation ({error}). Fix: {fix}") from None
     return Run(name, folder, metrics, images.set_index("key"), answers)

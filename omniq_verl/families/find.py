@@ -80,7 +80,7 @@ def published(about: About) -> Family:
         if about.ours["version"] != 1:
             raise ValueError(f"version {about.ours['version']!r}")
         tasks = {one["name"]: _published_task(one) for one in about.ours["tasks"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{about.name}: its omniq.json is not sound ({type(error).__name__}: {error}). Fix: publish the model again"
         ) from error

@@ -13,7 +13,11 @@ from omniq_verl.tasks import Scale, Task
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,30})?")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
-_RATING = re.compile(r"""["']?rating["']?\s{0,20}:\s{0,20}["']?([0-9]{1,12}(?:\.[0-9]{1,30})?)""", re.IGNORECASE)
+_RATING = re.compile(
+    # Not the beginning of a longer number: "1e999", "4,5" with a decimal comma, more digits than are read.
+    r"""["']?rating["']?\s{0,20}:\s{0,20}["']?([0-9]{1,12}(?:\.[0-9]{1,30})?)(?![0-9]|[.,][0-9]|[eE][-+]?[0-9])""",
+    re.IGNORECASE,
+)
 _LONGEST = 20_000
 """Characters that are looked at, from the end: an answer stands there."""
 

@@ -10,6 +10,8 @@ from omniq_verl.findings.features import folds_of
 PERMUTATIONS = 1000
 FRECHET_PERMUTATIONS = 100
 """Fewer, as each takes a singular value decomposition."""
+_EQUAL = 1e-12
+"""Squared distance, as a share of the largest squared norm, below which vectors of float32 are equal."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def gaussian_kernel(vectors: np.ndarray) -> np.ndarray:
     """Kernel of all pairs ``[N, N]``; all ones where the vectors are equal."""
     vectors = np.asarray(vectors, dtype=np.float64)
     norms = (vectors**2).sum(axis=1)
-    squares = np.maximum(norms[:, None] + norms[None] - 2 * vectors @ vectors.T, 0)
+    squares = norms[:, None] + norms[None] - 2 * vectors @ vectors.T
+    # What equal vectors leave is rounding errors, whose median would become the kernel's width.
+    squares[squares < _EQUAL * norms.max(initial=0)] = 0
     np.fill_diagonal(squares, 0)
     middle = np.median(squares[np.triu_indices(len(vectors), 1)])
     # More than half of the pairs may be equal, as where a model writes the same text again and again.

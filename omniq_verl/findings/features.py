@@ -1,5 +1,4 @@
-"""One vector for an image and one for its reasoning, as the language model has them; and ridge regressions on"
-" vectors."""
+"""One vector for an image and one for its reasoning, as the language model has them; ridge regressions on them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -31,8 +31,8 @@ def agreement(pred: Numbers, target: Numbers, resamples: int = RESAMPLES) -> dic
 def correlation_bounds(
     pred: Numbers, target: Numbers, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """The intervals of ``evaluation.intervals.correlation_intervals``, without Kendall's, which takes most of"
-    " its time."""
+    """Intervals of PLCC and SRCC, as ``evaluation.intervals.correlation_intervals`` has them; Kendall's, which takes
+    most of that function's time, is left out."""
     return mean_correlation_bounds([pred], target, resamples, seed)
 
 

@@ -102,7 +102,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **run_options: An
         height: in inches.
         rows: of panels.
         columns: of panels.
-        how: further arguments of matplotlib's ``subplots``.
+        run_options: further arguments of matplotlib's ``subplots``.
     """
     figure = Figure(figsize=(COLUMN, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **run_options)

@@ -96,7 +96,7 @@ def _known(folder: Path) -> dict[str, str | None]:
 def _read(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 

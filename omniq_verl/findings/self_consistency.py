@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.evaluation.curves import COLOURS
 from omniq_verl.evaluation.paired import paired_difference
@@ -45,7 +46,8 @@ def group_means(scores: np.ndarray, k: int) -> np.ndarray:
     known = np.isfinite(parts)
     total = np.where(known, parts, 0).sum(axis=2)
     number_known = known.sum(axis=2)
-    return np.where(number_known > 0, total / np.maximum(number_known, 1), np.nan).T
+    means = without_rounding_errors(total / np.maximum(number_known, 1))
+    return np.where(number_known > 0, means, np.nan).T
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,10 @@ READING = (
 
 def _sentence(curve: Curve) -> str:
     last, greedy = curve.points[-1], curve.greedy
+    times = f" for {last['tokens'] / greedy['tokens']:.1f} times the tokens" if greedy["tokens"] else ""
     return (
         f"{curve.name}: SRCC of the mean of {last['k']} answers {cell(last['srcc'])}, of one greedy answer"
-        f" {cell(greedy['srcc'])}; gain {cell(last['gain'], '+.3f')} for {last['tokens'] / greedy['tokens']:.1f}"
-        " times the"
-        f" tokens, over {curve.images} images."
+        f" {cell(greedy['srcc'])}; gain {cell(last['gain'], '+.3f')}{times}, over {curve.images} images."
     )
 
 
@@ -194,7 +195,9 @@ def draw(curves: Sequence[Curve]) -> Figure:
         low, high = ([one["srcc"][end] for one in bounded] for end in ("low", "high"))
         axis.fill_between([one["tokens"] for one in bounded], low, high, color=colour, alpha=0.15, linewidth=0)
         _draw_greedy(axis, curve, colour)
-    axis.set_xscale("log", base=2)
+    drawn = [line.get_xdata() for line in axis.get_lines()]
+    if drawn and all(len(x) and min(x) > 0 for x in drawn):  # engines that do not count tokens say 0
+        axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
     label(axis, "", "written tokens an image", "SRCC with the labels")
     axis.grid(alpha=0.3)

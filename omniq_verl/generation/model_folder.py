@@ -83,7 +83,7 @@ def _with_code(folder: Path) -> list[str]:
 
 def _asks_for_code(path: Path) -> bool:
     try:
-        settings = json.loads(path.read_bytes())
-    except ValueError:
+        settings = json.loads(path.read_bytes()) if path.is_file() else None
+    except (ValueError, RecursionError):
         return False  # the code that loads it reports it
     return isinstance(settings, dict) and "auto_map" in settings

@@ -59,7 +59,13 @@ def read_record(run: Path) -> dict[str, Any]:
         found = json.loads((run / RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and all(map(_is_sound, found.items())) else {}
+
+
+def _is_sound(item: tuple[str, Any]) -> bool:
+    name, value = item
+    kind = {"metric": str, "model": str, "step": int, "value": (int, float), "validated": dict}.get(name, object)
+    return isinstance(value, kind)
 
 
 def best_of(run: Path, record: dict[str, Any]) -> Path:

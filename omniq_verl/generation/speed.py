@@ -34,7 +34,7 @@ def read_speed(folder: Path) -> Speed:
     """What the job in this folder has told so far; zeros where that is nothing, or cannot be read."""
     try:
         return Speed(**json.loads((folder / NAME).read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, RecursionError, TypeError):
         return Speed()
 
 

@@ -150,9 +150,13 @@ def _indexed_files(index: Path) -> list[str]:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadWeights(str(index), f"it cannot be read ({error!r})", _COPY) from error
-    if wrong := next((name for name in names if not _FILE_NAME.fullmatch(name)), None):
-        raise BadWeights(str(index), f"it names the file {wrong[:60]!r}, which is not a name of weights", _COPY)
+    if wrong := next((name for name in names if not _is_file_name(name)), None):
+        raise BadWeights(str(index), f"it names the file {str(wrong)[:60]!r}, which is not a name of weights", _COPY)
     return names
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
 
 
 def read_stored(folder: Path) -> Stored:

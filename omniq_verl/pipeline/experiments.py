@@ -16,6 +16,8 @@ TINY = {
     "findings": findings.tiny,
 }
 SCALES = ("tiny", "paper")
+_LARGEST_SEED = 2**32 - 1
+"""Of NumPy's older generator, which verl and transformers use."""
 _PLAIN = re.compile(r"[\w/.+@%-]+", re.ASCII)
 
 
@@ -38,8 +40,10 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         raise ValueError(f"there is no experiment {name!r}. Fix: use one of {', '.join(TINY)}")
     if scale not in SCALES:
         raise ValueError(f"there is no scale {scale!r}. Fix: use --scale tiny or --scale paper")
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds are {list(seeds)}. Fix: name one or more whole numbers from 0, each once")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > _LARGEST_SEED:
+        raise ValueError(
+            f"seeds are {list(seeds)}. Fix: name one or more whole numbers from 0 to {_LARGEST_SEED}, each once"
+        )
     if not _PLAIN.fullmatch(str(root.resolve())):
         raise ValueError(
             f"{root.resolve()} has characters that settings of a training cannot hold. Fix: give another --out, of"

@@ -69,7 +69,7 @@ def read_mark(root: Path, name: str) -> Mark | None:
     """The mark that a stage's last start left; None if there is none that can be read."""
     try:
         return Mark(**json.loads(mark_path(root, name).read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, RecursionError, TypeError):
         return None
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omniq_verl.metric_log import next_metric_file
@@ -92,10 +92,15 @@ def stop(process: subprocess.Popen) -> None:
     """End a stage and everything it started, if it still runs."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """Kill what a stage has started and left behind; to be called as soon as it has ended."""
+    with suppress(ProcessLookupError):  # there is none
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def check_silence(stage: Stage, log: Path) -> None:

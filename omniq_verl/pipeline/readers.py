@@ -26,9 +26,26 @@ def measured(folder: Path) -> dict[str, float]:
 
     The training is in the folder of the same name without ``_test``.
     """
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = _metrics(folder)
     found = {column: _number(metrics[mode][key]) for column, (mode, key) in MEASURED.items()}
     return {**found, "groups kept": share_kept(folder.with_name(folder.name.removesuffix("_test")))}
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """What a stage has measured.
+
+    Raises:
+        FileNotFoundError: nothing yet.
+        ValueError: the file is broken.
+    """
+    file = folder / "metrics.json"
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is broken ({error}). Fix: delete it and the stage's file below marks, then start the same command"
+            " again"
+        ) from error
 
 
 def _number(value: float | None) -> float:
@@ -39,7 +56,7 @@ def share_kept(run: Path) -> float:
     """Share of a run's groups that were trained on; NaN where there was none, as in SFT, or where steps are lost."""
     steps = [] if lost_steps(run) else [step for step in read_metrics(run).values() if "filter/groups_kept" in step]
     kept, dropped = (sum(step[f"filter/groups_{name}"] for step in steps) for name in ("kept", "dropped"))
-    return kept / (kept + dropped) if kept else math.nan
+    return kept / (kept + dropped) if kept + dropped else math.nan
 
 
 def lost_steps(run: Path) -> bool:
@@ -62,7 +79,7 @@ def evaluated(columns: Mapping[str, tuple[str, str]]) -> Reader:
     """
 
     def read(folder: Path) -> dict[str, float]:
-        sets = json.loads((folder / "metrics.json").read_text())["sets"]
+        sets = _metrics(folder)["sets"]
         found = {title: value_of(sets[name][key]) for title, (name, key) in columns.items()}
         return {**found, "parsable": parsable(sets)}
 
@@ -70,9 +87,10 @@ def evaluated(columns: Mapping[str, tuple[str, str]]) -> Reader:
 
 
 def parsable(sets: Mapping[str, Mapping[str, Any]]) -> float:
-    """Share of the answers of all sets that could be parsed."""
+    """Share of the answers of all sets that could be parsed; NaN where there are none."""
     right = sum(one["status"].get("ok", 0) for one in sets.values())
-    return right / sum(one["answers"] for one in sets.values())
+    answers = sum(one["answers"] for one in sets.values())
+    return right / answers if answers else math.nan
 
 
 def of_paper(table: PaperTable) -> Reader:
@@ -83,7 +101,7 @@ def of_paper(table: PaperTable) -> Reader:
     """
 
     def read(folder: Path) -> dict[str, float]:
-        sets = list(json.loads((folder / "metrics.json").read_text())["sets"].values())
+        sets = list(_metrics(folder)["sets"].values())
         found: dict[str, float] = {}
         for column in table.columns:
             for metric in table.metrics:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from omniq_verl.metric_log import read_metrics
 from omniq_verl.pipeline.marks import Mark, differences, marks_of, read_mark, renewed, write_mark
-from omniq_verl.pipeline.process import check_silence, failure, log_path, start, stop
+from omniq_verl.pipeline.process import check_silence, end_group, failure, log_path, start, stop
 from omniq_verl.pipeline.stage import PlanError, Stage, needs
 
 CHANGED = ("stop", "keep", "again")
@@ -146,14 +146,27 @@ def _start_ready(run: _Run, progress: Progress) -> None:
 def _begin(run: _Run, stage: Stage, mark: Mark | None, progress: Progress) -> None:
     today, folder = run.marks[stage.name], run.root / stage.name
     if mark is None or differences(mark, today):
-        # What another command left must not be used: verl would resume its checkpoint.
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_mark(run.root, stage.name, today)
     devices = tuple(run.free_gpus[: stage.gpus])
     del run.free_gpus[: stage.gpus]
     bar = progress.add_task(run.label(stage.name), total=stage.steps or None, left="")
     run.running[stage.name] = _Running(start(stage, run.root, devices), time.monotonic(), bar, devices)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what another command left in a stage's folder: verl would resume its checkpoint.
+
+    Raises:
+        PlanError: the folder is a link that leads to files; whose they are is not known.
+        OSError: it cannot be removed.
+    """
+    if folder.is_symlink():
+        if any(folder.iterdir()):
+            raise PlanError(f"{folder} is a link, and {folder.resolve()} is not empty. Fix: empty that folder by hand")
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _look_after(run: _Run, progress: Progress) -> None:
@@ -168,6 +181,7 @@ def _look_after(run: _Run, progress: Progress) -> None:
         run.free_gpus += one.devices
         progress.remove_task(one.bar)
         if code != 0:
+            end_group(one.process)
             raise failure(stage, code, log)
         run.seconds[name] = time.monotonic() - one.began
         write_mark(run.root, name, replace(run.marks[name], done=True, seconds=round(run.seconds[name], 1)))

@@ -152,7 +152,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     """Empty where there is none."""
     try:
         card = json.loads((folder / "dataset_card.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return card if isinstance(card, dict) and isinstance(card.get("files"), dict) else {}
 

@@ -18,7 +18,11 @@ _CLASS_COLUMNS = ("set", "task", "class accuracy", "level accuracy", "images")
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the publisher says, as no file does."""
+    """What the publisher says, as no file does.
+
+    Raises:
+        ValueError: the licence is empty.
+    """
 
     name: str
     """ORG/NAME at a hub, or the folder."""
@@ -31,6 +35,10 @@ class Wishes:
     """Name of the base model at the hub."""
     limits: str = ""
     """What the model must not be used for, or was not tried on."""
+
+    def __post_init__(self) -> None:
+        if not self.licence.strip():
+            raise ValueError("the licence is empty. Fix: name it, e.g. --licence apache-2.0")
 
     def asked(self) -> list[Task]:
         """The tasks as the model was trained to be asked.

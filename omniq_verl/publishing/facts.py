@@ -10,6 +10,7 @@ import yaml
 
 from omniq_verl.generation.model_folder import weights_mark
 from omniq_verl.generation.run_folder import checkpoint_of
+from omniq_verl.tasks import shown
 
 _SETTINGS = (
     *("trainer.total_training_steps", "trainer.total_epochs", "data.train_batch_size", "data.max_prompt_length"),
@@ -86,7 +87,7 @@ def _at(config: Any, name: str) -> Any:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(_read(path))
-    except (yaml.YAMLError, RecursionError):
+    except Exception:  # PyYAML raises errors of every kind on values that its types do not allow
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -116,9 +117,41 @@ def read_evaluation(folder: Path, weights: str | None = None) -> dict[str, Any]:
     metrics = _json(folder / "metrics.json")
     if not isinstance(metrics.get("sets"), dict) or not isinstance(metrics.get("engine"), dict):
         raise BadRun(f"{folder} has no metrics.json of omniq eval. Fix: run `omniq eval ... --out {folder}`")
+    if fault := _fault(metrics):
+        raise BadRun(
+            f"{folder}/metrics.json is not what omniq eval writes ({fault}). Fix: run `omniq eval ... --out {folder}`"
+        )
     if weights is not None and metrics["engine"].get("weights") != weights:
         raise BadRun(
             f"{folder} was measured with other weights than those that are published. Fix: run `omniq eval` on this"
             " checkpoint, or name the checkpoint that was measured"
         )
     return metrics
+
+
+_FIGURES = {"srcc": ("srcc", "plcc", "rmse"), "class_accuracy": ("class_accuracy", "level_accuracy")}
+"""Figures that a set with the first of them has."""
+
+
+def _fault(metrics: Mapping[str, Any]) -> str | None:
+    """What cannot be shown of an evaluation; None if all can."""
+    if not all(isinstance(metrics.get(name, ""), str) for name in ("model", "mode")) or "model" not in metrics:
+        return "model or mode is no text"
+    for name, one in metrics["sets"].items():
+        if not isinstance(one, dict) or not isinstance(one.get("task"), str):
+            return f"the set {shown(name)} has no task"
+        if not all(_is_number(one.get(count)) for count in ("scored", "images")):
+            return f"the set {shown(name)} has no numbers of images"
+        wanted = [key for first, keys in _FIGURES.items() if first in one for key in keys]
+        if wrong := next((key for key in wanted if not _is_figure(one.get(key))), None):
+            return f"{wrong} of the set {shown(name)} is no figure"
+    return None
+
+
+def _is_figure(found: Any) -> bool:
+    bounds = [found.get(name) for name in ("value", "low", "high")] if isinstance(found, dict) else [""]
+    return all(one is None or _is_number(one) for one in bounds) and (bounds[1] is None) == (bounds[-1] is None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300

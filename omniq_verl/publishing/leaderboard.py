@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.curves import short_names
 from omniq_verl.evaluation.report import figure_text
 from omniq_verl.generation.speed import read_speed
 from omniq_verl.publishing.facts import read_evaluation
@@ -31,9 +32,9 @@ def board(folders: Sequence[Path]) -> dict[str, Any]:
         no set is common), ``images_per_second`` and ``figures`` by set.
 
     Raises:
-        BadRun: a folder is none of an evaluation.
+        ValueError: a folder is none of an evaluation, or is given twice.
     """
-    rows = [_row(folder) for folder in folders]
+    rows = [_row(name, folder) for name, folder in zip(short_names(folders), folders, strict=True)]
     sets = list(dict.fromkeys(name for row in rows for name in row["figures"]))
     defined = [{name for name, one in row["figures"].items() if one["srcc"]["value"] is not None} for row in rows]
     common = [name for name in sets if all(name in one for one in defined)]
@@ -44,12 +45,12 @@ def board(folders: Sequence[Path]) -> dict[str, Any]:
     return {"made_by": f"omniq_verl {omniq_verl.__version__}", "sets": sets, "common": common, "rows": rows}
 
 
-def _row(folder: Path) -> dict[str, Any]:
+def _row(name: str, folder: Path) -> dict[str, Any]:
     metrics = read_evaluation(folder)
     keys = ("srcc", "plcc", "scored", "images")
     figures = {name: {key: one[key] for key in keys} for name, one in metrics["sets"].items() if "srcc" in one}
     return {
-        "name": folder.name,
+        "name": name,
         "model": metrics["model"],
         "mode": metrics.get("mode", "reason"),
         "images_per_second": read_speed(folder / "answers").rows_per_second,

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.files import replace_text, whole_text
 from omniq_verl.families.about import OURS
 from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.weights import PICKLED
@@ -44,7 +46,7 @@ def prepare(run: Path, wishes: Wishes, evaluations: Sequence[Path]) -> Publicati
     check_model_folder(str(facts.model))
     measured = [read_evaluation(folder, facts.weights) for folder in evaluations]
     files = [path for path in sorted(facts.model.iterdir()) if _is_published(path)]
-    return Publication(facts, files, card(facts, wishes, measured), omniq_json(facts, wishes, measured))
+    return Publication(facts, files, whole_text(card(facts, wishes, measured)), omniq_json(facts, wishes, measured))
 
 
 def _is_published(path: Path) -> bool:
@@ -66,8 +68,8 @@ def write(publication: Publication, out: Path) -> None:
     unfinished.mkdir(parents=True)
     for path in publication.files:
         shutil.copyfile(path, unfinished / path.name)
-    (unfinished / CARD).write_text(publication.card)
-    (unfinished / OURS).write_text(_text(publication.about))
+    replace_text(unfinished / CARD, publication.card)
+    replace_text(unfinished / OURS, _text(publication.about))
     os.replace(unfinished, out)
 
 
@@ -75,18 +77,20 @@ def push(folder: Path, name: str, private: bool) -> str:
     """Upload a published folder to the Hugging Face hub; returns its address.
 
     Raises:
-        BadRun: the hub rejects it, for example because nobody is logged in.
+        BadRun: the hub rejects it, for example because nobody is logged in, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         api = HfApi()
         api.create_repo(name, repo_type="model", private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by omniq publish")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise BadRun(f"{name}: the hub rejects it ({said}). Fix: `hf auth login`, and check the name") from error
+    except Exception as error:  # whatever its HTTP library raises
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadRun(
+            f"{name}: it cannot be uploaded, the folder {folder} is complete ({said}). Fix: `hf auth login`, check the"
+            f" name and the network, then `hf upload {name} {shlex.quote(str(folder))}`"
+        ) from error
     return f"https://huggingface.co/{name}"
 
 

@@ -20,7 +20,7 @@ def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:
 
     Args:
         text: the response.
-        heads: names of the numbers; other keys are ignored.
+        heads: names of the numbers; other keys are ignored, except that a ``rating`` has to be a number.
         scale: bounds of each, both included.
     """
     parsed = parse_response(text, "json")

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.data.images import BadImage
 from omniq_verl.families.family import Family, Reader, read_strictly
 from omniq_verl.generation.direct import check_mode, check_reads_scores, score_texts
@@ -364,7 +365,7 @@ def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping
         distortion, severity = counts.most_common(1)[0][0]
         return {"distortion": distortion, "severity": severity}
     scores = [one.score for one in parsed if one.score is not None]
-    mean = float(np.mean(scores))
+    mean = float(without_rounding_errors(np.mean(scores)))
     return {
         "score": mean,
         "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a mean may round to outside

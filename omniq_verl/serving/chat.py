@@ -193,7 +193,10 @@ def decoded_url(url: str, number: int) -> File:
 
 
 def _sampling(question: ChatQuestion, limits: Limits, max_tokens: int) -> Sampling:
-    asked = question.max_completion_tokens or question.max_tokens or max_tokens
+    limits_given = {question.max_completion_tokens, question.max_tokens} - {None}
+    if len(limits_given) > 1:
+        raise BadRequest(422, "max_tokens: it differs from max_completion_tokens. Fix: send one of both")
+    asked = min(limits_given, default=max_tokens)
     if question.n > limits.samples:
         raise BadRequest(422, f"n: at most {limits.samples}")
     if asked > max_tokens:

@@ -88,7 +88,10 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
             record |= {"step": step, "value": value, "model": _link(run, step, source)}
         except (ValueError, OSError) as error:  # a full disk must not end the training
             said += f" and cannot be kept: {error}"
-    replace_text(run / RECORD, json.dumps(record, indent=2) + "\n")
+    try:
+        replace_text(run / RECORD, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        return f"step {step}: {run / RECORD} cannot be written, so that it names the former best: {error}"
     _clean(run, record)
     return said
 

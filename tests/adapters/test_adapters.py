@@ -43,7 +43,7 @@ def test_an_unreadable_answer_is_nan_or_an_error():
         TensorMetric(Brightness(), unread=None)(grey(0.0))
 
 
-@pytest.mark.parametrize("images", [grey(1.0) * 2, torch.zeros(5), grey(float("nan")), [1, 2]])
+@pytest.mark.parametrize("images", [grey(1.0) * 2, torch.zeros(5), grey(float("nan")), [1, 2], grey(1.0).numpy()])
 def test_what_is_no_batch_of_images_is_rejected(images):
     with pytest.raises(ValueError, match=r"\w"):
         TensorMetric(Brightness())(images)
@@ -134,3 +134,22 @@ def test_the_comfyui_node_keeps_its_contract(monkeypatch):
     assert torch.equal(best, images[1:2]) and asked == [("m", "auto", "auto", "hf")]
     with pytest.raises(ValueError, match="no image has a score: no_answer"):
         node().score(grey(0.0).movedim(1, -1), "m", "technical")
+
+
+def test_columns_that_are_there_twice_or_already_are_named():
+    image = Image.new("RGB", (16, 16))
+    twice = pd.DataFrame([[image, image], [image, image]], columns=["image", "image"])
+    with pytest.raises(ValueError, match=r"the table has 2 columns 'image'. Fix"):
+        score_table(twice, Brightness())
+    add = batch_scorer(Brightness())
+    with pytest.raises(ValueError, match=r"has a column 'score' already. Fix: give another prefix"):
+        add({"image": [image], "score": [0.3]})  # Dataset.map would replace the labels
+    assert set(batch_scorer(Brightness(), prefix="new_")({"image": [image], "score": [0.3]})) == {
+        f"new_{name}" for name in COLUMNS
+    }
+
+
+def test_an_empty_batch_in_comfyui_is_named(monkeypatch):
+    monkeypatch.setattr(comfyui, "_scorer", lambda *_: Brightness())
+    with pytest.raises(ValueError, match="no image has a score: the batch is empty"):
+        comfyui.OmniqScore().score(torch.zeros(0, 16, 16, 3), "model", "technical")

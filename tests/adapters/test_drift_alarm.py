@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -139,3 +140,9 @@ def test_a_large_drift_is_found_in_curves_that_wander():
     alarms = [[DriftAlarm(level=0.05)] for _ in curves]
     found = [any(alarm.add(*pair) for pair in curve.T.tolist()) for (alarm,), curve in zip(alarms, curves, strict=True)]
     assert np.mean(found) > 0.5
+
+
+def test_a_long_window_is_tested_within_seconds():
+    began = time.monotonic()
+    assert rising(list(range(200))).p_value < 1e-300 and rising(list(range(200, 0, -1))).p_value == 1
+    assert time.monotonic() - began < 20  # 43 s where each count was a sum of its own

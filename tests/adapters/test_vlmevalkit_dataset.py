@@ -80,3 +80,9 @@ def test_the_kit_builds_asks_and_measures_the_data_set(answered, tmp_path, monke
             register(["KonIQ_omniq"])
     finally:
         kit.DATASET_CLASSES.pop()
+
+
+@pytest.mark.parametrize("info", [float("nan"), "[1]", "[" * 100_000, "{"])
+def test_a_table_that_was_not_ours_is_named(answered, info):
+    with pytest.raises(ValueError, match=r"extra_info of line 0 is .* Fix: evaluate the file"):
+        evaluate_table(answered.assign(extra_info=info))

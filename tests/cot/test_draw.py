@@ -109,6 +109,8 @@ def test_records_of_hard_and_easy_images_by_hand():
     assert [count_records(right, 8, 4, "hard") for right in range(1, 8)] == [4, 3, 3, 2, 2, 1, 1]
     assert [count_records(right, 8, 4, "even") for right in range(1, 8)] == [4] * 7
     assert [count_records(right, 8, 4, "right") for right in range(1, 8)] == [1, 2, 3, 4, 4, 4, 4]
+    # Halves go upwards: 9 * 1/6 = 1.5, 15 * 1/10 = 1.5 and 6 * 7/12 = 3.5.
+    assert [count_records(*one, "hard") for one in ((5, 6, 9), (9, 10, 15), (5, 12, 6))] == [2, 2, 4]
 
 
 @given(st.integers(2, 64), st.integers(1, 9))

@@ -6,12 +6,15 @@ import math
 import pickle
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.koniq import MAPS, SHARES, raw_mos
-from omniq_verl.data.digits import Rounded, half_unit, row_roundings
+from omniq_verl.data.digits import Rounded, half_unit, row_roundings, without_rounding_errors
+from omniq_verl.evaluation.answers import per_image
 from omniq_verl.preparation.cli import DataSet
 from omniq_verl.preparation.deqa_labels import NORMALISED
 from omniq_verl.preparation.label_map import LabelMap
@@ -154,3 +157,20 @@ def test_a_rounded_number_is_a_float_in_all_else():
     assert (one + 1, json.dumps(one), repr(one), one == 4.5, hash(one) == hash(4.5)) == (5.5, "4.5", "4.5", True, True)
     again = pickle.loads(pickle.dumps(one))
     assert (again, again.rounding) == (4.5, 0.05) and math.isfinite(again)
+
+
+@given(st.lists(st.integers(100, 500), min_size=1, max_size=16), st.randoms())
+def test_means_that_are_equal_by_hand_are_equal(cents, random):
+    again = random.sample(cents, len(cents))
+    means = [without_rounding_errors(np.sum([cent / 100 for cent in some]) / len(some)) for some in (cents, again)]
+    assert means[0] == means[1] == pytest.approx(sum(cents) / len(cents) / 100, abs=1e-10)
+    assert without_rounding_errors(np.sum([cents[0] / 100] * len(cents)) / len(cents)) == cents[0] / 100
+
+
+def test_the_score_of_an_image_does_not_depend_on_the_order_of_its_answers():
+    answers = {"a": [1.03] * 11, "b": [1.03] * 2, "c": [1.0, 1.06] * 3, "d": [1.06, 1.0] * 3}
+    lines = [{"key": key, "score": score, "status": "ok"} for key, some in answers.items() for score in some]
+    judged = pd.DataFrame(lines).assign(distortion=None, severity=None, level="bad")
+    labels = {"target": 2.0, "scale_low": 1.0, "scale_high": 5.0, "task": "technical"}
+    labels = pd.DataFrame([labels | {"class_target": None, "level_target": None}] * 4, index=list(answers))
+    assert per_image(labels, judged).score.tolist() == [1.03] * 4

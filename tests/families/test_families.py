@@ -62,6 +62,28 @@ def test_a_model_is_recognised_by_its_name(tmp_path, name, family):
     assert find_family(described(tmp_path, name))[0].name == family
 
 
+@pytest.mark.parametrize(
+    ("path", "family", "found"),
+    [
+        ("omniq_verl/models/Q-Insight", None, "q_insight"),
+        ("omniq_verl/models/mine", "q_realign", "q_realign"),
+        ("q_insight/grpo", "visualquality_r1", "visualquality_r1"),
+        ("runs/q_insight_seed0", "ours", "ours"),
+        ("models--ByteDance--Q-Insight/snapshots/0a1b", None, "q_insight"),
+    ],
+)
+def test_folders_above_a_model_say_nothing_of_it(tmp_path, path, family, found):
+    (tmp_path / path).parent.mkdir(parents=True)
+    model_type = "qwen3_5" if family == "q_realign" else "qwen2_5_vl"
+    assert find_family(described(tmp_path, path, model_type), family)[0].name == found
+
+
+def test_a_folder_above_is_not_taken_for_the_family(tmp_path):
+    (tmp_path / "runs" / "q_insight").mkdir(parents=True)
+    with pytest.raises(ValueError, match="does not say which family"):
+        find_family(described(tmp_path, "runs/q_insight/huggingface"))
+
+
 def test_a_model_is_recognised_by_its_card_and_by_our_own_file(tmp_path):
     card = "---\nlicense: apache-2.0\ntags:\n- evoquality\n- vlm\n---\n# A model\n"
     assert find_family(described(tmp_path, "a", card=card))[0].name == "evoquality"
@@ -97,7 +119,14 @@ def test_a_level_scorer_may_be_named_like_its_recipe(tmp_path, name):
         find_family(described(tmp_path, "other", card=card), "levels")
 
 
-@pytest.mark.parametrize("card", ["---\n{", "---\nx: [", "--- \n", "---\n- a\n---", "---\ntags: 3\n---", "\0\xff"])
+@pytest.mark.parametrize(
+    "card",
+    [
+        *("---\n{", "---\nx: [", "--- \n", "---\n- a\n---", "---\ntags: 3\n---", "\0\xff"),
+        # Errors of PyYAML that are no YAMLError.
+        *("---\na: 2024-13-45\n---", "---\na: !!bool x\n---", "---\na: !!timestamp x\n---", "---\na: !!int ''\n---"),
+    ],
+)
 def test_a_broken_card_says_nothing(tmp_path, card):
     card_fields(card)
     with pytest.raises(ValueError, match="does not say which family"):
@@ -119,6 +148,9 @@ READ = [
     ("q_insight", "<answer>{'rating': 3.1}</answer>", 3.1),
     ("q_insight", '<answer>{"rating": 7}</answer>', Status.OUT_OF_RANGE),
     ("q_insight", '<answer>{"rating": true}</answer>', Status.NOT_A_NUMBER),
+    ("q_insight", '<answer>{"rating": 1e999}</answer>', Status.NOT_A_NUMBER),
+    ("q_insight", '<answer>{"rating": "4,5"}</answer>', Status.NOT_A_NUMBER),
+    ("q_insight", "<answer>{'rating': 3,'why': 'noise'}</answer>", 3.0),
     ("q_insight", "<think>rating: 3", Status.TRUNCATED),
     ("visualquality_r1", "<think>from 1 to 5</think> <answer> 3.40 </answer>", 3.4),
     ("visualquality_r1", "<answer>1</answer> no, <answer>Score: 2.5 of 5</answer>", 2.5),

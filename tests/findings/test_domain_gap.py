@@ -181,3 +181,12 @@ def test_clips_features_are_those_of_its_text_encoder(tmp_path):
     found = domain_gap.clip_features(str(folder), texts)
     assert len(found) == 3 and np.array_equal(found[0], found[2]) and not np.allclose(found[0], found[1])
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+
+
+def test_rounding_errors_are_no_width_of_the_kernel():
+    rng = np.random.default_rng(0)
+    text = rng.normal(size=2048) * 30  # one text written again and again, as its features have it
+    assert (gaussian_kernel(np.tile(text, (9, 1))) == 1).all()
+    others = rng.normal(size=(3, 2048)) * 30
+    kernel = gaussian_kernel(np.concatenate([np.tile(text, (9, 1)), others]))
+    assert (kernel[:9, :9] == 1).all() and (kernel[:9, 9:] > 0.1).all()

@@ -119,6 +119,8 @@ def test_values_of_other_types_and_unknown_tasks_are_no_numbers(tmp_path):
     path.write_text(json.dumps(one) + "\n")
     [line] = read_dump(path).to_dict("records")
     assert all(np.isnan(line[name]) for name in ("reward", "score", "target", "low", "high"))
+    path.write_text(json.dumps(one | {"pred": 10**400}) + "\n")  # no float holds it
+    assert np.isnan(read_dump(path).score[0])
 
 
 def test_a_run_without_answers_of_two_steps_names_the_settings(tmp_path):

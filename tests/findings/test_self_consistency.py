@@ -26,6 +26,8 @@ def test_groups_are_disjoint_means_of_what_could_be_parsed():
     scores = np.array([[1.0, 3.0, 5.0, np.nan, 2.0], [np.nan, np.nan, 4.0, 2.0, 1.0]])
     assert group_means(scores, 2).tolist() == [[2, pytest.approx(np.nan, nan_ok=True)], [5, 3]]
     assert group_means(scores, 5) == pytest.approx(np.array([[11 / 4, 7 / 3]]))
+    equal = group_means(np.array([[3.3] * 7, [3.3] * 6 + [np.nan], [3.3] * 3 + [np.nan] * 4]), 7)
+    assert equal.tolist() == [[3.3, 3.3, 3.3]]  # no correlation of rounding errors with the labels
 
 
 def test_intervals_are_those_of_omniq_eval():
@@ -101,3 +103,15 @@ def test_one_sample_is_no_mean(tmp_path):
     setup = setup_of(tmp_path / "out", [tmp_path], [write_rows(tmp_path / "rows.parquet", [1.0])])
     with pytest.raises(ValueError, match="--samples is 1"):
         self_consistency.find_self_consistency(setup, 1, 1.0, Console(quiet=True))
+
+
+@pytest.mark.parametrize("tokens", [10, 0])
+def test_equal_scores_and_engines_that_count_no_tokens_are_drawn(tmp_path, tokens):
+    setup = setup_of(tmp_path, [tmp_path], [write_rows(tmp_path / "rows.parquet", [1.0, 2.0, 3.0, 4.0])])
+    for scores in (np.full((4, 2), 3.3), np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 1.0], [4.0, 4.0]])):
+        greedy, sampled = answered_with(setup, scores[:, :1]), answered_with(setup, scores)
+        for one in (greedy, sampled):
+            one.answers["tokens"] = tokens
+        curve = measure(greedy, sampled, 2, 20)
+        self_consistency.draw([curve]).savefig(tmp_path / "plot.png")
+        assert ("times the tokens" in self_consistency._sentence(curve)) == (tokens > 0)

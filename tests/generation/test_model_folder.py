@@ -69,6 +69,14 @@ def test_code_of_its_own_is_rejected_unless_asked_for(tmp_path, name):
     check_model_folder(model, trust_remote_code=True)
 
 
+def test_what_is_no_json_file_asks_for_no_code(tmp_path):
+    model = folder(tmp_path, "model.safetensors")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "gone")
+    check_model_folder(model)
+
+
 def test_settings_that_are_no_object_are_left_to_whoever_loads_them(tmp_path):
     model = folder(tmp_path, "model.safetensors")
     (tmp_path / "broken.json").write_text("{")

@@ -94,6 +94,10 @@ BROKEN = {
         lambda f: (sharded(f), replaced(f, f"{WEIGHTS}.index.json", "{"))[0],
         "cannot be read",
     ),
+    "an index of numbers": (
+        lambda f: (sharded(f), replaced(f, f"{WEIGHTS}.index.json", '{"weight_map": {"a": 5}}'))[0],
+        "which is not a name of weights",
+    ),
     "config.json is not JSON": (lambda folder: replaced(folder, "config.json", "{"), "config.json cannot be read"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pipeline_builders import python_stage, quick_experiment, quiet
 
-from omniq_verl.pipeline.process import StageFailed, run_folder_lock
+from omniq_verl.pipeline.process import StageFailed, run_folder_lock, start, stop
 from omniq_verl.pipeline.runner import run_stages
 from omniq_verl.pipeline.tables import write_tables
 
@@ -153,3 +153,34 @@ def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path)
     names = ("tables.md", "tables.json", *(f"seed0/{one}/result" for one in "abcd"))
     results = [[(root / name).read_bytes() for name in names] for root in (run, tmp_path / "whole")]
     assert results[0] == results[1]
+
+
+DEAF_CHILD = """
+import os, signal, sys, time
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+print(child, file=open(sys.argv[1] + ".part", "w"), flush=True)
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(float(sys.argv[2]))
+sys.exit(3)
+"""
+"""A stage that fails after some seconds, and leaves a process that ignores SIGTERM."""
+
+
+def test_what_a_stage_left_in_the_background_ends_when_it_fails(tmp_path):
+    child = tmp_path / "child"
+    with pytest.raises(StageFailed, match="exit code 3"):
+        run_stages([python_stage("one", DEAF_CHILD, child, 0)], tmp_path / "run", quiet())
+    assert wait_until(lambda: not is_alive(int(child.read_text())), 10)
+
+
+def test_what_a_stage_left_in_the_background_ends_when_it_is_stopped(tmp_path):
+    child = tmp_path / "child"
+    process = start(python_stage("one", DEAF_CHILD, child, 60), tmp_path / "run")
+    assert wait_until(child.exists, 60)
+    stop(process)
+    assert wait_until(lambda: not is_alive(int(child.read_text())), 10)

@@ -228,3 +228,33 @@ def test_logs_of_all_starts_stay(tmp_path):
     for change in ("1", "2"):
         run_stages([python_stage("one", f"print('start', {change})")], tmp_path, quiet())
     assert "start 1" in Path(tmp_path / "logs" / "one.log").read_text()
+
+
+def test_what_another_command_left_behind_a_link_is_not_resumed(tmp_path):
+    root, disk = tmp_path / "run", tmp_path / "disk"
+    root.mkdir()
+    disk.mkdir()
+    (root / "a").symlink_to(disk)  # an empty folder on another disk may be given
+    run_stages(
+        [python_stage("a", "import pathlib, sys; pathlib.Path(sys.argv[1], 'checkpoint').touch()", root / "a")],
+        root,
+        quiet(),
+    )
+    other = [python_stage("a", "import pathlib, sys; pathlib.Path(sys.argv[1], 'more').touch()", root / "a")]
+    with pytest.raises(PlanError, match=r"is a link, and .* is not empty. Fix"):
+        run_stages(other, root, quiet(), changed="again")
+    (disk / "checkpoint").unlink()
+    run_stages(other, root, quiet(), changed="again")
+    assert [path.name for path in disk.iterdir()] == ["more"]
+
+
+def test_an_old_folder_that_cannot_be_removed_is_not_resumed(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint").touch()
+
+    def rejected(*_args: object, **_settings: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("os.unlink", rejected)
+    with pytest.raises(OSError, match="Read-only"):
+        run_stages([python_stage("a", "pass")], tmp_path, quiet())

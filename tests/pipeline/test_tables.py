@@ -54,6 +54,17 @@ def test_figures_of_the_quickstarts_measurement(tmp_path):
     assert found["SRCC (greedy)"] == 0.6 and math.isnan(found["PLCC (greedy)"])
     assert found["reward (temperature 1)"] == 0.4 and found["groups kept"] == pytest.approx(6 / 9)
     assert math.isnan(share_kept(tmp_path / "y"))
+    none = {"step": 1, "data": {"filter/groups_kept": 0, "filter/groups_dropped": 4}}
+    write(tmp_path / "z" / "metrics", "001.jsonl", none)
+    assert share_kept(tmp_path / "z") == 0  # a run that dropped everything is not one without a filter
+
+
+def test_a_broken_file_of_figures_is_named(tmp_path):
+    write(tmp_path / "x", "metrics.json", {})
+    (tmp_path / "x" / "metrics.json").write_text('{"sets"')
+    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete it"):
+        evaluated({})(tmp_path / "x")
+    assert math.isnan(parsable({}))
 
 
 @pytest.mark.parametrize(("saved", "lost"), [("2", False), ("3", True)])

@@ -1,6 +1,7 @@
 """A trained model becomes a folder that its own card's three lines load; evaluations become a leaderboard."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def test_what_cannot_be_published_is_named(run, evaluated, tmp_path):
     assert "was measured with other weights" in said(invoke("publish", other, *words, "--evaluation", evaluated))
     assert "holds no model" in said(invoke("publish", tmp_path, *words))
     assert "has no metrics.json of omniq eval" in said(invoke("publish", run, *words, "--evaluation", tmp_path))
+    assert "the licence is empty. Fix" in said(invoke("publish", run, "--licence", " ", "--dry-run"))
     assert "no folder to write. Fix: name it with --out" in said(invoke("publish", run, "--licence", "mit"))
     (tmp_path / "out").mkdir()
     assert "exists already. Fix" in said(invoke("publish", run, *words))
@@ -160,7 +162,46 @@ def test_a_hub_that_rejects_an_upload_is_one_sentence(run, tmp_path, monkeypatch
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = invoke("publish", run, "--licence", "mit", "--out", tmp_path / "m", "--push", "org/name")
-    assert done.exit_code == 1 and "org/name: the hub rejects it" in said(done) and "Fix: " in done.output
+    assert done.exit_code == 1 and "org/name: it cannot be uploaded" in said(done) and "Fix: " in done.output
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("x")
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.create_repo", unreachable)
+    with pytest.raises(
+        publish.BadRun, match=r"org/name: it cannot be uploaded.*\(no route\)\. Fix: .*hf upload org/name"
+    ):
+        publish.push(tmp_path, "org/name", False)
+
+
+def unreachable(*_args: object, **_settings: object) -> None:
+    import httpx
+
+    raise httpx.ConnectError("no route")  # no OSError
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"model": None}, "model or mode is no text"),
+        ({"sets": {"a": 5}}, "the set 'a' has no task"),
+        ({"sets": {"a": {"task": "technical", "scored": 1}}}, "the set 'a' has no numbers of images"),
+        ({"sets": {"a": {"task": "t", "scored": 1, "images": 1, "srcc": None}}}, "srcc of the set 'a' is no figure"),
+        ({"sets": {"a": {"task": "t", "scored": 1, "images": 1, "srcc": {"value": math.nan}}}}, "srcc of the set"),
+    ],
+)
+def test_an_evaluation_of_another_form_is_named(tmp_path, broken, said):
+    metrics = {"model": "m", "engine": {"weights": "w"}, "sets": {}} | broken
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(publish.BadRun, match=said):
+        board([tmp_path])
+
+
+def test_evaluations_in_folders_of_one_name_are_told_apart(tmp_path):
+    folders = [fake(tmp_path / name / "eval", name, koniq=0.5) for name in ("x", "y")]
+    assert [row["name"] for row in board(folders)["rows"]] == ["x", "y"]
+    with pytest.raises(ValueError, match="a folder is given twice"):
+        board([folders[0], folders[0]])
 
 
 def fake(folder: Path, model: str, **srcc: float | None) -> Path:
@@ -168,7 +209,7 @@ def fake(folder: Path, model: str, **srcc: float | None) -> Path:
     sets = {}
     for name, value in srcc.items():
         one = {"value": value, "low": None, "high": None}
-        sets[name] = {"srcc": one, "plcc": one, "scored": 9, "images": 9}
+        sets[name] = {"task": "technical", "srcc": one, "plcc": one, "rmse": one, "scored": 9, "images": 9}
     (folder / "metrics.json").write_text(json.dumps({"model": model, "engine": {"weights": "w"}, "sets": sets}))
     return folder
 

@@ -111,7 +111,7 @@ def test_the_listwise_reward_is_the_correlation_with_one_answer_in_the_place_of_
         for score in answers:
             scores = [*means[:number], score, *means[number + 1 :]]
             expected.append(0.0 if score is None else (1 + measure(scores, labels).statistic) / 2)
-    assert listwise(rollouts_from(IMAGES), kind) == pytest.approx(expected, abs=1e-12)
+    assert listwise(rollouts_from(IMAGES), kind) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_correlation_that_is_not_defined_teaches_nothing():
@@ -119,6 +119,16 @@ def test_a_correlation_that_is_not_defined_teaches_nothing():
     assert listwise(rollouts_from([(answers, 3.0) for answers, _ in IMAGES])).tolist() == [0.0] * 16
     flat = listwise(rollouts_from([([0.1 + 0.2], 1.0), ([0.1 + 0.2], 2.0), ([0.1 + 0.2], 4.0)]))
     assert flat.tolist() == [0.5] * 3  # equal scores: r counts as 0
+
+
+@pytest.mark.parametrize("kind", ["plcc", "srcc"])
+def test_means_of_equal_scores_are_equal_however_many_there_are(kind):
+    # As binary numbers, the mean of seven 3.3 is not that of six; both images of a tie share their rank.
+    flat = [([3.3] * 7, 1.0), ([3.3] * 6 + [None], 2.0), ([3.3] * 5 + [None] * 2, 4.0)]
+    assert set(listwise(rollouts_from(flat), kind).tolist()) == {0.0, 0.5}
+    answers = [3.1, 3.3, 3.2, 3.0, 2.9, 3.6]
+    first, second = ([(some, 1.0), ([3.2] * 6, 2.0), ([4.0] * 6, 4.0)] for some in (answers, answers[::-1]))
+    assert sum(listwise(rollouts_from(first), kind)) == pytest.approx(sum(listwise(rollouts_from(second), kind)))
 
 
 def test_a_soft_label_is_the_mass_of_the_level():

@@ -1,5 +1,6 @@
 """Several numbers in one answer: the task, its labels, parsing, one reward and one set of metrics per number."""
 
+import dataclasses
 import json
 import math
 
@@ -160,3 +161,12 @@ def test_a_batch_reward_sees_one_number_at_a_time():
     assert batch_reward(one, BatchRewardSettings("per_head")) == pytest.approx(visualquality_r1(one))
     with pytest.raises(ValueError, match=r"the weight of quality is -1\. Fix: "):
         batch_reward(both, BatchRewardSettings("per_head", {"weights": {"quality": -1}}))
+
+
+def test_a_weight_of_no_number_is_told_once(caplog):
+    rollouts = rollouts_from([([3.0], 3.0), ([4.0], 2.0)])
+    parts = {f"head/quality/{name}": np.array([3.0, 4.0]) for name in ("pred", "target")}
+    chosen = BatchRewardSettings("per_head", {"weights": {"qualty": 2.0}})
+    for _ in range(2):
+        batch_reward(dataclasses.replace(rollouts, parts=parts), chosen)
+    assert caplog.text.count("weights names 'qualty', and the answers have quality. Fix") == 1

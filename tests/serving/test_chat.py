@@ -123,6 +123,7 @@ REJECTED = [
     ({"top_p": 0}, "top_p"),
     ({"max_tokens": 65}, "max_tokens: at most 64"),
     ({"max_completion_tokens": 10**30}, "max_tokens: at most 64"),
+    ({"max_completion_tokens": 8, "max_tokens": 9}, "it differs from max_completion_tokens"),
     ({"seed": -1}, "seed"),
     ({"tools": []}, "tools"),
     ({"messages": []}, "messages"),

@@ -172,3 +172,28 @@ def test_a_run_without_a_best_is_told_what_to_do(tmp_path, text):
 )  # fmt: skip
 def test_validated_steps_without_a_checkpoint_are_noted(saves, tests, keep, told):
     assert bool(unsaved_validations(saves, tests, keep)) == told
+
+
+def test_a_full_disk_ends_no_training_and_deletes_no_best(tmp_path, monkeypatch):
+    train(tmp_path, {10: 0.5})
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    save(tmp_path, 20)
+    monkeypatch.setattr(module, "replace_text", full)
+    said = keep_best(tmp_path, 20, validated(0.9), "srcc")
+    assert "cannot be written" in said and "No space left" in said
+    assert step_of(best_checkpoint(tmp_path)) == 10
+    monkeypatch.undo()
+    save(tmp_path, 30)
+    keep_best(tmp_path, 30, validated(0.95), "srcc")
+    assert step_of(best_checkpoint(tmp_path)) == 30 and len(list((tmp_path / "best").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"model": 5}', '{"value": "x"}', '{"validated": [1]}', "5", "\0"])
+def test_a_record_that_is_none_counts_as_none(tmp_path, text):
+    (tmp_path / "best_checkpoint.json").write_text(text)
+    assert read_record(tmp_path) == {}
+    train(tmp_path, {10: 0.5})
+    assert step_of(best_checkpoint(tmp_path)) == 10

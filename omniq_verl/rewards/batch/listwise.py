@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.rewards.batch.rollouts import Groups, Rollouts, summed_up
 
 KINDS = ("plcc", "srcc")
@@ -42,7 +43,7 @@ def _one_answer_each(scores: np.ndarray, of: Groups) -> np.ndarray:
     """Scores of the images ``[n, G]``: in each row the means, but for the row's own answer."""
     table = np.repeat(of.mean[None, :], len(scores), axis=0)
     table[np.arange(len(scores)), of.member] = scores
-    return table
+    return without_rounding_errors(table)
 
 
 def _correlations(table: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:

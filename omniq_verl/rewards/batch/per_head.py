@@ -1,8 +1,10 @@
 """A batch reward for each number of an answer that has several."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy as np
 from omniq_verl.rewards.batch.hook import BatchRewardSettings, batch_reward
 from omniq_verl.rewards.batch.rollouts import Rollouts
 from omniq_verl.rewards.heads import PREFIX, heads_among
+
+logger = logging.getLogger(__name__)
 
 
 def per_head(
@@ -41,11 +45,22 @@ def per_head(
             raise ValueError(
                 f"the weight of {head} is {weight!r}. Fix: set reward.batch_settings.weights to numbers from 0"
             )
+    heads = heads_among(list(rollouts.parts))
+    for head in sorted(weights.keys() - set(heads)) if heads else ():
+        _warn_once(head, ", ".join(heads))
     earned, total = np.zeros(len(rollouts)), np.zeros(len(rollouts))
-    for head in heads_among(list(rollouts.parts)):
+    for head in heads:
         pred, target = (rollouts.parts[f"{PREFIX}{head}/{name}"] for name in ("pred", "target"))
         weight = weights.get(head, 1.0) * np.isfinite(target)
         earned += weight * batch_reward(dataclasses.replace(rollouts, pred=pred, target=target), chosen)
         total += weight
     whole = batch_reward(rollouts, chosen)
     return np.where(total > 0, earned / np.where(total > 0, total, 1.0), whole)
+
+
+@cache
+def _warn_once(head: str, heads: str) -> None:
+    """No error: the rows of another task, which has this number, may be in the next draw."""
+    logger.warning(
+        "reward.batch_settings.weights names %r, and the answers have %s. Fix: correct the name", head, heads
+    )

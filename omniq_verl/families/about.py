@@ -88,18 +88,18 @@ def _from_folder(model: str, name: str) -> bytes:
 def _from_hub(model: str, name: str) -> bytes:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     try:
         path = Path(hf_hub_download(model, name))
     except LocalEntryNotFoundError as error:
-        if HF_HUB_OFFLINE:
-            return b""  # what the cache has is all there is
+        if HF_HUB_OFFLINE or os.environ.get("VLLM_USE_MODELSCOPE"):
+            return b""  # what the cache, or another hub, has is all there is
         # Without omniq.json a model of ours would be asked on another scale.
         raise ValueError(
             f"{model}: the hub cannot be reached for {name}. Fix: try again, or set HF_HUB_OFFLINE=1"
         ) from error
-    except EntryNotFoundError:
+    except (EntryNotFoundError, HFValidationError, OSError):
         return b""  # what a model needs and lacks is found out, and said, by whatever loads it
     return path.read_bytes() if path.stat().st_size <= _LONGEST else b""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from generation_builders import png
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
@@ -131,6 +132,23 @@ def test_a_broken_card_says_nothing(tmp_path, card):
     card_fields(card)
     with pytest.raises(ValueError, match="does not say which family"):
         find_family(described(tmp_path, card=card))
+
+
+def test_a_file_that_cannot_be_fetched_is_not_taken_for_none(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+
+    def download(_model: str, name: str) -> str:
+        if name == "config.json":
+            return str(tmp_path / name)
+        raise (LocalEntryNotFoundError if name == "omniq.json" else EntryNotFoundError)("no connection")
+
+    monkeypatch.setattr("omniq_verl.families.about.check_hub_name", lambda _model: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ValueError, match=r"the hub cannot be reached for omniq\.json\. Fix: try again"):
+        find_family("org/q-insight")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert find_family("org/q-insight")[0].name == "q_insight"
 
 
 def test_a_repository_of_several_models_is_opened_at_its_folder(tmp_path):

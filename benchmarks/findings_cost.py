@@ -231,17 +231,16 @@ def run_part(part: str, reader: Any, read: Any, photograph: bytes) -> Any:
 
 def expectation(reader: Any, photograph: bytes) -> list[float]:
     """The expected score behind a forced answer, and how many prefixes were read for it."""
-    from omniq_verl.evaluation.heatmap import answer_ids, question_inputs, with_answer
+    from omniq_verl.evaluation.heatmap import question_inputs, with_answer
     from omniq_verl.generation.direct import score_texts
     from omniq_verl.generation.expectation import Vocabulary, Walk
     from omniq_verl.generation.transformers_direct import expect
     from omniq_verl.tasks import TECHNICAL
 
-    texts = score_texts(TECHNICAL)
-    inputs = with_answer(
-        question_inputs(reader.processor, messages(), photograph), answer_ids(reader.processor, "<answer>")
-    )
-    walk = Walk(Vocabulary.of(reader.processor.tokenizer).spelling(texts), smallest=0.0)
+    texts, tokenizer = score_texts(TECHNICAL), reader.processor.tokenizer
+    begun = tokenizer.encode(texts.start, add_special_tokens=False)
+    inputs = with_answer(question_inputs(reader.processor, messages(), photograph), begun)
+    walk = Walk(Vocabulary.of(tokenizer).spelling(texts), smallest=0.0)
     found = expect(reader.model, reader.on_device(inputs), walk, 8)
     return [found.mean if found.mean is not None else math.nan, found.read]
 

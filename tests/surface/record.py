@@ -17,6 +17,8 @@ from surface.check import LOST, SETS, file_of, recording
 from surface.resolve import describe
 from surface.usage import FRAMEWORKS, Use, uses_of
 
+from omniq_verl.cpu.patches import VllmNameFinder
+
 REPO = Path(__file__).parents[2]
 
 
@@ -55,6 +57,8 @@ def main() -> None:
         parser.error(f"this environment holds the {found} set; use the interpreter of the {args.set} environment")
     os.environ.pop("VERL_PLATFORM", None)
     os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"  # ours would patch what is to be recorded
+    if args.set == "cpu":  # verl's vLLM rollout asks for the distribution "vllm" when it is imported
+        sys.meta_path.append(VllmNameFinder())
     earlier = recording(args.set)["names"] if file_of(args.set).exists() else {}
     result = record(uses_of(REPO / "omniq_verl"), earlier)
     out = args.out or file_of(args.set)

@@ -10,6 +10,7 @@ import importlib.machinery
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 Callback = Callable[[ModuleType], None]
 
@@ -73,7 +74,7 @@ class _NotifyingSpec(importlib.machinery.ModuleSpec):
 
     @_initializing.setter
     def _initializing(self, value: bool) -> None:
-        self.__class__ = importlib.machinery.ModuleSpec
+        self.__class__ = importlib.machinery.ModuleSpec  # pyright: ignore[reportAttributeAccessIssue]  same layout
         self._initializing = value
         module = sys.modules.get(self.name)
         if module is None or module.__spec__ is not self:
@@ -92,7 +93,7 @@ def after_import(module_name: str, callback: Callback) -> None:
     import, so that a plug-in that could not be installed is not overlooked.
     """
     module = sys.modules.get(module_name)
-    spec = getattr(module, "__spec__", None)
+    spec: Any = getattr(module, "__spec__", None)
     begun = getattr(spec, "_initializing", False)
     if module is not None and not begun:
         callback(module)

@@ -38,7 +38,7 @@ def drift_faults(config: DictConfig) -> Iterator[Problem]:
     """All faults of ``reward.drift_*``."""
     name, window, level = (OmegaConf.select(config, f"reward.drift_{key}") for key in ("judge", "window", "level"))
     settings = OmegaConf.select(config, "reward.drift_settings")
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    plain: Any = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
     if name is None:
         if plain:
             what = f"has no effect while {_DRIFT} is null"

@@ -48,7 +48,7 @@ def own_name(model: str) -> str:
     folder = Path(model).expanduser()
     if not (folder.is_absolute() or folder.is_dir()):
         return model
-    parts = Path(os.path.abspath(folder)).parts
+    parts = list(Path(os.path.abspath(folder)).parts)
     if len(parts) > 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].removeprefix("models--").replace("--", "/")
     return parts[-1]

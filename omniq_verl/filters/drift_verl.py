@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import transfer_queue as tq
@@ -27,7 +28,7 @@ def drift_watch(config: DictConfig, decode: Callable[[list[list[int]]], list[str
     if name is None:
         return None
     settings = OmegaConf.select(config, "reward.drift_settings")
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    plain: Any = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
     alarm = DriftAlarm(OmegaConf.select(config, "reward.drift_window"), OmegaConf.select(config, "reward.drift_level"))
     return DriftWatch(BatchRewardSettings(name, plain or {}, setting=JUDGE), alarm, decode)
 
@@ -53,9 +54,10 @@ class DriftWatch:
         Raises:
             ValueError: the judge fails, or returns something else than one finite number per rollout.
         """
-        fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_FIELDS)
+        partition: Any = batch.partition_id  # verl sets it
+        fields = tq.kv_batch_get(keys=batch.keys, partition_id=partition, select_fields=_FIELDS)
         answers = [answer.tolist() for answer in fields["responses"]]
-        infos = [getattr(info, "data", info) for info in fields["extra_info"]]
+        infos: list[Any] = [getattr(info, "data", info) for info in fields["extra_info"]]
         rollouts = rollouts_of(rows, groups, self._decode(answers), [len(answer) for answer in answers], infos)
         self._judged += batch_reward(rollouts, self._judge).tolist()
         self._rewards += [float(scores.sum()) for scores in fields["rm_scores"]]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from omniq_verl.generation.expectation import Expectation, ScoreTexts
 from omniq_verl.tasks.outside_text import FIX, ForbiddenText, messages_fault
@@ -149,9 +149,10 @@ class WritingEngine(AsyncEngine, Protocol):
             ValueError: the request is rejected.
             RuntimeError: the engine has failed.
         """
+        ...
 
 
-def writes(engine: Any) -> bool:
+def writes(engine: Any) -> TypeGuard[WritingEngine]:
     """Is the engine a ``WritingEngine``?"""
     return callable(getattr(engine, "write", None))
 

@@ -64,7 +64,7 @@ def read_record(run: Path) -> dict[str, Any]:
 
 def _is_sound(item: tuple[str, Any]) -> bool:
     name, value = item
-    kind = {"metric": str, "model": str, "step": int, "value": (int, float), "validated": dict}.get(name, object)
+    kind = {"metric": str, "step": int, "value": (int, float), "validated": dict}.get(name, object)
     return isinstance(value, kind)
 
 

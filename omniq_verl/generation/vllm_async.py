@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,7 @@ class AsyncModel:
         longer, chances = extended(prompt, prefix), {}
         for first in range(0, len(tokens), MOST_TOKEN_IDS):
             some = tokens[first : first + MOST_TOKEN_IDS]
+            log_probs: Mapping[int, float] = {}
             async for result in self._results(longer, token_params(some)):
                 log_probs = log_probs_of(result)
             chances |= {token: math.exp(log_probs[token]) for token in some}

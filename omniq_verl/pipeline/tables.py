@@ -100,18 +100,19 @@ def markdown(experiment: Experiment, filled: Sequence[Filled]) -> str:
 
 
 def _section(one: Filled) -> str:
-    caption = f"{one.paper.caption}\n" if one.paper else ""
+    paper = one.paper
+    caption = f"{paper.caption}\n" if paper else ""
     parts = [f"## {one.plan.name}\n\n{caption}"]
     if one.plan.note:
         parts.append(f"{one.plan.note}\n")
-    if one.plan.same_columns:
-        parts.append(markdown_table(_paper_head(one.paper), together(one)))
+    if paper is not None and one.plan.same_columns:
+        parts.append(markdown_table(_paper_head(paper), together(one, paper)))
     else:
         if one.found:
             columns = list(next(iter(one.found.values())))
             parts.append(markdown_table(["measured", *columns], figure_lines(one.found)))
-        parts += _paper_alone(one.paper)
-    parts += [f"Misprint: {misprint}.\n" for misprint in (one.paper.misprints if one.paper else ())]
+        parts += _paper_alone(paper)
+    parts += [f"Misprint: {misprint}.\n" for misprint in (paper.misprints if paper else ())]
     if one.missing:
         parts.append("Not run or not measured:\n\n" + "".join(f"- {reason}\n" for reason in one.missing))
     return "\n".join(parts)
@@ -132,23 +133,23 @@ def _paper_head(paper: PaperTable) -> list[str]:
     return [names, *(column.name for column in paper.columns)]
 
 
-def together(one: Filled) -> list[list[str]]:
+def together(one: Filled, paper: PaperTable) -> list[list[str]]:
     """The paper's rows, each of ours above the one it reproduces, and ours without one at the end."""
     by_row = {row.paper: row for row in one.plan.rows if row.paper is not None and row.title in one.found}
     lines = []
-    for row in one.paper.rows:
+    for row in paper.rows:
         if mine := by_row.get((row.group, row.method)):
-            lines.append(_our_line(mine, one))
-        lines.append(_paper_line(row, one.paper))
+            lines.append(_our_line(mine, one, paper))
+        lines.append(_paper_line(row, paper))
     alone = [row for row in one.plan.rows if row.paper is None and row.title in one.found]
-    return [*lines, *(_our_line(row, one) for row in alone)]
+    return [*lines, *(_our_line(row, one, paper) for row in alone)]
 
 
-def _our_line(row: OurRow, one: Filled) -> list[str]:
+def _our_line(row: OurRow, one: Filled, paper: PaperTable) -> list[str]:
     found = one.found[row.title]
     cells = [
-        " / ".join(spread(found[f"{column.name} {metric}"], one.paper.decimals) for metric in one.paper.metrics)
-        for column in one.paper.columns
+        " / ".join(spread(found[f"{column.name} {metric}"], paper.decimals) for metric in paper.metrics)
+        for column in paper.columns
     ]
     return [OURS + row.title, *cells]
 

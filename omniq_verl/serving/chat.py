@@ -193,7 +193,7 @@ def decoded_url(url: str, number: int) -> File:
 
 
 def _sampling(question: ChatQuestion, limits: Limits, max_tokens: int) -> Sampling:
-    limits_given = {question.max_completion_tokens, question.max_tokens} - {None}
+    limits_given = {one for one in (question.max_completion_tokens, question.max_tokens) if one is not None}
     if len(limits_given) > 1:
         raise BadRequest(422, "max_tokens: it differs from max_completion_tokens. Fix: send one of both")
     asked = min(limits_given, default=max_tokens)

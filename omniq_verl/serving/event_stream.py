@@ -61,9 +61,9 @@ class EventStream(StreamingResponse):
 
 
 def _piece(index: int, name: str, piece: Piece) -> PieceEvent:
-    return PieceEvent(
-        index=index, name=name, text=whole_text(piece.text), surprise=list(piece.surprise), entropy=piece.entropy
-    )
+    entropy = None if piece.entropy is None else list(piece.entropy)
+    text, surprise = whole_text(piece.text), list(piece.surprise)
+    return PieceEvent(index=index, name=name, text=text, surprise=surprise, entropy=entropy)
 
 
 def event(name: str, data: Any) -> str:

@@ -56,8 +56,9 @@ class InThread:
         """
         if not writes(self._engine):
             return await self.answer(request, sampling)
+        engine: Any = self._engine
         loop, stopped = asyncio.get_running_loop(), threading.Event()
-        work = partial(self._engine.write, request, sampling, partial(loop.call_soon_threadsafe, tell), stopped)
+        work = partial(engine.write, request, sampling, partial(loop.call_soon_threadsafe, tell), stopped)
         try:
             return await loop.run_in_executor(self._pool, work)
         finally:

@@ -95,7 +95,7 @@ class Questions:
         tasks = _tasks(task, self.server)
         if tasks[0].scale is None:
             raise BadRequest(422, f"task: {task} gives no score")
-        return dump_plain(await self.plain_scores(tasks[0], files, prompts))
+        return dump_plain(await self.plain_scores(tasks[0], files, [*prompts]))
 
     async def plain_scores(self, task: Task, files: Sequence[File], prompts: Prompts) -> list[Score]:
         """Scores of one task by the model and in the mode of a request that names neither.
@@ -128,7 +128,7 @@ class Questions:
 
     def _modes(self, model: str, mode: str | None, tasks: Sequence[Task]) -> tuple[str, ...]:
         scorer = self.server.models.scorer
-        if model == "rali":
+        if model == "rali" or scorer is None:
             if mode is not None:
                 raise BadRequest(422, "mode: it has no effect on RALI. Fix: leave it out")
             return ("reason",)
@@ -145,12 +145,13 @@ class Questions:
 
     async def _answered(self, asked: "Asked", mode: str, tell: Shown | None = None) -> list[dict[str, Score]]:
         """Scores of one mode, counted in the metrics."""
-        if asked.model == "rali":
+        scorer = self.server.models.scorer
+        if asked.model == "rali" or scorer is None:
             found = asyncio.gather(*map(self._by_rali, asked.files))
         else:
             samples = 1 if mode == "direct" else asked.samples
             drawn = (samples, asked.temperature, mode, tell)
-            found = self.server.models.scorer.score(asked.files, asked.tasks, asked.prompts, *drawn)
+            found = scorer.score(asked.files, asked.tasks, asked.prompts, *drawn)
         scores = await in_time(found, self.server.limits.seconds)
         if self.metrics:
             self.metrics.count(score for by_task in scores for score in by_task.values())

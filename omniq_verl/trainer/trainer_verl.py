@@ -73,7 +73,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         if (settings := batch_reward_settings(self.config)) is not None:
             sampler.batch_reward = BatchReward(settings, self._decode)  # pyright: ignore[reportAttributeAccessIssue]  ours
         if (watch := drift_watch(self.config, self._decode)) is not None:
-            sampler.drift = watch
+            sampler.drift = watch  # pyright: ignore[reportAttributeAccessIssue]  ours
         return sampler
 
     def _decode(self, answers: list[list[int]]) -> list[str]:

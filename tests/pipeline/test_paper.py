@@ -20,7 +20,7 @@ from omniq_verl.packaged import RECIPES, SCRIPTS
 from omniq_verl.pipeline.cost import estimate
 from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment
-from omniq_verl.pipeline.experiments import TINY, build
+from omniq_verl.pipeline.experiments import build
 from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.paper.parts import IMAGE_SIZE
 from omniq_verl.pipeline.stage import Stage, needs
@@ -37,13 +37,13 @@ WANTED = {
 """The tables that each experiment is about."""
 
 
-@pytest.fixture(params=list(TINY))
+@pytest.fixture(params=list(PAPERS))
 def experiment(request: pytest.FixtureRequest) -> Experiment:
     return build(request.param, "paper", ROOT, [0, 1], None, None)
 
 
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", list(PAPERS))
 def test_every_table_is_measured_or_named_as_not_run(name, scale):
     found = build(name, scale, ROOT, [0], None, None)
     assert {table.paper for table in found.tables} | found.not_run.keys() == WANTED[name]
@@ -82,7 +82,7 @@ def test_commands_of_omniq_can_be_parsed(experiment):
         assert group.make_context("omniq", list(words)).params
 
 
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", list(PAPERS))
 def test_scripts_take_the_options_of_their_stages(name):
     for one, more in PAPERS[name].OPTIONS.items():
         options = (*IMAGE_SIZE.get(one, ()), *more)
@@ -209,7 +209,7 @@ def trainings(name: str, root: Path) -> list[Stage]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", list(PAPERS))
 def test_every_training_composes_and_has_a_cost(name):
     composed = {}
 
@@ -261,7 +261,7 @@ def stand_in(stage: Stage, healthy: Path) -> list[str]:
 
 
 @pytest.mark.slow  # composes twenty recipes
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", list(PAPERS))
 def test_the_doctor_accepts_every_training(name, healthy):
     for stage in trainings(name, ROOT):
         overrides = stand_in(stage, healthy)

@@ -139,7 +139,7 @@ def measured_run(tmp_path):
 
 def test_ours_stands_above_the_row_of_the_paper_it_reproduces(measured_run):
     (filled,) = fill(experiment(OURS), measured_run)
-    lines = together(filled)
+    lines = together(filled, filled.paper)
     ref = next(index for index, line in enumerate(lines) if "OmniQuality-R (ours)" in line[0])
     assert lines[ref - 1][:2] == ["**measured** stage 2", "0.850 ± 0.071 / 0.050 ± 0.000"]
     (printed,) = [row for row in load_table("omniquality_r:1").rows if row.method == "OmniQuality-R (ours)"]

@@ -10,6 +10,7 @@ from omniq_verl.doctor.gpu_memory import GIB
 from omniq_verl.pipeline.cost import Cost
 from omniq_verl.pipeline.cost_report import plan_table, short_size
 from omniq_verl.pipeline.experiments import TINY, build
+from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.status import OUTDATED, Standing, print_status
 
 WIDE = Cost(987.6, 4, 340 * GIB, 0.0, 320 * GIB, 51.2 * GIB, "somewhere")
@@ -23,8 +24,9 @@ def printed(what: object, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("scale", ["tiny", "paper"])
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize(
+    ("name", "scale"), [*((name, "tiny") for name in TINY), *((name, "paper") for name in PAPERS)]
+)
 def test_a_plan_has_every_stage_whole_below_its_folder(name, scale, width):
     stages = build(name, scale, Path("/somewhere/run"), [0, 12], None, None).stages
     lines = printed(plan_table([(stage, WIDE) for stage in stages], ["another"] * 11 + ["somewhere"]), width)

@@ -90,6 +90,8 @@ def lines_of(run: Path, values: dict[int, float], kill_at: int | None) -> int:
         keep_best(run, step, validated(value), "srcc")
     except Killed:
         pass
+    except OSError as error:  # shutil closes a folder twice if it dies between closing it and noting that
+        assert isinstance(error.__context__, Killed)
     finally:
         sys.settrace(None)
     return seen
@@ -191,7 +193,7 @@ def test_a_full_disk_ends_no_training_and_deletes_no_best(tmp_path, monkeypatch)
     assert step_of(best_checkpoint(tmp_path)) == 30 and len(list((tmp_path / "best").iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"model": 5}', '{"value": "x"}', '{"validated": [1]}', "5", "\0"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"step": "5"}', '{"value": "x"}', '{"validated": [1]}', "5", "\0"])
 def test_a_record_that_is_none_counts_as_none(tmp_path, text):
     (tmp_path / "best_checkpoint.json").write_text(text)
     assert read_record(tmp_path) == {}

@@ -17,7 +17,7 @@ TINY = {
 }
 SCALES = ("tiny", "paper")
 _LARGEST_SEED = 2**32 - 1
-"""Of NumPy's older generator, which verl and transformers use."""
+"""The largest that NumPy's older generator takes, which verl and transformers use."""
 _PLAIN = re.compile(r"[\w/.+@%-]+", re.ASCII)
 
 

@@ -40,7 +40,7 @@ class Asked:
     sampling: Sampling
     seed: int
     mode: str = "reason"
-    """Of the task's own question."""
+    """How the task's own question is answered: ``reason`` or ``direct``."""
 
     def request(self, scorer: AsyncScorer, images: Sequence[bytes], digest: str) -> Request:
         """The request to the engine; with the task's own question it is the one of ``POST /v1/score``.

@@ -64,12 +64,7 @@ def serve(
     from omniq_verl.tasks import scale_of
 
     set_up_logs(verbose)
-    reasoned = (*options.OF_ENGINES, "max_tokens", "seed", "mode", "family")
-    reject_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
-    reject_idle({"task": None if model else "without --model: a RALI alone is served"})
-    reject_idle({"task": None if family is None else "with --family, whose tasks are served"})
-    few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
-    reject_idle({"max_replicas": few})
+    _reject_idle_options(model, family, replicas, max_replicas)
     with cli_errors() as console:
         if scale is not None and model is None:
             raise ValueError("--scale applies only to a reasoning model; RALI has its own scale. Fix: remove --scale")
@@ -102,3 +97,11 @@ def serve(
         except ImportError as error:
             raise ValueError(f"{error}. Fix: pip install 'omniq-verl[serve]'") from error
         serve_forever(settings, host, port, console, address)
+
+
+def _reject_idle_options(model: str | None, family: str | None, replicas: int, max_replicas: int | None) -> None:
+    reasoned = (*options.OF_ENGINES, "max_tokens", "seed", "mode", "family", "task")
+    reject_idle(dict.fromkeys(reasoned, None if model else "without --model: a RALI alone is served"))
+    reject_idle({"task": None if family is None else "with --family, whose tasks are served"})
+    few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
+    reject_idle({"max_replicas": few})

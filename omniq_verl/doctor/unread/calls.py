@@ -1,13 +1,10 @@
 """Pass the arguments of a call on to every possible callee."""
 
 import ast
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from omniq_verl.doctor.unread.flow import NOTHING, Guess, Instance, Node, Pack, Values
-from omniq_verl.doctor.unread.program import Class, Function, last_name
-
-if TYPE_CHECKING:
-    from omniq_verl.doctor.unread.walk import Walk
+from omniq_verl.doctor.unread.flow import NOTHING, Flow, Guess, Instance, Node, Pack, Values
+from omniq_verl.doctor.unread.program import Class, Function, Module, last_name
 
 _READS = {"get", "pop", "setdefault"}
 _READS_ALL = {"items", "values", "keys", "__iter__"}
@@ -37,10 +34,27 @@ _WRAPPERS = {"RayClassWithInitArgs", "ClassWithInitArgs"}
 _CALLABLES = {"cls", "func", "fn", "target", "function", "callback"}
 
 
+class Walking(Protocol):
+    """What a call needs of the walk that meets it."""
+
+    flow: Flow
+    function: Function | None
+    module: Module
+
+    @property
+    def always(self) -> bool: ...
+
+    def value(self, node: ast.expr | None) -> Values: ...
+
+    def names(self, node: ast.expr | None) -> list[str]: ...
+
+    def assign(self, target: ast.expr | None, values: Values) -> None: ...
+
+
 class Call:
     """A call in the code that ``walk`` goes through."""
 
-    def __init__(self, walk: "Walk", node: ast.Call):
+    def __init__(self, walk: Walking, node: ast.Call):
         self.walk = walk
         self.flow = walk.flow
         self.node = node

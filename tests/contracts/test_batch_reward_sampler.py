@@ -18,12 +18,14 @@ SPAQ = [([1.0, 5.0, 3.0], 2.0), ([4.0, None, 2.0], 4.0)]
 
 @pytest.fixture(scope="module")
 def queue() -> Iterator[None]:
+    import queue_builders
     import ray
     import transfer_queue as tq
     import verl.trainer.ppo.v1  # noqa: F401  (first, as a training does: it imports our trainer, and that our sampler)
 
     os.environ.update({"VERL_PLATFORM": "cpu", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"})
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(queue_builders)  # Ray's workers do not find the tests' modules
     tq.init({"backend": {"SimpleStorage": {"num_data_storage_units": 1}}})
     yield
     tq.close()
@@ -230,13 +232,13 @@ def test_a_second_judge_sees_every_rollout_and_changes_none(sample, tmp_path):
     names = [f"{source}/{number}" for number, (source, _, _) in enumerate(of_sources())]
     table.write_text("id,score\n" + "".join(f"{name},3.0\n" for name in names))
     judge = BatchRewardSettings("omniq_verl.rewards.batch.score_table:closeness", {"path": str(table)})
-    alarm = DriftAlarm(window=15)
-    for step in range(14):
-        alarm.add(-100.0 + step, 100.0 - step)
-    watch = DriftWatch(judge, alarm, lambda answers: [""] * len(answers))
-    _, metrics, stored = sample(of_sources(), 5, chosen(weight=2.0), drift=watch, mode="drop", metric="batch_reward")
     scores = [score for _, answers, _ in of_sources() for score in answers]
     closeness = [0.0 if score is None else 1 - abs(score - 3.0) / 4 for score in scores]
+    alarm = DriftAlarm(window=15)
+    for before in range(14, 0, -1):  # the reward has risen and the judgement fallen by 1 a step
+        alarm.add(np.mean(list(expected(2.0).values())) - before, np.mean(closeness) + before)
+    watch = DriftWatch(judge, alarm, lambda answers: [""] * len(answers))
+    _, metrics, stored = sample(of_sources(), 5, chosen(weight=2.0), drift=watch, mode="drop", metric="batch_reward")
     assert metrics["drift/judge"] == pytest.approx(np.mean(closeness))
     assert metrics["drift/reward"] == pytest.approx(metrics["filter/reward_drawn"])  # of those, too, that are dropped
     assert metrics["drift/alarms"] == 1.0 and watch.pop_metrics() == {}

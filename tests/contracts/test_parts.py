@@ -52,7 +52,8 @@ def test_only_the_part_that_is_trained_changes(root, part):
     words = [f"model.path={root}/model", f"data.train_files={root}/sft.parquet", f"trainer.default_local_dir={out}"]
     words += ["data.train_batch_size=4", "data.micro_batch_size_per_gpu=4", "trainer.total_training_steps=2"]
     command = [sys.executable, "-m", "verl.trainer.sft_trainer", "--config-dir", str(REPO / "recipes")]
-    command += ["--config-name", f"ract/cpu_tiny_{part}_sft", *words, "trainer.save_freq=2", "trainer.logger=[console]"]
+    words += ["trainer.save_freq=2", "trainer.logger=[console]"]
+    command += ["--config-name", f"ract/{part}_sft", "ract=cpu_tiny_sft", *words]
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     alone |= {"DIST_INIT_METHOD": "tcp://127.0.0.1:0", "VERL_PLATFORM": "cpu"}
     done = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=300)

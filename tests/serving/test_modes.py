@@ -1,7 +1,6 @@
 """Families and scores without reasoning over HTTP: the answers are those of ``Scorer``."""
 
 import pytest
-from evaluation_builders import Rater, brightness
 from serving_builders import DirectRater, Greys, app, base64_of, grey
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -10,8 +9,6 @@ from omniq_verl.cli import app as omniq
 from omniq_verl.families.find import FAMILIES
 from omniq_verl.families.levels import Q_REALIGN
 from omniq_verl.families.q_insight import Q_INSIGHT
-from omniq_verl.generation.expectation import Expectation
-from omniq_verl.generation.request import Answer, expected_answer
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.scoring.scorer import Scorer
 from omniq_verl.serving.in_process import in_process_app
@@ -19,28 +16,8 @@ from omniq_verl.serving.schemas import score_answer
 from omniq_verl.serving.settings import ServerSettings
 from omniq_verl.tasks import Scale
 
-FENCED = "serving.test_modes:Fenced"
+FENCED = "fenced_builders:Fenced"
 VALUES = (0, 100, 255)
-
-
-class Fenced(Rater):
-    """Writes JSON in a code fence, which Q-Insight's authors read and training does not; also reads scores.
-
-    Without reasoning it puts a probability of brightness x 0.9 on the best score and the rest of 0.9 on the worst.
-    """
-
-    reads_scores = True
-
-    def answer(self, requests, sampling):
-        return [[self._one(request)] * sampling.n for request in requests]
-
-    def _one(self, request):
-        share = brightness(request.images[0])
-        if request.texts is None:
-            return Answer(f'<think>light</think><answer>```json\n{{"rating": {1 + 4 * share:.2f}}}\n```</answer>')
-        values = sorted(value for _, value in request.texts.values)
-        mean = values[0] + (values[-1] - values[0]) * share
-        return expected_answer(Expectation(mean, 0.5, 0.1, None, 3), request.texts)
 
 
 def client(family=None, mode=None, scale=None) -> TestClient:

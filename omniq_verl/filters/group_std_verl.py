@@ -34,7 +34,7 @@ class GroupStdSampler(ReplayBuffer):
     batch_reward: BatchReward | None = None
     """Set by the trainer where a recipe has one."""
     drift: DriftWatch | None = None
-    """Likewise."""
+    """Set by the trainer where a recipe has a second judge."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)

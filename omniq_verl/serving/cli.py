@@ -92,11 +92,7 @@ def serve(
             options.tell_checkpoint(model, settings.model)
         if address is None:
             prefer_haproxy()
-        try:
-            from omniq_verl.serving.run import serve_forever
-        except ImportError as error:
-            raise ValueError(f"{error}. Fix: pip install 'omniq-verl[serve]'") from error
-        serve_forever(settings, host, port, console, address)
+        _serve_forever()(settings, host, port, console, address)
 
 
 def _reject_idle_options(model: str | None, family: str | None, replicas: int, max_replicas: int | None) -> None:
@@ -105,3 +101,11 @@ def _reject_idle_options(model: str | None, family: str | None, replicas: int, m
     reject_idle({"task": None if family is None else "with --family, whose tasks are served"})
     few = f"below --replicas {replicas}" if max_replicas is not None and max_replicas < replicas else None
     reject_idle({"max_replicas": few})
+
+
+def _serve_forever() -> Any:
+    try:
+        from omniq_verl.serving.run import serve_forever
+    except ImportError as error:
+        raise ValueError(f"{error}. Fix: pip install 'omniq-verl[serve]'") from error
+    return serve_forever

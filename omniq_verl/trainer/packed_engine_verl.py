@@ -1,6 +1,7 @@
 """verl's FSDP engine with our packed attention and log-probabilities, which need neither flash-attn nor a compiler.
 
-The engine rejects a model whose files lack weights. Everything else applies only if a recipe sets
+The engine rejects a model whose files lack weights, and accepts batches whose rows are all equally long
+(``omniq_verl.trainer.position_ids``). Everything else applies only if a recipe sets
 ``model.override_config.attn_implementation: omniq_varlen`` and ``model.use_remove_padding: true``; otherwise it is
 verl's own engine. Three things differ:
 
@@ -32,6 +33,7 @@ from omniq_verl.attention.transformers_attention import NAME, activate, loadable
 from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
 from omniq_verl.trainer.group_pixels_verl import with_pixels
+from omniq_verl.trainer.position_ids import make_tokens_jagged
 from omniq_verl.trainer.shared_prompt import SHARED
 from omniq_verl.trainer.shared_prompt_verl import (
     SAME,
@@ -138,6 +140,14 @@ class PackedFSDPEngine(VerlEngine):
         if layout is not None:
             return {name: put_back(values, layout, offsets) for name, values in named.items()}
         return {name: torch.nested.nested_tensor_from_jagged(values, offsets) for name, values in named.items()}
+
+    def train_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+        make_tokens_jagged(data)
+        return super().train_batch(data, *args, **kwargs)
+
+    def infer_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+        make_tokens_jagged(data)
+        return super().infer_batch(data, *args, **kwargs)
 
     def forward_backward_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> list[TensorDict]:
         """As verl's, with micro-batches that keep the rows of a shared prompt together, and with the groups' pixels."""

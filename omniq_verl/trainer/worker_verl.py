@@ -14,6 +14,7 @@ from verl.workers.utils.padding import response_from_nested
 from omniq_verl.live.vision import VisionPerturbation
 from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_advantages
 from omniq_verl.losses.settings import GateSettings
+from omniq_verl.trainer.position_ids import make_tokens_jagged
 
 MINI_BATCHES = "omniq_mini_batches"
 """Key under which the trainer sends the number of mini-batches for a batch."""
@@ -27,6 +28,7 @@ class GatedTrainingWorker(TrainingWorker):
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """Like verl's, except that rows dropped by a filter shrink the mini-batches and are not replaced by padding."""
+        make_tokens_jagged(data)  # before verl cuts the batch
         if count := tu.pop(data, MINI_BATCHES, default=None):
             rows = len(data) * self.engine.get_data_parallel_size()
             tu.assign_non_tensor(data, mini_batch_size=rows // count)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import NonTensorStack, TensorDict
+from tensordict import TensorDict
+from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleStorageManager
 from transformers import Qwen2_5_VLForConditionalGeneration
 from verl.utils import hf_processor
 from verl.utils import tensordict_utils as tu
@@ -13,6 +14,7 @@ from verl.utils import tensordict_utils as tu
 SQUARE = (80, 80)
 CASES: dict[str, list[dict[str, Any]]] = {
     "mixed lengths": [{"images": [SQUARE], "answer": 3 + 5 * number} for number in range(6)],
+    "rows of equal length": [{"images": [SQUARE], "answer": 7, "words": 1} for _ in range(4)],
     "one sequence": [{"images": [SQUARE], "answer": 7}] * 2,
     "images of different sizes": [
         {"images": [size], "answer": 5} for size in ((60, 90), (112, 56), (33, 47), (140, 28))
@@ -43,6 +45,10 @@ GROUPS: dict[str, list[tuple[dict[str, Any], list[int]]]] = {
         ({"images": []}, [2, 5, 6]),
         ({"images": [SQUARE], "temperature": 0.7}, [1, 2]),
     ],
+    "groups of equal length": [
+        ({"images": [SQUARE], "words": 2}, [6] * 4),
+        ({"images": [SQUARE], "words": 2}, [6] * 4),
+    ],
     "a group of sixteen": [({"images": [SQUARE]}, [1 + number % 7 for number in range(16)])],
     "groups without images": [({"images": []}, [3, 4]), ({"images": []}, [6, 2])],
 }
@@ -67,10 +73,16 @@ def _answered(processor: Any, random: np.random.Generator, row: dict[str, Any], 
 
 
 def _row(
-    processor: Any, random: np.random.Generator, images: list[tuple[int, int]], answer: int, temperature: float = 1.0
+    processor: Any,
+    random: np.random.Generator,
+    images: list[tuple[int, int]],
+    answer: int,
+    temperature: float = 1.0,
+    words: int | None = None,
 ) -> dict[str, Any]:
-    words = [{"type": "text", "text": "Rate it." + " Well." * int(random.integers(4))}]
-    turns = [{"role": "user", "content": [{"type": "image"}] * len(images) + words}]
+    repeats = int(random.integers(4)) if words is None else words
+    text_part = {"type": "text", "text": "Rate it." + " Well." * repeats}
+    turns = [{"role": "user", "content": [*[{"type": "image"}] * len(images), text_part]}]
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     pixels = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in images]
     inputs = processor(text=[text], images=pixels or None, return_tensors="pt")
@@ -121,19 +133,13 @@ def as_batch(rows: list[dict[str, Any]], micro: int, tokens: int, shared: bool =
     fields: dict[str, Any] = {"temperature": torch.stack([row["temperature"] for row in rows])}
     for name in rows[0].keys() - {"temperature"}:
         values = [row[name] for row in rows]
-        fields[name] = _jagged(values) if isinstance(values[0], torch.Tensor) else NonTensorStack(*values)
+        fields[name] = AsyncSimpleStorageManager._pack_field_values(values)  # as a worker gets them
     batch = TensorDict(fields, batch_size=[len(rows)])
     settings = {"micro_batch_size_per_gpu": micro or len(rows), "use_dynamic_bsz": tokens > 0}
     tu.assign_non_tensor(batch, max_token_len_per_gpu=tokens, calculate_entropy=True, global_token_num=None, **settings)
     if shared:
         tu.assign_non_tensor(batch, omniq_shared_prompt=True)
     return batch
-
-
-def _jagged(values: list[torch.Tensor]) -> torch.Tensor:
-    """Rows of ``[..., length]`` as verl's workers get them: jagged in the last dimension, even if all are as long."""
-    offsets = torch.tensor([0, *torch.tensor([value.shape[-1] for value in values]).cumsum(0).tolist()])
-    return torch.nested.nested_tensor_from_jagged(torch.cat(values, dim=-1), offsets, jagged_dim=values[0].dim())
 
 
 def written_out(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor], np.ndarray]:

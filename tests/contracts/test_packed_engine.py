@@ -22,13 +22,15 @@ def case(rows: str, micro: int = 0, tokens: int = 0, **settings: bool) -> dict:
     return {"rows": rows, "micro": micro, "tokens": tokens, **switches}
 
 
-GROUPS = ("groups", "groups of many kinds", "a group of sixteen", "groups without images")
+GROUPS = ("groups of equal length", "groups", "groups of many kinds", "a group of sixteen", "groups without images")
 LAYOUTS = ("images of different sizes", "several images", "no image", "some without image", "temperature")
 CASES = [
     *(case("mixed lengths", micro) for micro in (0, 1, 3)),
     case("mixed lengths", tokens=200),
     case("mixed lengths", checkpointing=True),
     case("one sequence", 1),
+    case("one sequence"),  # on two ranks, each has one row
+    *(case("rows of equal length", **how) for how in ({}, {"micro": 1}, {"tokens": 200}, {"packed": False})),
     *(case(rows, micro) for rows in LAYOUTS for micro in (0, 1)),
     case("some without image", 1, checkpointing=True),
     *(case(rows, shared=True) for rows in GROUPS),

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 Callback = Callable[[ModuleType], None]
+_ADAPTERS, _ADAPTER = f"{__package__}.", "_verl"
+"""How the names of modules that adapt verl begin and end."""
 
 
 class _NotifyingLoader(importlib.abc.Loader):
@@ -35,10 +37,24 @@ class _NotifyingLoader(importlib.abc.Loader):
 
 
 def _call_back(module: ModuleType, waiting: dict[str, list[Callback]]) -> None:
+    if unfinished := _own_module_being_imported():
+        # It imports this one, and the callbacks may import it in turn: its names are not there yet.
+        for callback in waiting.pop(module.__name__):
+            after_import(unfinished, lambda _, callback=callback: callback(module))
+        return
     for callback in waiting[module.__name__]:
         callback(module)
     # Only now: if the module or a callback fails, it is tried again at the next import.
     del waiting[module.__name__]
+
+
+def _own_module_being_imported() -> str | None:
+    """The module of this package whose import began first and has not ended."""
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name.startswith(_ADAPTERS) and name.endswith(_ADAPTER) and getattr(spec, "_initializing", False):
+            return name
+    return None
 
 
 class _AfterImportFinder(importlib.abc.MetaPathFinder):
@@ -89,8 +105,9 @@ class _NotifyingSpec(importlib.machinery.ModuleSpec):
 def after_import(module_name: str, callback: Callback) -> None:
     """Call ``callback(module)`` once ``module_name`` is imported; immediately if it already is.
 
-    A module that is being imported is called back when that import ends. An exception raised by the callback fails the
-    import, so that a plug-in that could not be installed is not overlooked.
+    If the module is being imported, the callback waits for the end of that import, and if an adapter of this package
+    imports it, for the end of the adapter's. An exception raised by the callback fails the import, so a plug-in that
+    could not be installed is not overlooked.
     """
     module = sys.modules.get(module_name)
     spec: Any = getattr(module, "__spec__", None)

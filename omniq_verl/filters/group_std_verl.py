@@ -15,8 +15,9 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.drift_verl import DriftWatch
-from omniq_verl.filters.group_std import group_std_mask
+from omniq_verl.filters.group_std import group_of, group_std_mask
 from omniq_verl.filters.settings import FilterSettings
+from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.rewards import Status
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class GroupStdSampler(ReplayBuffer):
     """Set by the trainer where a recipe has one."""
     drift: DriftWatch | None = None
     """Set by the trainer where a recipe has a second judge."""
+    watch: WorkerWatch | None = None
+    """Set by the trainer: the workers that answer the prompts this sampler waits for."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -62,6 +65,11 @@ class GroupStdSampler(ReplayBuffer):
         compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
         compared |= {} if self.drift is None else self.drift.pop_metrics()
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if self.watch is not None:
+            self.watch.check()
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def _draw(self, global_steps: int, partition_id: str, wanted: int) -> tuple[KVBatchMeta, dict]:
         try:
@@ -144,11 +152,6 @@ class GroupStdSampler(ReplayBuffer):
         keys = [key for key, gone in zip(batch.keys, rows, strict=True) if gone]
         if keys:
             tq.kv_clear(partition_id=batch.partition_id, keys=keys)  # pyright: ignore[reportArgumentType]  verl sets it
-
-
-def group_of(key: str) -> str:
-    """The group of a trajectory; its key is ``{group}_{session}_{index}``."""
-    return key.split("_")[0]
 
 
 @dataclasses.dataclass(frozen=True)

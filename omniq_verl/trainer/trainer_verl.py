@@ -15,7 +15,8 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.filters.batch_reward_verl import BatchReward, batch_reward_settings
 from omniq_verl.filters.drift_verl import drift_watch
-from omniq_verl.filters.group_std_verl import group_of
+from omniq_verl.filters.group_std import group_of
+from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
@@ -55,7 +56,9 @@ class OmniqTrainerSync(PPOTrainerSync):
 
         Raises:
             LiveCheckFailed: rollout engine and trainer do not agree.
+            WorkerDied: an agent loop worker is gone.
         """
+        self.replay_buffer.watch = WorkerWatch(agent_loop_manager.agent_loop_workers)  # pyright: ignore[reportAttributeAccessIssue]  ours
         if self._live_check != "off":
             self.agent_loop_manager = agent_loop_manager
             report = LiveCheck(self).run()

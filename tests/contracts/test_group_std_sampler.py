@@ -3,6 +3,9 @@
 import itertools
 import os
 import random
+import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -253,3 +256,55 @@ def test_padding_rows_are_copies_that_count_for_nothing(sample):
     assert all(
         torch.equal(image["pixels"], rows["multi_modal_inputs"][0]["pixels"]) for image in rows["multi_modal_inputs"]
     )
+
+
+@pytest.mark.parametrize("partition", ["train", "val"])
+def test_a_worker_that_died_stops_the_run_instead_of_leaving_it_waiting(queue, partition):
+    import ray
+    import transfer_queue as tq
+
+    from omniq_verl.filters.group_std_verl import GroupStdSampler
+    from omniq_verl.filters.worker_watch_verl import WorkerDied, WorkerWatch
+
+    @ray.remote(num_cpus=0)
+    class Worker:
+        def busy(self, seconds: float) -> None:
+            time.sleep(seconds)
+
+    living, dying = Worker.remote(), Worker.remote()
+    watch = WorkerWatch([living, dying], seconds=0.1)
+    ray.get([living.busy.remote(0), dying.busy.remote(0)])
+    living.busy.remote(2)  # does not answer for a while
+    for _ in range(20):
+        watch.check()
+        time.sleep(0.05)
+    group = f"{partition}-waits-for-ever"
+    tq.kv_batch_put(
+        keys=[group], tags=[{"is_prompt": True, "status": "running", "global_steps": 1}], partition_id=partition
+    )
+    sampler = GroupStdSampler(
+        trainer_mode="sync",
+        trainer_config={},
+        max_off_policy_threshold=8,
+        max_off_policy_strategy="drop",
+        sampler_kwargs={"poll_interval": 0.01},
+        refill_fn=lambda _: None,
+    )
+    sampler.watch = watch
+    ray.kill(dying)
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            sampler.sample(1, partition, 1)
+        except BaseException as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(60)
+    (error,) = errors
+    assert isinstance(error, WorkerDied)
+    assert re.search("worker 2 of 2 has died, and its prompts.*Fix: look for", str(error))
+    tq.kv_clear(keys=[group], partition_id=partition)
+    ray.kill(living)

@@ -15,7 +15,7 @@ from omniq_verl.evaluation.curves import draw_curves
 from omniq_verl.metric_log import read_metrics
 from omniq_verl.pipeline.experiment import seed_folder
 from omniq_verl.pipeline.marks import read_mark
-from omniq_verl.pipeline.summary import Figures, markdown_table
+from omniq_verl.pipeline.summary import markdown_table
 
 COLD_START = "cold_start"
 """Folder of the measurement that all rows are compared with."""
@@ -32,18 +32,52 @@ STYLE = (
 )
 
 
-def collect(root: Path, names: Sequence[str], seeds: Sequence[int]) -> Figures:
-    """The figures of the cold start and of every run, one number for each seed that has finished it."""
-    rows: Figures = {}
+SeedFigures = dict[int, dict[str, dict[str, float | None]]]
+"""Figures by seed, row and column; None where one is undefined."""
+Rows = dict[str, dict[str, list[float | None]]]
+"""The same by row and column, one number for each seed that has finished the row."""
+
+
+def collect(root: Path, names: Sequence[str], seeds: Sequence[int]) -> SeedFigures:
+    """The figures of the cold start and of every run that is finished, for each seed with a finished cold start."""
+    found: SeedFigures = {}
+    for seed in seeds:
+        folder = root / seed_folder(seed)
+        if _done(root, seed, COLD_START):
+            ready = [name for name in (COLD_START, *names) if _done(root, seed, name)]
+            found[seed] = {name: _figures(folder / name, folder / COLD_START) for name in ready}
+    return found
+
+
+def by_row(found: SeedFigures, names: Sequence[str]) -> Rows:
+    """The figures as the table shows them."""
+    rows: Rows = {}
     for name in (COLD_START, *names):
-        for seed in seeds:
-            folder = root / seed_folder(seed)
-            if not _done(root, seed, name) or not _done(root, seed, COLD_START):
-                continue
-            row = rows.setdefault(name, {})
-            for column, value in _figures(folder / name, folder / COLD_START).items():
-                row.setdefault(column, []).append(value)
+        for seed in sorted(found):
+            for column, value in found[seed].get(name, {}).items():
+                rows.setdefault(name, {}).setdefault(column, []).append(value)
     return rows
+
+
+def read_seeds(path: Path, size: Mapping[str, int]) -> SeedFigures:
+    """The figures of another run of the script, from its ``table.json``.
+
+    Args:
+        path: the file.
+        size: settings of the runs here.
+
+    Raises:
+        ValueError: it is another file, or its runs had other settings.
+    """
+    try:
+        written = json.loads(path.read_bytes())
+        found = {int(seed): rows for seed, rows in written["figures"].items()}
+        theirs = {name: written[name] for name in size}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a table.json of this script ({error!r}). Fix: name another file") from error
+    if theirs != dict(size):
+        raise ValueError(f"the runs in {path} had {theirs}, these have {dict(size)}. Fix: use the same settings")
+    return found
 
 
 def _done(root: Path, seed: int, name: str) -> bool:
@@ -51,12 +85,12 @@ def _done(root: Path, seed: int, name: str) -> bool:
     return mark is not None and mark.done
 
 
-def _figures(run: Path, start: Path) -> dict[str, float]:
+def _figures(run: Path, start: Path) -> dict[str, float | None]:
     """Held-out figures of a run, its gain over the cold start of the same seed, and those of its steps."""
     own, before = measured(run), measured(start)
-    if run == start:
-        return own
-    return {**own, "SRCC gain": own["SRCC"] - before["SRCC"], "MAE gain": before["MAE"] - own["MAE"], **trained(run)}
+    if run != start:
+        own |= {"SRCC gain": own["SRCC"] - before["SRCC"], "MAE gain": before["MAE"] - own["MAE"]} | trained(run)
+    return {column: None if math.isnan(value) else value for column, value in own.items()}
 
 
 def measured(run: Path) -> dict[str, float]:
@@ -77,9 +111,9 @@ def trained(run: Path) -> dict[str, float]:
     }
 
 
-def interval(values: Sequence[float]) -> str:
+def interval(values: Sequence[float | None]) -> str:
     """Mean, and of several seeds half of Student's 95% interval; a dash where there is no value or one is undefined."""
-    if not values or any(map(math.isnan, values)):
+    if not values or None in values:
         return "-"
     if len(values) == 1:
         return f"{values[0]:.3f}"
@@ -87,7 +121,7 @@ def interval(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
-def rows_of(found: Figures) -> list[list[str]]:
+def rows_of(found: Rows) -> list[list[str]]:
     """The table's cells, its head first."""
     columns = list(dict.fromkeys(column for row in found.values() for column in row))
     body = [
@@ -97,7 +131,9 @@ def rows_of(found: Figures) -> list[list[str]]:
     return [["", "seeds", *columns], *body]
 
 
-def write_table(out: Path, names: Sequence[str], seeds: Sequence[int], size: Mapping[str, int]) -> list[list[str]]:
+def write_table(
+    out: Path, names: Sequence[str], seeds: Sequence[int], size: Mapping[str, int], others: SeedFigures | None = None
+) -> list[list[str]]:
     """Write ``table.md`` and ``table.json`` from the runs that are finished; returns the cells, the head first.
 
     Args:
@@ -105,11 +141,12 @@ def write_table(out: Path, names: Sequence[str], seeds: Sequence[int], size: Map
         names: names of the runs.
         seeds: seeds of the runs.
         size: settings of all runs, as ``table.py`` has them.
+        others: figures of seeds that were run elsewhere, from ``read_seeds``.
     """
-    found = collect(out, names, seeds)
-    rows = rows_of(found)
-    replace_text(out / "table.json", json.dumps({"seeds": list(seeds), **size, "rows": found}, indent=2) + "\n")
-    replace_text(out / "table.md", f"{conditions(seeds, size)}\n\n{markdown_table(rows[0], rows[1:])}")
+    found = dict(sorted({**(others or {}), **collect(out, names, seeds)}.items()))
+    rows = rows_of(by_row(found, names))
+    replace_text(out / "table.json", json.dumps({**size, "figures": found}, indent=2) + "\n")
+    replace_text(out / "table.md", f"{conditions(list(found), size)}\n\n{markdown_table(rows[0], rows[1:])}")
     return rows
 
 
@@ -130,7 +167,8 @@ def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
         names: names of the runs.
         seeds: seeds of the runs.
     """
-    written = json.loads((out / "table.json").read_bytes())
+    size = {name: value for name, value in json.loads((out / "table.json").read_bytes()).items() if name != "figures"}
+    found = read_seeds(out / "table.json", size)
     pictures = {}
     for seed in seeds:
         ready = [name for name in names if _done(out, seed, name)]
@@ -139,7 +177,9 @@ def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
             path = out / f"curves_{seed}_{number}.png"
             runs = [out / seed_folder(seed) / name for name in some]
             pictures[f"Seed {seed}: {', '.join(some)}"] = draw_curves(runs, path, PANELS)
-    return replace_text(out / "page.html", page(rows_of(written["rows"]), conditions(seeds, written), pictures))
+    return replace_text(
+        out / "page.html", page(rows_of(by_row(found, names)), conditions(list(found), size), pictures)
+    )
 
 
 def page(rows: Sequence[Sequence[str]], made: str, pictures: Mapping[str, Path]) -> str:

@@ -4,9 +4,10 @@
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 --only gaussian visualquality_r1
 
 After a kill the same command resumes: each reward of each seed is a stage of its own. With `--cold-starts` the data and
-the SFT model of a seed come from a finished run of the quickstart with this seed, and are not made again. The table
-(`table.md`, `table.json`) is written after each row, with means and 95% intervals over the seeds that have it;
-`page.html`, which shows it with the curves, at the end. `--show` writes both from what is finished, and runs nothing.
+the SFT model of a seed come from a finished run of the quickstart with this seed, and are not made again. `--add` takes
+further seeds from the `table.json` of another machine. The table (`table.md`, `table.json`) is written after each row,
+with means and 95% intervals over the seeds that have it; `page.html`, which shows it with the curves, at the end.
+`--show` writes both from what is finished, and runs nothing.
 The figures are those of a model with under a million weights on crops of a few photographs. They show what each reward
 does to training at that size, not which is best for a 7B model.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reward_page import COLD_START, write_page, write_table
+from reward_page import COLD_START, SeedFigures, read_seeds, write_page, write_table
 from rich.console import Console
 
 from omniq_verl.pipeline.commands import below
@@ -136,11 +137,21 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=int, default=8, help="images per step, a multiple of 4 (default: 8)")
     parser.add_argument("--answers", type=int, default=4, help="answers per held-out image (default: 4)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", default=[], metavar="FILE", help="table.json of other seeds, run elsewhere"
+    )
     parser.add_argument("--show", action="store_true", help="write table and page from what is finished; run nothing")
     return parser
 
 
-def run(root: Path, of_seeds: Iterable[list[Stage]], names: list[str], seeds: list[int], size: Size) -> None:
+def run(
+    root: Path,
+    of_seeds: Iterable[list[Stage]],
+    names: list[str],
+    seeds: list[int],
+    size: Size,
+    others: SeedFigures | None = None,
+) -> None:
     """Run every stage that is not done yet, seed by seed, and write the table after each row."""
     console = Console()
     try:
@@ -149,18 +160,33 @@ def run(root: Path, of_seeds: Iterable[list[Stage]], names: list[str], seeds: li
                 need = needs(stages, root)
                 for stage in stages:
                     run_stages(chosen(stages, [stage.name], need), root, console)
-                    write_table(root, names, seeds, vars(size))
+                    write_table(root, names, seeds, vars(size), others)
     except StageFailed as error:
         sys.exit(str(error))
-    show(root, names, seeds, size)
+    show(root, names, seeds, size, others)
 
 
-def show(root: Path, names: list[str], seeds: list[int], size: Size) -> None:
+def show(root: Path, names: list[str], seeds: list[int], size: Size, others: SeedFigures | None = None) -> None:
     """Write and print the table and the page from what is finished."""
     console = Console()
-    cells = write_table(root, names, seeds, vars(size))
-    print_cells(f"tiny model, seeds {seeds}", cells[0], cells[1:], console)
+    cells = write_table(root, names, seeds, vars(size), others)
+    print_cells(f"tiny model, seeds {sorted({*seeds, *(others or {})})}", cells[0], cells[1:], console)
     console.print(f"page: {write_page(root, names, seeds)}", soft_wrap=True)
+
+
+def other_seeds(files: list[Path], seeds: list[int], size: Size) -> SeedFigures:
+    """The figures of other seeds, from the files of ``--add``.
+
+    Raises:
+        ValueError: a file cannot be used, or a seed is there twice.
+    """
+    found: SeedFigures = {}
+    for path in files:
+        more = read_seeds(path, vars(size))
+        if twice := sorted(more.keys() & {*found, *seeds}):
+            raise ValueError(f"{path} has seed {twice[0]}, which is there already. Fix: leave out one of the two")
+        found |= more
+    return found
 
 
 def chosen_cold_starts(seeds: list[int], runs: list[Path] | None) -> list[Path | None]:
@@ -191,9 +217,10 @@ def main() -> None:
     if args.prompts < SEVERAL_UPDATES or args.prompts % SEVERAL_UPDATES:
         parser.error(f"--prompts must be a multiple of {SEVERAL_UPDATES}: the losses update that often per batch")
     size, root = Size(args.steps, args.prompts, args.answers), args.out.resolve()
-    if args.show:
-        return show(root, names, args.seeds, size)
     try:
+        others = other_seeds(args.add, args.seeds, size)
+        if args.show:
+            return show(root, names, args.seeds, size, others)
         ready = chosen_cold_starts(args.seeds, args.cold_starts)
     except ValueError as error:
         parser.error(str(error))
@@ -201,7 +228,7 @@ def main() -> None:
     for seed, folder in zip(args.seeds, ready, strict=True):
         settings = Settings(REPO, root / seed_folder(seed), seed, grpo_steps=size.steps, grpo_save_every=size.steps)
         of_seeds.append(below(seed_folder(seed), build(settings, names, size, folder)))
-    run(root, of_seeds, names, args.seeds, size)
+    run(root, of_seeds, names, args.seeds, size, others)
 
 
 if __name__ == "__main__":

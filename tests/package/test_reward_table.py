@@ -44,19 +44,19 @@ def made_up(root: Path, seed: int, name: str, srcc: float | None, steps: int = 3
 
 
 def test_the_table_has_intervals_over_the_seeds_and_the_page_its_curves(tmp_path):
-    from reward_page import collect, write_page, write_table
+    from reward_page import by_row, collect, write_page, write_table
 
     names, seeds = ["gaussian", "visualquality_r1", *"abcdef"], [0, 1, 2]
     for seed in seeds:
         made_up(tmp_path, seed, "cold_start", 0.4, steps=0)
         for name in names:
             made_up(tmp_path, seed, name, 0.5 + 0.1 * seed)
-    found = collect(tmp_path, names, seeds)
+    found = by_row(collect(tmp_path, names, seeds), names)
     assert found["gaussian"]["s a step"] == [12.5] * 3 and found["gaussian"]["groups kept"] == [0.75] * 3
     assert found["gaussian"]["reward spread"] == pytest.approx([0.2] * 3)
     assert found["gaussian"]["SRCC gain"] == pytest.approx([0.1, 0.2, 0.3])
     assert found["gaussian"]["MAE gain"] == pytest.approx([0.05, 0.1, 0.15])
-    assert math.isnan(found["gaussian"]["PLCC"][0]) and found["gaussian"]["parsable"] == [0.75] * 3
+    assert found["gaussian"]["PLCC"] == [None] * 3 and found["gaussian"]["parsable"] == [0.75] * 3
     write_table(tmp_path, names, seeds, SIZE)
     low, _ = stats.t.interval(0.95, 2, 0.6, np.std([0.5, 0.6, 0.7], ddof=1) / math.sqrt(3))
     said, _, head, _, cold, gaussian, *_ = (tmp_path / "table.md").read_text().splitlines()
@@ -76,13 +76,42 @@ def test_what_is_not_finished_is_left_out_of_the_table(tmp_path):
     assert write_table(tmp_path, ["gaussian", "tatar"], [0, 1], SIZE) == [["", "seeds"]]
     made_up(tmp_path, 0, "cold_start", None, steps=0)
     made_up(tmp_path, 0, "gaussian", 0.5)
-    made_up(tmp_path, 1, "gaussian", 0.5)  # a gain over no cold start is none
+    made_up(tmp_path, 1, "gaussian", 0.5)  # without the cold start of its seed
     made_up(tmp_path, 0, "tatar", 0.5)
     (tmp_path / "marks/seed0/tatar.json").unlink()
     rows = write_table(tmp_path, ["gaussian", "tatar"], [0, 1], SIZE)
     assert [row[:3] for row in rows[1:]] == [["cold_start", "1", "-"], ["gaussian", "1", "0.500"]]
     assert rows[2][rows[0].index("SRCC gain")] == "-"  # the cold start has no correlation
     assert write_page(tmp_path, ["gaussian", "tatar"], [0, 1]).read_text().count("data:image/png") == 2  # of two seeds
+
+
+def test_seeds_of_another_machine_join_the_table(tmp_path):
+    from reward_page import write_table
+    from table import Size, other_seeds
+
+    size, names = Size(**SIZE), ["gaussian", "tatar"]
+    for seed, folder in ((0, "here"), (1, "there")):
+        made_up(tmp_path / folder, seed, "cold_start", None, steps=0)
+        made_up(tmp_path / folder, seed, "gaussian", 0.5 + 0.2 * seed)
+    made_up(tmp_path / "there", 1, "tatar", 0.3)
+    write_table(tmp_path / "there", names, [1], SIZE)
+    written = tmp_path / "there/table.json"
+    rows = write_table(tmp_path / "here", names, [0], SIZE, other_seeds([written], [0], size))
+    assert [row[:2] for row in rows[1:]] == [["cold_start", "2"], ["gaussian", "2"], ["tatar", "1"]]
+    assert rows[1][2] == "-" and rows[2][2].startswith("0.600 ± ") and rows[3][2] == "0.300"
+    assert "Seeds 0, 1:" in (tmp_path / "here/table.md").read_text()
+    joined = json.loads((tmp_path / "here/table.json").read_text())  # which can be added in turn
+    assert list(joined["figures"]) == ["0", "1"] and joined["figures"]["1"]["cold_start"]["SRCC"] is None
+    assert other_seeds([tmp_path / "here/table.json"], [2], size).keys() == {0, 1}
+    (tmp_path / "no.json").write_text('{"rows": {}}')
+    for files, seeds, of, message in [
+        ([written], [0, 1], size, r"table\.json has seed 1, which is there already\. Fix: leave out"),
+        ([written, written], [0], size, r"has seed 1, which is there already"),
+        ([written], [0], Size(), r"had \{'steps': 3.*Fix: use the same settings"),
+        ([tmp_path / "no.json"], [0], size, r"no\.json is not a table\.json of this script.*Fix: name another"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            other_seeds(files, seeds, of)
 
 
 def test_cold_starts_are_the_runs_of_their_seeds(tmp_path):

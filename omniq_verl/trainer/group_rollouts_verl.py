@@ -31,7 +31,7 @@ from verl.utils.rollout_trace import rollout_trace_attr
 from omniq_verl.trainer.batched_puts_verl import BatchedPuts
 from omniq_verl.trainer.group_pixels import why_rewards_are_remote, why_rows_carry_pixels, without_images
 from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
-from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo
+from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo, positions_with_answer
 from omniq_verl.trainer.seeded_agent_loop_verl import AGENT, SeededAgentLoop
 
 VerlWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # pyright: ignore[reportAttributeAccessIssue]  Ray sets it
@@ -92,8 +92,7 @@ class GroupAgentLoopWorker(VerlWorker):
     def _row(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The row of an answer, as verl makes it (``trainer/ppo/v1/agent_loop_tq.py:185``)."""
         ids = torch.tensor([*output.prompt_ids, *output.response_ids], dtype=torch.int64)
-        inputs = self._compute_multi_modal_inputs(output, ids)
-        positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)[0]
+        inputs, positions = self._inputs_and_positions(output, ids)
         row = {**output.as_dict(), **kwargs, "input_ids": ids, "position_ids": positions, "multi_modal_inputs": inputs}
         row.pop("multi_modal_data", None)
         row["loss_mask"] = row["response_mask"]
@@ -103,10 +102,22 @@ class GroupAgentLoopWorker(VerlWorker):
                 row[name] = without_images(row[name])
         return row
 
+    def _inputs_and_positions(self, output: AgentLoopOutput, ids: torch.Tensor) -> tuple[dict, torch.Tensor]:
+        """As verl computes them; the prompt's are computed for the first row of a group."""
+        known = PROMPT_INPUTS.get()
+        if known is None:
+            inputs = self._compute_multi_modal_inputs(output, ids)
+            return inputs, self._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)[0]
+        if known.of_rows is None:
+            inputs, prompt = dict(known.inputs), ids[None, : len(output.prompt_ids)]
+            known.of_rows = inputs, self._compute_position_ids(prompt, torch.ones_like(prompt), inputs)[0]
+        inputs, positions = known.of_rows
+        return dict(inputs), positions_with_answer(positions, len(output.response_ids))
+
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         known = PROMPT_INPUTS.get()
         # A copy: verl removes the token types from it.
-        return super()._compute_multi_modal_inputs(output, input_ids) if known is None else dict(known)
+        return super()._compute_multi_modal_inputs(output, input_ids) if known is None else dict(known.inputs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         last = outputs[-1]

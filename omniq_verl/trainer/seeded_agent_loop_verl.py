@@ -22,7 +22,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.failures_verl import report_failure
 from omniq_verl.trainer.group_pixels_verl import row_inputs
-from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS
+from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS, PromptInputs
 
 AGENT = "omniq_seeded"
 """Name under which recipes choose the agent loop."""
@@ -106,14 +106,14 @@ class SeededAgentLoop(SingleTurnAgentLoop):
     async def ct_build_initial_tokens(self, messages: list[dict], **kwargs: Any) -> list[int]:
         upstream = super().ct_build_initial_tokens
 
-        async def prepare() -> tuple[list[int], dict | None, dict]:
+        async def prepare() -> tuple[list[int], PromptInputs | None, dict]:
             features: dict[str, Any] = {}
             tokens = await upstream(messages, **{**kwargs, "mm_inputs_out": features})
             inputs = await row_inputs(self._group, features)
-            return tokens, inputs, features if inputs is None else {}
+            return (tokens, None, features) if inputs is None else (tokens, PromptInputs(inputs), {})
 
-        tokens, inputs, features = await self._tokens.get(self._group, prepare)
-        PROMPT_INPUTS.set(inputs)
+        tokens, known, features = await self._tokens.get(self._group, prepare)
+        PROMPT_INPUTS.set(known)
         if (wanted := kwargs.get("mm_inputs_out")) is not None:
             wanted.update(features)
         return list(tokens)

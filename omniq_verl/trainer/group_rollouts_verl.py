@@ -29,6 +29,7 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_attr
 
 from omniq_verl.trainer.batched_puts_verl import BatchedPuts
+from omniq_verl.trainer.batched_requests_verl import batched
 from omniq_verl.trainer.group_pixels import why_rewards_are_remote, why_rows_carry_pixels, without_images
 from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
 from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo, positions_with_answer
@@ -72,7 +73,7 @@ class GroupAgentLoopWorker(VerlWorker):
         return hydra.utils.instantiate(
             {"_target_": f"{SeededAgentLoop.__module__}.{SeededAgentLoop.__name__}"},
             trainer_config=DictConfigWrap(self.config),
-            server_manager=self.llm_client,
+            server_manager=batched(self.llm_client),
             tokenizer=self.tokenizer,
             processor=self.processor,
             hf_model_type=self.hf_model_type,

@@ -98,13 +98,17 @@ class GroupAgentLoopWorker(VerlWorker):
         row.pop("multi_modal_data", None)
         row["loss_mask"] = row["response_mask"]
         if self._once:
+            known = PROMPT_INPUTS.get()
+            messages = {} if known is None else known.messages
             # The data set puts images into the messages of its own column as well.
             for name in {"raw_prompt", self.config.data.prompt_key} & row.keys():
-                row[name] = without_images(row[name])
+                if name not in messages:
+                    messages[name] = without_images(row[name])
+                row[name] = messages[name]
         return row
 
     def _inputs_and_positions(self, output: AgentLoopOutput, ids: torch.Tensor) -> tuple[dict, torch.Tensor]:
-        """As verl computes them; the prompt's are computed for the first row of a group."""
+        """As verl computes them; the prompt's are computed for the first row of a group, and rows share the inputs."""
         known = PROMPT_INPUTS.get()
         if known is None:
             inputs = self._compute_multi_modal_inputs(output, ids)
@@ -113,7 +117,7 @@ class GroupAgentLoopWorker(VerlWorker):
             inputs, prompt = dict(known.inputs), ids[None, : len(output.prompt_ids)]
             known.of_rows = inputs, self._compute_position_ids(prompt, torch.ones_like(prompt), inputs)[0]
         inputs, positions = known.of_rows
-        return dict(inputs), positions_with_answer(positions, len(output.response_ids))
+        return inputs, positions_with_answer(positions, len(output.response_ids))
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         known = PROMPT_INPUTS.get()

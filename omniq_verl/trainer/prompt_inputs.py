@@ -4,8 +4,9 @@ Both run in one asyncio task for each rollout, so that context variables connect
 somebody would have to clear.
 """
 
+import asyncio
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -18,8 +19,12 @@ class PromptInputs:
 
     inputs: dict[str, Any]
     """``multi_modal_inputs`` as verl computes them."""
+    stored: asyncio.Task[Any] | None = None
+    """The way of the pixels into TransferQueue, which they must have reached before the first row."""
     of_rows: tuple[dict[str, Any], torch.Tensor] | None = None
     """``multi_modal_inputs`` as verl stores them, and the prompt's positions; None until the first row needs them."""
+    messages: dict[str, Any] = field(default_factory=dict)
+    """Messages without images, by column, as rows need them."""
 
 
 def positions_with_answer(prompt: torch.Tensor, answer: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ environment of the server that starts it (``ClusterHttpServer``).
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -46,10 +46,18 @@ class ClusterHttpServer(vLLMHttpServer):
         Yields:
             numbers and answers of those that have ended, or the errors of those that failed.
         """
-        # verl changes the settings of a request (vllm_async_server.py:598).
-        each = ({**one, "sampling_params": dict(one["sampling_params"])} for one in requests)
+        each = ({**one, "sampling_params": without_text(one["sampling_params"])} for one in requests)
         async for part in as_they_end(self.generate(**one) for one in each):
             yield part
+
+
+def without_text(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of sampling parameters, since verl changes them (vllm_async_server.py:598), without text of answers.
+
+    verl's server returns tokens alone. Nevertheless vLLM writes out every token twice, for the answer and for its
+    log-probabilities, unless it is told not to. Only stop strings need the text.
+    """
+    return {**settings} if settings.get("stop") else {"detokenize": False, **settings}
 
 
 class ClusterReplica(vLLMReplica):

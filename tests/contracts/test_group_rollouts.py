@@ -108,7 +108,7 @@ def test_a_row_s_inputs_are_those_that_verl_computes_for_its_answer(rollouts, qu
     tokens, features = prompt(images)
     output = SimpleNamespace(multi_modal_data={"images": images} if images else {}, mm_processor_kwargs=None)
     expected = worker(rollouts)._compute_multi_modal_inputs(output, torch.tensor(tokens + answer))
-    found = asyncio.run(queue.row_inputs("group", features))
+    found = queue.prompt_inputs("group", features).inputs
     assert found.keys() == expected.keys()
     # verl looks only at whether there are token types (experimental/agent_loop/agent_loop.py:934).
     same = found.keys() - {"mm_token_type_ids"}
@@ -257,6 +257,29 @@ def test_a_batch_without_names_of_groups_is_left_alone(queue):
     batch = TensorDict({"multi_modal_inputs": NonTensorStack({}, {})}, batch_size=[2])
     assert queue.with_pixels(batch) is batch
     assert queue.with_pixels(text := TensorDict({"x": torch.ones(2)}, batch_size=[2])) is text
+
+
+def test_no_answer_waits_for_the_pixels_on_their_way(queue, monkeypatch):
+    arrived, given = [], torch.ones(4, 6)
+
+    async def put(**row: Any) -> None:
+        await asyncio.sleep(0.01)
+        arrived.append(row)
+
+    monkeypatch.setattr(queue.tq, "async_kv_batch_put", put)
+
+    async def ask() -> Any:
+        queue.PIXELS_GO.set(queue.PixelsGo.ONCE)
+        known = queue.prompt_inputs("a", {"pixel_values": given, "image_grid_thw": torch.tensor([[1, 2, 2]])})
+        assert arrived == []
+        await known.stored
+        return known
+
+    known = asyncio.run(ask())
+    assert known.inputs.keys() == {MARKER, "image_grid_thw", "images_seqlens"}
+    (row,) = arrived
+    assert (row["keys"], row["partition_id"]) == (["a"], queue.PARTITION)
+    assert torch.equal(row["fields"]["pixel_values"][0], given)
 
 
 @pytest.mark.parametrize("there", [[], ["a"]], ids=["none", "one of two"])

@@ -14,6 +14,7 @@ which carries pixels and the encoded image. Here:
 - Pixels are stored once for a group (``omniq_verl.trainer.group_pixels_verl``), and rows carry no image.
 """
 
+import gc
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -47,6 +48,10 @@ class GroupAgentLoopWorker(VerlWorker):
         self.reward = get_custom_reward_fn(self.config) if why_rewards_are_remote(self.config) is None else None
         self._puts = BatchedPuts()
         self._once = why_rows_carry_pixels(self.config) is None
+        # Modules, tokenizer and processor stay. Python would search them for garbage again and again, for up to a
+        # second, in which every rollout of the worker stands still.
+        gc.collect()
+        gc.freeze()
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         # Nobody reads the pixels of validation rows. The task of a prompt has a context of its own.

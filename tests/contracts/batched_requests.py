@@ -78,6 +78,7 @@ def main() -> None:
     ray.init(num_cpus=3, log_to_driver=False)
     start = ray.remote(Server).options(max_concurrency=1000, num_cpus=0)
     servers = {f"server {number}": start.remote() for number in range(2)}
+    ray.get([one.images_received.remote() for one in servers.values()])  # they import vLLM
     balancer = ray.remote(GlobalRequestLoadBalancer).options(num_cpus=0).remote(servers)
     config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=OmegaConf.create({"name": "vllm"})))
     verls = LLMServerClient(config, balancer)

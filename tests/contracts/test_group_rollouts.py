@@ -1,6 +1,7 @@
 """Our agent loop worker's parts against verl's own, without Ray. Whole rollouts: test_group_rollouts_run.py."""
 
 import asyncio
+import gc
 import hashlib
 import importlib
 import inspect
@@ -378,6 +379,20 @@ def test_a_group_is_forgotten_and_pixels_go_where_they_are_read(rollouts, monkey
         asyncio.run(own._run_prompt({"uid": "a"}, {}, {"validate": validate}))
     assert seen == [rollouts.PixelsGo.NOWHERE if validate else rollouts.PixelsGo.ONCE]
     assert forgotten == ["a"]
+
+
+def test_a_worker_is_not_searched_for_garbage_while_it_rolls_out(rollouts, monkeypatch):
+    def init(self) -> None:
+        self.config, self.loaded = composed("quickstart/grpo"), [{} for _ in range(1000)]
+
+    monkeypatch.setattr(rollouts.VerlWorker, "__init__", init)
+    monkeypatch.setattr(rollouts, "get_custom_reward_fn", lambda config: None)
+    try:
+        made = rollouts.GroupAgentLoopWorker()
+        searched = {id(one) for one in gc.get_objects()}
+        assert not searched & {id(one) for one in made.loaded}
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """verl's client of the vLLM servers, with the messages of rollouts put together.
 
 Besides its row, a rollout of verl's has three messages for other processes: it asks the load balancer for a server
-(``workers/rollout/llm_server.py:81``), asks that server for an answer (``:146``), and tells the balancer when it has
+(``workers/rollout/llm_server.py:81``), asks that server for an answer (``:150``), and tells the balancer when it has
 come (``:88``). Each takes both sides some tenths of a millisecond of CPU time, and the second carries the images. Here
 all messages of one turn of the event loop are one, e.g. those of a group, and answers that end together come together.
 

@@ -7,7 +7,10 @@ which carries pixels and the encoded image. Here:
 
 - ``_run_agent_loop`` copies one agent for each rollout, where verl lets Hydra build it from the whole configuration,
   which takes 4 ms (``experimental/agent_loop/agent_loop.py:685``).
+- The agent's client puts messages of rollouts together (``omniq_verl.trainer.batched_requests_verl``).
 - ``_compute_multi_modal_inputs`` returns what the prompt's tokenisation left (``omniq_verl.trainer.prompt_inputs``).
+- ``_row`` continues the prompt's positions over an answer; verl computes both for each answer
+  (``experimental/agent_loop/agent_loop.py:920``).
 - ``_compute_score`` calls this package's reward, which takes microseconds, without another process.
 - ``_agent_loop_postprocess`` puts rows together that end together (``omniq_verl.trainer.batched_puts_verl``); verl puts
   each by itself (``trainer/ppo/v1/agent_loop_tq.py:222``).

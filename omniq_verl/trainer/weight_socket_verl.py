@@ -52,7 +52,7 @@ class ClusterHttpServer(vLLMHttpServer):
 
 
 def without_text(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of sampling parameters, since verl changes them (vllm_async_server.py:598), without text of answers.
+    """A copy of sampling parameters, since verl changes them (vllm_async_server.py:603), without text of answers.
 
     verl's server returns tokens alone. Nevertheless vLLM writes out every token twice, for the answer and for its
     log-probabilities, unless it is told not to. Only stop strings need the text.

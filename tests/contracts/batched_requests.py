@@ -7,6 +7,7 @@ Only vLLM is replaced, by answers that tell what was asked.
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,13 +40,13 @@ class Server(ClusterHttpServer):
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict, request_id: str, **asked: Any
     ) -> TokenOutput:
-        seed = sampling_params.pop("seed")  # as verl's takes settings out (vllm_async_server.py:598)
+        seed = sampling_params.pop("seed")  # as verl's takes settings out (vllm_async_server.py:603)
         self.images.append(asked["image_data"][0])
         await asyncio.sleep(seed / 1000)
         if seed == LONG:
             raise Unreadable(3, "the prompt is too long")
         if seed > LONG:
-            ray.actor.exit_actor()
+            os._exit(1)
         bright = int(np.asarray(asked["image_data"][0]).max())
         return TokenOutput(token_ids=[*prompt_ids, seed, bright], log_probs=[-0.5], extra_fields={"global_steps": 4})
 
@@ -78,8 +79,8 @@ def main() -> None:
     ray.init(num_cpus=3, log_to_driver=False)
     start = ray.remote(Server).options(max_concurrency=1000, num_cpus=0)
     servers = {f"server {number}": start.remote() for number in range(2)}
-    ray.get([one.images_received.remote() for one in servers.values()])  # they import vLLM
     balancer = ray.remote(GlobalRequestLoadBalancer).options(num_cpus=0).remote(servers)
+    ray.get([*(one.images_received.remote() for one in servers.values()), balancer.get_status.remote()])  # have started
     config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=OmegaConf.create({"name": "vllm"})))
     verls = LLMServerClient(config, balancer)
     ours = batched(verls)

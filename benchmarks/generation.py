@@ -130,6 +130,7 @@ def main() -> None:
     args = parse()
     args.run = args.run.resolve()
     os.environ["VERL_PLATFORM"] = "cpu"
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; otherwise vLLM takes nearly half of the memory
     config = configuration(args, args.model or sft_checkpoint(args.run))
     start(config)
     rows = prompts(config, args.prompts)

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
+from omniq_verl.trainer.weight_socket_verl import ClusterHttpServer
 
 
-class ReplayingServer(vLLMHttpServer):
+class ReplayingServer(ClusterHttpServer):
     """``record`` before the first request; then ``clear``, requests, ``replay``."""
 
     async def record(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from tensordict import NonTensorStack, TensorDict
+from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def columns(rows: Sequence[dict[str, Any]]) -> TensorDict:
 
 def _column(values: list[Any]) -> Any:
     if not all(isinstance(value, torch.Tensor) for value in values):
-        return NonTensorStack(*values)  # pyright: ignore[reportAbstractUsage]  it makes methods at import
+        # Rows of a group share most of their values, and wrapping one takes 16 microseconds.
+        wrapped = {key: NonTensorData(value) for key, value in {id(value): value for value in values}.items()}
+        each = [wrapped[id(value)] for value in values]
+        return NonTensorStack(*each)  # pyright: ignore[reportAbstractUsage]  it makes methods at import
     if len({value.shape for value in values}) == 1:
         return torch.stack(values)
     ends = torch.tensor([value.shape[-1] for value in values]).cumsum(0)

@@ -5,6 +5,7 @@ in any micro-batch, finds them. An engine that does not know of the name fails o
 of training without images.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,33 +15,36 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
 from omniq_verl.trainer.group_pixels import MARKER, PIXELS, knows_images, without_pixels
-from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PixelsGo
+from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PixelsGo, PromptInputs
 
 PARTITION = "omniq_pixels"
 
 
-async def row_inputs(group: str, features: dict[str, Any]) -> dict[str, Any] | None:
-    """The ``multi_modal_inputs`` of a group's rows, as verl computes them, with pixels where ``PIXELS_GO`` says.
+def prompt_inputs(group: str, features: dict[str, Any]) -> PromptInputs | None:
+    """What a group's rows have in common, as verl computes it, with pixels where ``PIXELS_GO`` says.
+
+    Pixels that go into TransferQueue are on their way when this returns, so that no answer waits for them.
 
     Args:
         group: the ``uid`` of the rows.
         features: what the processor returned for the prompt.
 
     Returns:
-        None where they may depend on the answer, so that each row has to be asked for.
+        None where it may depend on the answer, so that each row has to be asked for.
     """
     if not knows_images(features):
         return None
     inputs = {name: value for name, value in features.items() if name != "attention_mask"}
     if PIXELS not in inputs:
-        return inputs
+        return PromptInputs(inputs)
     frames, height, width = inputs["image_grid_thw"].unbind(1)
     inputs["images_seqlens"] = torch.repeat_interleave(height * width, frames)
     if PIXELS_GO.get() is PixelsGo.ROWS:
-        return inputs
+        return PromptInputs(inputs)
+    known = PromptInputs(without_pixels(inputs, group))
     if PIXELS_GO.get() is PixelsGo.ONCE:
-        await put_pixels(group, inputs[PIXELS])
-    return without_pixels(inputs, group)
+        known.stored = asyncio.create_task(put_pixels(group, inputs[PIXELS]))
+    return known
 
 
 async def put_pixels(group: str, pixels: torch.Tensor) -> KVBatchMeta:

@@ -7,13 +7,17 @@ which carries pixels and the encoded image. Here:
 
 - ``_run_agent_loop`` copies one agent for each rollout, where verl lets Hydra build it from the whole configuration,
   which takes 4 ms (``experimental/agent_loop/agent_loop.py:685``).
+- The agent's client puts messages of rollouts together (``omniq_verl.trainer.batched_requests_verl``).
 - ``_compute_multi_modal_inputs`` returns what the prompt's tokenisation left (``omniq_verl.trainer.prompt_inputs``).
+- ``_row`` continues the prompt's positions over an answer; verl computes both for each answer
+  (``experimental/agent_loop/agent_loop.py:920``).
 - ``_compute_score`` calls this package's reward, which takes microseconds, without another process.
 - ``_agent_loop_postprocess`` puts rows together that end together (``omniq_verl.trainer.batched_puts_verl``); verl puts
   each by itself (``trainer/ppo/v1/agent_loop_tq.py:222``).
 - Pixels are stored once for a group (``omniq_verl.trainer.group_pixels_verl``), and rows carry no image.
 """
 
+import gc
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -29,9 +33,10 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_attr
 
 from omniq_verl.trainer.batched_puts_verl import BatchedPuts
+from omniq_verl.trainer.batched_requests_verl import batched
 from omniq_verl.trainer.group_pixels import why_rewards_are_remote, why_rows_carry_pixels, without_images
 from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
-from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo
+from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo, positions_with_answer
 from omniq_verl.trainer.seeded_agent_loop_verl import AGENT, SeededAgentLoop
 
 VerlWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # pyright: ignore[reportAttributeAccessIssue]  Ray sets it
@@ -46,6 +51,10 @@ class GroupAgentLoopWorker(VerlWorker):
         self.reward = get_custom_reward_fn(self.config) if why_rewards_are_remote(self.config) is None else None
         self._puts = BatchedPuts()
         self._once = why_rows_carry_pixels(self.config) is None
+        # Modules, tokenizer and processor stay. Python would search them for garbage again and again, for up to a
+        # second, in which every rollout of the worker stands still.
+        gc.collect()
+        gc.freeze()
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         # Nobody reads the pixels of validation rows. The task of a prompt has a context of its own.
@@ -72,7 +81,7 @@ class GroupAgentLoopWorker(VerlWorker):
         return hydra.utils.instantiate(
             {"_target_": f"{SeededAgentLoop.__module__}.{SeededAgentLoop.__name__}"},
             trainer_config=DictConfigWrap(self.config),
-            server_manager=self.llm_client,
+            server_manager=batched(self.llm_client),
             tokenizer=self.tokenizer,
             processor=self.processor,
             hf_model_type=self.hf_model_type,
@@ -92,21 +101,36 @@ class GroupAgentLoopWorker(VerlWorker):
     def _row(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The row of an answer, as verl makes it (``trainer/ppo/v1/agent_loop_tq.py:185``)."""
         ids = torch.tensor([*output.prompt_ids, *output.response_ids], dtype=torch.int64)
-        inputs = self._compute_multi_modal_inputs(output, ids)
-        positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)[0]
+        inputs, positions = self._inputs_and_positions(output, ids)
         row = {**output.as_dict(), **kwargs, "input_ids": ids, "position_ids": positions, "multi_modal_inputs": inputs}
         row.pop("multi_modal_data", None)
         row["loss_mask"] = row["response_mask"]
         if self._once:
+            known = PROMPT_INPUTS.get()
+            messages = {} if known is None else known.messages
             # The data set puts images into the messages of its own column as well.
             for name in {"raw_prompt", self.config.data.prompt_key} & row.keys():
-                row[name] = without_images(row[name])
+                if name not in messages:
+                    messages[name] = without_images(row[name])
+                row[name] = messages[name]
         return row
+
+    def _inputs_and_positions(self, output: AgentLoopOutput, ids: torch.Tensor) -> tuple[dict, torch.Tensor]:
+        """As verl computes them; the prompt's are computed for the first row of a group, and rows share the inputs."""
+        known = PROMPT_INPUTS.get()
+        if known is None:
+            inputs = self._compute_multi_modal_inputs(output, ids)
+            return inputs, self._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)[0]
+        if known.of_rows is None:
+            inputs, prompt = dict(known.inputs), ids[None, : len(output.prompt_ids)]
+            known.of_rows = inputs, self._compute_position_ids(prompt, torch.ones_like(prompt), inputs)[0]
+        inputs, positions = known.of_rows
+        return inputs, positions_with_answer(positions, len(output.response_ids))
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         known = PROMPT_INPUTS.get()
         # A copy: verl removes the token types from it.
-        return super()._compute_multi_modal_inputs(output, input_ids) if known is None else dict(known)
+        return super()._compute_multi_modal_inputs(output, input_ids) if known is None else dict(known.inputs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         last = outputs[-1]

@@ -21,8 +21,8 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 
 from omniq_verl.generation.chat_inputs import banned_tokens
 from omniq_verl.live.failures_verl import report_failure
-from omniq_verl.trainer.group_pixels_verl import row_inputs
-from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS
+from omniq_verl.trainer.group_pixels_verl import prompt_inputs
+from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS, PromptInputs
 
 AGENT = "omniq_seeded"
 """Name under which recipes choose the agent loop."""
@@ -93,6 +93,8 @@ class SeededAgentLoop(SingleTurnAgentLoop):
             params = {**sampling_params, "seed": seed, "logit_bias": bias}
             output = await super().run(params, priority, **kwargs)  # pyright: ignore[reportCallIssue]  hidden by verl
             _check_answer(output, banned)
+            if (known := PROMPT_INPUTS.get()) is not None and known.stored is not None:
+                await asyncio.shield(known.stored)  # of the whole group
         except Exception as error:
             failed = RolloutFailed(f"the rollout of row {row} of {source} failed ({error})")
             await report_failure(f"{self._group}_{kwargs['session_id']}", row, source, error)
@@ -106,14 +108,14 @@ class SeededAgentLoop(SingleTurnAgentLoop):
     async def ct_build_initial_tokens(self, messages: list[dict], **kwargs: Any) -> list[int]:
         upstream = super().ct_build_initial_tokens
 
-        async def prepare() -> tuple[list[int], dict | None, dict]:
+        async def prepare() -> tuple[list[int], PromptInputs | None, dict]:
             features: dict[str, Any] = {}
             tokens = await upstream(messages, **{**kwargs, "mm_inputs_out": features})
-            inputs = await row_inputs(self._group, features)
-            return tokens, inputs, features if inputs is None else {}
+            known = prompt_inputs(self._group, features)
+            return tokens, known, features if known is None else {}
 
-        tokens, inputs, features = await self._tokens.get(self._group, prepare)
-        PROMPT_INPUTS.set(inputs)
+        tokens, known, features = await self._tokens.get(self._group, prepare)
+        PROMPT_INPUTS.set(known)
         if (wanted := kwargs.get("mm_inputs_out")) is not None:
             wanted.update(features)
         return list(tokens)

@@ -1,16 +1,19 @@
 """verl's vLLM rollout with a weight socket per Ray cluster, registered under its own name ``vllm``.
 
-Both ends have to use the same name: the trainer's rank (``ClusterServerAdapter``) and vLLM's worker, which reads it
-from the environment of the server that starts it (``ClusterHttpServer``).
+Its server also takes requests together (``omniq_verl.trainer.batched_requests_verl``). Both ends of the socket
+have to use the same name: the trainer's rank (``ClusterServerAdapter``) and vLLM's worker, which reads it from the
+environment of the server that starts it (``ClusterHttpServer``).
 """
 
 import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
+from omniq_verl.trainer.as_they_end import as_they_end
 from omniq_verl.trainer.weight_socket import cluster_job_id, cluster_socket
 
 
@@ -27,12 +30,34 @@ class ClusterServerAdapter(ServerAdapter):
 
 
 class ClusterHttpServer(vLLMHttpServer):
-    """The server, whose vLLM workers receive the weights."""
+    """The server, whose vLLM workers receive the weights, and which takes requests one by one and together."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         context = ray.get_runtime_context()
         os.environ["VERL_RAY_JOB_ID"] = cluster_job_id(context.get_job_id(), context.gcs_address)
+
+    async def generate_together(self, requests: Sequence[dict[str, Any]]) -> AsyncIterator[list[tuple[int, Any]]]:
+        """Answer requests as ``generate`` does.
+
+        Args:
+            requests: arguments of ``generate``; settings may be shared between them.
+
+        Yields:
+            numbers and answers of those that have ended, or the errors of those that failed.
+        """
+        each = ({**one, "sampling_params": without_text(one["sampling_params"])} for one in requests)
+        async for part in as_they_end(self.generate(**one) for one in each):
+            yield part
+
+
+def without_text(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of sampling parameters, since verl changes them (vllm_async_server.py:603), without text of answers.
+
+    verl's server returns tokens alone. Nevertheless vLLM writes out every token twice, for the answer and for its
+    log-probabilities, unless it is told not to. Only stop strings need the text.
+    """
+    return {**settings} if settings.get("stop") else {"detokenize": False, **settings}
 
 
 class ClusterReplica(vLLMReplica):

@@ -53,6 +53,17 @@ def test_rows_that_come_together_go_together(puts, sent):
         assert torch.equal(only["fields"]["places"][number], row(number + 1)["places"])
 
 
+def test_values_that_rows_share_are_wrapped_once_and_stay_what_they_are(puts):
+    shared, messages = {"score": 3.0}, [{"role": "user"}]
+    rows = [{"reward": shared, "messages": messages, "own": {"row": number}} for number in range(3)]
+    found = puts.columns(rows)
+    assert found.get("reward").tolist() == [shared] * 3
+    assert found.get("messages").tolist() == [messages] * 3
+    assert found.get("own").tolist() == [{"row": number} for number in range(3)]
+    assert len({id(one) for one in found.get("reward").tensordicts}) == 1
+    assert len({id(one) for one in found.get("own").tensordicts}) == 3
+
+
 def test_rows_that_come_during_a_put_wait_for_it_and_then_go_together(puts, sent):
     async def run() -> None:
         batched = puts.BatchedPuts()

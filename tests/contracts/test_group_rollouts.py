@@ -1,10 +1,13 @@
 """Our agent loop worker's parts against verl's own, without Ray. Whole rollouts: test_group_rollouts_run.py."""
 
 import asyncio
+import gc
 import hashlib
+import importlib
 import inspect
 import json
-from types import ModuleType, SimpleNamespace
+from copy import copy
+from types import MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from omniq_verl.trainer.group_pixels import (
     why_rows_carry_pixels,
     without_images,
 )
+from omniq_verl.trainer.prompt_inputs import PromptInputs
 
 TOKENIZER = train_tokenizer(TECHNICAL.questions, 400)
 PROCESSOR = build_processor(TOKENIZER, TinySize())
@@ -33,6 +37,7 @@ PROCESSOR = build_processor(TOKENIZER, TinySize())
 UPSTREAM = {
     "agent_loop.AgentLoopWorker._run_agent_loop": "0f7ca528e5d33921",
     "agent_loop.AgentLoopWorker._compute_multi_modal_inputs": "382d3710dcfd0c2a",
+    "agent_loop.AgentLoopWorker._compute_position_ids": "4e10e75505ecf149",
     "agent_loop.AgentLoopWorker._compute_score": "d5e2c5afcb179449",
     "agent_loop_tq.AgentLoopWorkerTQ._run_prompt": "7329cecd9c87ba0a",
     "agent_loop_tq.AgentLoopWorkerTQ._agent_loop_postprocess": "1b95a08b0c926f95",
@@ -104,7 +109,7 @@ def test_a_row_s_inputs_are_those_that_verl_computes_for_its_answer(rollouts, qu
     tokens, features = prompt(images)
     output = SimpleNamespace(multi_modal_data={"images": images} if images else {}, mm_processor_kwargs=None)
     expected = worker(rollouts)._compute_multi_modal_inputs(output, torch.tensor(tokens + answer))
-    found = asyncio.run(queue.row_inputs("group", features))
+    found = queue.prompt_inputs("group", features).inputs
     assert found.keys() == expected.keys()
     # verl looks only at whether there are token types (experimental/agent_loop/agent_loop.py:934).
     same = found.keys() - {"mm_token_type_ids"}
@@ -115,12 +120,93 @@ def test_a_worker_uses_what_the_prompt_left_and_verl_may_change_its_copy(rollout
     known = {"image_grid_thw": torch.ones(1, 3), "mm_token_type_ids": torch.ones(1)}
 
     async def ask() -> dict[str, Any]:
-        rollouts.PROMPT_INPUTS.set(known)
+        rollouts.PROMPT_INPUTS.set(PromptInputs(known))
         return worker(rollouts)._compute_multi_modal_inputs(SimpleNamespace(), torch.ones(1))
 
     found = asyncio.run(ask())
     found.pop("mm_token_type_ids")
     assert "mm_token_type_ids" in known
+
+
+# Positions
+
+MODELS = {
+    "no mRoPE": None,
+    "Qwen2-VL": "qwen2_vl.Qwen2VLModel",
+    "Qwen2.5-VL": "qwen2_5_vl.Qwen2_5_VLModel",
+    "Qwen3-VL": "qwen3_vl.Qwen3VLModel",
+    "GLM-4.1V": "glm4v.Glm4vModel",
+    "GLM-4.6V": "glm46v.Glm46VModel",
+}
+
+
+def positioned(rollouts: ModuleType, model: str | None) -> Any:
+    """A worker whose processor has a model's positions, as verl sets it up (verl/utils/tokenizer/tokenizer.py:205)."""
+    made = worker(rollouts)
+    made.processor = copy(PROCESSOR)
+    if model is not None:
+        module, name = model.split(".")
+        kind = getattr(importlib.import_module(f"transformers.models.{module}"), name)
+        vision = SimpleNamespace(spatial_merge_size=2, tokens_per_second=4)
+        made.processor.config = SimpleNamespace(vision_config=vision)
+        for method in ("get_rope_index", "get_vision_position_ids"):
+            setattr(made.processor, method, MethodType(getattr(kind, method), made.processor))
+    return made
+
+
+def shown(parts: list[tuple[int, tuple[int, int]]], tail: int) -> tuple[list[int], dict[str, Any]]:
+    """A prompt of texts with images between them, as numbers of tokens and of merged patches."""
+    text, image = TOKENIZER("a")["input_ids"][0], PROCESSOR.image_token_id
+    tokens = [token for before, (high, wide) in parts for token in [text] * before + [image] * high * wide]
+    tokens += [text] * tail
+    inputs = {"mm_token_type_ids": torch.tensor([tokens]).eq(image).int()}
+    if parts:
+        inputs["image_grid_thw"] = torch.tensor([[1, 2 * high, 2 * wide] for _, (high, wide) in parts])
+    return tokens, inputs
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_rows_of_a_group_have_the_positions_and_inputs_that_verl_computes_for_each(rollouts, model, data):
+    side = st.integers(1, 5)
+    # Images may follow each other, but verl counts on a text between them.
+    parts = data.draw(st.lists(st.tuples(st.integers(1, 6), st.tuples(side, side)), max_size=3))
+    tokens, known = shown(parts, tail=data.draw(st.integers(0 if parts else 1, 6)))
+    answers = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=4))
+    own = positioned(rollouts, model)
+
+    async def rows() -> list[tuple[dict[str, Any], torch.Tensor]]:
+        rollouts.PROMPT_INPUTS.set(PromptInputs(known))
+        return [
+            own._inputs_and_positions(
+                SimpleNamespace(prompt_ids=tokens, response_ids=[7] * answer), torch.tensor(tokens + [7] * answer)
+            )
+            for answer in answers
+        ]
+
+    for answer, (inputs, positions) in zip(answers, asyncio.run(rows()), strict=True):
+        ids, expected = torch.tensor([tokens + [7] * answer]), dict(known)
+        verls = own._compute_position_ids(ids, torch.ones_like(ids), expected)[0]
+        assert torch.equal(positions, verls) and positions.dtype == verls.dtype
+        assert inputs == expected
+
+
+def test_a_prompt_s_positions_are_computed_once_for_its_group(rollouts, monkeypatch):
+    own, computed = positioned(rollouts, MODELS["Qwen2.5-VL"]), []
+    tokens, inputs = shown([(2, (3, 4))], tail=3)
+    real = own._compute_position_ids
+    monkeypatch.setattr(own, "_compute_position_ids", lambda *given: computed.append(given) or real(*given))
+
+    async def rows() -> None:
+        for _ in range(2):  # groups
+            rollouts.PROMPT_INPUTS.set(PromptInputs(inputs))
+            for answer in range(3):
+                output = SimpleNamespace(prompt_ids=tokens, response_ids=[7] * answer)
+                own._inputs_and_positions(output, torch.tensor(tokens + output.response_ids))
+
+    asyncio.run(rows())
+    assert len(computed) == 2
 
 
 @pytest.mark.parametrize(
@@ -172,6 +258,29 @@ def test_a_batch_without_names_of_groups_is_left_alone(queue):
     batch = TensorDict({"multi_modal_inputs": NonTensorStack({}, {})}, batch_size=[2])
     assert queue.with_pixels(batch) is batch
     assert queue.with_pixels(text := TensorDict({"x": torch.ones(2)}, batch_size=[2])) is text
+
+
+def test_no_answer_waits_for_the_pixels_on_their_way(queue, monkeypatch):
+    arrived, given = [], torch.ones(4, 6)
+
+    async def put(**row: Any) -> None:
+        await asyncio.sleep(0.01)
+        arrived.append(row)
+
+    monkeypatch.setattr(queue.tq, "async_kv_batch_put", put)
+
+    async def ask() -> Any:
+        queue.PIXELS_GO.set(queue.PixelsGo.ONCE)
+        known = queue.prompt_inputs("a", {"pixel_values": given, "image_grid_thw": torch.tensor([[1, 2, 2]])})
+        assert arrived == []
+        await known.stored
+        return known
+
+    known = asyncio.run(ask())
+    assert known.inputs.keys() == {MARKER, "image_grid_thw", "images_seqlens"}
+    (row,) = arrived
+    assert (row["keys"], row["partition_id"]) == (["a"], queue.PARTITION)
+    assert torch.equal(row["fields"]["pixel_values"][0], given)
 
 
 @pytest.mark.parametrize("there", [[], ["a"]], ids=["none", "one of two"])
@@ -270,6 +379,20 @@ def test_a_group_is_forgotten_and_pixels_go_where_they_are_read(rollouts, monkey
         asyncio.run(own._run_prompt({"uid": "a"}, {}, {"validate": validate}))
     assert seen == [rollouts.PixelsGo.NOWHERE if validate else rollouts.PixelsGo.ONCE]
     assert forgotten == ["a"]
+
+
+def test_a_worker_is_not_searched_for_garbage_while_it_rolls_out(rollouts, monkeypatch):
+    def init(self) -> None:
+        self.config, self.loaded = composed("quickstart/grpo"), [{} for _ in range(1000)]
+
+    monkeypatch.setattr(rollouts.VerlWorker, "__init__", init)
+    monkeypatch.setattr(rollouts, "get_custom_reward_fn", lambda config: None)
+    try:
+        made = rollouts.GroupAgentLoopWorker()
+        searched = {id(one) for one in gc.get_objects()}
+        assert not searched & {id(one) for one in made.loaded}
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

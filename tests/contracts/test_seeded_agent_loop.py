@@ -139,6 +139,35 @@ def test_no_answer_with_a_banned_token_is_trained_on(loops, monkeypatch, failure
     assert failures[0][3].tokens == [token]
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["stored", "lost"])
+def test_a_rollout_ends_when_the_pixels_of_its_group_are_stored(loops, monkeypatch, failures, fails):
+    from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS, PromptInputs
+
+    stored = []
+
+    async def store() -> None:
+        await asyncio.sleep(0.01)
+        if fails:
+            raise OSError("the queue is gone")
+        stored.append("pixels")
+
+    async def roll_out(session: int) -> list[str]:
+        await agent(loops).run({}, **row(session_id=session))
+        return list(stored)
+
+    async def ask() -> list[Any]:
+        PROMPT_INPUTS.set(PromptInputs({}, stored=asyncio.create_task(store())))
+        return await asyncio.gather(*map(roll_out, range(3)), return_exceptions=True)
+
+    answering(loops, monkeypatch, [1, 2])
+    found = asyncio.run(ask())
+    if fails:
+        assert all(isinstance(one, loops.RolloutFailed) and "the queue is gone" in str(one) for one in found)
+        assert [failure[0] for failure in failures] == ["a_0", "a_1", "a_2"]
+    else:
+        assert found == [["pixels"]] * 3
+
+
 def test_an_answer_may_end_as_answers_do(loops, requests, monkeypatch):
     answering(loops, monkeypatch, [5, TOKENIZER.eos_token_id])
     assert asyncio.run(agent(loops).run({}, **row())).response_ids == [5, TOKENIZER.eos_token_id]

@@ -38,8 +38,11 @@ from verl.workers.rollout.base import get_rollout_class
 from verl.workers.rollout.replica import RolloutReplicaRegistry, get_rollout_replica_class
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from omniq_verl.trainer.weight_socket import cluster_job_id
-from omniq_verl.trainer.weight_socket_verl import ClusterReplica, ClusterServerAdapter
+from omniq_verl.trainer.weight_socket_verl import ClusterReplica, ClusterServerAdapter, without_text
+from vllm import SamplingParams
 
+asked = {"logprobs": 0, "seed": 3}
+quiet, stopped = SamplingParams(**without_text(asked)), SamplingParams(**without_text({**asked, "stop": ["<"]}))
 os.environ["VERL_RAY_JOB_ID"] = cluster_job_id(*sys.argv[1:])
 worker = vLLMColocateWorkerExtension.__new__(vLLMColocateWorkerExtension)
 worker.model_runner, worker.local_rank = None, 1
@@ -47,6 +50,7 @@ print(json.dumps({
     "receiver": worker._get_zmq_handle(),
     "sender": get_rollout_class("vllm") is ClusterServerAdapter,
     "server": RolloutReplicaRegistry.get("vllm") is get_rollout_replica_class("vllm") is ClusterReplica,
+    "text": [quiet.detokenize, stopped.detokenize, asked],
 }))
 """
 
@@ -59,6 +63,8 @@ def test_vllms_worker_opens_the_socket_that_the_trainer_writes_to():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
+    # vLLM writes out the text of answers only for stop strings, and the caller's settings stay as they were.
+    assert found.pop("text") == [False, True, {"logprobs": 0, "seed": 3}]
     assert found == {"receiver": cluster_socket(VERLS, JOB, ADDRESS), "sender": True, "server": True}
 
 

@@ -49,6 +49,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+"""TIFF tag for what a grey value means, and the value with which 0 is white. Pillow obeys it up to 8 bits only."""
 _WIDE_GREY = ("PNG", "PPM")
 """Formats whose 16-bit grey Pillow may hold in 32 bits, scaled to the full 16-bit range."""
 
@@ -280,6 +282,8 @@ NO_RANGE = "its pixels, floats or whole numbers of 32 bits, have no agreed range
 
 def _shades(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        pixels = 65535 - pixels
     if "transparency" in image.info:
         pixels = np.where(pixels == image.info["transparency"], 65535, pixels)
     return by_257(pixels)

@@ -9,6 +9,7 @@ that do not decode, and lines longer than ``MAX_LINE`` are errors that name the 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ _MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 """Byte order marks, longer ones first because one is the beginning of another."""
+_ARCHIVES = (
+    (b"\x1f\x8b", "a gzip archive", "unpack it"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save its sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save its sheet as CSV"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it"),
+    (b"\xfd7zX", "an xz archive", "unpack it"),
+)
+"""First bytes of files that people rename to .csv or .txt, what they are, and the fix. No text begins with them."""
 _SAVE = "save it as UTF-8, or download it again from its owners"
 _CORRECT = "correct it, or download it again from its owners"
 _BEFORE_END = "\r"
@@ -91,7 +100,7 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
     Raises:
         LabelFileError: it cannot be used; see this module.
     """
-    check_file(path)
+    _reject_archive(check_file(path))
     encoding, number = encoding_of(path), 0
     with open(path, encoding=encoding, newline=end) as file:
         try:
@@ -106,6 +115,13 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
             where = _undecodable(path) if encoding == "utf-8-sig" else f"what follows line {number}"
             kind = encoding.removesuffix("-sig").upper()
             raise reject(path, f"{where} is not {kind} text ({error.reason})", _SAVE) from None
+
+
+def _reject_archive(path: Path) -> None:
+    head = _head(path)
+    for mark, what, fix in _ARCHIVES:
+        if head.startswith(mark):
+            raise reject(path, f"it is {what}, not text", fix)
 
 
 def _undecodable(path: Path) -> str:
@@ -133,18 +149,31 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON-lines file with their line numbers; blank lines are skipped.
 
     Raises:
-        LabelFileError: the file cannot be used, or a line is not a JSON object.
+        LabelFileError: the file cannot be used, or a line is not a JSON object or has a key twice.
     """
     for number, line in text_lines(path):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.strip(BLANKS))
+            record = json.loads(line.strip(BLANKS), object_pairs_hook=each_key_once)
         except (ValueError, RecursionError) as error:
             raise reject(path, f"line {number} is not JSON ({error})") from None
         if not isinstance(record, dict):
             raise reject(path, f"line {number} is not a JSON object")
         yield number, record
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, for ``object_pairs_hook``. Python's own reader keeps the last of two values.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r:.60} is there twice")
+    return found
 
 
 def file_text(path: Path) -> str:

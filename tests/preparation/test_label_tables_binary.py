@@ -68,6 +68,13 @@ def test_the_rows_of_a_sheet_are_read_below_its_header(tmp_path, rows, found, re
     assert list(read_xlsx(workbook(tmp_path, {"one": rows}), ["name", "score"])) == found, reason
 
 
+def test_a_column_that_a_sheet_has_twice_is_named(tmp_path):
+    path = workbook(tmp_path, {"one": [["name", "score", "score"], ["a.jpg", 1, 2]]})
+    assert "it has several columns score. Fix: take out" in error_of(
+        lambda path: list(read_xlsx(path, ["score"])), path
+    )
+
+
 def test_a_sheet_is_found_by_its_name_and_a_workbook_whatever_its_ending(tmp_path):
     path = workbook(tmp_path, {"one": [["x"]], "two": [["name"], ["a"]]}, "labels.xlsx.download")
     assert list(read_xlsx(path, ["name"], "two")) == [{"name": "a"}]

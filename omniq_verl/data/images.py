@@ -9,7 +9,7 @@ These are the image rules:
   and rounded; 16-bit colours, or grey with alpha, use the higher byte, as Pillow reads them. Alpha is composited on
   white (as Qwen's own loader does); CMYK becomes RGB as Pillow converts it.
 - A file is rejected with a reason if it is empty, truncated, animated, outside of the size limits, too long and
-  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers).
+  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers, bytes in 16-bit grey).
 
 ``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
 base64 and data URLs, so that an image gives the same result in every form.
@@ -289,9 +289,20 @@ def _shades(image: Image.Image) -> np.ndarray:
     return by_257(pixels)
 
 
+def check_wide(pixels: np.ndarray) -> np.ndarray:
+    """The same 16-bit pixels, unless all are below 256: almost black, if they are not bytes in a wider type.
+
+    Raises:
+        BadImage: they are, and not all are 0.
+    """
+    if 0 < (highest := pixels.max()) < 256:
+        raise BadImage(f"it has 16-bit values up to {highest}, and white is 65535. Fix: give them as 8 bits")
+    return pixels
+
+
 def by_257(pixels: np.ndarray) -> np.ndarray:
     """Convert 16-bit grey ``[H, W]`` to 8 bits: the value divided by 257, rounded."""
-    wide = pixels.astype(np.uint32)
+    wide = check_wide(pixels).astype(np.uint32)
     wide += 128
     wide //= 257
     return wide.astype(np.uint8)

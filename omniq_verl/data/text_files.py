@@ -1,8 +1,8 @@
 """Read text files: prompt lists, label tables, manifests, JSON lines, answers given in a file.
 
-A line ends at ``\\n`` or ``\\r\\n`` only. Unicode line and paragraph separators (U+2028, U+2029, U+0085), form feeds,
-vertical tabs and the separators U+001C to U+001E belong to the line: people paste them into prompts, and JSON does not
-escape them.
+A line ends at ``\\n`` or ``\\r\\n``, or at ``\\r`` in a file without any ``\\n``. Unicode line and paragraph separators
+(U+2028, U+2029, U+0085), form feeds, vertical tabs and the separators U+001C to U+001E belong to the line: people paste
+them into prompts, and JSON does not escape them.
 
 Files are UTF-8. A byte order mark is not part of the text; a UTF-16 or UTF-32 mark selects that encoding. A NUL, bytes
 that do not decode, and lines longer than ``MAX_LINE`` are errors that name the file and the line.
@@ -87,7 +87,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         LabelFileError: it cannot be used; see this module.
     """
-    return ((number, line.removesuffix("\n")) for number, line in enumerate(whole_lines(path), 1))
+    return ((number, line.removesuffix("\n")) for number, line in enumerate(table_lines(path), 1))
 
 
 def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
@@ -136,7 +136,7 @@ def _undecodable(path: Path) -> str:
 
 
 def table_lines(path: Path) -> Iterator[str]:
-    """Like ``whole_lines``, for a table: also reads files whose lines end in ``\\r`` alone, as on old Macintoshes.
+    """Like ``whole_lines``, but also reads files whose lines end in ``\\r`` alone, as Excel writes them for Macintosh.
 
     Raises:
         LabelFileError: it cannot be used; see this module.

@@ -1,6 +1,7 @@
 """Find the files of a data set below its folder, ignoring case, form of Unicode and nesting; never outside of it."""
 
 import os
+from argparse import ArgumentTypeError
 from pathlib import Path, PurePosixPath
 
 from omniq_verl.data.names import composed, is_utf8, name_key, shown_name
@@ -11,7 +12,13 @@ class BadPath(ValueError):
 
 
 def given_path(text: str) -> Path:
-    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``."""
+    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``.
+
+    Raises:
+        ArgumentTypeError: it is empty, which would stand for the current folder.
+    """
+    if not text.strip():
+        raise ArgumentTypeError("the path is empty; if it is a variable of the shell, it is not set")
     return Path(text).expanduser()
 
 
@@ -62,6 +69,9 @@ class FileIndex:
             BadPath: the name is absolute or leads upwards, several files match equally well, or the file is a link to
                 outside of the root or its path is not UTF-8.
         """
+        if name.startswith(f"{self.root}/"):
+            below = name.removeprefix(f"{self.root}/")
+            raise BadPath(f"{name!r} is an absolute path, and names begin below the root. Fix: write {below!r}")
         parts = _safe_parts(name)
         found = self._ending_in(parts)
         if "\\" in name and not found:  # it may be part of a file name here, and a separator on Windows

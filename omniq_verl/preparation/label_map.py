@@ -6,7 +6,7 @@ from typing import Any
 
 from omniq_verl.tasks import Scale, task_on
 
-_MOST_ROUNDING = 0.05
+_MOST_ROUNDING = 0.2
 """Of the bounds' distance: a label that lies farther outside of them is of another scale, however few digits it has,
 such as "1e1" on a scale of 1 to 5. Ours."""
 

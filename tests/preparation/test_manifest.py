@@ -96,6 +96,10 @@ def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
         ("../b.png", "path: '../b.png' is not the name of a file below the root"),
         ("/b.png", "path: '/b.png' is not the name of a file below the root"),
         ("a.png", "duplicate: the label file names this image again"),
+        (
+            "photos/b.png",
+            "image: there is no such file (there is b.png). Fix: correct --root, or the folders of the name",
+        ),
     ],
 )
 def test_a_bad_name_is_a_reject_by_name(tmp_path, name, reason):
@@ -103,6 +107,12 @@ def test_a_bad_name_is_a_reject_by_name(tmp_path, name, reason):
     _, rows, rejects = prepared(tmp_path, f"image,score\na.png,50\n{name},50\n", *NEEDED)
     assert list(scores(rows)) == ["mine/a.png"]
     assert [reject["reason"] for reject in rejects] == [reason]
+
+
+def test_an_absolute_name_below_the_root_is_rejected_with_the_right_name(tmp_path):
+    pictures(tmp_path, "a.png", "b.png")
+    _, _, rejects = prepared(tmp_path, f"image,score\na.png,50\n{tmp_path.resolve()}/b.png,50\n", *NEEDED)
+    assert rejects[0]["reason"].endswith("is an absolute path, and names begin below the root. Fix: write 'b.png'")
 
 
 # Columns
@@ -254,6 +264,7 @@ def test_an_impossible_request_is_rejected(tmp_path, options, message, why):
     ("options", "message", "why"),
     [
         (("--low", "0", "--high", "1"), "required: --data-source", "rewards and reports go by it"),
+        ((*NEEDED, "--labels", ""), "the path is empty; if it is a variable of the shell", "not the current folder"),
         (("--data-source", "mine", "--high", "1"), "required: --low", "the scale cannot be guessed from the scores"),
         (("--data-source", "mine", "--low", "1"), "required: --high", "the scale cannot be guessed from the scores"),
         (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has characters other than", "a path"),

@@ -169,7 +169,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
     except BadPath as error:
         raise _Rejected(f"path: {error}") from None
     if path is None:
-        raise _Rejected(f"image: there is no such file{_elsewhere(item.name, index)}")
+        raise _Rejected("image: there is no such file")
     # The same image under another name, which differs in case or folders, if the label file is inconsistent.
     if row_id in seen or (path, item.version) in seen:
         raise _Rejected("duplicate: the label file names this image again")
@@ -179,18 +179,6 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
     except ValueError as error:
         raise _Rejected(f"label: {str(error).removeprefix(f'row {row_id}: ')}") from None
     return Planned(row, path, str(path).removeprefix(f"{index.root}/"), item.change, size=source.size)
-
-
-def _elsewhere(name: str, index: FileIndex) -> str:
-    """A hint where only the folders differ, as where names in a label file begin with the folder that is the root."""
-    last = re.split(r"[/\\]", name)[-1]
-    try:
-        other = index.find(last) if last != name else None
-    except BadPath:
-        return ""
-    if other is None:
-        return ""
-    return f" (there is {shown_name(other.relative_to(index.root))}). Fix: correct --root, or the folders of the name"
 
 
 def _fault(item: Item) -> str | None:

@@ -27,7 +27,7 @@ class FileIndex:
 
     Copies of a data set differ in the case of names and folders, in whether accents are separate characters (as in
     archives made on macOS), and in their nesting. Names are compared without these differences, and any folders may
-    precede them.
+    precede them. A name may also begin with the folder that is the root.
 
     Args:
         root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
@@ -42,6 +42,7 @@ class FileIndex:
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder; name the data set's with --root")
         self.root = root.resolve()
+        self._roots = (self.root, Path(os.path.abspath(root)))
         self._linked = (self.root, *_blobs(self.root))
         # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
@@ -77,6 +78,7 @@ class FileIndex:
         if "\\" in name and not found:  # it may be part of a file name here, and a separator on Windows
             parts = list(PurePosixPath(name).parts)
             found = self._ending_in(parts)
+        found = found or self._from_above(_safe_parts(name))
         if not found:
             return None
         wanted = [name_key(folder) for folder in folders]
@@ -89,6 +91,13 @@ class FileIndex:
         if not is_utf8(below):
             raise BadPath(f"the name {shown_name(below)} is not UTF-8, so rows cannot name it. Fix: rename the file")
         return path
+
+    def _from_above(self, parts: list[str]) -> list[list[str]]:
+        """The file whose name begins with the folder that is the root, or with that and those above it."""
+        for count in range(1, len(parts)):
+            if any(parts[:count] == list(root.parts[-count:]) for root in self._roots):
+                return [path for path in self._ending_in(parts[count:]) if len(path) == len(parts) - count]
+        return []
 
     def _ending_in(self, parts: list[str]) -> list[list[str]]:
         paths = (path.split("/") for path in self._by_name.get(name_key(parts[-1]), []))

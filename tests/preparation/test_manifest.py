@@ -96,10 +96,7 @@ def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
         ("../b.png", "path: '../b.png' is not the name of a file below the root"),
         ("/b.png", "path: '/b.png' is not the name of a file below the root"),
         ("a.png", "duplicate: the label file names this image again"),
-        (
-            "photos/b.png",
-            "image: there is no such file (there is b.png). Fix: correct --root, or the folders of the name",
-        ),
+        ("photos/b.png", "image: there is no such file"),
     ],
 )
 def test_a_bad_name_is_a_reject_by_name(tmp_path, name, reason):

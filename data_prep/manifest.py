@@ -82,10 +82,10 @@ def split_of(row: dict, options: argparse.Namespace) -> str | None:
     """
     if options.split_column:
         return SPLITS.get(str(row[options.split_column]).strip().lower())
-    name = row[options.group_column or options.image_column]
-    if name is None or name != name or name == "":
+    group = row[options.group_column or options.image_column]
+    if options.group_column and (group is None or group != group or group == ""):
         return None
-    drawn = draw(options.seed, str(name))
+    drawn = draw(options.seed, str(group))
     if drawn < options.test_fraction:
         return "test"
     return "val" if drawn < options.test_fraction + options.val_fraction else "train"

@@ -95,6 +95,7 @@ def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
         ("gone.png", "image: there is no such file"),
         ("../b.png", "path: '../b.png' is not the name of a file below the root"),
         ("/b.png", "path: '/b.png' is not the name of a file below the root"),
+        ("", "path: '' is not the name of a file below the root"),
         ("a.png", "duplicate: the label file names this image again"),
         ("photos/b.png", "image: there is no such file"),
     ],

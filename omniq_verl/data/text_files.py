@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BLANKS = " \t\r\u00a0\u3000\ufeff"
-"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended."""
+BLANKS = " \t\r\u00a0\u3000\ufeff\u200b\u2060\u200e\u200f\u202a\u202b\u202c"
+"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended. Those without
+a width come from spreadsheets, web pages, and the file dialogs of Windows (U+202A before a path)."""
 MAX_LINE = 2**20
 MAX_TEXT_BYTES = 2**30
 _MARKS = (

@@ -98,7 +98,7 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> I
     header: dict[str, int] | None = None
     for row in _sheet_rows(path, sheet):
         if header is None:
-            names = [str(cell).strip() if cell is not None else "" for cell in row]
+            names = [str(cell).strip(BLANKS).strip() if cell is not None else "" for cell in row]
             if all(name in names for name in columns):
                 if twice := [name for name in columns if names.count(name) > 1]:
                     raise reject(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")

@@ -132,6 +132,7 @@ def test_a_line_of_exactly_the_limit_is_read(tmp_path):
         ("name,score\n\na,1\n\n\n", [("a", "1")], "empty lines"),
         ("name,score\n,\na,1\n", [("a", "1")], "a row of empty cells, as Excel appends them"),
         ("name,score\n,1\n", [("", "1")], "an empty cell is a value"),
+        ("\u200bname,score\ufeff\n\u202aa,1\u200b\n", [("a", "1")], "characters without a width, from web pages"),
         ("name,score\n", [], "a header alone"),
         ("name,score\nü画,1\n", [("ü画", "1")], "letters of any script"),
     ],

@@ -54,6 +54,7 @@ FOUND = [{"name": "a.jpg", "score": 1.5}, {"name": "b.jpg", "score": 2}]
     ("rows", "found", "reason"),
     [
         ([["name", "score"], *TABLE], FOUND, "a header at the top"),
+        ([["\ufeffname", "score\u200b"], *TABLE], FOUND, "a header with characters that have no width"),
         ([["Table 1"], [], [None, "made by hand"], ["name", "score"], *TABLE], FOUND, "a header further down"),
         ([["x", " score ", None, "name"], [0, 1.5, None, "a.jpg"]], FOUND[:1], "another order, spaces, a gap"),
         ([["name", "score"], TABLE[0], [], [None, None], TABLE[1]], FOUND, "empty rows"),

@@ -109,7 +109,7 @@ def source(args: argparse.Namespace, name: str, reference: bool, facts: Mapping[
 
 def of_table(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]], list[Reject]]:
     index, rows = FileIndex(args.root, without=args.out), list(table(args.labels))
-    reference = bool(rows) and "reference" in rows[0]
+    reference = any(row.get("reference") for row in rows)
     name = args.data_source or args.labels.stem
     pairs, rejects = judged(index, rows, reference, name, args.split)
     rejects += leaked(pairs)
@@ -159,7 +159,9 @@ def judged_pair(index: FileIndex, row: Mapping[str, Any], reference: bool) -> Pa
     a, b = found(index, row["image_a"]), found(index, row["image_b"])
     if a == b:
         raise ValueError("label: both images are the same file")
-    before = (row["reference"], found(index, row.get("reference"))) if reference else None
+    if reference and not row.get("reference"):
+        raise ValueError("label: it has no reference, which others have. Fix: give it one, or a label file of its own")
+    before = (row["reference"], found(index, row["reference"])) if reference else None
     return Pair((row["image_a"], row["image_b"]), (a, b), choice, before)
 
 

@@ -46,7 +46,8 @@ def read(request: Request) -> Iterator[Item]:
         split = split_of(row, options)
         fault = f"{options.score_column} is {row[options.score_column]!r}" if score is None else None
         if split is None:
-            fault = f"{options.split_column} is {row[options.split_column]!r}"
+            column = options.split_column or options.group_column
+            fault = f"{column} is {row[column]!r}"
         prompt = text(row[options.text_column]) if options.text_column else None
         yield Item(name, split or "train", score, text=prompt, fault=fault)
 
@@ -75,10 +76,16 @@ def columns(options: argparse.Namespace) -> list[str]:
 
 
 def split_of(row: dict, options: argparse.Namespace) -> str | None:
-    """The split of a row; None if the split column has another value."""
+    """The split of a row; None if the split column has another value, or the group column none.
+
+    Rows without a group are not a group: all of them would be in the same split.
+    """
     if options.split_column:
         return SPLITS.get(str(row[options.split_column]).strip().lower())
-    drawn = draw(options.seed, str(row[options.group_column or options.image_column]))
+    group = row[options.group_column or options.image_column]
+    if options.group_column and (group is None or group != group or group == ""):
+        return None
+    drawn = draw(options.seed, str(group))
     if drawn < options.test_fraction:
         return "test"
     return "val" if drawn < options.test_fraction + options.val_fraction else "train"

@@ -142,8 +142,8 @@ def srcc(pairs: Sequence[Pair]) -> float:
 
 
 def parsed(pairs: Sequence[Pair]) -> float:
-    """Share of the answers that could be parsed, in [0, 1]."""
-    return sum(pair["prediction"] is not None for pair in pairs) / len(pairs)
+    """Share of the answers that could be parsed, in [0, 1]; NaN if there are none."""
+    return sum(pair["prediction"] is not None for pair in pairs) / len(pairs) if pairs else math.nan
 
 
 def _coefficient(name: str, pairs: Sequence[Pair]) -> float:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from omniq_verl.adapters.scale import AnyScorer
+from omniq_verl.scoring.image_inputs import stored_image
 from omniq_verl.scoring.scorer import Score
 
 if TYPE_CHECKING:
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("score", "level", "status", "std", "outside")
 """Fields of a ``Score`` that become columns."""
+_NUMBERS = ("score", "std", "outside")
 
 
 def score_table(
@@ -26,7 +30,8 @@ def score_table(
     Args:
         table: one image a line.
         scorer: of any kind.
-        image: column with images as ``Scorer.score`` takes them.
+        image: column with images as ``Scorer.score`` takes them, or the objects with ``bytes`` and ``path`` in which
+            files of Hugging Face hold them.
         task: that has a score.
         prompt: column with the texts the images were made from.
         prefix: before the names of the new columns.
@@ -41,27 +46,31 @@ def score_table(
         if columns.count(name) > 1:
             raise ValueError(f"the table has {columns.count(name)} columns {name!r}. Fix: rename all but one of them")
     _check_free(columns, prefix)
-    scores = scorer.score(list(table[image]), task=task, prompt=list(table[prompt]) if prompt else None)
+    images = [stored_image(one) for one in table[image]]
+    scores = scorer.score(images, task=task, prompt=list(table[prompt]) if prompt else None)
     return table.assign(**_columns(scores, prefix))
 
 
 def batch_scorer(
     scorer: AnyScorer, image: str = "image", task: str = "technical", prompt: str | None = None, prefix: str = ""
-) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[Any]]]:
+) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, Any]]:
     """What ``datasets.Dataset.map(..., batched=True)`` takes; arguments as of ``score_table``.
 
-    A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files.
+    A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files. An
+    image without a score has NaN, and an empty text as its level: ``map`` takes the types of columns from its first
+    batch, and could not go on after a batch of None.
 
     Raises:
         ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``; ``map``
             would replace them.
     """
 
-    def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         _check_free(list(batch), prefix)
-        images = [one["bytes"] or one["path"] if isinstance(one, Mapping) else one for one in batch[image]]
+        images = [stored_image(one) for one in batch[image]]
         scores = scorer.score(images, task=task, prompt=list(batch[prompt]) if prompt else None)
-        return _columns(scores, prefix)
+        levels = [one.level or "" for one in scores]
+        return {**_columns(scores, prefix), f"{prefix}level": levels}
 
     return add
 
@@ -71,5 +80,7 @@ def _check_free(columns: Sequence[Any], prefix: str) -> None:
         raise ValueError(f"the table has a column {there[0]!r} already. Fix: give another prefix")
 
 
-def _columns(scores: Sequence[Score], prefix: str) -> dict[str, list[Any]]:
-    return {prefix + name: [getattr(one, name) for one in scores] for name in COLUMNS}
+def _columns(scores: Sequence[Score], prefix: str) -> dict[str, Any]:
+    """The new columns; numbers are floats even where no image has one, which pandas would take for objects."""
+    found: dict[str, Any] = {name: [getattr(one, name) for one in scores] for name in COLUMNS}
+    return {prefix + name: np.array(one, np.float64) if name in _NUMBERS else one for name, one in found.items()}

@@ -24,6 +24,7 @@ from omniq_verl.data.images import decode_image, encode_png
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.evaluation.correlations import correlations
 
+_FIX = "Fix: evaluate the file that VLMEvalKit wrote"
 COLUMNS = ("index", "image_path", "question", "answer", "extra_info")
 
 
@@ -72,16 +73,20 @@ def evaluate_table(table: pd.DataFrame) -> dict[str, float]:
         table: one line per image with ``prediction`` (what the model wrote), ``answer`` and ``extra_info``.
 
     Raises:
-        ValueError: a column is missing or a row's ``extra_info`` is invalid.
+        ValueError: a column is missing or repeated, or a row's ``extra_info`` or ``answer`` is invalid.
     """
-    if missing := {"prediction", "answer", "extra_info"} - set(table.columns):
-        raise ValueError(f"the table has no columns {sorted(missing)}. Fix: evaluate the file that VLMEvalKit wrote")
+    columns = list(table.columns)
+    if missing := {"prediction", "answer", "extra_info"} - set(columns):
+        raise ValueError(f"the table has no columns {sorted(missing)}. {_FIX}")
+    if twice := [name for name in ("prediction", "answer", "extra_info") if columns.count(name) > 1]:
+        raise ValueError(f"the table has {columns.count(twice[0])} columns {twice[0]!r}. {_FIX}")
     infos = [_info(text, row) for row, text in enumerate(table.extra_info)]
+    labels = [_label(cell, row) for row, cell in enumerate(table.answer)]
     scores = [read_score(*pair) for pair in zip(table.prediction, infos, strict=True)]
-    pairs = [(score, float(label)) for score, label in zip(scores, table.answer, strict=True) if score is not None]
-    found = correlations([score for score, _ in pairs], [label for _, label in pairs])
+    read = [(score, label) for score, label in zip(scores, labels, strict=True) if score is not None]
+    found = correlations([score for score, _ in read], [label for _, label in read])
     values = {name: math.nan if (value := found[name]) is None else float(value) for name in ("plcc", "srcc")}
-    return {**values, "parsed": len(pairs) / len(table) if len(table) else math.nan}
+    return {**values, "parsed": len(read) / len(table) if len(table) else math.nan}
 
 
 def _info(text: object, row: int) -> dict[str, Any]:
@@ -90,8 +95,18 @@ def _info(text: object, row: int) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"extra_info of line {row} is {text!r:.60}. Fix: evaluate the file that VLMEvalKit wrote")
+        raise ValueError(f"extra_info of line {row} is {text!r:.60}. {_FIX}")
     return found
+
+
+def _label(cell: object, row: int) -> float:
+    try:
+        label = float(cell) if isinstance(cell, (int, float, str)) and not isinstance(cell, bool) else math.nan
+    except (ValueError, OverflowError):
+        label = math.nan
+    if not math.isfinite(label):
+        raise ValueError(f"answer of line {row} is {cell!r:.60}, not a number. {_FIX}")
+    return label
 
 
 def register(names: Sequence[str]) -> type:

@@ -17,6 +17,7 @@ _COMPRESSIBLE = 5.0
 """Compression ratio above which a text counts as repetitive. English prose of this length has about 2, with headings
 and lists up to 3."""
 _SHORTEST_TAIL = 200  # in bytes; shorter ends are too short to judge
+_SHORTEST_PLAN = 5  # in words; a plan such as "1." or "Sharpness" would be found in any reasoning
 _OTHER_LETTERS = 0.1
 """Maximum share of non-Latin letters. A name or a sign in the image may be in another script."""
 _MARKUP = re.compile("<(?:think|/?answer)>")
@@ -108,7 +109,7 @@ def judge_path(answer: Mapping[str, Any], level: str, plan: str = "") -> Verdict
         return Verdict(Fault.MARKUP)
     if given not in LEVELS:
         return Verdict(Fault.NOT_A_LEVEL)
-    if plan.strip() and _words(plan) in _words(reasoning):
+    if _copies(plan, reasoning):
         return Verdict(Fault.COPIES_PLAN)
     if given != level:
         return Verdict(Fault.WRONG_LEVEL, level=given, characters=len(reasoning), tokens=answer.get("tokens", 0))
@@ -126,6 +127,11 @@ def other_language(text: str) -> bool:
     """True if over a tenth of the letters are not Latin. Languages that share a script are not distinguished."""
     letters = _LETTER.findall(text)
     return len(letters) - len(_LATIN.findall(text)) > _OTHER_LETTERS * len(letters)
+
+
+def _copies(plan: str, reasoning: str) -> bool:
+    words = _words(plan)
+    return len(words.split()) >= _SHORTEST_PLAN and words in _words(reasoning)
 
 
 def _words(text: str) -> str:

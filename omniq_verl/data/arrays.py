@@ -4,7 +4,8 @@
   3 (RGB) or 4 (RGB and alpha) channels, optionally with a leading axis of length 1. The channel axis is unambiguous
   because no image has a side below ``MIN_SIDE``.
 - **uint8** values are the pixels. **Booleans** are black and white, as in PIL's mode "1".
-- **uint16** is treated like a 16-bit file: grey is divided by 257 and rounded; colours use the higher byte.
+- **uint16** is treated like a 16-bit file: grey is divided by 257 and rounded; colours use the higher byte. Values that
+  are all below 256, which would be black, are rejected: they are bytes in a wider type.
 - **Other integers** must be 0 to 255 in colour images. Grey ones are rejected, as is PIL's mode "I", because the bit
   depth (8, 16 or 32) cannot be known.
 - **Floats** in a tensor are in [0, 1] unless the caller states a ``value_range``. A value becomes
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omniq_verl.data.images import NO_RANGE, BadImage, by_257, check_size
+from omniq_verl.data.images import NO_RANGE, BadImage, by_257, check_size, check_wide
 
 ValueRange = tuple[float, float]
 _UNIT: ValueRange = (0.0, 1.0)
@@ -121,7 +122,7 @@ def _bytes_of(pixels: np.ndarray, grey: bool, ends: ValueRange | None) -> np.nda
     if kind == "u" and size == 1:
         return pixels
     if kind == "u" and size == 2:
-        return by_257(pixels) if grey else (pixels >> 8).astype(np.uint8)
+        return by_257(pixels) if grey else (check_wide(pixels) >> 8).astype(np.uint8)
     if kind in "iu" and not grey:
         return _levels(pixels, pixels, "whole numbers are 0 to 255")
     if kind == "f" and size <= 8 and pixels.ndim == 3 and ends:

@@ -9,7 +9,7 @@ These are the image rules:
   and rounded; 16-bit colours, or grey with alpha, use the higher byte, as Pillow reads them. Alpha is composited on
   white (as Qwen's own loader does); CMYK becomes RGB as Pillow converts it.
 - A file is rejected with a reason if it is empty, truncated, animated, outside of the size limits, too long and
-  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers).
+  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers, bytes in 16-bit grey).
 
 ``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
 base64 and data URLs, so that an image gives the same result in every form.
@@ -49,6 +49,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+"""TIFF tag for what a grey value means, and the value with which 0 is white. Pillow obeys it up to 8 bits only."""
 _WIDE_GREY = ("PNG", "PPM")
 """Formats whose 16-bit grey Pillow may hold in 32 bits, scaled to the full 16-bit range."""
 
@@ -280,14 +282,27 @@ NO_RANGE = "its pixels, floats or whole numbers of 32 bits, have no agreed range
 
 def _shades(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        pixels = 65535 - pixels
     if "transparency" in image.info:
         pixels = np.where(pixels == image.info["transparency"], 65535, pixels)
     return by_257(pixels)
 
 
+def check_wide(pixels: np.ndarray) -> np.ndarray:
+    """The same 16-bit pixels, unless all are below 256: almost black, if they are not bytes in a wider type.
+
+    Raises:
+        BadImage: they are, and not all are 0.
+    """
+    if 0 < (highest := pixels.max()) < 256:
+        raise BadImage(f"it has 16-bit values up to {highest}, and white is 65535. Fix: give them as 8 bits")
+    return pixels
+
+
 def by_257(pixels: np.ndarray) -> np.ndarray:
     """Convert 16-bit grey ``[H, W]`` to 8 bits: the value divided by 257, rounded."""
-    wide = pixels.astype(np.uint32)
+    wide = check_wide(pixels).astype(np.uint32)
     wide += 128
     wide //= 257
     return wide.astype(np.uint8)

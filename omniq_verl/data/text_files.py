@@ -1,20 +1,22 @@
 """Read text files: prompt lists, label tables, manifests, JSON lines, answers given in a file.
 
-A line ends at ``\\n`` or ``\\r\\n`` only. Unicode line and paragraph separators (U+2028, U+2029, U+0085), form feeds,
-vertical tabs and the separators U+001C to U+001E belong to the line: people paste them into prompts, and JSON does not
-escape them.
+A line ends at ``\\n`` or ``\\r\\n``, or at ``\\r`` in a file without any ``\\n``. Unicode line and paragraph separators
+(U+2028, U+2029, U+0085), form feeds, vertical tabs and the separators U+001C to U+001E belong to the line: people paste
+them into prompts, and JSON does not escape them.
 
 Files are UTF-8. A byte order mark is not part of the text; a UTF-16 or UTF-32 mark selects that encoding. A NUL, bytes
 that do not decode, and lines longer than ``MAX_LINE`` are errors that name the file and the line.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BLANKS = " \t\r\u00a0\u3000\ufeff"
-"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended."""
+BLANKS = " \t\r\u00a0\u3000\ufeff\u200b\u2060\u200e\u200f\u202a\u202b\u202c"
+"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended. Those without
+a width come from spreadsheets, web pages, and the file dialogs of Windows (U+202A before a path)."""
 MAX_LINE = 2**20
 MAX_TEXT_BYTES = 2**30
 _MARKS = (
@@ -24,6 +26,14 @@ _MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 """Byte order marks, longer ones first because one is the beginning of another."""
+_ARCHIVES = (
+    (b"\x1f\x8b", "a gzip archive", "unpack it"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save its sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save its sheet as CSV"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it"),
+    (b"\xfd7zX", "an xz archive", "unpack it"),
+)
+"""First bytes of files that people rename to .csv or .txt, what they are, and the fix. No text begins with them."""
 _SAVE = "save it as UTF-8, or download it again from its owners"
 _CORRECT = "correct it, or download it again from its owners"
 _BEFORE_END = "\r"
@@ -78,7 +88,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         LabelFileError: it cannot be used; see this module.
     """
-    return ((number, line.removesuffix("\n")) for number, line in enumerate(whole_lines(path), 1))
+    return ((number, line.removesuffix("\n")) for number, line in enumerate(table_lines(path), 1))
 
 
 def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
@@ -91,7 +101,7 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
     Raises:
         LabelFileError: it cannot be used; see this module.
     """
-    check_file(path)
+    _reject_archive(check_file(path))
     encoding, number = encoding_of(path), 0
     with open(path, encoding=encoding, newline=end) as file:
         try:
@@ -108,6 +118,13 @@ def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
             raise reject(path, f"{where} is not {kind} text ({error.reason})", _SAVE) from None
 
 
+def _reject_archive(path: Path) -> None:
+    head = _head(path)
+    for mark, what, fix in _ARCHIVES:
+        if head.startswith(mark):
+            raise reject(path, f"it is {what}, not text", fix)
+
+
 def _undecodable(path: Path) -> str:
     """The position of the first byte that is not UTF-8. The decoder reads ahead, so its error cannot give the line."""
     with open(path, "rb") as file:
@@ -120,7 +137,7 @@ def _undecodable(path: Path) -> str:
 
 
 def table_lines(path: Path) -> Iterator[str]:
-    """Like ``whole_lines``, for a table: also reads files whose lines end in ``\\r`` alone, as on old Macintoshes.
+    """Like ``whole_lines``, but also reads files whose lines end in ``\\r`` alone, as Excel writes them for Macintosh.
 
     Raises:
         LabelFileError: it cannot be used; see this module.
@@ -133,18 +150,31 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON-lines file with their line numbers; blank lines are skipped.
 
     Raises:
-        LabelFileError: the file cannot be used, or a line is not a JSON object.
+        LabelFileError: the file cannot be used, or a line is not a JSON object or has a key twice.
     """
     for number, line in text_lines(path):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.strip(BLANKS))
+            record = json.loads(line.strip(BLANKS), object_pairs_hook=each_key_once)
         except (ValueError, RecursionError) as error:
             raise reject(path, f"line {number} is not JSON ({error})") from None
         if not isinstance(record, dict):
             raise reject(path, f"line {number} is not a JSON object")
         yield number, record
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, for ``object_pairs_hook``. Python's own reader keeps the last of two values.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r:.60} is there twice")
+    return found
 
 
 def file_text(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from omniq_verl.evaluation.answers import ReadAnswer, read_answer, said_by
 from omniq_verl.families.family import Family
 from omniq_verl.families.find import family_named
+from omniq_verl.families.reading import without_cut_end
 from omniq_verl.generation.expectation import ScoreTexts
 from omniq_verl.generation.request import ERROR
 from omniq_verl.tasks import Scale, Task, task_of
@@ -42,7 +43,7 @@ def family_reader(name: str) -> ReadAnswer:
         if finish_reason == ERROR:
             return read_answer(text, finish_reason, task)
         asked = theirs(family, task)
-        parsed = family.read(text, asked)
+        parsed = family.read(without_cut_end(text, finish_reason), asked)
         if parsed.score is not None and asked.scale is not None and task.scale is not None:
             parsed = replace(parsed, score=rescaled(parsed.score, asked.scale, task.scale))
         return said_by(parsed, task)

@@ -1,6 +1,7 @@
 """Find the files of a data set below its folder, ignoring case, form of Unicode and nesting; never outside of it."""
 
 import os
+from argparse import ArgumentTypeError
 from pathlib import Path, PurePosixPath
 
 from omniq_verl.data.names import composed, is_utf8, name_key, shown_name
@@ -11,7 +12,13 @@ class BadPath(ValueError):
 
 
 def given_path(text: str) -> Path:
-    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``."""
+    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``.
+
+    Raises:
+        ArgumentTypeError: it is empty, which would stand for the current folder.
+    """
+    if not text.strip():
+        raise ArgumentTypeError("the path is empty; if it is a variable of the shell, it is not set")
     return Path(text).expanduser()
 
 
@@ -20,7 +27,7 @@ class FileIndex:
 
     Copies of a data set differ in the case of names and folders, in whether accents are separate characters (as in
     archives made on macOS), and in their nesting. Names are compared without these differences, and any folders may
-    precede them.
+    precede them. A name may also begin with the folder that is the root.
 
     Args:
         root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
@@ -35,6 +42,7 @@ class FileIndex:
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder; name the data set's with --root")
         self.root = root.resolve()
+        self._roots = (self.root, Path(os.path.abspath(root)))
         self._linked = (self.root, *_blobs(self.root))
         # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
@@ -62,11 +70,15 @@ class FileIndex:
             BadPath: the name is absolute or leads upwards, several files match equally well, or the file is a link to
                 outside of the root or its path is not UTF-8.
         """
+        if name.startswith(f"{self.root}/"):
+            below = name.removeprefix(f"{self.root}/")
+            raise BadPath(f"{name!r} is an absolute path, and names begin below the root. Fix: write {below!r}")
         parts = _safe_parts(name)
         found = self._ending_in(parts)
         if "\\" in name and not found:  # it may be part of a file name here, and a separator on Windows
             parts = list(PurePosixPath(name).parts)
             found = self._ending_in(parts)
+        found = found or self._from_above(_safe_parts(name))
         if not found:
             return None
         wanted = [name_key(folder) for folder in folders]
@@ -79,6 +91,13 @@ class FileIndex:
         if not is_utf8(below):
             raise BadPath(f"the name {shown_name(below)} is not UTF-8, so rows cannot name it. Fix: rename the file")
         return path
+
+    def _from_above(self, parts: list[str]) -> list[list[str]]:
+        """The file whose name begins with the folder that is the root, or with that and those above it."""
+        for count in range(1, len(parts)):
+            if any(parts[:count] == list(root.parts[-count:]) for root in self._roots):
+                return [path for path in self._ending_in(parts[count:]) if len(path) == len(parts) - count]
+        return []
 
     def _ending_in(self, parts: list[str]) -> list[list[str]]:
         paths = (path.split("/") for path in self._by_name.get(name_key(parts[-1]), []))

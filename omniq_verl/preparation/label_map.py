@@ -1,9 +1,14 @@
 """A label file's scores -> a task's scale."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from omniq_verl.tasks import Scale, task_on
+
+_MOST_ROUNDING = 0.2
+"""Of the bounds' distance: a label that lies farther outside of them is of another scale, however few digits it has,
+such as "1e1" on a scale of 1 to 5. Ours."""
 
 
 @dataclass(frozen=True)
@@ -11,7 +16,7 @@ class LabelMap:
     """The straight line that takes ``low..high`` of the label file to the scale's two ends.
 
     Raises:
-        ValueError: low is not below high.
+        ValueError: low is not below high, or their distance is not finite.
     """
 
     low: float
@@ -23,6 +28,8 @@ class LabelMap:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"a label map needs low < high, got [{self.low}, {self.high}]")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"a label map needs finite bounds, got [{self.low}, {self.high}]")
 
     def score(self, raw: float, scale: Scale) -> float:
         """The score of a raw label, which lies within the bounds."""
@@ -44,7 +51,8 @@ class LabelMap:
             ValueError: the raw score is no number, or it is outside the bounds.
         """
         # Means of ratings differ from the published ends by that little, labels with fewer digits by half a last digit.
-        rounding = max(1e-9 * (self.high - self.low), getattr(raw, "rounding", 0.0) * (1 + 1e-9))
+        distance = self.high - self.low
+        rounding = max(1e-9 * distance, min(getattr(raw, "rounding", 0.0) * (1 + 1e-9), _MOST_ROUNDING * distance))
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
             raise ValueError(f"the score {raw!r} is no number")
         if not self.low - rounding <= raw <= self.high + rounding:

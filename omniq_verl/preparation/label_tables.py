@@ -1,6 +1,5 @@
 """Read label files as rows of plain values. Outside input is never unpickled or executed."""
 
-import csv
 import json
 import re
 import struct
@@ -12,13 +11,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from omniq_verl.data.tables import read_csv
 from omniq_verl.data.text_files import (
     BLANKS,
     LabelFileError,
     check_file,
+    each_key_once,
     json_lines,
     reject,
-    table_lines,
     text_lines,
 )
 
@@ -50,41 +50,6 @@ def read_lines(path: Path) -> Iterator[str]:
     return (line for _, line in text_lines(path))
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file whose header must have these columns; empty rows are skipped.
-
-    Blanks around a cell are stripped, also around a quoted one.
-
-    Raises:
-        LabelFileError: a column is missing or repeated, or a row has the wrong number of cells.
-    """
-    # Lines keep their ends, which matter within a quoted cell of several lines.
-    rows = csv.reader(table_lines(path), strict=True, skipinitialspace=True)
-    try:
-        header = [name.strip(BLANKS) for name in next(rows, [])]
-        if missing := [name for name in columns if name not in header]:
-            what = f"it has no column {', '.join(missing)} (it has {', '.join(header)[:200]})"
-            raise reject(path, what, _fix_of_header(header))
-        if twice := [name for name in columns if header.count(name) > 1]:
-            raise reject(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
-        for row in rows:
-            row = [cell.strip(BLANKS) for cell in row]
-            if not any(row):
-                continue
-            if len(row) != len(header):
-                raise reject(path, f"line {rows.line_num} has {len(row)} cells, the header {len(header)}")
-            yield dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise reject(path, f"line {rows.line_num} is not CSV ({error})") from None
-
-
-def _fix_of_header(header: Sequence[str]) -> str:
-    for other, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and other in header[0]:
-            return f"its cells are separated by {name}; save it with commas"
-    return "name its columns as the script's --help does, or give their names with its options"
-
-
 def read_words(path: Path, columns: int) -> Iterator[list[str]]:
     """The rows of a text file without a header whose cells are separated by spaces and tabs.
 
@@ -104,11 +69,11 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        LabelFileError: it is not JSON.
+        LabelFileError: it is not JSON, or an object has a key twice.
     """
     check_file(path, _MAX_JSON_BYTES)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         raise reject(path, f"it is not JSON ({error})") from None
 
@@ -128,13 +93,15 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> I
     Cells hold the value that Excel last computed, or the text of the error, such as ``#REF!``.
 
     Raises:
-        LabelFileError: it is not a workbook, is too large unpacked, or no row has the columns.
+        LabelFileError: it is not a workbook, is too large unpacked, no row has the columns, or a column is repeated.
     """
     header: dict[str, int] | None = None
     for row in _sheet_rows(path, sheet):
         if header is None:
-            names = [str(cell).strip() if cell is not None else "" for cell in row]
+            names = [str(cell).strip(BLANKS).strip() if cell is not None else "" for cell in row]
             if all(name in names for name in columns):
+                if twice := [name for name in columns if names.count(name) > 1]:
+                    raise reject(path, f"it has several columns {', '.join(twice)}", "take out or rename all but one")
                 header = {name: names.index(name) for name in columns}
             continue
         cells = {name: _cell(row[ref]) if ref < len(row) else None for name, ref in header.items()}

@@ -40,6 +40,15 @@ def is_one(images: Any) -> bool:
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
 
 
+def stored_image(source: Any) -> Any:
+    """The content or the path of an image that a table of Hugging Face holds as an object with ``bytes`` and ``path``.
+
+    ``datasets.Image(decode=False)`` and ``pandas.read_parquet`` give such objects; anything else is returned as it is.
+    """
+    known = isinstance(source, Mapping) and bool({"bytes", "path"} & source.keys())
+    return (source.get("bytes") or source.get("path")) if known else source
+
+
 def listed(images: Any) -> list[Any]:
     """Several images as a list, from any ordered iterable: a list, a generator, a table column, a batch.
 
@@ -134,6 +143,7 @@ def digest_of(data: bytes, sampled: bool) -> str:
 
 def _found(source: Any, allow_urls: bool, value_range: ValueRange | None) -> bytes | Image.Image:
     """The bytes of a file, or a PIL image."""
+    source = stored_image(source)
     if isinstance(source, str):
         return _from_text(source, allow_urls)
     if isinstance(source, os.PathLike):

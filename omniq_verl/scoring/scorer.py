@@ -13,6 +13,7 @@ import numpy as np
 from omniq_verl.data.digits import without_rounding_errors
 from omniq_verl.data.images import BadImage
 from omniq_verl.families.family import Family, Reader, read_strictly
+from omniq_verl.families.reading import without_cut_end
 from omniq_verl.generation.direct import check_mode, check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.expectation import ScoreTexts
@@ -332,7 +333,8 @@ def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = r
     """The score of one image from its answers."""
     if all(answer.finish_reason == ERROR for answer in answers):
         return Score(name, task.name, ERROR, answers=len(answers), error=answers[0].text)
-    parsed = [read("" if one.finish_reason == ERROR else one.text, task) for one in answers]
+    texts = ("" if one.finish_reason == ERROR else without_cut_end(one.text, one.finish_reason) for one in answers)
+    parsed = [read(text, task) for text in texts]
     statuses = [_status(one, task) for one in parsed]
     right = [number for number, status in enumerate(statuses) if status == Status.OK.value]
     first = right[0] if right else 0

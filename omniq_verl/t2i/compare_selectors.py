@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.tables import score_in, table_rows
 from omniq_verl.doors import is_door
 from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.store import read_store
@@ -24,11 +24,6 @@ from omniq_verl.t2i.outside_selector import choose_by
 from omniq_verl.t2i.ranking import Choice, Scores, choose_weighted, read_weights
 
 _NAME = re.compile(r"\w[\w.+-]*")
-_READERS = {
-    ".csv": pd.read_csv,
-    ".jsonl": lambda path: pd.read_json(path, lines=True),
-    ".parquet": pd.read_parquet,
-}
 
 
 @dataclass(frozen=True)
@@ -145,26 +140,44 @@ def add_scores(run: Scored, name: str, table: Path) -> Scored:
     """Add a criterion from a table of ``omniq score``; images that are not in the table get no score.
 
     Raises:
-        ValueError: the table cannot be read or contains no image of the run, or the name is invalid or taken.
+        ValueError: the table cannot be read, contains no image of the run or several of one name, or the name is
+            invalid or taken.
     """
     if name in run.criteria or not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is not a valid new name: it is taken ({', '.join(run.criteria)}) or has unsupported characters"
         )
-    try:
-        read = _READERS[table.suffix.lower()](table)
-        numbers = pd.to_numeric(read["score"])
-        by_name = {_tail(Path(image)): score for image, score in zip(read["image"], numbers, strict=True)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{table} is not a table of `omniq score` ({type(error).__name__}: {error})") from error
-    added = [
-        [by_name.get(_tail(candidate_path(run.folder, number, image))) for image in range(len(scores[run.criteria[0]]))]
+    names = [
+        [_tail(candidate_path(run.folder, number, image)) for image in range(len(scores[run.criteria[0]]))]
         for number, scores in enumerate(run.scores)
     ]
+    by_name = _scores_by_name(table, {name for some in names for name in some})
+    added = [[by_name.get(name) for name in some] for some in names]
     if all(score is None for scores in added for score in scores):
         raise ValueError(f"{table} contains no image of {run.folder}. Fix: omniq score {run.folder / 'candidates'}")
     both = zip(run.scores, added, strict=True)
     return replace(run, scores=[{**scores, name: list(map(_number, more))} for scores, more in both])
+
+
+def _scores_by_name(table: Path, wanted: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
+    """Scores of a run's images by text number and image number; NaN for an image that has none.
+
+    Raises:
+        ValueError: the table cannot be read, or two images have the same numbers, as those of two runs have.
+    """
+    found: dict[tuple[str, ...], tuple[str, float]] = {}
+    try:
+        for row in table_rows(table, ["image", "score"]):
+            image, score = str(row["image"]), score_in(row["score"])
+            if (name := _tail(Path(image))) not in wanted:
+                continue
+            if name in found:
+                other = found[name][0]
+                raise ValueError(f"{other} and {image} have the same numbers. Fix: score the images of one run alone")
+            found[name] = image, math.nan if score is None else score
+    except ValueError as error:
+        raise ValueError(f"{table} is not a table of `omniq score` ({error})") from error
+    return {name: score for name, (_, score) in found.items()}
 
 
 def compare_selectors(run: Scored, selectors: Sequence[Selector]) -> tuple[list[Row], int]:

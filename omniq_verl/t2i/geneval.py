@@ -101,7 +101,7 @@ def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None)
     of_prompt: dict[str, int] = {}
     for number, line in _lines(path):
         name, tag, correct = line.get("filename"), line.get("tag"), line.get("correct")
-        if not isinstance(name, str) or tag not in TAGS or not isinstance(correct, bool):
+        if not (isinstance(name, str) and isinstance(tag, str) and tag in TAGS and isinstance(correct, bool)):
             raise BadGenEval(
                 f"{path}, line {number}: not a result: filename, tag or correct (true or false) is missing"
             )

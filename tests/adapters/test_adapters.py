@@ -1,5 +1,6 @@
 """Adapters, over a scorer whose score is the brightness of an image, and against the packages that are installed."""
 
+import io
 import math
 from importlib.util import find_spec
 
@@ -118,6 +119,35 @@ def test_a_dataset_is_mapped_with_images_decoded_or_not(tmp_path, decode):
     found = data.map(batch_scorer(Brightness()), batched=True, batch_size=2)
     expected = [one.score for one in Brightness().score(files)]
     assert found["score"][:] == pytest.approx(expected) and found["status"][:] == ["ok"] * 3
+
+
+def black_or_white(*values: int) -> list[dict]:
+    """Images as Hugging Face's parquet files hold them; the black ones have no readable answer."""
+    found = []
+    for value in values:
+        buffer = io.BytesIO()
+        Image.new("L", (16, 16), value).save(buffer, "PNG")
+        found.append({"bytes": buffer.getvalue(), "path": None})
+    return found
+
+
+def test_a_first_batch_without_scores_does_not_stop_the_map():
+    data = Dataset.from_dict({"image": black_or_white(0, 0, 255)}, features=Features({"image": ImageFeature()}))
+    found = data.map(batch_scorer(Brightness()), batched=True, batch_size=2)
+    assert [math.isnan(score) for score in found["score"]] == [True, True, False]
+    assert (found["level"][:], found["status"][:]) == (["", "", "fair"], ["no_answer", "no_answer", "ok"])
+
+
+def test_a_pandas_table_of_a_hugging_face_file_is_scored(tmp_path):
+    pd.DataFrame({"image": black_or_white(255, 0)}).to_parquet(tmp_path / "t.parquet")
+    found = score_table(pd.read_parquet(tmp_path / "t.parquet"), Brightness())
+    assert found.score[0] == 5.0 and math.isnan(found.score[1])
+    assert found[["score", "std", "outside"]].dtypes.eq("float64").all()
+
+
+def test_an_object_that_holds_no_image_is_one_bad_image():
+    found = batch_scorer(Brightness())({"image": [{"url": "http://x/a.png"}, {"bytes": None, "path": None}, None]})
+    assert found["status"] == ["bad_image"] * 3
 
 
 def test_the_comfyui_node_keeps_its_contract(monkeypatch):

@@ -63,6 +63,19 @@ def test_wrong_inputs_are_rejected(prepared, answered, tmp_path):
         write_table(write_distorted(tmp_path / "worn.parquet", VALUES), "worn", tmp_path)
 
 
+@pytest.mark.parametrize("label", [float("nan"), None, "good", float("inf"), True])
+def test_a_row_without_a_label_is_named(answered, label):
+    broken = answered.astype({"answer": object})
+    broken.loc[1, "answer"] = label
+    with pytest.raises(ValueError, match=r"answer of line 1 is .*, not a number\. Fix"):
+        evaluate_table(broken)
+
+
+def test_a_column_that_is_there_twice_is_named(answered):
+    with pytest.raises(ValueError, match=r"has 2 columns 'answer'\. Fix"):
+        evaluate_table(pd.concat([answered, answered[["answer"]]], axis=1))
+
+
 @pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is not installed")
 def test_the_kit_builds_asks_and_measures_the_data_set(answered, tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))

@@ -59,6 +59,12 @@ def test_every_path_has_its_first_fault(text, finish_reason, fault):
     assert judge_path(answer(text, finish_reason), "good", PLAN).fault is fault
 
 
+@pytest.mark.parametrize("plan", ["1.", "Sharpness", "!!!", "First look at sharpness"])
+def test_a_plan_of_a_few_words_is_not_copied_by_reasoning_that_has_them(plan):
+    text = "<think>1. First look at sharpness: all is well!!!</think><answer>good</answer>"
+    assert judge_path(answer(text, "stop"), "good", plan).fault is None
+
+
 def test_a_right_path_brings_its_reasoning():
     verdict = judge_path(answer(GOOD), "good", PLAN)
     assert (verdict.reasoning, verdict.level) == ("The sky is clean, the edges are soft.", "good")

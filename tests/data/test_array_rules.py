@@ -73,6 +73,14 @@ def test_whole_numbers():
     np.testing.assert_array_equal(pixels(CHW.to(torch.uint16) * 257), BYTES)
 
 
+@pytest.mark.parametrize("shape", [(16, 20), (16, 20, 3)])
+def test_bytes_in_a_wider_type_are_not_shown_as_black(shape):
+    wide = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint16)
+    with pytest.raises(BadImage, match=r"16-bit values up to 25\d, and white is 65535. Fix: give them as 8 bits"):
+        image_from(wide)
+    assert np.asarray(image_from(np.zeros(shape, np.uint16))).max() == 0
+
+
 @pytest.mark.parametrize(
     ("scale", "shift", "value_range"),
     [

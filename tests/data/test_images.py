@@ -82,6 +82,12 @@ def test_a_gif_of_one_frame_becomes_its_pixels():
     )
 
 
+def test_a_tiff_of_sixteen_bits_may_say_that_zero_is_white():
+    data = saved(Image.fromarray(np.ascontiguousarray(65535 - WIDE[..., 0])), "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(decoded(check_image(data)), grey(by_257(WIDE[..., 0])))
+    np.testing.assert_array_equal(decode_image(data), grey(by_257(WIDE[..., 0])))
+
+
 @pytest.mark.parametrize("quality", [30, 95])
 def test_the_inks_of_a_cmyk_jpeg_become_rgb(quality):
     data = saved(Image.fromarray(noise(32, 40, 4), "CMYK"), "JPEG", quality=quality)

@@ -42,6 +42,7 @@ REJECTED = [
     (saved(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), "has several pages", "TIFF"),
     (saved(noise(channels=1)[..., 0].astype(np.float32), "TIFF"), "have no agreed range", "floats"),
     (saved(noise(channels=1)[..., 0].astype(np.int32), "TIFF"), "have no agreed range", "whole numbers of 32 bits"),
+    (saved(noise(channels=1)[..., 0].astype(np.uint16), "TIFF"), "16-bit values up to", "bytes in 16-bit grey"),
     (b"Pf\n16 16\n-1\n" + bytes(1024), "have no agreed range", "floats of a PFM"),
     (b"not an image at all\n", "no known image format", "a text file"),
     (b"<html><body>404 Not Found</body></html>", "no known image format", "an error page"),

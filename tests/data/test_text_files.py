@@ -86,12 +86,13 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path, name, separator):
     [
         lambda text: "\ufeff" + text,
         lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r"),
         lambda text: text.removesuffix("\n"),
         lambda text: text.encode("utf-16"),
         lambda text: text.encode("utf-32"),
         lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
     ],
-    ids=["byte order mark", "Windows", "no end", "UTF-16", "UTF-32", "UTF-16, big-endian"],
+    ids=["byte order mark", "Windows", "Macintosh", "no end", "UTF-16", "UTF-32", "UTF-16, big-endian"],
 )
 def test_marks_and_ends_are_no_part_of_a_text(tmp_path, name, change):
     texts = ["a réd fox", "a blue 车 car"]

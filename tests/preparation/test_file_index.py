@@ -72,6 +72,24 @@ def test_files_that_match_equally_well_are_not_guessed_between(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("root/a.jpg", "a.jpg"),
+        ("set/root/a.jpg", "a.jpg"),
+        ("root/x/b.jpg", "x/b.jpg"),
+        ("root\\x\\b.jpg", "x/b.jpg"),
+        ("root/b.jpg", None),
+        ("other/a.jpg", None),
+        ("root/root/c.jpg", "root/c.jpg"),
+        ("root/c.jpg", "root/c.jpg"),
+    ],
+)
+def test_a_name_may_begin_with_the_folder_that_is_the_root(tmp_path, name, found):
+    files = index(tmp_path / "set" / "root", "a.jpg", "x/b.jpg", "root/c.jpg")
+    assert below(files.root, files.find(name)) == found
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("../secret.txt", "upwards"),

@@ -1,6 +1,8 @@
 """Label files: rows of plain values, or one clear error that names the file and the fix."""
 
+import gzip
 import json
+import lzma
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +132,7 @@ def test_a_line_of_exactly_the_limit_is_read(tmp_path):
         ("name,score\n\na,1\n\n\n", [("a", "1")], "empty lines"),
         ("name,score\n,\na,1\n", [("a", "1")], "a row of empty cells, as Excel appends them"),
         ("name,score\n,1\n", [("", "1")], "an empty cell is a value"),
+        ("\u200bname,score\ufeff\n\u202aa,1\u200b\n", [("a", "1")], "characters without a width, from web pages"),
         ("name,score\n", [], "a header alone"),
         ("name,score\nü画,1\n", [("ü画", "1")], "letters of any script"),
     ],
@@ -154,7 +157,11 @@ def test_csv_rows_are_read_by_the_names_of_their_columns(tmp_path, text, rows, r
         ("name,score\na,1\nb\n", "line 3 has 1 cells, the header 2", "a row too short"),
         ("name,score\na,1,2\n", "line 2 has 3 cells, the header 2", "a row too long"),
         ('name,score\n"x\ny",1\nb\n', "line 4 has 1 cells", "lines are counted, not rows"),
-        ('name,score\n"a,1\nb,2\n', "is not CSV (unexpected end of data)", "a quote that never closes"),
+        (
+            'name,score\nc,0\n"a,1\nb,2\n',
+            "what begins in line 3 is not CSV (unexpected end of data). Fix: close its quotation mark",
+            "a quote that never closes",
+        ),
         ('name,score\n"a"b,1\n', "is not CSV", "text behind a quote"),
         ('name,score\n"' + "x\n" * 200_000, "is not CSV (field larger than field limit", "a cell without end"),
     ],
@@ -213,6 +220,26 @@ def test_json_is_read_as_a_whole(tmp_path, text):
 def test_what_is_no_json_is_rejected(tmp_path, text, reason, read, message):
     said = error_of(READERS[read], file(tmp_path, text))
     assert message in said or (isinstance(text, bytes) and "is not UTF-8 text" in said), reason
+
+
+@pytest.mark.parametrize("read", ["json", "jsonl"])
+def test_of_two_values_of_a_key_none_is_taken(tmp_path, read):
+    said = error_of(READERS[read], file(tmp_path, '{"name": "a", "score": 1, "score": 4}\n'))
+    assert "the key 'score' is there twice" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b"name,score\na,1\n"), "it is a gzip archive, not text. Fix: unpack it"),
+        (lzma.compress(b"name,score\na,1\n"), "it is an xz archive, not text. Fix: unpack it"),
+        (b"PK\x03\x04abc", "it is a zip archive or an Excel workbook, not text. Fix: unpack it, or save its sheet"),
+    ],
+    ids=["gzip", "xz", "zip"],
+)
+@pytest.mark.parametrize("read", ["csv", "jsonl", "words"])
+def test_an_archive_is_named(tmp_path, read, data, message):
+    assert message in error_of(READERS[read], file(tmp_path, data))
 
 
 def test_a_large_json_is_rejected_before_it_takes_ten_times_its_size(tmp_path):

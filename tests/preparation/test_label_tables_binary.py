@@ -54,6 +54,7 @@ FOUND = [{"name": "a.jpg", "score": 1.5}, {"name": "b.jpg", "score": 2}]
     ("rows", "found", "reason"),
     [
         ([["name", "score"], *TABLE], FOUND, "a header at the top"),
+        ([["\ufeffname", "score\u200b"], *TABLE], FOUND, "a header with characters that have no width"),
         ([["Table 1"], [], [None, "made by hand"], ["name", "score"], *TABLE], FOUND, "a header further down"),
         ([["x", " score ", None, "name"], [0, 1.5, None, "a.jpg"]], FOUND[:1], "another order, spaces, a gap"),
         ([["name", "score"], TABLE[0], [], [None, None], TABLE[1]], FOUND, "empty rows"),
@@ -66,6 +67,13 @@ FOUND = [{"name": "a.jpg", "score": 1.5}, {"name": "b.jpg", "score": 2}]
 )
 def test_the_rows_of_a_sheet_are_read_below_its_header(tmp_path, rows, found, reason):
     assert list(read_xlsx(workbook(tmp_path, {"one": rows}), ["name", "score"])) == found, reason
+
+
+def test_a_column_that_a_sheet_has_twice_is_named(tmp_path):
+    path = workbook(tmp_path, {"one": [["name", "score", "score"], ["a.jpg", 1, 2]]})
+    assert "it has several columns score. Fix: take out" in error_of(
+        lambda path: list(read_xlsx(path, ["score"])), path
+    )
 
 
 def test_a_sheet_is_found_by_its_name_and_a_workbook_whatever_its_ending(tmp_path):

@@ -78,6 +78,8 @@ def test_scores_are_mapped_from_the_scale_that_was_given(tmp_path, options, expe
         ("1_0", "label: score is '1_0'"),
         ("100.5", "label: the score 100.5 is outside [0, 100]"),
         ("-1", "label: the score -1 is outside [0, 100]"),
+        ("1.5e2", "label: the score 150 is outside [0, 100]"),
+        ("2e2", "label: the score 200 is outside [0, 100]"),
     ],
 )
 def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
@@ -93,7 +95,9 @@ def test_a_bad_score_is_a_reject_by_name(tmp_path, score, reason):
         ("gone.png", "image: there is no such file"),
         ("../b.png", "path: '../b.png' is not the name of a file below the root"),
         ("/b.png", "path: '/b.png' is not the name of a file below the root"),
+        ("", "path: '' is not the name of a file below the root"),
         ("a.png", "duplicate: the label file names this image again"),
+        ("photos/b.png", "image: there is no such file"),
     ],
 )
 def test_a_bad_name_is_a_reject_by_name(tmp_path, name, reason):
@@ -101,6 +105,12 @@ def test_a_bad_name_is_a_reject_by_name(tmp_path, name, reason):
     _, rows, rejects = prepared(tmp_path, f"image,score\na.png,50\n{name},50\n", *NEEDED)
     assert list(scores(rows)) == ["mine/a.png"]
     assert [reject["reason"] for reject in rejects] == [reason]
+
+
+def test_an_absolute_name_below_the_root_is_rejected_with_the_right_name(tmp_path):
+    pictures(tmp_path, "a.png", "b.png")
+    _, _, rejects = prepared(tmp_path, f"image,score\na.png,50\n{tmp_path.resolve()}/b.png,50\n", *NEEDED)
+    assert rejects[0]["reason"].endswith("is an absolute path, and names begin below the root. Fix: write 'b.png'")
 
 
 # Columns
@@ -200,6 +210,21 @@ def test_versions_of_a_picture_stay_in_one_split(tmp_path):
     assert len(rows) == 120
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("manifest.csv", "image,score,of\na.png,50,x\nb.png,50,\n"),
+        ("manifest.jsonl", '{"image": "a.png", "score": 50, "of": 0}\n{"image": "b.png", "score": 50, "of": null}\n'),
+    ],
+)
+def test_rows_without_a_group_are_not_taken_for_one(tmp_path, name, table):
+    pictures(tmp_path, "a.png", "b.png")
+    options = ("--test-fraction", "0.5", "--group-column", "of")
+    _, rows, rejects = prepared(tmp_path, table, *NEEDED, *options, name=name)
+    assert list(scores(rows)) == ["mine/a.png"]
+    assert [reject["reason"] for reject in rejects] == [f"label: of is {'None' if name.endswith('l') else chr(39) * 2}"]
+
+
 def test_the_draw_depends_on_the_seed_alone(tmp_path):
     drawn = []
     for run_number, seed in enumerate(("0", "0", "1")):
@@ -218,6 +243,8 @@ def test_the_draw_depends_on_the_seed_alone(tmp_path):
     [
         (("--low", "0", "--high", "0"), "a label map needs low < high, got [0.0, 0.0]", "no extent"),
         (("--low", "nan", "--high", "5"), "a label map needs low < high, got [nan, 5.0]", "no number"),
+        (("--low", "0", "--high", "inf"), "a label map needs finite bounds, got [0.0, inf]", "all would be the worst"),
+        (("--low=-1e308", "--high", "1e308"), "a label map needs finite bounds", "their distance overflows"),
         (("--task", "alignment"), "Fix: name their column by --text-column", "a task about prompts without prompts"),
         (("--score-column", "mos"), "manifest.csv: it has no column mos (it has image, score)", "no such column"),
         (("--split-column", "set"), "manifest.csv: it has no column set (it has image, score)", "no such column"),
@@ -235,6 +262,7 @@ def test_an_impossible_request_is_rejected(tmp_path, options, message, why):
     ("options", "message", "why"),
     [
         (("--low", "0", "--high", "1"), "required: --data-source", "rewards and reports go by it"),
+        ((*NEEDED, "--labels", ""), "the path is empty; if it is a variable of the shell", "not the current folder"),
         (("--data-source", "mine", "--high", "1"), "required: --low", "the scale cannot be guessed from the scores"),
         (("--data-source", "mine", "--low", "1"), "required: --high", "the scale cannot be guessed from the scores"),
         (("--data-source", "../mine", "--low", "0", "--high", "1"), "'../mine' has characters other than", "a path"),

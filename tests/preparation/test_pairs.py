@@ -334,6 +334,26 @@ def test_a_reference_is_shown_before_both(root, tmp_path):
         assert (truth(row), details(row)["reference"]) == ("second", f"{names[0]}.png")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_pairs_with_and_without_a_reference_are_not_mixed(root, tmp_path, order):
+    with_one = {"image_a": "0.png", "image_b": "1.png", "winner": "a", "reference": "7.png"}
+    without = {"image_a": "2.png", "image_b": "3.png", "winner": "b"}
+    lines = [with_one, without, {**without, "image_a": "4.png", "reference": None}][::order]
+    (root / "judged.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(tmp_path / "out", "--root", root, "--labels", root / "judged.jsonl")
+    assert [details(row)["reference"] for row in rows_of(tmp_path / "out", "train")] == ["7.png"]
+    assert {reject["reason"] for reject in rejects_of(tmp_path / "out")} == {
+        "label: it has no reference, which others have. Fix: give it one, or a label file of its own"
+    }
+
+
+def test_an_empty_column_of_references_is_none(root, tmp_path):
+    (root / "judged.csv").write_text("reference,image_a,image_b,winner\n,0.png,1.png,a\n")
+    run(tmp_path / "out", "--root", root, "--labels", root / "judged.csv")
+    (row,) = rows_of(tmp_path / "out", "train")
+    assert row["prompt"] == comparison_task(False).messages(None)
+
+
 def test_a_training_pair_with_a_held_out_image_is_set_aside(root, tmp_path):
     rows = ("0.png 1.png a train", "1.png 2.png a test", "3.png 4.png b val", "5.png 6.png b train", "6.png 7.png a x")
     labels = table(root, "image_a image_b winner split", *rows)

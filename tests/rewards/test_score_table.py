@@ -20,11 +20,15 @@ def rollouts():
     return dataclasses.replace(made, images=np.array(["a", "a", "a", "007"], dtype=object))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".CSV", ".jsonl", ".parquet"])
 def test_it_is_the_distance_on_the_scale_and_nothing_for_an_answer_without_a_score(rollouts, tmp_path, suffix):
     path = tmp_path / f"other{suffix}"
     table = pd.DataFrame({"id": ["a", "007"], "score": [2.0, 1.0], "more": [0, 0]})
-    table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
+    write = {
+        ".jsonl": lambda: table.to_json(path, orient="records", lines=True),
+        ".parquet": lambda: table.to_parquet(path),
+    }
+    write.get(suffix, lambda: table.to_csv(path, index=False))()
     found = batch_reward(rollouts, BatchRewardSettings(f"{closeness.__module__}:closeness", {"path": str(path)}))
     assert found.tolist() == [0.75, 0.0, 0.25, 1.0]
 
@@ -32,12 +36,19 @@ def test_it_is_the_distance_on_the_scale_and_nothing_for_an_answer_without_a_sco
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("none.csv", None, "no columns id and score"),
+        ("none.csv", None, "there is no such file"),
         ("other.txt", "id,score\n", "no table that can be read"),
-        ("other.csv", "id,points\na,1\n", "no columns id and score"),
-        ("other.csv", "id,score\na,good\n", "no columns id and score"),
-        ("other.csv", "id,score\na,1\na,2\n007,1\n", "an id is there twice"),
-        ("other.csv", "id,score\na,\n007,1\n", "a score is not finite"),
+        ("other.csv", "id,points\na,1\n", "it has no column score"),
+        ("other.csv", "id,score\na,good\n", "the score of 'a' is 'good'"),
+        ("other.csv", 'id,score\na,"3,5"\n', "the score of 'a' is '3,5'"),
+        ("other.csv", "id,score\na,1\na,2\n007,1\n", "the id a is there twice"),
+        ("other.csv", "id,score\na,\n007,1\n", "the score of 'a' is ''"),
+        ("other.csv", "id,score\na,inf\n007,1\n", "the score of 'a' is 'inf'"),
+        ("other.csv", "id,score\n,2\na,1\n007,1\n", "an id is ''"),
+        ("other.csv", "id;score\na;1\n", "separated by semicolons"),
+        ("other.csv", "id,score\na,1,5\n007,1,5\n", "line 2 has 3 cells, the header 2"),
+        ("other.jsonl", '{"id": "a"}\n', "line 1 has no score"),
+        ("other.parquet", "id,score\n", "cannot be read as parquet"),
         ("other.csv", "id,score\na,1\n", "no score for 007"),
     ],
 )
@@ -55,3 +66,9 @@ def test_a_task_without_a_scale_has_nothing_to_be_close_to(rollouts, tmp_path):
     none = np.full(4, math.nan)
     found = closeness(dataclasses.replace(rollouts, low=none, high=none), str(tmp_path / "t.csv"))
     assert found.tolist() == [0.0] * 4
+
+
+def test_an_id_may_be_called_like_a_missing_value(rollouts, tmp_path):
+    (tmp_path / "t.csv").write_text("id,score\nNA,2\nnull,1\n")
+    named = dataclasses.replace(rollouts, images=np.array(["NA", "NA", "NA", "null"], dtype=object))
+    assert closeness(named, str(tmp_path / "t.csv")).tolist() == [0.75, 0.0, 0.25, 1.0]

@@ -145,6 +145,9 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
     Path("other.csv").write_text("image,score\na/b/c.png,1\n")
     Path("broken.csv").write_text("name\nx\n")
     Path("words.csv").write_text("image,score\na/b/c.png,good\n")
+    name = str(candidate_path(folder, 0, 0))
+    Path("shifted.csv").write_text(f"image,score\nx,{name},4\n")
+    Path("two_runs.csv").write_text(f"image,score\n{name},1\nother/{name},4\n")
     for name, table, said in (
         ("technical", "other.csv", "not a valid new name"),
         ("a/b", "other.csv", "not a valid new name"),
@@ -153,6 +156,8 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
         ("x", "words.csv", "not a table of"),
         ("x", "gone.csv", "not a table of"),
         ("x", "other.txt", "not a table of"),
+        ("x", "shifted.csv", "line 2 has 3 cells, the header 2"),
+        ("x", "two_runs.csv", r"have the same numbers. Fix: score the images of one run alone"),
     ):
         with pytest.raises(ValueError, match=said):
             add_scores(run, name, Path(table))

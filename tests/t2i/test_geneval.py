@@ -93,6 +93,7 @@ def test_a_detector_that_sees_nothing_is_doubted(tmp_path):
         ([1], "line 7 is not a JSON object"),
         ({"filename": "x.png", "tag": "colors"}, "line 7: not a result"),
         ({"filename": "x.png", "tag": "smell", "correct": True}, "line 7: not a result"),
+        ({"filename": "x.png", "tag": ["colors"], "correct": True}, "line 7: not a result"),
         ({"filename": "x.png", "tag": "colors", "correct": 1}, "line 7: not a result"),
         (result("colors", 0, True), "occurs twice"),
     ],

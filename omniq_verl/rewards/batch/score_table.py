@@ -1,17 +1,14 @@
 """How close answers are to the scores that another model gave the same images: a second judge for the drift alarm."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from omniq_verl.data.tables import score_in, table_rows
 from omniq_verl.rewards.batch.rollouts import Rollouts
-
-_READERS = {
-    ".csv": lambda path: pd.read_csv(path, dtype={"id": str}),  # 007 is not 7
-    ".parquet": pd.read_parquet,
-}
 
 
 def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
@@ -21,8 +18,8 @@ def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
 
     Args:
         rollouts: of a step.
-        path: table (.csv or .parquet) with the columns ``id`` (that of the training rows) and ``score`` (on the task's
-            scale).
+        path: table (.csv, .jsonl or .parquet) with the columns ``id`` (that of the training rows) and ``score`` (on the
+            task's scale).
 
     Raises:
         ValueError: the table cannot be read, or has no score for an image.
@@ -37,14 +34,26 @@ def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _scores(path: str) -> dict[str, float]:
-    reader = _READERS.get(Path(path).suffix)
-    if reader is None:
-        raise ValueError(f"{path}: it is no table that can be read here. Fix: use .csv or .parquet")
-    try:
-        table = reader(path)[["id", "score"]]
-        scores = dict(zip(table["id"].astype(str), table["score"].astype(float), strict=True))
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: no columns id and score ({error!s:.100}). Fix: write such a table") from error
-    if len(scores) < len(table) or not np.isfinite(list(scores.values())).all():
-        raise ValueError(f"{path}: an id is there twice, or a score is not finite. Fix: give each id one finite score")
+    scores: dict[str, float] = {}
+    for row in table_rows(Path(path), ["id", "score"]):
+        name, score = _name(row["id"]), _finite(row["score"])
+        if name is None or score is None:
+            what = f"the score of {row['id']!r:.60} is {row['score']!r:.60}" if name else f"an id is {row['id']!r:.60}"
+            raise ValueError(f"{path}: {what}. Fix: give each image its id and one finite score")
+        if name in scores:
+            raise ValueError(f"{path}: the id {name:.60} is there twice. Fix: give each id one finite score")
+        scores[name] = score
     return scores
+
+
+def _name(cell: Any) -> str | None:
+    """An id as text; None if it is neither text nor a whole number."""
+    return str(cell) if isinstance(cell, (str, int)) and not isinstance(cell, bool) and cell != "" else None
+
+
+def _finite(cell: Any) -> float | None:
+    try:
+        score = score_in(cell)
+    except ValueError:
+        return None
+    return score if score is not None and math.isfinite(score) else None

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from omniq_verl.cli import app
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.serving.cli import accepted_keys
 from omniq_verl.serving.deployment import deployment
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.run import gpus_of
-from omniq_verl.serving.settings import ServerSettings
+from omniq_verl.serving.settings import ServerSettings, key_digest
 
 MODEL = EngineSpec("x", "serving_builders:AsyncRater", devices=2)
 
@@ -69,6 +70,19 @@ def test_what_cannot_be_served_is_said_before_ray_starts(words, said, without_ra
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
     done = CliRunner().invoke(app, ["serve", *words])
     assert done.exit_code != 0 and said in done.output and not isinstance(done.exception, AssertionError)
+
+
+@pytest.mark.parametrize("given", ["one,two", " one , two\n", "one\ntwo\n", "one,two,"])
+def test_white_space_around_keys_is_no_part_of_them(given):
+    assert accepted_keys(given) == {key_digest("one"), key_digest("two")}
+
+
+@pytest.mark.parametrize("given", ["", " ", ",", "\n"])
+def test_a_server_does_not_start_open_because_its_keys_are_empty(given, without_ray, monkeypatch):
+    monkeypatch.setenv("OMNIQ_API_KEYS", given)
+    done = CliRunner().invoke(app, ["serve", "--model", "x", "--engine", RATER])
+    assert done.exit_code == 1 and "OMNIQ_API_KEYS is set, but holds no key. Fix: unset it" in done.output
+    assert accepted_keys(None) == frozenset()
 
 
 def test_a_taken_port_is_named_before_ray_starts(without_ray):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omniq_verl.adapters.scale import AnyScorer
+from omniq_verl.scoring.image_inputs import is_one
 from omniq_verl.scoring.scorer import Score
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ def batch_scorer(
     A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files.
 
     Raises:
-        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``; ``map``
-            would replace them.
+        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``, which
+            ``map`` would replace; or if it is called without ``batched=True``.
     """
 
     def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         _check_free(list(batch), prefix)
+        if is_one(batch[image]) or isinstance(batch[image], Mapping | None):
+            raise ValueError("a single row came instead of a batch. Fix: call map with batched=True")
         images = [one["bytes"] or one["path"] if isinstance(one, Mapping) else one for one in batch[image]]
         scores = scorer.score(images, task=task, prompt=list(batch[prompt]) if prompt else None)
         return _columns(scores, prefix)

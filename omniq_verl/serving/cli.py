@@ -1,6 +1,7 @@
 """``omniq serve``: serves scores over HTTP."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,12 +88,26 @@ def serve(
             family=found,
             mode=mode,
         )
+        host = checked_host(host)
         settings.check()
         if settings.model:
             options.tell_checkpoint(model, settings.model)
         if address is None:
             prefer_haproxy()
         _serve_forever()(settings, host, port, console, address)
+
+
+def checked_host(host: str) -> str:
+    """The IP address to listen on.
+
+    Raises:
+        ValueError: it is neither one nor ``localhost``.
+    """
+    try:
+        return "127.0.0.1" if host == "localhost" else str(ip_address(host))
+    except ValueError:
+        fix = "use 127.0.0.1 for this machine alone, 0.0.0.0 for all interfaces, or the address of one"
+        raise ValueError(f"--host {host!r} is no IP address. Fix: {fix}") from None
 
 
 def accepted_keys(given: str | None) -> frozenset[str]:

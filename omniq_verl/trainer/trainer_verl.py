@@ -15,7 +15,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.filters.batch_reward_verl import BatchReward, batch_reward_settings
 from omniq_verl.filters.drift_verl import drift_watch
-from omniq_verl.filters.group_std_verl import group_of
+from omniq_verl.filters.group_std import group_of
 from omniq_verl.live.check_verl import LiveCheck
 from omniq_verl.live.failures_verl import collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode

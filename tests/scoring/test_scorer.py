@@ -124,6 +124,9 @@ def test_alignment_needs_its_prompt_and_puts_it_into_the_question(tmp_path):
         Scorer("", RATER).score(grey(9), task="alignment")
     with pytest.raises(ValueError, match="2 prompts for 1 images"):
         Scorer("", RATER).score([grey(9)], task="alignment", prompt=["a", "b"])
+    for blank in ("", " \n", ["", "a cat"], ["a cat", ""], ["a cat", None]):
+        with pytest.raises(ValueError, match=r"needs the text.*(image [01] is empty|none was given)"):
+            Scorer("", RATER).score([grey(9), grey(99)], task="alignment", prompt=blank)
     asked = Scorer("", RECORDER)
     asked.score([grey(9), grey(99)], task="alignment", prompt=["a cat", "two {dogs}"])
     assert ['"a cat"' in text for text in Recorder.texts] == [True, False]
@@ -302,6 +305,9 @@ def test_a_table_is_written_in_the_order_of_the_files(folder, tmp_path, ending):
         (["--out", "nowhere/scores.csv"], "no such folder"),
         (["--out", "there.csv"], "exists already"),
         (["--task", "alignment"], "none was given"),
+        (["--task", "alignment", "--prompt", " "], "image 0 is empty"),
+        (["--samples", "2", "--temperature", "nan"], "temperature >= 0"),
+        (["--samples", "2", "--temperature", "inf"], "temperature >= 0"),
         (["--task", "beauty"], "unknown task"),
         (["--scale", "0-10"], "unknown scale '0-10'; known: 1-5, 0-5"),
         (["gone"], "no such file"),

@@ -105,6 +105,7 @@ def test_two_models_side_by_side():
         ({"images": ["file:///etc/passwd"]}, 422, "paths and URLs are not accepted"),
         ({"images": ["http://169.254.169.254/latest"]}, 422, "paths and URLs are not accepted"),
         ({"images": ["AAAA"], "task": "beauty"}, 422, "unknown task 'beauty'"),
+        ({"images": ["AAAA"], "task": "alignment", "prompt": " "}, 422, "alignment needs the text"),
         ({"images": ["AAAA"], "task": ["technical", "technical"]}, 422, "do not repeat any"),
         ({"images": ["AAAA"], "samples": 0}, 422, "samples"),
         ({"images": ["AAAA"], "samples": 17}, 422, "at most 16"),

@@ -2,6 +2,7 @@
 
 ComfyUI finds nodes by ``NODE_CLASS_MAPPINGS`` of a module in ``custom_nodes/`` (docs.comfy.org, "Custom nodes"). Put a
 file there with the line ``from omniq_verl.adapters.comfyui import *``. Images are ``[B, H, W, 3]`` of floats in [0, 1].
+Resizing leaves values slightly outside of it. ComfyUI clips them wherever it shows or saves an image, and so does this.
 """
 
 from functools import lru_cache
@@ -62,12 +63,13 @@ class OmniqScore:
         Raises:
             ValueError: no image of the batch has a score; the message says why the first has none.
         """
-        channels_first = [image.movedim(-1, 0) for image in images]
+        channels_first = [image.movedim(-1, 0).clamp(0, 1) for image in images]  # NaN stays, and is rejected
         found = _scorer(model, family, mode, engine).score(channels_first, task=task, prompt=prompt or None)
         scored = [number for number, one in enumerate(found) if one.score is not None]
         if not scored:
             why = found[0].error or found[0].status if found else "the batch is empty"
-            raise ValueError(f"no image has a score: {why}. Fix: try another image or task, or --mode direct")
+            fix = "" if "Fix: " in why else ". Fix: try another image or task, or the mode direct"
+            raise ValueError(f"no image has a score: {why}{fix}")
         best = max(scored, key=lambda number: found[number].score)
         scores = [float("nan") if one.score is None else one.score for one in found]
         return scores, [one.reasoning or one.error or one.status for one in found], images[best : best + 1]

@@ -34,7 +34,7 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
     """Score the images of a finished pipeline call and pick the best of each text.
 
     Args:
-        output: what the pipeline returned, or its ``images``.
+        output: what the pipeline returned, also with ``return_dict=False``, or its ``images``.
         prompts: the texts of the call, in its order.
         scorer: of any kind.
         task: that has a score.
@@ -44,7 +44,7 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
         BadImage: an array or tensor is no image, for example latents (``output_type="latent"``).
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    images = list(listed(getattr(output, "images", output)))
+    images = list(listed(_images_of(output)))
     if not texts or not images or len(images) % len(texts):
         raise ValueError(
             f"{len(images)} images cannot belong to {len(texts)} texts."
@@ -57,6 +57,13 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
         _picked(text, images[first : first + each], scores[first : first + each])
         for text, first in zip(texts, range(0, len(images), each), strict=True)
     ]
+
+
+def _images_of(output: Any) -> Any:
+    """The images of an output; with ``return_dict=False`` it is a tuple that begins with them."""
+    if isinstance(output, tuple) and output and (isinstance(output[0], list) or getattr(output[0], "ndim", 0) == 4):
+        return output[0]
+    return getattr(output, "images", output)
 
 
 def _picked(prompt: str, images: Sequence[Any], scores: Sequence[Score]) -> Picked:

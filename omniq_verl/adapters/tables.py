@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omniq_verl.adapters.scale import AnyScorer
-from omniq_verl.scoring.image_inputs import stored_image
+from omniq_verl.scoring.image_inputs import is_one, stored_image
 from omniq_verl.scoring.scorer import Score
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ def batch_scorer(
     batch, and could not go on after a batch of None.
 
     Raises:
-        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``; ``map``
-            would replace them.
+        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``, which
+            ``map`` would replace; or if it is called without ``batched=True``.
     """
 
     def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         _check_free(list(batch), prefix)
+        if is_one(batch[image]) or isinstance(batch[image], Mapping | None):
+            raise ValueError("a single row came instead of a batch. Fix: call map with batched=True")
         images = [stored_image(one) for one in batch[image]]
         scores = scorer.score(images, task=task, prompt=list(batch[prompt]) if prompt else None)
         levels = [one.level or "" for one in scores]

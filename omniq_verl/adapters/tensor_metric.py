@@ -1,15 +1,16 @@
 """A scorer that is called as pyiqa's metrics are: ``metric(images)`` with a batch in [0, 1] gives one score an image.
 
 The contract is that of ``pyiqa.models.inference_model.InferenceModel`` (github.com/chaofengc/IQA-PyTorch): a call with
-``[N, 3, H, W]`` in [0, 1] or a path; attributes ``lower_better``, ``metric_mode``, ``metric_name``, ``score_range``.
+``[N, 3, H, W]`` in [0, 1], a path, a PIL image or the bytes of a file; attributes ``lower_better``, ``metric_mode``,
+``metric_name``, ``score_range``.
 """
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omniq_verl.adapters.scale import AnyScorer, numbers_of
-from omniq_verl.data.arrays import is_tensor
+from omniq_verl.data.arrays import is_numbers, is_tensor
+from omniq_verl.scoring.image_inputs import is_one
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +41,17 @@ class TensorMetric:
         self._scorer, self._task, self._unread = scorer, task, unread
         self.metric_name, self.score_range = name, score_range
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "TensorMetric":
+        """Itself: torchmetrics clones metrics, and an engine or a client cannot be copied, and need not be."""
+        return self
+
     def __call__(
         self, target: Any, ref: Any = None, prompt: str | Sequence[str] | None = None, **_: Any
     ) -> "torch.Tensor":
         """Scores ``[N]``, float32, on the device of the images. There is no gradient.
 
         Args:
-            target: ``[N, 3, H, W]`` or ``[3, H, W]`` of floats in [0, 1], or the path of an image.
+            target: ``[N, 3, H, W]`` or ``[3, H, W]`` of floats in [0, 1], or one image as a path, PIL image or bytes.
             ref: None; the metric needs no reference.
             prompt: the text the images were made from, for ``alignment``.
 
@@ -58,12 +63,13 @@ class TensorMetric:
 
         if ref is not None:
             raise ValueError("the metric needs no reference. Fix: leave ref out")
-        images = [target] if isinstance(target, (str, os.PathLike)) else list(_batch(target))
+        one = is_one(target) and not is_numbers(target)
+        images = [target] if one else list(_batch(target))
         scores = self._scorer.score(images, task=self._task, prompt=prompt)
         rejected = [one for one in scores if one.status == "bad_image"]
         if rejected:
             raise ValueError(f"{rejected[0].image}: {rejected[0].error}")
-        device = None if isinstance(target, (str, os.PathLike)) else target.device
+        device = None if one else target.device
         return torch.tensor(numbers_of(scores, self._unread), dtype=torch.float32, device=device)
 
 

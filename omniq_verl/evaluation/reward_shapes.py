@@ -1,12 +1,13 @@
 """Figure 11 of OmniQuality-R: what a reward gives for an answer that is so far from the label."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from omniq_verl.evaluation.curves import COLOURS
+from omniq_verl.evaluation.curves import COLOURS, check_format
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.threshold import threshold_reward
 
@@ -23,10 +24,11 @@ def draw_reward_shapes(out: Path, sigmas: Sequence[float] = (0.8,), epsilon: flo
         epsilon: largest error that the threshold reward accepts (figure 11: 0.3; Q-Insight: 0.35).
 
     Raises:
-        ValueError: a width or epsilon is not above 0.
+        ValueError: a width or epsilon is not above 0, or the name of the picture has no known format.
     """
-    if min(*sigmas, epsilon) <= 0:
-        raise ValueError(f"sigma and epsilon must be above 0, got {list(sigmas)} and {epsilon}. Fix: give larger ones")
+    if not all(0 < one < math.inf for one in (*sigmas, epsilon)):
+        raise ValueError(f"sigma and epsilon must be above 0 and finite, got {list(sigmas)} and {epsilon}")
+    check_format(out)
     figure = shapes_figure(sigmas, epsilon)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
@@ -40,7 +42,7 @@ def shapes_figure(sigmas: Sequence[float], epsilon: float) -> Figure:
     axes = figure.subplots()
     for number, sigma in enumerate(sigmas):
         rewards = [gaussian_reward(error, 0.0, sigma) for error in errors]
-        axes.plot(errors, rewards, color=COLOURS[number], label=f"Gaussian, sigma {sigma:g}")
+        axes.plot(errors, rewards, color=COLOURS[number % len(COLOURS)], label=f"Gaussian, sigma {sigma:g}")
     rewards = [threshold_reward(error, 0.0, epsilon) for error in errors]
     axes.plot(errors, rewards, color="#000000", linestyle="--", label=f"threshold, {epsilon:g}")
     axes.set(xlabel="error of the predicted score", ylabel="reward", ylim=(-0.04, 1.08))

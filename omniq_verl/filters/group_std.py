@@ -54,3 +54,11 @@ def group_stds(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray
     count = np.maximum(np.bincount(group, minlength=groups), 1)
     mean = np.bincount(group, shifted, groups) / count
     return np.sqrt(np.bincount(group, (shifted - mean[group]) ** 2, groups) / count)
+
+
+def group_of(key: str) -> str:
+    """The group of a trajectory; its key is ``{group}_{session}_{index}``.
+
+    It is here and not beside the sampler, which imports a module of verl that makes the plug-in import our trainer.
+    """
+    return key.split("_")[0]

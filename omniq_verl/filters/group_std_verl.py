@@ -89,6 +89,7 @@ class GroupStdSampler(ReplayBuffer):
         if not drawn.keys:
             return drawn
         drawn, rows = _in_fixed_order(drawn)
+        _check_finite(rows)
         _count_statuses(rows, counts)
         if self.batch_reward is not None:
             self.batch_reward.apply(drawn, rows, [group_of(key) for key in drawn.keys])
@@ -113,7 +114,13 @@ class GroupStdSampler(ReplayBuffer):
                 f"the group-std filter looks at {name!r}, and the reward has only {sorted(row.parts)}; choose one of"
                 " them by trainer.v1.sampler.sampler_kwargs.metric"
             )
-        return float(row.parts[name])
+        if not math.isfinite(value := float(row.parts[name])):
+            raise ValueError(
+                f"the group-std filter looks at {name!r}, which is {value} for an answer to {row.id} of"
+                f" {row.data_source}. Fix: choose a part that every answer has, such as accuracy, by"
+                " trainer.v1.sampler.sampler_kwargs.metric"
+            )
+        return value
 
     def _still_wanted(self, kept: KVBatchMeta, batch_size: int, counts: Counter[str]) -> int:
         """Prompts to draw next; 0: enough."""
@@ -192,6 +199,21 @@ def _hash(row_id: str) -> bytes:
 def _session(key: str) -> tuple[str, int, int]:
     group, session, index = key.rsplit("_", 2)
     return group, int(session), int(index)
+
+
+def _check_finite(rows: Sequence[_Row]) -> None:
+    """Check the rewards: one that is NaN would make the advantages of its group NaN, and then every weight.
+
+    Raises:
+        ValueError: one is not finite; the message names its row.
+    """
+    for row in rows:
+        reward = row.parts.get("score", row.parts.get("acc"))  # verl calls a number "acc" that comes without parts
+        if isinstance(reward, (int, float)) and not math.isfinite(reward):
+            raise ValueError(
+                f"the reward of an answer to {row.id} of {row.data_source} is {reward}. Fix: let the reward function"
+                " return a finite number for every answer, e.g. 0 for one that it cannot judge"
+            )
 
 
 def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:

@@ -6,15 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from omniq_verl.data.images import data_url
+from omniq_verl.generation.addresses import checked_address, checked_key, is_loopback, proxy_hint
 from omniq_verl.generation.request import DONE, ERROR, LENGTH, Answer, Request, Sampling
 from omniq_verl.tasks import chat_turns
+
+_EXAMPLE = "http://HOST:PORT/v1"
 
 
 class Endpoint:
     """An endpoint and the name of a model there.
 
     Requests that it rejects (HTTP 400, 413, 422: too long, unknown image format) get answers that ended in "error".
-    Everything else that still fails after ``retries`` (endpoint down, wrong key) raises, and the job can be restarted.
+    Everything else that still fails after ``retries`` (endpoint down, wrong key) is a RuntimeError, and the job can be
+    restarted. An endpoint on this machine is called directly, whatever ``http_proxy`` says.
 
     Args:
         model: the model's name at the endpoint.
@@ -23,16 +27,18 @@ class Endpoint:
         retries: retries per request, with growing pauses.
 
     Raises:
-        ValueError: no ``base_url``.
+        ValueError: no ``base_url``, one that is no address, or a key that cannot be sent.
     """
 
     def __init__(self, model: str, base_url: str | None, at_once: int = 32, retries: int = 5):
         if not base_url:
-            raise ValueError("an endpoint needs its address: base_url=http://HOST:PORT/v1")
-        from openai import OpenAI
+            raise ValueError(f"an endpoint needs its address: base_url={_EXAMPLE}")
+        from openai import DefaultHttpxClient, OpenAI
 
-        key = os.environ.get("OPENAI_API_KEY", "none")  # local servers take any
-        self._client = OpenAI(base_url=base_url, api_key=key, max_retries=retries, timeout=600)
+        self._url = checked_address(base_url, _EXAMPLE)
+        key = checked_key(os.environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY") or "none"  # local servers take any
+        http = DefaultHttpxClient(trust_env=False) if is_loopback(self._url) else None
+        self._client = OpenAI(base_url=self._url, api_key=key, max_retries=retries, timeout=600, http_client=http)
         self._model, self._at_once, self._reached = model, at_once, False
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
@@ -53,16 +59,19 @@ class Endpoint:
         try:
             while len(answers) < sampling.n:  # some endpoints return one, whatever the request says
                 answers += self._some(request, messages, sampling, len(answers))
+        except ValueError as error:  # no JSON; of a ValueError, callers would think that this request is to blame
+            raise RuntimeError(self._no_chat(str(error))) from error
         except APIConnectionError as error:
-            raise RuntimeError(f"{self._client.base_url} cannot be reached ({error.__cause__ or error})") from error
+            why = error.__cause__ or error
+            raise RuntimeError(f"{self._url} cannot be reached ({why}){proxy_hint(self._url)}") from error
         except APIStatusError as error:
             if error.status_code not in (400, 413, 422):
-                raise
+                raise RuntimeError(f"{self._url}: {error.message}. Fix: {self._fix(error.status_code)}") from error
             answers += [Answer(f"HTTP {error.status_code}: {error.message}", ERROR)] * (sampling.n - len(answers))
         return answers[: sampling.n]
 
     def _some(self, request: Request, messages: list[Any], sampling: Sampling, have: int) -> list[Answer]:
-        found = self._client.chat.completions.create(
+        found: Any = self._client.chat.completions.create(
             model=self._model,
             messages=messages,
             n=sampling.n - have,
@@ -71,14 +80,46 @@ class Endpoint:
             max_tokens=sampling.max_tokens,
             seed=request.seed + have if sampling.temperature > 0 else None,
         )
-        if not found.choices:
-            return [Answer("the endpoint gave no answer", ERROR)] * (sampling.n - have)
-        # Endpoints report the total number of tokens of a request's answers.
-        tokens = found.usage.completion_tokens // len(found.choices) if found.usage else 0
-        return [
-            Answer(choice.message.content or "", LENGTH if choice.finish_reason == "length" else DONE, tokens)
-            for choice in found.choices
-        ]
+        try:
+            return _read(found) or [Answer("the endpoint gave no answer", ERROR)] * (sampling.n - have)
+        except (AttributeError, TypeError):  # the client does not check what it gets
+            raise RuntimeError(self._no_chat(f"{found!r:.80}")) from None
+
+    def _no_chat(self, what: str) -> str:
+        return f"{self._url} does not answer as OpenAI's chat API does ({what}). Fix: correct the address, {_EXAMPLE}"
+
+    def _fix(self, status: int) -> str:
+        if status in (401, 403):
+            return "set OPENAI_API_KEY to a key of this endpoint"
+        if status in (404, 405):
+            return f"correct the address, {_EXAMPLE}, or the name of the model, {self._model}"
+        return "see the endpoint's own log"
+
+
+def _read(found: Any) -> list[Answer]:
+    """The answers in a response; none without choices."""
+    choices = found.choices or []
+    # Endpoints report the total number of tokens of a request's answers.
+    tokens = (found.usage.completion_tokens or 0) // len(choices) if found.usage and choices else 0
+    return [
+        Answer(_text_of(choice.message), LENGTH if choice.finish_reason == "length" else DONE, tokens)
+        for choice in choices
+    ]
+
+
+def _text_of(message: Any) -> str:
+    """What the model wrote, in one text.
+
+    A server that separates the reasoning (``vllm serve --reasoning-parser``) sends it in a field of its own, without
+    its tags, and some servers send a list of parts.
+    """
+    content = message.content or ""
+    if not isinstance(content, str):
+        content = "".join(part.get("text") or "" for part in content)
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    if not thought:
+        return content
+    return f"<think>{thought}</think>{content}" if content else f"<think>{thought}"  # it was cut off while thinking
 
 
 def as_chat(request: Request) -> list[dict[str, Any]]:

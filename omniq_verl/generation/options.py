@@ -63,7 +63,7 @@ SHORT_SIDE = Annotated[
     int | None, typer.Option(min=28, help="Shrink larger images to this length of the shorter side, in pixels.")
 ]
 MAX_PIXELS = Annotated[int | None, typer.Option(min=784, help="Shrink larger images to so many pixels.")]
-DEVICES = Annotated[int, typer.Option(help="GPUs over which one model is split.")]
+DEVICES = Annotated[int, typer.Option(min=1, help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM, transformers and torch.")]
 TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]

@@ -1,6 +1,7 @@
 """Requests to a model and its answers, for any engine."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,8 +25,10 @@ class Sampling:
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"n and max_tokens must be >= 1, temperature >= 0, top_p in (0, 1]; got {asdict(self)}")
+        if self.n < 1 or self.max_tokens < 1 or not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"n and max_tokens must be >= 1, temperature >= 0 and finite, top_p in (0, 1]; got {asdict(self)}"
+            )
         if self.n > 1 and self.temperature == 0:
             raise ValueError(f"{self.n} answers at temperature 0 would all be the same; give a temperature or n=1")
 

@@ -12,6 +12,8 @@ _LATEST = "latest_checkpointed_iteration.txt"
 _STEP = re.compile(r"global_step_(\d+)")
 _BELOW = ("actor/huggingface", "huggingface", ".")
 """Where a checkpoint of GRPO, of SFT, and below ``best`` has its model."""
+_MODELS = ("*/config.json", "snapshots/*/config.json")
+"""Where others keep models: transformers' and TRL's trainers (``checkpoint-500``), and the hub's cache."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,15 @@ def advice(folder: Path) -> str:
             f"its steps ({', '.join(map(str, sorted(steps)))}) have no model in Hugging Face's format; train with"
             " hf_model in save_contents of the checkpoint, or convert one with `python -m verl.model_merger`"
         )
+    if found := [path.parent for below in _MODELS for path in sorted(folder.glob(below))]:
+        return f"name the folder that holds it, such as {' or '.join(map(str, found[:3]))}"
     return "name the folder that holds config.json"
 
 
 def _newest(folder: Path, steps: dict[int, Path]) -> Path:
     latest = folder / _LATEST  # written last: later folders may be incomplete
-    number = latest.read_text().strip() if latest.is_file() else ""
-    return folder / f"global_step_{number}" if number.isdigit() else steps[max(steps)]
+    number = latest.read_bytes().strip() if latest.is_file() else b""
+    return folder / f"global_step_{number.decode()}" if number.isdigit() else steps[max(steps)]
 
 
 def _model_below(folder: Path) -> Path | None:

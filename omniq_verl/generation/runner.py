@@ -1,9 +1,10 @@
 """Run a job of many requests in batches, in this process or on Ray Data. Finished rows are saved and not repeated."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -11,7 +12,7 @@ from rich.progress import Progress
 from omniq_verl.console import progress_bar
 from omniq_verl.generation.request import ERROR
 from omniq_verl.generation.speed import Speed, add_speed
-from omniq_verl.generation.store import Store
+from omniq_verl.generation.store import Store, read_store
 from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
 
 _SMALLER = 8
@@ -52,10 +53,11 @@ def run_job(
 
     Raises:
         OtherConfig: a data file was rewritten after the store's answers were given.
-        BatchesFailed: every batch failed, or some rows failed in every attempt, the last time on their own; finished
-            rows are in the store.
+        BatchesFailed: every batch failed, every row was rejected, or some rows failed in every attempt, the last time
+            on their own; finished rows are in the store.
     """
     digests = store.check_files(map(Path, sorted({one.ref.file for one in todo})))
+    saved = _Saved(store)
     with progress_bar(console, "rows") as bar:
         progress = _Progress(bar, console, title, len(todo))
         for attempt in range(1 + run_options.retries):
@@ -65,9 +67,14 @@ def run_job(
             size = 1 if attempt == run_options.retries > 0 else max(run_options.batch // _SMALLER**attempt, 1)
             progress.begin(attempt, len(left))
             _attempt(
-                job, [left[first : first + size] for first in range(0, len(left), size)], store, run_options, progress
+                job, [left[first : first + size] for first in range(0, len(left), size)], saved, run_options, progress
             )
     add_speed(store.folder, progress.speed)
+    if saved.held:
+        raise BatchesFailed(
+            f"{title}: all {len(saved.held)} rows were rejected, e.g. {progress.error}. Fix: correct the settings or"
+            " the rows, and repeat the command; no rejection was saved"
+        )
     _reject_rest(todo, store, progress)
     if progress.errors:
         console.print(
@@ -77,7 +84,7 @@ def run_job(
 
 
 def _attempt(
-    job: Job, batches: list[list[WorkItem]], store: Store, run_options: RunOptions, progress: "_Progress"
+    job: Job, batches: list[list[WorkItem]], saved: "_Saved", run_options: RunOptions, progress: "_Progress"
 ) -> None:
     """Try all batches once.
 
@@ -92,11 +99,36 @@ def _attempt(
     )
     in_a_row = 0
     for outcome in outcomes:
-        store.add(outcome.records)
+        saved.add(outcome.records)
         progress.add(outcome)
         in_a_row = in_a_row + 1 if outcome.failure else 0
         if in_a_row > 2 * run_options.workers:
             raise BatchesFailed(f"{progress.title}: every batch fails ({outcome.failure}). {_GOES_ON}")
+
+
+class _Saved:
+    """The store, but for rejections before any row has been answered.
+
+    If all rows are rejected, a setting is to blame, and not the rows. Their rejections would never be asked again, also
+    not by a command with the right setting.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._answered = not all(map(_is_rejected, read_store(store.folder)))
+        self.held: dict[str, Mapping[str, Any]] = {}
+        """Rejections that are not saved, by key."""
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self._answered = self._answered or not all(map(_is_rejected, records))
+        self.held |= {record["key"]: record for record in records}
+        if self._answered:
+            self._store.add(self.held.values())
+            self.held = {}
+
+
+def _is_rejected(record: Mapping[str, Any]) -> bool:
+    return all(answer["finish_reason"] == ERROR for answer in record["answers"])
 
 
 def _reject_rest(todo: Sequence[WorkItem], store: Store, progress: "_Progress") -> None:
@@ -138,7 +170,7 @@ class _Progress:
         tokens = sum(answer["tokens"] for record in outcome.records for answer in record["answers"])
         before = self.speed
         self.speed = Speed(before.rows + len(outcome.records), before.seconds + outcome.seconds, before.tokens + tokens)
-        rejected = [record for record in outcome.records if record["answers"][0]["finish_reason"] == ERROR]
+        rejected = [record for record in outcome.records if _is_rejected(record)]
         self.errors += len(rejected)
         self.error = self.error or (rejected[0]["answers"][0]["text"] if rejected else "")
         self._done, self._ahead = self._done + len(outcome.records), 0

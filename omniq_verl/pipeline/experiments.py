@@ -33,8 +33,8 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         model: base model, for the scale ``paper``; None: the paper's.
 
     Raises:
-        ValueError: an unknown name or scale, no or equal seeds, what the scale does not take, or a folder whose name
-            Hydra would not read as it is.
+        ValueError: an unknown name or scale, no or equal seeds, what the scale does not take, or a folder or a model
+            whose name Hydra would not read as it is.
     """
     if name not in TINY:
         raise ValueError(f"there is no experiment {name!r}. Fix: use one of {', '.join(TINY)}")
@@ -44,11 +44,7 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         raise ValueError(
             f"seeds are {list(seeds)}. Fix: name one or more whole numbers from 0 to {_LARGEST_SEED}, each once"
         )
-    if not _PLAIN.fullmatch(str(root.resolve())):
-        raise ValueError(
-            f"{root.resolve()} has characters that settings of a training cannot hold. Fix: give another --out, of"
-            " letters, digits and / . _ - + @ %"
-        )
+    _check_plain(str(root.resolve()), "give another --out")
     if scale == "tiny":
         if data is not None or model is not None:
             raise ValueError("--data and --model have no effect with --scale tiny. Fix: leave them out")
@@ -57,4 +53,16 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
 
     if name not in paper.PAPERS:
         raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on models of your own")
+    if model is not None:
+        folder = Path(model).expanduser()
+        model = str(folder.resolve()) if folder.is_dir() else model
+        _check_plain(model, "link the model's folder under a name")
     return paper.build(name, HOME, root.resolve(), tuple(seeds), data, model)
+
+
+def _check_plain(path: str, fix: str) -> None:
+    if not _PLAIN.fullmatch(path):
+        raise ValueError(
+            f"{path} has characters that settings of a training cannot hold. Fix: {fix}, of letters, digits and"
+            " / . _ - + @ %"
+        )

@@ -265,8 +265,16 @@ def override(key: str, files: Sequence[Path]) -> str:
     names = [str(file.resolve()) for file in files]
     if all(re.fullmatch(r"[\w/.+@%-]+", name, re.ASCII) for name in names):
         return f"{key}=[{','.join(names)}]"
-    quoted = ",".join("'" + name.replace("'", "\\'") + "'" for name in names)
-    return shlex.quote(f"{key}=[{quoted}]")
+    return shlex.quote(f"{key}=[{','.join(map(_quoted, names))}]")
+
+
+def _quoted(name: str) -> str:
+    """A text between single quotes for Hydra: quotes are escaped, and ``${``, which OmegaConf would look up.
+
+    A backslash is one of the text unless it stands before either, or at the end; there two of them are one.
+    """
+    escaped = re.sub(r"(\\*)(\$\{|')", lambda found: f"{found[1] * 2}\\{found[2]}", name)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -47,7 +47,7 @@ def score(
     from omniq_verl.generation.direct import check_mode, score_texts
     from omniq_verl.scoring.image_inputs import list_files
     from omniq_verl.scoring.score_table import check_each_once, score_files
-    from omniq_verl.scoring.scorer import Scorer, asked_tasks
+    from omniq_verl.scoring.scorer import Scorer, asked_tasks, check_texts
     from omniq_verl.tasks import scale_of
 
     options.reject_idle_sampling(samples, temperature if samples > 1 else 0.0, takes_temperature=False)
@@ -63,6 +63,7 @@ def score(
         for one in (
             asked_tasks(task, asked["scale"]) if found is None else [found.task(task)]
         ):  # before a model is loaded
+            check_texts(one, [prompt])
             one.question(None, prompt)
             reject_idle({"prompt": None if one.needs_text else f"with --task {task}, which does not use a text"})
             if scale is not None and one.scale is None:

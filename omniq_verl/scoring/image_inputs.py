@@ -181,13 +181,14 @@ def _within_limits(data: bytes) -> bytes:
 
 def _fetch(address: str) -> bytes:
     import requests
+    from urllib3.exceptions import HTTPError
 
     try:
         # requests supports only http and https, so no redirect can lead to a local file.
         with requests.get(address, timeout=_TIMEOUT, stream=True) as answer:
             answer.raise_for_status()
             data = answer.raw.read(MAX_BYTES + 1, decode_content=True)
-    except (requests.RequestException, OSError, ValueError) as error:
+    except (requests.RequestException, HTTPError, OSError, ValueError) as error:  # HTTPError: while the body is read
         raise BadImage(f"it cannot be fetched ({error})") from None
     return _within_limits(data)
 
@@ -195,21 +196,39 @@ def _fetch(address: str) -> bytes:
 def list_files(paths: Sequence[Path]) -> list[Path]:
     """List the given files and all files in the given folders, sorted by name within a folder.
 
+    Links to folders are entered, each folder once. A link that leads nowhere is listed, so that its image is missed.
     Hidden files and folders (whose names begin with a dot) inside a folder are skipped.
 
     Raises:
-        ValueError: a file or folder does not exist, or a folder contains no files.
+        ValueError: a file or folder does not exist or cannot be read, or a folder contains no files.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
-        inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
-        if path.is_dir() and not inside:
+        inside = sorted(_files_below(path)) if path.is_dir() else [path]
+        if not inside:
             raise ValueError(f"{path}: the folder contains no files")
-        found += inside if path.is_dir() else [path]
+        found += inside
     return found
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_below(folder: Path) -> Iterator[Path]:
+    top = Path(os.path.realpath(folder))
+    folders, links, seen = [folder], [], set()
+    while folders or links:  # links last: what lies in the folder itself keeps its own name
+        here = folders.pop() if folders else links.pop(0)
+        if (real := os.path.realpath(here)) in seen or (here != folder and top.is_relative_to(real)):
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(f"{here}: the folder cannot be read ({error.strerror})") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+            elif entry.is_file() or entry.is_symlink():
+                yield Path(entry.path)

@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from omniq_verl.console import progress_bar
-from omniq_verl.data.files import whole_text
+from omniq_verl.data.files import atomic_path, file_digest, whole_text
 from omniq_verl.data.names import is_utf8, shown_name
 from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
 from omniq_verl.generation.store import Store, read_store
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 16
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, double_precision=15),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
 
@@ -94,26 +94,58 @@ def write_scores(
         The number of files with a score.
 
     Raises:
-        ValueError: an unsupported table format, a table that already exists or was started with other settings, or a
-            file that is named twice.
+        ValueError: an unsupported table format, a table that already exists or was started with other settings, a file
+            that is named twice, or one that has changed since it was scored in a run that was killed.
     """
     _check_out(out)
     check_each_once(files)
     unfinished = out.with_name(f"{out.name}.unfinished")
     with Store(unfinished, config) as store:
+        _check_unchanged(files, unfinished)
         left = [file for file in files if shown_name(file) not in store.keys]
+        marks = {shown_name(file): _mark_of(file) for file in left}
         with progress_bar(console, "images") as bar:
             task = bar.add_task("scoring", total=len(files), completed=len(files) - len(left))
             for scores in batches(left) if left else ():
-                store.add({"key": score.image, **asdict(score)} for score in scores)
+                store.add({"key": one.image, "mark": marks[one.image], **asdict(one)} for one in scores)
                 bar.update(task, advance=len(scores))
         found = {record["key"]: _whole(record) for record in read_store(unfinished)}
-    table = pd.DataFrame([found[shown_name(file)] for file in files]).drop(columns="key")
-    _WRITERS[out.suffix.lower()](table if columns is None else table[list(columns)], out)
+    table = pd.DataFrame([found[shown_name(file)] for file in files]).drop(columns=["key", "mark"], errors="ignore")
+    with atomic_path(out) as whole:  # a table that is cut off would pass for a finished one
+        _WRITERS[out.suffix.lower()](table if columns is None else table[list(columns)], whole)
     shutil.rmtree(unfinished)
     scored = int((table.status == "ok").sum())
     _summarise(table, scored, out, console)
     return scored
+
+
+def _mark_of(file: Path) -> list[Any] | None:
+    """By what a changed file is told: its size, its time of change, and the digest of its content."""
+    try:
+        about = file.stat()
+        return [about.st_size, about.st_mtime_ns, file_digest(file)]
+    except OSError:
+        return None  # it is missing, which its status says
+
+
+def _check_unchanged(files: Sequence[Path], unfinished: Path) -> None:
+    """Check that finished files are those that were scored.
+
+    Raises:
+        ValueError: one has other content; the message names it.
+    """
+    marks = {record["key"]: record.get("mark") for record in read_store(unfinished)}
+    for file in files:
+        if (before := marks.get(shown_name(file))) is None:
+            continue
+        about = file.stat() if file.exists() else None
+        if about and [about.st_size, about.st_mtime_ns] == before[:2]:
+            continue
+        if about is None or about.st_size != before[0] or file_digest(file) != before[2]:
+            raise ValueError(
+                f"{file} has changed since it was scored: {unfinished} has the score of the earlier image. Fix: delete"
+                f" {unfinished} to score all images again, or give another --out"
+            )
 
 
 def check_each_once(files: Sequence[Path]) -> None:

@@ -258,9 +258,9 @@ class Scorer:
         """As ``score``, a list at a time, as soon as each batch is done."""
         tasks, images = self._tasks(task, scale), listed(images)
         prompts = prompts_for(prompt, len(images))
-        for asked in tasks:
-            # Fail before anything is loaded if a prompt is missing or a common prompt is invalid.
-            asked.question(None, prompts[0] if isinstance(prompt, str) or (prompts and prompts[0] is None) else "")
+        for asked in tasks:  # fail before anything is loaded if a prompt is missing or a common prompt is invalid
+            check_texts(asked, prompts)
+            asked.question(None, prompt if isinstance(prompt, str) else "")
             if self._direct:
                 self._texts(asked)
         if self._direct and samples > 1:
@@ -316,6 +316,20 @@ def score_request(key: str, data: bytes, digest: str, task: Task, prompt: str | 
     """The request for one image: the first wording of the task, and a seed derived from the image's digest."""
     text = prompt if task.needs_text else None
     return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", seed))
+
+
+def check_texts(task: Task, prompts: Sequence[str | None]) -> None:
+    """Check that each image has its text, if the task needs one. A score without it would be about nothing.
+
+    Raises:
+        ValueError: one has none, or only white space.
+    """
+    if not task.needs_text:
+        return
+    for number, text in enumerate(prompts):
+        if text is None or not text.strip():
+            what = "none was given" if text is None else f"that of image {number} is empty"
+            raise ValueError(f"the task {task.name} needs the text an image was made from, but {what}")
 
 
 def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) -> list[Task]:

@@ -169,7 +169,7 @@ def _check_text(text: str, prompt: str | None, limits: Limits) -> None:
 def _check_own(task: Task, prompt: str | None, images: int) -> None:
     if images > 1:
         raise BadRequest(422, f"messages: the question of {task.name} is about one image. Fix: send one, or a text")
-    if task.needs_text and not prompt:
+    if task.needs_text and not (prompt and prompt.strip()):
         raise BadRequest(422, f"prompt: the task {task.name} needs the text the image was made from")
 
 

@@ -1,17 +1,15 @@
 """Bodies of ``POST /v1/chat/completions``: the part of OpenAI's chat API that fits questions about images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from omniq_verl.serving.schemas import ScoreAnswer
+from omniq_verl.serving.schemas import ScoreAnswer, Sent
 
-
-class _Sent(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+Zero = Annotated[float, Field(ge=0, le=0, description="Accepted because clients send its default; no other value is.")]
 
 
-class ImageUrl(_Sent):
+class ImageUrl(Sent):
     """An image of a turn."""
 
     url: Annotated[str, Field(description="A data URL (data:image/png;base64,...). No other URL is read.")]
@@ -21,12 +19,18 @@ class ImageUrl(_Sent):
     ] = None
 
 
-class Part(_Sent):
+class Part(Sent):
     """A part of a turn: a text or an image."""
 
     type: Literal["text", "image_url"]
     text: str | None = None
     image_url: ImageUrl | None = None
+
+    @field_validator("image_url", mode="before")
+    @classmethod
+    def read_plain_url(cls, sent: Any) -> Any:
+        """Take ``"image_url": URL`` as ``"image_url": {"url": URL}``, as vLLM does."""
+        return {"url": sent} if isinstance(sent, str) else sent
 
     @model_validator(mode="after")
     def check_type(self) -> "Part":
@@ -37,14 +41,14 @@ class Part(_Sent):
         return self
 
 
-class Turn(_Sent):
+class Turn(Sent):
     """The only turn."""
 
     role: Literal["user"]
     content: list[Part] | str
 
 
-class ChatQuestion(_Sent):
+class ChatQuestion(Sent):
     """A chat with one user turn, about a task of ``GET /v1/tasks``."""
 
     model: Annotated[str, Field(description='The task: "technical" or "omniq/technical".')]
@@ -62,6 +66,9 @@ class ChatQuestion(_Sent):
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="A newer name of max_tokens.")] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**31, description="Null: the server's own.")] = None
     stream: Annotated[bool, Field(description="Only false: an answer is sent as a whole.")] = False
+    frequency_penalty: Zero = 0
+    presence_penalty: Zero = 0
+    logprobs: Annotated[Literal[False], Field(description="Only false.")] = False
     user: Annotated[str | None, Field(description="Accepted and ignored.")] = None
 
 

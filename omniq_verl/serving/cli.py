@@ -1,6 +1,7 @@
 """``omniq serve``: serves scores over HTTP."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,7 @@ def serve(
     from omniq_verl.families.find import as_family
     from omniq_verl.generation.spec import EngineSpec
     from omniq_verl.serving.limits import Limits
-    from omniq_verl.serving.settings import IMAGES, ServerSettings, key_digest
+    from omniq_verl.serving.settings import IMAGES, ServerSettings
     from omniq_verl.tasks import scale_of
 
     set_up_logs(verbose)
@@ -81,18 +82,53 @@ def serve(
             (replicas, max(replicas, max_replicas or 0)),
             max_tokens,
             seed,
-            frozenset(key_digest(key) for key in os.environ.get(KEYS, "").split(",") if key),
+            accepted_keys(os.environ.get(KEYS)),
             scale=scale_of(scale),
             tasks=tuple(task or ()),
             family=found,
             mode=mode,
         )
+        host = checked_host(host)
         settings.check()
         if settings.model:
             options.tell_checkpoint(model, settings.model)
         if address is None:
             prefer_haproxy()
         _serve_forever()(settings, host, port, console, address)
+
+
+def checked_host(host: str) -> str:
+    """The IP address to listen on.
+
+    Raises:
+        ValueError: it is neither one nor ``localhost``.
+    """
+    try:
+        return "127.0.0.1" if host == "localhost" else str(ip_address(host))
+    except ValueError:
+        fix = "use 127.0.0.1 for this machine alone, 0.0.0.0 for all interfaces, or the address of one"
+        raise ValueError(f"--host {host!r} is no IP address. Fix: {fix}") from None
+
+
+def accepted_keys(given: str | None) -> frozenset[str]:
+    """Digests of the accepted API keys; empty, where no key is required.
+
+    Args:
+        given: the keys, separated by commas or white space, which is no part of a key; None: no key is required.
+
+    Raises:
+        ValueError: there is a value, but no key in it: the server would answer everyone, which nobody asked for; or a
+            key cannot be sent.
+    """
+    from omniq_verl.generation.addresses import checked_key
+    from omniq_verl.serving.settings import key_digest
+
+    if given is None:
+        return frozenset()
+    keys = [checked_key(key, KEYS) for key in given.replace(",", " ").split()]
+    if not keys:
+        raise ValueError(f"{KEYS} is set, but holds no key. Fix: unset it to answer everyone, or write keys into it")
+    return frozenset(map(key_digest, keys))
 
 
 def _reject_idle_options(model: str | None, family: str | None, replicas: int, max_replicas: int | None) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, overload
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from omniq_verl.data.images import BadImage
+from omniq_verl.generation.addresses import checked_address, checked_key, is_loopback, proxy_hint
 from omniq_verl.generation.direct import check_mode
+from omniq_verl.generation.request import ERROR
 from omniq_verl.scoring.comparison import Comparison, load_shown, paired
 from omniq_verl.scoring.image_inputs import (
     Images,
@@ -26,6 +29,7 @@ from omniq_verl.scoring.image_inputs import (
     prompts_for,
 )
 from omniq_verl.scoring.scorer import BAD_IMAGE, Score
+from omniq_verl.tasks import text_fault
 
 _COMPARED = frozenset(Comparison.__dataclass_fields__)  # a newer server may send more fields
 _SCORED = frozenset(Score.__dataclass_fields__)
@@ -37,12 +41,28 @@ _AGAIN = (429, 500, 502, 503, 504)
 """HTTP statuses after which a request is retried. Ray Serve answers 500 when a replica was killed."""
 
 
+_EXAMPLE = "http://HOST:PORT, without a path"
+
+
 class ServerError(RuntimeError):
     """The server cannot be reached or has rejected a request."""
 
 
+class _Bearer(requests.auth.AuthBase):
+    """Sends the key. As a plain header, ``requests`` would replace it with what ``~/.netrc`` says of the host."""
+
+    def __init__(self, key: str):
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
 class Client:
     """Client of ``omniq serve``.
+
+    A server on this machine is called directly, whatever ``http_proxy`` says.
 
     Args:
         url: e.g. ``http://localhost:8000``.
@@ -53,6 +73,9 @@ class Client:
         timeout: seconds for one request.
         first_patience: used instead of ``patience`` until the server has answered for the first time, because an
             address that has never answered is most likely wrong.
+
+    Raises:
+        ValueError: ``url`` is no address, or ``key`` cannot be sent.
     """
 
     def __init__(
@@ -64,15 +87,17 @@ class Client:
         timeout: float = 300.0,
         first_patience: float = 15.0,
     ):
-        self._url, self._patience, self._timeout = url.rstrip("/"), patience, timeout
+        self._url, self._patience, self._timeout = checked_address(url, _EXAMPLE), patience, timeout
         self._first_patience, self._reached = min(first_patience, patience), False
         self._warn_lock = Lock()
         self._warned: float | None = None  # when the last warning was given
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
         self._session.mount("http", HTTPAdapter(pool_maxsize=at_once))
+        # Named in a request, it counts instead of the environment's no_proxy; so only where there must be no proxy.
+        self._proxies = {"no_proxy": urlsplit(self._url).hostname or ""} if is_loopback(self._url) else None
         if key:
-            self._session.headers["Authorization"] = f"Bearer {key}"
+            self._session.auth = _Bearer(checked_key(key, "the API key"))
 
     @overload
     def score(
@@ -193,8 +218,10 @@ class Client:
             data = load_source(source)
         except BadImage as error:
             return {task: Score(name, task, BAD_IMAGE, error=str(error)) for task in tasks}
+        if fault := text_fault(fields.get("prompt", "")):  # also what could not be encoded
+            return {task: Score(name, task, ERROR, error=f"the prompt {fault}") for task in tasks}
         found = self._post("/v1/score", fields, [("images", ("image", data))])
-        return {task: Score(name, task, **_texts(fields)) for task, fields in found["results"][0]["scores"].items()}
+        return {task: Score(name, task, **_texts(fields)) for task, fields in found["scores"].items()}
 
     def compare(
         self, pairs: Iterable[tuple[Any, Any]], references: Iterable[Any] | None = None, samples: int = 1
@@ -221,7 +248,7 @@ class Client:
             return Comparison(a, b, BAD_IMAGE, error=str(error))
         named = zip(("a", "b", "reference"), shown, strict=True)
         files = [(name, ("image", data)) for name, data in named if data is not None]
-        (answer,) = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)["results"]
+        answer = self._post("/v1/compare", {"samples": samples, "reasoning": "true"}, files)
         answer |= {
             "winner": answer["winner"] and answer["winner"].upper(),
             "reasoning": tuple(answer["reasoning"] or ()),
@@ -229,6 +256,7 @@ class Client:
         return Comparison(a, b, **{name: value for name, value in answer.items() if name in _COMPARED})
 
     def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
+        """The result of the only image or pair of a request."""
         start, pause = time.monotonic(), 0.1
         while True:
             why, wait = self._try(path, fields, files)
@@ -240,6 +268,7 @@ class Client:
             patience = self._patience if self._reached else self._first_patience
             if time.monotonic() + wait > start + patience:
                 fix = "" if self._reached else ". Fix: start the server (omniq serve), or correct the address"
+                fix += proxy_hint(self._url)
                 raise ServerError(f"{self._url}{path}: no answer in {patience:g} s (last: {why}){fix}")
             self._tell(why, patience)
             time.sleep(wait)
@@ -256,16 +285,32 @@ class Client:
     def _try(self, path: str, fields: dict[str, Any], files: list[Any]) -> tuple[dict[str, Any] | str, float]:
         """The answer; or why there is none yet, and the minimum number of seconds to wait."""
         try:
-            got = self._session.post(self._url + path, data=fields, files=files, timeout=self._timeout)
+            got = self._session.post(
+                self._url + path, data=fields, files=files, timeout=self._timeout, proxies=self._proxies
+            )
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             return _plain(error), 0.0
+        except requests.RequestException as error:  # nothing that a retry would change: redirects without an end, ...
+            raise ServerError(f"{self._url}{path}: {error}. Fix: correct the address, {_EXAMPLE}") from error
         self._reached = True
         if got.ok:
-            return got.json(), 0.0
+            return self._result(path, got), 0.0
         if got.status_code in _AGAIN:
             after = got.headers.get("Retry-After", "0")
             return f"HTTP {got.status_code}", float(after) if after.isdigit() else 0.0
-        raise ServerError(f"{self._url}{path}: HTTP {got.status_code}: {got.text[:1000]}")
+        fix = f". Fix: correct the address, {_EXAMPLE}" if got.status_code in (404, 405) else ""
+        raise ServerError(f"{self._url}{path}: HTTP {got.status_code}: {got.text[:1000]}{fix}")
+
+    def _result(self, path: str, got: requests.Response) -> dict[str, Any]:
+        try:
+            (found,) = got.json()["results"]
+        except (ValueError, KeyError, TypeError):
+            kind = got.headers.get("Content-Type", "nothing")
+            raise ServerError(
+                f"{self._url}{path}: the answer is not that of omniq serve, but {kind}: {got.text[:60]!r}. Fix: correct"
+                f" the address, {_EXAMPLE}{proxy_hint(self._url)}"
+            ) from None
+        return found
 
 
 def _plain(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Limits of a server."""
 
+import math
 from dataclasses import dataclass
 
 from omniq_verl.data.images import MAX_PIXELS
@@ -26,5 +27,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         smallest = min(self.body, self.images, self.pixels, self.samples, self.text, self.seconds)
-        if smallest <= 0 or self.waiting < self.images or self.pixels > MAX_PIXELS:
-            raise ValueError(f"limits must be > 0, pixels <= {MAX_PIXELS:,}, and waiting >= images; got {self}")
+        if smallest <= 0 or not math.isfinite(self.seconds) or self.waiting < self.images or self.pixels > MAX_PIXELS:
+            raise ValueError(
+                f"limits must be > 0, seconds finite, pixels <= {MAX_PIXELS:,}, and waiting >= images; got {self}"
+            )

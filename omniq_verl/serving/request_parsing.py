@@ -1,6 +1,8 @@
 """Parse request bodies (JSON or multipart) into questions and image files. Any fault raises ``BadRequest``."""
 
+import codecs
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +20,9 @@ from omniq_verl.serving.schemas import CompareQuestion, ScoreQuestion
 from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
+_TAIL, _KEPT = "omniq_tail", 512
+"""Where ``LimitBody`` keeps the last bytes of a body, and how many: a boundary has at most 70."""
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
 _TEXTS = ("task", "prompt", "model", "mode")
 """Fields that stay text even if their content looks like JSON."""
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
@@ -51,7 +56,10 @@ class File:
 
 
 class LimitBody:
-    """ASGI middleware that rejects bodies that are too long, by Content-Length or while they are received."""
+    """ASGI middleware that rejects bodies that are too long, by Content-Length or while they are received.
+
+    It keeps the end of the body, by which an unfinished form is recognised.
+    """
 
     def __init__(self, app: ASGIApp, most: int):
         self._app, self._most = app, most
@@ -61,11 +69,14 @@ class LimitBody:
             await self._app(scope, receive, send)
             return
         length, got = dict(scope["headers"]).get(b"content-length", b""), 0
+        scope[_TAIL] = b""
 
         async def counted() -> Message:
             nonlocal got
             message = await receive()
-            got += len(message.get("body", b""))
+            part = message.get("body", b"")
+            got += len(part)
+            scope[_TAIL] = (scope[_TAIL] + part[-_KEPT:])[-_KEPT:]
             if got > self._most or (length.isdigit() and int(length[:20]) > self._most):
                 raise HTTPException(413, f"the body is longer than {self._most:,} bytes")
             return message
@@ -85,6 +96,7 @@ async def read_score(request: Request, limits: Limits) -> tuple[ScoreQuestion, l
     """
     if _kind(request) == _MULTIPART:
         async with _form(request, limits, limits.images) as form:
+            _check_whole(request)
             files = await _files(form, "images")
             words = {"images": ["sent"] * len(files), **_words(form, ("images",), ("task", "prompt"))}
             question = _model(ScoreQuestion, words)
@@ -104,6 +116,7 @@ async def read_compare(
     """
     if _kind(request) == _MULTIPART:
         async with _form(request, limits, 3 * limits.images) as form:
+            _check_whole(request)
             a, b, references = [await _files(form, name) for name in ("a", "b", "reference")]
             if len(a) != len(b) or len(references) not in (0, len(a)):
                 raise BadRequest(
@@ -126,6 +139,9 @@ async def read_compare(
 
 
 def _kind(request: Request) -> str:
+    """The content type, after a check that the body is not compressed."""
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise BadRequest(415, f"content-encoding: {coding!r:.40} is not read. Fix: send the body as it is")
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -140,7 +156,7 @@ async def read_json(
     if _kind(request) != "application/json":
         raise BadRequest(415, f"send {accepted}")
     try:
-        return kind.model_validate_json(await request.body())
+        return kind.model_validate_json((await request.body()).removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         raise BadRequest(422, _mistakes(error)) from None
 
@@ -155,9 +171,22 @@ def _model(kind: type[Question], words: Mapping[str, Any]) -> Question:
 def _mistakes(error: ValidationError) -> str:
     """Location and message of each validation error, without the input, which may be long."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    messages = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
+    messages = [f"{_place(one['loc']) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
     more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     return "; ".join([*messages, *more])
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """Where a fault is, without pydantic's names of the alternatives that it tried, such as ``list[Part]``."""
+    return ".".join(str(one) for one in loc if not (isinstance(one, str) and "[" in one))
+
+
+def _check_whole(request: Request) -> None:
+    """Check that a form has its end: the parser drops a last file that is cut off, without a word."""
+    match = _BOUNDARY.search(request.headers.get("content-type", ""))
+    tail = request.scope.get(_TAIL)
+    if match and tail is not None and f"--{match[1] or match[2]}--".encode("latin-1", "replace") not in tail:
+        raise BadRequest(422, "body: it is cut off, the form has no end (--boundary--). Fix: send it again")
 
 
 def _form(request: Request, limits: Limits, files: int) -> Any:

@@ -122,7 +122,7 @@ class Questions:
 
     def _prompts(self, tasks: Sequence[Task], prompts: Prompts) -> Prompts:
         needs = [task.name for task in tasks if task.needs_text]
-        if needs and not all(prompts):
+        if needs and not all(prompt and prompt.strip() for prompt in prompts):
             raise BadRequest(422, f"prompt: the task {needs[0]} needs the text the image was made from")
         return prompts
 

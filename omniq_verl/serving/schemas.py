@@ -1,7 +1,7 @@
 """Request and response bodies of the routes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,9 +14,19 @@ Base64 = Annotated[str, Field(description="An image file in base64, or a data UR
 Temperature = Annotated[float, Field(gt=0, le=2, allow_inf_nan=False, description="Used if samples > 1.")]
 
 
-class _Asked(BaseModel):
+class Sent(BaseModel):
+    """A part of a request. No other fields are allowed; null is the same as a field that is left out."""
+
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def drop_null(cls, sent: Any) -> Any:
+        """Leave out the fields that are null: clients in typed languages send every field that they know."""
+        return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
+
+
+class _Asked(Sent):
     samples: Annotated[int, Field(ge=1, description="Answers per image; 1 decodes greedily.")] = 1
     temperature: Temperature = 1.0
     reasoning: Annotated[bool, Field(description="Also return the model's reasoning and its whole answer.")] = False
@@ -61,10 +71,8 @@ class ScoreQuestion(_Asked):
     ] = None
 
 
-class Pair(BaseModel):
+class Pair(Sent):
     """Two images, and optionally the image both were made from."""
-
-    model_config = ConfigDict(extra="forbid")
 
     a: Base64
     b: Base64

@@ -7,6 +7,7 @@ from pathlib import Path
 from omniq_verl.doors import is_door
 from omniq_verl.families.family import Family
 from omniq_verl.generation.direct import BOTH, MODES, check_mode
+from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.limits import Limits
 from omniq_verl.tasks import Scale, image_task
@@ -52,6 +53,7 @@ class ServerSettings:
             raise ValueError("nothing to serve: no model is given. Fix: give --model, --rali or both")
         if not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ValueError(f"replicas must be (minimum, maximum) with 1 <= minimum <= maximum; got {self.replicas}")
+        Sampling(max_tokens=self.max_tokens)  # an error here, and not in every answer
 
     def check_modes(self) -> None:
         """Check ``mode`` against the family.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from omniq_verl.data.files import whole_text
 from omniq_verl.scoring.scorer import Score
@@ -18,16 +18,15 @@ from omniq_verl.serving.chat import decoded_url, task_of_model
 from omniq_verl.serving.chat_schemas import Part
 from omniq_verl.serving.request_parsing import BadRequest, File, Prompts, check_prompts, read_json
 from omniq_verl.serving.routes import Questions
+from omniq_verl.serving.schemas import Sent
 
 SCORE = "/score"
 _NAMES = (("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2"))
 """vLLM's names of the two sides (``vllm.entrypoints.pooling.scoring.protocol``)."""
 
 
-class Content(BaseModel):
+class Content(Sent):
     """A side as parts, e.g. an image."""
-
-    model_config = ConfigDict(extra="forbid")
 
     content: Annotated[list[Part], Field(min_length=1)]
 
@@ -36,10 +35,8 @@ Side = str | Content
 Sides = Side | list[Side]
 
 
-class PairQuestion(BaseModel):
+class PairQuestion(Sent):
     """Queries and documents: one query for all documents, or one for each."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(description='The task: "technical" or "omniq/technical".')]
     queries: Annotated[

@@ -1,5 +1,6 @@
 """Adapters, over a scorer whose score is the brightness of an image, and against the packages that are installed."""
 
+import copy
 import io
 import math
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from omniq_verl.adapters import comfyui
 from omniq_verl.adapters.scale import NoScore
 from omniq_verl.adapters.tables import COLUMNS, batch_scorer, score_table
 from omniq_verl.adapters.tensor_metric import TensorMetric
+from omniq_verl.serving.client import Client
 
 
 def grey(*values: float) -> torch.Tensor:
@@ -36,6 +38,17 @@ def test_a_path_is_scored_and_attributes_are_those_of_pyiqa(tmp_path):
     metric = TensorMetric(Brightness())
     assert metric(str(tmp_path / "white.png")).tolist() == [5.0]
     assert (metric.lower_better, metric.metric_mode) == (False, "NR")
+
+
+def test_a_picture_and_a_files_bytes_are_scored_as_pyiqa_scores_them():
+    metric = TensorMetric(Brightness())
+    assert metric(Image.new("RGB", (16, 16), (255, 255, 255))).tolist() == [5.0]
+    assert metric(png(3)).shape == (1,)
+
+
+def test_a_metric_is_cloned_with_the_scorer_that_it_has():
+    metric = TensorMetric(Client("http://127.0.0.1:9"))  # a client has threads and locks, as engines do
+    assert copy.deepcopy({"clip": metric})["clip"]._scorer is metric._scorer
 
 
 def test_an_unreadable_answer_is_nan_or_an_error():
@@ -164,6 +177,22 @@ def test_the_comfyui_node_keeps_its_contract(monkeypatch):
     assert torch.equal(best, images[1:2]) and asked == [("m", "auto", "auto", "hf")]
     with pytest.raises(ValueError, match="no image has a score: no_answer"):
         node().score(grey(0.0).movedim(1, -1), "m", "technical")
+
+
+def test_comfyui_clips_what_resizing_leaves_outside_of_the_range(monkeypatch):
+    monkeypatch.setattr(comfyui, "_scorer", lambda *_: Brightness())
+    images = torch.stack([torch.full((16, 16, 3), 1.04), torch.full((16, 16, 3), 0.5)])
+    scores, _, best = comfyui.OmniqScore().score(images, "model", "technical")
+    assert scores == pytest.approx([5.0, 3.0], abs=0.02) and torch.equal(best, images[:1])
+    with pytest.raises(ValueError, match=r"NaN or infinite\. Fix: [^:]*$"):
+        comfyui.OmniqScore().score(torch.full((1, 16, 16, 3), float("nan")), "model", "technical")
+
+
+def test_a_dataset_that_is_mapped_row_by_row_is_told_how(tmp_path):
+    picture = Image.new("RGB", (16, 16))
+    for row in ({"image": picture}, {"image": {"bytes": png(0), "path": None}}, {"image": "a.png"}, {"image": None}):
+        with pytest.raises(ValueError, match="call map with batched=True"):
+            batch_scorer(Brightness())(row)
 
 
 def test_columns_that_are_there_twice_or_already_are_named():

@@ -24,6 +24,13 @@ def test_each_text_gets_the_best_of_its_own_images():
     assert [one.score for one in second.scores] == pytest.approx([1 + 4 * v / 255 for v in (30, 40, 40)])
 
 
+def test_a_pipeline_that_returns_a_tuple_gives_the_same():
+    images = [flat(value) for value in (9, 90)]
+    for output in ((images,), (images, [False, False]), (np.stack(images) / np.float32(255), None)):
+        (picked,) = pick_best(output, TEXTS[:1], Brightness())
+        assert picked.best == 1 and len(picked.scores) == 2
+
+
 def test_a_text_without_a_score_has_no_best_image():
     first, second = pick_best([flat(0), flat(9)], TEXTS, Brightness())
     assert (first.best, first.image, second.best) == (None, None, 0)

@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,6 +122,12 @@ def left_in_queue() -> set[str]:
     return set((tq.kv_list("train") or {}).get("train", {}))
 
 
+def test_the_sampler_can_be_imported_before_verl_as_by_one_that_extends_it():
+    command = [sys.executable, "-c", "from omniq_verl.filters.group_std_verl import GroupStdSampler"]
+    done = subprocess.run(command, env={**os.environ, "VERL_PLATFORM": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("mode", ["all", "drop"])
 def test_the_mean_reward_is_of_all_rollouts_whatever_is_kept(sample, mode):
     parts = {"parts": lambda accuracy: {"accuracy": accuracy, "score": accuracy, "status": 0.0}}
@@ -219,6 +227,26 @@ def test_other_peoples_rewards_can_be_trained_on_unfiltered(sample):
 def test_a_metric_the_reward_does_not_have_is_named(sample):
     with pytest.raises(KeyError, match="looks at 'accuracy', and the reward has only"):
         sample([SPREAD] * 4, mode="drop", parts=lambda accuracy: {"acc": accuracy})
+
+
+@pytest.mark.parametrize("mode", ["all", "drop", "refill"])
+@pytest.mark.parametrize("name", ["score", "acc"])
+def test_a_reward_that_is_no_number_ends_the_training_instead_of_the_weights(sample, mode, name):
+    def parts(accuracy: float) -> dict[str, float]:
+        return {"accuracy": accuracy, name: float("nan") if accuracy == 0.9 else accuracy}
+
+    with pytest.raises(ValueError, match=r"an answer to koniq/group0 of koniq is nan\. Fix: let the reward function"):
+        sample([SPREAD] + [FLAT] * 3, mode=mode, parts=parts)
+
+
+def test_a_part_that_some_answer_lacks_cannot_be_filtered_by(sample):
+    def parts(accuracy: float) -> dict[str, float]:
+        return {**our_parts(accuracy), "pred": float("nan") if accuracy == 0 else 3.0}
+
+    with pytest.raises(
+        ValueError, match=r"looks at 'pred', which is nan for an answer to koniq/group\d of koniq\. Fix"
+    ):
+        sample([SPREAD, WRONG] * 2, mode="drop", metric="pred", parts=parts)
 
 
 def test_a_group_of_one_is_dropped_by_name(sample):

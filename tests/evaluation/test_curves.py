@@ -183,5 +183,8 @@ def test_unknown_panels_and_formats_are_rejected(tmp_path):
     run = write_run(tmp_path / "grpo", rising("actor/entropy"))
     with pytest.raises(ValueError, match=r"unknown panels \['loss'\]; known: reward"):
         draw_curves([run], tmp_path / "curves.png", ["loss"])
-    with pytest.raises(ValueError, match="csv"):
+    with pytest.raises(ValueError, match=r"no plot can be written as \.csv\. Fix: end it with \.png"):
         draw_curves([run], tmp_path / "curves.csv")
+    with pytest.raises(ValueError, match=r"new/curves: the name has no ending.* Fix: end it with \.png"):
+        draw_curves([run], tmp_path / "new" / "curves")  # matplotlib would write curves.png
+    assert not (tmp_path / "new").exists()

@@ -136,6 +136,13 @@ def test_the_shapes_are_the_rewards_themselves(tmp_path):
         draw_reward_shapes(tmp_path / "x.png", [0.0])
 
 
+def test_any_number_of_widths_is_drawn_and_what_is_none_is_named(tmp_path):
+    assert draw_reward_shapes(tmp_path / "many.svg", [0.1 * number for number in range(1, 12)]).is_file()
+    for sigma in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="above 0 and finite"):
+            draw_reward_shapes(tmp_path / "x.png", [sigma])
+
+
 def test_no_page_asks_the_network(root, tmp_path):
     html = write_page([root / "low"], tmp_path).read_text()
     assert not re.search(r'(src|href)="(?!data:)', html)

@@ -192,6 +192,16 @@ def test_a_folder_without_a_model_is_rejected_with_what_there_is(tmp_path):
         EngineSpec(str(run / "global_step_5")).check()
 
 
+@pytest.mark.parametrize("below", ["checkpoint-500", "snapshots/1f2e"])
+def test_a_folder_of_another_program_is_answered_with_the_model_in_it(tmp_path, below):
+    (tmp_path / "run" / below).mkdir(parents=True)
+    (tmp_path / "run" / below / "config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=rf"no config.json. Fix: name the folder that holds it, such as .*run/{below}$"
+    ):
+        EngineSpec(str(tmp_path / "run")).check()
+
+
 def test_what_is_no_run_stays_as_it_is_and_a_checkpoint_without_a_model_is_no_older_one(tmp_path):
     assert EngineSpec("owner/name").model == "owner/name"
     assert EngineSpec(str(tmp_path / "missing")).model == str(tmp_path / "missing")

@@ -17,7 +17,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.failures, self.most = [], [], 99
+        self.asked, self.failures, self.most, self.reply = [], [], 99, None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -34,6 +34,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(self.server.failures.pop(), {"error": {"message": "busy"}})
         if "too long" in text:
             return self._send(400, {"error": {"message": "maximum context length is 10 tokens"}})
+        if self.server.reply is not None:
+            return self._send(*self.server.reply)
         choices = [
             {
                 "index": n,
@@ -49,9 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, status, body):
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if data.startswith(b"<") else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -106,13 +108,75 @@ def test_a_busy_server_is_asked_again(server):
 
 
 def test_a_server_that_stays_down_ends_the_job(server):
-    from openai import InternalServerError
-
     server.failures = [500] * 9
-    with pytest.raises(InternalServerError):
+    with pytest.raises(RuntimeError, match=r"/v1: Error code: 500.*Fix: see the endpoint's own log"):
         Endpoint("m", server.address, retries=1).answer([request()], Sampling())
 
 
 def test_an_endpoint_that_is_down_is_named():
     with pytest.raises(RuntimeError, match=r"http://127.0.0.1:9/v1/? cannot be reached"):
         Endpoint("m", "http://127.0.0.1:9/v1", retries=0).answer([request()], Sampling())
+
+
+def said(message: dict) -> dict:
+    return {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "<answer>3</answer>", "reasoning_content": "dark"}, "<think>dark</think><answer>3</answer>"),
+        ({"content": None, "reasoning": "dark and"}, "<think>dark and"),
+        (
+            {"content": [{"type": "text", "text": "<answer>"}, {"type": "text", "text": "3</answer>"}]},
+            "<answer>3</answer>",
+        ),
+        ({"content": None}, ""),
+    ],
+)
+def test_a_servers_own_field_for_reasoning_and_lists_of_parts_are_read(server, message, text):
+    server.reply = 200, {**said(message), "usage": {"completion_tokens": None, "prompt_tokens": 1, "total_tokens": 1}}
+    assert Endpoint("m", server.address).answer([request()], Sampling()) == [[Answer(text, "stop", 0)]]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b"<html>a proxy's page</html>", "does not answer as OpenAI's chat API does.*a proxy's page.*http://HOST"),
+        (200, b'{"choices": [{"ind', "does not answer as OpenAI's chat API does"),
+        (200, {"choices": [{"index": 0}]}, "does not answer as OpenAI's chat API does"),
+        (
+            404,
+            {"detail": "Not Found"},
+            "404.*Fix: correct the address, http://HOST:PORT/v1, or the name",
+        ),
+        (401, {"error": {"message": "no"}}, "401.*Fix: set OPENAI_API_KEY"),
+    ],
+)
+def test_what_is_no_chat_concerns_the_endpoint_and_no_row(server, status, body, words):
+    server.reply = status, body
+    with pytest.raises(RuntimeError, match=words):
+        Endpoint("m", server.address, retries=0).answer([request()], Sampling())
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "http://", "http://[::1", "http://a b/v1", "http://host:99999/v1"]
+)
+def test_what_is_no_address_is_said_before_anything_is_asked(url):
+    with pytest.raises(ValueError, match=r"is no address of a server. Fix: write it as http://HOST:PORT/v1"):
+        Endpoint("m", url)
+
+
+def test_a_proxy_is_not_asked_for_this_machine_and_named_for_others(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert Endpoint("m", server.address, retries=0).answer([request()], Sampling())[0][0].text == "0"
+    with pytest.raises(RuntimeError, match=r"reached by a proxy .http_proxy.*set no_proxy=example\.com"):
+        Endpoint("m", "http://example.com/v1", retries=0).answer([request()], Sampling())
+
+
+def test_the_line_end_of_a_key_is_no_part_of_it(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "key\n")
+    assert Endpoint("m", server.address).answer([request()], Sampling())[0][0].text == "0"
+    monkeypatch.setenv("OPENAI_API_KEY", "schl\u00fcssel")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY has characters"):
+        Endpoint("m", server.address)

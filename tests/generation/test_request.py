@@ -17,7 +17,15 @@ def asked(*texts: str) -> list[Request]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"n": 0}, {"max_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"n": 2, "temperature": 0}],
+    [
+        {"n": 0},
+        {"max_tokens": 0},
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"n": 2, "temperature": 0},
+        {"temperature": float("nan")},
+    ],
 )
 def test_settings_without_sense_are_rejected(settings):
     with pytest.raises(ValueError, match="temperature"):

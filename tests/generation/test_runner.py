@@ -111,13 +111,27 @@ def test_that_all_rows_are_rejected_is_a_fault_of_the_settings(data, tmp_path):
     assert answers(tmp_path / "out") == {}
 
 
-def test_a_few_rows_that_are_rejected_are_kept_as_such(data, tmp_path):
-    todo = [WorkItem(ref) for ref in list_rows([data])[:2]]
+def test_a_few_rows_that_are_rejected_are_kept_as_such_where_others_were_answered(data, tmp_path):
+    todo = [WorkItem(ref) for ref in list_rows([data])[:4]]
     console = Console(file=io.StringIO())
     with Store(tmp_path / "out", {}) as store:
+        run_job(job(), todo[:2], store, HERE, QUIET, "test")
         run_job(job("rejects made"), todo, store, HERE, console, "test")
-    assert len(answers(tmp_path / "out")) == 2
+    assert len(answers(tmp_path / "out")) == 4
     assert "2 rows were rejected by the engine, e.g. ValueError: too long" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 9])  # also one that is alone in its batch
+def test_a_few_rows_that_are_all_rejected_are_asked_again_with_the_right_settings(data, tmp_path, rows):
+    todo = [WorkItem(ref) for ref in list_rows([data])[:rows]]
+    with Store(tmp_path / "out", {}) as store:
+        with pytest.raises(
+            BatchesFailed, match=rf"all {rows} rows were rejected.*too long.*no rejection was saved|every"
+        ):
+            run_job(job("rejects made"), todo, store, HERE, QUIET, "test")
+        assert answers(tmp_path / "out") == {}
+        run_job(job(), todo, store, HERE, QUIET, "test")
+    assert len(found := answers(tmp_path / "out")) == rows and "too long" not in str(found)
 
 
 def test_a_log_is_told_how_far_it_is(data, tmp_path, monkeypatch):

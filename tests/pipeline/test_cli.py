@@ -58,6 +58,26 @@ def test_only_some_stages_are_run_and_the_tables_name_what_is_missing(quick, tmp
     assert code == 1 and "--only x matches no stage. Fix: use one of" in text
 
 
+@pytest.mark.parametrize("name", ["Qwen 7B", "step=100", "a,b", "model[1]", "mod\u00e8le"])
+def test_a_model_whose_name_hydra_would_not_read_is_named_before_anything_starts(tmp_path, name):
+    (tmp_path / name).mkdir()
+    words = ("omniquality_r", "--scale", "paper", "--out", tmp_path / "run", "--dry-run", "--model")
+    code, text = invoke(*words, tmp_path / name)
+    assert code == 1 and f"{name} has characters that settings of a training cannot hold. Fix: link the model's" in text
+
+
+def test_a_models_folder_is_the_same_wherever_a_stage_runs(tmp_path, monkeypatch):
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "models")
+    for model in ("base", "~/models/base", str(tmp_path / "models" / "base")):
+        found = experiments.build("omniquality_r", "paper", tmp_path / "run", [0], None, model)
+        words = [word for stage in found.stages for word in stage.command if word.startswith("model.path=")]
+        assert f"model.path={tmp_path / 'models' / 'base'}" in words
+    named = experiments.build("omniquality_r", "paper", tmp_path / "run", [0], None, "Qwen/Qwen2.5-VL-3B-Instruct")
+    assert any("model.path=Qwen/Qwen2.5-VL-3B-Instruct" in stage.command for stage in named.stages)
+
+
 def test_a_plan_needs_no_data_and_names_what_is_missing(tmp_path):
     (tmp_path / "data").mkdir()
     words = (

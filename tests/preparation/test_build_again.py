@@ -23,6 +23,7 @@ from data_builders import (
 )
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from image_builders import decoded, saved, smooth
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from omniq_verl.data.images import load_image
@@ -229,12 +230,16 @@ def test_where_every_row_is_a_reject_the_first_reason_is_the_error(root, out):
         prepare_made(root, out)
 
 
-@pytest.mark.parametrize("name", ["plain", "my set (1)", "v=1, \u00fc", "o'clock [x]", "$HOME"])
+NAMES = ["plain", "my set (1)", "v=1, \u00fc", "o'clock [x]", "$HOME", "a\\b", "a\\'b", "${a}", "a\\${b}", "\\'\\'"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_printed_to_train_with_is_read_by_shell_and_hydra(tmp_path, name):
     files = [tmp_path / name / "a.parquet", tmp_path / name / "b.parquet"]
     (word,) = shlex.split(override("data.train_files", files))
     (found,) = OverridesParser.create().parse_overrides([word])
-    assert found.key_or_group == "data.train_files" and [str(one) for one in found.value()] == list(map(str, files))
+    read = OmegaConf.create({"files": found.value()}).files  # verl resolves interpolations
+    assert found.key_or_group == "data.train_files" and list(map(str, read)) == list(map(str, files))
 
 
 def test_a_label_file_that_is_a_link_to_elsewhere_is_not_followed(root, out, tmp_path):

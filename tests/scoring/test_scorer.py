@@ -124,6 +124,9 @@ def test_alignment_needs_its_prompt_and_puts_it_into_the_question(tmp_path):
         Scorer("", RATER).score(grey(9), task="alignment")
     with pytest.raises(ValueError, match="2 prompts for 1 images"):
         Scorer("", RATER).score([grey(9)], task="alignment", prompt=["a", "b"])
+    for blank in ("", " \n", ["", "a cat"], ["a cat", ""], ["a cat", None]):
+        with pytest.raises(ValueError, match=r"needs the text.*(image [01] is empty|none was given)"):
+            Scorer("", RATER).score([grey(9), grey(99)], task="alignment", prompt=blank)
     asked = Scorer("", RECORDER)
     asked.score([grey(9), grey(99)], task="alignment", prompt=["a cat", "two {dogs}"])
     assert ['"a cat"' in text for text in Recorder.texts] == [True, False]
@@ -209,6 +212,27 @@ class _Web(BaseHTTPRequestHandler):
         pass
 
 
+class _Torn(_Web):
+    """Ends in the middle of a file, or sends what is not packed as it says."""
+
+    def do_GET(self):
+        self.send_response(200)
+        short = self.path == "/short"
+        self.send_header(*(("Content-Length", "5000") if short else ("Content-Encoding", "gzip")))
+        self.end_headers()
+        self.wfile.write(grey(255)[:50])
+
+
+def test_a_download_that_breaks_off_costs_its_own_image_alone():
+    server = HTTPServer(("127.0.0.1", 0), _Torn)
+    Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    found = Scorer("", RATER, allow_urls=True).score([f"{base}/short", f"{base}/packed", grey(255)])
+    server.shutdown()
+    assert [one.status for one in found] == ["bad_image", "bad_image", "ok"]
+    assert "cannot be fetched" in found[0].error and "IncompleteRead" in found[0].error
+
+
 def test_addresses_are_fetched_where_asked_for():
     server = HTTPServer(("127.0.0.1", 0), _Web)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -281,6 +305,9 @@ def test_a_table_is_written_in_the_order_of_the_files(folder, tmp_path, ending):
         (["--out", "nowhere/scores.csv"], "no such folder"),
         (["--out", "there.csv"], "exists already"),
         (["--task", "alignment"], "none was given"),
+        (["--task", "alignment", "--prompt", " "], "image 0 is empty"),
+        (["--samples", "2", "--temperature", "nan"], "temperature >= 0"),
+        (["--samples", "2", "--temperature", "inf"], "temperature >= 0"),
         (["--task", "beauty"], "unknown task"),
         (["--scale", "0-10"], "unknown scale '0-10'; known: 1-5, 0-5"),
         (["gone"], "no such file"),
@@ -353,3 +380,16 @@ def test_what_lies_in_hidden_folders_is_left_out_and_an_empty_folder_named(tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="contains no files"):
         list_files([tmp_path / "empty"])
+
+
+def test_links_to_folders_are_entered_once_and_links_to_nothing_are_missed(tmp_path, scorer):
+    for name in ("photos/own/a.png", "elsewhere/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(grey(9))
+    photos = tmp_path / "photos"
+    links = {"again": "own", "loop": ".", "up": "..", "set": "../elsewhere", "gone.png": "moved.png"}
+    for name, target in links.items():
+        (photos / name).symlink_to(target)
+    files = list_files([photos])
+    assert [str(file.relative_to(photos)) for file in files] == ["gone.png", "own/a.png", "set/b.png"]
+    assert [one.status for one in scorer.score(files)] == ["bad_image", "ok", "ok"]

@@ -160,6 +160,30 @@ def test_what_is_no_question_is_rejected_with_a_reason(client, words, said):
     assert len(found.json()["detail"]) < 1000
 
 
+NULL = ("n", "top_p", "temperature", "max_tokens", "seed", "stream", "stop", "tools", "stream_options", "metadata")
+
+
+def test_what_clients_send_without_being_asked_changes_nothing(client):
+    plain = client.post(PATH, json=chat(image(80))).json()["omniq"]
+    more = {**dict.fromkeys(NULL), "frequency_penalty": 0.0, "presence_penalty": 0, "logprobs": False}
+    turns = [{**turn, "name": None, "refusal": None} for turn in chat(image(80))["messages"]]
+    found = client.post(PATH, json={**chat(image(80)), **more, "messages": turns})
+    assert found.status_code == 200 and found.json()["omniq"] == plain
+    url = image(80)["image_url"]["url"]
+    assert client.post(PATH, json=chat({"type": "image_url", "image_url": url})).json()["omniq"] == plain
+
+
+@pytest.mark.parametrize("words", [{"frequency_penalty": 0.5}, {"logprobs": True}, {"stop": ["."]}])
+def test_what_would_change_an_answer_is_still_rejected(client, words):
+    found = client.post(PATH, json={**chat(image(0)), **words})
+    assert found.status_code == 422 and found.json()["detail"].startswith(f"{next(iter(words))}: ")
+
+
+def test_the_place_of_a_fault_has_no_names_of_types(client):
+    found = client.post(PATH, json=chat({"type": "image_url", "image_url": 5}))
+    assert found.status_code == 422 and found.json()["detail"].startswith("messages.0.content.0.image_url: ")
+
+
 def test_limits_and_keys_are_those_of_the_other_routes():
     sent = {"json": chat(image(0))}
     locked = TestClient(app(keys=frozenset({key_digest("right")})))

@@ -98,8 +98,64 @@ def test_a_rejection_is_final_and_says_why(url):
 def test_a_key_is_sent():
     with listening(app(keys=frozenset({key_digest("right")}))) as url:
         assert Client(url, key="right").score(grey(0)).ok
+        assert Client(url, key="right\n").score(grey(0)).ok  # as it was read from a file
         with pytest.raises(ServerError, match="401"):
             Client(url, key="wrong").score(grey(0))
+    with pytest.raises(ValueError, match="the API key has characters that no HTTP header can carry"):
+        Client(url, key="schl\u00fcssel")
+
+
+def test_a_key_is_sent_whatever_the_users_netrc_says_of_the_host(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with listening(app(keys=frozenset({key_digest("right")}))) as url:
+        assert Client(url, key="right").score(grey(0)).ok
+
+
+def test_a_proxy_is_not_asked_for_this_machine_and_named_for_others(url, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert Client(url).score(grey(0)).ok
+    with pytest.raises(ServerError, match=r"reached by a proxy .http_proxy.*set no_proxy=example\.com"):
+        Client("http://example.com", patience=0.5).score(grey(0))
+
+
+async def another_service(scope, receive, send):
+    """Answers 200 to everything, as the page of a proxy or another program at the port does."""
+    if scope["type"] == "http":
+        json = scope["path"].startswith("/json")
+        head = [(b"content-type", b"application/json" if json else b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b"{}" if json else b"<html>welcome</html>"})
+
+
+@pytest.mark.parametrize("path", ["", "/json"])
+def test_an_answer_of_another_service_is_no_score(path):
+    words = r"the answer is not that of omniq serve.*Fix: correct the address, http://HOST:PORT"
+    with listening(another_service) as address:
+        with pytest.raises(ServerError, match=words):
+            Client(address + path).score(grey(0))
+        with pytest.raises(ServerError, match=words):
+            Client(address + path).compare([(grey(0), grey(9))])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["localhost:8000", "127.0.0.1:8000", "http://", "http://[::1", "ftp://host", "http://a b"]
+)
+def test_what_is_no_address_is_said_before_anything_is_sent(wrong):
+    with pytest.raises(ValueError, match=r"is no address of a server. Fix: write it as http://HOST:PORT"):
+        Client(wrong)
+
+
+def test_the_path_of_another_api_is_named(url):
+    assert Client(f" {url}/ ").score(grey(0)).ok
+    with pytest.raises(ServerError, match=r"404.*Fix: correct the address, http://HOST:PORT, without a path"):
+        Client(f"{url}/v1").score(grey(0))
+
+
+def test_a_prompt_that_cannot_be_sent_costs_its_own_image_alone(url):
+    asked = ([grey(0), grey(255)], "alignment", ["half \ud800", "whole"])
+    found = Client(url).score(*asked)
+    assert [one.status for one in found] == ["error", "ok"] and "half a character" in found[0].error
 
 
 def test_many_clients_at_a_server_with_little_room_lose_nothing():

@@ -1,6 +1,8 @@
 """The server's routes: answers, refusals, and that no caller's image gets another's score."""
 
 import asyncio
+import gzip
+import json
 import pickle
 import threading
 import time
@@ -103,6 +105,7 @@ def test_two_models_side_by_side():
         ({"images": ["file:///etc/passwd"]}, 422, "paths and URLs are not accepted"),
         ({"images": ["http://169.254.169.254/latest"]}, 422, "paths and URLs are not accepted"),
         ({"images": ["AAAA"], "task": "beauty"}, 422, "unknown task 'beauty'"),
+        ({"images": ["AAAA"], "task": "alignment", "prompt": " "}, 422, "alignment needs the text"),
         ({"images": ["AAAA"], "task": ["technical", "technical"]}, 422, "do not repeat any"),
         ({"images": ["AAAA"], "samples": 0}, 422, "samples"),
         ({"images": ["AAAA"], "samples": 17}, 422, "at most 16"),
@@ -136,6 +139,31 @@ def test_what_is_no_question_is_rejected_with_a_reason(client, words, status, sa
 )
 def test_a_broken_body_is_rejected(client, content, kind, status):
     assert client.post("/v1/score", content=content, headers={"content-type": kind}).status_code == status
+
+
+def test_a_form_without_its_end_loses_no_image_silently(client):
+    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + grey(0) + b"\r\n"
+    for kind in ("multipart/form-data; boundary=x", 'multipart/form-data; boundary="x"; charset=utf-8'):
+        sent = [
+            client.post("/v1/score", content=body, headers={"content-type": kind}) for body in (2 * part, 3 * part[:-9])
+        ]
+        assert [one.status_code for one in sent] == [422, 422] and "it is cut off" in sent[0].json()["detail"]
+        whole = client.post("/v1/score", content=2 * part + b"--x--\r\n", headers={"content-type": kind})
+        assert len(whole.json()["results"]) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_json_and_a_compressed_body_is_named(client):
+    body, kind = json.dumps({"images": [base64_of(grey(0))]}).encode(), {"content-type": "application/json"}
+    marked = client.post("/v1/score", content=b"\xef\xbb\xbf" + body, headers=kind)
+    assert marked.status_code == 200 and scores_of(marked) == [1.0]
+    packed = client.post("/v1/score", content=gzip.compress(body), headers={**kind, "content-encoding": "gzip"})
+    assert packed.status_code == 415 and "content-encoding: 'gzip' is not read" in packed.json()["detail"]
+
+
+def test_a_field_that_is_null_is_a_field_left_out(client):
+    null = dict.fromkeys(("samples", "temperature", "task", "prompt", "reasoning", "stream", "mode", "unknown"))
+    found = client.post("/v1/score", json={"images": [base64_of(grey(0))], **null})
+    assert found.status_code == 200 and scores_of(found) == [1.0]
 
 
 def test_a_long_body_is_rejected_by_its_head_and_while_it_comes(client):

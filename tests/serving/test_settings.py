@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from omniq_verl.cli import app
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.serving.cli import accepted_keys
 from omniq_verl.serving.deployment import deployment
 from omniq_verl.serving.limits import Limits
 from omniq_verl.serving.run import gpus_of
-from omniq_verl.serving.settings import ServerSettings
+from omniq_verl.serving.settings import ServerSettings, key_digest
 
 MODEL = EngineSpec("x", "serving_builders:AsyncRater", devices=2)
 
@@ -60,7 +61,10 @@ def without_ray(monkeypatch, tmp_path):
         (["--model", "pickled"], "pickle"),
         (["--model", "x", "--engine", RATER, "--replicas", "2", "--max-images", "0"], "max-images"),
         (["--model", "x", "--engine", RATER, "--max-pixels", "100000000"], "pixels <= "),
-        (["--model", "x", "--engine", RATER, "--host", "example.org"], "example.org"),
+        (["--model", "x", "--engine", RATER, "--host", "example.org"], "'example.org' is no IP address. Fix: use 127"),
+        (["--model", "x", "--engine", RATER, "--timeout", "nan"], "seconds finite"),
+        (["--model", "x", "--engine", RATER, "--max-tokens", "0"], "max_tokens must be >= 1"),
+        (["--model", "x", "--engine", RATER, "--devices", "0"], "devices"),
         (["--model", "x", "--engine", "beauty"], "unknown engine"),
     ],
 )
@@ -69,6 +73,27 @@ def test_what_cannot_be_served_is_said_before_ray_starts(words, said, without_ra
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
     done = CliRunner().invoke(app, ["serve", *words])
     assert done.exit_code != 0 and said in done.output and not isinstance(done.exception, AssertionError)
+
+
+@pytest.mark.parametrize("given", ["one,two", " one , two\n", "one\ntwo\n", "one,two,"])
+def test_white_space_around_keys_is_no_part_of_them(given):
+    assert accepted_keys(given) == {key_digest("one"), key_digest("two")}
+
+
+@pytest.mark.parametrize("given", ["", " ", ",", "\n"])
+def test_a_server_does_not_start_open_because_its_keys_are_empty(given, without_ray, monkeypatch):
+    monkeypatch.setenv("OMNIQ_API_KEYS", given)
+    done = CliRunner().invoke(app, ["serve", "--model", "x", "--engine", RATER])
+    assert done.exit_code == 1 and "OMNIQ_API_KEYS is set, but holds no key. Fix: unset it" in done.output
+    assert accepted_keys(None) == frozenset()
+
+
+def test_localhost_is_this_machine_alone(without_ray, monkeypatch):
+    heard = []
+    monkeypatch.setattr("omniq_verl.serving.cli._serve_forever", lambda: lambda _, host, *__: heard.append(host))
+    for host in ("localhost", "127.0.0.1", "::1"):
+        assert CliRunner().invoke(app, ["serve", "--model", "x", "--engine", RATER, "--host", host]).exit_code == 0
+    assert heard == ["127.0.0.1", "127.0.0.1", "::1"]
 
 
 def test_a_taken_port_is_named_before_ray_starts(without_ray):

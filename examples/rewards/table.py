@@ -3,12 +3,12 @@
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 1 2
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 --only gaussian visualquality_r1
 
-After a kill the same command resumes: each reward of each seed is a stage of its own. With `--cold-starts` the data and
-the SFT model of a seed come from a finished run of the quickstart with this seed, and are not made again. The table
-(`table.md`, `table.json`) is written after each row, with means and 95% intervals over the seeds that have it;
-`page.html`, which shows it with the curves, at the end. `--show` writes both from what is finished, and runs nothing.
-The figures are those of a model with under a million weights on crops of a few photographs. They show what each reward
-does to training at that size, not which is best for a 7B model.
+After a kill the same command resumes: each reward of each seed is a separate stage. With `--cold-starts` the data and
+the SFT model of a seed are taken from a finished run of the quickstart with this seed. The table (`table.md`,
+`table.json`) is written after each row, with means and 95% intervals over the seeds that have it. `page.html`, which
+shows it with the curves, is written at the end. `--show` writes both from what is finished, and runs nothing. The
+figures are for a model with under a million weights on crops of a few photographs. They show what each reward does to
+training at that size, not which is best for a 7B model.
 """
 
 import argparse
@@ -136,7 +136,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=int, default=8, help="images per step, a multiple of 4 (default: 8)")
     parser.add_argument("--answers", type=int, default=4, help="answers per held-out image (default: 4)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="rows of the table (default: all)")
-    parser.add_argument("--show", action="store_true", help="write table and page from what is finished; run nothing")
+    parser.add_argument(
+        "--show", action="store_true", help="write the table and the page from finished stages; run nothing"
+    )
     return parser
 
 

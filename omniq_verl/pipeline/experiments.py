@@ -46,7 +46,7 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
         )
     if not _PLAIN.fullmatch(str(root.resolve())):
         raise ValueError(
-            f"{root.resolve()} has characters that settings of a training cannot hold. Fix: give another --out, of"
+            f"{root.resolve()} has characters that are not allowed in training settings. Fix: give another --out, of"
             " letters, digits and / . _ - + @ %"
         )
     if scale == "tiny":
@@ -56,5 +56,5 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
     from omniq_verl.pipeline.paper import experiments as paper
 
     if name not in paper.PAPERS:
-        raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on models of your own")
+        raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on your own models")
     return paper.build(name, HOME, root.resolve(), tuple(seeds), data, model)

@@ -197,7 +197,9 @@ def _clear(out: Path, plan: Plan) -> None:
         raise MixError(f"{out}: it is one of the data sets to be mixed. Fix: give another folder by --out")
     files = sorted(out.glob("*.parquet"))
     if files and "parts" not in _read_card(out):
-        raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Fix: give an empty folder by --out")
+        raise MixError(
+            f"{out}: it holds {files[0].name}, which does not belong to a mix. Fix: give an empty folder by --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for path in [*files, *out.glob("train*.part")]:
         path.unlink()

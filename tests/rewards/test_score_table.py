@@ -33,10 +33,10 @@ def test_it_is_the_distance_on_the_scale_and_nothing_for_an_answer_without_a_sco
     ("name", "text", "said"),
     [
         ("none.csv", None, "no columns id and score"),
-        ("other.txt", "id,score\n", "no table that can be read"),
+        ("other.txt", "id,score\n", "type of table is not supported"),
         ("other.csv", "id,points\na,1\n", "no columns id and score"),
         ("other.csv", "id,score\na,good\n", "no columns id and score"),
-        ("other.csv", "id,score\na,1\na,2\n007,1\n", "an id is there twice"),
+        ("other.csv", "id,score\na,1\na,2\n007,1\n", "an id occurs twice"),
         ("other.csv", "id,score\na,\n007,1\n", "a score is not finite"),
         ("other.csv", "id,score\na,1\n", "no score for 007"),
     ],

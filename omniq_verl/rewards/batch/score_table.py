@@ -21,7 +21,7 @@ def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
 
     Args:
         rollouts: of a step.
-        path: table (.csv or .parquet) with the columns ``id`` (that of the training rows) and ``score`` (on the task's
+        path: table (.csv or .parquet) with the columns ``id`` (as in the training rows) and ``score`` (on the task's
             scale).
 
     Raises:
@@ -39,12 +39,12 @@ def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
 def _scores(path: str) -> dict[str, float]:
     reader = _READERS.get(Path(path).suffix)
     if reader is None:
-        raise ValueError(f"{path}: it is no table that can be read here. Fix: use .csv or .parquet")
+        raise ValueError(f"{path}: its type of table is not supported. Fix: use .csv or .parquet")
     try:
         table = reader(path)[["id", "score"]]
         scores = dict(zip(table["id"].astype(str), table["score"].astype(float), strict=True))
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: no columns id and score ({error!s:.100}). Fix: write such a table") from error
     if len(scores) < len(table) or not np.isfinite(list(scores.values())).all():
-        raise ValueError(f"{path}: an id is there twice, or a score is not finite. Fix: give each id one finite score")
+        raise ValueError(f"{path}: an id occurs twice, or a score is not finite. Fix: give each id one finite score")
     return scores

@@ -95,7 +95,7 @@ class Row:
         if fault := text_fault(self.text or ""):
             raise ValueError(f"row {self.row_id}: its text {fault}")
         if _HALF_CHARACTER.search(self.row_id):
-            raise ValueError(f"row {self.row_id}: its name holds half a character, which UTF-8 cannot encode")
+            raise ValueError(f"row {self.row_id}: its name contains half a character, which UTF-8 cannot encode")
 
     @property
     def asked(self) -> Task:

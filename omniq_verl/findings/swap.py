@@ -63,7 +63,7 @@ def find_swap(setup: Setup, vision: str, console: Console) -> Finding:
 READING = (
     "RALI's table 1: under one pretrained tower, language models trained on KonIQ and on KADID differ by 0.01"
     " PLCC at most on data that neither was trained on, and by 0.07 to 0.09 on their own.",
-    "If a model loses little under the other tower, training has mainly changed its language model. A large loss"
+    "If a model loses little under the other tower, what training changed is in its language model. A large loss"
     " says that tower and language model were trained to fit one another, not which of them holds the knowledge.",
     "The tower includes the merger that feeds the language model. Word embeddings and the output layer are part"
     " of the language model.",

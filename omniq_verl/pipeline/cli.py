@@ -64,7 +64,7 @@ def reproduce(
             if not dry_run:
                 raise
             console.print(
-                f"{error}. The plan below assumes that all data sets are there.", style="yellow", markup=False
+                f"{error}. The plan below assumes that all data sets are available.", style="yellow", markup=False
             )
             found = build(*asked, None, model)
         root = out.resolve()

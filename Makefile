@@ -21,14 +21,14 @@ CPU_TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 help:
 	@echo "make quickstart   train a tiny model end to end on this CPU (RUN=folder SEED=0)"
-	@echo "make test         all tests;  make test-fast: those that need no Ray and no vLLM"
-	@echo "make test-serving the tests of one folder below tests/; any other folder likewise"
-	@echo "make test-cluster a training job on two Ray nodes of this machine"
+	@echo "make test         all tests;  make test-fast: only those that need no Ray or vLLM"
+	@echo "make test-serving the tests in tests/serving; the same works for every folder in tests/"
+	@echo "make test-cluster a training job on two Ray nodes on this machine"
 	@echo "make test-gpu-set the fast tests with the packages of a GPU machine, in $(GPU_VENV); needs no GPU"
-	@echo "make surface      record again which upstream names both sets of packages have"
-	@echo "make fuzz         try the public entrances on mutated inputs (INPUTS=100000 SEED=0)"
-	@echo "make types        the types of the package and of its public names, by basedpyright"
-	@echo "make docs         the documentation site, in build/site"
+	@echo "make surface      record which upstream names both package sets have"
+	@echo "make fuzz         feed mutated inputs to the public entry points (INPUTS=100000 SEED=0)"
+	@echo "make types        type-check the package and its public names with basedpyright"
+	@echo "make docs         build the documentation site in build/site"
 	@echo "make lint         ruff;       make bench: start-up times, gate, rewards"
 
 $(VENV)/.installed: setup.py constraints/cpu.txt

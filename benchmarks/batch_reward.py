@@ -1,10 +1,11 @@
-"""What the batch rewards cost: each function at 1,024 rollouts, and the whole hook as a share of measured steps.
+"""Cost of the batch rewards: each function at 1,024 rollouts, and the whole hook as a share of measured steps.
 
     python benchmarks/batch_reward.py                      # the functions alone, a few seconds
-    python benchmarks/batch_reward.py --run runs/ranking   # and what a training with a batch reward has logged
+    python benchmarks/batch_reward.py --run runs/ranking   # also the cost that a training run has logged
 
-``--run`` is the folder of a training with ``reward.batch_reward``: ``batch_reward/seconds`` (reading from the queue,
-decoding, the function and writing back) is divided by ``timing_s/step``. The first step is left out, as it starts up.
+``--run`` is the folder of a training run with ``reward.batch_reward``. ``batch_reward/seconds`` (reading from the
+queue, decoding, the function and writing back) is divided by ``timing_s/step``. The first step, which includes the
+start-up, is left out.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def seconds_of(name: str, batch: Rollouts) -> float:
 
 
 def print_run(folder: Path) -> None:
-    """The hook's share of the steps of a training."""
+    """The hook's share of the steps of a training run."""
     steps = [step for _, step in sorted(read_metrics(folder).items())[1:] if "batch_reward/seconds" in step]
     if not steps:
         raise SystemExit(f"{folder} has no second step with a batch reward. Fix: train with reward.batch_reward set")
@@ -67,7 +68,7 @@ def print_run(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a training with a batch reward")
+    parser.add_argument("--run", type=Path, help="folder of a training run with a batch reward")
     args = parser.parse_args()
     batch = rollouts()
     for name in SHELF:

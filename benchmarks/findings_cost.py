@@ -1,19 +1,19 @@
-r"""Memory and time of what `omniq findings` computes on one image: by formula, and on a model of real size.
+r"""Memory and time that `omniq findings` takes for one image: by formula, and measured on a model of full size.
 
     python benchmarks/findings_cost.py --formula
     python benchmarks/findings_cost.py --size 3b --out runs/findings_cost --width 448 --height 336
 
-The first prints the formulas' figures for Qwen2.5-VL-3B and 7B on an image of 1024 x 768 pixels. The second makes a
-model with random weights in bfloat16 (7.5 GB on the disk for 3b) and reads one answer with it, in one process after
-another: the peak of the resident memory, and the wall time, beside the formulas. The answer is given, as random weights
-write none. OUT/findings_cost.json holds the latest measurement of each part.
+The first command prints the formulas' figures for Qwen2.5-VL-3B and 7B on an image of 1024 x 768 pixels. The second
+creates a model with random weights in bfloat16 (7.5 GB on disk for 3b) and processes one answer with it, one process
+after another. It prints peak resident memory and wall time next to the formulas. The answer is fixed, because random
+weights write none. OUT/findings_cost.json holds the latest measurement of each part.
 
 load           the weights
-attention      one forward pass, with the rows of attention of the score's tokens
+attention      one forward pass, with the attention rows of the score's tokens
 hidden-states  one forward pass with the hidden states of all layers: domain-gap, and the ridge of text-only
-gate           one forward pass with the logits of the answer, entropies, gradients by the output layer
-gradient       one token's gradient by all weights (gate); only if --parts names it, as it needs twice the memory
-no-reasoning   the expectation behind a forced <answer>
+gate           one forward pass with the answer's logits, entropies, and gradients with respect to the output layer
+gradient       one token's gradient with respect to all weights (gate); only with --parts, as it needs twice the memory
+no-reasoning   the expected value after a forced <answer>
 """
 
 import argparse

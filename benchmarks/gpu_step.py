@@ -11,8 +11,8 @@ these parts one after another, each in its own processes (which import their lib
 
 step      a few training steps of recipe omniquality_r/stage2: seconds, MFU, GPU load and memory of every phase. Random
           answers earn no reward, so the reward is a hash of the answer (gpu_reward.py), which the group filter keeps.
-forward   a bare forward pass over the same batch, to compare the old log-probs with.
-sleep     checks that vLLM's log-probs are bit-equal after sleep and wake-up, levels 1 and 2.
+forward   a bare forward pass over the same batch, as a baseline for the old log-probs.
+sleep     checks that vLLM's log-probs are bit-identical after sleep and wake-up, levels 1 and 2.
 scorer    images per second of omniq_verl.Scorer, at 128 tokens per answer and at 13.
 rali      images per second of RaliScorer with CLIP ViT-L/14-336.
 
@@ -64,7 +64,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for results, logs, model and data")
     add("--size", choices=list(SIZES), help="size of the model (default: 3b; without a GPU: mini)")
     add("--quick", action="store_true", help="short for --size tiny with small batches")
-    add("--parts", type=part_names, default=PARTS, help=f"comma-separated, out of {','.join(PARTS)} (default: all)")
+    add("--parts", type=part_names, default=PARTS, help=f"comma-separated, from {','.join(PARTS)} (default: all)")
     add("--steps", type=positive, help="training steps (default: 3)")
     add("--prompts", type=positive, help="prompts per step (default: 8)")
     add("--answers", type=positive, help="answers per prompt, at least 2 (default: 16)")
@@ -76,7 +76,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--peak-tflops",
         type=float,
         default=H100_PEAK / 1e12,
-        help="peak of the card, dense bf16 (default: 989, H100/H200)",
+        help="peak of the GPU, dense bf16 (default: 989, H100/H200)",
     )
     add("--minutes", type=float, help="total time limit; parts are stopped at the limit (default: 10, CPU: 40)")
     args = parser.parse_args(words)

@@ -1,10 +1,10 @@
-"""Kill a small reproduction at random moments, resume it, and compare it with one that was left alone.
+"""Kill a small reproduction at random moments, resume it, and compare it with an undisturbed one.
 
     python benchmarks/killed_run.py --out runs/killed --kills 5
 
 The stages are real and small: photographs, a tiny model, verl's SFT trainer on level words (Q-Align's baseline), and
 `omniq eval` with expected levels. Each kill is SIGKILL to the runner, at a moment drawn by --seed from half the time of
-the run that was left alone. It ends with an error if weights, answers, figures or the loss of any step differ.
+the undisturbed run. The script fails if weights, answers, figures or the loss of any step differ.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for both runs")
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     out = args.out.resolve()

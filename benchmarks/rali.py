@@ -1,6 +1,6 @@
 """Time and memory per score of RALI and of a reasoning model, as ratios, compared with the paper's.
 
-    python benchmarks/rali.py                            # both models at their real sizes, batches of 1 and 16
+    python benchmarks/rali.py                            # both models at full size, batches of 1 and 16
     python benchmarks/rali.py --only preprocessing       # checks whether reading images is the bottleneck
     python benchmarks/rali.py --pyiqa VENV/bin/python    # also CLIP-IQA+, in an environment that has pyiqa
     python benchmarks/rali.py --small --tokens 4         # small models, to try the script in a minute
@@ -243,7 +243,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=512, help="width of an image (default: 512, as in KADID)")
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help=f"number type of all but {CLIP_IQA}"
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help=f"data type of all but {CLIP_IQA}"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of the preprocessing measurement (default: 2)")

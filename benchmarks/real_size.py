@@ -2,7 +2,7 @@
 
     python benchmarks/real_size.py --size 3b --out runs/gpu_step --images 24
 
-Architecture and patch size are those of the published models. The vocabulary has its real size too: a small tokenizer
+Architecture and patch size are those of the published models. The vocabulary has its full size too: a small tokenizer
 is trained on the questions, and the rest are filler tokens ("~00002a") that only a model can write. Time and memory do
 not depend on the values of the weights if the answers have the same length. With random weights an answer would end by
 chance once in 150,000 tokens; the end-of-turn token's weights are scaled down so that greedy answers never end.

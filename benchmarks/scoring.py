@@ -4,7 +4,7 @@
 
 ``--run`` is the folder of a finished ``make quickstart``. Its trained model answers in about 15 tokens; its untrained
 model continues to ``--tokens``. Both are tiny models (0.6 million parameters), so this measures the overhead around a
-model, not a model of real size.
+model, not a model of full size.
 
 The baselines are
 
@@ -14,7 +14,7 @@ The baselines are
 - the same engine given all questions at once after vLLM's image processor has also processed them, so that only
   generation is left.
 
-Three ways without reasoning are measured beside them: ``Scorer`` with ``mode="direct"``; ``Scorer`` with the five level
+Three ways without reasoning are measured as well: ``Scorer`` with ``mode="direct"``; ``Scorer`` with the five level
 words of Q-ReAlign, which costs the same whether or not a model was trained for them; and with ``--rali`` the
 ``RaliScorer`` of that folder. All of them decode and prepare the images.
 

@@ -5,8 +5,8 @@
 
 ``--run`` is the folder of a finished ``make quickstart``. Both servers run all the time and are queried in turns. Every
 request carries one base64 image whose answer is known from a previous request on its own, so lost answers and answers
-that belong to another image can be counted. A few answers may differ because a batch rounds differently; mixed-up
-images would cause many.
+for the wrong image can be counted. A few answers may differ because a batch rounds differently; mixed-up images would
+cause many.
 """
 
 import argparse

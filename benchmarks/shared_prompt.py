@@ -1,13 +1,13 @@
-"""What shared prompts save: the actor's and the reference's part of a step with and without them, in one process.
+"""What shared prompts save: the actor and reference phases of a step with and without them, in one process.
 
     python benchmarks/shared_prompt.py                        # three minutes on two CPU cores
     python benchmarks/shared_prompt.py --groups 4 --answers 16 --answer-tokens 40
 
-verl's real FSDP2 engine trains a small random Qwen2.5-VL on groups of answers. Prompts and answers are as 11 to 4, as
-in OmniQuality-R's training. Each measurement takes both ways in turn. The ratio of their medians stands beside the
-bound: how many fewer floating-point operations the model takes. Seconds are wall time and, in brackets, CPU time of
-all threads, which other work on the machine disturbs less. The step is all three without generation. Memory is the
-peak of the process above what it had before the update.
+verl's real FSDP2 engine trains a small random Qwen2.5-VL on groups of answers. Prompts are to answers as 11 to 4, as in
+OmniQuality-R's training. Each measurement runs both variants in turn. The ratio of their medians is printed next to its
+bound, the ratio of floating-point operations. Seconds are wall time and, in brackets, CPU time of all threads, which
+other work on the machine disturbs less. The step is all three without generation. Memory is the peak of the process
+above what it had before the update.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=2, help="prompts in the batch")
     parser.add_argument("--answers", type=int, default=16, help="answers to each prompt")
-    parser.add_argument("--answer-tokens", type=int, help="mean length of an answer; left out: 4/11 of the prompt's")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each way")
+    parser.add_argument("--answer-tokens", type=int, help="mean length of an answer (default: 4/11 of the prompt's)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each variant")
     return parser.parse_args()
 
 

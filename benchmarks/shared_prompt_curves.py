@@ -1,13 +1,13 @@
-"""Whether a training's curve depends on shared prompts: the quickstart's GRPO twice with them and twice without.
+"""Do training curves depend on shared prompts? Runs the quickstart's GRPO twice with them and twice without.
 
     python benchmarks/shared_prompt_curves.py --root runs/curves --start runs/quickstart    # half an hour (estimated)
 
-All runs start from the same SFT checkpoint, data and seeds. Equal runs may differ too, because vLLM's sums depend on
-what it batches together, and a token that is sampled differently changes everything after it. So the rule is, for each
-metric: the distance between two runs is the root mean square of their difference over the steps. Shared prompts do not
-change the curve if runs with and without them are on average at most twice as far apart as equal runs are, or at most a
-thousandth of the curve's range. Every run and step is also in curves.csv and curves.png. After a kill the same command
-resumes.
+All runs start from the same SFT checkpoint, data and seeds. Identical runs may differ too, because vLLM's sums depend
+on what it batches together, and a token that is sampled differently changes everything after it. So the rule for each
+metric is: the distance between two runs is the root mean square of their difference over the steps. Shared prompts do
+not change the curve if runs with and without them are on average at most twice as far apart as identical runs, or at
+most a thousandth of the curve's range. Every run and step is also in curves.csv and curves.png. After a kill the same
+command resumes.
 """
 
 import argparse
@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--start", type=Path, help="folder of a finished quickstart, to start from its SFT checkpoint")
     parser.add_argument("--steps", type=int, default=20, help="steps of each run")
-    parser.add_argument("--three", action="store_true", help="without the second run without shared prompts")
-    parser.add_argument("--verl", action="store_true", help="one run more, with verl's own agent loop manager")
+    parser.add_argument("--three", action="store_true", help="skip the second run without shared prompts")
+    parser.add_argument("--verl", action="store_true", help="add a run with verl's own agent loop manager")
     args = parser.parse_args()
     settings = Settings(repo=REPO, root=args.root.resolve(), grpo_steps=args.steps)
     names = [*(ORDER[:-1] if args.three else ORDER), *([VERL] if args.verl else [])]

@@ -1,4 +1,4 @@
-"""AGIQA-3K (Li et al. 2023) -> parquet: 2,982 generated images, technical quality or fit to their prompts.
+"""AGIQA-3K (Li et al. 2023) -> parquet: 2,982 generated images, technical quality or match to their prompts.
 
     omniq data agiqa3k --root AGIQA-3K --out data/agiqa3k
     omniq data agiqa3k --root AGIQA-3K --out data/agiqa3k_alignment --task alignment

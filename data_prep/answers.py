@@ -3,7 +3,7 @@
     omniq data answers --data 'data/omniquality_r/train*.parquet' --kind score --out runs/qwen_sft/sft.parquet
 
 --kind score: the number alone (Qwen-SFT); level: one of five words (Q-Align); soft: the five words weighted by a soft
-label, from the spread of the ratings where the data set has it (DeQA-Score). Train them by the recipes
+label, from the spread of the ratings if the data set has it (DeQA-Score). Train with the recipes
 baselines/qwen_sft, baselines/q_align and baselines/deqa. Rows of validation and test splits are rejected.
 """
 
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="prepared files; * stands for any letters")
-    parser.add_argument("--kind", choices=KINDS, required=True, help="what is learned: score, level or soft")
+    parser.add_argument("--data", nargs="+", required=True, help="prepared files; * is a wildcard")
+    parser.add_argument("--kind", choices=KINDS, required=True, help="what the model learns: score, level or soft")
     parser.add_argument("--out", type=given_path, required=True, help="the parquet file to write")
     return parser
 

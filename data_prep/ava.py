@@ -4,7 +4,7 @@
 
 Needs `AVA.txt`, `generic_test.jpgl` (in `aesthetics_image_lists/`) and the images, in `images/` or `ava_images/`, below
 --root; --labels names the folder of the first two, if it is a different one. The label is the mean of an image's
-ratings. It is mapped from 1-10 to the scale, not from the lowest and highest mean, so that it does not depend on two
+ratings. It is mapped from 1-10 to the scale, not from the lowest and highest mean, which would make it depend on two
 images.
 """
 
@@ -48,8 +48,10 @@ def split_of(image: str, options: argparse.Namespace) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--val-fraction", type=share, default=VAL, help=f"of the rest, for validation (default: {VAL})")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
+    parser.add_argument(
+        "--val-fraction", type=share, default=VAL, help=f"share of the rest for validation (default: {VAL})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
 
 
 AVA = DataSet(

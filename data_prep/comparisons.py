@@ -6,7 +6,7 @@
 
 With --data, the pairs come from prepared files with scores: every image draws --per-image partners in its own split
 whose scores differ from its own by at least --margin; the image with the higher score is the better one. Rows of
-different data sets cannot be compared: make pairs of each, and combine them with `omniq data mix`.
+different data sets cannot be compared: make pairs for each, and combine them with `omniq data mix`.
 
 With --root and --labels, the pairs are judged: a CSV or JSON lines with the columns image_a, image_b and winner
 (image_a or image_b), names of files below --root. An optional column reference names the low-quality image from which
@@ -198,9 +198,9 @@ def parser() -> argparse.ArgumentParser:
     add("--root", type=given_path, help="folder of the images of --labels")
     add("--labels", type=given_path, help="CSV, JSON lines or JSON list of judged pairs")
     add("--out", type=given_path, required=True, help="folder for the parquet files")
-    add("--data-source", help="name of the data set (default: <that of --data>_pairs, or that of the label file)")
-    add("--margin", type=above_zero, default=0.5, help="smallest difference of two scores (default: 0.5, ours)")
-    add("--per-image", type=positive, default=1, help="partners that every image draws (default: 1)")
+    add("--data-source", help="name of the data set (default: <name in --data>_pairs, or the label file's name)")
+    add("--margin", type=above_zero, default=0.5, help="smallest score difference of a pair (default: 0.5, ours)")
+    add("--per-image", type=positive, default=1, help="partners drawn for every image (default: 1)")
     add("--split", choices=SPLITS, default="train", help="split for --labels without a column split (default: train)")
     add("--keep-order", action="store_true", help="show the images of --labels in the order of their columns")
     add("--seed", type=int, default=0, help="seed of all draws (default: 0)")

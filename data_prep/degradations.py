@@ -4,13 +4,13 @@
 
 Needs only images below --root, in any folders; there are no label files. Each becomes --per-image rows with noise,
 blur, compression or darkening at one of five levels, or null (no change), all with the same probability. There are
-twenty operators (`omniq_verl/preparation/distortions.py`); --sheet draws them all. Use this for Q-Insight's
-degradation task, which trains on 7,000 images of DQ-495K and tests on 1,000, if you do not have that data set.
+twenty operators (`omniq_verl/preparation/distortions.py`); --sheet draws them all. Q-Insight's degradation task trains
+on 7,000 images of DQ-495K and tests on 1,000; use this if you do not have that data set.
 
 Strengths are in pixels at the size the model sees, so reduce photographs to about that size with --max-side. Images
 should be free of distortions; JPEGs from cameras are, after they have been reduced. The distortion and split of an
 image depend on --seed and its name below --root, not on other images. Distorted images are losslessly stored as PNG.
-Bytes are the same on every machine with the same versions of Pillow, NumPy and SciPy; the card names them.
+The output is byte-identical on every machine with the same versions of Pillow, NumPy and SciPy; the card names them.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def middle(image: Image.Image) -> Image.Image:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--per-image", type=positive, default=1, help="different rows of each image (default: 1)")
+    add("--per-image", type=positive, default=1, help="different rows per image (default: 1)")
     add(
         "--classes",
         nargs="+",

@@ -5,8 +5,8 @@
 Needs, below --root, the lists of one family (--lists) in `KADIS700K/<family>_brief/metas/`, or in the folder --labels,
 and the images in `KADIS700K/.../dist_imgs/`, as PNG or JPEG. Noise, blur, compression, darken and no distortion are
 used, as in Q-Insight; --jpeg-only leaves JPEG 2000 out of compression, a class that the paper calls "JPEG". The lists
-of `A_sd` lack the mildest of those distortions that cannot be seen without the original. --test-rows 1000 draws as many
-images of the test list as Q-Insight tests on (sec. 4.1; which ones it does not say).
+of `A_sd` lack the mildest of those distortions that cannot be seen without the original. --test-rows 1000 draws 1,000
+images of the test list, as many as Q-Insight tests on (sec. 4.1, which does not say which ones).
 """
 
 import argparse
@@ -73,10 +73,10 @@ def item(name: str, split: str, record: dict[str, Any]) -> Item:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lists", choices=list(LISTS), default="refA_sd", help="which family (default: refA_sd)")
+    parser.add_argument("--lists", choices=list(LISTS), default="refA_sd", help="family of lists (default: refA_sd)")
     parser.add_argument("--jpeg-only", action="store_true", help="leave out JPEG 2000")
     parser.add_argument("--test-rows", type=positive, help="images to test on, drawn by --seed (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
 
 
 DQ495K = DataSet(

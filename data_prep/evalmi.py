@@ -1,4 +1,4 @@
-"""EvalMi-50K (Wang et al. 2025) -> parquet: 50,400 images of 24 generators, perception or fit to their prompts.
+"""EvalMi-50K (Wang et al. 2025) -> parquet: 50,400 images of 24 generators, perception or match to their prompts.
 
     omniq data evalmi --root EvalMi-50K --out data/evalmi
     omniq data evalmi --root EvalMi-50K --out data/evalmi_alignment --task alignment
@@ -52,8 +52,8 @@ def prompts_of(path: Path, highest: int) -> list[str]:
     # An empty row, or one too many, would give every later image another image's prompt.
     if len(prompts) != highest:
         raise LabelFileError(
-            f"{path}: it has {len(prompts)} prompts, but the images are numbered up to {highest}, so that they cannot"
-            " be told apart by their rows. Fix: take both workbooks from the same release"
+            f"{path}: it has {len(prompts)} prompts, but the images are numbered up to {highest}, so they cannot be"
+            " matched. Fix: take both workbooks from the same release"
         )
     return prompts
 

@@ -1,10 +1,10 @@
-"""EvalMuse-40K (Han et al. 2024) -> parquet: how well generated images show their prompts.
+"""EvalMuse-40K (Han et al. 2024) -> parquet: how well generated images match their prompts.
 
     omniq data evalmuse --root EvalMuse --out data/evalmuse
 
 Needs `train_list.json` and the images (`dataset/images/<generator>/...` of images.zip) below --root. The label is the
-mean of an image's ratings, 1-5, without those that are null. `test.json` has no ratings, so the test images here are
-held out of the training list, whole prompts at a time, by --test-share and --seed, and so are those for validation.
+mean of an image's ratings, 1-5, without those that are null. `test.json` has no ratings. Test and validation images are
+therefore held out from the training list, whole prompts at a time, by --test-share, --val-share and --seed.
 """
 
 import argparse
@@ -58,9 +58,11 @@ def is_meaningless(record: dict[str, Any]) -> bool:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--test-share", type=share, default=0.1, help="of the prompts, held out (default: 0.1)")
-    parser.add_argument("--val-share", type=share, default=0.03, help="of the prompts, to validate (default: 0.03)")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (default: 0)")
+    parser.add_argument("--test-share", type=share, default=0.1, help="share of the prompts to test on (default: 0.1)")
+    parser.add_argument(
+        "--val-share", type=share, default=0.03, help="share of the prompts to validate on (default: 0.03)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
     parser.add_argument("--drop-meaningless", action="store_true", help="leave out prompts most called meaningless")
 
 

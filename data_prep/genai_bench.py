@@ -1,10 +1,10 @@
-"""GenAI-Bench (Li et al. 2024), the image part -> parquet: how well generated images show their prompts.
+"""GenAI-Bench (Li et al. 2024), the image part -> parquet: how well generated images match their prompts.
 
     omniq data genai_bench --root GenAI-Image-1600 --out data/genai_bench
 
 Needs `genai_image.json` and the images, `<generator>/00000.jpeg` and so on, below --root, both of one version (1,600
 prompts, 9,600 images; or 527 prompts). The label is the mean of an image's three ratings, 1-5. Two of the published
-ratings are typing errors, 41 and 33: ratings outside of 1-5 are left out of the mean and stored in `details`.
+ratings are typing errors, 41 and 33: ratings outside 1-5 are left out of the mean and stored in `details`.
 """
 
 from collections.abc import Iterator
@@ -39,14 +39,14 @@ def check(path: Path, entries: Any, index: FileIndex) -> None:
     )
     if not whole:
         raise LabelFileError(
-            f"{path}: it is not an object of entries with models. Fix: take genai_image.json of"
+            f"{path}: it is not a JSON object whose entries have models. Fix: take genai_image.json of"
             " BaiqiL/GenAI-Bench-1600 (TIGER-Lab/GenAI-Bench is another data set)"
         )
     # The numbers begin at 0 in the version of 1,600 prompts and at 1 in that of 527, and mean other prompts.
     if "00000" not in entries and any(index.find(f"DALLE_3/00000.{suffix}") for suffix in ("jpeg", "jpg")):
         raise LabelFileError(
-            f"{path}: it is of the version with 527 prompts, but there are images of that with 1,600 below"
-            f" {index.root}. Fix: give the folder of one version by --root"
+            f"{path}: it is from the version with 527 prompts, but images of the one with 1,600 are below"
+            f" {index.root}. Fix: give the folder of one version with --root"
         )
 
 

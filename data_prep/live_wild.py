@@ -46,7 +46,7 @@ def read_mats(path: Path) -> Iterator[tuple[Any, ...]]:
     stds = read_mat(deviations, "AllStdDev_release").ravel().tolist() if deviations.exists() else [None] * len(names)
     if not len(names) == len(scores) == len(stds):
         counts = f"{len(names)} names, {len(scores)} scores and {len(stds)} deviations"
-        raise LabelFileError(f"{path}: it and the files beside it have {counts}. Fix: take all from one download")
+        raise LabelFileError(f"{path}: it and the files next to it have {counts}. Fix: take all from one download")
     return zip(names, scores, stds, strict=True)
 
 

@@ -6,10 +6,10 @@ r"""Any table of images and scores -> parquet.
 Needs a CSV with a header, or JSON lines (`manifest.csv` or `manifest.jsonl` below --root, or --labels), with a column
 for the name of an image below --root and one for its score. --low and --high are the ends of the scale the scores were
 given on; they become the ends of the answers' scale (--scale). The task alignment needs the column of the prompts, too.
-Splits come from a column (train, val, test) or from a draw; --group-column keeps versions of a picture in the same one.
+Splits come from a column (train, val, test) or a draw; --group-column keeps versions of a picture in the same split.
 
-Labels of any other form can be read by a user-defined function, --reader package.module:function; see
-examples/extending. Then --low and --high are needed for scores, and options of columns and draws do not apply.
+Labels in any other form can be read by your own function, --reader package.module:function; see examples/extending.
+Then --low and --high are needed for scores, and options of columns and draws do not apply.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def read(request: Request) -> Iterator[Item]:
     options = request.options
     reject_conflicts(options)
     if find_task(request.task).needs_text and not options.text_column:
-        raise LabelFileError(f"the task {request.task} asks about prompts. Fix: name their column by --text-column")
+        raise LabelFileError(f"the task {request.task} asks about prompts. Fix: give their column with --text-column")
     path = request.label_file("manifest.csv", "manifest.jsonl")
     wanted = (options.score_column, options.text_column, options.split_column, options.group_column)
     for row in read_table(path, [options.image_column], [column for column in wanted if column]):
@@ -94,11 +94,11 @@ def split_of(row: dict, options: argparse.Namespace) -> str | None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_scale_options(parser, required=True)
     add = parser.add_argument
-    add("--image-column", default="image", help="column of the images' names (default: image)")
-    add("--score-column", default="score", help="column of the scores (default: score)")
-    add("--text-column", help="column of the prompts from which the images were made")
-    add("--split-column", help="column of the splits; without it they are drawn")
-    add("--group-column", help="column of what must be in one split only, e.g. an original (default: the image)")
+    add("--image-column", default="image", help="column with the file names (default: image)")
+    add("--score-column", default="score", help="column with the scores (default: score)")
+    add("--text-column", help="column with the prompts that the images were generated from")
+    add("--split-column", help="column with the splits; without it they are drawn")
+    add("--group-column", help="column with groups that must stay in one split, e.g. the original (default: the image)")
     add("--val-fraction", type=share, default=0.0, help="validation share to draw (default: 0)")
     add("--test-fraction", type=share, default=0.0, help="test share to draw (default: 0)")
     add("--seed", type=int, default=0, help="seed of the draw (default: 0)")
@@ -107,9 +107,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_scale_options(parser: argparse.ArgumentParser, required: bool) -> None:
     add = parser.add_argument
     add("--data-source", type=source_name, required=True, help="name of the data set, used for rewards and reports")
-    add("--low", type=float, required=required, help="lowest score of the scores' scale")
-    add("--high", type=float, required=required, help="highest score of that scale")
-    add("--lower-is-better", action="store_true", help="for example for differences from an original")
+    add("--low", type=float, required=required, help="lowest score of the rating scale")
+    add("--high", type=float, required=required, help="highest score of the rating scale")
+    add(
+        "--lower-is-better",
+        action="store_true",
+        help="low scores mean good quality, as in differences from an original",
+    )
     add("--reader", metavar="MODULE:FUNCTION", help="user-defined function that reads the labels")
 
 

@@ -3,7 +3,7 @@
     omniq data mix --root data --preset omniquality_r --out data/omniquality_r
     omniq data mix --root data --take ava=10000 evalmuse=10000 koniq=7000 --seed 0 --out data/joint
 
-Needs prepared data sets in folders below --root, which are named by their folders. The given number of training rows
+Needs prepared data sets in folders below --root; they are named after their folders. The given number of training rows
 of each is drawn with --seed without repetition, and all are shuffled. Validation and test files are not copied. The
 disk needs twice the space of the mix.
 """
@@ -41,12 +41,14 @@ def parser() -> argparse.ArgumentParser:
     add("--root", type=given_path, required=True, help="folder with the prepared data sets")
     add("--out", type=given_path, required=True, help="folder for the parquet files")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--take", nargs="+", type=amount, metavar="NAME=ROWS", help="number of rows of each data set")
+    which.add_argument(
+        "--take", nargs="+", type=amount, metavar="NAME=ROWS", help="number of rows to take from each data set"
+    )
     presets = "; ".join(
         f"{name}: {' + '.join(f'{n} {part}' for part, n in of.items())}" for name, of in PRESETS.items()
     )
     which.add_argument("--preset", choices=list(PRESETS), help=presets)
-    add("--seed", type=int, default=0, help="seed of choice and order (default: 0)")
+    add("--seed", type=int, default=0, help="seed of the draw and the order (default: 0)")
     add("--all-if-fewer", action="store_true", help="take all rows of a data set that has fewer")
     add("--shard-rows", type=positive, default=4096, help="rows per file (default: 4096)")
     return parser

@@ -3,8 +3,8 @@
     omniq data spaq --root SPAQ --out data/spaq
 
 Needs `MOS and Image attribute scores.xlsx`, or else pyiqa's `meta_info_SPAQDataset.csv`, and the images,
-`TestImage/00001.jpg` to `11125.jpg`, below --root. The label is the MOS (0-100, higher is better), mapped by the least
-and greatest of the whole file, as DeQA-Score and VisualQuality-R1 do.
+`TestImage/00001.jpg` to `11125.jpg`, below --root. The label is the MOS (0-100, higher is better), mapped from the
+lowest and highest label of the whole file, as DeQA-Score and VisualQuality-R1 do.
 
 There is no official split. By default all images are for testing, as in VisualQuality-R1; --split random draws 80 % of
 the images for training by --seed; --deqa-meta takes the lists of DeQA-Score (train_spaq_9k.json, test_spaq_2k.json).

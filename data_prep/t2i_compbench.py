@@ -1,8 +1,8 @@
-"""T2I-CompBench's images with human ratings (Huang et al. 2023) -> parquet: how well they show their prompts.
+"""T2I-CompBench's images with human ratings (Huang et al. 2023) -> parquet: how well they match their prompts.
 
     omniq data t2i_compbench --root T2I-CompBench --out data/t2i_compbench --low 1 --high 5
 
-The layout of the authors' archive is not known, so this needs a table of your own, `manifest.csv` or
+The layout of the authors' archive is not known, so this needs a table that you write, `manifest.csv` or
 `manifest.jsonl` below --root (or --labels), with the columns image (name of the file), prompt, category and score, and
 the lowest and highest score of the rating scale as --low and --high. All images are `test`.
 """

@@ -75,7 +75,7 @@ def doctor(
     """Check a training run without starting it: settings, data files, model, memory.
 
     With --live the rollout engine and the trained model start as in the run. In about a minute they are checked for
-    equal results, the right images, weight updates that reach the vision tower, and the right rewards.
+    matching results, correct images, weight updates that reach the vision tower, and correct rewards.
 
     Example: omniq doctor quickstart/grpo data.train_files=train.parquet data.val_files=val.parquet
     actor_rollout_ref.model.path=models/tiny trainer.default_local_dir=runs/first
@@ -139,7 +139,7 @@ def main() -> None:
 def expand_home(word: str) -> str:
     """A word of the command line with a leading ``~`` expanded: shells do not expand it in ``--out=~/x``.
 
-    Settings of a training (KEY=VALUE) are not changed, because verl takes ``~`` for a name; the doctor reports it.
+    Training settings (KEY=VALUE) are not changed, because verl takes ``~`` literally; the doctor reports it.
     """
     option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(path)}" if path.startswith("~/") else word

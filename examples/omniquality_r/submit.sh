@@ -7,8 +7,8 @@
 #         data.train_files=/shared/data/train.parquet data.val_files=/shared/data/val.parquet \
 #         actor_rollout_ref.model.path=/shared/runs/sft/global_step_100/huggingface trainer.default_local_dir=/shared/runs/stage1
 #
-# Set secrets such as WANDB_API_KEY or HF_TOKEN in the environment of the nodes: everyone who can see the cluster's
-# dashboard can read what a job is given here.
+# Set secrets such as WANDB_API_KEY or HF_TOKEN in the environment of the nodes: anyone with access to the cluster's
+# dashboard can read what is passed to a job here.
 #
 # For a CPU cluster: VERL_PLATFORM=cpu examples/omniquality_r/submit.sh ... omniquality_r/cpu_tiny_stage1_job ..., with
 # nodes started by `ray start --num-gpus 1 --num-cpus 16`, because verl requests CPUs as "GPUs".

@@ -177,9 +177,7 @@ def write_page(out: Path, names: Sequence[str], seeds: Sequence[int]) -> Path:
             path = out / f"curves_{seed}_{number}.png"
             runs = [out / seed_folder(seed) / name for name in some]
             pictures[f"Seed {seed}: {', '.join(some)}"] = draw_curves(runs, path, PANELS)
-    return replace_text(
-        out / "page.html", page(rows_of(by_row(found, names)), conditions(list(found), size), pictures)
-    )
+    return replace_text(out / "page.html", page(rows_of(by_row(found, names)), conditions(list(found), size), pictures))
 
 
 def page(rows: Sequence[Sequence[str]], made: str, pictures: Mapping[str, Path]) -> str:

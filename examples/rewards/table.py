@@ -3,13 +3,12 @@
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 1 2
     VERL_PLATFORM=cpu python examples/rewards/table.py --out runs/rewards --seeds 0 --only gaussian visualquality_r1
 
-After a kill the same command resumes: each reward of each seed is a stage of its own. With `--cold-starts` the data and
-the SFT model of a seed come from a finished run of the quickstart with this seed, and are not made again. `--add` takes
-further seeds from the `table.json` of another machine. The table (`table.md`, `table.json`) is written after each row,
-with means and 95% intervals over the seeds that have it; `page.html`, which shows it with the curves, at the end.
-`--show` writes both from what is finished, and runs nothing.
-The figures are those of a model with under a million weights on crops of a few photographs. They show what each reward
-does to training at that size, not which is best for a 7B model.
+After a kill the same command resumes: each reward of each seed is a separate stage. With `--cold-starts` the data and
+the SFT model of a seed are taken from a finished run of the quickstart with this seed. `--add` takes further seeds from
+the `table.json` of another machine. The table (`table.md`, `table.json`) is written after each row, with means and 95% intervals over the seeds that have it. `page.html`, which
+shows it with the curves, is written at the end. `--show` writes both from what is finished, and runs nothing. The
+figures are for a model with under a million weights on crops of a few photographs. They show what each reward does to
+training at that size, not which is best for a 7B model.
 """
 
 import argparse
@@ -140,7 +139,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--add", type=Path, nargs="+", default=[], metavar="FILE", help="table.json of other seeds, run elsewhere"
     )
-    parser.add_argument("--show", action="store_true", help="write table and page from what is finished; run nothing")
+    parser.add_argument(
+        "--show", action="store_true", help="write the table and the page from finished stages; run nothing"
+    )
     return parser
 
 

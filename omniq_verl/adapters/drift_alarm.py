@@ -5,8 +5,8 @@ probability if one of the two has no trend (an intersection-union test, Berger 1
 k-th has the level ``level / (k (k + 1))``; these sum to ``level``, which therefore bounds the probability of any false
 alarm in a run of any length.
 
-Curves of a training wander: a step's mean depends on the steps before. The test of a window therefore cuts it into
-parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (after Ibragimov and
+Training curves are autocorrelated: a step's mean depends on the steps before it. The test of a window therefore cuts it
+into parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (after Ibragimov and
 Mueller 2010, with the slopes as the estimates of the groups). A slope does not depend on the value where its part
 begins. So the slopes are independent for noise without memory and for a random walk; for an autocorrelation in between,
 a rise in one part makes a fall in the next more likely, and in simulations alarms only became rarer. This is for normal
@@ -127,7 +127,7 @@ def _orders(number: int) -> tuple[int, ...]:
 
 @dataclass
 class DriftAlarm:
-    """Follows reward and judge over the steps of a training.
+    """Follows reward and judge over the steps of a training run.
 
     Args:
         window: steps in a window, at least 15, or 8 without ``correlated``.

@@ -28,7 +28,7 @@ def draw_rows(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None
     for name, wanted in take.items():
         if not 1 <= wanted <= len(sources[name]):
             raise ValueError(
-                f"take: {wanted:,} rows of {name} are wanted, and the data has {len(sources[name]):,}."
+                f"take: {wanted:,} rows of {name} are wanted, but the data has {len(sources[name]):,}."
                 f" Fix: ask for 1 to {len(sources[name])}"
             )
     sizes = dict(take) or {name: len(rows) for name, rows in sources.items()}

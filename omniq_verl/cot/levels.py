@@ -51,8 +51,8 @@ def cut_scores(scores: Sequence[float], low: float, high: float, rule: str) -> C
     edges[0], edges[-1] = lowest, highest
     if not (np.diff(edges) > 0).all():
         raise ValueError(
-            f"{rule} of {len(scores)} labels from {lowest:g} to {highest:g} give no five levels, as too many labels are"
-            " the same. Fix: select.levels=scale, or select.levels_of for this data source alone"
+            f"{rule} of {len(scores)} labels from {lowest:g} to {highest:g} do not give five levels: too many labels"
+            " are equal. Fix: select.levels=scale, or select.levels_of for this data source alone"
         )
     return Cut(tuple(map(float, edges)))
 

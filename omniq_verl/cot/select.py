@@ -52,7 +52,7 @@ class Selection:
                 " bounds are exclusive"
             )
         if self.max_paths < 1 or (self.images is not None and self.images < 1) or self.decimals < 0 or self.jitter < 0:
-            raise ValueError(f"max_paths and images from 1, decimals and jitter from 0; got {self}")
+            raise ValueError(f"max_paths and images must be >= 1, decimals and jitter >= 0; got {self}")
         if unknown := [rule for rule in (self.levels, *self.levels_of.values()) if rule not in RULES]:
             raise ValueError(f"levels must be one of {', '.join(RULES)}, got {unknown[0]!r}")
         if self.emphasis not in EMPHASES:

@@ -56,7 +56,9 @@ def check_range(value_range: ValueRange | None) -> ValueRange | None:
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"value_range is the two ends of floats, such as (0, 1) or (-1, 1); got {value_range!r}")
+        raise ValueError(
+            f"value_range must be the two ends of the float values, such as (0, 1) or (-1, 1); got {value_range!r}"
+        )
     return low, high
 
 

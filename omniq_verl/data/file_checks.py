@@ -26,7 +26,7 @@ class BadImage(ValueError):
 def check_jpeg(data: bytes, pixels: int) -> None:
     """Follow the segments to the end of the picture; cameras append videos, thumbnails and padding after it."""
     if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
-        raise BadImage("it has too few bytes for its pixels (a JPEG cut or made so)")
+        raise BadImage("it has too few bytes for its pixels (a truncated or manipulated JPEG)")
     position, scans = 2, 0
     while mark := _NEXT_MARKER.search(data, position):
         scans += mark.group() == _SCAN
@@ -42,17 +42,17 @@ def check_png(data: bytes) -> bool:
     kind, pixels, tagged = b"", False, False
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):
-            raise BadImage("it is damaged (a PNG that does not begin with its size, or says it twice)")
+            raise BadImage("it is damaged (a PNG whose header is missing or occurs twice)")
         if kind[:1].isupper() and kind not in _CRITICAL:
             raise BadImage(
                 f"it is damaged (a PNG with an unknown part, {ascii(kind)[2:-1]}, that readers have to know)"
             )
         if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two and more are an animation
-            raise BadImage("it is damaged (an animated PNG of a number of frames that cannot be)")
+            raise BadImage("it is damaged (an animated PNG with an impossible number of frames)")
         pixels |= kind == b"IDAT"
         tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
     if data[8:12] != b"\0\0\0\r" or any(data[26:28]) or data[28] > 1:
-        raise BadImage("it is damaged (a PNG of a compression, filter or interlacing that does not exist)")
+        raise BadImage("it is damaged (a PNG with an unknown compression, filter or interlacing)")
     if kind != b"IEND" or not pixels:
         raise BadImage("it is truncated (a PNG without its end, or without pixels)")
     return tagged
@@ -93,7 +93,7 @@ def check_png_pixels(data: bytes) -> None:
     if got < wanted:
         raise BadImage("it is truncated (a PNG with fewer pixels than its size says)")
     if got < most and not stream.eof:
-        raise BadImage("it is truncated (a PNG whose compressed pixels have no end)")
+        raise BadImage("it is truncated (a PNG whose compressed pixels are cut off)")
 
 
 def _png_size(data: bytes) -> int:

@@ -37,7 +37,7 @@ MAX_RATIO = 200
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 """Formats that are read, by Pillow's names; MPO counts as JPEG."""
-UNKNOWN = "no known image format, or cut short in its head"
+UNKNOWN = "no known image format, or truncated in its header"
 ANIMATED = "it is animated, or has several pages"
 _ORIENTATION = 0x0112
 _TURNS = {

@@ -54,9 +54,9 @@ def schema(embedded: bool) -> pa.Schema:
 class Row:
     """One image, or the images of a comparison, with their label.
 
-    ``raw_score`` is the number in the label file, within ``raw_bounds`` (both in the label's own unit); ``score`` is
-    the same on the task's scale, higher is better. Rows of the degradation task have ``distortion`` and ``severity``
-    instead, and rows of a comparison ``choice``.
+    ``raw_score`` is the number in the label file, within ``raw_bounds`` (both in the original unit); ``score`` is the
+    same on the task's scale, where higher is better. Rows of the degradation task have ``distortion`` and ``severity``
+    instead, and rows of a comparison have ``choice``.
 
     Raises:
         ValueError: the task has no reward for this label, or the text cannot be used in a prompt.
@@ -74,7 +74,7 @@ class Row:
     choice: str | None = None
     """Which of the two images is better: ``first`` or ``second``."""
     scores: dict[str, float] | None = None
-    """Labels of a task that asks for several numbers, by head; those of an image that has only some may be left out."""
+    """Labels of a task that asks for several numbers, by head; missing ones are left out."""
     scale: Scale | None = None
     """None selects the task's own scale."""
     text: str | None = None
@@ -95,7 +95,7 @@ class Row:
         if fault := text_fault(self.text or ""):
             raise ValueError(f"row {self.row_id}: its text {fault}")
         if _HALF_CHARACTER.search(self.row_id):
-            raise ValueError(f"row {self.row_id}: its name holds half a character, which UTF-8 cannot encode")
+            raise ValueError(f"row {self.row_id}: its name contains half a character, which UTF-8 cannot encode")
 
     @property
     def asked(self) -> Task:
@@ -123,7 +123,7 @@ class Row:
 
         Args:
             index: the row index within the split.
-            *images: the bytes of an image file, or its name; as many as the task asks about, in the question's order.
+            *images: the bytes or names of the image files that the task asks about, in the question's order.
 
         Raises:
             ValueError: the number of images is wrong.

@@ -72,5 +72,5 @@ def _place_faults(config: DictConfig) -> Iterator[Problem]:
     looks_at = OmegaConf.select(config, f"{_SAMPLER}.sampler_kwargs.metric")
     weight = OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.accuracy_weight")
     if filtered and looks_at == "accuracy" and weight == 0:
-        what = "is accuracy, whose weight is 0, so that the filter looks at something that is not trained on"
+        what = "is accuracy, whose weight is 0, so the filter looks at something that is not trained on"
         yield Problem(f"{_SAMPLER}.sampler_kwargs.metric", what, "set it to batch_reward")

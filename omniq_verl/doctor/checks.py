@@ -96,8 +96,8 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
 
 def check_test_rows(key: str, files: Sequence[FileReport]) -> list[Problem]:
     """Test sets are neither trained on nor used to choose a checkpoint."""
-    what = "are of the split test, and a result on that set would no longer be a test"
-    fix = f"name files of another split in {key}; data_prep draws one (--val-fraction, --val-share or --shares)"
+    what = "are from the test split, and a result on that set would no longer be a test"
+    fix = f"use files of another split in {key}; data_prep draws one (--val-fraction, --val-share or --shares)"
     return [Problem(file.path, f"{file.test_rows:,} of its rows {what}", fix) for file in files if file.test_rows]
 
 
@@ -195,6 +195,6 @@ def _check_files(files: str | Sequence[str], config: DictConfig, lengths: Prompt
     reports = [check_file(path, lengths, data.max_prompt_length, labels, named, drops_long) for path in paths_of(files)]
     for report in reports:
         if not report.path.endswith(".parquet"):
-            what = "verl recognises the format of a file by its ending, and does not know this one"
+            what = "verl recognises a file's format by its extension, and does not know this one"
             report.problems.append(Problem(report.path, what, "rename it to end in .parquet"))
     return reports

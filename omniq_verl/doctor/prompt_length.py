@@ -149,7 +149,7 @@ def load_processor(model: DictConfig) -> Any:
     path = model.tokenizer_path or model.path
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if isinstance(processor, PreTrainedTokenizerBase):
-        raise ValueError("it has a tokenizer only, no image processor")
+        raise ValueError("it has a tokenizer but no image processor")
     if not processor.tokenizer("a word")["input_ids"]:  # transformers' result for a folder without tokenizer.json
         raise ValueError("its tokenizer knows no words; tokenizer.json is missing")
     processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
@@ -162,7 +162,7 @@ def _check_sees(model: DictConfig) -> None:
 
     config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not hasattr(config, "auto_map"):
-        raise ValueError(f"it is a {config.model_type}, which sees no images")
+        raise ValueError(f"it is a {config.model_type}, which takes no images")
 
 
 def processor_problem(key: str, path: str, error: Exception) -> Problem:

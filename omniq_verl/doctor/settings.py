@@ -85,7 +85,9 @@ def _sampler_faults(config: DictConfig) -> Iterator[Problem]:
 def _best_faults(config: DictConfig) -> Iterator[Problem]:
     key = "trainer.v1.keep_best"
     if (metric := OmegaConf.select(config, key, default=OFF)) not in (OFF, *BEST_METRICS):
-        yield Problem(key, f"is {metric!r}, which is no metric to compare", f"choose {', '.join(BEST_METRICS)} or off")
+        yield Problem(
+            key, f"is {metric!r}, which is not a metric to compare by", f"choose {', '.join(BEST_METRICS)} or off"
+        )
 
 
 def _gate_faults(config: DictConfig) -> Iterator[Problem]:

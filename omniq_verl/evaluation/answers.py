@@ -39,13 +39,13 @@ def read_labels(refs: Sequence[RowRef]) -> pd.DataFrame:
     if compared := [ref for ref in refs if task_of(ref.info).asks_for == "choice"]:
         raise ValueError(
             f"{compared[0].file}: its task {compared[0].info['task']} compares images, which omniq eval does not"
-            " measure. Fix: use the file as data.val_files of a training, which reports"
+            "  measure. Fix: train with the file as data.val_files, which reports"
             " val-core/<source>/choice_accuracy, or compare in both orders with omniq_verl.scoring.comparison.Comparer"
         )
     if several := [ref for ref in refs if task_of(ref.info).asks_for == "scores"]:
         raise ValueError(
             f"{several[0].file}: its task {several[0].info['task']} asks for several numbers, and one is measured here."
-            " Fix: give the file to a training as data.val_files, which prints val-core/<source>/<head>/srcc"
+            "  Fix: train with the file as data.val_files, which prints val-core/<source>/<head>/srcc"
         )
     rows = RowReader(["reward_model", "extra_info"]).read(refs)
     labels = pd.DataFrame([_checked_label(ref, row) for ref, row in zip(refs, rows, strict=True)])

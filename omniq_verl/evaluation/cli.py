@@ -69,9 +69,9 @@ def compare(
     paper: Annotated[str | None, typer.Option(help="Also show a paper's table, e.g. omniquality_r:1.")] = None,
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for compare.md and compare.json.")] = None,
 ) -> None:
-    """Show evaluations side by side, with a paper's figures and paired tests of the first against each other one.
+    """Compare evaluations, with paired tests of the first against each of the others, and a paper's figures.
 
-    Differences are the first minus the other: above 0, the first has the higher correlation.
+    Differences are the first minus the other: a positive one means that the first has the higher correlation.
 
     Example: omniq compare runs/stage2_eval runs/sft_eval --paper omniquality_r:1
     """
@@ -88,7 +88,7 @@ def curves(
         "curves.png"
     ),
 ) -> None:
-    """Draw training runs: reward, SRCC, entropy, kept groups, gate, clip fraction, length, over the steps.
+    """Plot training runs over their steps: reward, SRCC, entropy, kept groups, gate, clip fraction, length.
 
     Example: omniq curves runs/stage1 runs/stage2 --out curves.png
     """
@@ -100,15 +100,15 @@ def curves(
 
 @app.command()
 def heatmap(
-    model: Annotated[list[str], typer.Option(help="Hugging Face folder, or a training run's; again to compare two.")],
+    model: Annotated[list[str], typer.Option(help="Folder of a model or a training run; repeat to compare two.")],
     image: Annotated[Path, typer.Option(help="Image to ask about.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the plot and the numbers.")],
     task: options.TASK = "technical",
-    prompt: Annotated[str | None, typer.Option(help="Text the image was made from, for alignment.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text the image was generated from, for alignment.")] = None,
     answer: Annotated[str | None, typer.Option(help="Answer, or a file with it. Default: the first model's.")] = None,
     rho: Annotated[float, typer.Option(help="Share of tokens to mark, chosen like the entropy gate.")] = 0.2,
     max_tokens: options.MAX_TOKENS = 1024,
-    question: Annotated[str | None, typer.Option(help="To ask instead of the task's.")] = None,
+    question: Annotated[str | None, typer.Option(help="Question to ask instead of the task's.")] = None,
     scale: options.SCALE = None,
     verbose: options.VERBOSE = False,
 ) -> None:

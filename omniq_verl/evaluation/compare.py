@@ -144,7 +144,7 @@ def read_images(run: Run) -> pd.DataFrame:
     try:
         images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
     except (ArrowException, OSError, KeyError) as error:
-        raise ValueError(f"{file} is not of `omniq eval` ({error}). Fix: evaluate again") from error
+        raise ValueError(f"{file} was not written by `omniq eval` ({error}). Fix: evaluate again") from error
     # A row in another wording is the same row: its key begins with the name of its own task.
     images["key"] = [key.removeprefix(f"{task}/") for key, task in zip(images.key, images.task, strict=True)]
     images["task"] = images.task.map(same_task)

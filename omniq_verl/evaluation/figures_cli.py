@@ -14,14 +14,14 @@ app = typer.Typer()
 
 @app.command("side-by-side")
 def side_by_side(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluations, as omniq eval leaves them.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page and the picture of lengths.")],
-    images: Annotated[int, typer.Option(min=1, help="Images of each data set.")] = 4,
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of omniq eval.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page and the plot of lengths.")],
+    images: Annotated[int, typer.Option(min=1, help="Images per data set.")] = 4,
     order: Annotated[
         str, typer.Option(help="spread: evenly over the labels; difference: where the error changes most.")
     ] = "spread",
 ) -> None:
-    """The reasoning of one or several models about the same images, and how long their answers are, as a page.
+    """Write a page with the reasoning of one or several models about the same images, and their answer lengths.
 
     Example: omniq side-by-side runs/score_only_eval runs/joint_eval --order difference --out runs/side_by_side
     """
@@ -35,17 +35,17 @@ def side_by_side(
 
 @app.command("word-entropy")
 def word_entropy(
-    model: Annotated[list[str], typer.Option(help="Hugging Face folder, or a training run's; again for more.")],
-    image: Annotated[list[Path], typer.Option(help="An image that is asked about; again for more.")],
+    model: Annotated[list[str], typer.Option(help="Folder of a model or a training run; repeatable.")],
+    image: Annotated[list[Path], typer.Option(help="Image to ask about; repeatable.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page and the numbers.")],
     task: options.TASK = "technical",
-    prompt: Annotated[str | None, typer.Option(help="What the images were made from, for alignment.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text the images were generated from, for alignment.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu; default: a GPU if there is one.")] = None,
     verbose: options.VERBOSE = False,
 ) -> None:
-    """The entropy of every word of each checkpoint's own answer, for several images, as a page.
+    """Write a page with the entropy of every word of each checkpoint's own answers about several images.
 
     Example: omniq word-entropy --model runs/stage1 --model runs/stage2 --image a.jpg --image b.jpg --out runs/words
     """
@@ -59,11 +59,11 @@ def word_entropy(
 
 @app.command("reward-shapes")
 def reward_shapes(
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The picture.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Picture to write.")],
     sigma: Annotated[list[float] | None, typer.Option(help="Width of a Gaussian (default: 0.8); repeatable.")] = None,
     epsilon: Annotated[float, typer.Option(help="Largest error the threshold reward accepts.")] = 0.3,
 ) -> None:
-    """What the Gaussian and the threshold reward give for an error (OmniQuality-R, figure 11).
+    """Plot the Gaussian and the threshold reward over the error (OmniQuality-R, figure 11).
 
     Example: omniq reward-shapes --sigma 0.6 --sigma 0.8 --sigma 1.0 --out rewards.png
     """

@@ -19,9 +19,9 @@ from omniq_verl.generation.store import read_store
 _COLUMNS = ("set", "mode", "SRCC", "PLCC", "scored", "images/s", "tokens", "outside")
 _NOTES = (
     "Brackets: 95% bootstrap intervals over images.",
-    "images/s: of one engine on this machine, without the time to load the model.",
-    "tokens: written for an image; without reasoning, the next-token distributions that were computed.",
-    "outside: mean probability that the model, behind a forced <answer>, writes anything but a number of the scale.",
+    "images/s: for one engine on this machine, without the time to load the model.",
+    "tokens: written per image; without reasoning, the next-token distributions that were computed.",
+    "outside: mean probability that the model, after a forced <answer>, writes anything but a number on the scale.",
 )
 
 

@@ -98,7 +98,7 @@ def _check_mode(config: EvalConfig, refs: Sequence[RowRef]) -> None:
             theirs(family, find_task(name))
     if config.mode == "direct":
         if config.sampling.n > 1:
-            raise ValueError(f"{config.sampling.n} samples in the mode direct, which draws none. Fix: --samples 1")
+            raise ValueError(f"{config.sampling.n} samples in mode direct, which does not sample. Fix: --samples 1")
         for name in sorted({ref.info["task"] for ref in refs}):
             score_texts(find_task(name))  # families ask for the same kinds of answers
 

@@ -76,7 +76,7 @@ def choose_keys(runs: Sequence[Run], number: int, order: str = "spread") -> list
         ValueError: the runs have no image in common, or ``difference`` of a single run.
     """
     if order == "difference" and len(runs) < 2:
-        raise ValueError("the difference of a single run. Fix: name two evaluations, or --order spread")
+        raise ValueError("--order difference needs two runs. Fix: name two evaluations, or --order spread")
     common = runs[0].images
     for run in runs[1:]:
         common = common[common.index.isin(run.images.index)]

@@ -69,7 +69,7 @@ class Family:
             raise ValueError(self.rejection)
         if model_type is not None and self.model_types and model_type not in self.model_types:
             raise ValueError(
-                f"the model is a {model_type}, and {self.title} is {' or '.join(self.model_types)}. Fix: name another"
+                f"the model is a {model_type}, but {self.title} is {' or '.join(self.model_types)}. Fix: name another"
                 " family, or another model"
             )
 

@@ -82,7 +82,7 @@ def published(about: About) -> Family:
         tasks = {one["name"]: _published_task(one) for one in about.ours["tasks"]}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{about.name}: its omniq.json is not sound ({type(error).__name__}: {error}). Fix: publish the model again"
+            f"{about.name}: its omniq.json is not valid ({type(error).__name__}: {error}). Fix: publish the model again"
         ) from error
     return replace(OURS, tasks=tasks)
 

@@ -1,4 +1,4 @@
-"""The drift alarm inside of a training: a second judge, which does not train, watches the rollouts of each step."""
+"""The drift alarm during training: a second judge, which does not affect training, scores the rollouts of each step."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -13,10 +13,10 @@ def group_of(key: str) -> str:
 def group_std_mask(
     rewards: Sequence[float] | np.ndarray, group_ids: Sequence[Hashable] | np.ndarray, tau: float = 0.001
 ) -> np.ndarray:
-    """Keep a response if the rewards of its group spread: population standard deviation above ``tau``.
+    """Keep the responses of groups whose rewards differ: population standard deviation above ``tau``.
 
-    GRPO divides by the standard deviation, so that a group whose rewards differ by rounding alone would otherwise
-    train with full-size advantages. A group of one has no spread and is dropped.
+    GRPO divides by the standard deviation, so a group whose rewards differ only by rounding would otherwise train with
+    full-size advantages. A group of one has no spread and is dropped.
     Source: OmniQuality-R sec. 3.3 (STD filter), tau = 0.001 from there; population (ddof 0) and float64 are ours.
 
     Args:

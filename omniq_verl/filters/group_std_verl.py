@@ -111,8 +111,8 @@ class GroupStdSampler(ReplayBuffer):
         name = self.settings.metric
         if name not in row.parts:
             raise KeyError(
-                f"the group-std filter looks at {name!r}, and the reward has only {sorted(row.parts)}; choose one of"
-                " them by trainer.v1.sampler.sampler_kwargs.metric"
+                f"the group-std filter looks at {name!r}, but the reward has only {sorted(row.parts)}; choose one of"
+                " them with trainer.v1.sampler.sampler_kwargs.metric"
             )
         if not math.isfinite(value := float(row.parts[name])):
             raise ValueError(
@@ -137,12 +137,12 @@ class GroupStdSampler(ReplayBuffer):
         if not groups and not counts["filter/groups_dropped"]:
             raise NothingToTrainOn(
                 f"every rollout of {counts['filter/groups_failed']} prompts failed; the log above says why. Perhaps the"
-                " vLLM server has died, for want of memory or killed"
+                " vLLM server has died, because it ran out of memory or was killed"
             )
         if not groups:
             raise NothingToTrainOn(
                 f"in {counts['filter/draws']} draws no group's {self.settings.metric} spread by more than tau ="
-                f" {self.settings.tau}: the policy answers every prompt in one way. Raise rollout.temperature or"
+                f" {self.settings.tau}: the policy answers each prompt in only one way. Raise rollout.temperature or"
                 " rollout.n, lower tau, or set trainer.v1.sampler.sampler_kwargs.mode=all"
             )
         if wanted:

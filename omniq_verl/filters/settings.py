@@ -15,7 +15,7 @@ class FilterSettings:
     """
 
     mode: str = "all"
-    """Train on ``all`` groups, ``drop`` those without spread (the paper's reading), or ``refill`` their places too."""
+    """Train on ``all`` groups, ``drop`` those without spread (the paper's reading), or also ``refill`` their places."""
     metric: str = "accuracy"
     """The quantity that must spread, a key of ``compute_score``'s result. Not the sum, which includes the format."""
     tau: float = 0.001
@@ -23,7 +23,7 @@ class FilterSettings:
     max_refills: int = 8
     """Further draws for one batch (``drop`` draws again only if nothing was kept). Ours."""
     poll_interval: float = 0.1
-    """Seconds between two looks at the rollouts; verl's 2 s are a floor under every step."""
+    """Seconds between checks for finished rollouts; verl's 2 s would be a lower bound for every step."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -110,8 +110,8 @@ def find_attention(setup: Setup, console: Console) -> Finding:
     finding = Finding(
         name="attention",
         title="Where the score looks: attention to image, prompt and reasoning",
-        question="While a model writes its score, each of its attention heads divides a weight of 1 among all tokens"
-        " before. This is the part that the tokens of the image, the prompt, the reasoning and the format get.",
+        question="While a model writes its score, each of its attention heads distributes a weight of 1 over all"
+        " preceding tokens. This is the share of the image, the prompt, the reasoning and the format.",
         found=[_sentence(one, setup) for one in shares],
         tables=_tables(shares, setup),
         numbers=numbers,
@@ -124,14 +124,15 @@ def find_attention(setup: Setup, console: Console) -> Finding:
 
 
 READING = (
-    "RALI's figure 3 gives 95% for reasoning against 5% for the image, the fixed prompt left out. Compare the last"
-    " column of the first table with it.",
-    "An even spread of attention would give each kind its share of the tokens, which the last table has. A share below"
-    " it means that the score looks there less than at a token drawn by chance.",
-    "Heads put much weight on the first token of a text whatever it says (attention sinks). It is a token of the prompt"
-    " here, which is one reason to leave the prompt out.",
-    "Attention is no proof of cause: layers pass on what earlier ones have read, so that image features reach the score"
-    " through the tokens of prompt and reasoning. `omniq findings text-only` changes the text or takes the image away.",
+    "RALI's figure 3 gives 95% for reasoning against 5% for the image, with the fixed prompt left out. Compare"
+    " the last column of the first table with it.",
+    "If attention were spread evenly, each kind would get its share of the tokens, which the last table shows. A"
+    " share below that means that the score attends to this kind less than to a random token.",
+    "Heads put much weight on the first token of a text whatever it says (attention sinks). Here that token"
+    " belongs to the prompt, which is one reason to leave the prompt out.",
+    "Attention does not prove causation: layers pass on what earlier ones have read, so image features can reach"
+    " the score through the tokens of prompt and reasoning. `omniq findings text-only` changes the text or takes"
+    " the image away.",
 )
 
 

@@ -109,7 +109,7 @@ def attend_and_sum(
     sums = _ACTIVE.get()
     if sums is not None and getattr(module, "is_causal", False):
         if others.get("s_aux") is not None or len(query) != 1:
-            raise ValueError("attention rows are computed of one sequence at a time, and without attention sinks")
+            raise ValueError("attention rows are computed for one sequence at a time, and without attention sinks")
         rows = sums.rows.to(query.device)
         found = attention_rows(query, key, rows, attention_mask, scaling, others.get("softcap"))
         sums.add(int(module.layer_idx), found)  # pyright: ignore[reportArgumentType]  a plain attribute of the layer

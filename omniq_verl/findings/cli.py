@@ -12,13 +12,15 @@ from omniq_verl.generation import options
 if TYPE_CHECKING:
     from omniq_verl.findings.setup import Setup
 
-app = typer.Typer(no_args_is_help=True, help="What a reasoning model's score rests on: measurements on your own model.")
+app = typer.Typer(
+    no_args_is_help=True, help="What a reasoning model's score is based on: measurements on your own model."
+)
 
 
 @app.command()
 @with_setup
 def attention(setup: "Setup") -> None:
-    """Share of attention from the score to image, prompt and reasoning, by layer and head (RALI's figure 3).
+    """Measure how the score attends to image, prompt and reasoning, by layer and head (RALI, figure 3).
 
     Example: omniq findings attention --model runs/stage2 --data koniq/test.parquet --limit 200 --out runs/attention
     """
@@ -32,9 +34,9 @@ def attention(setup: "Setup") -> None:
 @with_setup
 def swap(
     setup: "Setup",
-    vision: Annotated[str, typer.Option(help="Folder of the model whose vision tower the others get.")],
+    vision: Annotated[str, typer.Option(help="Model whose vision tower the others get.")],
 ) -> None:
-    """Every model's language model under the vision tower of another checkpoint, measured beside it (RALI's table 1).
+    """Give every model another checkpoint's vision tower, and measure both (RALI, table 1).
 
     Example: omniq findings swap --vision models/base --model runs/koniq --model runs/kadid --data csiq/test.parquet
     --out runs/swap
@@ -49,10 +51,12 @@ def swap(
 @with_setup
 def self_consistency(
     setup: "Setup",
-    samples: Annotated[int, typer.Option(min=2, help="Sampled answers an image; 1, 2, 4, ... are measured.")] = 16,
+    samples: Annotated[
+        int, typer.Option(min=2, help="Sampled answers per image; the means of 1, 2, 4, ... are measured.")
+    ] = 16,
     temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature of the answers.")] = 1.0,
 ) -> None:
-    """The mean of k sampled answers against one greedy answer: SRCC against the tokens that they take.
+    """Compare the mean of k sampled answers with one greedy answer: SRCC over the tokens that they take.
 
     Example: omniq findings self-consistency --model runs/stage2 --data koniq/test.parquet --samples 16 --out runs/k
     """
@@ -65,9 +69,9 @@ def self_consistency(
 @app.command("text-only")
 @with_setup
 def text_only(setup: "Setup") -> None:
-    """How well the score follows from the text of the reasoning alone, against the image.
+    """Measure how well the reasoning text alone predicts the score, compared with the image.
 
-    A second --model also reads the first one's texts, and the first the second's.
+    With two models, each also reads the other's texts.
 
     Example: omniq findings text-only --model runs/stage2 --data koniq/test.parquet --limit 500 --out runs/text_only
     """
@@ -81,11 +85,15 @@ def text_only(setup: "Setup") -> None:
 @with_setup
 def domain_gap(
     setup: "Setup",
-    clip: Annotated[str | None, typer.Option(help="CLIP whose features of the reasoning are measured, too.")] = None,
-    layer: Annotated[int, typer.Option(help="Hidden states of this layer; -1: the last, 0: the embeddings.")] = -1,
-    by: Annotated[str | None, typer.Option(help="Key of the rows' details whose values stand for data sets.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="CLIP whose text features of the reasoning are measured, too.")
+    ] = None,
+    layer: Annotated[
+        int, typer.Option(help="Layer whose hidden states are used; -1: the last, 0: the embeddings.")
+    ] = -1,
+    by: Annotated[str | None, typer.Option(help="Key of the rows' details to group by instead of data sets.")] = None,
 ) -> None:
-    """How far data sets are apart in visual tokens and in reasoning tokens (RALI's figures 2 and 4).
+    """Measure how far apart data sets are in visual tokens and in reasoning tokens (RALI, figures 2 and 4).
 
     Example: omniq findings domain-gap --model runs/base --model runs/stage2 --data koniq/test.parquet
     --data spaq/test.parquet --limit 500 --out runs/gap
@@ -102,11 +110,11 @@ def reward_hacking(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page, the plots and the numbers.")],
     answers: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Folder of STEP.jsonl; default: validation or rollouts in the run's."),
+        typer.Option(file_okay=False, help="Folder with STEP.jsonl; default: validation or rollouts in --run."),
     ] = None,
     resamples: options.RESAMPLES = 1000,
 ) -> None:
-    """Whether a run's reward is earned by better scores, or by length, repetition, or scores near the middle.
+    """Check whether a run earns its reward by better scores, or by length, repetition, or scores near the middle.
 
     Example: omniq findings reward-hacking --run runs/stage1 --out runs/hacking
     """
@@ -121,9 +129,11 @@ def reward_hacking(
 def gate(
     setup: "Setup",
     rho: Annotated[float, typer.Option(help="Share of tokens that the entropy gate lets pass.")] = 0.2,
-    gradients: Annotated[int, typer.Option(min=0, help="Tokens whose gradient by all weights is taken.")] = 64,
+    gradients: Annotated[
+        int, typer.Option(min=0, help="Tokens to compute the gradient with respect to all weights for.")
+    ] = 64,
 ) -> None:
-    """Which words carry the entropy, what the entropy gate keeps, and how entropy and gradient go together.
+    """Show which words carry the entropy, what the gate keeps, and how entropy and gradient correlate.
 
     Example: omniq findings gate --model runs/stage1 --data koniq/test.parquet --limit 200 --out runs/gate
     """
@@ -136,7 +146,7 @@ def gate(
 @app.command("no-reasoning")
 @with_setup
 def no_reasoning(setup: "Setup") -> None:
-    """The same model with and without reasoning: SRCC, time and tokens (RALI's table A.1).
+    """Compare one model with and without reasoning: SRCC, time and tokens (RALI, table A.1).
 
     Example: omniq findings no-reasoning --model runs/stage2 --data koniq/test.parquet --data spaq/test.parquet
     --out runs/no_reasoning
@@ -149,10 +159,10 @@ def no_reasoning(setup: "Setup") -> None:
 
 @app.command("sft-data")
 def sft_data(
-    data: Annotated[list[Path], typer.Option(help="Prepared train file of a task without reasoning.")],
+    data: Annotated[list[Path], typer.Option(help="Prepared training file of a task without reasoning.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="Parquet file for verl's SFT trainer.")],
 ) -> None:
-    """Rows whose answer is the label alone, for supervised training without reasoning (RALI's table A.1).
+    """Write SFT rows whose answer is the label alone, to train without reasoning (RALI, table A.1).
 
     Example: omniq findings sft-data --data data/koniq_direct/train.parquet --out data/koniq_direct/sft.parquet
     """

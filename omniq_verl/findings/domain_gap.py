@@ -1,4 +1,4 @@
-"""Do data sets lie apart as images and together as reasoning?
+"""Are data sets far apart as images and close together as reasoning?
 
 Source: RALI, section 3: figure 4 shows visual and reasoning tokens of KonIQ and SPAQ by t-SNE, figure 2 CLIP's
 features of the reasoning before and after RL. A t-SNE has no scale, so that numbers stand beside it.
@@ -63,7 +63,7 @@ def measure_points(
     reader, skipped, found = Reader(answered.spec), Skipped(), {}
     depth = reader.model.config.get_text_config().num_hidden_layers
     if not -depth - 1 <= layer <= depth:
-        raise ValueError(f"--layer is {layer}, and the model has {depth}. Fix: give 0 to {depth}, or -1 for the last")
+        raise ValueError(f"--layer is {layer}, but the model has {depth}. Fix: give 0 to {depth}, or -1 for the last")
     for key, read in read_answers(setup, answered, reader, skipped, console):
         found[key] = token_features(reader, read, layer)
     keys = list(found)
@@ -74,9 +74,8 @@ def measure_points(
     keys = list(sets.index)
     if sets.nunique() < 2:
         raise ValueError(
-            f"{answered.name}: answers with reasoning and a score are of {sets.nunique()} data set(s)"
-            f" ({skipped.text()}),"
-            " and a gap needs two. Fix: give --data of two or more data sets, or --by"
+            f"{answered.name}: answers with reasoning and a score come from {sets.nunique()} data set(s)"
+            f" ({skipped.text()}), but a gap needs two. Fix: give --data of two or more data sets, or --by"
         )
     vectors = {name: stack(found, keys, name) for name in ("visual", "visual_late", "reasoning")}
     if clip is not None:
@@ -147,11 +146,10 @@ def find_domain_gap(setup: Setup, clip: str | None, layer: int, by: str | None, 
     }
     finding = Finding(
         name="domain-gap",
-        title="Do data sets lie apart as images, and together as reasoning?",
+        title="Are data sets far apart as images, and close together as reasoning?",
         question="Each image is one vector: the mean over its visual tokens, and over its reasoning's tokens. A linear"
-        " probe guesses the data set of images that it was not fitted to, and the maximum mean discrepancy (MMD)"
-        " measures"
-        " the distance of the sets.",
+        " probe predicts the data set of images that it was not fitted to, and the maximum mean discrepancy (MMD)"
+        " measures the distance of the sets.",
         found=[_sentence(name, one) for name, one in measured.items()],
         tables=[_table(one.name, measured[one.name], images[one.name]) for one in points],
         numbers={"by": by, "layer": layer, "clip": clip, "images": images, "models": measured},
@@ -165,19 +163,18 @@ def find_domain_gap(setup: Setup, clip: str | None, layer: int, by: str | None, 
 
 READING = (
     "RALI's figure 4 claims a gap between data sets in the visual tokens that is smaller in the reasoning. A"
-    " probe at chance"
-    " and an MMD within its null (p above 0.05) mean no gap that is linear, or that a Gaussian kernel sees.",
+    " probe at chance and an MMD within its null (p above 0.05) mean that there is no gap that is linear or that a"
+    " Gaussian kernel detects.",
     "The probe sees more in longer vectors: compare spaces of one width, such as the second and the third.",
-    "Data sets differ in quality, too. A gap in the reasoning is no fault where one set is worse than the other;"
-    " the last"
-    " column says how well a ridge regression reads the label from the same vectors.",
-    "A space without any information has no gap. Texts that are all alike get a probe at chance and tell nothing of the"
-    " image.",
-    "Distances within a t-SNE mean little between clusters, and it depends on its seed. Read the numbers first.",
-    "MMD is unbiased and may be below 0. Its null divides the images anew, at random, 1,000 times.",
-    "The Fréchet distance compares two Gaussians, in units of the mean squared distance to the common mean. With fewer"
-    " images than dimensions it is too large, also between equal sets: compare it with its null (100 divisions), and"
-    " not with distances of other numbers of images.",
+    "Data sets differ in quality, too. A gap in the reasoning is not a fault if one set is worse than the other;"
+    " the last column says how well a ridge regression predicts the label from the same vectors.",
+    "A space without any information has no gap. Texts that are all alike put the probe at chance and say nothing"
+    " about the image.",
+    "Distances between clusters of a t-SNE mean little, and it depends on its seed. Read the numbers first.",
+    "MMD is unbiased and may be below 0. Its null divides the images at random, 1,000 times.",
+    "The Fréchet distance compares two Gaussians, in units of the mean squared distance to the common mean. With"
+    " fewer images than dimensions it is too large, also between equal sets. So compare it with its null (100"
+    " divisions), and not between different numbers of images.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Answers that a training has written down: the validation's and, where they were asked for, the rollouts'."""
+"""Answers that a training run has saved: those of validation and, if requested, of rollouts."""
 
 import json
 import math

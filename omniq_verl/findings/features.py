@@ -112,7 +112,7 @@ def ridge_on_texts(texts: Sequence[str], target: np.ndarray, seed: int = 0) -> n
 
 def _out_of_fold(predict: Predict, images: int, seed: int) -> np.ndarray:
     if images < 2 * FOLDS:
-        raise ValueError(f"{images} images have a readable answer, and {2 * FOLDS} are needed. Fix: give more rows")
+        raise ValueError(f"{images} images have a readable answer, but {2 * FOLDS} are needed. Fix: give more rows")
     folds, found = folds_of(images, seed), np.empty(images)
     for fold in range(FOLDS):
         test = np.flatnonzero(folds == fold)

@@ -110,8 +110,8 @@ def find_gate(setup: Setup, rho: float, gradients: int, console: Console) -> Fin
     finding = Finding(
         name="gate",
         title="Where the entropy is, and what the gate keeps",
-        question="The entropy of every token of answers that were sampled at temperature 1, by word. The gate lets"
-        f" the share {rho:g} of highest entropy pass, with one threshold for all answers.",
+        question="The entropy of every token of answers that were sampled at temperature 1, by word. The gate keeps"
+        f" the share {rho:g} with the highest entropy, with one threshold for all answers.",
         found=[_sentence(name, one) for name, one in numbers.items()],
         tables=[part for one in found for part in _tables(one, shares[one.name], numbers[one.name])],
         numbers={"rho": rho, "models": numbers},
@@ -125,15 +125,13 @@ def find_gate(setup: Setup, rho: float, gradients: int, console: Console) -> Fin
 
 READING = (
     "A word's share is the sum of its tokens' entropies over that of all tokens. Entropy is that of the next"
-    " token before it"
-    " is drawn, so that it stands with the word that was drawn there.",
-    "The threshold is that of the whole data set, where a training takes one for each mini-batch.",
-    "The policy gradient of a token is its advantage times the gradient of its log-probability. If entropy and the"
-    " gradient's norm go together, the gate keeps the tokens that would move the weights most, whatever their"
+    " token before it is drawn, so it is counted for the word that was drawn there.",
+    "There is one threshold for the whole data set, while training uses one for each mini-batch.",
+    "The policy gradient of a token is its advantage times the gradient of its log-probability. If entropy and"
+    " the gradient norm correlate, the gate keeps the tokens that would move the weights most, whatever their"
     " advantage.",
-    "Gradients by the output layer are exact and of all tokens; whole gradients are of a random few. Intervals"
-    " draw tokens"
-    " one by one, although those of one answer are related.",
+    "Gradients with respect to the output layer are exact and cover all tokens; those with respect to all weights"
+    " cover a random few. Intervals resample single tokens, although those of one answer are related.",
 )
 
 

@@ -103,7 +103,7 @@ def find_no_reasoning(setup: Setup, console: Console) -> Finding:
         name="no-reasoning",
         title="What does reasoning add?",
         question="The same model on the same images: with reasoning and a greedy answer, and without, where its score"
-        " is the expectation over all numbers that it could write behind a forced <answer>.",
+        " is the expected value over all numbers that it could write after a forced <answer>.",
         found=[_sentence(row, costs) for row in rows],
         tables=_tables(rows, costs),
         numbers={"rows": rows, "costs": costs},
@@ -116,20 +116,18 @@ def find_no_reasoning(setup: Setup, console: Console) -> Finding:
 
 
 READING = (
-    "A model that was trained to reason is not at its best without. RALI's table A.1 trains one without (tasks"
-    " whose names"
-    " end in _direct, recipe q_insight/no_reasoning): evaluate that one on rows of its own task, and put both"
-    " evaluations"
-    " side by side with omniq compare.",
-    "An expectation is finer than one written number, which is rounded and drawn once. Some of what is gained without"
-    " reasoning may be due to that: compare with the mean of several answers (omniq findings self-consistency).",
-    "Outside is the mean probability of writing no number of the scale behind the forced answer. Where it is large, the"
-    " model did not expect to answer yet, and the expectation rests on the little that is left.",
-    "Differences are without minus with, over the images that both modes score (paired bootstrap; p by Holm's"
-    " method over"
-    " all rows). Images a second are of one engine on this machine, without the time to load it; tokens without"
-    " reasoning"
-    " are the next-token distributions that were computed.",
+    "A model that was trained to reason is not at its best without reasoning. RALI's table A.1 trains one without"
+    " it (tasks whose names end in _direct, recipe q_insight/no_reasoning). Evaluate that model on rows of its own"
+    " task, and put both evaluations side by side with omniq compare.",
+    "An expected value is finer than one written number, which is rounded and drawn once. Some of the gain"
+    " without reasoning may be due to that: compare with the mean of several answers (omniq findings"
+    " self-consistency).",
+    "Outside is the mean probability of writing something other than a number on the scale after the forced"
+    " answer tag. If it is large, the model did not expect to answer yet, and the expected value is based on the"
+    " little that is left.",
+    "Differences are without minus with, over the images that both modes score (paired bootstrap; p with Holm's"
+    " method over all rows). Images per second are for one engine on this machine, without the time to load it;"
+    " tokens without reasoning are the next-token distributions that were computed.",
 )
 
 

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 MODELS = Annotated[
     list[str],
-    typer.Option("--model", help="Hugging Face folder or name, or a training run's folder; may be given again."),
+    typer.Option("--model", help="Hugging Face folder or name, or a training run's folder; repeatable."),
 ]
-DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; may be given again.")]
+DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file; repeatable.")]
 
 
 def setup_of(
     model: MODELS,
     data: DATA,
     out: options.OUT,
-    engine: Annotated[str, typer.Option(help="What answers: vllm, hf (transformers), or openai.")] = "vllm",
+    engine: Annotated[str, typer.Option(help="Engine: vllm, hf (transformers), or openai.")] = "vllm",
     base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint.")] = None,
     limit: options.LIMIT = None,
     max_tokens: options.MAX_TOKENS = 1024,

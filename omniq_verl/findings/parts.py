@@ -51,7 +51,7 @@ def _tower(folder: Path) -> dict[str, tuple[int, ...]]:
     found = {own: tuple(tensor.shape) for name, tensor in stored.items() if (own := vision_name(name))}
     if not found:
         raise ValueError(
-            f"{folder} has no module named {VISION}, so that its vision tower is not known. Fix: give a model such as"
+            f"{folder} has no module named {VISION}, so its vision tower is unknown. Fix: give a model such as"
             " Qwen2.5-VL"
         )
     return found

@@ -123,7 +123,7 @@ def find_reward_hacking(run: Path, answers: Path | None, out: Path, resamples: i
     files = dump_files(folder)
     if len(files) < 2:
         raise ValueError(
-            f"{folder} has the answers of {len(files)} steps, and two are needed to compare. Fix: train with"
+            f"{folder} has the answers of {len(files)} steps, but two are needed to compare. Fix: train with"
             " trainer.validation_data_dir or trainer.rollout_data_dir, and name that folder with --answers"
         )
     steps, drawn = [], {}
@@ -136,8 +136,8 @@ def find_reward_hacking(run: Path, answers: Path | None, out: Path, resamples: i
     finding = Finding(
         name="reward-hacking",
         title="Is the reward earned by better scores?",
-        question=f"The run {shown_name(run)}: its reward beside the correlation with the labels, and beside signs that"
-        f" the reward is earned in other ways. Answers are those of {shown_name(folder)}.",
+        question=f"The run {shown_name(run)}: its reward next to the correlation with the labels, and signs that the"
+        f" reward is earned in other ways. The answers are from {shown_name(folder)}.",
         found=[*_verdict(change), _reward_sentence(curves)],
         tables=_tables(steps, change),
         numbers={"steps": steps, "change": change, "curves": _json(curves)},
@@ -151,16 +151,17 @@ def find_reward_hacking(run: Path, answers: Path | None, out: Path, resamples: i
 
 READING = (
     "A reward that rises while SRCC does not is the sign to look for. The Gaussian and threshold rewards pay for"
-    " scores near"
-    " the label, which a model can also earn by answering near the mean of all labels: then the spread and SRCC fall.",
-    "Spread is the standard deviation of the scores over that of the labels: 1 is the labels' own, near 0 one"
-    " score for all.",
-    "Scores at the middle: within a tenth of the scale. Compare them with the labels' share, in brackets in the table.",
-    "One text: the share of answers with the most frequent reasoning, word for word. It grows as entropy falls.",
-    "Repeated phrases: of an answer's runs of three words, the share that it has written before.",
-    "Bands are 95% bootstrap intervals over images; all answers to an image are drawn together. Changes compare"
-    " the last"
-    " step with the first, as two samples: that the images are the same is not used, which makes the intervals wide.",
+    " scores near the label, which a model can also earn by answering near the mean of all labels: then the spread"
+    " and SRCC fall.",
+    "Spread is the standard deviation of the scores over that of the labels: 1 is the labels' own, near 0 is the"
+    " same score for all.",
+    "Scores at the middle are those within a tenth of the scale. Compare them with the labels' share, in brackets"
+    " in the table.",
+    "One text is the share of answers with the most frequent reasoning, word for word. It grows as entropy falls.",
+    "Repeated phrases are the share of three-word sequences that occurred earlier in the same answer.",
+    "Bands are 95% bootstrap intervals over images; all answers to an image are resampled together. Changes"
+    " compare the last step with the first as two samples: the pairing of images is not used, which makes the"
+    " intervals wide.",
 )
 NAMES = {
     "reward": "reward",

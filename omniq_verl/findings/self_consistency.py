@@ -74,9 +74,8 @@ def measure(greedy: Answered, sampled: Answered, samples: int, resamples: int) -
     usable = images.score.notna() & scores.notna().all(axis=1)
     if usable.sum() < 3:
         raise ValueError(
-            f"{greedy.name}: {usable.sum()} images have a readable score in every answer, and three are needed."
-            " Fix: give"
-            " more rows, or a larger --max-tokens"
+            f"{greedy.name}: {usable.sum()} images have a readable score in every answer, but three are needed."
+            " Fix: give more rows, or a larger --max-tokens"
         )
     target, single = images.target[usable].to_numpy(), images.score[usable].to_numpy()
     cost = float(greedy.answers[greedy.answers.key.isin(images.index[usable])].tokens.mean())
@@ -115,7 +114,7 @@ def find_self_consistency(setup: Setup, samples: int, temperature: float, consol
         ValueError: samples below 2, or too few images with readable answers.
     """
     if samples < 2:
-        raise ValueError(f"--samples is {samples}, and one answer is no mean. Fix: give 2 or more")
+        raise ValueError(f"--samples is {samples}, but a mean needs several answers. Fix: give 2 or more")
     curves = []
     for ref, (name, spec) in enumerate(zip(setup.names(), setup.specs, strict=True), 1):
         greedy = ask(setup, spec, name, f"model_{ref}_greedy", Sampling(max_tokens=setup.max_tokens), console)
@@ -124,8 +123,8 @@ def find_self_consistency(setup: Setup, samples: int, temperature: float, consol
         curves.append(measure(greedy, sampled, samples, setup.resamples))
     finding = Finding(
         name="self-consistency",
-        title="The mean of several answers against one greedy answer",
-        question=f"SRCC and PLCC of the mean score of k answers, sampled at temperature {temperature:g}, against the"
+        title="The mean of several answers, compared with one greedy answer",
+        question=f"SRCC and PLCC of the mean score of k answers, sampled at temperature {temperature:g}, over the"
         " tokens that they take; and of one greedy answer.",
         found=[_sentence(curve) for curve in curves],
         tables=[_table(curve) for curve in curves],
@@ -139,18 +138,15 @@ def find_self_consistency(setup: Setup, samples: int, temperature: float, consol
 
 
 READING = (
-    "A point is the mean correlation over disjoint groups of k answers. Its interval draws images, the same for"
-    " all groups,"
-    " and so does not cover the chance of sampling; that of k equal to all answers rests on one group.",
-    "The gain is that of the first k answers over the greedy one, on the same images (paired bootstrap). Its p-value is"
-    " not corrected for the number of k.",
-    "Only images that the greedy answer and every sampled one score are compared, so that no k profits from easy"
-    " images.",
+    "A point is the mean correlation over disjoint groups of k answers. Its interval resamples images, the same"
+    " for all groups, so it does not cover the randomness of sampling; with k equal to all answers there is only"
+    " one group.",
+    "The gain is that of the first k answers over the greedy one, on the same images (paired bootstrap). Its"
+    " p-value is not corrected for the number of values of k.",
+    "Only images that the greedy answer and every sampled one score are compared, so no k profits from easy images.",
     "A mean removes the noise of sampling. If one sampled answer is far below the greedy one, much of the gain"
-    " only makes"
-    " up for the temperature: compare with the greedy answer, and not with k = 1.",
-    "Cost is counted in written tokens. The question and the image are read once for all answers by vLLM's"
-    " prefix cache.",
+    " only makes up for the temperature: compare with the greedy answer, not with k = 1.",
+    "Cost is counted in written tokens. vLLM's prefix cache reads the question and the image once for all answers.",
 )
 
 

@@ -126,8 +126,8 @@ def check_readable(specs: Sequence[EngineSpec]) -> None:
     """
     if other := next((spec for spec in specs if spec.kind not in LOCAL_KINDS), None):
         raise ValueError(
-            f"{other.model}: this finding reads the weights, which the engine {other.kind} does not give. Fix: name the"
-            " model's folder, with --engine vllm or --engine hf"
+            f"{other.model}: this finding reads the weights, which the engine {other.kind} does not provide. Fix: give"
+            " the model's folder, with --engine vllm or --engine hf"
         )
 
 

@@ -37,9 +37,8 @@ def write_sft_data(files: Sequence[Path], out: Path) -> int:
     for ref in refs:
         if (task := task_of(ref.info)).reasoning:
             raise ValueError(
-                f"{ref.file}: the task {task.name} asks for reasoning, which a label alone has none of. Fix:"
-                " prepare the"
-                f" rows with a task that asks for none, such as --task {task.name}_direct"
+                f"{ref.file}: the task {task.name} asks for reasoning, which a label does not have. Fix:"
+                f" prepare the rows with a task that asks for none, such as --task {task.name}_direct"
             )
     return write_parquet(_records(refs), out)
 

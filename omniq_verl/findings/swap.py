@@ -47,8 +47,8 @@ def find_swap(setup: Setup, vision: str, console: Console) -> Finding:
     finding = Finding(
         name="swap",
         title="Language models under another vision tower",
-        question=f"Each language model is put under the vision tower of {tower} and measured beside the model that it"
-        " was taken from, on the same images, with greedy answers.",
+        question=f"Each language model is combined with the vision tower of {tower} and compared with the model that"
+        " it was taken from, on the same images, with greedy answers.",
         found=[_sentence(pair) for pair in pairs],
         tables=_tables(runs, sets, pairs, numbers),
         numbers={"vision": str(tower), "models": numbers, "pairs": pairs},
@@ -61,16 +61,14 @@ def find_swap(setup: Setup, vision: str, console: Console) -> Finding:
 
 
 READING = (
-    "RALI's table 1: under one pretrained tower, language models trained on KonIQ and on KADID differ by 0.01 PLCC at"
-    " most on data that neither was trained on, and by 0.07 to 0.09 on their own.",
-    "Where a model loses little under the other tower, what training has changed lies in its language model. A"
-    " large loss"
-    " says that tower and language model were trained to fit one another, and not which of them carries the knowledge.",
-    "The tower includes the merger that feeds the language model. Embeddings of words and the output layer are part of"
-    " the language model.",
+    "RALI's table 1: under one pretrained tower, language models trained on KonIQ and on KADID differ by 0.01"
+    " PLCC at most on data that neither was trained on, and by 0.07 to 0.09 on their own.",
+    "If a model loses little under the other tower, what training changed is in its language model. A large loss"
+    " says that tower and language model were trained to fit one another, not which of them holds the knowledge.",
+    "The tower includes the merger that feeds the language model. Word embeddings and the output layer are part"
+    " of the language model.",
     "Differences are tested on the same images (paired bootstrap), and p-values are corrected for their number"
-    " by Holm's"
-    " method.",
+    " with Holm's method.",
 )
 
 

@@ -202,21 +202,17 @@ def find_text_only(setup: Setup, console: Console) -> Finding:
 
 
 READING = (
-    "If the text alone leads to nearly the same SRCC as image and text, the score needs nothing of the image that the"
-    " text does not say. It does not follow that reasoning helps: a model may score as well from the image without it"
-    " (omniq findings no-reasoning).",
-    "With the reasoning about another image, a model whose SRCC with the text's score is near 1 follows the"
-    " text; one that"
-    " keeps its SRCC with the label follows the image.",
-    "A text that names the score gives it away. The table's title says how many texts hold a number; the ridge"
-    " regression"
-    " on words does not see numbers, the model does.",
-    "The regressions are fitted to labels of this data set, and the model was perhaps not: compare the two"
-    " regressions with"
-    " one another, text against image, rather than with the model.",
+    "If the text alone leads to nearly the same SRCC as image and text, the score needs nothing from the image"
+    " that the text does not say. It does not follow that reasoning helps: a model may score as well from the"
+    " image without it (omniq findings no-reasoning).",
+    "With the reasoning about another image, a model follows the text if its SRCC with the text's score is near"
+    " 1; it follows the image if it keeps its SRCC with the label.",
+    "A text that names the score gives it away. The table's title says how many texts contain a number; the ridge"
+    " regression on words does not see numbers, but the model does.",
+    "The regressions are fitted to labels of this data set, and the model perhaps was not. So compare the two"
+    " regressions with one another, text against image, rather than with the model.",
     "Only images that every path scores are compared. Brackets are 95% bootstrap intervals over them; a ridge's"
-    " interval"
-    " does not cover the chance of its folds.",
+    " interval does not cover the randomness of its folds.",
 )
 
 

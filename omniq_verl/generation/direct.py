@@ -1,4 +1,4 @@
-"""Scoring without reasoning: which texts stand for the scores of a task, behind a forced beginning of an answer."""
+"""Scoring without reasoning: which texts represent the scores of a task, after a forced beginning of an answer."""
 
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ def score_texts(task: Task, decimals: int = DECIMALS) -> ScoreTexts:
     """
     if task.scale is None:
         raise ValueError(
-            f"the task {task.name} asks for no number, so that it has no expectation. Fix: leave out --mode direct"
+            f"the task {task.name} asks for no number, so it has no expected value. Fix: leave out --mode direct"
         )
     values = numerals(task.scale.low, task.scale.high, decimals)
     if task.answer_format == "json":
@@ -48,6 +48,6 @@ def check_reads_scores(engine: Any, kind: str) -> None:
     """
     if not reads_scores(engine):
         raise ValueError(
-            f"the engine {kind} gives no probabilities, which --mode direct needs. Fix: use --engine vllm or hf, or"
+            f"the engine {kind} returns no probabilities, which --mode direct needs. Fix: use --engine vllm or hf, or"
             " leave out --mode direct"
         )

@@ -43,7 +43,7 @@ class ScoreTexts:
         if not texts or "" in texts or len(set(texts)) < len(texts):
             raise ValueError(f"score texts must be different and not empty, got {texts[:5]!r}")
         if not self.ends and any(one != other and one.startswith(other) for one in texts for other in texts):
-            raise ValueError("a score text begins another one, and there is no text that ends an answer")
+            raise ValueError("a score text is the beginning of another one, but no text ends an answer")
 
 
 def numerals(low: float, high: float, decimals: int) -> tuple[tuple[str, float], ...]:

@@ -26,30 +26,30 @@ KEPT_AT_ONCE = Annotated[
 TASK = Annotated[
     str,
     typer.Option(
-        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: its prompts;"
-        " or a user-defined package.module:object"
+        help="technical, aesthetic, alignment, degradation; q_insight_score, q_insight_degradation: Q-Insight's"
+        " prompts; or your own package.module:object"
     ),
 ]
 SCALE = Annotated[str | None, typer.Option(help="Score scale the model was trained on: 1-5 (the default) or 0-5.")]
-MAX_TOKENS = Annotated[int, typer.Option(help="Longest answer.")]
-MODE_HELP = "reason: the model thinks and answers; direct: the expectation of its score, without reasoning"
+MAX_TOKENS = Annotated[int, typer.Option(help="Maximum tokens of an answer.")]
+MODE_HELP = "reason: the model reasons and answers; direct: the expected value of its score, without reasoning"
 FAMILY = Annotated[
     str | None,
-    typer.Option(help="Ask and read as the authors of a released model do: a family's name, or auto to find it."),
+    typer.Option(help="Use a released model's own question and parser: the name of its family, or auto."),
 ]
 SERVED_MODE = Annotated[
-    str | None, typer.Option(help=f"{MODE_HELP}; both; default: the family's own. A request can name another.")
+    str | None, typer.Option(help=f"{MODE_HELP}; both; default: the family's own. A request can choose another.")
 ]
-SAMPLES = Annotated[int, typer.Option(help="Answers an image: one is greedy, more are sampled.")]
+SAMPLES = Annotated[int, typer.Option(help="Answers per image: one is greedy, more are sampled.")]
 OUT = Annotated[
     Path, typer.Option(file_okay=False, help="The run's folder; repeating the command resumes an interrupted run.")
 ]
 RESAMPLES = Annotated[int, typer.Option(min=1, help="Number of resamples for the bootstrap intervals.")]
 SEED = Annotated[int, typer.Option(help="Seed of sampled answers.")]
 LENGTH = Annotated[
-    int | None, typer.Option(help="Tokens of question, image and answer together; default: 8192 or the model's own.")
+    int | None, typer.Option(help="Maximum tokens of question, image and answer; default: 8192 or the model's own.")
 ]
-DTYPE = Annotated[str, typer.Option(help="Number type of the weights: auto, bfloat16, float32, ...")]
+DTYPE = Annotated[str, typer.Option(help="Data type of the weights: auto, bfloat16, float32, ...")]
 MEMORY = Annotated[
     float | None,
     typer.Option(
@@ -62,7 +62,7 @@ MEMORY = Annotated[
 SHORT_SIDE = Annotated[
     int | None, typer.Option(min=28, help="Shrink larger images to this length of the shorter side, in pixels.")
 ]
-MAX_PIXELS = Annotated[int | None, typer.Option(min=784, help="Shrink larger images to so many pixels.")]
+MAX_PIXELS = Annotated[int | None, typer.Option(min=784, help="Shrink larger images to this many pixels.")]
 DEVICES = Annotated[int, typer.Option(min=1, help="GPUs over which one model is split.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run any code.")]
 VERBOSE = Annotated[bool, typer.Option("--verbose", help="Show the logs of vLLM, transformers and torch.")]

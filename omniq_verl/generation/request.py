@@ -50,7 +50,7 @@ class Request:
     """Contents of image files."""
     seed: int = 0
     texts: ScoreTexts | None = None
-    """Texts that stand for scores: the engine computes their expectation and generates nothing (``reads_scores``)."""
+    """Texts that represent scores: the engine returns their expected value and generates nothing (``reads_scores``)."""
 
     def __post_init__(self) -> None:
         # A question without images may quote another one's placeholders; the engine then counts them.
@@ -65,11 +65,11 @@ class Answer:
     text: str
     finish_reason: str = DONE
     tokens: int = 0
-    """Written; of an expectation, the next-token distributions that it took."""
+    """Generated tokens; for an expected value, the next-token distributions that it took."""
     std: float | None = None
-    """Standard deviation of an expectation; None of a text that was generated."""
+    """Standard deviation of an expected value; None for generated text."""
     outside: float | None = None
-    """Probability outside of an expectation's score texts; None of a text that was generated."""
+    """Probability outside the score texts of an expected value; None for generated text."""
 
 
 Job = Callable[[], Sequence[Request]]

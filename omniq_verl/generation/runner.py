@@ -36,7 +36,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.on not in ("auto", "here", "ray") or min(self.workers, self.batch) < 1 or self.retries < 0:
-            raise ValueError(f"on is auto, here or ray; workers and batch from 1, retries from 0; got {self}")
+            raise ValueError(f"on must be auto, here or ray; workers and batch >= 1, retries >= 0; got {self}")
 
 
 class BatchesFailed(RuntimeError):

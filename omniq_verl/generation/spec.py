@@ -42,7 +42,7 @@ class EngineSpec:
     allow_pickle: bool = False
     """Load weights from pickle files, which can run any code."""
     trust_remote_code: bool = False
-    """Run Python code that lies in the model's folder."""
+    """Run Python code in the model's folder."""
     short_side: int | None = None
     """Larger images are shrunk to this length of the shorter side, in pixels, before the model sees them."""
     max_pixels: int | None = None
@@ -50,12 +50,12 @@ class EngineSpec:
 
     @property
     def image_size(self) -> ImageSize:
-        """The bounds of images."""
+        """The limits on image size."""
         return ImageSize(self.short_side, self.max_pixels)
 
     def __post_init__(self) -> None:
         if self.image_size and self.kind == "openai":
-            raise ValueError("short_side and max_pixels: an endpoint sizes images itself. Fix: leave them out")
+            raise ValueError("short_side and max_pixels: an endpoint resizes images itself. Fix: leave them out")
         if self.kind in LOCAL_KINDS and self.model:
             object.__setattr__(self, "model", checkpoint_of(expanded(self.model)))
 
@@ -69,10 +69,10 @@ class EngineSpec:
         return self.max_model_len or min(LONGEST, made_for)
 
     def identity(self) -> dict[str, Any]:
-        """What an answer depends on, to recognise stored answers.
+        """Everything that an answer depends on, to recognise stored answers.
 
-        Retrained weights in the same folder count as another model; changes behind the name of a hub or an endpoint
-        cannot be detected.
+        Retrained weights in the same folder count as another model; changes behind a name on the hub or behind an
+        endpoint cannot be detected.
         """
         weights = weights_mark(Path(self.model)) if self.kind in LOCAL_KINDS else None
         found = {"model": self.model, "kind": self.kind, "dtype": self.dtype, "weights": weights}

@@ -94,7 +94,7 @@ def prompt_finding(rollout: Sequence[tuple[int, ...]], scoring: Sequence[tuple[i
         "prompts",
         same == len(scoring),
         f"{same} of {len(scoring)} prompts have the same tokens as in scoring",
-        "The model would be trained on other prompts than it is scored with later.",
+        "The model would be trained on prompts that differ from those it is scored with later.",
         "remove custom_chat_template, data.apply_chat_template_kwargs and data.mm_processor_kwargs, or copy the model"
         " folder's own chat template and image processor again",
     )
@@ -218,7 +218,7 @@ def reward_finding(pairs: Sequence[tuple[Answered, Any, str]]) -> Finding:
         "rewards",
         not wrong,
         f"{len(pairs) - len(wrong)} of {len(pairs)} rewards equal a direct call of compute_score{detail}",
-        "The policy would be trained on other rewards than the recipe describes.",
+        "The policy would be trained on rewards that differ from what the recipe describes.",
         "check reward.custom_reward_function and reward.reward_manager, and that all machines run the same code",
     )
 

@@ -1,9 +1,9 @@
-"""Link the model that a training left under a name that does not depend on its number of steps.
+"""Link the model of a training run under a name that does not depend on the number of steps.
 
 python -m omniq_verl.pipeline.checkpoint --run runs/seed0/sft --out runs/seed0/sft_model
 
-The link is ``OUT/huggingface``. It leads to the checkpoint that every command takes of a run: the one that validated
-best, and the newest one where the run has no such record (SFT, or a training without validation).
+The link is ``OUT/huggingface``. It points to the checkpoint that every command uses for a run: the one that validated
+best, or the newest one if the run did not validate, as in SFT.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def link(run: Path, out: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a training (trainer.default_local_dir)")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training run (trainer.default_local_dir)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the link")
     args = parser.parse_args()
     try:

@@ -26,7 +26,7 @@ def reproduce(
     ] = "tiny",
     seeds: Annotated[list[int] | None, typer.Option(help="Seeds, e.g. --seeds 0 1 2; default: 0.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only these stages and what they need, e.g. --only sft 'stage1*'.")
+        list[str] | None, typer.Option(help="Only these stages and those they depend on, e.g. --only sft 'stage1*'.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder with the data sets as their owners publish them.")
@@ -34,20 +34,22 @@ def reproduce(
     model: Annotated[
         str | None, typer.Option(help="Base model, a folder or a name; default: the paper's. For --scale paper.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Most stages side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Maximum number of stages to run at once.")] = 1,
     changed: Annotated[
         str,
-        typer.Option(help="Stages made by other settings, data or code: stop; keep those of other code; or run again."),
+        typer.Option(help="If settings, data or code of finished stages changed: stop; keep (code only); or again."),
     ] = "stop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print stages and their cost, and start nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show what is done, and which data sets are there.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show which stages are done and which data sets you have.")
+    ] = False,
 ) -> None:
-    """Reproduce the tables of a paper: data, trainings, evaluations, tables beside the paper's.
+    """Reproduce the tables of a paper: data, training, evaluation, and tables next to the paper's.
 
     Example: omniq reproduce omniquality_r --scale tiny --out runs/omniquality_r --seeds 0 1 2
 
-    Every stage is a command whose output goes to OUT/logs. Killed at any moment, the same command resumes. At the end,
-    OUT/tables.md has every table with the paper's numbers, and names what was not run.
+    Every stage is a command whose output goes to OUT/logs. If it is killed, the same command resumes. At the end,
+    OUT/tables.md has every table with the paper's numbers, and lists what was not run.
     """
     with cli_errors() as console:
         from omniq_verl.pipeline.experiments import build
@@ -62,7 +64,7 @@ def reproduce(
             if not dry_run:
                 raise
             console.print(
-                f"{error}. The plan below assumes that all data sets are there.", style="yellow", markup=False
+                f"{error}. The plan below assumes that all data sets are available.", style="yellow", markup=False
             )
             found = build(*asked, None, model)
         root = out.resolve()
@@ -85,7 +87,7 @@ def _check_options(changed: str, status: bool, dry_run: bool, needs_data: bool) 
     if status and dry_run:
         raise ValueError("--status and --dry-run show different things. Fix: give one of them")
     if needs_data and not (dry_run or status):
-        raise ValueError("--scale paper needs data. Fix: add --data FOLDER; --status lists what belongs into it")
+        raise ValueError("--scale paper needs data. Fix: add --data FOLDER; --status lists what belongs in it")
 
 
 def surplus(words: list[str], seeds_given: bool, only_given: bool) -> tuple[list[int], list[str]]:
@@ -98,7 +100,7 @@ def surplus(words: list[str], seeds_given: bool, only_given: bool) -> tuple[list
     names = [word for word in words if not word.isdecimal()]
     for given, found, option in ((seeds_given, numbers, "--seeds"), (only_given, names, "--only")):
         if found and not given:
-            raise typer.BadParameter(f"what is {found[0]} for? Fix: put {option} before it, or leave it out")
+            raise typer.BadParameter(f"{found[0]} belongs to no option. Fix: put {option} before it, or leave it out")
     return numbers, names
 
 

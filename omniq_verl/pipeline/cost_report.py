@@ -117,8 +117,8 @@ def totals(found: Sequence[Cost], free: FreeSpace) -> list[str]:
     sentences = [
         f"all stages one after the other: {duration(hours * 3600)}, {gpu_hours:,.0f} GPU-hours; disk {size(disk)};"
         f" host memory {size(host)} at most",
-        "disk counts the two newest checkpoints of each training and the weights of the best one; a stage whose results"
-        " are no longer needed may be emptied by hand",
+        "disk counts the two newest checkpoints of each training run and the weights of the best one; you may empty a"
+        " stage whose results are no longer needed by hand",
     ]
     if gpus > len(free.gpus):
         sentences.append(f"not on this machine: {gpus} GPUs are needed, {len(free.gpus)} are here")

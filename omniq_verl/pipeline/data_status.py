@@ -3,8 +3,8 @@
     omniq data status --data /data
     omniq data status --data /data --json status.json
 
---data holds one folder for each data set, under any name. A data set is recognised by the names of its label files; its
-images are counted and not opened. `omniq data NAME` prepares one, and `omniq reproduce` all that it uses.
+--data has one folder for each data set, under any name. A data set is recognised by the names of its label files; its
+images are counted but not opened. `omniq data NAME` prepares one data set; `omniq reproduce` prepares all that it uses.
 """
 
 import argparse
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``omniq data status``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with a folder for each data set; default: list all sets")
-    parser.add_argument("--json", type=Path, help="file to write the same to")
+    parser.add_argument("--json", type=Path, help="file to write the result to")
     args = parser.parse_args(arguments)
     try:
         found = survey(args.data)

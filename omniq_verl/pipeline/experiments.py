@@ -52,7 +52,7 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
     from omniq_verl.pipeline.paper import experiments as paper
 
     if name not in paper.PAPERS:
-        raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on models of your own")
+        raise ValueError(f"{name} has no scale paper. Fix: use --scale tiny, or `omniq {name}` on your own models")
     if model is not None:
         folder = Path(model).expanduser()
         model = str(folder.resolve()) if folder.is_dir() else model

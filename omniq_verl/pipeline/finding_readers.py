@@ -94,9 +94,9 @@ FIGURES: dict[str, tuple[str, Numbers]] = {
         _by_model("reasoning_of_reasoning_and_image", "value"),
     ),
     "attention/prompt": ("attention: share of the prompt", _by_model("share", "prompt", "value")),
-    "swap/difference": ("swap: SRCC under the tower before GRPO, minus the own", _swapped),
+    "swap/difference": ("swap: SRCC under the tower before GRPO, minus its own", _swapped),
     "text_only/itself": ("text-only: SRCC from image and reasoning", _path("the model itself", "srcc", "value")),
-    "text_only/alone": ("text-only: SRCC from the own text alone", _path("own text alone", "srcc", "value")),
+    "text_only/alone": ("text-only: SRCC from its own text alone", _path("own text alone", "srcc", "value")),
     "text_only/foreign": (
         "text-only: SRCC with another image's text",
         _path("image and another image's text", "srcc", "value"),

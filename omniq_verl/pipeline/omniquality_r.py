@@ -163,7 +163,7 @@ TABLES = (
     ),
 )
 _SETS = "the photographs of the tiny size are one technical data set; --scale paper measures this table"
-_IMAGES = "the images of a tiny text-to-image model show nothing; see the guide of text-to-image generation"
+_IMAGES = "the images of a tiny text-to-image model are meaningless; see the guide of text-to-image generation"
 NOT_RUN = {
     **{f"omniquality_r:{number}": _SETS for number in (2, 3)},
     **{f"omniquality_r:{number}": _IMAGES for number in (5, 7)},

@@ -108,7 +108,7 @@ _BOTH = OurRow(
     "RACT, vision encoder and LLM", "ract_test", (None, "3: labels text; trains visual encoder and language model")
 )
 _START = OurRow("cold start", "sft_test")
-NOTE = "Tiny model, held-out crops of two domains and of one outside of both; means of four answers at temperature 1."
+NOTE = "Tiny model, held-out crops of two domains and of one outside both; means of four answers at temperature 1."
 TABLES = (
     OurTable(
         "rali:A.2",

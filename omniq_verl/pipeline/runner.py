@@ -106,7 +106,7 @@ def run_stages(
 def _check_possible(stages: Mapping[str, Stage], need: Mapping[str, Sequence[str]], gpus: int) -> None:
     for name, stage in stages.items():
         if stage.gpus > gpus:
-            raise PlanError(f"stage {name} takes {stage.gpus} GPUs, and {gpus} are here. Fix: run it where they are")
+            raise PlanError(f"stage {name} needs {stage.gpus} GPUs, but {gpus} are here. Fix: use a machine with more")
         if absent := [one for one in need[name] if one not in stages]:
             raise PlanError(f"stage {name} needs {absent[0]}, which is not among the stages to run")
 
@@ -127,7 +127,7 @@ def check_changes(marks: Mapping[str, Mark], root: Path, changed: str) -> None:
         accept = ", or --changed keep to accept it" if different == ["code"] else ""
         raise PlanError(
             f"stage {name} in {root} was made with other {' and '.join(different)}. Fix: name another folder, or add"
-            f" --changed again to run it and what follows from it anew{accept}"
+            f" --changed again to rerun it and what depends on it{accept}"
         )
 
 

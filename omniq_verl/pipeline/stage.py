@@ -76,7 +76,7 @@ def needs(stages: Sequence[Stage], root: Path) -> dict[str, tuple[str, ...]]:
                 raise PlanError(f"stage {stage.name} reads {root / path}, which no earlier stage writes")
             wanted.add(owner)
         if unknown := sorted(wanted - found.keys() - {stage.name}):
-            raise PlanError(f"stage {stage.name} needs {unknown[0]}, which is no earlier stage")
+            raise PlanError(f"stage {stage.name} needs {unknown[0]}, which is not an earlier stage")
         found[stage.name] = tuple(name for name in found if name in wanted)
     return found
 
@@ -130,7 +130,7 @@ def _check_names(names: Sequence[str]) -> None:
     for name in names:
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or parts[0] in ("logs", "marks"):
-            raise PlanError(f"{name!r} is no name of a stage's folder")
+            raise PlanError(f"{name!r} is not a valid name of a stage's folder")
         if names.count(name) > 1:
             raise PlanError(f"there are two stages {name}")
         if inside := [other for other in names if other.startswith(f"{name}/")]:

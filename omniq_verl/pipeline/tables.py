@@ -1,4 +1,4 @@
-"""The papers' tables beside what was measured: ``tables.md`` and ``tables.json`` in the folder of a run."""
+"""The papers' tables next to what was measured: ``tables.md`` and ``tables.json`` in the folder of a run."""
 
 import json
 import math

@@ -132,7 +132,7 @@ def write(
     """
     out = out.resolve()  # rows may name files in it
     if not is_utf8(out):
-        raise BadPath(f"{shown_name(out)} is not UTF-8, which parquet files need. Fix: give another folder by --out")
+        raise BadPath(f"{shown_name(out)} is not UTF-8, which parquet files need. Fix: give another folder with --out")
     shards = [shard for split, rows in planned.items() for shard in _shards(rows, out, split, build_options)]
     claim_folder(out, shards, source.name)
     written = _write(shards, build_options, console)

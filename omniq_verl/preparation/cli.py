@@ -67,7 +67,7 @@ class DataSet:
 
     name: str
     tasks: Mapping[str, LabelMap | None]
-    """Tasks that its labels suit, with the label map of each; the first is the default."""
+    """Tasks that its labels fit, with the label map of each; the first is the default."""
     read: Callable[[Request], Iterator[Item]]
     facts: Mapping[str, Any]
     """For the card: ``splits``, ``labels``, ``licence``, each with its source."""
@@ -78,7 +78,7 @@ class DataSet:
     own_options: tuple[str, ...] = field(default=())
     """Names of the script's own options, for the card."""
     expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
-    """Number of images with labels that the owners state, under the script's own options; None if they do not."""
+    """Number of labelled images that the owners state, given the script's own options; None if they do not."""
     own_columns: Callable[[argparse.Namespace], Sequence[str]] | None = None
     """Columns that a user's own table needs, for error messages; such a table cannot be downloaded from its owners."""
     idle: Callable[[argparse.Namespace], Mapping[str, str | None]] = lambda options: {}
@@ -172,9 +172,14 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
     add("--task", type=partial(name_for, dataset.tasks, dataset.any_task), metavar="TASK", help=asked)
     scales = "scale of the answers (default: 1-5, or a task's own; OmniQuality-R's code: 0-5)"
     add("--scale", choices=list(SCALES), help=scales)
-    add("--images", choices=("embed", "path"), default="embed", help="bytes in the rows (default), or names of files")
+    add(
+        "--images",
+        choices=("embed", "path"),
+        default="embed",
+        help="store image bytes in the rows (default), or only file names",
+    )
     add("--short-side", type=side, metavar="PIXELS", help="shrink larger images to this length of the shorter side")
-    add("--max-pixels", type=area, metavar="PIXELS", help="shrink larger images to so many pixels")
+    add("--max-pixels", type=area, metavar="PIXELS", help="shrink larger images to this many pixels")
     add_writing_options(parser)
     dataset.add_options(parser)
     return parser
@@ -184,8 +189,10 @@ def add_writing_options(parser: argparse.ArgumentParser) -> None:
     """``--workers``, ``--shard-rows``, ``--decode``, ``--strict`` and ``--engine``; none of them changes a row."""
     add = parser.add_argument
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one for each core)")
-    add("--shard-rows", type=positive, default=4096, help="rows per file; a kill loses at most one (default: 4096)")
-    add("--decode", action="store_true", help="decode every pixel instead of checking only the structure")
+    add(
+        "--shard-rows", type=positive, default=4096, help="rows per file; a kill loses at most one file (default: 4096)"
+    )
+    add("--decode", action="store_true", help="decode every image instead of checking only its structure")
     add("--strict", action="store_true", help="fail if any image is rejected")
     add("--engine", choices=list(ENGINES), default="local", help="ray: use Ray Data on all nodes of a cluster")
 
@@ -251,7 +258,7 @@ def reject_no_rows(card: Mapping[str, Any], args: argparse.Namespace, columns: S
         sys.exit(of_own_table(message, columns))
     _, first = next(json_lines(args.out / "rejects.jsonl"))
     count = card["rejects"]["all"]
-    sys.exit(f"there are no rows, all {count} are rejects; the first, {first['row_id']}: {first['reason']}")
+    sys.exit(f"there are no rows, all {count} were rejected; the first, {first['row_id']}: {first['reason']}")
 
 
 def reject_rejects(card: Mapping[str, Any], args: argparse.Namespace) -> None:

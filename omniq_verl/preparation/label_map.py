@@ -13,7 +13,7 @@ such as "1e1" on a scale of 1 to 5. Ours."""
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The straight line that takes ``low..high`` of the label file to the scale's two ends.
+    """A linear map from ``low..high`` in the label file to the two ends of the scale.
 
     Raises:
         ValueError: low is not below high, or their distance is not finite.
@@ -43,18 +43,18 @@ class LabelMap:
         """The score fields of a row.
 
         Args:
-            raw: of the label file; as ``digits.Rounded`` it may lie outside of the bounds by its rounding.
-            task: whose score is wanted.
-            scale: to map to; None: the task's own.
+            raw: score in the label file; as ``digits.Rounded`` it may lie outside the bounds by its rounding.
+            task: the task that the score is for.
+            scale: the scale to map to; None: the task's own.
 
         Raises:
-            ValueError: the raw score is no number, or it is outside the bounds.
+            ValueError: the raw score is not a number, or it is outside the bounds.
         """
         # Means of ratings differ from the published ends by that little, labels with fewer digits by half a last digit.
         distance = self.high - self.low
         rounding = max(1e-9 * distance, min(getattr(raw, "rounding", 0.0) * (1 + 1e-9), _MOST_ROUNDING * distance))
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-            raise ValueError(f"the score {raw!r} is no number")
+            raise ValueError(f"the score {raw!r} is not a number")
         if not self.low - rounding <= raw <= self.high + rounding:
             raise ValueError(f"the score {raw:.12g} is outside [{self.low:.12g}, {self.high:.12g}]")
         raw = min(max(float(raw), self.low), self.high)
@@ -62,7 +62,7 @@ class LabelMap:
         return {"raw_score": raw, "raw_bounds": (self.low, self.high), "score": score}
 
     def card(self, task: str, scale: Scale | None) -> dict[str, Any]:
-        """For the data set's card."""
+        """The entry for the data set's card."""
         target = task_on(task, scale).score_scale
         return {
             "raw": [self.low, self.high],

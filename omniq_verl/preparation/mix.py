@@ -186,7 +186,7 @@ def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[RowRe
     if count > len(part.refs) and not all_if_fewer:
         raise MixError(
             f"{part.folder}: {count:,} rows are wanted, but it has {len(part.refs):,} for training."
-            " Fix: take fewer, or all by --all-if-fewer"
+            " Fix: take fewer, or all with --all-if-fewer"
         )
     return sorted(part.refs, key=lambda ref: (draw(seed, "choice", ref.key), ref.key))[:count]
 
@@ -194,10 +194,12 @@ def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[RowRe
 def _clear(out: Path, plan: Plan) -> None:
     """Make the folder; what an earlier mix left goes, and anything else is rejected."""
     if out.resolve() in {part.folder.resolve() for part in plan.parts.values()}:
-        raise MixError(f"{out}: it is one of the data sets to be mixed. Fix: give another folder by --out")
+        raise MixError(f"{out}: it is one of the data sets to be mixed. Fix: give another folder with --out")
     files = sorted(out.glob("*.parquet"))
     if files and "parts" not in _read_card(out):
-        raise MixError(f"{out}: it holds {files[0].name}, which is of no mix. Fix: give an empty folder by --out")
+        raise MixError(
+            f"{out}: it holds {files[0].name}, which does not belong to a mix. Fix: give an empty folder with --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for path in [*files, *out.glob("train*.part")]:
         path.unlink()

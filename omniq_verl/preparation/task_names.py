@@ -42,4 +42,4 @@ def name_for(labels: Collection[str], any_task: bool, name: str) -> str:
     if any_task and task.images == 1 and task.asks_for in {find_task(one).asks_for for one in labels}:
         return name
     likes = " or ".join(f"like={one!r}" for one in labels)
-    raise argparse.ArgumentTypeError(f"{name} asks for labels that are not there. Fix: give the task {likes}")
+    raise argparse.ArgumentTypeError(f"{name} asks for labels that this data set lacks. Fix: give the task {likes}")

@@ -15,24 +15,24 @@ app = typer.Typer()
 @app.command()
 def publish(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a training run, whose best or newest checkpoint is taken, or a model.")
+        Path, typer.Argument(help="Model folder, or a training run's folder (its best or newest checkpoint is used).")
     ],
     licence: Annotated[str, typer.Option(help="Licence of the weights, e.g. apache-2.0.")],
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task it was trained for; may be given again.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task it was trained for; repeatable.")] = None,
     scale: options.SCALE = None,
-    evaluation: Annotated[list[Path] | None, typer.Option(help="Folder of omniq eval; may be given again.")] = None,
-    base: Annotated[str | None, typer.Option(help="Name of the base model at the hub.")] = None,
+    evaluation: Annotated[list[Path] | None, typer.Option(help="Folder of omniq eval; repeatable.")] = None,
+    base: Annotated[str | None, typer.Option(help="Name of the base model on the hub.")] = None,
     limits: Annotated[str, typer.Option(help="What it must not be used for, or was not tried on.")] = "",
-    push: Annotated[str | None, typer.Option(help="ORG/NAME at the Hugging Face hub to upload to.")] = None,
+    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hugging Face hub to upload to.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, and write and upload nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show everything, but write and upload nothing.")] = False,
 ) -> None:
-    """Make a trained model a folder that others can use: weights, card, and what Scorer.from_pretrained reads.
+    """Publish a trained model as a folder that others can use: weights, card, and omniq.json.
 
     Example: omniq publish runs/stage2 --licence apache-2.0 --evaluation runs/eval --out published/my-model
 
-    Exit code 1: there is no model, it is not safe or not whole, or an evaluation is of other weights.
+    Exit code 1: there is no model, it is unsafe or incomplete, or an evaluation measured other weights.
     """
     from omniq_verl.generation.run_folder import find_checkpoint
     from omniq_verl.publishing import publish as steps
@@ -64,7 +64,7 @@ def leaderboard(
     evaluations: Annotated[list[Path], typer.Argument(help="Folders of omniq eval.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for leaderboard.html, .md and .json.")],
 ) -> None:
-    """A page that ranks evaluated models by their mean SRCC over the sets that all of them have.
+    """Write a page that ranks evaluated models by their mean SRCC over the data sets that they all share.
 
     Example: omniq leaderboard runs/eval_* --out runs/leaderboard
     """

@@ -123,7 +123,7 @@ def read_evaluation(folder: Path, weights: str | None = None) -> dict[str, Any]:
         )
     if weights is not None and metrics["engine"].get("weights") != weights:
         raise BadRun(
-            f"{folder} was measured with other weights than those that are published. Fix: run `omniq eval` on this"
+            f"{folder} was measured with weights other than those to be published. Fix: run `omniq eval` on this"
             " checkpoint, or name the checkpoint that was measured"
         )
     return metrics

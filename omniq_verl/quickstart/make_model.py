@@ -1,4 +1,4 @@
-"""Make the quickstart's tiny model: its tokenizer from the data's texts, its patch embedding from the images."""
+"""Create the quickstart's tiny model, with a tokenizer from the data's texts and a patch embedding from its images."""
 
 import argparse
 import io

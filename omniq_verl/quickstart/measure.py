@@ -85,7 +85,9 @@ def measure(
     refs = limited_rows([data])
     labels = read_labels(refs)
     if without := labels.query("target.isna()").index.tolist():
-        raise ValueError(f"{data}: {without[0]} asks for no score, which is measured here. Fix: use `omniq eval`")
+        raise ValueError(
+            f"{data}: {without[0]} asks for no score, and only scores are measured here. Fix: use `omniq eval`"
+        )
     spec = EngineSpec(model, engine, max_model_len=max_tokens + 256, dtype="float32", memory=0.3)
     opened = open_engine(spec)
     modes = {

@@ -23,7 +23,7 @@ def align(
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. scores=\\[koniq].")] = None,
     verbose: options.VERBOSE = False,
 ) -> None:
-    """Let each domain's model reason about its own images and write one SFT file. An interrupted run resumes.
+    """Have each domain's model reason about its own images, and write one SFT file. An interrupted run resumes.
 
     Example: omniq ract align domains.koniq.model=runs/koniq 'domains.koniq.data=\\[data/koniq/train*.parquet]'
     domains.spaq.model=runs/spaq 'domains.spaq.data=\\[data/spaq/train*.parquet]' out=runs/ract

@@ -136,7 +136,7 @@ class _Run:
         preprocessing = open_preprocessing(config.model)
         pairs = read_pairs(config.pairs)
         if config.batch % ranks.number:
-            raise ValueError(f"a batch of {config.batch} cannot be shared by {ranks.number} processes evenly")
+            raise ValueError(f"a batch of {config.batch} cannot be divided evenly between {ranks.number} processes")
         if len(pairs) < 2:
             raise ValueError(f"{config.pairs} has {len(pairs)} images, but contrastive training needs at least 2")
         self.batch = min(config.batch, len(pairs) // ranks.number * ranks.number)

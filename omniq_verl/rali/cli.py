@@ -22,7 +22,7 @@ FITTED = Annotated[Path, typer.Option(help="Folder of `omniq rali fit`.")]
 DATA = Annotated[list[Path], typer.Option(help="Prepared parquet file. Repeatable.")]
 MORE = Annotated[list[Path] | None, typer.Argument(help="Further prepared files.")]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if there is one.")]
-DTYPE = Annotated[str, typer.Option(help="Number type of the encoder: float32 or bfloat16.")]
+DTYPE = Annotated[str, typer.Option(help="Data type of the encoder: float32 or bfloat16.")]
 BATCH = Annotated[int, typer.Option(min=1, help="Images per batch of the encoder.")]
 LIMIT = Annotated[int | None, typer.Option(min=1, help="Use only the first N rows of the data.")]
 PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run arbitrary code.")]
@@ -35,10 +35,10 @@ def import_official(
         Path, typer.Argument(help="Folder with ckpt.pt, pca.pkl and best/, as ByteDance/Q-Insight has.")
     ],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the converted RALI.")],
-    scale: Annotated[str, typer.Option(help="Scale of its scores, which the release does not say, e.g. 1-5 or 0-1.")],
+    scale: Annotated[str, typer.Option(help="Scale of its scores, which the release does not state, e.g. 1-5 or 0-1.")],
     task: options.TASK = "technical",
 ) -> None:
-    """Convert the official release of RALI from pickles, none of which is run, to safetensors.
+    """Convert the official release of RALI from pickles to safetensors, without running any of their code.
 
     Example: omniq rali import downloads/RALI --out runs/rali_official --scale 1-5
     """

@@ -18,7 +18,7 @@ _MOST = 2**28
 
 
 class BadPickle(ValueError):
-    """A file that is no pickled PCA, or would do more than hold numbers."""
+    """A file that is not a pickled PCA, or would do more than hold numbers."""
 
 
 def read_pca(path: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def read_pca(path: Path) -> dict[str, Any]:
         raise BadPickle(f"{path} cannot be read ({error.strerror}). Fix: download the release again") from error
     except Exception as error:  # of every kind, on a broken pickle
         raise BadPickle(
-            f"{path} is no pickled PCA ({type(error).__name__}). Fix: download the release again"
+            f"{path} is not a pickled PCA ({type(error).__name__}). Fix: download the release again"
         ) from error
     if not isinstance(found, _Holder):
         raise BadPickle(f"{path} holds no PCA. Fix: take the file of the official release")

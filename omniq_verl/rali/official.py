@@ -59,7 +59,7 @@ def import_release(folder: Path, out: Path, scale: Scale, task: str = "technical
     low, high = (float(end) for end in (release.scorer["proto_scores"].min(), release.scorer["proto_scores"].max()))
     if high < scale.low or low > scale.high:
         raise BadRelease(
-            f"{folder}: its basis scores run from {low:.3g} to {high:.3g}, outside of the scale {scale.low:g}-"
+            f"{folder}: its basis scores run from {low:.3g} to {high:.3g}, outside the scale {scale.low:g}-"
             f"{scale.high:g}. Fix: give their scale"
         )
     source = {"encoder": "official release of RALI", "release": str(folder), "basis_scores": [low, high]}
@@ -77,7 +77,7 @@ def read_scale(text: str) -> Scale:
         low, high = (float(end) for end in text.split("-"))
         return Scale(low, high)
     except ValueError:
-        raise BadRelease(f"{text!r} is no scale. Fix: write LOW-HIGH, e.g. 1-5") from None
+        raise BadRelease(f"{text!r} is not a scale. Fix: write LOW-HIGH, e.g. 1-5") from None
 
 
 def read_release(folder: Path) -> Release:
@@ -91,11 +91,11 @@ def read_release(folder: Path) -> Release:
     for name, dimensions in _STATE.items():
         found = state.get(f"scorer.{name}")
         if found is None or found.dim() != dimensions or not torch.isfinite(found).all():
-            raise BadRelease(f"{folder / 'ckpt.pt'} has no sound scorer.{name}. Fix: download the release again")
+            raise BadRelease(f"{folder / 'ckpt.pt'} has no valid scorer.{name}. Fix: download the release again")
         scorer[name] = found.double().numpy()
     mean = np.asarray(read_pca(folder / "pca.pkl").get("mean_", np.zeros(scorer["pca_components"].shape[1])), float)
     if mean.shape != scorer["pca_scale"].shape:
-        raise BadRelease(f"{folder / 'pca.pkl'} is of {mean.shape} numbers, ckpt.pt of {scorer['pca_scale'].shape}")
+        raise BadRelease(f"{folder / 'pca.pkl'} has the shape {mean.shape}, ckpt.pt {scorer['pca_scale'].shape}")
     clip = {name.removeprefix("clip."): one for name, one in state.items() if name.startswith("clip.")}
     return Release(clip, scorer, mean)
 

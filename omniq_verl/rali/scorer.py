@@ -32,7 +32,7 @@ class RaliScorer:
         folder: written by ``omniq rali fit``.
         device: None: a GPU if there is one.
         batch: images per batch of the encoder; the next batch is read meanwhile.
-        dtype: number type of the encoder: float32, or bfloat16, which changes scores by some hundredths.
+        dtype: data type of the encoder: float32, or bfloat16, which changes scores by a few hundredths.
         compile: compile the model on the first batch, which takes about a minute.
         allow_urls: fetch images over http and https.
 

@@ -6,10 +6,10 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 def format_reward(text: str, answer_format: str = "number", reasoning: bool = True) -> float:
     """1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
 
-    Each tag occurs once and in this order; white space around and between the two parts does not count.
-    ``answer_format="json"`` asks besides for braces around the answer and for none inside of them. Without
-    ``reasoning`` the response is ``<answer>..</answer>`` alone.
-    Source: Q-Insight sec. 3.3 (format reward), the check itself is ours.
+    Each tag occurs once and in this order; white space around and between the two parts does not matter.
+    ``answer_format="json"`` also requires braces around the answer and none inside them. Without ``reasoning`` the
+    response is ``<answer>..</answer>`` alone.
+    Source: Q-Insight sec. 3.3 (format reward); the check itself is ours.
     """
     text = text.strip()
     if not (text.startswith("<think>" if reasoning else "<answer>") and text.endswith("</answer>")):

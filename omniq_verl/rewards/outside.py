@@ -1,7 +1,7 @@
 """Custom score rewards: ``score_reward: my_pkg.rewards:function``.
 
 The function gets a predicted score and its label, both on the task's scale, and returns a number from 0 to 1. It must
-not be negative: an answer that cannot be parsed earns 0 and must not be better than one that can.
+not be negative: an answer that cannot be parsed earns 0 and must not earn more than one that can.
 """
 
 import math

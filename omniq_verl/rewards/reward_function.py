@@ -81,7 +81,7 @@ class RewardSettings:
     def for_source(
         data_source: str | None, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
-        """The settings of one data source; those of all sources for None."""
+        """The settings of one data source; None: those that apply to all sources."""
         of_sources = _plain(sources)
         chosen = {**settings, **({} if data_source is None else of_sources.get(data_source, {}))}
         if "score_settings" not in chosen:
@@ -130,23 +130,22 @@ def compute_score(
     """Compute the reward of one response, with its parts.
 
     Args:
-        data_source: name of the data set; chooses among the settings' ``sources``.
+        data_source: name of the data set, which selects the settings in ``sources``.
         solution_str: the response's text.
         ground_truth: ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}`` or
             ``{"distortion_class": c, "severity": s}``, as JSON; ``omniq_verl.data`` writes it.
-        extra_info: the row's own; ``task`` names the task.
-        reward_router_address: of a reward model, which verl passes where there is one; not asked here.
+        extra_info: the row's ``extra_info``; its ``task`` names the task.
+        reward_router_address: passed by verl if there is a reward model; not used.
         reward_model_tokenizer: likewise.
-        **settings: of ``RewardSettings``, and ``sources``.
+        **settings: those of ``RewardSettings``, and ``sources``.
 
     Returns:
         The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
         when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
-        ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 where
-        there is no level to be right), ``level_asked`` (0 of a comparison and of an image without distortion, which
-        have none, else 1),
-        ``class_right`` and ``choice_right`` (0 or 1). NaN stands for "there is none": a score that could not be parsed,
-        the class or choice of a task that asks for none. A task that asks for several numbers adds
+        ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 if
+        there is no level), ``level_asked`` (0 for comparisons and for images without distortion, which have no level,
+        otherwise 1), ``class_right`` and ``choice_right`` (0 or 1). NaN means "none": a score that could not be parsed,
+        or the class or choice of a task that asks for none. A task that asks for several numbers adds
         ``head/<name>/pred``, ``head/<name>/target`` and ``head/<name>/accuracy`` for each.
 
     Raises:

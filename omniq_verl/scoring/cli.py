@@ -25,7 +25,7 @@ def score(
     spec: "EngineSpec",
     images: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
     task: options.TASK = "technical",
-    prompt: Annotated[str | None, typer.Option(help="Text the images were made from, for alignment.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text the images were generated from, for alignment.")] = None,
     scale: options.SCALE = None,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")] = None,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Also print the model's reasoning.")] = False,
@@ -112,7 +112,7 @@ def compare_images(
     seed: options.SEED = 0,
     max_tokens: options.MAX_TOKENS = 1024,
 ) -> None:
-    """Decide which of two images is better. Both orders are asked (our addition), so that position gives no advantage.
+    """Decide which of two images is better. Both orders are asked (our addition), so position gives no advantage.
 
     Example: omniq compare-images a.png b.png --reference low.png --model runs/q_insight
 

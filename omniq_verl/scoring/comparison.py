@@ -90,7 +90,7 @@ class Comparer:
 
         Args:
             pairs: pairs of images, of any type that ``Scorer.score`` accepts.
-            references: for each pair the low-quality image both were made from.
+            references: for each pair, the low-quality image that both were made from.
             samples: answers per order; 1 decodes greedily.
 
         Raises:

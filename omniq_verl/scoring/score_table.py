@@ -1,4 +1,4 @@
-"""Score many files into one table; each batch is saved at once, and a killed run resumes."""
+"""Score many files into one table; each batch is saved immediately, and a killed run resumes."""
 
 import os
 import shutil

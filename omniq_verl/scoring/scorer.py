@@ -67,13 +67,13 @@ class Score:
     answer: str = ""
     """Whole text of the same answer."""
     std: float | None = None
-    """Standard deviation (population) of the parsed answers; None of a single one. In the mode ``direct`` that of the
-    distribution."""
+    """Standard deviation (population) of the parsed answers; None for a single one. In mode
+    ``direct``, that of the distribution."""
     parsed: int = 0
     answers: int = 0
     error: str | None = None
     outside: float | None = None
-    """In the mode ``direct``: the probability that the model would write anything but a number of the scale."""
+    """In mode ``direct``: the probability that the model would write anything but a number on the scale."""
 
     @property
     def ok(self) -> bool:
@@ -90,18 +90,18 @@ class Scorer:
     Args:
         model: Hugging Face folder or name, or an ``EngineSpec`` with all settings of an engine.
         engine: ``vllm``, ``hf``, ``openai`` or ``package.module:function``.
-        max_tokens: longest answer.
-        seed: of sampled answers.
-        batch: images whose scores ``batches`` returns together; an engine other than vLLM also gets so many at a time.
-        allow_urls: fetch images by http and https.
-        mode: ``reason``, or ``direct``: no text is generated, and a score is the expectation over the numbers that the
-            model could write behind ``<answer>`` (``generation.expectation``); for the engines ``vllm`` and ``hf``.
-        family: of the model, where it is not one of this package; ``from_pretrained`` finds it.
-        settings: others of ``EngineSpec``: ``base_url``, ``max_model_len``, ``dtype``, ``memory``, ``devices``,
-            ``allow_pickle``, ``trust_remote_code``.
+        max_tokens: maximum length of an answer.
+        seed: seed of sampled answers.
+        batch: images whose scores ``batches`` returns together; engines other than vLLM also get this many at a time.
+        allow_urls: fetch images over http and https.
+        mode: ``reason``, or ``direct``: no text is generated, and a score is the expected value over the numbers that
+            the model could write after ``<answer>`` (``generation.expectation``); for the engines ``vllm`` and ``hf``.
+        family: the model's family, if it is not one of this package; ``from_pretrained`` finds it.
+        settings: further arguments of ``EngineSpec``: ``base_url``, ``max_model_len``, ``dtype``, ``memory``,
+            ``devices``, ``allow_pickle``, ``trust_remote_code``.
 
     Raises:
-        ValueError: no such engine or mode, or a model that is not safe to open.
+        ValueError: there is no such engine or mode, or the model is not safe to open.
     """
 
     def __init__(
@@ -131,16 +131,16 @@ class Scorer:
     def from_pretrained(
         cls, model: str | Path, family: str | None = None, mode: str | None = None, **settings: Any
     ) -> "Scorer":
-        """A released model of any known family, asked and read as its authors do.
+        """Open a released model of a known family, with its authors' question and parser.
 
         Args:
-            model: folder, or name at the Hugging Face hub, e.g. "TianheWu/VisualQuality-R1-7B".
-            family: its name (``families.find.FAMILIES``); None: found by ``omniq.json``, card or name.
+            model: folder, or name on the Hugging Face hub, e.g. "TianheWu/VisualQuality-R1-7B".
+            family: its name (``families.find.FAMILIES``); None: taken from ``omniq.json``, card or name.
             mode: ``reason`` or ``direct``; None: the family's own.
-            settings: others of ``Scorer``.
+            settings: further arguments of ``Scorer``.
 
         Raises:
-            ValueError: the family cannot be told, is another one, or cannot be asked here; or as of ``Scorer``.
+            ValueError: the family is unknown, contradicts the model, or is not supported; also as for ``Scorer``.
         """
         from omniq_verl.families.find import as_family
 
@@ -230,10 +230,10 @@ class Scorer:
                 would reject, get the status "bad_image".
             task: ``technical``, ``aesthetic``, ``alignment`` or ``degradation``; several are asked together, so that
                 each image is read and encoded only once.
-            prompt: the text the images were made from, for ``alignment``: one for all, or one per image.
+            prompt: the text the images were generated from, for ``alignment``: one for all, or one per image.
             samples: answers per image; 1 decodes greedily.
             temperature: sampling temperature if ``samples`` > 1.
-            scale: ask for scores on another scale than the task's own (1 to 5); an object or a name such as "0-5".
+            scale: a scale other than the task's own (1 to 5); an object or a name such as "0-5".
 
         Returns:
             A ``Score`` for each image; for several tasks a dict by task; for a single image only its own.
@@ -255,7 +255,7 @@ class Scorer:
         temperature: float = 1.0,
         scale: Scale | str | None = None,
     ) -> Iterator[list[Any]]:
-        """As ``score``, a list at a time, as soon as each batch is done."""
+        """Like ``score``, but yields a list per batch, as soon as each batch is done."""
         tasks, images = self._tasks(task, scale), listed(images)
         prompts = prompts_for(prompt, len(images))
         for asked in tasks:  # fail before anything is loaded if a prompt is missing or a common prompt is invalid
@@ -264,7 +264,7 @@ class Scorer:
             if self._direct:
                 self._texts(asked)
         if self._direct and samples > 1:
-            raise ValueError(f"{samples} samples in the mode direct, which draws none. Fix: leave out samples")
+            raise ValueError(f"{samples} samples in mode direct, which does not sample. Fix: leave out samples")
         sampling = Sampling(samples, temperature if samples > 1 else 0.0, max_tokens=self._max_tokens)
         jobs = (
             partial(self._requests, image, tasks, text, samples > 1)

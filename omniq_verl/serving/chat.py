@@ -126,7 +126,7 @@ def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int
         _check_own(task, question.prompt, len(urls))
         _check_mode(task, question.n, mode)
     elif question.prompt is not None:
-        raise BadRequest(422, "prompt: it has no effect on a turn with a text. Fix: leave out one of both")
+        raise BadRequest(422, "prompt: it has no effect on a turn with a text. Fix: leave one of them out")
     files = [decoded_url(url, number) for number, url in enumerate(urls)]
     seed = seed if question.seed is None else question.seed
     return Asked(task, files, text, question.prompt, _sampling(question, server.limits, max_tokens), seed, mode)
@@ -195,7 +195,7 @@ def decoded_url(url: str, number: int) -> File:
 def _sampling(question: ChatQuestion, limits: Limits, max_tokens: int) -> Sampling:
     limits_given = {one for one in (question.max_completion_tokens, question.max_tokens) if one is not None}
     if len(limits_given) > 1:
-        raise BadRequest(422, "max_tokens: it differs from max_completion_tokens. Fix: send one of both")
+        raise BadRequest(422, "max_tokens: it differs from max_completion_tokens. Fix: send only one of them")
     asked = min(limits_given, default=max_tokens)
     if question.n > limits.samples:
         raise BadRequest(422, f"n: at most {limits.samples}")

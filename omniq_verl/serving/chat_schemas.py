@@ -55,7 +55,7 @@ class ChatQuestion(Sent):
     messages: Annotated[list[Turn], Field(min_length=1, max_length=1)]
     prompt: Annotated[
         str | None,
-        Field(description="Not in OpenAI's API: the text the image was made from, for the task's own question."),
+        Field(description="Not in OpenAI's API: the text the image was generated from, for the task's own question."),
     ] = None
     n: Annotated[int, Field(ge=1, description="Number of answers.")] = 1
     temperature: Annotated[
@@ -63,9 +63,9 @@ class ChatQuestion(Sent):
     ] = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     max_tokens: Annotated[int | None, Field(ge=1, description="Null: the server's own limit.")] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, description="A newer name of max_tokens.")] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, description="A newer name for max_tokens.")] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**31, description="Null: the server's own.")] = None
-    stream: Annotated[bool, Field(description="Only false: an answer is sent as a whole.")] = False
+    stream: Annotated[bool, Field(description="Must be false: an answer is sent as a whole.")] = False
     frequency_penalty: Zero = 0
     presence_penalty: Zero = 0
     logprobs: Annotated[Literal[False], Field(description="Only false.")] = False
@@ -90,9 +90,9 @@ class Choice(BaseModel):
 class Usage(BaseModel):
     """Tokens of the request."""
 
-    completion_tokens: Annotated[int, Field(description="Over all answers.")]
+    completion_tokens: Annotated[int, Field(description="Summed over all answers.")]
     prompt_tokens: Annotated[None, Field(description="Always null: the engines do not report it.")] = None
-    total_tokens: Annotated[None, Field(description="Always null, as prompt_tokens.")] = None
+    total_tokens: Annotated[None, Field(description="Always null, like prompt_tokens.")] = None
 
 
 class ChatAnswer(BaseModel):

@@ -173,11 +173,11 @@ class Client:
         Args:
             images: anything ``Scorer.score`` accepts; images are sent losslessly.
             task: one task, or several to ask about each image.
-            prompt: the text the images were made from: one for all, or one per image.
+            prompt: the text the images were generated from: one for all, or one per image.
             samples: answers per image.
             temperature: sampling temperature if ``samples`` > 1.
             model: ``reasoning`` or ``rali``, if the server has both.
-            mode: ``reason`` or ``direct``; None: the server's own.
+            mode: ``reason`` or ``direct``; None: the server's default.
 
         Raises:
             ValueError: the number of prompts differs from the number of images, or there is no such mode.

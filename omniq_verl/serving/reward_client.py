@@ -23,11 +23,11 @@ class ServerReward:
         url: address of the server.
         task: ``alignment``, ``aesthetic``, ``technical`` or another task with a score.
         unread: the reward, >= 0, of an image without a score (the model's answer cannot be parsed, or the file is
-            broken); None: raise an error, which stops the training.
+            broken); None: raise an error, which stops training.
         key: API key, if the server requires one.
         scale: scale of the served model's scores (``omniq serve --scale``), an object or a name such as "0-5"; None:
             the task's own.
-        value_range: the floats that are black and white in arrays and tensors. None: 0 and 1 in a tensor; pass (-1, 1)
+        value_range: the values of black and white in float arrays and tensors. None: 0 and 1 in a tensor; pass (-1, 1)
             for images straight out of a VAE. It is never guessed from the values of an image.
         settings: further arguments of ``Client``.
 
@@ -122,13 +122,13 @@ async def compute_score(
 
     Args:
         solution_image: uint8 tensor ``[3, H, W]``, or another image that ``ServerReward`` accepts.
-        ground_truth: the text the image was made from.
+        ground_truth: the text the image was generated from.
         server_url: address of ``omniq serve``.
         task: a task with a score.
         unread: see ``ServerReward``.
         key: API key.
         scale: the value of ``omniq serve --scale``, such as ``"0-5"``; None: the task's own scale.
-        value_range: the floats that are black and white in a tensor; None: 0 and 1.
+        value_range: the values of black and white in a float tensor; None: 0 and 1.
 
     Raises:
         TypeError, ValueError: ``solution_image`` is not an image; see ``ServerReward``.

@@ -117,7 +117,7 @@ class Questions:
         model = self.server.models.choose(question.model, tasks)
         modes = self._modes(model, question.mode, tasks)
         if modes == ("direct",) and question.samples > 1:
-            raise BadRequest(422, "samples: the mode direct draws none. Fix: leave out samples")
+            raise BadRequest(422, "samples: mode direct does not sample. Fix: leave out samples")
         return Asked(model, files, tasks, prompts, question.samples, question.temperature, modes)
 
     def _prompts(self, tasks: Sequence[Task], prompts: Prompts) -> Prompts:

@@ -34,8 +34,8 @@ class _Asked(Sent):
         bool,
         Field(
             description="Send the answer as server-sent events: `piece` (PieceEvent) while the model writes, if its"
-            " engine can show that, then `result` with the plain response, or `error` with status and detail. Needs"
-            " samples 1."
+            " engine can show that, then `result` with the plain response, or `error` with status and detail."
+            " Requires samples 1."
         ),
     ] = False
 
@@ -56,7 +56,7 @@ class ScoreQuestion(_Asked):
     ] = "technical"
     prompt: Annotated[
         str | list[str] | None,
-        Field(description="The text the images were made from, for alignment: one for all, or one per image."),
+        Field(description="The text the images were generated from, for alignment: one for all, or one per image."),
     ] = None
     model: Annotated[
         Literal["reasoning", "rali"] | None, Field(description="Null: the reasoning model if it is served, else RALI.")
@@ -64,9 +64,9 @@ class ScoreQuestion(_Asked):
     mode: Annotated[
         Literal["reason", "direct", "both"] | None,
         Field(
-            description="How the reasoning model gives a score. reason: it thinks and answers. direct: the expectation"
-            " of its score, without reasoning; needs samples 1. both: the field `direct` of each answer has the"
-            " second. Null: the server's own (GET /v1/tasks)."
+            description="How the reasoning model gives a score. reason: it reasons and answers. direct: the expected"
+            " value of its score, without reasoning; requires samples 1. both: both, with the second in the field"
+            " `direct` of each answer. Null: the server's default (GET /v1/tasks)."
         ),
     ] = None
 
@@ -93,7 +93,7 @@ class DirectAnswer(BaseModel):
     level: str | None = None
     std: Annotated[float | None, Field(description="Standard deviation of the distribution.")] = None
     outside: Annotated[
-        float | None, Field(description="Probability that the model would write anything but a number of the scale.")
+        float | None, Field(description="Probability that the model would write anything but a number on the scale.")
     ] = None
     error: str | None = None
 
@@ -108,20 +108,18 @@ class ScoreAnswer(BaseModel):
     severity: str | None = None
     std: Annotated[
         float | None,
-        Field(description="Standard deviation of several answers; in the mode direct that of the distribution."),
+        Field(description="Standard deviation of several answers; in mode direct, of the distribution."),
     ] = None
     outside: Annotated[
         float | None,
-        Field(
-            description="In the mode direct: probability that the model would write anything but a number of the scale."
-        ),
+        Field(description="In mode direct: probability that the model would write anything but a number on the scale."),
     ] = None
     parsed: int = 0
     answers: int = 0
     reasoning: str | None = None
     answer: str | None = None
     error: str | None = None
-    direct: Annotated[DirectAnswer | None, Field(description="In the mode both: the score without reasoning.")] = None
+    direct: Annotated[DirectAnswer | None, Field(description="In mode both: the score without reasoning.")] = None
 
 
 class ImageAnswer(BaseModel):
@@ -193,8 +191,8 @@ class Tasks(BaseModel):
     tasks: list[TaskAbout]
     rali_task: str | None = None
     modes: Annotated[list[str], Field(description="Modes of the reasoning model that a request can ask for.")] = []
-    mode: Annotated[str | None, Field(description="The mode of a request that names none.")] = None
-    family: Annotated[str | None, Field(description="The family of the reasoning model, if it was named.")] = None
+    mode: Annotated[str | None, Field(description="Mode used if a request names none.")] = None
+    family: Annotated[str | None, Field(description="Family of the reasoning model, if one was given.")] = None
 
 
 class Failure(BaseModel):

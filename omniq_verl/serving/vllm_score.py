@@ -40,13 +40,13 @@ class PairQuestion(Sent):
 
     model: Annotated[str, Field(description='The task: "technical" or "omniq/technical".')]
     queries: Annotated[
-        Sides | None, Field(description='The text the image was made from; "" for a task that needs no text.')
+        Sides | None, Field(description='The text the image was generated from; "" for a task that needs no text.')
     ] = None
     documents: Annotated[Sides | None, Field(description="Images: content with one part image_url, a data URL.")] = None
-    items: Annotated[Sides | None, Field(description="Another name of documents.")] = None
-    text_1: Annotated[Sides | None, Field(description="With text_2: older names of queries and documents.")] = None
+    items: Annotated[Sides | None, Field(description="Another name for documents.")] = None
+    text_1: Annotated[Sides | None, Field(description="With text_2: older names for queries and documents.")] = None
     text_2: Sides | None = None
-    data_1: Annotated[Sides | None, Field(description="With data_2: other names of queries and documents.")] = None
+    data_1: Annotated[Sides | None, Field(description="With data_2: other names for queries and documents.")] = None
     data_2: Sides | None = None
     user: Annotated[str | None, Field(description="Accepted and ignored.")] = None
 

@@ -41,11 +41,11 @@ def guided_options(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale. Default: the pipeline's.")] = None,
     height: PIXELS = None,
     width: PIXELS = None,
-    batch: Annotated[int, typer.Option(help="Images drawn at once.")] = 4,
+    batch: Annotated[int, typer.Option(help="Images generated at once.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N texts.")] = None,
     max_tokens: options.MAX_TOKENS = 1024,
     scale: options.SCALE = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first image of every text; the others count on.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first image of every text; each further image adds 1.")] = 0,
 ) -> dict[str, Any]:
     """Options shared by best-of-n and reflect: all fields of a ``GuidedRun`` except its scorer."""
     from omniq_verl.t2i.generator import GeneratorSpec
@@ -90,7 +90,7 @@ def best_of_n(
     n: Annotated[int, typer.Option(help="Images per text (OmniQuality-R, table 5: 20).")] = 20,
     rali: Annotated[Path | None, typer.Option(help="Folder of `omniq rali fit`; scores its task.")] = None,
 ) -> None:
-    """Draw several images for each text, score them and pick the best. All images and contact sheets are saved.
+    """Generate several images for each text, score them and pick the best. All images and contact sheets are saved.
 
     Example: omniq t2i best-of-n prompts.txt --model runs/stage2 --n 20 --weight alignment=1
     --weight aesthetic=0.5 --out runs/best_of_20
@@ -134,8 +134,8 @@ def reflect(
 
     Example: omniq t2i reflect prompts.txt --model runs/stage2 --rounds 20 --memory 0.5 --out runs/reflected
 
-    Images are always scored against the original text, whatever prompt they were drawn from, and the best of all rounds
-    is picked. The pipeline and the models stay loaded together: lower --memory if they share a GPU.
+    Images are always scored against the original text, whatever prompt they were generated from, and the best of all
+    rounds is picked. The pipeline and the models stay loaded together: lower --memory if they share a GPU.
     """
     from omniq_verl.t2i.reflection import reflect as run
     from omniq_verl.t2i.rounds import Reflection
@@ -254,7 +254,7 @@ def geneval(
 
     Example: omniq t2i geneval results.jsonl --prompts evaluation_metadata.jsonl --log scorer.log
 
-    To make the images, run omniq t2i best-of-n evaluation_metadata.jsonl; then run GenEval's scorer on OUT/best.
+    To generate the images, run omniq t2i best-of-n evaluation_metadata.jsonl; then run GenEval's scorer on OUT/best.
     """
     from omniq_verl.data.files import file_digest
     from omniq_verl.evaluation.papers import load_table

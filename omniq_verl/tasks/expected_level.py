@@ -73,7 +73,7 @@ def soft_levels(score: float, deviation: float | None, scale: Scale) -> NDArray[
     if not scale.contains(score):
         raise ValueError(f"score {score} is outside [{scale.low}, {scale.high}]")
     if deviation is not None and not (math.isfinite(deviation) and deviation >= 0):
-        raise ValueError(f"a standard deviation is a number from 0, got {deviation}")
+        raise ValueError(f"a standard deviation must be >= 0, got {deviation}")
     step = (scale.high - scale.low) / (len(LEVELS) - 1)
     position = (score - scale.low) / step
     shares = _corrected(position, deviation / step) if deviation and deviation >= NARROW * step else None

@@ -114,7 +114,7 @@ def image_task(name: str, setting: str = "task") -> Task:
         )
     if task.heads:
         raise ValueError(
-            f"{setting} is {name!r}, which asks for {len(task.heads)} numbers, and one is read here. Fix: name a task"
+            f"{setting} is {name!r}, which asks for {len(task.heads)} numbers, but one is read here. Fix: name a task"
             " with a single score; validation during training reports each number"
         )
     return task

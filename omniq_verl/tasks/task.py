@@ -65,7 +65,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question, about one image or about several that the question places itself."""
+    """One kind of question, about one image, or about several whose places are marked in the question."""
 
     name: str
     questions: tuple[str, ...]
@@ -79,7 +79,7 @@ class Task:
     system: str = ""
     """System turn before the question."""
     like: str = ""
-    """Name of the task with the same labels, of which this is another wording."""
+    """Name of the task that this is another wording of, with the same labels."""
     heads: tuple[str, ...] = ()
     """Names of the numbers in a JSON answer, all on ``scale``; empty: one number, or none."""
     reasoning: bool = True
@@ -95,7 +95,7 @@ class Task:
 
     @property
     def score_scale(self) -> Scale:
-        """The scale, for code that is only about scores.
+        """The scale, for code that handles only scores.
 
         Raises:
             ValueError: the answer is not a score.
@@ -121,13 +121,13 @@ class Task:
 
     @property
     def needs_text(self) -> bool:
-        """True if the question contains the text an image was made from."""
+        """True if the question contains the text an image was generated from."""
         return "{text}" in self.questions[0]
 
     def question(self, row_id: str | None, text: str | None = None) -> str:
         """The paraphrase for a row, chosen by a hash of its id, so it is the same on every machine and in every run.
 
-        With ``row_id`` None it is the first one, as for images that are not rows of a data set.
+        If ``row_id`` is None, it is the first one, as for images that are not rows of a data set.
 
         Raises:
             ValueError: the task needs a text and none is given.
@@ -168,11 +168,11 @@ class Task:
     def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
         """The chat prompt of a row: the task's system turn, if any, and the question after its image.
 
-        If a question is about several images, they are inside it.
+        If a question is about several images, their placeholders are inside it.
 
         Args:
             row_id: selects the wording; None: the first.
-            text: the text the image was made from; required if ``needs_text``.
+            text: the text the image was generated from; required if ``needs_text``.
         """
         before = "" if IMAGE_PLACEHOLDER in self.questions[0] else IMAGE_PLACEHOLDER
         turn = {"role": "user", "content": before + self.question(row_id, text)}

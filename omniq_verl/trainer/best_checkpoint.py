@@ -1,9 +1,9 @@
-"""The weights that validated best are kept beside the last checkpoints, which verl deletes one after the other.
+"""The weights that validated best are kept besides the last checkpoints, which verl deletes one after the other.
 
 ``<run>/best_checkpoint.json`` names them, and ``<run>/best/global_step_N`` holds them in Hugging Face's format. The
-files there are further names (hard links) of those in ``global_step_N/actor/huggingface``, so that they cost no space
-while verl keeps that checkpoint, and stay when verl deletes it. A new best is complete under its own name before the
-file names it, and the former one is deleted only afterwards: a kill at any moment leaves one of the two.
+files there are hard links to those in ``global_step_N/actor/huggingface``, so they cost no space while verl keeps that
+checkpoint, and stay when verl deletes it. A new best is complete in its folder before the file names it, and the
+previous one is deleted only afterwards: a kill at any moment leaves one of the two.
 """
 
 import json
@@ -91,7 +91,7 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
     try:
         replace_text(run / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        return f"step {step}: {run / RECORD} cannot be written, so that it names the former best: {error}"
+        return f"step {step}: {run / RECORD} cannot be written, so it still names the previous best: {error}"
     _clean(run, record)
     return said
 

@@ -35,7 +35,7 @@ class _Rejecting:
     """Registered for other strategies. Otherwise verl would use its own engine, which trains the whole model."""
 
     def __init__(self, *_args: Any, **_kwargs: Any):
-        raise ValueError("one part of the model is trained with FSDP2 only. Fix: engine.strategy=fsdp2")
+        raise ValueError("training one part of the model needs FSDP2. Fix: engine.strategy=fsdp2")
 
 
 def register(engine: type[BaseEngine], devices: list[str]) -> None:

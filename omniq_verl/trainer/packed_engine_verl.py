@@ -99,7 +99,7 @@ class PackedFSDPEngine(VerlEngine):
         shown = micro_batch if layout is None else without_repeated_images(micro_batch, layout)
         inputs, output_args = super().prepare_model_inputs(shown)  # pyright: ignore[reportAttributeAccessIssue]  LMHead
         if layout is not None and output_args["pad_size"]:
-            raise ValueError("shared prompts know no padding. Fix: engine.pad_to_length=null, or turn them off")
+            raise ValueError("shared prompts do not support padding. Fix: engine.pad_to_length=null, or turn them off")
         output_args["layout"] = layout
         self._predicting = None if layout is None else layout.predicting
         if layout is not None:
@@ -204,7 +204,7 @@ def _check_attention(module: nn.Module) -> None:
     if replaced:
         raise RuntimeError(
             f"verl has replaced the forward function of {', '.join(sorted(replaced))} in this process, for an engine"
-            f" without attn_implementation={NAME}. Set it for actor and reference alike"
+            f" without attn_implementation={NAME}. Set it for both actor and reference"
         )
 
 

@@ -225,7 +225,7 @@ def test_other_peoples_rewards_can_be_trained_on_unfiltered(sample):
 
 
 def test_a_metric_the_reward_does_not_have_is_named(sample):
-    with pytest.raises(KeyError, match="looks at 'accuracy', and the reward has only"):
+    with pytest.raises(KeyError, match="looks at 'accuracy', but the reward has only"):
         sample([SPREAD] * 4, mode="drop", parts=lambda accuracy: {"acc": accuracy})
 
 

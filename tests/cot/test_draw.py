@@ -181,7 +181,7 @@ def test_each_source_has_its_own_levels():
 @pytest.mark.parametrize(
     ("rule", "rules", "said"),
     [
-        ("quantiles", {}, "koniq: quantiles of 3 labels from 3 to 3 give no five levels"),
+        ("quantiles", {}, "koniq: quantiles of 3 labels from 3 to 3 do not give five levels"),
         ("scale", {"avb": "range"}, "no rows of avb"),
     ],
 )

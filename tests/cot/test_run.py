@@ -190,7 +190,7 @@ def test_the_papers_example_is_read():
         (["limit=-1"], "paths and limit must be >= 1"),
         (["plan.n=2"], "Fix: remove n"),
         (["reason.temperature=0"], "temperature"),
-        (["select.max_paths=0"], "max_paths and images from 1"),
+        (["select.max_paths=0"], "max_paths and images must be >= 1"),
         (["engine.model=''", "engine.kind=vllm"], "engine.model=FOLDER"),
         (["data=[]"], "no files are given. Fix: data="),
     ],

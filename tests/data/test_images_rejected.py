@@ -55,7 +55,7 @@ REJECTED = [
     (JPEG[: JPEG.index(b"\xff\xda")], "it is truncated", "a JPEG without pixels"),
     (JPEG[: JPEG.index(b"\xff\xda")] + b"\xff\xd9", "it is truncated", "a JPEG without pixels that ends"),
     (JPEG[:100], "Truncated File Read", "a JPEG cut in its head"),
-    (JPEG[:2], "cut short in its head", "a JPEG of two bytes"),
+    (JPEG[:2], "truncated in its header", "a JPEG of two bytes"),
     (JPEG[:-200] + bytes(200), "it is truncated", "a JPEG of the right length whose end never came"),
     (spliced(JPEG, segment(0xE1, THUMBNAIL))[:-20], "it is truncated", "a cut JPEG whose thumbnail is whole"),
     (UNTOUCHED["JPEG with a comment"][:-2], "it is truncated", "a cut JPEG whose comment holds an end"),

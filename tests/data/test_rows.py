@@ -74,7 +74,7 @@ def failing_after(count: int) -> Iterator[dict]:
         ({"task": "alignment", "text": "an <image>"}, "koniq/000042: its text contains <image>"),
         ({"text": "a <video> nobody asks about"}, "koniq/000042: its text contains <video>"),
         ({"text": "half a smile \ud83d"}, "koniq/000042: its text contains half a character"),
-        ({"row_id": "koniq/\ud83d.jpg"}, r"koniq/\ud83d.jpg: its name holds half a character"),
+        ({"row_id": "koniq/\ud83d.jpg"}, r"koniq/\ud83d.jpg: its name contains half a character"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_rejected_by_name(changes, message):

@@ -148,7 +148,7 @@ def broken(model: Path, folder: Path, name: str) -> None:
         ("*.safetensors", "lacks its weights (there is no model.safetensors)"),
         ("index", "lacks its weights (model-00001-of-00002.safetensors is missing)"),
         ("tokenizer*", "its tokenizer knows no words"),
-        ("qwen2", "which sees no images"),
+        ("qwen2", "which takes no images"),
     ],
 )
 def test_a_model_folder_that_cannot_train_is_named(config, model, tmp_path, name, said):

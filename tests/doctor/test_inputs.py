@@ -239,5 +239,5 @@ def test_test_rows_are_neither_trained_nor_validated_on(config, tmp_path):
         row["extra_info"]["split"] = "Test"
     config.data.val_files = [written(tmp_path, rows, "held.parquet")]
     (problem,) = check_config(config, PLENTY).problems
-    assert problem.where.endswith("held.parquet") and problem.what.startswith("2 of its rows are of the split test")
+    assert problem.where.endswith("held.parquet") and problem.what.startswith("2 of its rows are from the test split")
     assert "data.val_files" in problem.fix

@@ -51,7 +51,7 @@ def test_a_family_without_the_rows_task_or_mode_is_rejected_at_once(tmp_path):
     unknown = evaluate(tmp_path, "--family", "unified_reward")
     assert unknown.exit_code == 1 and "belongs to Q-Insight" in " ".join(unknown.output.split())
     direct = evaluate(tmp_path, "--family", "q_insight", "--mode", "direct")
-    assert direct.exit_code == 1 and "gives no probabilities" in " ".join(direct.output.split())
+    assert direct.exit_code == 1 and "returns no probabilities" in " ".join(direct.output.split())
 
 
 def test_scores_are_moved_to_the_scale_of_the_labels():

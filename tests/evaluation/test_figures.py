@@ -60,7 +60,7 @@ def test_images_where_the_error_changes_most_come_first(root):
     # Errors of 1.5 and of 4.5: 0.5 3.5, 0.5 2.5, 1.5 1.5, 2.5 0.5, 3.5 0.5; changes 3, 2, 0, 2, 3.
     runs = read_runs([root / "low", root / "high"])
     assert labels_of(root, choose_keys(runs, 5, "difference")) == [1, 5, 2, 4, 3]
-    with pytest.raises(ValueError, match="the difference of a single run"):
+    with pytest.raises(ValueError, match="--order difference needs two runs"):
         choose_keys(runs[:1], 2, "difference")
 
 

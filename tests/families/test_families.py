@@ -99,7 +99,7 @@ def test_a_model_is_recognised_by_its_card_and_by_our_own_file(tmp_path):
         ({"name": "EvoQuality"}, "q_insight", 'belongs to EvoQuality, not to Q-Insight.*Fix: family="evoquality"'),
         ({}, None, "does not say which family.*Fix: name it"),
         ({}, "q-insight", "unknown family 'q-insight'. Fix: use q_insight"),
-        ({"model_type": "llama"}, "q_insight", "is a llama, and Q-Insight is qwen2_5_vl. Fix"),
+        ({"model_type": "llama"}, "q_insight", "is a llama, but Q-Insight is qwen2_5_vl. Fix"),
         ({"name": "one-align", "model_type": "mplug_owl2"}, None, "Q-Align is an mPLUG-Owl2.*Fix: score with pyiqa"),
         ({"name": "DeQA-Score-Mix3", "model_type": "mplug_owl2"}, None, "DeQA-Score is an mPLUG-Owl2.*Fix"),
         ({"name": "UnifiedReward-Think-qwen-7b"}, None, "compares two images.*Fix"),

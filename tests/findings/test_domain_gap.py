@@ -167,9 +167,9 @@ def test_one_set_has_no_gap(tmp_path, monkeypatch):
         tmp_path / "out", [save_model(tmp_path / "step")], [write_rows(tmp_path / "rows.parquet", [2.0] * 6)]
     )
     monkeypatch.setattr(domain_gap, "ask_all", lambda *_: [answered(setup, [answer_text(2.0)] * 6, "step")])
-    with pytest.raises(ValueError, match=r"of 1 data set.*Fix"):
+    with pytest.raises(ValueError, match=r"from 1 data set.*Fix"):
         domain_gap.find_domain_gap(setup, None, -1, None, Console(quiet=True))
-    with pytest.raises(ValueError, match=r"--layer is 9, and the model has 2\. Fix"):
+    with pytest.raises(ValueError, match=r"--layer is 9, but the model has 2\. Fix"):
         domain_gap.find_domain_gap(setup, None, 9, None, Console(quiet=True))
 
 

@@ -107,7 +107,7 @@ def test_mistakes_are_named_before_anything_is_asked(folder, scorer):
         scorer.score(IMAGES, task="degradation")
     with pytest.raises(ValueError, match=r"samples.*Fix"):
         scorer.score(IMAGES, samples=3)
-    with pytest.raises(ValueError, match=r"gives no probabilities.*Fix"):
+    with pytest.raises(ValueError, match=r"returns no probabilities.*Fix"):
         Scorer("any", engine="generation_builders:Echo", mode="direct")
 
 

@@ -135,7 +135,7 @@ def test_an_engine_shows_what_the_preparation_would_have_written():
 def test_the_bounds_of_an_engine_are_part_of_what_answers_depend_on():
     assert "short_side" not in EngineSpec("", "a:b").identity()
     assert EngineSpec("", "a:b", short_side=768).identity()["short_side"] == 768
-    with pytest.raises(ValueError, match="an endpoint sizes images itself"):
+    with pytest.raises(ValueError, match="an endpoint resizes images itself"):
         EngineSpec("x", "openai", "http://localhost", max_pixels=10**6)
 
 

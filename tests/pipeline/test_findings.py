@@ -151,9 +151,9 @@ def test_every_figure_can_be_read_and_stands_in_a_table_without_a_paper(finished
     write_tables(Experiment("findings", "tiny", (0,), [], (table,)), finished)
     text = (finished / "tables.md").read_text()
     assert "## x\n" in text and "not there yet" not in text and "the paper" not in text
-    assert "| swap: SRCC under the tower before GRPO, minus the own | - | -0.050 |" in text
+    assert "| swap: SRCC under the tower before GRPO, minus its own | - | -0.050 |" in text
     rows = json.loads((finished / "tables.json").read_text())["tables"]["x"]["rows"]
-    assert len(rows) == len(FIGURES) and rows["swap: SRCC under the tower before GRPO, minus the own"] == {
+    assert len(rows) == len(FIGURES) and rows["swap: SRCC under the tower before GRPO, minus its own"] == {
         "after SFT": [None], "after GRPO": [-0.05]
     }  # fmt: skip
 

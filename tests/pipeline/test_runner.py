@@ -95,7 +95,7 @@ def test_stages_share_the_gpus_of_the_machine(tmp_path):
 
 def test_a_stage_that_takes_more_gpus_than_there_are_is_rejected_before_anything_runs(tmp_path):
     stages = [writer(tmp_path, "run/a"), writer(tmp_path, "run/b", "run/a", gpus=4)]
-    with pytest.raises(PlanError, match=r"run/b takes 4 GPUs, and 0 are here. Fix: "):
+    with pytest.raises(PlanError, match=r"run/b needs 4 GPUs, but 0 are here. Fix: "):
         run_stages(stages, tmp_path, quiet())
     assert runs(tmp_path) == []
 

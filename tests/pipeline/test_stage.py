@@ -40,12 +40,12 @@ def test_a_folder_with_a_longer_name_is_another_one():
     ("stages", "said"),
     [
         ([Stage("a", "", [f"{ROOT}/b/x"]), Stage("b", "", [])], "which no earlier stage writes"),
-        ([Stage("a", "", [], after=("b",)), Stage("b", "", [])], "needs b, which is no earlier stage"),
+        ([Stage("a", "", [], after=("b",)), Stage("b", "", [])], "needs b, which is not an earlier stage"),
         ([Stage("a", "", []), Stage("a", "", [])], "two stages a"),
         ([Stage("a", "", []), Stage("a/b", "", [])], "lies in the folder of stage a"),
-        ([Stage("../a", "", [])], "no name of a stage's folder"),
-        ([Stage("marks/a", "", [])], "no name of a stage's folder"),
-        ([Stage("", "", [])], "no name of a stage's folder"),
+        ([Stage("../a", "", [])], "not a valid name of a stage's folder"),
+        ([Stage("marks/a", "", [])], "not a valid name of a stage's folder"),
+        ([Stage("", "", [])], "not a valid name of a stage's folder"),
     ],
 )
 def test_lists_that_cannot_be_run_are_rejected(stages, said):

@@ -222,9 +222,9 @@ def test_a_name_of_any_characters_is_one_line_of_json(root, out, name):
     [
         (Item(3.0, "train", 3.0), "label: the image's name is 3.0, no text"),
         (Item(None, "train", 3.0), "label: the image's name is None, no text"),
-        (Item("000.jpg", "train", "3.0"), "label: the score '3.0' is no number"),
-        (Item("000.jpg", "train", "#REF!"), "label: the score '#REF!' is no number"),
-        (Item("000.jpg", "train", None), "label: the score None is no number"),
+        (Item("000.jpg", "train", "3.0"), "label: the score '3.0' is not a number"),
+        (Item("000.jpg", "train", "#REF!"), "label: the score '#REF!' is not a number"),
+        (Item("000.jpg", "train", None), "label: the score None is not a number"),
         (Item("000.jpg", None, 3.0), "label: None is not the name of a split"),
         (Item("000.jpg", "", 3.0), "label: '' is not the name of a split"),
         (Item("000.jpg", "a/b", 3.0), "label: 'a/b' is not the name of a split"),

@@ -226,7 +226,7 @@ def test_a_label_file_that_cannot_be_used_is_one_clear_error(root, out, break_it
 
 def test_where_every_row_is_a_reject_the_first_reason_is_the_error(root, out):
     (root / "labels.csv").write_text("image,split,mos\ngone.jpg,train,50\nalso.jpg,train,50\n")
-    with pytest.raises(SystemExit, match=r"no rows, all 2 are rejects; the first, made/gone.jpg: .*no such file"):
+    with pytest.raises(SystemExit, match=r"no rows, all 2 were rejected; the first, made/gone.jpg: .*no such file"):
         prepare_made(root, out)
 
 

@@ -245,7 +245,7 @@ def test_the_draw_depends_on_the_seed_alone(tmp_path):
         (("--low", "nan", "--high", "5"), "a label map needs low < high, got [nan, 5.0]", "no number"),
         (("--low", "0", "--high", "inf"), "a label map needs finite bounds, got [0.0, inf]", "all would be the worst"),
         (("--low=-1e308", "--high", "1e308"), "a label map needs finite bounds", "their distance overflows"),
-        (("--task", "alignment"), "Fix: name their column by --text-column", "a task about prompts without prompts"),
+        (("--task", "alignment"), "Fix: give their column with --text-column", "a task about prompts without prompts"),
         (("--score-column", "mos"), "manifest.csv: it has no column mos (it has image, score)", "no such column"),
         (("--split-column", "set"), "manifest.csv: it has no column set (it has image, score)", "no such column"),
         (("--split-column", "set", "--test-fraction", "0.2"), "--test-fraction belongs to the draw", "two splits"),

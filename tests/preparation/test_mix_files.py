@@ -88,7 +88,10 @@ def test_a_command_line_that_makes_no_sense_is_rejected(root, capsys, options, m
 
 def test_a_data_set_is_not_written_over(root):
     before = (root / "koniq" / "train.parquet").read_bytes()
-    for taken, message in (("koniq=3", "it is one of the data sets to be mixed"), ("ava=3", "which is of no mix")):
+    for taken, message in (
+        ("koniq=3", "it is one of the data sets to be mixed"),
+        ("ava=3", "which does not belong to a mix"),
+    ):
         assert message in rejected("--root", str(root), "--out", str(root / "koniq"), "--take", taken)
     assert (root / "koniq" / "train.parquet").read_bytes() == before
 

@@ -259,7 +259,7 @@ def test_t2i_compbench_rejects_a_scale_without_extent(tmp_path):
         (evalmuse.EVALMUSE, "train_list.json", "[1]", "entry 1 is not a JSON object"),
         (evalmuse.EVALMUSE, "train_list.json", '[{"img_path": 3, "prompt": "x"}]', "entry 1 lacks img_path, prompt_id"),
         (evalmuse.EVALMUSE, "train_list.json", "[", "it is not JSON"),
-        (genai_bench.GENAI_BENCH, "genai_image.json", '{"00000": {"models": 3}}', "not an object of entries"),
+        (genai_bench.GENAI_BENCH, "genai_image.json", '{"00000": {"models": 3}}', "not a JSON object whose entries"),
         (agiqa3k.AGIQA3K, "data.csv", "name,prompt\na,b\n", "it has no column adj1"),
     ],
 )

@@ -116,7 +116,7 @@ def test_tasks_and_scale_of_a_published_model_are_kept(run, tmp_path):
         {"tasks": [{"name": "technical", "scale": [5, 0]}]},
     ):
         (tmp_path / "m/omniq.json").write_text(json.dumps({**about.ours, **broken}))
-        with pytest.raises(ValueError, match=r"omniq.json is not sound.*Fix"):
+        with pytest.raises(ValueError, match=r"omniq.json is not valid.*Fix"):
             find_family(str(tmp_path / "m"))
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_published_is_named(run, evaluated, tmp_path):
     other = tmp_path / "other"
     save_tiny_model(other, list(TECHNICAL.questions), [np.zeros((80, 80, 3), dtype=np.uint8)], seed=1)
     words = ["--licence", "mit", "--out", tmp_path / "out"]
-    assert "was measured with other weights" in said(invoke("publish", other, *words, "--evaluation", evaluated))
+    assert "was measured with weights other" in said(invoke("publish", other, *words, "--evaluation", evaluated))
     assert "holds no model" in said(invoke("publish", tmp_path, *words))
     assert "has no metrics.json of omniq eval" in said(invoke("publish", run, *words, "--evaluation", tmp_path))
     assert "the licence is empty. Fix" in said(invoke("publish", run, "--licence", " ", "--dry-run"))

@@ -117,7 +117,7 @@ def test_a_checkpoint_with_more_than_tensors_is_not_loaded(release, tmp_path):
     done = convert(bad, tmp_path / "out")
     assert done.exit_code == 1 and "holds more than tensors" in " ".join(done.output.split())
     torch.save({"state_dict": {"scorer.prototypes": torch.zeros(2, 2)}}, bad / "ckpt.pt")
-    assert "has no sound scorer.pca_scale" in " ".join(convert(bad, tmp_path / "out").output.split())
+    assert "has no valid scorer.pca_scale" in " ".join(convert(bad, tmp_path / "out").output.split())
 
 
 def test_another_scale_than_its_scores_is_rejected(release, tmp_path):

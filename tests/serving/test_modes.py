@@ -89,7 +89,7 @@ def test_a_chat_and_a_pair_are_answered_in_the_servers_mode_and_family():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"mode": "direct", "samples": 2}, "the mode direct draws none"),
+        ({"mode": "direct", "samples": 2}, "mode direct does not sample"),
         ({"mode": "direct", "task": "degradation"}, "asks for no number"),
         ({"mode": "both", "task": "degradation"}, "asks for no number"),
         ({"mode": "direct", "model": "rali"}, "it has no effect on RALI"),
@@ -106,7 +106,7 @@ def test_an_engine_without_probabilities_has_no_direct_mode():
     http = TestClient(app())
     assert http.get("/v1/tasks").json()["modes"] == ["reason"]
     response = http.post("/v1/score", json={"images": [base64_of(grey(0))], "mode": "direct"})
-    assert response.status_code == 422 and "gives no probabilities" in response.json()["detail"]
+    assert response.status_code == 422 and "returns no probabilities" in response.json()["detail"]
 
 
 def test_the_modes_and_the_direct_answer_are_in_the_schema():

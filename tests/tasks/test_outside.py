@@ -275,8 +275,8 @@ def test_another_wording_from_outside_is_compared_as_its_task(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("labels", "any_task", "name", "said"),
     [
-        (["technical"], False, DOTTED, "asks for labels that are not there. Fix: give the task like='technical'"),
-        (["degradation"], True, DOTTED, "asks for labels that are not there"),
+        (["technical"], False, DOTTED, "asks for labels that this data set lacks. Fix: give the task like='technical'"),
+        (["degradation"], True, DOTTED, "asks for labels that this data set lacks"),
         (["technical"], True, "nowhere:X", "nowhere cannot be imported"),
         (["technical"], True, "degradation", "invalid choice: 'degradation'"),
         (["technical"], True, "beauty", r"invalid choice: 'beauty' \(choose from technical, q_insight_score,"),

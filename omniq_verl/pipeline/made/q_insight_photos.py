@@ -4,7 +4,7 @@
 
 It reads train, val and test.parquet of `data_prep/photo_distortions.py` and writes, from different crops of the same
 photographs, rl_score, rl_degradation, val, test_score and test_degradation.parquet, and sft.parquet. The SFT answers
-have the correct form, but random errors in score and severity, which reinforcement learning is to reduce.
+have the correct form, but random errors in score and severity, which reinforcement learning should reduce.
 """
 
 import json

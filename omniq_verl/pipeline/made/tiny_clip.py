@@ -1,12 +1,12 @@
-"""A tiny CLIP that knows photographs, and the six cases of RALI's table 4 with it.
+"""Pretrain a tiny CLIP on photographs, and evaluate the six cases of RALI's table 4 with it.
 
     python -m omniq_verl.pipeline.made.tiny_clip pretrain --data runs/rali/data/sft.parquet --out runs/rali/clip
     python -m omniq_verl.pipeline.made.tiny_clip cases --clip runs/rali/clip --all runs/rali/all_texts/model \
         --one runs/rali/one_text/model --train runs/rali/data/train.parquet --test runs/rali/data/test.parquet \
         --out runs/rali/cases
 
-Every other crop has a caption that names its distortion, the others one that names their hue. That stands in for the
-pretraining of OpenAI's CLIP.
+Every other crop has a caption with its distortion, the others one with their hue. That stands in for the pretraining of
+OpenAI's CLIP.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     first.set_defaults(run=pretrain)
     first.add_argument("--data", type=Path, required=True, help="crops and what is wrong with them (sft.parquet)")
     first.add_argument("--crop", type=int, default=80, help="side of a crop in pixels (default: 80)")
-    first.add_argument("--epochs", type=int, default=10, help="over all crops (default: 10)")
+    first.add_argument("--epochs", type=int, default=10, help="passes over all crops (default: 10)")
     second = commands.add_parser("cases", help="measure the six cases of table 4")
     second.set_defaults(run=cases)
     for name, text in (

@@ -1,4 +1,4 @@
-"""Ask the quickstart's photographs for the score alone: the same crops, labels and numbers to learn, without <think>.
+"""Prepare the quickstart's photographs for scores without reasoning: same crops and labels, no <think>.
 
     python -m omniq_verl.pipeline.made.without_reasoning --data runs/findings/data --out runs/findings/direct
 

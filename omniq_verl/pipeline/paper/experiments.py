@@ -1,4 +1,4 @@
-"""The experiments at real size, with the data sets that are there."""
+"""The experiments at full size, with the data sets that are available."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -4,10 +4,10 @@ import math
 
 
 def check_positive(**values: object) -> None:
-    """Reject what is no positive, finite number.
+    """Reject values that are not positive, finite numbers.
 
     Raises:
-        ValueError: likewise; the message names the setting.
+        ValueError: a value is rejected; the message names the setting.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
@@ -15,10 +15,10 @@ def check_positive(**values: object) -> None:
 
 
 def check_count(least: int = 1, /, **values: object) -> None:
-    """Reject what is no whole number from ``least``.
+    """Reject values that are not whole numbers of at least ``least``.
 
     Raises:
-        ValueError: likewise; the message names the setting.
+        ValueError: a value is rejected; the message names the setting.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -1,4 +1,4 @@
-"""EvoQuality's reward: the model's own votes take the labels' part."""
+"""EvoQuality's reward: the model's own votes replace the labels."""
 
 import numpy as np
 
@@ -16,11 +16,11 @@ def evoquality(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
 
     Source: EvoQuality (arXiv 2509.25787): majority votes as pseudo-labels, fidelity reward, GRPO, two rounds. The paper
     asks its model to compare pairs of images before each round. Our reading takes the votes from the scores of the
-    step's own answers, so that no second question is needed; a round is then a run, and the second starts from the
-    first one's model.
+    step's own answers, so no second question is needed. A round is then a run, and the second starts from the model of
+    the first.
 
     Args:
-        rollouts: of one draw; their labels are not looked at.
+        rollouts: of one draw; their labels are not used.
         gamma: added to the variances, in squared units of the scale.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The hook: which function of all rollouts of a step adds to their rewards, and with what settings."""
+"""The hook that adds a function of all rollouts of a step to their rewards, and its settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class BatchRewardSettings:
     A rollout's reward is its per-sample reward plus ``weight`` times what the function returns for it.
 
     Raises:
-        ValueError: the name is unknown, the function takes other arguments, or a value is outside of its range.
+        ValueError: the name is unknown, the function takes other arguments, or a value is outside its range.
     """
 
     function: str
@@ -52,7 +52,7 @@ class BatchRewardSettings:
 
 
 def opened(name: str, settings: Mapping[str, Any], setting: str = SETTING) -> BatchFunction:
-    """A batch reward by its name on the shelf or outside.
+    """A batch reward by its name: one of this package, or ``package.module:function``.
 
     Raises:
         BadDoor: it cannot be imported, or takes other arguments.
@@ -61,10 +61,10 @@ def opened(name: str, settings: Mapping[str, Any], setting: str = SETTING) -> Ba
 
 
 def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:
-    """What the function gives each rollout, unweighted; float64 ``[N]``.
+    """The function's reward for each rollout, unweighted; float64 ``[N]``.
 
     Raises:
-        ValueError: the function fails, or returns something else than one finite number per rollout.
+        ValueError: the function fails, or does not return one finite number per rollout.
     """
     name = f"{chosen.setting}={chosen.function}"
     try:

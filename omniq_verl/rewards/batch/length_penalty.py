@@ -7,7 +7,7 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 
 
 def length_penalty(rollouts: Rollouts, limit: int = 768, buffer: int = 256) -> np.ndarray:
-    """0 up to ``limit`` tokens, then falling in a straight line to -1 at ``limit + buffer`` and beyond.
+    """0 up to ``limit`` tokens, then falling linearly to -1 at ``limit + buffer`` and beyond.
 
     Source: DAPO (arXiv 2503.14476), eq. 13, with ``limit = L_max - L_cache`` and ``buffer = L_cache``. The defaults fit
     answers of at most 1,024 tokens and are ours.
@@ -21,7 +21,7 @@ def length_penalty(rollouts: Rollouts, limit: int = 768, buffer: int = 256) -> n
         Penalties from -1 to 0, ``[N]``, for answers with and without a score.
 
     Raises:
-        ValueError: a setting is no whole number from 1.
+        ValueError: a setting is not a whole number of at least 1.
     """
     check_count(limit=limit, buffer=buffer)
     return -np.clip((rollouts.tokens - limit) / buffer, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""The correlation of the whole step as a reward: PLCC or SRCC, with one answer in the place of its image's mean."""
+"""The correlation of the whole step as a reward: PLCC or SRCC, with one answer in place of its image's mean."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ KINDS = ("plcc", "srcc")
 
 
 def listwise(rollouts: Rollouts, kind: str = "plcc") -> np.ndarray:
-    """Correlation of scores and labels over the images, as it would be if an image had this answer alone.
+    """Correlation of scores and labels over the images, as if this were the image's only answer.
 
-    For answer ``k`` of image ``i``: the score of image ``i`` is ``q_k(i)``, that of any other image the mean of its
-    answers; ``r`` is the correlation with the labels, and the reward ``(1 + r) / 2``. Where all scores are equal ``r``
+    For answer ``k`` of image ``i``: the score of image ``i`` is ``q_k(i)``, that of any other image is the mean of its
+    answers; ``r`` is the correlation with the labels, and the reward is ``(1 + r) / 2``. If all scores are equal, ``r``
     counts as 0.
 
-    Source: rewards from PLCC and SRCC over a batch, as in listwise ranking. That one answer at a time takes its mean's
-    place is ours: a single correlation would be the same for all answers and teach nothing.
+    Source: rewards from PLCC and SRCC over a batch, as in listwise ranking. Putting one answer at a time in place of
+    its mean is ours: a single correlation would be the same for all answers and teach nothing.
 
     Args:
         rollouts: of one draw.

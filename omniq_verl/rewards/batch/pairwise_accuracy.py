@@ -1,4 +1,4 @@
-"""Pairwise accuracy as a reward: how many other images an answer puts on the right side of its own."""
+"""Pairwise accuracy as a reward: how many other images an answer ranks correctly against its own."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from omniq_verl.rewards.batch.rollouts import Rollouts, summed_up
 
 
 def pairwise_accuracy(rollouts: Rollouts, tie: float = 0.5) -> np.ndarray:
-    """Share of the other images whose answers an answer is ordered with as the labels are.
+    """Share of the other images' answers that this answer orders as the labels do.
 
     For answer ``k`` of image ``i`` and another image ``j`` with another label: the share of ``j``'s answers that lie on
     the right side of ``q_k(i)``, equal scores counting ``tie``. The reward is the mean over those images; images with
-    the same label are left out, as either order of them is right.
+    the same label are left out, because either order is right.
 
     Source: the accuracy of pairwise comparisons (Kendall's tau, rescaled), a plain form of the ranking rewards. Ours.
 
@@ -20,11 +20,11 @@ def pairwise_accuracy(rollouts: Rollouts, tie: float = 0.5) -> np.ndarray:
         tie: what an equal score is worth, from 0 to 1.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and where no image has another label. They depend
-        on the order of scores and of labels alone.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and if no image has another label. They depend
+        only on the order of scores and of labels.
 
     Raises:
-        ValueError: tie is outside of its range.
+        ValueError: tie is outside its range.
     """
     if tie != 0:
         check_positive(tie=tie)

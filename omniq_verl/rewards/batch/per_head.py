@@ -1,4 +1,4 @@
-"""A batch reward for each number of an answer that has several."""
+"""A batch reward for each number in an answer with several."""
 
 import dataclasses
 import logging
@@ -22,22 +22,22 @@ def per_head(
     settings: Mapping[str, Any] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> np.ndarray:
-    """Mean over the numbers of a batch reward that sees one of them at a time. Ours.
+    """Mean, over the numbers of an answer, of a batch reward that sees one of them at a time. Ours.
 
     Answers to tasks with a single score are rewarded by the function itself. A number without a label in an answer's
     row is left out of the answer's mean.
 
     Args:
         rollouts: of one draw.
-        function: a name of the shelf or ``package.module:function``.
+        function: the name of a batch reward, or ``package.module:function``.
         settings: its arguments.
-        weights: of the numbers, by name; 1 where none is given.
+        weights: of the numbers, by name; 1 if not given.
 
     Returns:
-        Rewards ``[N]``, in the range of the function's.
+        Rewards ``[N]``, in the function's range.
 
     Raises:
-        ValueError: the function is wrong, or a weight is negative or no number.
+        ValueError: the function is wrong, or a weight is negative or not a number.
     """
     chosen, weights = BatchRewardSettings(function, settings or {}), dict(weights or {})
     for head, weight in weights.items():

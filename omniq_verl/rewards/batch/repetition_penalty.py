@@ -9,20 +9,20 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 def repetition_penalty(rollouts: Rollouts, size: int = 3) -> np.ndarray:
     """Minus the share of word n-grams that have occurred in the answer before.
 
-    ``distinct / all - 1``: 0 if no sequence of ``size`` words occurs twice. Words are what white space separates, in
-    small letters. An answer with fewer words has no n-gram and no penalty.
+    ``distinct / all - 1``: 0 if no sequence of ``size`` words occurs twice. Words are separated by white space and
+    compared in lower case. An answer with fewer words has no n-gram and no penalty.
 
     Source: repetition penalties on n-grams, as in Yeo et al. 2025 (arXiv 2502.03373); this form is ours.
 
     Args:
         rollouts: of one draw.
-        size: words of an n-gram.
+        size: words in an n-gram.
 
     Returns:
         Penalties from -1 (exclusive) to 0, ``[N]``, for answers with and without a score.
 
     Raises:
-        ValueError: size is no whole number from 1.
+        ValueError: size is not a whole number of at least 1.
     """
     check_count(size=size)
     return np.array([_penalty(text.lower().split(), size) for text in rollouts.texts])

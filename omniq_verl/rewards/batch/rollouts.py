@@ -11,7 +11,7 @@ class Rollouts:
     """Answers of one draw of prompts, one entry per rollout in each column (``[N]``).
 
     A draw holds whole groups: no padding rows, no failed rollouts, and no rollouts of other steps. The order carries no
-    meaning. NaN stands for "there is none".
+    meaning. NaN means "none".
 
     Raises:
         ValueError: the columns differ in length.
@@ -34,7 +34,7 @@ class Rollouts:
     target: np.ndarray
     """Label, on the same scale, float64; NaN if the task asks for no score."""
     label_std: np.ndarray
-    """Standard deviation of the ratings behind the label, on the same scale; NaN where the data set has none."""
+    """Standard deviation of the ratings behind the label, on the same scale; NaN if the data set has none."""
     low: np.ndarray
     """Lower end of the scale; NaN if there is no scale."""
     high: np.ndarray
@@ -70,11 +70,11 @@ class Rollouts:
             yield np.array(kinds[kind])
 
     def rated(self) -> np.ndarray:
-        """Whether the label of each rollout has a standard deviation, bool ``[N]``."""
+        """Marks the rollouts whose label has a standard deviation, bool ``[N]``."""
         return np.isfinite(self.label_std) & (self.label_std >= 0)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Rollouts":
-        """Some of the rollouts, in the given order."""
+        """A subset of the rollouts, in the given order."""
         index = np.asarray(rows, dtype=int)
         columns = {name: np.asarray(getattr(self, name))[index] for name in _COLUMNS if name != "texts"}
         parts = {name: values[index] for name, values in self.parts.items()}
@@ -88,7 +88,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Scores of comparable rollouts, summed up by group; ``G`` groups of ``n`` rollouts in all."""
+    """Scores of comparable rollouts, summarised by group; ``G`` groups of ``n`` rollouts in all."""
 
     member: np.ndarray
     """Number of each rollout's group, from 0 to ``G - 1``, ``[n]``."""

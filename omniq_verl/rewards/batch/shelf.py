@@ -1,6 +1,6 @@
 """The batch rewards of this package, by the names that recipes give them.
 
-A reward of your own needs no line here: ``reward.batch_reward=package.module:function``.
+Your own reward needs no line here: ``reward.batch_reward=package.module:function``.
 """
 
 _HERE = "omniq_verl.rewards.batch"

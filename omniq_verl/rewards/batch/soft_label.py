@@ -1,4 +1,4 @@
-"""DeQA's soft labels as a reward: how likely the raters' distribution makes the level of an answer."""
+"""DeQA's soft labels as a reward: how likely an answer's level is under the raters' distribution."""
 
 import numpy as np
 from scipy.special import ndtr
@@ -10,25 +10,26 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) -> np.ndarray:
     """Probability of the answer's level under the ratings' distribution, divided by that of the likeliest level.
 
-    The ratings of an image are taken as normal around its label with their standard deviation. The levels are points
-    that are evenly spaced from the lower to the upper end of the scale, and a score belongs to the nearest of them. The
-    probability of level ``c`` is ``Phi((c + d/2 - label) / std) - Phi((c - d/2 - label) / std)``, where ``d`` is the
-    distance of two levels; the outermost levels take the tails. Five levels on the scale 1 to 5 are the whole numbers,
-    with ``d = 1``.
+    The ratings of an image are assumed to be normally distributed around its label with their standard deviation. The
+    levels are points that are evenly spaced from the lower to the upper end of the scale, and a score belongs to the
+    nearest of them. The probability of level ``c`` is ``Phi((c + d/2 - label) / std) - Phi((c - d/2 - label) /
+    std)``, where ``d`` is the distance between two levels; the outermost levels take the tails. Five levels on the
+    scale 1 to 5 are the whole numbers, with ``d = 1``.
 
     Source: DeQA-Score (arXiv 2501.11561), sec. 3, has this discretised normal as a training target. Its correction of
     the discretised mean is left out, and its use as a reward, with the likeliest level earning 1, is our reading.
 
     Args:
         rollouts: of one draw.
-        levels: how many, from 2.
-        std: of the ratings, in units of the scale, for data sets that have none (see ``Rollouts.label_std``).
+        levels: number of levels, at least 2.
+        std: standard deviation of the ratings, in units of the scale, for data sets that have none (see
+            ``Rollouts.label_std``).
 
     Returns:
         Rewards from 0 to 1, ``[N]``; 0 for an answer without a score.
 
     Raises:
-        ValueError: a setting is outside of its range, or a row has no standard deviation and ``std`` is not set.
+        ValueError: a setting is outside its range, or a row has no standard deviation and ``std`` is not set.
     """
     check_count(2, levels=levels)
     if std is not None:

@@ -17,7 +17,7 @@ def tatar(
     gamma: float = 1e-6,
     ranked_tasks: Sequence[str] = ("aesthetic",),
 ) -> np.ndarray:
-    """Gaussian reward where a task asks for quality; agreement with soft preferences where it is ranked.
+    """Gaussian reward for tasks that ask for quality; agreement with soft preferences for those that are ranked.
 
     Quality: ``exp(-(q - label)^2 / (2 sigma^2))``. Aesthetics, with scores and labels ``y`` mapped to 0 to 1 and ``S``
     the logistic function: answer ``k`` of image ``i`` prefers its image to image ``j`` with
@@ -26,24 +26,24 @@ def tatar(
     pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is kept ``gamma`` away from 0 and 1.
 
     Source: TATAR (arXiv 2603.19779): a Gaussian for quality, a Thurstone-style ranking of completions for aesthetics.
-    The form of the ranking, tau, margin and gamma are those of ``rank_reward_thurstone`` in the authors' code. What is
-    registered there, ``rank_reward``, compares single answers and uses no variances. Left out is what the code does
-    besides: a sigma that grows with the error, a Gaussian for aesthetics on top of the ranking, and limits for the
-    number of words. ``sigma`` is OmniQuality-R's.
+    The form of the ranking, tau, margin and gamma are those of ``rank_reward_thurstone`` in the authors' code. The
+    function registered there, ``rank_reward``, compares single answers and uses no variances. The code also has a sigma
+    that grows with the error, a Gaussian for aesthetics on top of the ranking, and limits on the number of words; these
+    are left out. ``sigma`` is OmniQuality-R's.
 
     Args:
         rollouts: of one draw.
         sigma: width of the Gaussian, in units of the scale.
         tau: temperature of the labels' preferences, as a share of the scale.
-        margin: how fast the weight of a pair falls with its labels' distance, as a share of the scale.
-        gamma: added to the variances, as a squared share of the scale; also the least probability, below 0.5.
+        margin: label distance over which the weight of a pair falls by a factor e, as a share of the scale.
+        gamma: added to the variances, as a squared share of the scale; also the smallest probability, below 0.5.
         ranked_tasks: names of the tasks that are ranked.
 
     Returns:
         Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked one without another image.
 
     Raises:
-        ValueError: a number is outside of its range, or ranked_tasks is no list of names.
+        ValueError: a number is outside its range, or ranked_tasks is not a list of names.
     """
     check_positive(sigma=sigma, tau=tau, margin=margin, gamma=gamma)
     if gamma >= 0.5:

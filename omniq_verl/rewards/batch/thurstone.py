@@ -17,13 +17,13 @@ def comparison_probability(
         other: of the second.
         variance: of the first.
         other_variance: of the second.
-        gamma: positive, keeps the root from being 0 where all scores of both images are equal.
+        gamma: positive; keeps the root above 0 if all scores of both images are equal.
     """
     return ndtr((score - other) / np.sqrt(variance + other_variance + gamma))
 
 
 def preference(target: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where the first label is higher, 0 where it is lower, 0.5 where both are equal."""
+    """1 if the first label is higher, 0 if it is lower, 0.5 if both are equal."""
     return (1.0 + np.sign(target - other)) / 2
 
 

@@ -1,4 +1,4 @@
-"""Several batch rewards at once."""
+"""Several batch rewards combined."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _KEYS = {"function", "weight", "settings"}
 
 
 def together(rollouts: Rollouts, parts: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The weighted sum of several batch rewards, such as a ranking and a penalty for length.
+    """The weighted sum of several batch rewards, such as a ranking and a length penalty.
 
     Args:
         rollouts: of one draw.

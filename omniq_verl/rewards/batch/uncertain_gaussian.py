@@ -1,4 +1,4 @@
-"""A Gaussian reward that is as wide as the raters disagree."""
+"""A Gaussian reward whose width is the standard deviation of the ratings."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ def uncertain_gaussian(
 ) -> np.ndarray:
     """``exp(-(q - label)^2 / (2 s^2))``, where ``s`` is ``factor`` times the standard deviation of the image's ratings.
 
-    ``s`` is brought within ``least`` and ``most``; where a data set has no standard deviations it is ``sigma``, and the
-    reward that of OmniQuality-R.
+    ``s`` is limited to the range from ``least`` to ``most``. If a data set has no standard deviations, ``s`` is
+    ``sigma``, and the reward is that of OmniQuality-R.
 
     Source: the Gaussian of OmniQuality-R sec. 3.3; its width from the ratings is ours.
 
@@ -24,7 +24,7 @@ def uncertain_gaussian(
         most: largest width.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and where there is no label.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and if there is no label.
 
     Raises:
         ValueError: a setting is not positive, or least is above most.

@@ -14,18 +14,18 @@ def visualquality_r1(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
     ``p_k(i, j) = Phi((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``. Its reward is the mean over ``j`` of
     ``sqrt(p p_k) + sqrt((1 - p)(1 - p_k))``, where ``p`` is 1, 0.5 or 0: whether ``i`` has the higher, the same or the
     lower label. An answer without a score earns 0 and counts in no mean or variance; so does every answer of a data
-    source that has a single image in the step, as there is nothing to compare it with.
+    source that has a single image in the step, because there is nothing to compare it with.
 
-    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code adds 1e-6 below the
-    roots of the fidelity as well, which is left out here, and gives an answer without a score a random one. That the
-    variance is the population's, over the answers with a score, is our reading.
+    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code also adds 1e-6
+    below the roots of the fidelity and gives an answer without a score a random one; both are left out here. Using the
+    population variance, over the answers with a score, is our reading.
 
     Args:
         rollouts: of one draw.
         gamma: added to the variances, in squared units of the scale.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``. They depend on the labels' order alone.
+        Rewards from 0 to 1, ``[N]``. They depend only on the order of the labels.
 
     Raises:
         ValueError: gamma is not positive.

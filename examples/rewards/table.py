@@ -5,10 +5,10 @@
 
 After a kill the same command resumes: each reward of each seed is a separate stage. With `--cold-starts` the data and
 the SFT model of a seed are taken from a finished run of the quickstart with this seed. `--add` takes further seeds from
-the `table.json` of another machine. The table (`table.md`, `table.json`) is written after each row, with means and 95% intervals over the seeds that have it. `page.html`, which
-shows it with the curves, is written at the end. `--show` writes both from what is finished, and runs nothing. The
-figures are for a model with under a million weights on crops of a few photographs. They show what each reward does to
-training at that size, not which is best for a 7B model.
+the `table.json` of another machine. The table (`table.md`, `table.json`) is written after each row, with means and 95%
+intervals over the seeds that have it. `page.html`, which shows it with the curves, is written at the end. `--show`
+writes both from what is finished, and runs nothing. The figures are for a model with under a million weights on crops
+of a few photographs. They show what each reward does to training at that size, not which is best for a 7B model.
 """
 
 import argparse

@@ -5,11 +5,6 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 
-def group_of(key: str) -> str:
-    """The group of a trajectory from its key in TransferQueue, ``{group}_{session}_{index}``."""
-    return key.split("_")[0]
-
-
 def group_std_mask(
     rewards: Sequence[float] | np.ndarray, group_ids: Sequence[Hashable] | np.ndarray, tau: float = 0.001
 ) -> np.ndarray:

@@ -18,8 +18,8 @@ def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
 
     Args:
         rollouts: of a step.
-        path: table (.csv, .jsonl or .parquet) with the columns ``id`` (as in the training rows) and ``score`` (on the task's
-            scale).
+        path: table (.csv, .jsonl or .parquet) with the columns ``id`` (as in the training rows) and ``score`` (on the
+            task's scale).
 
     Raises:
         ValueError: the table cannot be read, or has no score for an image.

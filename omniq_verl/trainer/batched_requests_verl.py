@@ -68,6 +68,7 @@ class BatchedClient(LLMServerClient):
 
     def __init__(self, client: LLMServerClient):
         super().__init__(client.config, client._load_balancer)
+        vars(self).update(vars(client))  # a worker adds a tokenizer for traces (agent_loop.py:549)
         self._acquired = _Together(self._acquire_together)
         self._released = _Together(self._release_together)
         self._asked: dict[Any, _Together] = {}  # by server

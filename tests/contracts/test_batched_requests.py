@@ -286,6 +286,12 @@ def test_a_balancer_that_looks_into_requests_is_asked_as_verl_asks_it(monkeypatc
     assert seen == [[1, 2]] * 5
 
 
+def test_what_verl_s_worker_adds_to_its_client_is_kept(requests):
+    plain = Setup(Server(), together=False).client
+    plain.tokenizer = object()
+    assert requests.batched(plain).tokenizer is plain.tokenizer
+
+
 def test_other_clients_and_balancers_are_left_alone(requests):
     from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient
 

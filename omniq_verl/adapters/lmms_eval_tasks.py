@@ -6,6 +6,7 @@ Read in lmms-eval 0.7.3 (github.com/EvolvingLMMs-Lab/lmms-eval): a task is a YAM
 (``utils.py``, ``import_function``).
 """
 
+import glob
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,8 @@ def write_tasks(files: Sequence[Path], folder: Path, max_tokens: int = 1024) -> 
     tasks: dict[str, Path] = {}
     for file in map(Path.resolve, expanded(files)):
         check_benchmark(file)
+        if "::" in str(file):
+            raise ValueError(f"{file}: datasets takes :: for a chain of addresses. Fix: rename the file or folder")
         name = re.sub(r"\W+", "_", f"omniq_{file.parent.name}_{file.stem}", flags=re.ASCII)
         if name in tasks:
             raise ValueError(f"{tasks[name]} and {file} give the same task {name}. Fix: rename one of them")
@@ -73,7 +76,7 @@ def task_yaml(name: str, file: Path, max_tokens: int) -> str:
     config = {
         "task": name,
         "dataset_path": "parquet",
-        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(file))}},  # datasets reads it as a pattern
         "test_split": "test",
         "output_type": "generate_until",
         "reasoning_tags": "none",

@@ -13,7 +13,7 @@ from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_checks import inspect_model
 from omniq_verl.doctor.notes import dropped_rows, same_rows, unsaved_validations
 from omniq_verl.doctor.numbers import GRPO_NUMBERS, check_group, check_learning_rate, check_numbers
-from omniq_verl.doctor.paths import home_problems, paths_of
+from omniq_verl.doctor.paths import has_pattern, home_problems, paths_of
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import PromptLength, load_processor, processor_problem
 from omniq_verl.doctor.report import Report
@@ -197,4 +197,7 @@ def _check_files(files: str | Sequence[str], config: DictConfig, lengths: Prompt
         if not report.path.endswith(".parquet"):
             what = "verl recognises a file's format by its extension, and does not know this one"
             report.problems.append(Problem(report.path, what, "rename it to end in .parquet"))
+        if has_pattern(report.path):
+            what = "verl reads this path as a pattern, and finds other files by it, or none"
+            report.problems.append(Problem(report.path, what, "rename the file or folder without * ? [ and ::"))
     return reports

@@ -1,5 +1,6 @@
 """Paths of a configuration."""
 
+import glob
 import os
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +12,11 @@ from omniq_verl.doctor.problem import Problem
 def paths_of(value: str | Sequence[str] | None) -> list[str]:
     """The paths of a setting that holds one path or several."""
     return [str(path) for path in value] if isinstance(value, (list, ListConfig)) else [str(value)] if value else []
+
+
+def has_pattern(path: str) -> bool:
+    """Whether ``datasets.load_dataset``, with which verl reads rows for GRPO, does not take a path as it is."""
+    return glob.has_magic(path) or "::" in path
 
 
 def home_problems(config: DictConfig, keys: Iterable[str]) -> list[Problem]:

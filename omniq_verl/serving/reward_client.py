@@ -1,6 +1,7 @@
 """A served reward model as the reward of verl-omni or of any training loop over images and prompts."""
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ class ServerReward:
         settings: further arguments of ``Client``.
 
     Raises:
-        ValueError: the task is unknown or gives no score, or ``scale`` or ``value_range`` is invalid.
+        ValueError: the task is unknown or gives no score, or ``unread``, ``scale`` or ``value_range`` is invalid.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class ServerReward:
     ):
         if (asked := image_task(task)).scale is None:
             raise ValueError(f"task {task!r} gives no score. Fix: use one that does, such as alignment or technical")
+        if unread is not None and not 0 <= unread < math.inf:
+            raise ValueError(f"unread is {unread}, which would be a reward. Fix: use a number from 0, or None to stop")
         self.__name__ = "omniq_" + re.sub(r"\W", "_", task)  # trainers log the reward by this name
         self._client, self._task, self._unread = Client(url, key, **settings), task, unread
         self._scale = scale_of(scale) or asked.scale

@@ -5,6 +5,7 @@ import json
 import math
 from importlib.util import find_spec
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,6 +89,27 @@ def test_the_files_name_the_data_and_the_functions(prepared, tmp_path):
     named = [word for key, word in config.items() if key.startswith(("doc_to", "process"))]
     named += [metric["aggregation"] for metric in config["metric_list"]]
     assert len(named) == 8 and all(callable(module[one.removeprefix("utils.")]) for one in named)
+
+
+@pytest.mark.parametrize("folder", ["set [1]", "x*y", "what?", "d\u00e9 #1"])
+def test_a_path_that_looks_like_a_pattern_finds_its_own_file_alone(prepared, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / "xzy").mkdir()
+    for name in (folder, "xzy"):
+        (tmp_path / name / "test.parquet").write_bytes(prepared.read_bytes())
+    (name,) = write_tasks([tmp_path / folder / "test.parquet"], tmp_path / "tasks")
+    text = (tmp_path / "tasks" / f"{name}.yaml").read_text().replace("!function ", "")
+    files = yaml.safe_load(text)["dataset_kwargs"]["data_files"]
+    found = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert found["test"].num_rows == len(rows_of(prepared))
+
+
+def test_a_path_that_is_taken_for_a_chain_of_addresses_is_named(prepared, tmp_path):
+    (tmp_path / "a::b").mkdir()
+    file = tmp_path / "a::b" / "test.parquet"
+    file.write_bytes(prepared.read_bytes())
+    with pytest.raises(ValueError, match=r"a::b.* takes :: for a chain of addresses\. Fix: rename"):
+        write_tasks([file], tmp_path / "tasks")
 
 
 def test_what_is_no_benchmark_of_scores_is_rejected(prepared, tmp_path):

@@ -103,6 +103,14 @@ def test_rows_that_verl_drops_are_counted_and_no_problem(config):
     assert any("no row is left" in problem for problem in problems(config))
 
 
+@pytest.mark.parametrize("folder", ["set[1]", "a*", "what?", "a::b"])
+def test_a_path_that_verl_reads_as_a_pattern_is_named(config, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    config.data.train_files = written(tmp_path / folder, records(40))
+    (problem,) = problems(config)
+    assert folder in problem and "reads this path as a pattern" in problem and "rename" in problem
+
+
 @pytest.mark.parametrize("name", ["train.pq", "train.PARQUET", "train"])
 def test_a_file_whose_ending_verl_does_not_know_is_named(config, tmp_path, name):
     config.data.train_files = written(tmp_path, records(40), name)

@@ -173,6 +173,9 @@ def test_rewards_are_shares_of_the_scale_and_unread_ones_as_told(url):
     assert ServerReward(url, unread=0.25)(prompts=["a"], images=[b"none"], step=3) == [0.25]
     with pytest.raises(RuntimeError, match="image 0 has no score"):
         ServerReward(url, unread=None)([b"none"], ["a"])
+    for unread in (float("nan"), float("inf"), -0.1):  # NaN would become every weight of the trained model
+        with pytest.raises(ValueError, match=r"unread is .*Fix: use a number from 0, or None"):
+            ServerReward(url, unread=unread)
     with pytest.raises(ValueError, match=r"gives no score\. Fix"):
         ServerReward(url, "degradation")
 

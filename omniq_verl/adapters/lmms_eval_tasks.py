@@ -151,6 +151,6 @@ def parsed(pairs: Sequence[Pair]) -> float:
 
 def _coefficient(name: str, pairs: Sequence[Pair]) -> float:
     numbers = [(pair["prediction"], pair["label"]) for pair in pairs]
-    read = [(said, label) for said, label in numbers if said is not None and label is not None]
-    value = correlations([said for said, _ in read], [label for _, label in read])[name]
+    read = [(score, label) for score, label in numbers if score is not None and label is not None]
+    value = correlations([score for score, _ in read], [label for _, label in read])[name]
     return math.nan if value is None else float(value)

@@ -20,7 +20,7 @@ from omniq_verl.doctor.report import Report
 from omniq_verl.doctor.resume import GRPO, check_resume
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.doctor.sft import check_sft_config, is_sft
-from omniq_verl.doctor.space import check_folder, check_space, say_space
+from omniq_verl.doctor.space import check_folder, check_space, describe_space
 from omniq_verl.doctor.unread.check import check_unread
 from omniq_verl.trainer.best_checkpoint import OFF
 
@@ -89,7 +89,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
             *dropped_rows(files),
             *_unsaved(config),
             *resume.notes,
-            *say_space(config, model, free, image_tokens, longest),
+            *describe_space(config, model, free, image_tokens, longest),
         ],
     )
 

@@ -56,7 +56,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.model_shape import Shape, VisionShape, read_shape
 
-__all__ = ["GIB", "PHASES", "Shape", "VisionShape", "estimate_parts", "estimate_phases", "read_shape", "say_memory"]
+__all__ = [
+    "GIB",
+    "PHASES",
+    "Shape",
+    "VisionShape",
+    "describe_memory",
+    "estimate_parts",
+    "estimate_phases",
+    "read_shape",
+]
 
 GIB = 2**30
 PHASES = ("generation", "old_log_prob", "reference", "update_passes", "optimizer_step", "weight_sync")
@@ -290,7 +299,9 @@ def _weight_update(config: DictConfig, shape: Shape) -> Parts:
     }
 
 
-def say_memory(config: DictConfig, shape: Shape | None, image_share: float = 1.0, gpu_bytes: int | None = None) -> str:
+def describe_memory(
+    config: DictConfig, shape: Shape | None, image_share: float = 1.0, gpu_bytes: int | None = None
+) -> str:
     """Describe the estimate in one line, phase by phase, with the parts of the largest one.
 
     Args:

@@ -109,7 +109,7 @@ def check_host_memory(
 ) -> Problem | None:
     """Report if this machine cannot hold what is offloaded; ``free`` in bytes. Only for a machine of the run.
 
-    Memory beyond that is only estimated; ``say_host_memory`` reports it and does not stop the run.
+    Memory beyond that is only estimated; ``describe_host_memory`` reports it and does not stop the run.
     """
     if shape is None or not tensors or unsupported(config):
         return None
@@ -133,7 +133,7 @@ def least_bytes(config: DictConfig, shape: Shape) -> int:
     return copies * config.trainer.n_gpus_per_node * weight_bytes(config) * shape.parameters // shard_count(config)
 
 
-def say_host_memory(
+def describe_host_memory(
     config: DictConfig,
     shape: Shape | None,
     tensors: Sequence[int],

@@ -7,15 +7,15 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.free_space import FreeSpace
-from omniq_verl.doctor.gpu_memory import GIB, say_memory
-from omniq_verl.doctor.host_memory import check_host_memory, say_host_memory
+from omniq_verl.doctor.gpu_memory import GIB, describe_memory
+from omniq_verl.doctor.host_memory import check_host_memory, describe_host_memory
 from omniq_verl.doctor.model_checks import ModelFolder
 from omniq_verl.doctor.model_shape import Shape, read_shape
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.weight_transfer import check_bucket, check_shared_memory, note_bucket
 from omniq_verl.trainer.best_checkpoint import OFF
 
-__all__ = ["GIB", "check_folder", "check_space", "needed_memory", "say_space"]
+__all__ = ["GIB", "check_folder", "check_space", "describe_space", "needed_memory"]
 
 # Measured peaks of the quickstart (tiny model, 1 GiB of KV cache): 7.4 GiB with one worker, 10.6 with two.
 _BASE_GIB = 4.2  # Ray, TransferQueue, trainer, reward and agent loops
@@ -51,7 +51,7 @@ def check_space(
     return [problem for problem in problems if problem]
 
 
-def say_space(
+def describe_space(
     config: DictConfig,
     model: ModelFolder,
     free: FreeSpace,
@@ -73,8 +73,8 @@ def say_space(
     share = min(1.0, image_tokens / longest_prompt) if image_tokens and longest_prompt else 1.0
     here = free.memory if len(free.gpus) >= config.trainer.n_gpus_per_node else math.inf  # else it runs elsewhere
     return [
-        say_memory(config, shape, share, min(free.gpus, default=None)),
-        say_host_memory(config, shape, model.tensors, image_tokens, here),
+        describe_memory(config, shape, share, min(free.gpus, default=None)),
+        describe_host_memory(config, shape, model.tensors, image_tokens, here),
         *note_bucket(config, model.largest_tensor),
     ]
 

@@ -13,7 +13,7 @@ from omniq_verl.data.images import BadImage
 from omniq_verl.data.row_refs import RowReader, RowRef, named
 from omniq_verl.generation.request import ERROR
 from omniq_verl.rewards import parse_response
-from omniq_verl.rewards.degradation import canonical_class, canonical_level, said_class
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, stated_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.tasks import Task, read_truth, shown, task_of, text_fault
 
@@ -106,16 +106,16 @@ def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
     """
     if finish_reason == ERROR:
         return {**_NOTHING, "status": BAD_IMAGE if text.startswith(f"{BadImage.__name__}: ") else ERROR}
-    return said_by(parse_response(text, task.answer_format, task.scale), task)
+    return parsed_values(parse_response(text, task.answer_format, task.scale), task)
 
 
-def said_by(parsed: Parsed, task: Task) -> dict[str, Any]:
+def parsed_values(parsed: Parsed, task: Task) -> dict[str, Any]:
     """The same fields as ``read_answer``, from an answer that has been parsed already."""
     found = {**_NOTHING, "status": parsed.status.value}
     if parsed.score is not None and task.scale is not None:
         return {**found, "score": parsed.score, "level": task.scale.level(parsed.score)}
     if parsed.fields is not None:
-        found["distortion"] = canonical_class(said_class(parsed.fields)) or NO_DISTORTION
+        found["distortion"] = canonical_class(stated_class(parsed.fields)) or NO_DISTORTION
         found["severity"] = canonical_level(parsed.fields.get("severity")) or NO_DISTORTION
     return found
 

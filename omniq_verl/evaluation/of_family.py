@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from omniq_verl.evaluation.answers import ReadAnswer, read_answer, said_by
+from omniq_verl.evaluation.answers import ReadAnswer, parsed_values, read_answer
 from omniq_verl.families.family import Family
 from omniq_verl.families.find import family_named
 from omniq_verl.families.reading import without_cut_end
@@ -46,7 +46,7 @@ def family_reader(name: str) -> ReadAnswer:
         parsed = family.read(without_cut_end(text, finish_reason), asked)
         if parsed.score is not None and asked.scale is not None and task.scale is not None:
             parsed = replace(parsed, score=rescaled(parsed.score, asked.scale, task.scale))
-        return said_by(parsed, task)
+        return parsed_values(parsed, task)
 
     return read
 

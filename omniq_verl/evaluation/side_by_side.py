@@ -163,10 +163,10 @@ def _row(runs: Sequence[Run], ref: RowRef, text: str | None, image: str | None) 
 
 def _answer(run: Run, key: str) -> dict[str, Any]:
     found = run.answer(key)
-    said = f"{found.score:.2f}" if found.score == found.score else (found.distortion or found.status)
+    shown = f"{found.score:.2f}" if found.score == found.score else (found.distortion or found.status)
     return {
         "run": run.name,
-        "said": f"{said}, {found.severity}" if found.severity and found.distortion else said,
+        "shown": f"{shown}, {found.severity}" if found.severity and found.distortion else shown,
         "reasoning": reasoning_of(found.answer) or found.answer,
         "tokens": int(found.tokens),
     }

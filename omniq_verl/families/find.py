@@ -54,7 +54,7 @@ def find_family(model: str, name: str | None = None, files: bool = True) -> tupl
     named = None if name is None else family_named(name)
     about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
     # A model of ours may be named like the recipe that it was trained with: its caller knows better than its name.
-    found = _said(replace(about, name="") if named in (OURS, LEVEL_SCORER) else about)
+    found = _declared_family(replace(about, name="") if named in (OURS, LEVEL_SCORER) else about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
             f"{model} belongs to {found.title}, not to {named.title}, by its card or its name. Fix: family="
@@ -92,10 +92,10 @@ def _published_task(record: Mapping[str, Any]) -> Task:
     return task if task.scale is None else replace(task, scale=Scale(*map(float, record["scale"])))
 
 
-def _said(about: About) -> Family | None:
+def _declared_family(about: About) -> Family | None:
     """The family that a model names, with the longest mark where several fit: a name may hold another one."""
-    if isinstance(said := about.ours.get("family"), str):
-        return family_named(said)
+    if isinstance(declared := about.ours.get("family"), str):
+        return family_named(declared)
     marks = about.marks
     fitting = [(len(mark), one) for one in FAMILIES.values() for mark in one.marks if mark in marks]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None

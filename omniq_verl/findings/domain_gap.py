@@ -179,9 +179,9 @@ READING = (
 
 
 def _sentence(name: str, measured: Mapping[str, Any]) -> str:
-    said = [f"{SPACES[space]} {cell(one['probe'])}" for space, one in measured.items()]
+    shown = [f"{SPACES[space]} {cell(one['probe'])}" for space, one in measured.items()]
     chance = measured["visual"]["probe"]["chance"]
-    return f"{name}: accuracy of a probe for the data set (chance {chance:.2f}): {'; '.join(said)}."
+    return f"{name}: accuracy of a probe for the data set (chance {chance:.2f}): {'; '.join(shown)}."
 
 
 def _table(name: str, measured: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:

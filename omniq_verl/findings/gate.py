@@ -164,12 +164,12 @@ def _numbers(one: Tokens, shares: pd.DataFrame, setup: Setup) -> dict[str, Any]:
 def _sentence(name: str, found: dict[str, Any]) -> str:
     top = list(found["words"])[:5]
     both = found["entropy_and_gradient"]
-    said = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in both.items())
+    shown = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in both.items())
     return (
         f"{name}: {number(found['entropy_passed'], '.1%')} of the entropy lies in the {found['passed']:.1%} of"
         " tokens that"
         f" pass; most is in {', '.join(repr(word) for word in top)}. Spearman's correlation of entropy and"
-        f" gradient: {said}."
+        f" gradient: {shown}."
     )
 
 

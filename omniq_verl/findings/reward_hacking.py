@@ -199,18 +199,18 @@ def _changes(steps: Sequence[dict[str, Any]], drawn: dict[int, dict[str, np.ndar
 def _verdict(change: dict[str, Any]) -> list[str]:
     """What the reward and the correlation did from the first step to the last, each with its interval."""
     moves = {name: _move(change[name]) for name in ("reward", "srcc")}
-    said = f"From step {change['first']} to {change['last']}: reward {cell(change['reward'], '+.3f')}, SRCC"
-    said += f" {cell(change['srcc'], '+.3f')}."
+    summary = f"From step {change['first']} to {change['last']}: reward {cell(change['reward'], '+.3f')}, SRCC"
+    summary += f" {cell(change['srcc'], '+.3f')}."
     if moves["reward"] == "rises" and moves["srcc"] != "rises":
-        said += " The reward rises, and it is not shown that SRCC does: look at the signs."
+        summary += " The reward rises, and it is not shown that SRCC does: look at the signs."
     elif moves["reward"] == "rises":
-        said += " Both rise: the reward is earned by better scores, at least in part."
+        summary += " Both rise: the reward is earned by better scores, at least in part."
     else:
-        said += " The reward's interval includes no change, or a fall: nothing was learned that could be hacked."
+        summary += " The reward's interval includes no change, or a fall: nothing was learned that could be hacked."
     signs = [name for name in ("words", "repeated", "middle") if _move(change[name]) == "rises"]
     named = ", ".join(NAMES[name] for name in signs)
     return [
-        said,
+        summary,
         f"Signs whose interval is above 0: {named or 'none'} (of words, repeated phrases and scores at the middle).",
     ]
 
@@ -238,10 +238,10 @@ def _tables(steps: Sequence[dict[str, Any]], change: dict[str, Any]) -> list[dic
         form = ".1f" if name == "words" else ".3f"
         cells = [cell(one[name], form) for one in steps]
         if name == "middle":
-            said = [one["middle_labels"]["value"] for one in steps]
+            middles = [one["middle_labels"]["value"] for one in steps]
             cells = [
                 text if value is None else f"{text.split(' [')[0]} ({value:.3f})"
-                for text, value in zip(cells, said, strict=True)
+                for text, value in zip(cells, middles, strict=True)
             ]
         rows.append([title, *cells, cell(change[name], f"+{form}")])
     counts = ["answers", *(str(one["answers"]) for one in steps), "-"]

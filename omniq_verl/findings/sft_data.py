@@ -18,8 +18,8 @@ def label_answer(task: Task, score: float) -> str:
         task: without reasoning.
         score: label on the task's scale.
     """
-    said = f"{score:.2f}"
-    return f"<answer>{json.dumps({SCORE_KEY: float(said)}) if task.answer_format == 'json' else said}</answer>"
+    number = f"{score:.2f}"
+    return f"<answer>{json.dumps({SCORE_KEY: float(number)}) if task.answer_format == 'json' else number}</answer>"
 
 
 def write_sft_data(files: Sequence[Path], out: Path) -> int:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from omniq_verl.doors import FORM, is_door, open_function
 from omniq_verl.generation.request import AsyncEngine, Engine
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.weights import check_cached
+from omniq_verl.object_reference import FORM, is_reference, load_function
 
 EXPECTED = "function(spec: EngineSpec) -> an engine with answer(requests, sampling)"
 
@@ -53,9 +53,9 @@ def _checked(opened: Any, spec: EngineSpec) -> Any:
 
 
 def _own(spec: EngineSpec, others: str) -> Any:
-    if not is_door(spec.kind):
+    if not is_reference(spec.kind):
         raise ValueError(f"unknown engine {spec.kind!r}: {others} or {FORM}")
-    opened = open_function("the engine", spec.kind, EXPECTED, 1)(spec)
+    opened = load_function("the engine", spec.kind, EXPECTED, 1)(spec)
     if not callable(getattr(opened, "answer", None)):
         raise ValueError(
             f"the engine is {spec.kind!r}, which returns {opened!r:.80} without a method answer. Fix: name {EXPECTED}"

@@ -106,11 +106,11 @@ def engine_spec(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
-    tell_checkpoint(model, spec)
+    print_checkpoint(model, spec)
     return spec
 
 
-def tell_checkpoint(given: str | None, spec: "EngineSpec") -> None:
+def print_checkpoint(given: str | None, spec: "EngineSpec") -> None:
     """Print which checkpoint of a training run is used, and why."""
     from omniq_verl.generation.run_folder import find_checkpoint
 

@@ -17,7 +17,7 @@ from omniq_verl.generation.workers import Job, Outcome, WorkItem, here, on_ray
 
 _SMALLER = 8
 """Batches shrink by this factor with each attempt, so that a row that kills its worker affects fewer others."""
-_SAY_EVERY = 60  # seconds between progress lines in a log, where there is no bar
+_REPORT_EVERY = 60  # seconds between progress lines in a log, where there is no bar
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Progress:
         self.title, self.failure, self.errors, self.error = title, "", 0, ""
         self.speed = Speed()
         self._bar, self._console, self._total, self._done, self._ahead = bar, console, total, 0, 0
-        self._task, self._said = bar.add_task(title, total=total), time.monotonic()
+        self._task, self._reported_at = bar.add_task(title, total=total), time.monotonic()
 
     def begin(self, attempt: int, left: int) -> None:
         self._done, self._ahead = self._total - left, 0
@@ -179,6 +179,6 @@ class _Progress:
     def _show(self) -> None:
         done = self._done + self._ahead
         self._bar.update(self._task, completed=done)
-        if not self._console.is_terminal and time.monotonic() - self._said > _SAY_EVERY:
-            self._said = time.monotonic()
+        if not self._console.is_terminal and time.monotonic() - self._reported_at > _REPORT_EVERY:
+            self._reported_at = time.monotonic()
             self._console.print(f"{self.title}: {done} of {self._total} rows", markup=False)

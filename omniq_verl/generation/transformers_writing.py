@@ -15,12 +15,12 @@ class Follower:
     Args:
         tokenizer: of the model.
         start: tokens of the question.
-        tell: called with each part of the answer, in the thread of ``generate``.
+        receive: called with each part of the answer, in the thread of ``generate``.
         stopped: ends the answer after the next token.
     """
 
-    def __init__(self, tokenizer: Any, start: int, tell: Tell, stopped: threading.Event):
-        self._tokenizer, self._start, self._tell, self._stopped = tokenizer, start, tell, stopped
+    def __init__(self, tokenizer: Any, start: int, receive: Tell, stopped: threading.Event):
+        self._tokenizer, self._start, self._receive, self._stopped = tokenizer, start, receive, stopped
         self._log_probs: Any = None
         self._written = ""
         self._waiting: list[tuple[float, float]] = []
@@ -47,11 +47,11 @@ class Follower:
         self._waiting.append((max(0.0, -float(self._log_probs[ids[0, -1]])), float(entropy)))
         text = self._tokenizer.decode(ids[0, self._start :], skip_special_tokens=True)
         if not text.endswith(_UNFINISHED):
-            self._say(text)
+            self._emit(text)
         return torch.full((len(ids),), self._stopped.is_set(), device=ids.device)
 
-    def _say(self, text: str) -> None:
+    def _emit(self, text: str) -> None:
         if new := text[len(self._written) :]:
             surprises, entropies = zip(*self._waiting, strict=True)
-            self._tell(Piece(new, surprises, entropies))
+            self._receive(Piece(new, surprises, entropies))
             self._written, self._waiting = text, []

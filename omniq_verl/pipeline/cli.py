@@ -107,9 +107,9 @@ def surplus(words: list[str], seeds_given: bool, only_given: bool) -> tuple[list
 def _show_status(
     stages: "list[Stage]", found: "Experiment", root: Path, need: dict, data: Path | None, console: "Console"
 ) -> None:
-    from omniq_verl.pipeline.status import print_status, standings
+    from omniq_verl.pipeline.status import print_status, stage_states
 
-    print_status(standings(stages, root, need), console)
+    print_status(stage_states(stages, root, need), console)
     if found.scale == "paper":
         from omniq_verl.pipeline.data_status import print_data_status, survey
 

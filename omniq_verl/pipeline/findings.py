@@ -64,9 +64,9 @@ def _trained(own: Settings, prefix: str, data: Path, title: str) -> list[Stage]:
     """SFT, GRPO, and the held-out answers after each."""
     sft, grpo = _direct_models(own) if prefix else [own.sft_model, own.grpo_model]
     files = {f"data.{kind}_files": data / f"{kind}.parquet" for kind in ("train", "val")}
-    model, lessons = own.root / "model", data / "sft.parquet"
+    model, sft_file = own.root / "model", data / "sft.parquet"
     return [
-        sft_stage(own, f"{prefix}sft", f"SFT {title}", "quickstart/sft", model, lessons, own.sft_steps),
+        sft_stage(own, f"{prefix}sft", f"SFT {title}", "quickstart/sft", model, sft_file, own.sft_steps),
         grpo_stage(own, f"{prefix}grpo", f"GRPO {title}", "quickstart/grpo", sft, own.grpo_steps, **files),
         _measured(own, f"{prefix}sft", sft, data),
         _measured(own, f"{prefix}grpo", grpo, data),

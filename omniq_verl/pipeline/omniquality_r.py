@@ -92,12 +92,12 @@ def chain(own: Settings) -> list[Stage]:
     """Bootstrap, plans and reasoning, rejection sampling, SFT, stage 1 and 2, and stage 1 by the threshold reward."""
     bootstrapped = own.root / "bootstrap" / "global_step_300" / "huggingface"
     learned = own.root / "sft" / "global_step_150" / "huggingface"
-    model, lessons = own.root / "model", own.root / "data" / "bootstrap.parquet"
+    model, sft_file = own.root / "model", own.root / "data" / "bootstrap.parquet"
     selected = own.root / "cot" / "sft.parquet"
     return [
         data_stage(own),
         model_stage(own, texts="bootstrap.parquet", vocab=560),
-        sft_stage(own, "bootstrap", "stands in for pretraining", f"{TINY}_bootstrap", model, lessons, 300),
+        sft_stage(own, "bootstrap", "stands in for pretraining", f"{TINY}_bootstrap", model, sft_file, 300),
         cot_stage(own, bootstrapped),
         sft_stage(own, "sft", "cold start on what was selected", f"{TINY}_sft", bootstrapped, selected, 150),
         measure_stage(own, "sft_test", "held-out after sft", learned),

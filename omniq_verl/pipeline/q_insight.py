@@ -46,12 +46,12 @@ def stages(own: Settings) -> list[Stage]:
     asked = own.root / "asked"
     made = module("omniq_verl.pipeline.made.q_insight_photos", flags(data=own.root / "data", out=asked, seed=own.seed))
     title = "cold start on both questions"
-    lessons, model = asked / "sft.parquet", own.root / "model"
+    sft_file, model = asked / "sft.parquet", own.root / "model"
     found = [
         data_stage(own),
         Stage("asked", "the photographs under both questions", made),
         model_stage(own, after=("asked",), texts="../asked/sft.parquet", vocab=700),
-        sft_stage(own, "sft", title, "q_insight/cpu_tiny_sft", model, lessons, own.sft_steps),
+        sft_stage(own, "sft", title, "q_insight/cpu_tiny_sft", model, sft_file, own.sft_steps),
         _measured(own, "sft", own.sft_model),
     ]
     for name, tasks in RUNS.items():

@@ -43,13 +43,13 @@ def tiny(repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
 def stages(own: Settings) -> list[Stage]:
     """Everything one seed takes."""
     domains, model = own.root / "domains", own.root / "model"
-    title, lessons = "cold start on both domains", domains / "sft.parquet"
+    title, sft_file = "cold start on both domains", domains / "sft.parquet"
     found = [
         data_stage(own),
         _made(own, "domains", "two domains"),
         _made(own, "outside", "a third one, to measure on"),
         model_stage(own, after=("domains",), texts="../domains/sft.parquet", vocab=700),
-        sft_stage(own, "sft", title, "q_insight/cpu_tiny_sft", model, lessons, own.sft_steps),
+        sft_stage(own, "sft", title, "q_insight/cpu_tiny_sft", model, sft_file, own.sft_steps),
         _measured(own, "sft", own.sft_model),
     ]
     for name, among in RUNS.items():

@@ -14,7 +14,7 @@ DONE, BEGUN, OUTDATED, TO_DO = "done", "begun", "out of date", "to do"
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageState:
     """Where one stage stands."""
 
     name: str
@@ -27,23 +27,23 @@ class Standing:
     """What has changed since, if it is out of date."""
 
 
-def standings(stages: Sequence[Stage], root: Path, need: Mapping[str, Sequence[str]]) -> list[Standing]:
+def stage_states(stages: Sequence[Stage], root: Path, need: Mapping[str, Sequence[str]]) -> list[StageState]:
     """Where every stage stands, in their order; nothing is written."""
     today = marks_of(stages, need)
-    return [_standing(stage, read_mark(root, stage.name), today[stage.name]) for stage in stages]
+    return [_state_of(stage, read_mark(root, stage.name), today[stage.name]) for stage in stages]
 
 
-def _standing(stage: Stage, mark: Mark | None, today: Mark) -> Standing:
+def _state_of(stage: Stage, mark: Mark | None, today: Mark) -> StageState:
     if mark is None:
-        return Standing(stage.name, stage.title, TO_DO)
+        return StageState(stage.name, stage.title, TO_DO)
     if different := differences(mark, today):
-        return Standing(stage.name, stage.title, OUTDATED, why=f"other {' and '.join(different)}")
+        return StageState(stage.name, stage.title, OUTDATED, why=f"other {' and '.join(different)}")
     if not mark.done:
-        return Standing(stage.name, stage.title, BEGUN)
-    return Standing(stage.name, stage.title, DONE, mark.seconds)
+        return StageState(stage.name, stage.title, BEGUN)
+    return StageState(stage.name, stage.title, DONE, mark.seconds)
 
 
-def print_status(found: Sequence[Standing], console: Console) -> None:
+def print_status(found: Sequence[StageState], console: Console) -> None:
     """A table of all stages, and how many are done."""
     lines = [[one.name, one.title, _state(one)] for one in found]
     print_cells("stages", ["stage", "what", "state"], lines, console, numbers=False)
@@ -51,7 +51,7 @@ def print_status(found: Sequence[Standing], console: Console) -> None:
     console.print(f"{done} of {len(found)} stages are done")
 
 
-def _state(one: Standing) -> str:
+def _state(one: StageState) -> str:
     if one.state == DONE:
         return f"{DONE}, {duration(one.seconds)}"
     return f"{one.state} ({one.why})" if one.why else one.state

@@ -16,7 +16,7 @@ from rich.console import Console
 from omniq_verl.data.image_size import PATCH, ImageSize
 from omniq_verl.data.names import is_utf8, never_fail_to_print, shown_name
 from omniq_verl.data.text_files import json_lines
-from omniq_verl.doors import FORM
+from omniq_verl.object_reference import FORM
 from omniq_verl.preparation.build import ENGINES, BuildOptions, Item, Source, prepare
 from omniq_verl.preparation.card import split_of
 from omniq_verl.preparation.file_index import BadPath, FileIndex, given_path

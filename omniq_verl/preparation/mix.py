@@ -91,7 +91,7 @@ def mix(plan: Plan, out: Path, seed: int, shard_rows: int, console: Console) -> 
     with TemporaryFile(dir=out) as file:
         spool = Spool(file, plan.columns)
         for path, refs in track(_by_file(plan.order), "choosing", console=console, transient=True):
-            _lay_down(path, refs, spool)
+            _write_file(path, refs, spool)
         files = {
             name: _write(spool, plan.order, number * shard_rows, shard_rows, out / name)
             for number, name in enumerate(track(names, "writing", console=console, transient=True))
@@ -240,7 +240,7 @@ class Spool:
         return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self.columns)
 
 
-def _lay_down(path: Path, refs: Sequence[RowRef], spool: Spool) -> None:
+def _write_file(path: Path, refs: Sequence[RowRef], spool: Spool) -> None:
     """Copy the rows at these places of a file, which are in rising order."""
     numbers, first = [ref.number for ref in refs], 0
     with pq.ParquetFile(path) as file:

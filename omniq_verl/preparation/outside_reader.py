@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from omniq_verl.doors import BadDoor, described, open_function
+from omniq_verl.object_reference import BadReference, described, load_function
 from omniq_verl.preparation.build import Item
 from omniq_verl.preparation.label_tables import LabelFileError
 
@@ -27,8 +27,8 @@ def open_reader(name: str) -> "Callable[[Request], Iterator[Item]]":
         LabelFileError: it cannot be imported, or has the wrong parameters.
     """
     try:
-        function = open_function("--reader", name, EXPECTED, 1)
-    except BadDoor as error:
+        function = load_function("--reader", name, EXPECTED, 1)
+    except BadReference as error:
         raise LabelFileError(str(error)) from None
     return partial(_items, name, function)
 

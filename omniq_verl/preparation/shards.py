@@ -312,10 +312,10 @@ class _Group:
 
     def add(self, record: dict[str, Any]) -> None:
         if self.embed:
-            self._lay_down([image["bytes"] for image in record.pop("images")])
+            self._write_images([image["bytes"] for image in record.pop("images")])
         self.records.append(record)
 
-    def _lay_down(self, images: Sequence[bytes]) -> None:
+    def _write_images(self, images: Sequence[bytes]) -> None:
         alone = sum(map(len, images)) > len(self._memory)  # too large for the buffer: it gets its own group
         if alone:
             self._bytes = b"".join(images)  # does not copy a single image

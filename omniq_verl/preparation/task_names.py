@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Collection
 
-from omniq_verl.doors import is_door
+from omniq_verl.object_reference import is_reference
 from omniq_verl.tasks import TASKS, find_task, task_names
 
 
@@ -29,7 +29,7 @@ def name_for(labels: Collection[str], any_task: bool, name: str) -> str:
         ArgumentTypeError: the task is unknown, or needs other labels.
     """
     rejected = argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names_for(labels))})")
-    if not is_door(name) and name not in task_names():
+    if not is_reference(name) and name not in task_names():
         raise rejected
     try:
         task = find_task(name, "it")

@@ -17,7 +17,7 @@ _CLASS_COLUMNS = ("set", "task", "class accuracy", "level accuracy", "images")
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CardOptions:
     """What the publisher says, as no file does.
 
     Raises:
@@ -49,7 +49,7 @@ class Wishes:
         return [task_on(name, self.scale if task_on(name, None).scale is not None else None) for name in self.tasks]
 
 
-def omniq_json(run: RunFacts, wishes: Wishes, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def omniq_json(run: RunFacts, options: CardOptions, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a program has to know of the model."""
     return {
         "format": FORMAT,
@@ -57,7 +57,7 @@ def omniq_json(run: RunFacts, wishes: Wishes, evaluations: Sequence[Mapping[str,
         "family": "ours",
         "made_by": f"omniq_verl {omniq_verl.__version__}",
         "weights": run.weights,
-        "tasks": [_task_record(task) for task in wishes.asked()],
+        "tasks": [_task_record(task) for task in options.asked()],
         "recipe": {"name": run.recipe, "settings": dict(run.settings)},
         "data": [dict(one) for one in run.data],
         "evaluations": [
@@ -76,16 +76,16 @@ def _question(task: Task) -> str:
     return task.question(None, "..." if task.needs_text else None)
 
 
-def card(run: RunFacts, wishes: Wishes, evaluations: Sequence[Mapping[str, Any]]) -> str:
+def card(run: RunFacts, options: CardOptions, evaluations: Sequence[Mapping[str, Any]]) -> str:
     """The card as Markdown, with the metadata that a hub reads."""
     parts = [
-        _head(wishes, run),
-        f"# {wishes.name.rsplit('/', 1)[-1]}",
+        _head(options, run),
+        f"# {options.name.rsplit('/', 1)[-1]}",
         "An image-quality model that reasons, trained with omniq_verl on verl.",
         "## Use it in three lines",
-        use(wishes.name),
+        use(options.name),
         "## Questions",
-        *map(_asked, wishes.asked()),
+        *map(_asked, options.asked()),
         "## Evaluation",
         *(_evaluated(evaluations) or ["It was not evaluated."]),
         "## Training data",
@@ -93,9 +93,9 @@ def card(run: RunFacts, wishes: Wishes, evaluations: Sequence[Mapping[str, Any]]
         "## Recipe",
         _bullets(_recipe_lines(run)) or "The run does not say.",
         "## Limits",
-        wishes.limits or "None were stated. Scores on kinds of images that are not in the table above are untested.",
+        options.limits or "None were stated. Scores on kinds of images that are not in the table above are untested.",
         "## Licence",
-        f"{wishes.licence}. The licences of the base model and of the data apply as well.",
+        f"{options.licence}. The licences of the base model and of the data apply as well.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -109,13 +109,13 @@ def use(name: str) -> str:
     )
 
 
-def _head(wishes: Wishes, run: RunFacts) -> str:
+def _head(options: CardOptions, run: RunFacts) -> str:
     fields = {
-        "license": wishes.licence,
+        "license": options.licence,
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
         "tags": ["omniq_verl", "image-quality-assessment", "reward-model"],
-        **({"base_model": wishes.base} if wishes.base else {}),
+        **({"base_model": options.base} if options.base else {}),
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 

@@ -36,7 +36,7 @@ def publish(
     """
     from omniq_verl.generation.run_folder import find_checkpoint
     from omniq_verl.publishing import publish as steps
-    from omniq_verl.publishing.card import Wishes
+    from omniq_verl.publishing.card import CardOptions
     from omniq_verl.tasks import scale_of
 
     reject_idle({"out": "with --dry-run" if dry_run else None, "private": None if push else "without --push"})
@@ -44,8 +44,8 @@ def publish(
         if out is None and not dry_run:
             raise ValueError("no folder to write. Fix: name it with --out FOLDER, or look first with --dry-run")
         name = push or str(out or run)
-        wishes = Wishes(name, licence, tuple(task or ["technical"]), scale_of(scale), base, limits)
-        found = steps.prepare(run, wishes, evaluation or [])
+        options = CardOptions(name, licence, tuple(task or ["technical"]), scale_of(scale), base, limits)
+        found = steps.prepare(run, options, evaluation or [])
         if taken := find_checkpoint(run):
             console.print(f"model: {taken.folder} ({taken.why} of {run})", markup=False, soft_wrap=True)
         for line in found.lines():
@@ -68,10 +68,10 @@ def leaderboard(
 
     Example: omniq leaderboard runs/eval_* --out runs/leaderboard
     """
-    from omniq_verl.publishing.leaderboard import table, write_board
+    from omniq_verl.publishing.leaderboard import table, write_leaderboard
 
     with cli_errors() as console:
-        columns, rows = table(write_board(evaluations, out))
+        columns, rows = table(write_leaderboard(evaluations, out))
         for row in rows:
             console.print("; ".join(f"{a} {b}".strip() for a, b in zip(columns, row, strict=True)), markup=False)
         console.print(f"page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)

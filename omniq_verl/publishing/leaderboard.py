@@ -58,7 +58,7 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def write_board(folders: Sequence[Path], out: Path) -> dict[str, Any]:
+def write_leaderboard(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Write ``leaderboard.json``, ``.md`` and ``.html`` into ``out``; returns what the first holds."""
     found = board(folders)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from omniq_verl.data.files import replace_text, whole_text
 from omniq_verl.families.about import OURS
 from omniq_verl.generation.model_folder import check_model_folder
 from omniq_verl.generation.weights import PICKLED
-from omniq_verl.publishing.card import Wishes, card, omniq_json
+from omniq_verl.publishing.card import CardOptions, card, omniq_json
 from omniq_verl.publishing.facts import BadRun, RunFacts, read_evaluation, read_run
 
 CARD = "README.md"
@@ -36,7 +36,7 @@ class Publication:
         return [*copied, f"{CARD}: {len(self.card.encode()):,} bytes", f"{OURS}: {len(_text(self.about)):,} bytes"]
 
 
-def prepare(run: Path, wishes: Wishes, evaluations: Sequence[Path]) -> Publication:
+def prepare(run: Path, options: CardOptions, evaluations: Sequence[Path]) -> Publication:
     """Read the run and its evaluations, and check both; nothing is written.
 
     Raises:
@@ -46,7 +46,7 @@ def prepare(run: Path, wishes: Wishes, evaluations: Sequence[Path]) -> Publicati
     check_model_folder(str(facts.model))
     measured = [read_evaluation(folder, facts.weights) for folder in evaluations]
     files = [path for path in sorted(facts.model.iterdir()) if _is_published(path)]
-    return Publication(facts, files, whole_text(card(facts, wishes, measured)), omniq_json(facts, wishes, measured))
+    return Publication(facts, files, whole_text(card(facts, options, measured)), omniq_json(facts, options, measured))
 
 
 def _is_published(path: Path) -> bool:
@@ -86,9 +86,9 @@ def push(folder: Path, name: str, private: bool) -> str:
         api.create_repo(name, repo_type="model", private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by omniq publish")
     except Exception as error:  # whatever its HTTP library raises
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadRun(
-            f"{name}: it cannot be uploaded, the folder {folder} is complete ({said}). Fix: `hf auth login`, check the"
+            f"{name}: it cannot be uploaded, the folder {folder} is complete ({why}). Fix: `hf auth login`, check the"
             f" name and the network, then `hf upload {name} {shlex.quote(str(folder))}`"
         ) from error
     return f"https://huggingface.co/{name}"

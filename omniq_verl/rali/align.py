@@ -94,7 +94,7 @@ def align(config: AlignConfig, console: Console) -> Path:
         if not done.is_dir():
             run = _Run(config, ranks)
             if ranks.first:
-                _say(run, config, console)
+                _print_summary(run, config, console)
             _train(run, store, console)
             if ranks.first:
                 _save_model(run, done)
@@ -265,7 +265,7 @@ def _save_model(run: _Run, folder: Path) -> None:
     save_whole(folder, run.model, *parts)
 
 
-def _say(run: _Run, config: AlignConfig, console: Console) -> None:
+def _print_summary(run: _Run, config: AlignConfig, console: Console) -> None:
     about = {
         "images": len(run.pixels),
         "texts": len(run.texts.which),

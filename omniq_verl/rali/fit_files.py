@@ -87,7 +87,7 @@ def fit_files(config: FitConfig, console: Console) -> dict[str, Any]:
     data = data_record(refs, config.limit)
     model = {"model": config.model, "weights": weights_mark(Path(config.model).expanduser())}
     write_provenance(config.out, provenance(record_start(config.out), data, model, **settings))
-    _say(found, config, console)
+    _print_summary(found, config, console)
     return found.about
 
 
@@ -130,7 +130,7 @@ def compress_and_fit(
     return Fitted(scorer, about, epochs)
 
 
-def _say(found: Fitted, config: FitConfig, console: Console) -> None:
+def _print_summary(found: Fitted, config: FitConfig, console: Console) -> None:
     about, ends = found.about, torch.aminmax(found.scorer.scores_K.detach())
     if about["vectors"] < config.compression.vectors:
         console.print(f"{about['vectors']} basis vectors, because there are no more distinct images", markup=False)

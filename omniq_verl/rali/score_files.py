@@ -29,11 +29,11 @@ def score_files(scorer: RaliScorer, paths: Sequence[Path], out: Path | None, con
         return (scorer.score(left[first : first + _AT_ONCE]) for first in range(0, len(left), _AT_ONCE))
 
     if out is None:
-        return sum(_say(one, console) for some in batches(files) for one in some)
+        return sum(_print_score(one, console) for some in batches(files) for one in some)
     return write_scores(files, out, console, {"weights": scorer.digest}, batches, _COLUMNS)
 
 
-def _say(one: Score, console: Console) -> bool:
+def _print_score(one: Score, console: Console) -> bool:
     text = f"{one.score:.2f} {one.level}" if one.ok else one.error
     console.print(f"{one.image}: {text}", style=None if one.ok else "red", markup=False, soft_wrap=True)
     return one.ok

@@ -12,7 +12,7 @@ def canonical_class(name: object) -> str | None:
     """One name per distortion class; None for "no distortion".
 
     The papers and data sets use "JPEG" and "compression" for the same class. "No distortion" can be JSON null, the
-    string "null" or "none" (DQ-495K's lists have both), or a missing key (see ``said_class``).
+    string "null" or "none" (DQ-495K's lists have both), or a missing key (see ``stated_class``).
     """
     word = canonical_level(name)
     return None if word is None else _SAME_CLASS.get(word, word)
@@ -26,7 +26,7 @@ def canonical_level(name: object) -> str | None:
     return None if word in _NOTHING else word
 
 
-def said_class(fields: Mapping[str, object]) -> object:
+def stated_class(fields: Mapping[str, object]) -> object:
     """The distortion class named by a JSON answer; None for "no distortion".
 
     A missing key means "no distortion" only if the answer contains nothing else: ``{"rating": 3}``, a misspelt key or a

@@ -35,7 +35,7 @@ def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:
 
 
 def judge_heads(
-    said: Mapping[str, float] | None,
+    numbers: Mapping[str, float] | None,
     labels: Mapping[str, float],
     heads: Sequence[str],
     reward: Callable[[float, float], float],
@@ -43,14 +43,14 @@ def judge_heads(
     """Parts of the reward: each number's accuracy, and their mean as ``accuracy``.
 
     Args:
-        said: the answer's numbers; None: it has none.
+        numbers: the answer's numbers; None: it has none.
         labels: by head, one at least; a number without a label is parsed and not rewarded.
         heads: of the task.
         reward: predicted score, label -> 0 to 1.
     """
     parts: dict[str, float] = {}
     for head in heads:
-        pred, target = (said or {}).get(head, math.nan), float(labels.get(head, math.nan))
+        pred, target = (numbers or {}).get(head, math.nan), float(labels.get(head, math.nan))
         known = not math.isnan(pred) and not math.isnan(target)
         lost = 0.0 if head in labels else math.nan
         parts[f"{PREFIX}{head}/pred"], parts[f"{PREFIX}{head}/target"] = pred, target

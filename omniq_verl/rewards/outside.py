@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from omniq_verl.doors import described, open_function
+from omniq_verl.object_reference import described, load_function
 from omniq_verl.tasks import TECHNICAL
 
 ScoreReward = Callable[[float, float], float]
@@ -22,9 +22,9 @@ def open_reward(name: str, settings: Mapping[str, Any]) -> ScoreReward:
     """Load a custom reward function and bind its settings.
 
     Raises:
-        BadDoor: it cannot be imported or takes other arguments.
+        BadReference: it cannot be imported or takes other arguments.
     """
-    function = open_function(SETTING, name, EXPECTED, 2, tuple(settings))
+    function = load_function(SETTING, name, EXPECTED, 2, tuple(settings))
     return partial(function, **settings) if settings else function
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
-from omniq_verl.doors import FORM, is_door
-from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, said_class
+from omniq_verl.object_reference import FORM, is_reference
+from omniq_verl.rewards.degradation import canonical_class, canonical_level, degradation_reward, stated_class
 from omniq_verl.rewards.format import format_reward
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.heads import judge_heads, parse_heads
@@ -50,7 +50,7 @@ class RewardSettings:
     """Further arguments of a custom score reward, by name."""
 
     def __post_init__(self) -> None:
-        if self.score_reward not in _SCORE_REWARDS and not is_door(self.score_reward):
+        if self.score_reward not in _SCORE_REWARDS and not is_reference(self.score_reward):
             known = ", ".join(map(repr, _SCORE_REWARDS))
             raise ValueError(f"score_reward must be {known} or {FORM}, got {self.score_reward!r}")
         if not isinstance(self.score_settings, Mapping):
@@ -219,7 +219,7 @@ def _judge_degradation(
     judged = {"accuracy": 0.0, "class_right": 0.0, "level_asked": asked}
     if parsed.fields is None:
         return judged
-    answer = said_class(parsed.fields), parsed.fields.get("severity")
+    answer = stated_class(parsed.fields), parsed.fields.get("severity")
     judged["accuracy"] = degradation_reward(*answer, *true, settings.class_weight, settings.level_weight)
     judged["class_right"] = float(canonical_class(answer[0]) == canonical_class(true[0]))
     judged["level_right"] = asked * judged["class_right"] * (canonical_level(answer[1]) == canonical_level(true[1]))

@@ -74,13 +74,13 @@ def score(
         check_each_once(files)
         if out is None:
             scorer = Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=found)
-            scored = _say(scorer.batches(files, **asked), console, reasoning)
+            scored = _print_scores(scorer.batches(files, **asked), console, reasoning)
         else:
             scored = score_files(spec, files, out, console, asked, max_tokens, seed, mode, found)
     raise typer.Exit(0 if scored else 1)
 
 
-def _say(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
+def _print_scores(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
     """Print scores as they arrive; returns the number of images with a score."""
     found = 0
     for one in (score for batch in batches for score in batch):

@@ -21,7 +21,7 @@ from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Reque
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status
-from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, said_class
+from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, stated_class
 from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.scoring.image_inputs import (
     Images,
@@ -361,20 +361,20 @@ def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = r
         parsed=len(right),
         answers=len(answers),
         outside=answers[first].outside,
-        **(_said([parsed[number] for number in right], task, answers[first].std) if right else {}),
+        **(_stated([parsed[number] for number in right], task, answers[first].std) if right else {}),
     )
 
 
 def _status(parsed: Parsed, task: Task) -> str:
     """The parser's status, or UNNAMED: in training such an answer counts as a wrong class."""
-    named = parsed.fields is None or task.scale is not None or said_class(parsed.fields) != NOT_NAMED
+    named = parsed.fields is None or task.scale is not None or stated_class(parsed.fields) != NOT_NAMED
     return parsed.status.value if named else UNNAMED
 
 
-def _said(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
+def _stated(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mapping[str, Any]:
     if task.scale is None:
         counts = Counter(
-            (canonical_class(said_class(one.fields)), canonical_level(one.fields.get("severity")))
+            (canonical_class(stated_class(one.fields)), canonical_level(one.fields.get("severity")))
             for one in parsed
             if one.fields is not None
         )

@@ -152,11 +152,11 @@ def _turn(question: ChatQuestion) -> tuple[str, list[str]]:
     urls = [part.image_url.url for part in parts if part.image_url is not None]
     if not 1 <= len(urls) <= IMAGES:
         raise BadRequest(422, f"messages: the turn has {len(urls)} images; send 1 to {IMAGES} as parts image_url")
-    said = "".join(part.text or "" for part in parts)
-    if fault := text_fault(said):
+    words = "".join(part.text or "" for part in parts)
+    if fault := text_fault(words):
         raise BadRequest(422, f"messages: the text {fault}")
     text = "".join(IMAGE_PLACEHOLDER if part.image_url is not None else part.text or "" for part in parts)
-    return (text if said.strip() else ""), urls
+    return (text if words.strip() else ""), urls
 
 
 def _check_text(text: str, prompt: str | None, limits: Limits) -> None:

@@ -91,7 +91,7 @@ def serve(
         host = checked_host(host)
         settings.check()
         if settings.model:
-            options.tell_checkpoint(model, settings.model)
+            options.print_checkpoint(model, settings.model)
         if address is None:
             prefer_haproxy()
         _serve_forever()(settings, host, port, console, address)

@@ -270,10 +270,10 @@ class Client:
                 fix = "" if self._reached else ". Fix: start the server (omniq serve), or correct the address"
                 fix += proxy_hint(self._url)
                 raise ServerError(f"{self._url}{path}: no answer in {patience:g} s (last: {why}){fix}")
-            self._tell(why, patience)
+            self._report_wait(why, patience)
             time.sleep(wait)
 
-    def _tell(self, why: str, patience: float) -> None:
+    def _report_wait(self, why: str, patience: float) -> None:
         """Warn at most once a minute that the server does not answer, however many requests wait."""
         with self._warn_lock:
             due = self._warned is None or time.monotonic() - self._warned > _WARN_EVERY

@@ -67,7 +67,7 @@ def demo(
         settings = ServerSettings(spec, limits=limits, local=True, **own)
         settings.check_modes()
         spec.check()
-        options.tell_checkpoint(model, spec)
+        options.print_checkpoint(model, spec)
         serve = _served_by(engine)
 
         def started() -> None:

@@ -48,7 +48,7 @@ class EventStream(StreamingResponse):
 
     async def _events(self, work: Work) -> AsyncIterator[str]:
         pieces: asyncio.Queue[BaseModel | None] = asyncio.Queue()
-        self._running = asyncio.ensure_future(work(lambda *said: pieces.put_nowait(_piece(*said))))
+        self._running = asyncio.ensure_future(work(lambda *piece: pieces.put_nowait(_piece(*piece))))
         self._running.add_done_callback(lambda _: pieces.put_nowait(None))
         while (piece := await pieces.get()) is not None:
             yield event("piece", piece.model_dump())

@@ -26,8 +26,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def answered(model: type[BaseModel]) -> dict[str, Any]:
     """Responses of a route that answers with ``model``, or with events on the way to it."""
     parts = ", ".join(PieceEvent.model_fields)
-    said = f"events piece (with {parts}), then result with the JSON response, or error (with status, detail)"
-    events = {"text/event-stream": {"schema": {"type": "string", "description": said}}}
+    description = f"events piece (with {parts}), then result with the JSON response, or error (with status, detail)"
+    events = {"text/event-stream": {"schema": {"type": "string", "description": description}}}
     streamed = {"description": "JSON; with stream, server-sent events", "content": events}
     return {"response_model": model, "responses": {200: streamed, **responses()}}
 

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omniq_verl.doors import is_door
 from omniq_verl.families.family import Family
 from omniq_verl.generation.direct import BOTH, MODES, check_mode
 from omniq_verl.generation.request import Sampling
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.object_reference import is_reference
 from omniq_verl.serving.limits import Limits
 from omniq_verl.tasks import Scale, image_task
 
@@ -77,7 +77,7 @@ class ServerSettings:
             image_task(name, "--task")
         if self.model:
             self.model.check()
-            if self.model.kind != "vllm" and not is_door(self.model.kind):
+            if self.model.kind != "vllm" and not is_reference(self.model.kind):
                 raise ValueError(f"unknown engine {self.model.kind!r}. Fix: use vllm or package.module:function")
         if self.rali and not (Path(self.rali) / "rali.json").is_file():
             raise ValueError(f"{self.rali}: no RALI model there. Fix: use a folder that omniq rali fit wrote")

@@ -25,7 +25,7 @@ from omniq_verl.t2i.candidates import (
     score_missing,
     write_conditions,
 )
-from omniq_verl.t2i.contact_sheet import scores_said, write_sheet
+from omniq_verl.t2i.contact_sheet import score_captions, write_sheet
 from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.image_scorers import ImageScorers
 from omniq_verl.tasks import scale_of
@@ -87,6 +87,6 @@ def _draw_and_score(
 
 def _pick(run: BestOfN, drawings: Sequence[Candidate], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     choice, record = pick(run, drawings, scores)
-    paths, captions = [image_path(run, candidate) for candidate in drawings], scores_said(record["scores"], choice)
+    paths, captions = [image_path(run, candidate) for candidate in drawings], score_captions(record["scores"], choice)
     write_sheet(run.out / "sheets" / f"{drawings[0].number:05d}.png", record["prompt"], paths, captions, choice.best)
     return record

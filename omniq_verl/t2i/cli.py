@@ -104,7 +104,7 @@ def best_of_n(
     reject_idle(dict.fromkeys((*options.OF_ENGINES, "max_tokens"), alone))
     with cli_errors() as console:
         picks = run(BestOfN(**guided, scorer=None if spec.model is None else spec, n=n, rali=rali), console)
-    _say(picks, guided["out"], console)
+    _print_picks(picks, guided["out"], console)
 
 
 @app.command()
@@ -153,11 +153,11 @@ def reflect(
         picks = run(Reflection(**guided, scorer=spec, writer=own, **asked), console)
     later = sum(bool(one["round"]) for one in picks)
     console.print(f"{later} of {len(picks)} picked images come from a round after the first")
-    _say_rejected(picks, console)
-    _say(picks, guided["out"], console)
+    _print_rejected(picks, console)
+    _print_picks(picks, guided["out"], console)
 
 
-def _say_rejected(picks: list[dict[str, Any]], console: Any) -> None:
+def _print_rejected(picks: list[dict[str, Any]], console: Any) -> None:
     counts = sum((Counter(one["rewrites"]) for one in picks), Counter())
     if rejected := {status: number for status, number in counts.items() if status != "ok"}:
         named = ", ".join(f"{number} {status}" for status, number in sorted(rejected.items()))
@@ -167,7 +167,7 @@ def _say_rejected(picks: list[dict[str, Any]], console: Any) -> None:
         )
 
 
-def _say(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
+def _print_picks(picks: list[dict[str, Any]], out: Path, console: Any) -> None:
     without = sum(one["best"] is None for one in picks)
     if without:
         console.print(f"{without} texts have no image with all scores; see picks.jsonl for the reasons", style="red")

@@ -16,9 +16,9 @@ import numpy as np
 
 from omniq_verl.data.files import replace_text
 from omniq_verl.data.tables import score_in, table_rows
-from omniq_verl.doors import is_door
 from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.generation.store import read_store
+from omniq_verl.object_reference import is_reference
 from omniq_verl.t2i.candidates import candidate_path, keep_sample
 from omniq_verl.t2i.outside_selector import choose_by
 from omniq_verl.t2i.ranking import Choice, Scores, choose_weighted, read_weights
@@ -83,7 +83,7 @@ def read_selector(word: str, criteria: Collection[str] = ()) -> Selector:
     Raises:
         ValueError: the word is not a valid selector.
     """
-    if "=" not in word and (function := next(filter(is_door, (word, word.partition(":")[2])), None)):
+    if "=" not in word and (function := next(filter(is_reference, (word, word.partition(":")[2])), None)):
         name = word.removesuffix(function).removesuffix(":") or function.replace(":", ".")
         return Selector(_folder_name(name), function=function)
     name = _given_name(word, criteria)

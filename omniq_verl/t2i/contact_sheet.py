@@ -25,7 +25,7 @@ def write_sheet(
     path: Path,
     text: str,
     images: Sequence[Path],
-    said: Sequence[str],
+    captions: Sequence[str],
     best: int | None,
     below: Sequence[str] = (),
 ) -> Path:
@@ -35,7 +35,7 @@ def write_sheet(
         path: output file; its folder is created.
         text: what the images should show.
         images: files, by image number.
-        said: caption above each image.
+        captions: caption above each image.
         best: number of the best image; None: no frame.
         below: text below each image, truncated after some lines; empty: none.
     """
@@ -50,7 +50,7 @@ def write_sheet(
     for number, file in enumerate(images):
         row, column = divmod(number, columns)
         left, top = column * _CELL + (_CELL - _BOX) / 2, _HEAD + row * height
-        axes.text(left, top, textwrap.fill(said[number], 28), fontsize=7, **_TEXT)
+        axes.text(left, top, textwrap.fill(captions[number], 28), fontsize=7, **_TEXT)
         bottom = _place(axes, file, left, top + _CAPTION, number == best)
         axes.text(left, bottom + 0.06, feet[number], fontsize=6, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _place(axes: Axes, file: Path, left: float, top: float, framed: bool) -> flo
     return top + height
 
 
-def scores_said(scores: Mapping[str, Sequence[float | None]], choice: Choice) -> list[str]:
+def score_captions(scores: Mapping[str, Sequence[float | None]], choice: Choice) -> list[str]:
     """Caption of each image: its rank and its scores by task."""
     ranks = {image: rank for rank, image in enumerate(choice.ranking, 1)}
     return [

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from PIL import Image
 from safetensors import SafetensorError
 
-from omniq_verl.doors import is_door, open_function
 from omniq_verl.generation.model_folder import expanded
 from omniq_verl.generation.weights import check_loaded
+from omniq_verl.object_reference import is_reference, load_function
 
 DEFAULT_MODEL = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
 """SANA-1.0-1.6B, the generator of OmniQuality-R's table 5."""
@@ -56,9 +56,9 @@ def open_generator(spec: GeneratorSpec) -> Generator:
     Raises:
         ValueError: the model is neither a pipeline nor a function.
     """
-    if not is_door(spec.model):
+    if not is_reference(spec.model):
         return DiffusersPipeline(spec)
-    opened = open_function("--generator", spec.model, EXPECTED, 1)(spec)
+    opened = load_function("--generator", spec.model, EXPECTED, 1)(spec)
     if not callable(getattr(opened, "draw", None)):
         raise ValueError(f"--generator {spec.model} returns {opened!r:.80}, which cannot draw. Fix: name {EXPECTED}")
     return opened

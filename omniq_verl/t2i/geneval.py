@@ -113,11 +113,11 @@ def read_results(path: Path, prompts: Sequence[Mapping[str, Any]] | None = None)
     if missing := [tag for tag, found in of_tag.items() if not found]:
         raise BadGenEval(f"{path} has no image of {', '.join(missing)}, so the mean over the six tags is undefined")
     by_tag = {tag: sum(found) / len(found) for tag, found in of_tag.items()}
-    notes = (*_doubts(by_tag), *_incomplete(of_prompt, prompts))
+    notes = (*_warnings(by_tag), *_incomplete(of_prompt, prompts))
     return GenEval(by_tag, sum(by_tag.values()) / len(by_tag), len(seen), notes)
 
 
-def _doubts(by_tag: Mapping[str, float]) -> Iterator[str]:
+def _warnings(by_tag: Mapping[str, float]) -> Iterator[str]:
     if by_tag["single_object"] < _FEWEST_SINGLE:
         yield (
             f"only {by_tag['single_object']:.0%} of the single objects were found: either the images or the detector is"

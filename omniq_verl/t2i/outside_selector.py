@@ -3,7 +3,7 @@
 import math
 import numbers
 
-from omniq_verl.doors import described, open_function
+from omniq_verl.object_reference import described, load_function
 from omniq_verl.t2i.ranking import Choice, Scores, choose_by_values
 
 EXPECTED = "function(scores: mapping from a task to one score or None for each image) -> one number or None for each"
@@ -20,7 +20,7 @@ def choose_by(name: str, scores: Scores) -> Choice:
     Raises:
         ValueError: the function does not exist, fails, or returns something else.
     """
-    function = open_function("--selector", name, EXPECTED, 1)
+    function = load_function("--selector", name, EXPECTED, 1)
     images = len(next(iter(scores.values())))
     try:
         values = list(function({task: list(some) for task, some in scores.items()}))

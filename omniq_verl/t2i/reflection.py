@@ -28,7 +28,7 @@ from omniq_verl.t2i.candidates import (
     score_missing,
     write_conditions,
 )
-from omniq_verl.t2i.contact_sheet import scores_said, write_sheet
+from omniq_verl.t2i.contact_sheet import score_captions, write_sheet
 from omniq_verl.t2i.generator import open_generator
 from omniq_verl.t2i.image_scorers import BATCH, ImageScorers
 from omniq_verl.t2i.rewriting import NO_FEEDBACK, Rewrite, read_rewrite
@@ -61,7 +61,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     ):
         write_conditions(run)
         walks = [ReflectionState(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
-        _go_rounds(run, walks, scores, rewrites, scorers, bar)
+        _run_rounds(run, walks, scores, rewrites, scorers, bar)
     picks = [_finish(run, state, scores) for state in walks]
     lines = {"picks.jsonl": picks, "rounds.jsonl": [line for state in walks for line in state.lines()]}
     for name, found in lines.items():
@@ -69,7 +69,7 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
     return picks
 
 
-def _go_rounds(
+def _run_rounds(
     run: Reflection,
     walks: Sequence[ReflectionState],
     scores: Records,
@@ -129,7 +129,7 @@ def _finish(run: Reflection, state: ReflectionState, scores: Records) -> dict[st
     drawings, rounds = state.drawings, state.round_numbers()
     choice, record = pick(run, drawings, scores.found)
     captions = [
-        f"round {number}  {one}" for number, one in zip(rounds, scores_said(record["scores"], choice), strict=True)
+        f"round {number}  {one}" for number, one in zip(rounds, score_captions(record["scores"], choice), strict=True)
     ]
     paths, texts = [image_path(run, candidate) for candidate in drawings], [candidate.text for candidate in drawings]
     write_sheet(run.out / "sheets" / f"{state.number:05d}.png", state.wanted, paths, captions, choice.best, texts)

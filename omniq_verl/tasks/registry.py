@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from omniq_verl.doors import FORM, BadDoor, is_door, open_door
+from omniq_verl.object_reference import FORM, BadReference, is_reference, load_object
 from omniq_verl.tasks.authors_code import CODE_TASKS
 from omniq_verl.tasks.labels import shown
 from omniq_verl.tasks.omniquality_r import AESTHETIC, ALIGNMENT, DEGRADATION, TECHNICAL
@@ -75,11 +75,11 @@ def _found(name: str) -> Task:
 def _look_up(name: str, setting: str) -> Task:
     if name in TASKS:
         return TASKS[name]
-    if is_door(name):
+    if is_reference(name):
         return _checked(setting, name, _opened(setting, name))
     if point := _outside().get(name):
         where = f"{setting} {name!r}, which is the entry point {point.value!r} of the group {GROUP},"
-        return _checked(where, name, open_door(where, point.value, EXPECTED))
+        return _checked(where, name, load_object(where, point.value, EXPECTED))
     problem = f"unknown task {shown(name)}" if setting == "task" else f"{setting} is {shown(name)}, an unknown task"
     raise ValueError(f"{problem}. Fix: name one of {', '.join(task_names())}, or {FORM}, {EXPECTED}")
 
@@ -157,13 +157,15 @@ def _opened(setting: str, name: str) -> object:
     top = name.partition(":")[0].partition(".")[0]
     # Task names can come from data files, and importing a module runs it.
     if top in sys.stdlib_module_names:
-        raise BadDoor(f"{setting} is {name!r}, but {top} is part of Python's standard library. Fix: name {EXPECTED}")
-    return open_door(setting, name, EXPECTED)
+        raise BadReference(
+            f"{setting} is {name!r}, but {top} is part of Python's standard library. Fix: name {EXPECTED}"
+        )
+    return load_object(setting, name, EXPECTED)
 
 
 def _checked(setting: str, name: str, found: object) -> Task:
     if not isinstance(found, Task):
-        raise BadDoor(f"{setting} is {name!r}, which is of the type {type(found).__name__}. Fix: name {EXPECTED}")
+        raise BadReference(f"{setting} is {name!r}, which is of the type {type(found).__name__}. Fix: name {EXPECTED}")
     return replace(found, name=name)
 
 

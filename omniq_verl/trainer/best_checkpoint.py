@@ -80,20 +80,20 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
     record["validated"] = {**record.get("validated", {}), str(step): value}
     best = record.get("value")
     source = run / f"global_step_{step}" / "actor" / "huggingface"
-    said = None
+    message = None
     if value is not None and (best is None or value > best) and step:
-        said = f"step {step} validates best ({metric} {value:.4f})"
+        message = f"step {step} validates best ({metric} {value:.4f})"
         try:
             _check_source(source)
             record |= {"step": step, "value": value, "model": _link(run, step, source)}
         except (ValueError, OSError) as error:  # a full disk must not end the training
-            said += f" and cannot be kept: {error}"
+            message += f" and cannot be kept: {error}"
     try:
         replace_text(run / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         return f"step {step}: {run / RECORD} cannot be written, so it still names the previous best: {error}"
     _clean(run, record)
-    return said
+    return message
 
 
 def _check_source(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from omniq_verl.doors import is_door
+from omniq_verl.object_reference import is_reference
 
 MARKER = "omniq_pixels"
 """Key of a row's ``multi_modal_inputs`` under which the name of its group stands in place of the pixels."""
@@ -53,7 +53,7 @@ def why_rewards_are_remote(config: DictConfig) -> str | None:
         return "there is a reward model"
     settings = reward.get("reward_kwargs") or {}
     every = [settings, *(settings.get("sources") or {}).values()]
-    if any(is_door(one.get("score_reward")) for one in every):
+    if any(is_reference(one.get("score_reward")) for one in every):
         return "reward_kwargs.score_reward names a function of your own"
     return None
 

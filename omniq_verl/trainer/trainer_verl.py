@@ -98,8 +98,8 @@ class OmniqTrainerSync(PPOTrainerSync):
         metrics = super()._validate()
         metric = OmegaConf.select(self.config, "trainer.v1.keep_best", default=OFF)
         if metric != OFF and self.config.trainer.save_freq > 0:
-            said = keep_best(Path(self.config.trainer.default_local_dir), self.global_steps, metrics, metric)
-            print(said or "", end="\n" if said else "", flush=True)
+            message = keep_best(Path(self.config.trainer.default_local_dir), self.global_steps, metrics, metric)
+            print(message or "", end="\n" if message else "", flush=True)
         return {**metrics, "val-aux/rows_failed": self._save_failures()}
 
     def _save_checkpoint(self) -> None:

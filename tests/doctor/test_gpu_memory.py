@@ -10,7 +10,7 @@ from model_sizes import QWEN_3B, QWEN_7B, VISION
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from omniq_verl.doctor import gpu_memory
-from omniq_verl.doctor.gpu_memory import GIB, PHASES, estimate_parts, estimate_phases, read_shape, say_memory
+from omniq_verl.doctor.gpu_memory import GIB, PHASES, describe_memory, estimate_parts, estimate_phases, read_shape
 from omniq_verl.doctor.model_shape import Shape, VisionShape
 from omniq_verl.losses import token_log_probs
 
@@ -240,7 +240,7 @@ def test_the_papers_machine_holds_the_papers_model():
 
 
 def test_the_text_names_each_phase_and_the_parts_of_the_largest():
-    text = say_memory(stage2(), QWEN_7B)
+    text = describe_memory(stage2(), QWEN_7B)
     for words in ("old log-probabilities", "reference", "passes of the update", "optimiser's step", "weights to vLLM"):
         assert f"{words} " in text
     assert "the peak of training is the passes of the update: weights 7.7, Adam 15.4, gradients 7.7" in text
@@ -248,18 +248,18 @@ def test_the_text_names_each_phase_and_the_parts_of_the_largest():
 
 
 def test_the_text_warns_where_this_machines_gpus_are_too_small():
-    assert "run out of memory" not in say_memory(stage2(), QWEN_7B, gpu_bytes=80 * GIB)
-    assert "has 40.0: expect it to run out of memory" in say_memory(stage2(), QWEN_7B, gpu_bytes=40 * GIB)
+    assert "run out of memory" not in describe_memory(stage2(), QWEN_7B, gpu_bytes=80 * GIB)
+    assert "has 40.0: expect it to run out of memory" in describe_memory(stage2(), QWEN_7B, gpu_bytes=40 * GIB)
 
 
 def test_shards_are_those_of_a_node_where_nodes_hold_copies():
     config = composed("omniquality_r/stage2_multi_node")
-    assert "weights 3.9" in say_memory(config, QWEN_7B) and "8 shards" in say_memory(config, QWEN_7B)
+    assert "weights 3.9" in describe_memory(config, QWEN_7B) and "8 shards" in describe_memory(config, QWEN_7B)
 
 
 @pytest.mark.parametrize("shape", [None, replace(QWEN_7B, parameters=0)])
 def test_a_model_that_is_not_at_hand_is_not_estimated(shape):
-    assert "not estimated" in say_memory(stage2(), shape)
+    assert "not estimated" in describe_memory(stage2(), shape)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_model_that_is_not_at_hand_is_not_estimated(shape):
     [("actor_rollout_ref.model.lora_rank=8", "LoRA"), (f"{ACTOR}.strategy=megatron", "megatron")],
 )
 def test_what_the_formulas_do_not_cover_is_not_estimated(override, reason):
-    text = say_memory(stage2(override), QWEN_7B)
+    text = describe_memory(stage2(override), QWEN_7B)
     assert "not estimated" in text and reason in text
 
 

@@ -12,13 +12,13 @@ from omniq_verl.doctor.free_space import FreeSpace, gpu_memory_sizes
 from omniq_verl.doctor.host_memory import (
     GIB,
     check_host_memory,
+    describe_host_memory,
     host_parts,
     loading_bytes,
     pinned_bytes,
-    say_host_memory,
 )
 from omniq_verl.doctor.model_checks import ModelFolder
-from omniq_verl.doctor.space import check_space, say_space
+from omniq_verl.doctor.space import check_space, describe_space
 from omniq_verl.doctor.weight_transfer import (
     BUCKET,
     check_bucket,
@@ -109,10 +109,10 @@ def test_what_is_kept_on_the_gpu_needs_no_host_memory():
 
 def test_an_estimate_above_what_is_free_is_a_note_and_stops_no_run():
     config = stage2()
-    text = say_host_memory(config, QWEN_7B, TENSORS_7B, 1000, 300 * GIB)
+    text = describe_host_memory(config, QWEN_7B, TENSORS_7B, 1000, 300 * GIB)
     assert "a step 320.1 GiB (processes 34.4, actor 175.3, reference 58.4" in text and "pixels 35.9" in text
     assert text.endswith("; only 300.0 GiB are free")
-    assert "are free" not in say_host_memory(config, QWEN_7B, TENSORS_7B, 1000, 400 * GIB)
+    assert "are free" not in describe_host_memory(config, QWEN_7B, TENSORS_7B, 1000, 400 * GIB)
 
 
 @pytest.mark.parametrize("gpus", [(), (80 * GIB,) * 3])
@@ -130,14 +130,14 @@ def test_a_machine_with_the_gpus_is_judged(tmp_path):
     config, model = stage2(f"actor_rollout_ref.model.path={tmp_path}"), ModelFolder(tensors=tuple(TENSORS_7B))
     (problem,) = check_space(config, model, free)
     assert problem.where == "memory" and "90.0 GiB are free" in problem.what
-    gpu, host, *_ = say_space(config, model, free, 1000, 1100)
+    gpu, host, *_ = describe_space(config, model, free, 1000, 1100)
     assert gpu.startswith("memory per GPU") and "generation 51.0" in gpu  # 0.6 x 80, and 3 of context
     assert host.startswith("memory per node, estimated: a step ")
 
 
 def test_cpu_runs_and_unknown_models_have_no_estimate():
-    assert say_space(composed("quickstart/grpo"), ModelFolder(), FreeSpace(0, 0, 0)) == []
-    assert "not estimated" in say_host_memory(stage2(), None, ())
+    assert describe_space(composed("quickstart/grpo"), ModelFolder(), FreeSpace(0, 0, 0)) == []
+    assert "not estimated" in describe_host_memory(stage2(), None, ())
     assert check_host_memory(stage2(), None, (), 0) is None
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from doctor_builders import composed
-from door_builders import EXAMPLES, REPO, pip_installed, run
 from evaluation_builders import RATER, grey
+from reference_builders import EXAMPLES, REPO, pip_installed, run
 from t2i_builders import PAINTER
 from typer.testing import CliRunner
 

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = ("verl", "vllm", "ray", "torch", "transformers")
 PURE = (
     "omniq_verl",
-    "omniq_verl.doors",
+    "omniq_verl.object_reference",
     "omniq_verl.import_hooks",
     "omniq_verl.tasks",
     "omniq_verl.rewards",
@@ -105,7 +105,7 @@ def test_nobody_imports_the_plugin_or_the_command_line(path):
     "path", [path for path in FILES if path.parent.name in ("tasks", "rewards", "data", "preparation")], ids=name_of
 )
 def test_tasks_rewards_and_data_import_only_one_another_and_preparation_only_these(path):
-    allowed = {"tasks", "rewards", "data", "doors", "lfs", "__version__"}
+    allowed = {"tasks", "rewards", "data", "object_reference", "lfs", "__version__"}
     if path.parent.name == "preparation":
         allowed |= {"preparation", "console"}
     assert {name.split(".")[1] for name in imports(path) if name.startswith("omniq_verl.")} <= allowed

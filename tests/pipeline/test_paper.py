@@ -22,7 +22,7 @@ from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.experiments import build
 from omniq_verl.pipeline.paper.experiments import PAPERS
-from omniq_verl.pipeline.paper.parts import IMAGE_SIZE
+from omniq_verl.pipeline.paper.shared_stages import IMAGE_SIZE
 from omniq_verl.pipeline.stage import Stage, needs
 from omniq_verl.preparation.mix import PRESETS
 

@@ -11,7 +11,7 @@ from omniq_verl.pipeline.cost import Cost
 from omniq_verl.pipeline.cost_report import plan_table, short_size
 from omniq_verl.pipeline.experiments import TINY, build
 from omniq_verl.pipeline.paper.experiments import PAPERS
-from omniq_verl.pipeline.status import OUTDATED, Standing, print_status
+from omniq_verl.pipeline.status import OUTDATED, StageState, print_status
 
 WIDE = Cost(987.6, 4, 340 * GIB, 0.0, 320 * GIB, 51.2 * GIB, "somewhere")
 """As wide as any that has been seen."""
@@ -24,9 +24,7 @@ def printed(what: object, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize(
-    ("name", "scale"), [*((name, "tiny") for name in TINY), *((name, "paper") for name in PAPERS)]
-)
+@pytest.mark.parametrize(("name", "scale"), [*((name, "tiny") for name in TINY), *((name, "paper") for name in PAPERS)])
 def test_a_plan_has_every_stage_whole_below_its_folder(name, scale, width):
     stages = build(name, scale, Path("/somewhere/run"), [0, 12], None, None).stages
     lines = printed(plan_table([(stage, WIDE) for stage in stages], ["another"] * 11 + ["somewhere"]), width)
@@ -60,7 +58,7 @@ def test_sizes_of_the_plan_are_short(count, text):
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_status_breaks_no_name(width):
     stages = build("omniquality_r", "tiny", Path("/somewhere/run"), [0], None, None).stages
-    found = [Standing(one.name, one.title, OUTDATED, why="other settings and data and code") for one in stages]
+    found = [StageState(one.name, one.title, OUTDATED, why="other settings and data and code") for one in stages]
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     print_status(found, console)
     lines = console.file.getvalue().splitlines()

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from omniq_verl.cli import app
 from omniq_verl.families.about import card_fields
 from omniq_verl.publishing import publish
-from omniq_verl.publishing.card import Wishes
-from omniq_verl.publishing.leaderboard import board, write_board
+from omniq_verl.publishing.card import CardOptions
+from omniq_verl.publishing.leaderboard import board, write_leaderboard
 from omniq_verl.tasks import TECHNICAL, Scale
 from omniq_verl.tiny.model import save_tiny_model
 
@@ -86,7 +86,7 @@ def test_a_published_folder_is_loaded_by_the_three_lines_of_its_card(run, evalua
 
 def test_the_card_says_what_is_known(run, evaluated, tmp_path):
     found = publish.prepare(
-        run, Wishes("org/my-model", "mit", base="Qwen/Qwen2.5-VL", limits="No medicine."), [evaluated]
+        run, CardOptions("org/my-model", "mit", base="Qwen/Qwen2.5-VL", limits="No medicine."), [evaluated]
     )
     fields = card_fields(found.card)
     assert fields["license"] == "mit" and fields["base_model"] == "Qwen/Qwen2.5-VL" and "omniq_verl" in fields["tags"]
@@ -103,7 +103,7 @@ def test_the_card_says_what_is_known(run, evaluated, tmp_path):
 def test_tasks_and_scale_of_a_published_model_are_kept(run, tmp_path):
     from omniq_verl.families.find import find_family
 
-    wishes = Wishes("m", "mit", ("technical", "degradation"), Scale(0.0, 5.0))
+    wishes = CardOptions("m", "mit", ("technical", "degradation"), Scale(0.0, 5.0))
     publish.write(publish.prepare(run, wishes, []), tmp_path / "m")
     family, about = find_family(str(tmp_path / "m"))
     assert family.tasks["technical"].scale == Scale(0.0, 5.0) and family.tasks["degradation"].scale is None
@@ -133,7 +133,7 @@ def test_nothing_but_the_model_is_copied(run, tmp_path):
     for name in ("optimizer.pt", "trick.py", ".hidden", "README.md"):
         (model / name).write_text("x")
     try:
-        publish.write(publish.prepare(run, Wishes("m", "mit"), []), tmp_path / "m")
+        publish.write(publish.prepare(run, CardOptions("m", "mit"), []), tmp_path / "m")
     finally:
         for name in ("optimizer.pt", "trick.py", ".hidden", "README.md"):
             (model / name).unlink()
@@ -222,7 +222,7 @@ def test_a_leaderboard_ranks_by_the_mean_over_common_sets(tmp_path):
     ]
     found = board(folders)
     assert found["common"] == ["koniq"] and [row["name"] for row in found["rows"]] == ["a", "b", "c"]
-    found = write_board(folders[:2], tmp_path / "board")
+    found = write_leaderboard(folders[:2], tmp_path / "board")
     assert found["common"] == ["koniq", "spaq"] and [row["name"] for row in found["rows"]] == ["b", "a"]
     assert found["rows"][0]["mean"] == pytest.approx(0.8)
     assert "| 1 | b | reason | 0.800 | 0.800 / 0.800 |" in (tmp_path / "board/leaderboard.md").read_text()

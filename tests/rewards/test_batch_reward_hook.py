@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from batch_reward_builders import rollouts_from
 from doctor_builders import RECIPES, composed
-from door_builders import EXAMPLES, REPO, write_modules
+from reference_builders import EXAMPLES, REPO, write_modules
 
 from omniq_verl.doctor.compose import compose_recipe
 from omniq_verl.doctor.settings import check_settings

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 from batch_reward_builders import rollouts_from
-from door_builders import write_modules
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_builders import write_modules
 from scipy import stats
 
 from omniq_verl.data.rows import Row

@@ -9,8 +9,8 @@ from functools import partial
 from multiprocessing import get_context
 
 import pytest
-from door_builders import EXAMPLES, reward_and_number, run, write_distribution, write_modules
 from evaluation_builders import RATER, grey
+from reference_builders import EXAMPLES, reward_and_number, run, write_distribution, write_modules
 from rich.console import Console
 
 from omniq_verl.data.rows import Row
@@ -215,13 +215,13 @@ def test_what_was_found_about_rows_of_other_tasks_is_not_stored():
 
 @pytest.fixture
 def asks(tmp_path, monkeypatch, entries):
-    """Give the task ``door_task:T`` a wording, as a user who edits the file between two commands."""
+    """Give the task ``user_task:T`` a wording, as a user who edits the file between two commands."""
 
     def write(question: str) -> None:
         code = f"from omniq_verl.tasks import Scale, Task\nT = Task('t', ({question!r},), Scale(1.0, 5.0))\n"
-        write_modules(tmp_path, {"door_task": code})
+        write_modules(tmp_path, {"user_task": code})
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
-        sys.modules.pop("door_task", None)
+        sys.modules.pop("user_task", None)
         importlib.invalidate_caches()
         for cache in (registry._found, task_on):
             cache.cache_clear()
@@ -234,7 +234,7 @@ def asks(tmp_path, monkeypatch, entries):
 
 def test_prepared_files_are_written_anew_when_the_task_asks_anew(tmp_path, asks):
     def mark() -> str:
-        row = Row("mine", "x", "door_task:T", "train", 3.0)
+        row = Row("mine", "x", "user_task:T", "train", 3.0)
         return Shard(tmp_path / "train.parquet", 0, (Planned(row, tmp_path / "a.png", "a.png"),)).mark()
 
     marks = []
@@ -248,7 +248,7 @@ def test_kept_scores_of_another_wording_are_not_gone_on_with(tmp_path, asks):
     files = [tmp_path / f"{number}.png" for number in range(513)]  # three batches
     for file in files:
         file.write_bytes(grey(9))
-    score = partial(score_files, files=files, console=Console(quiet=True), asked={"task": "door_task:T"})
+    score = partial(score_files, files=files, console=Console(quiet=True), asked={"task": "user_task:T"})
     asks("Sharp?")
     dying, alive = EngineSpec(f"dies {tmp_path}", "generation_builders:Echo"), EngineSpec("", RATER)
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -257,19 +257,19 @@ def test_kept_scores_of_another_wording_are_not_gone_on_with(tmp_path, asks):
     with pytest.raises(ValueError, match="outside_tasks"):
         score(dying, out=tmp_path / "scores.csv")
     assert score(alive, out=tmp_path / "others.csv") == 513
-    guided = BestOfN([{"prompt": "a fox"}], tmp_path, GeneratorSpec("x"), alive, {"door_task:T": 1.0})
-    assert guided.settings()["outside_tasks"] == outside_marks(["door_task:T"]) != {}
+    guided = BestOfN([{"prompt": "a fox"}], tmp_path, GeneratorSpec("x"), alive, {"user_task:T": 1.0})
+    assert guided.settings()["outside_tasks"] == outside_marks(["user_task:T"]) != {}
     assert "outside_tasks" not in replace(guided, weights={"alignment": 1.0}).settings()
 
 
 def test_another_wording_from_outside_is_compared_as_its_task(tmp_path, monkeypatch):
     code = "from dataclasses import replace\nfrom omniq_verl.tasks import TECHNICAL\n"
     code += "T = replace(TECHNICAL, like='technical')\n"
-    monkeypatch.syspath_prepend(str(write_modules(tmp_path, {"door_wording": code})))
-    assert same_task("door_wording:T") == "technical"
+    monkeypatch.syspath_prepend(str(write_modules(tmp_path, {"user_wording": code})))
+    assert same_task("user_wording:T") == "technical"
     assert same_task(DOTTED) == DOTTED and same_task("nowhere:X") == "nowhere:X"
-    assert name_for(["technical"], False, "door_wording:T") == "door_wording:T"
-    assert find_task("door_wording:T").question("x") != "" and TECHNICAL.like == ""
+    assert name_for(["technical"], False, "user_wording:T") == "user_wording:T"
+    assert find_task("user_wording:T").question("x") != "" and TECHNICAL.like == ""
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def asked(record: dict[str, Any], source: str, split: str) -> Row:
     )
 
 
-def lesson(row: Row, seed: int) -> str:
+def answer_to_learn(row: Row, seed: int) -> str:
     """An SFT answer that teaches the form: its score is off by up to 0.8, its severity by up to one level."""
     rng = np.random.default_rng([seed, *row.row_id.encode()])
     known = row.details
@@ -78,10 +78,10 @@ def image(record: dict[str, Any]) -> bytes:
     return record["images"][0]["bytes"]
 
 
-def lessons(rows: Sequence[tuple[dict[str, Any], str]], seed: int) -> Iterator[dict[str, Any]]:
+def sft_records(rows: Sequence[tuple[dict[str, Any], str]], seed: int) -> Iterator[dict[str, Any]]:
     for record, source in rows:
         row = asked(record, source, "sft")
-        yield sft_record(row, image(record), lesson(row, seed))
+        yield sft_record(row, image(record), answer_to_learn(row, seed))
 
 
 def in_turn(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
@@ -92,7 +92,7 @@ def in_turn(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str
 def prepare(data: Path, out: Path, seed: int) -> None:
     train = in_turn(read(data, "train"))
     middle = int(len(train) * SFT_SHARE)
-    write_parquet(lessons(train[:middle], seed), out / "sft.parquet")
+    write_parquet(sft_records(train[:middle], seed), out / "sft.parquet")
     for source, name in ((SCORES, "score"), (DEGRADATIONS, "degradation")):
         write_rl([row for row in train[middle:] if row[1] == source], out / f"rl_{name}.parquet", "train")
         write_rl([(record, source) for record in read(data, "test")], out / f"test_{name}.parquet", "test")

@@ -50,7 +50,7 @@ def rows_of(data: Path, split: str, domain: str) -> list[tuple[Row, bytes]]:
     return found
 
 
-def lessons(rows: list[tuple[Row, bytes]], seed: int) -> Iterator[dict[str, Any]]:
+def sft_records(rows: list[tuple[Row, bytes]], seed: int) -> Iterator[dict[str, Any]]:
     """Alternately a crop's description or its score."""
     for number, (row, image) in enumerate(rows):
         rng = np.random.default_rng([seed, *row.row_id.encode()])
@@ -83,7 +83,7 @@ def prepare(data: Path, out: Path, seed: int) -> None:
         for split in ("val", "test"):
             write_rows(rows_of(data, split, domain), out / f"{split}_{domain}.parquet")
     np.random.default_rng(seed).shuffle(begun)
-    write_parquet(lessons(begun, seed), out / "sft.parquet")
+    write_parquet(sft_records(begun, seed), out / "sft.parquet")
 
 
 def main() -> None:

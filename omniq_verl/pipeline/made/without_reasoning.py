@@ -25,7 +25,7 @@ def asked(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "prompt": prompt, "ability": TASK, "extra_info": {**info, "task": TASK}}
 
 
-def lesson(record: dict[str, Any]) -> dict[str, Any]:
+def direct_record(record: dict[str, Any]) -> dict[str, Any]:
     """A row to learn from without the reasoning of its answer.
 
     Raises:
@@ -48,7 +48,7 @@ def prepare(data: Path, out: Path) -> None:
     """Write all four files."""
     for split in ("train", "val", "test"):
         write_parquet(map(asked, read(data, split)), out / f"{split}.parquet")
-    write_parquet(map(lesson, read(data, "sft")), out / "sft.parquet")
+    write_parquet(map(direct_record, read(data, "sft")), out / "sft.parquet")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 from omniq_verl.pipeline.data_status import MISSING, PARTLY, Found, survey
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.paper import omniquality_r, q_insight, ract, rali
-from omniq_verl.pipeline.paper.parts import QWEN_7B, Real
+from omniq_verl.pipeline.paper.shared_stages import QWEN_7B, Real
 from omniq_verl.pipeline.stage import MissingData
 
 PAPERS: dict[str, ModuleType] = {"omniquality_r": omniquality_r, "q_insight": q_insight, "ract": ract, "rali": rali}

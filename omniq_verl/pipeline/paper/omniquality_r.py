@@ -9,7 +9,7 @@ from pathlib import Path
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import flags, listed, omniq, settings
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, mix, prepare, sft
+from omniq_verl.pipeline.paper.shared_stages import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, mix, prepare, sft
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage, Work
 from omniq_verl.preparation.mix import PRESETS

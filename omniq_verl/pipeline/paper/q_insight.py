@@ -2,7 +2,7 @@
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import TESTS, Real, grpo, measure, mix, prepare
+from omniq_verl.pipeline.paper.shared_stages import TESTS, Real, grpo, measure, mix, prepare
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage
 

@@ -10,7 +10,7 @@ from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import listed, omniq, settings
 from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, mix, prepare, sft
+from omniq_verl.pipeline.paper.shared_stages import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, measure, mix, prepare, sft
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage, Work
 

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import module, omniq
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
-from omniq_verl.pipeline.paper.parts import ANSWER_TOKENS, GPUS, HOUR, Real, grpo, launcher, measure, prepare, test_rows
+from omniq_verl.pipeline.paper.shared_stages import (
+    ANSWER_TOKENS,
+    GPUS,
+    HOUR,
+    Real,
+    grpo,
+    launcher,
+    measure,
+    prepare,
+    test_rows,
+)
 from omniq_verl.pipeline.readers import of_paper
 from omniq_verl.pipeline.stage import Stage, Work
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from omniq_verl.doors import FORM, described, is_door, open_function
+from omniq_verl.object_reference import FORM, described, is_reference, load_function
 from omniq_verl.rewards.batch.rollouts import Rollouts
 from omniq_verl.rewards.batch.shelf import SHELF
 
@@ -36,7 +36,7 @@ class BatchRewardSettings:
     """Where the recipe names the function, for errors."""
 
     def __post_init__(self) -> None:
-        if self.function not in SHELF and not is_door(self.function):
+        if self.function not in SHELF and not is_reference(self.function):
             known = ", ".join(sorted(SHELF))
             raise ValueError(f"{self.setting} is {self.function!r}. Fix: choose one of {known}, or write {FORM}")
         if not isinstance(self.settings, Mapping):
@@ -55,9 +55,9 @@ def opened(name: str, settings: Mapping[str, Any], setting: str = SETTING) -> Ba
     """A batch reward by its name: one of this package, or ``package.module:function``.
 
     Raises:
-        BadDoor: it cannot be imported, or takes other arguments.
+        BadReference: it cannot be imported, or takes other arguments.
     """
-    return open_function(setting, SHELF.get(name, name), EXPECTED, 1, tuple(settings))
+    return load_function(setting, SHELF.get(name, name), EXPECTED, 1, tuple(settings))
 
 
 def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:

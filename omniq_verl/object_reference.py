@@ -14,19 +14,19 @@ from typing import Any
 
 FORM = "package.module:object"
 _NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
-_DOOR = re.compile(f"({_NAME}):({_NAME})")
+_REFERENCE = re.compile(f"({_NAME}):({_NAME})")
 
 
-class BadDoor(ValueError):
+class BadReference(ValueError):
     """The object named by a setting cannot be used; the message names the setting, the reason and what is expected."""
 
 
-def is_door(name: object) -> bool:
+def is_reference(name: object) -> bool:
     """Whether it is a text of the form ``package.module:object``."""
-    return isinstance(name, str) and _DOOR.fullmatch(name) is not None
+    return isinstance(name, str) and _REFERENCE.fullmatch(name) is not None
 
 
-def open_door(setting: str, name: str, expected: str) -> Any:
+def load_object(setting: str, name: str, expected: str) -> Any:
     """The object named by a setting.
 
     Args:
@@ -35,16 +35,16 @@ def open_door(setting: str, name: str, expected: str) -> Any:
         expected: what the object must be, for error messages: a signature or a type.
 
     Raises:
-        BadDoor: the name has another form, the module cannot be imported, or it lacks the object.
+        BadReference: the name has another form, the module cannot be imported, or it lacks the object.
     """
-    found = _DOOR.fullmatch(name)
+    found = _REFERENCE.fullmatch(name)
     if found is None:
-        raise BadDoor(f"{setting} is {name!r}. Fix: write {FORM}, where the object is {expected}")
+        raise BadReference(f"{setting} is {name!r}. Fix: write {FORM}, where the object is {expected}")
     module, path = found.groups()
     try:
         there: Any = import_module(module)
     except (Exception, SystemExit) as error:  # a user's module may raise anything
-        raise BadDoor(
+        raise BadReference(
             f"{setting} is {name!r}, and the module {module} cannot be imported ({described(error)})."
             f" Fix: install it or add its folder to PYTHONPATH; expected: {expected}"
         ) from error
@@ -52,14 +52,14 @@ def open_door(setting: str, name: str, expected: str) -> Any:
         try:
             there = getattr(there, part)
         except AttributeError:
-            raise BadDoor(
+            raise BadReference(
                 f"{setting} is {name!r}, and {module} has no {path}{_others(there)}."
                 f" Fix: correct the name; expected: {expected}"
             ) from None
     return there
 
 
-def open_function(
+def load_function(
     setting: str, name: str, expected: str, arguments: int, keywords: Sequence[str] = ()
 ) -> Callable[..., Any]:
     """The function named by a setting, after checking that it can be called as intended.
@@ -72,11 +72,11 @@ def open_function(
         keywords: names of the keyword arguments in the call.
 
     Raises:
-        BadDoor: as in ``open_door``, or it is not a function, or has other parameters.
+        BadReference: as in ``load_object``, or it is not a function, or has other parameters.
     """
-    function = open_door(setting, name, expected)
+    function = load_object(setting, name, expected)
     if not callable(function):
-        raise BadDoor(f"{setting} is {name!r}, which is not a function but {_a(function)}. Fix: name {expected}")
+        raise BadReference(f"{setting} is {name!r}, which is not a function but {_a(function)}. Fix: name {expected}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some functions written in C have no signature
@@ -84,7 +84,7 @@ def open_function(
     try:
         signature.bind(*[None] * arguments, **dict.fromkeys(keywords))
     except TypeError as error:
-        raise BadDoor(
+        raise BadReference(
             f"{setting} is {name!r}, which takes {signature} ({error}). Fix: give it the form {expected}"
         ) from None
     return function

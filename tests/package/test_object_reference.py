@@ -5,14 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from door_builders import EXAMPLES, write_modules
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_builders import EXAMPLES, write_modules
 
 from omniq_verl.data.rows import Row
-from omniq_verl.doors import BadDoor, is_door, open_door, open_function
 from omniq_verl.generation.engines import open_async_engine, open_engine
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.object_reference import BadReference, is_reference, load_function, load_object
 from omniq_verl.preparation.label_tables import LabelFileError
 from omniq_verl.preparation.outside_reader import open_reader
 from omniq_verl.rewards import RewardSettings
@@ -24,7 +24,7 @@ from omniq_verl.t2i.outside_selector import choose_by
 from omniq_verl.tasks import find_task, task_of
 
 SCORES = {"technical": [1.0, 3.0, None], "aesthetic": [4.0, 2.5, 5.0]}
-DOORS = {
+REFERENCES = {
     "extra_info.task": lambda name: task_of({"task": name}),
     "task": lambda name: asked_tasks(name),
     "row x: task": lambda name: Row("made", "x", name, "train", 3.0),
@@ -37,22 +37,22 @@ DOORS = {
     "--generator": lambda name: open_generator(GeneratorSpec(name)),
 }
 MODULES = {
-    "door_faults": "NUMBER = 3\nclass Inside:\n    NUMBER = 4\n",
-    "door_syntax": "def broken(:\n",
-    "door_raises": "x = 1\nraise RuntimeError('no\\nlicence')\n",
-    "door_exits": "import sys\nsys.exit(3)\n",
-    "door_imports": "import nowhere_to_be_found\n",
+    "user_faults": "NUMBER = 3\nclass Inside:\n    NUMBER = 4\n",
+    "user_syntax": "def broken(:\n",
+    "user_raises": "x = 1\nraise RuntimeError('no\\nlicence')\n",
+    "user_exits": "import sys\nsys.exit(3)\n",
+    "user_imports": "import nowhere_to_be_found\n",
 }
 FAULTS = {
-    "door_nowhere:x": "door_nowhere cannot be imported (ModuleNotFoundError: No module named 'door_nowhere')",
-    "door_syntax:x": "door_syntax cannot be imported (SyntaxError: invalid syntax",
-    "door_raises:x": "door_raises cannot be imported (RuntimeError: no licence, door_raises.py line 2)",
-    "door_exits:x": "door_exits cannot be imported (SystemExit: 3, door_exits.py line 2)",
-    "door_imports:x": "No module named 'nowhere_to_be_found', door_imports.py line 1)",
-    "door_faults:SHARPNESS": "door_faults has no SHARPNESS (it has NUMBER, Inside)",
-    "door_faults:Inside.x": "door_faults has no Inside.x (it has NUMBER)",
-    "door_faults:NUMBER": "",
-    "door_faults:Inside.NUMBER": "",
+    "user_nowhere:x": "user_nowhere cannot be imported (ModuleNotFoundError: No module named 'user_nowhere')",
+    "user_syntax:x": "user_syntax cannot be imported (SyntaxError: invalid syntax",
+    "user_raises:x": "user_raises cannot be imported (RuntimeError: no licence, user_raises.py line 2)",
+    "user_exits:x": "user_exits cannot be imported (SystemExit: 3, user_exits.py line 2)",
+    "user_imports:x": "No module named 'nowhere_to_be_found', user_imports.py line 1)",
+    "user_faults:SHARPNESS": "user_faults has no SHARPNESS (it has NUMBER, Inside)",
+    "user_faults:Inside.x": "user_faults has no Inside.x (it has NUMBER)",
+    "user_faults:NUMBER": "",
+    "user_faults:Inside.NUMBER": "",
 }
 
 
@@ -62,33 +62,33 @@ def outside(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("setting", DOORS)
+@pytest.mark.parametrize("setting", REFERENCES)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_name_that_leads_nowhere_is_one_line_with_setting_reason_and_fix(outside, setting, name):
     with pytest.raises(ValueError) as caught:
-        DOORS[setting](name)
+        REFERENCES[setting](name)
     said = str(caught.value)
     assert setting.strip() in said and repr(name) in said and FAULTS[name] in said
     assert re.search(r"Fix: \w", said) and "\n" not in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", ["a:b", "a.b:c", "a.b:C.d", "_a1.b:c_2"])
-def test_a_door_is_a_module_and_an_object(name):
-    assert is_door(name)
+def test_a_reference_is_a_module_and_an_object(name):
+    assert is_reference(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "a", "a.b", ":", "a:", ":b", "a:b:c", "a/b:c", "a b:c", "http://x", "1a:b", "a..b:c", "a:b\n", None, 3]
 )
 def test_anything_else_is_none(name):
-    assert not is_door(name)
+    assert not is_reference(name)
 
 
 @given(st.text(max_size=20))
 def test_a_text_of_any_form_is_opened_or_named(text):
-    if not is_door(text):
-        with pytest.raises(BadDoor, match=r"Fix: write package\.module:object"):
-            open_door("--x", text, "a thing")
+    if not is_reference(text):
+        with pytest.raises(BadReference, match=r"Fix: write package\.module:object"):
+            load_object("--x", text, "a thing")
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_a_text_of_any_form_is_opened_or_named(text):
     ],
 )
 def test_a_function_is_checked_for_its_arguments(tmp_path, monkeypatch, function, arguments, keywords, fits):
-    name = f"door_function_{abs(hash((function, keywords)))}"
+    name = f"user_function_{abs(hash((function, keywords)))}"
     monkeypatch.syspath_prepend(str(write_modules(tmp_path, {name: function})))
     if fits:
-        assert callable(open_function("--x", f"{name}:f", "f(a, b)", arguments, keywords))
+        assert callable(load_function("--x", f"{name}:f", "f(a, b)", arguments, keywords))
         return
-    with pytest.raises(BadDoor, match=r"which takes \(.*Fix: give it the form f\(a, b\)"):
-        open_function("--x", f"{name}:f", "f(a, b)", arguments, keywords)
+    with pytest.raises(BadReference, match=r"which takes \(.*Fix: give it the form f\(a, b\)"):
+        load_function("--x", f"{name}:f", "f(a, b)", arguments, keywords)
 
 
 REWARDS = {
@@ -134,7 +134,7 @@ REWARDS = {
 @pytest.mark.parametrize("kind", REWARDS)
 def test_a_score_reward_is_tried_before_a_training_depends_on_it(tmp_path, monkeypatch, kind):
     body, said, fix = REWARDS[kind]
-    name = f"door_reward_{kind.replace('-', '_')}"
+    name = f"user_reward_{kind.replace('-', '_')}"
     monkeypatch.syspath_prepend(str(write_modules(tmp_path, {name: f"def f(p, t): {body}"})))
     function = RewardSettings(score_reward=f"{name}:f").score_function
     if fix is None:
@@ -158,7 +158,7 @@ SELECTORS = {
 
 @pytest.mark.parametrize("kind", SELECTORS)
 def test_a_selector_returns_one_number_or_none_an_image(tmp_path, monkeypatch, kind):
-    name = f"door_selector_{kind.replace(' ', '_')}"
+    name = f"user_selector_{kind.replace(' ', '_')}"
     monkeypatch.syspath_prepend(str(write_modules(tmp_path, {name: f"def f(scores): {SELECTORS[kind]}"})))
     with pytest.raises(ValueError, match=f"^--selector {name}:f (returns|fails for 3 images)") as caught:
         choose_by(f"{name}:f", SCORES)
@@ -167,14 +167,14 @@ def test_a_selector_returns_one_number_or_none_an_image(tmp_path, monkeypatch, k
 
 READERS = {
     "no items": ("return [{'name': 'a'}]", "item 0 is {'name': 'a'}. Fix: yield omniq_verl.preparation.build.Item"),
-    "fails": ("yield from ()\n    raise KeyError('score')", "at item 0: KeyError: 'score', door_reader_fails.py line"),
+    "fails": ("yield from ()\n    raise KeyError('score')", "at item 0: KeyError: 'score', user_reader_fails.py line"),
     "no list": ("return 3", "fails at item 0: TypeError: 'int' object is not iterable"),
 }
 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_reader_yields_items(tmp_path, monkeypatch, kind):
-    name, (body, said) = f"door_reader_{kind.replace(' ', '_')}", READERS[kind]
+    name, (body, said) = f"user_reader_{kind.replace(' ', '_')}", READERS[kind]
     monkeypatch.syspath_prepend(str(write_modules(tmp_path, {name: f"def f(request):\n    {body}"})))
     with pytest.raises(LabelFileError, match=re.escape(said)):
         list(open_reader(f"{name}:f")(SimpleNamespace()))
@@ -189,9 +189,9 @@ def test_a_reader_yields_items(tmp_path, monkeypatch, kind):
     ],
 )
 def test_an_engine_and_a_generator_have_their_method(tmp_path, monkeypatch, opened, said):
-    monkeypatch.syspath_prepend(str(write_modules(tmp_path, {"door_nothing": "def f(spec): return None"})))
-    with pytest.raises(ValueError, match=f"door_nothing:f.*{said}.*Fix: name function"):
-        opened("door_nothing:f")
+    monkeypatch.syspath_prepend(str(write_modules(tmp_path, {"user_nothing": "def f(spec): return None"})))
+    with pytest.raises(ValueError, match=f"user_nothing:f.*{said}.*Fix: name function"):
+        opened("user_nothing:f")
 
 
 @pytest.mark.parametrize("name", ["antigravity:x", "os:system", "os.path:join", "this:s", "webbrowser:open"])

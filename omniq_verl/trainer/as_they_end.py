@@ -39,10 +39,14 @@ def _outcome(task: asyncio.Task[Any]) -> Any:
 
 def _that_can_be_sent(error: BaseException) -> Exception:
     """The error itself, or its text where another process could not read it."""
-    try:
-        if isinstance(error, Exception):
-            pickle.loads(pickle.dumps(error))
-            return error
-    except Exception:  # an exception whose constructor wants more than its message
-        pass
+    if isinstance(error, Exception) and _can_be_pickled(error):
+        return error
     return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _can_be_pickled(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # e.g. its constructor wants more than its message
+        return False
+    return True

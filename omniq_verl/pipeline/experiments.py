@@ -63,6 +63,6 @@ def build(name: str, scale: str, root: Path, seeds: Sequence[int], data: Path | 
 def _check_plain(path: str, fix: str) -> None:
     if not _PLAIN.fullmatch(path):
         raise ValueError(
-            f"{path} has characters that settings of a training cannot hold. Fix: {fix}, of letters, digits and"
+            f"{path} has characters that are not allowed in training settings. Fix: {fix}, of letters, digits and"
             " / . _ - + @ %"
         )

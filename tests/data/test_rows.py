@@ -227,13 +227,13 @@ def test_a_label_map_is_the_line_through_both_ends(labels, raw, scale, score, re
         (-1, r"the score -1 is outside \[0, 100\]"),
         (math.nan, "the score nan is outside"),
         (math.inf, "the score inf is outside"),
-        (None, "the score None is no number"),
-        ("3.5", "the score '3.5' is no number"),
-        ("#REF!", "the score '#REF!' is no number"),
-        (True, "the score True is no number"),
+        (None, "the score None is not a number"),
+        ("3.5", "the score '3.5' is not a number"),
+        ("#REF!", "the score '#REF!' is not a number"),
+        (True, "the score True is not a number"),
     ],
 )
-def test_a_label_that_is_no_number_within_the_bounds_is_rejected(raw, message):
+def test_a_label_that_is_not_a_number_within_the_bounds_is_rejected(raw, message):
     with pytest.raises(ValueError, match=message):
         LabelMap(0.0, 100.0, "x").fields(raw, "technical", None)
 

@@ -135,7 +135,7 @@ def test_a_few_rows_that_are_all_rejected_are_asked_again_with_the_right_setting
 
 
 def test_a_log_is_told_how_far_it_is(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_SAY_EVERY", 0)
+    monkeypatch.setattr(runner, "_REPORT_EVERY", 0)
     console = Console(file=io.StringIO())
     with Store(tmp_path / "out", {}) as store:
         run_job(job(), [WorkItem(ref) for ref in list_rows([data])], store, HERE, console, "test")

@@ -18,7 +18,7 @@ from omniq_verl.pipeline import findings
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
 from omniq_verl.pipeline.experiments import build
 from omniq_verl.pipeline.finding_readers import FIGURES, answered, read_figure
-from omniq_verl.pipeline.made.without_reasoning import lesson, prepare
+from omniq_verl.pipeline.made.without_reasoning import direct_record, prepare
 from omniq_verl.pipeline.tables import write_tables
 from omniq_verl.pipeline.tiny_stages import Settings
 from omniq_verl.tasks import task_of
@@ -64,7 +64,7 @@ def test_the_files_without_reasoning_have_the_same_rows_labels_and_numbers(photo
 def test_an_answer_without_reasoning_has_none_to_remove():
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<answer>3.7</answer>"}]
     with pytest.raises(ValueError, match=r"row a: its answer has no </think>\. Fix"):
-        lesson({"messages": turns, "extra_info": {"id": "a"}})
+        direct_record({"messages": turns, "extra_info": {"id": "a"}})
 
 
 def test_both_trainings_have_the_same_recipes_and_steps():

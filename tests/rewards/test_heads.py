@@ -121,7 +121,7 @@ def test_a_task_whose_heads_make_no_sense_is_an_error(changes, message):
 
 def test_commands_that_read_one_score_say_so():
     assert find_task(NAME).asks_for == "scores"
-    with pytest.raises(ValueError, match=r"asks for 3 numbers, and one is read here\. Fix: name a task"):
+    with pytest.raises(ValueError, match=r"asks for 3 numbers, but one is read here\. Fix: name a task"):
         image_task(NAME, "--task")
 
 

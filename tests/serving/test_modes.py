@@ -112,7 +112,7 @@ def test_an_engine_without_probabilities_has_no_direct_mode():
 def test_the_modes_and_the_direct_answer_are_in_the_schema():
     schema = TestClient(app()).get("/openapi.json").json()
     sent = schema["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "expectation" in sent["properties"]["mode"]["description"]
+    assert "expected value" in sent["properties"]["mode"]["description"]
     assert "server-sent events" in sent["properties"]["stream"]["description"]
     answer = schema["components"]["schemas"]["ScoreAnswer"]["properties"]
     assert "direct" in answer and "outside" in answer

@@ -37,24 +37,10 @@ class _NotifyingLoader(importlib.abc.Loader):
 
 
 def _call_back(module: ModuleType, waiting: dict[str, list[Callback]]) -> None:
-    if unfinished := _own_module_being_imported():
-        # It imports this one, and the callbacks may import it in turn: its names are not there yet.
-        for callback in waiting.pop(module.__name__):
-            after_import(unfinished, lambda _, callback=callback: callback(module))
-        return
     for callback in waiting[module.__name__]:
         callback(module)
     # Only now: if the module or a callback fails, it is tried again at the next import.
     del waiting[module.__name__]
-
-
-def _own_module_being_imported() -> str | None:
-    """The module of this package whose import began first and has not ended."""
-    for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        if name.startswith(_ADAPTERS) and name.endswith(_ADAPTER) and getattr(spec, "_initializing", False):
-            return name
-    return None
 
 
 class _AfterImportFinder(importlib.abc.MetaPathFinder):
@@ -105,9 +91,8 @@ class _NotifyingSpec(importlib.machinery.ModuleSpec):
 def after_import(module_name: str, callback: Callback) -> None:
     """Call ``callback(module)`` once ``module_name`` is imported; immediately if it already is.
 
-    If the module is being imported, the callback waits for the end of that import, and if an adapter of this package
-    imports it, for the end of the adapter's. An exception raised by the callback fails the import, so a plug-in that
-    could not be installed is not overlooked.
+    If the module is being imported, the callback waits for the end of that import. An exception raised by the callback
+    fails the import, so a plug-in that could not be installed is not overlooked.
     """
     module = sys.modules.get(module_name)
     spec: Any = getattr(module, "__spec__", None)
@@ -121,3 +106,28 @@ def after_import(module_name: str, callback: Callback) -> None:
     if begun and module_name not in _finder.waiting:
         spec.__class__ = _NotifyingSpec
     _finder.waiting.setdefault(module_name, []).append(callback)
+
+
+def once_complete(callback: Callback) -> Callback:
+    """The callback, which waits while an adapter of this package is being imported.
+
+    For callbacks that import adapters. If an adapter is the first to import the awaited module, the callback would find
+    the adapter without its names.
+    """
+
+    def call(module: ModuleType) -> None:
+        if unfinished := _adapter_being_imported():
+            after_import(unfinished, lambda _: callback(module))
+        else:
+            callback(module)
+
+    return call
+
+
+def _adapter_being_imported() -> str | None:
+    """The adapter whose import began first and has not ended."""
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name.startswith(_ADAPTERS) and name.endswith(_ADAPTER) and getattr(spec, "_initializing", False):
+            return name
+    return None

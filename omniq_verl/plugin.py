@@ -8,13 +8,13 @@ import os
 import sys
 from types import ModuleType
 
-from omniq_verl.import_hooks import after_import
+from omniq_verl.import_hooks import after_import, once_complete
 
 
 def _register() -> None:
-    after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
-    after_import("verl.trainer.ppo.v1", _register_trainers)
-    after_import("verl.workers.engine.fsdp.transformer_impl", _register_engines)
+    after_import("verl.experimental.agent_loop.single_turn_agent_loop", once_complete(_register_agent_loop))
+    after_import("verl.trainer.ppo.v1", once_complete(_register_trainers))
+    after_import("verl.workers.engine.fsdp.transformer_impl", once_complete(_register_engines))
     after_import("verl.workers.rollout.base", _register_rollout)
     after_import("verl.workers.rollout.replica", _register_replica)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":

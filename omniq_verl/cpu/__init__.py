@@ -4,7 +4,7 @@ Active only if ``VERL_PLATFORM=cpu`` is set. ``patches.PATCHES`` lists everythin
 registries, with the upstream line and the condition for removing it.
 """
 
-from omniq_verl.import_hooks import after_import
+from omniq_verl.import_hooks import after_import, once_complete
 
 
 def activate() -> None:
@@ -12,7 +12,7 @@ def activate() -> None:
     from omniq_verl.cpu import patches
 
     after_import("verl.plugin.platform.platform_manager", _register_platform)
-    after_import("verl.workers.engine.fsdp.transformer_impl", _register_engine)
+    after_import("verl.workers.engine.fsdp.transformer_impl", once_complete(_register_engine))
     patches.apply_all()
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.generation.addresses import checked_address, checked_key, is_loopback, proxy_hint
@@ -48,7 +49,7 @@ class ServerError(RuntimeError):
     """The server cannot be reached or has rejected a request."""
 
 
-class _Bearer(requests.auth.AuthBase):
+class _Bearer(AuthBase):
     """Sends the key. As a plain header, ``requests`` would replace it with what ``~/.netrc`` says of the host."""
 
     def __init__(self, key: str):

@@ -6,6 +6,8 @@ same length, or there is only one, no dimension differs, and torch makes the axe
 declares the tokens to be it (``utils/tensordict_utils.py:915``), and the batch can no longer be divided into rows.
 """
 
+from typing import Any
+
 import torch
 from tensordict import TensorDict
 
@@ -20,7 +22,8 @@ def make_tokens_jagged(data: TensorDict) -> None:
     positions = data.get("position_ids", None)
     if positions is None or not positions.is_nested or positions.dim() != 3:
         return
-    values, ends = positions.values(), data["input_ids"].offsets()
+    ids: Any = data["input_ids"]  # nested, which has methods that torch declares nowhere
+    values, ends = positions.values(), ids.offsets()
     if values.shape[-1] == ends[-1] and torch.equal(positions.offsets(), ends):
         return
     rows = values.unflatten(0, (len(data), -1))  # [rows, axes, tokens]

@@ -12,9 +12,9 @@ from omniq_verl.import_hooks import after_import, once_complete
 
 
 def _register() -> None:
-    after_import("verl.experimental.agent_loop.single_turn_agent_loop", once_complete(_register_agent_loop))
-    after_import("verl.trainer.ppo.v1", once_complete(_register_trainers))
-    after_import("verl.workers.engine.fsdp.transformer_impl", once_complete(_register_engines))
+    after_import("verl.experimental.agent_loop.single_turn_agent_loop", _register_agent_loop)
+    after_import("verl.trainer.ppo.v1", _register_trainers)
+    after_import("verl.workers.engine.fsdp.transformer_impl", _register_engines)
     after_import("verl.workers.rollout.base", _register_rollout)
     after_import("verl.workers.rollout.replica", _register_replica)
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
@@ -23,14 +23,17 @@ def _register() -> None:
         cpu.activate()
 
 
+@once_complete
 def _register_agent_loop(_module: object) -> None:
     import omniq_verl.trainer.seeded_agent_loop_verl  # noqa: F401  (registers itself with verl)
 
 
+@once_complete
 def _register_trainers(_module: object) -> None:
     import omniq_verl.trainer.trainer_verl  # noqa: F401  (registers itself with verl)
 
 
+@once_complete
 def _register_engines(_module: object) -> None:
     from omniq_verl.trainer.freeze_verl import register
     from omniq_verl.trainer.packed_engine_verl import PackedFSDPEngine  # registers itself with verl

@@ -12,7 +12,7 @@ def activate() -> None:
     from omniq_verl.cpu import patches
 
     after_import("verl.plugin.platform.platform_manager", _register_platform)
-    after_import("verl.workers.engine.fsdp.transformer_impl", once_complete(_register_engine))
+    after_import("verl.workers.engine.fsdp.transformer_impl", _register_engine)
     patches.apply_all()
 
 
@@ -20,5 +20,6 @@ def _register_platform(_module: object) -> None:
     import omniq_verl.cpu.platform_verl  # noqa: F401  (registers itself with verl)
 
 
+@once_complete
 def _register_engine(_module: object) -> None:
     import omniq_verl.cpu.engine_verl  # noqa: F401  (registers itself with verl)

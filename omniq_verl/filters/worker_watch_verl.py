@@ -1,8 +1,8 @@
 """Stop a run whose agent loop worker has died.
 
 verl hands prompts to agent loop workers, forgets the calls, and polls TransferQueue for the answers
-(``trainer/ppo/v1/agent_loop_tq.py:243``, ``trainer/ppo/v1/replay_buffer.py:408``). The prompts of a worker that Ray has
-killed for want of memory, or whose node is gone, stay ``running``, and verl polls for ever.
+(``trainer/ppo/v1/agent_loop_tq.py:243``, ``trainer/ppo/v1/replay_buffer.py:408``). If Ray kills a worker because
+memory runs out, or its node is lost, its prompts stay ``running`` and verl polls forever.
 """
 
 import time
@@ -18,7 +18,7 @@ class WorkerDied(RuntimeError):
 
 
 class WorkerWatch:
-    """Asks workers for a sign of life, without waiting for it: a busy worker may take as long as it likes."""
+    """Pings workers without waiting for the answer, so a busy worker may take its time."""
 
     def __init__(self, workers: Sequence[ActorHandle], seconds: float = 10.0):
         """

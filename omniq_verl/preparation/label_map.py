@@ -7,8 +7,8 @@ from typing import Any
 from omniq_verl.tasks import Scale, task_on
 
 _MOST_ROUNDING = 0.2
-"""Of the bounds' distance: a label that lies farther outside of them is of another scale, however few digits it has,
-such as "1e1" on a scale of 1 to 5. Ours."""
+"""Largest rounding, as a share of the distance between the bounds (our choice). A label farther outside belongs to
+another scale, even if it has few digits, such as "1e1" on a scale of 1 to 5."""
 
 
 @dataclass(frozen=True)

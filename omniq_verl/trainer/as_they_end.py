@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def as_they_end(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> AsyncIterator[list[tuple[int, Any]]]:
-    """Run coroutines; whoever stops listening cancels those that still run.
+    """Run coroutines at once. Closing the iterator cancels those that are still running.
 
     Yields:
         number and result of each one that has ended since the last time. One that fails has its exception as its

@@ -57,7 +57,7 @@ class _Together:
         error: Exception = RuntimeError("the server ended without an answer")
         try:
             await self._send(waiting)
-        except Exception as found:  # of whatever kind: nobody must wait for ever
+        except Exception as found:  # any error: no rollout may be left waiting
             error = found
         for one in waiting:
             one.end(error)

@@ -55,4 +55,4 @@ class PixelsGo(Enum):
 PIXELS_GO: ContextVar[PixelsGo] = ContextVar("pixels_go", default=PixelsGo.ROWS)
 """Set by the worker for a prompt and its rollouts."""
 PROMPT_INPUTS: ContextVar[PromptInputs | None] = ContextVar("prompt_inputs", default=None)
-"""Of a rollout's prompt, set by the agent loop; None where the worker must find them out."""
+"""What the agent loop knows about a rollout's prompt; None if the worker has to compute it."""

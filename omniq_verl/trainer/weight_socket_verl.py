@@ -54,8 +54,8 @@ class ClusterHttpServer(vLLMHttpServer):
 def without_text(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of sampling parameters, since verl changes them (vllm_async_server.py:603), without text of answers.
 
-    verl's server returns tokens alone. Nevertheless vLLM writes out every token twice, for the answer and for its
-    log-probabilities, unless it is told not to. Only stop strings need the text.
+    verl's server returns only tokens. Unless told otherwise, vLLM decodes every token twice, for the answer and for its
+    log-probabilities. Only stop strings need that text.
     """
     return {**settings} if settings.get("stop") else {"detokenize": False, **settings}
 

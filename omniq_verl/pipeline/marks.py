@@ -91,11 +91,11 @@ def renewed(mark: Mark, code: str) -> Mark:
 
 
 def recipe_digests(command: Sequence[str]) -> list[str]:
-    """Digests of the recipe that a command of verl's trainers names, and of those it is made of."""
+    """Digests of the recipe that a command of verl's trainers names, and of those it is made of, without comments."""
     if "--config-dir" not in command or "--config-name" not in command:
         return []
     folder = Path(command[command.index("--config-dir") + 1])
-    return [_text_digest(path) for path in recipe_files(folder, command[command.index("--config-name") + 1])]
+    return [_digest(_recipe(path)) for path in recipe_files(folder, command[command.index("--config-name") + 1])]
 
 
 def recipe_files(folder: Path, name: str) -> list[Path]:
@@ -103,14 +103,14 @@ def recipe_files(folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         return []
-    recipe = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    recipe = _recipe(path)
     defaults = recipe.get("defaults", []) if isinstance(recipe, dict) else []
     parts = [one.lstrip("/") for one in defaults if isinstance(one, str) and one != "_self_"]
     return [path, *(file for part in parts for file in recipe_files(folder, part))]
 
 
-def _text_digest(path: Path) -> str:
-    return xxh3_128(path.read_bytes()).hexdigest()
+def _recipe(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def _listing_of(path: Path) -> list[Any]:

@@ -149,12 +149,12 @@ def compute_score(
         ``head/<name>/pred``, ``head/<name>/target`` and ``head/<name>/accuracy`` for each.
 
     Raises:
-        ValueError: the row names no known task, or its label does not fit the task. The message names the row's data
-            source, index and id. verl counts such an error as a failed rollout and continues without the row, so
-            ``omniq doctor`` checks every row before a run.
+        ValueError: the row names no known task, its label does not fit the task, or the response is not text. The
+            message names the row's data source, index and id. verl counts such an error as a failed rollout and
+            continues without the row, so ``omniq doctor`` checks every row before a run.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
-    task, truth = _asked(data_source, ground_truth, extra_info)
+    task, truth = _asked(data_source, solution_str, ground_truth, extra_info)
     parsed = (
         parse_heads(solution_str, task.heads, task.score_scale)
         if task.heads
@@ -173,18 +173,25 @@ def compute_score(
     }
 
 
-def _asked(data_source: str, ground_truth: object, extra_info: Mapping[str, Any] | None) -> tuple[Task, dict[str, Any]]:
+def _asked(
+    data_source: str, response: object, ground_truth: object, extra_info: Mapping[str, Any] | None
+) -> tuple[Task, dict[str, Any]]:
     """The row's task and label, or an error that identifies the row."""
     try:
         task = task_of(extra_info)
-        return task, read_truth(task, ground_truth)
+        truth = read_truth(task, ground_truth)
     except ValueError as error:
-        info = extra_info if isinstance(extra_info, Mapping) else {}
-        row = ", ".join(f"extra_info.{name} {shown(info[name])}" for name in ("index", "id") if name in info)
-        raise ValueError(
-            f"a row of data_source {data_source!r} ({row or 'without extra_info.index and id'}) cannot be rewarded:"
-            f" {error}. `omniq doctor` names every such row"
-        ) from None
+        raise ValueError(f"{_failed(data_source, extra_info)}: {error}. `omniq doctor` names every such row") from None
+    if not isinstance(response, str):
+        what = f"its response is {shown(response)}, not a str. Fix: pass the decoded text"
+        raise ValueError(f"{_failed(data_source, extra_info)}: {what}")
+    return task, truth
+
+
+def _failed(data_source: str, extra_info: object) -> str:
+    info = extra_info if isinstance(extra_info, Mapping) else {}
+    row = ", ".join(f"extra_info.{name} {shown(info[name])}" for name in ("index", "id") if name in info)
+    return f"a row of data_source {data_source!r} ({row or 'without extra_info.index and id'}) cannot be rewarded"
 
 
 _DEFAULTS = {

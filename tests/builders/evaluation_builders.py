@@ -71,7 +71,7 @@ class Recorder:
 
 
 class Chooser:
-    """Of the last two images chooses the brighter, and the first where they are alike; remembers what it was shown."""
+    """Chooses the brighter of the last two images, and the first where they are alike; remembers what it was shown."""
 
     shown: list[list[bytes]] = []  # noqa: RUF012  of the only one there is
 

@@ -110,6 +110,6 @@ def killed_five_times(words: Sequence[str], folder: Path, every: int, pause: flo
 
 
 def stored_keys(store: Path) -> list[str]:
-    """Of all whole lines of a store, as they lie there."""
+    """The keys of all whole lines of a store, in their order."""
     lines = [line for part in store.glob("*.jsonl") for line in part.read_bytes().splitlines(True)]
     return [json.loads(line)["key"] for line in lines if line.endswith(b"\n")]

@@ -1,12 +1,12 @@
 """Requests of rollouts that go to verl's servers together. Through a real Ray: test_batched_requests_run.py."""
 
 import asyncio
-import hashlib
 import inspect
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from rollout_builders import digest_of
 
 UPSTREAM = {
     "LLMServerClient.__init__": "37dbec01590324de",
@@ -33,8 +33,7 @@ def test_verl_s_functions_are_those_that_ours_were_written_for(name):
     from verl.workers.rollout import llm_server
 
     owner, function = name.split(".")
-    source = inspect.getsource(inspect.unwrap(getattr(getattr(llm_server, owner), function)))
-    found = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    found = digest_of(getattr(getattr(llm_server, owner), function))
     assert found == UPSTREAM[name], f"read {name} again, change ours if need be, and record {found}"
 
 

@@ -10,14 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollout_builders import PROCESSOR, TOKENIZER, worker
 
-from omniq_verl.tasks import TECHNICAL
-from omniq_verl.tiny.model import TinySize, build_processor
-from omniq_verl.tiny.tokenizer import train_tokenizer
 from omniq_verl.trainer.prompt_inputs import PromptInputs
-
-TOKENIZER = train_tokenizer(TECHNICAL.questions, 400)
-PROCESSOR = build_processor(TOKENIZER, TinySize())
 
 MODELS = {
     "no mRoPE": None,
@@ -38,8 +33,7 @@ def rollouts() -> ModuleType:
 
 def positioned(rollouts: ModuleType, model: str | None) -> Any:
     """A worker whose processor has a model's positions, as verl sets it up (verl/utils/tokenizer/tokenizer.py:205)."""
-    made = object.__new__(rollouts.GroupAgentLoopWorker)
-    made.processor = copy(PROCESSOR)
+    made = worker(rollouts, copy(PROCESSOR))
     if model is not None:
         module, name = model.split(".")
         kind = getattr(importlib.import_module(f"transformers.models.{module}"), name)

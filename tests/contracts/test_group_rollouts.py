@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import hashlib
-import inspect
 import json
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,11 +13,10 @@ from doctor_builders import composed, pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rollout_builders import PROCESSOR, TOKENIZER, digest_of, worker
 from tensordict import NonTensorStack, TensorDict
 
 from omniq_verl.tasks import TECHNICAL
-from omniq_verl.tiny.model import TinySize, build_processor
-from omniq_verl.tiny.tokenizer import train_tokenizer
 from omniq_verl.trainer.group_pixels import (
     MARKER,
     knows_images,
@@ -28,9 +25,6 @@ from omniq_verl.trainer.group_pixels import (
     without_images,
 )
 from omniq_verl.trainer.prompt_inputs import PromptInputs
-
-TOKENIZER = train_tokenizer(TECHNICAL.questions, 400)
-PROCESSOR = build_processor(TOKENIZER, TinySize())
 
 UPSTREAM = {
     "agent_loop.AgentLoopWorker._run_agent_loop": "0f7ca528e5d33921",
@@ -60,13 +54,6 @@ def queue() -> ModuleType:
     return module
 
 
-def worker(rollouts: ModuleType, reward: Any = None) -> Any:
-    """A worker without servers and queue."""
-    made = object.__new__(rollouts.GroupAgentLoopWorker)
-    made.processor, made.tokenizer, made.mm_processor_kwargs, made.reward = PROCESSOR, TOKENIZER, {}, reward
-    return made
-
-
 def upstream(name: str) -> Any:
     from verl.experimental.agent_loop import agent_loop, single_turn_agent_loop
     from verl.experimental.reward_loop.reward_manager import naive
@@ -81,8 +68,7 @@ def upstream(name: str) -> Any:
 
 @pytest.mark.parametrize("name", UPSTREAM)
 def test_verl_s_functions_are_those_that_ours_were_written_for(name):
-    source = inspect.getsource(inspect.unwrap(upstream(name)))
-    found = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    found = digest_of(upstream(name))
     assert found == UPSTREAM[name], f"read {name} again, change ours if need be, and record {found}"
 
 

@@ -33,7 +33,7 @@ Parts = Callable[[float], dict[str, float]]
 
 
 def our_parts(accuracy: float) -> dict[str, float]:
-    """Of our reward, what the sampler looks at; in ``score`` every answer differs."""
+    """The parts of our reward that the sampler looks at; in ``score`` every answer differs."""
     return {"accuracy": accuracy, "score": accuracy + random.random(), "status": 0.0, "level_asked": 1.0}
 
 

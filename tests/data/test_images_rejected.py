@@ -151,7 +151,7 @@ def rejection(rule: Callable[[bytes], object], data: bytes) -> str | None:
 
 
 def refusals(data: bytes) -> list[str | None]:
-    """Of ``check_image`` and of ``decode_image``, but for the address of an object."""
+    """The reasons that ``check_image`` and ``decode_image`` give, without the address of an object."""
     reasons = [rejection(rule, data) for rule in (partial(check_image, decode=True), decode_image)]
     return [reason and re.sub(r"0x[0-9a-f]+", "0x", reason) for reason in reasons]
 

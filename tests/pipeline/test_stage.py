@@ -140,6 +140,8 @@ def test_the_recipe_of_a_command_belongs_to_its_settings(tmp_path):
     (tmp_path / "r.yaml").write_text("defaults:\n  - /base/b\n  - /ppo_trainer\n  - _self_\n")
     stage = Stage("a", "", ["python", "--config-dir", str(tmp_path), "--config-name", "r"])
     before = marks_now(ROOT, [stage])
+    (tmp_path / "base" / "b.yaml").write_text("# Why it is 1.\nx:   1\n")
+    assert differences(before["a"], marks_now(ROOT, [stage])["a"]) == []
     (tmp_path / "base" / "b.yaml").write_text("x: 2\n")
     assert differences(before["a"], marks_now(ROOT, [stage])["a"]) == ["settings"]
 

@@ -18,7 +18,7 @@ from omniq_verl.preparation.cli import DataSet, main
 EXCERPT = Path(__file__).parents[1] / "labels" / "koniq10k_distributions_sets_excerpt.csv"
 FORMATS = {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 LABELS = 1200
-"""Of the label file at most: nearly all of their images are missing, which has to be counted."""
+"""Rows read from each label file at most. Nearly all of their images are missing, which has to be counted."""
 
 
 def put_photos(root: Path, paths: list[str]) -> None:

@@ -25,7 +25,7 @@ from omniq_verl.tasks.q_insight import SYSTEM, comparison_task
 unhurried = settings(deadline=None)  # a busy machine is no error
 ONE_TO_FIVE = Scale(1.0, 5.0)
 PARAPHRASES = [1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 2]
-"""Of the rows photo/000000 to photo/000011, as a hash of their ids chose them when this was written."""
+"""The wordings of the rows photo/000000 to photo/000011, as a hash of their ids chose them when this was written."""
 
 
 @pytest.mark.parametrize(

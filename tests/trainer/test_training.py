@@ -76,7 +76,7 @@ def train_again(root: Path, name: str, **overrides: int) -> dict[int, dict[str, 
 
 @pytest.fixture(scope="module")
 def undisturbed(finished: Path) -> dict[int, dict[str, float]]:
-    """Of the same training, not killed."""
+    """The metrics of the same training, not killed."""
     return train_again(finished, "undisturbed")
 
 

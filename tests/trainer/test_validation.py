@@ -27,7 +27,7 @@ def answers(*rows: tuple[float, float], class_right: float = math.nan) -> dict[s
 
 
 def choices(*right: float) -> dict[str, list[float]]:
-    """Of comparisons that were read: 1 for the better image, 0 for the other."""
+    """The choices of comparisons that were parsed: 1 for the better image, 0 for the other."""
     found = answers(*[(math.nan, math.nan)] * len(right))
     return found | {"status": [OK] * len(right), "choice_right": [*right], "level_asked": [0.0] * len(right)}
 

@@ -41,6 +41,13 @@ def replace_text(path: Path, text: str) -> Path:
     return path
 
 
+def replace_bytes(path: Path, data: bytes) -> Path:
+    """Write a file in one step: a kill leaves the old one."""
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(data)
+    return path
+
+
 def whole_text(text: str) -> str:
     """The text with a question mark for each lone surrogate, which models can write but UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()

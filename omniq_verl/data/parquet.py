@@ -3,14 +3,24 @@
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omniq_verl.data.files import atomic_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _ROWS_PER_GROUP = 512  # for images of tens of KB, a row group takes some ten MB, which writing holds in memory
+
+
+def replace_table(path: Path, table: "pd.DataFrame") -> Path:
+    """Write a table in one step: a kill leaves the old file."""
+    with atomic_path(path) as unfinished:
+        table.to_parquet(unfinished)
+    return path
 
 
 def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.evaluation.plots import check_format, save_figure
 from omniq_verl.generation.provenance import provenance, this_start
 from omniq_verl.metric_log import read_metrics
 
@@ -116,24 +116,12 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
     names = short_names(runs)
     table = pd.concat([read_curves(run, panels) for run in runs], keys=names, names=["run"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_table(table.dropna(axis="columns", how="all")).savefig(out, dpi=120)
-    table.to_csv(out.with_suffix(".csv"))
+    save_figure(draw_table(table.dropna(axis="columns", how="all")), out, dpi=120)
+    replace_text(out.with_suffix(".csv"), table.to_csv())
     steps = {name: _steps(table.loc[[name]].droplevel("run")) for name in names}
     record = provenance([this_start()], runs=dict(zip(names, map(str, runs), strict=True)), steps=steps)
     replace_text(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     return out
-
-
-def check_format(out: Path) -> None:
-    """Check that a name tells the format of a plot: matplotlib would add an ending to one that has none.
-
-    Raises:
-        ValueError: it has none, or one of no format.
-    """
-    known = FigureCanvasBase.get_supported_filetypes()
-    if (ending := out.suffix.lower().removeprefix(".")) not in known:
-        what = f"no plot can be written as .{ending}" if ending else "the name has no ending that tells its format"
-        raise ValueError(f"{out}: {what}. Fix: end it with .png, .pdf or .svg")
 
 
 def _steps(table: pd.DataFrame) -> dict[str, int]:

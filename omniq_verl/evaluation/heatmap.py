@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from xxhash import xxh3_128
 
 from omniq_verl.attention.transformers_attention import plain_attention
+from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import BadImage, load_image
 from omniq_verl.data.text_files import file_text
 from omniq_verl.evaluation.curves import short_names
@@ -293,6 +294,6 @@ def _summary(name: str, folder: Path, table: pd.DataFrame) -> dict[str, Any]:
 def _write(out: Path, about: About, tables: Sequence[pd.DataFrame], image: bytes) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     numbers = pd.concat({one["name"]: table for one, table in zip(about["checkpoints"], tables, strict=True)})
-    numbers.rename_axis(["checkpoint", "position"]).to_csv(out / "heatmap.csv", errors="replace")
-    (out / "heatmap.json").write_text(json.dumps(about, indent=2) + "\n")
+    replace_text(out / "heatmap.csv", numbers.rename_axis(["checkpoint", "position"]).to_csv())
+    replace_text(out / "heatmap.json", json.dumps(about, indent=2) + "\n")
     return write_heatmap(out, about, tables, image)

@@ -20,7 +20,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from rich.cells import cell_len
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.data.images import data_url
+from omniq_verl.evaluation.plots import save_figure
 from omniq_verl.generation.provenance import lines_of
 
 About = Mapping[str, Any]
@@ -76,8 +78,7 @@ def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image
     picture.thumbnail((480, 480))
     shown, strips = [visible(text) for text in tables[0]["token"]], strips_of(about["checkpoints"], tables)
     _draw(about, shown, strips, picture, out / "heatmap.png")
-    (out / "heatmap.html").write_text(_page(about, shown, strips, picture), encoding="utf-8", errors="replace")
-    return out / "heatmap.html"
+    return replace_text(out / "heatmap.html", _page(about, shown, strips, picture))
 
 
 def strips_of(checkpoints: Sequence[About], tables: Sequence[pd.DataFrame]) -> list[Strip]:
@@ -153,7 +154,7 @@ def _draw(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
         _draw_bar(_axes(figure, _MARGIN, top + 0.5 + tall, 3.2, 0.1), strip)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the plot shows a box, but the page shows the character
-        figure.savefig(out, dpi=min(120, _HIGHEST / figure.get_figheight()))
+        save_figure(figure, out, dpi=min(120, _HIGHEST / figure.get_figheight()))
 
 
 def _draw_tokens(axis: Axes, strip: Strip, shown: Sequence[str], refs: Sequence[tuple[int, int, int]]) -> None:

@@ -2,13 +2,16 @@
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from omniq_verl.data.files import replace_bytes
 from omniq_verl.evaluation.logistic import CURVES
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -81,6 +84,30 @@ def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure
     axes.set(xlabel="answer", ylabel="label", title=title)
     figure.colorbar(drawn, label="share of the label's answers")
     return figure
+
+
+def check_format(out: Path) -> None:
+    """Check that a file name states the format of a plot: matplotlib would add an ending to one that has none.
+
+    Raises:
+        ValueError: the name has no ending, or one that is no format of matplotlib.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    if (ending := out.suffix.lower().removeprefix(".")) not in known:
+        what = f"no plot can be written as .{ending}" if ending else "the name has no ending that tells its format"
+        raise ValueError(f"{out}: {what}. Fix: end it with .png, .pdf or .svg")
+
+
+def save_figure(figure: Figure, out: Path, dpi: float) -> Path:
+    """Write a figure in one step, in the format that the file's ending states: a kill leaves the old file.
+
+    Raises:
+        ValueError: as for ``check_format``.
+    """
+    check_format(out)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix.lower().removeprefix("."), dpi=dpi)
+    return replace_bytes(out, buffer.getvalue())
 
 
 def as_png(figure: Figure) -> bytes:

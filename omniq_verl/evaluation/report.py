@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import replace_bytes, replace_text
 from omniq_verl.data.images import BadImage, data_url
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.evaluation.gaps import NAMES, RULE, gaps
@@ -159,7 +159,7 @@ def _draw(folder: Path, metrics: Mapping[str, Any], images: pd.DataFrame) -> dic
             )
     paths = {title: folder / f"{_file_name(title)}.png" for title in drawn}
     for title, figure in drawn.items():
-        paths[title].write_bytes(as_png(figure))
+        replace_bytes(paths[title], as_png(figure))
     return paths
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import omniq_verl
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.parquet import replace_table
 from omniq_verl.data.row_refs import RowRef
 from omniq_verl.evaluation.answers import per_image, read_labels
 from omniq_verl.evaluation.grouping import group_names
@@ -92,8 +93,8 @@ def write_results(
         "provenance": dict(record),
         **all_metrics(images, judged, config.by, config.resamples),
     }
-    judged.to_parquet(config.out / "answers.parquet")
-    images.to_parquet(config.out / "images.parquet")
+    replace_table(config.out / "answers.parquet", judged)
+    replace_table(config.out / "images.parquet", images)
     replace_text(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     page = write_report(config.out, metrics, images, judged, refs)
     print_tables(metrics, console)

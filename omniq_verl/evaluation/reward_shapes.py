@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from omniq_verl.evaluation.curves import COLOURS, check_format
+from omniq_verl.evaluation.curves import COLOURS
+from omniq_verl.evaluation.plots import check_format, save_figure
 from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.threshold import threshold_reward
 
@@ -31,8 +32,7 @@ def draw_reward_shapes(out: Path, sigmas: Sequence[float] = (0.8,), epsilon: flo
     check_format(out)
     figure = shapes_figure(sigmas, epsilon)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
-    return out
+    return save_figure(figure, out, dpi=120)
 
 
 def shapes_figure(sigmas: Sequence[float], epsilon: float) -> Figure:

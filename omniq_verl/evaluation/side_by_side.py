@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import replace_bytes, replace_text
 from omniq_verl.data.images import BadImage, data_url
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes, list_rows
 from omniq_verl.evaluation.curves import COLOURS, short_names
@@ -114,7 +114,7 @@ def write_page(folders: Sequence[Path], out: Path, number: int = 4, order: str =
     keys = choose_keys(runs, number, order)
     out.mkdir(parents=True, exist_ok=True)
     lengths = as_png(draw_lengths(runs))
-    (out / "lengths.png").write_bytes(lengths)
+    replace_bytes(out / "lengths.png", lengths)
     record = provenance([this_start()], runs={run.name: str(run.folder) for run in runs}, order=order)
     page = (
         Environment(loader=PackageLoader("omniq_verl.evaluation"), autoescape=True)

@@ -152,7 +152,7 @@ def _write(
 ) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     about = summary(tables, names)
-    pd.concat(tables, names=["image", "checkpoint", "position"]).to_csv(out / "words.csv", errors="replace")
+    replace_text(out / "words.csv", pd.concat(tables, names=["image", "checkpoint", "position"]).to_csv())
     replace_text(out / "words.json", json.dumps({"checkpoints": about, "provenance": record}, indent=2) + "\n")
     colours = ScalarMappable(Normalize(0, max(table["entropy"].max() for table in tables.values()) or 1.0), "YlOrRd")
     rows = [

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import omniq_verl
-from omniq_verl.data.files import replace_text
+from omniq_verl.data.files import replace_bytes, replace_text
 from omniq_verl.data.images import data_url
 from omniq_verl.evaluation.intervals import Interval
 from omniq_verl.generation.provenance import lines_of
@@ -77,9 +76,9 @@ def _save(figure: Figure, path: Path) -> bytes:
     """Write a figure as PDF and PNG; returns the PNG."""
     with rc_context(_STYLE):
         # Without the date, so that the same numbers give the same file.
-        _replace_bytes(path.with_suffix(".pdf"), _drawn(figure, format="pdf", metadata={"CreationDate": None}))
+        replace_bytes(path.with_suffix(".pdf"), _drawn(figure, format="pdf", metadata={"CreationDate": None}))
         png = _drawn(figure, format="png", dpi=250)
-    _replace_bytes(path.with_suffix(".png"), png)
+    replace_bytes(path.with_suffix(".png"), png)
     return png
 
 
@@ -87,12 +86,6 @@ def _drawn(figure: Figure, **run_options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, **run_options)
     return buffer.getvalue()
-
-
-def _replace_bytes(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **run_options: Any) -> tuple[Figure, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.packaged import HOME
 from omniq_verl.pipeline.process import StageFailed, run_folder_lock
 from omniq_verl.pipeline.runner import run_stages
@@ -32,7 +33,7 @@ def main() -> None:
 
 def _finish(settings: Settings, console: Console) -> None:
     figures = summary(settings)
-    (settings.root / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+    replace_text(settings.root / "report.json", json.dumps(figures, indent=2) + "\n")
     draw_curves(settings.root / "grpo", settings.root / "curves.png")
     print_table(figures, console)
     for title, path in {

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from omniq_verl.data.files import replace_text
+from omniq_verl.data.parquet import replace_table
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes, limited_rows
 from omniq_verl.evaluation.answers import judge_answers, read_labels
 from omniq_verl.evaluation.correlations import correlations
@@ -100,7 +101,7 @@ def measure(
     ]
     metrics = {mode: summarise(table) for mode, table in zip(modes, tables, strict=True)}
     out.mkdir(parents=True, exist_ok=True)
-    pd.concat(tables).to_parquet(out / "answers.parquet")
+    replace_table(out / "answers.parquet", pd.concat(tables))
     replace_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     asked = {mode: asdict(sampling) for mode, sampling in modes.items()}
     record = provenance(record_start(out), data_record(refs), spec.identity(), asked, 0, sigma=sigma)

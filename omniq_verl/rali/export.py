@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from omniq_verl.data.files import atomic_path
 from omniq_verl.rali.checkpoint import RaliModel, load_rali
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -52,11 +53,11 @@ def export_onnx(folder: Path, out: Path) -> float:
     assert program is not None  # as dynamo=True
     known = {"preprocessing": asdict(model.encoder.preprocessing), "task": about.task, "scale": asdict(about.scale)}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in known.items()})
-    program.save(out, external_data=False)
-    off = max(_difference(model, out, batch) for batch in (1, 3))
-    if not off <= TOLERANCE:
-        out.unlink()
-        raise RuntimeError(f"the exported model's scores are off by {off:g}; nothing was written")
+    with atomic_path(out) as unfinished:
+        program.save(unfinished, external_data=False)
+        off = max(_difference(model, unfinished, batch) for batch in (1, 3))
+        if not off <= TOLERANCE:
+            raise RuntimeError(f"the exported model's scores are off by {off:g}; nothing was written")
     return off
 
 

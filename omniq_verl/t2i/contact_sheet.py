@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from omniq_verl.evaluation.plots import save_figure
 from omniq_verl.t2i.ranking import Choice
 
 _COLUMNS = 5
@@ -54,8 +55,7 @@ def write_sheet(
         bottom = _place(axes, file, left, top + _CAPTION, number == best)
         axes.text(left, bottom + 0.06, feet[number], fontsize=6, **_TEXT)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
+    return save_figure(figure, path, dpi=110)
 
 
 def _place(axes: Axes, file: Path, left: float, top: float, framed: bool) -> float:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omniq_verl.data.files import replace_text
 from omniq_verl.doctor.report import may_leave_out
 from omniq_verl.doctor.rows import Fault
 from omniq_verl.doctor.threads import map_in_order, usable_cores
@@ -90,4 +91,4 @@ def save_rejected(rejected: Sequence[tuple[str, Rejected]], folder: Path) -> Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"split": split, **asdict(one)}) + "\n" for split, one in rejected]
-    path.write_text("".join(lines), encoding="utf-8")
+    replace_text(path, "".join(lines))

@@ -16,7 +16,7 @@ from omniq_verl.serving.admission import Draining, Full
 from omniq_verl.serving.chat import CHAT, Chats
 from omniq_verl.serving.chat_schemas import ChatQuestion
 from omniq_verl.serving.demo_page import add_demo
-from omniq_verl.serving.middleware import OnlyFrom, own_addresses
+from omniq_verl.serving.middleware import CancelOnDisconnect, OnlyFrom, own_addresses
 from omniq_verl.serving.openapi import FAILURES, answered, body, json_body, responses
 from omniq_verl.serving.request_parsing import BadRequest, LimitBody
 from omniq_verl.serving.routes import AGAIN, Questions, State
@@ -50,6 +50,7 @@ def build_app(server: Server, metrics: Any = None) -> FastAPI:
     app.add_middleware(LimitBody, most=server.limits.body)
     if server.local:
         app.add_middleware(OnlyFrom, addresses=own_addresses())
+    app.add_middleware(CancelOnDisconnect)
     app.state.server = server
     _add_failures(app)
     _add_questions(app, Questions(server, metrics))

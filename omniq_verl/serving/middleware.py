@@ -1,10 +1,11 @@
-"""Restricts which addresses may connect."""
+"""ASGI middleware: which addresses may connect, and what happens when a client leaves."""
 
+import asyncio
 from collections.abc import Collection
 
 import psutil
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def own_addresses() -> frozenset[str]:
@@ -25,3 +26,57 @@ class OnlyFrom:
             await PlainTextResponse("this server answers only requests from its own machine", 403)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class CancelOnDisconnect:
+    """ASGI middleware that cancels a request when its client leaves, so that the engine does not answer for nobody."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        watched = _Watched(receive, send)
+        running = asyncio.ensure_future(self._app(scope, watched.receive, watched.send))
+        watching = asyncio.ensure_future(watched.watch())
+        try:
+            await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await (watching if watching.done() and not watched.answered else running)
+        finally:
+            watching.cancel()
+            running.cancel()
+            # What the application raises after its client has left is of no use to anyone.
+            await asyncio.gather(running, watching, return_exceptions=True)
+
+
+class _Watched:
+    """The channels of one request. What follows the body is read here, and the application is told of it."""
+
+    def __init__(self, receive: Receive, send: Send):
+        self._receive, self._send = receive, send
+        self._whole, self._left = asyncio.Event(), asyncio.Event()
+        self.answered = False
+
+    async def receive(self) -> Message:
+        if self._whole.is_set():
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if not message.get("more_body"):  # the last part of the body, or the client has left before it
+            self._whole.set()
+        if message["type"] == "http.disconnect":
+            self._left.set()
+        return message
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        self.answered |= message["type"] == "http.response.body" and not message.get("more_body")
+
+    async def watch(self) -> None:
+        """Return when the client has left."""
+        await self._whole.wait()
+        while not self._left.is_set():
+            if (await self._receive())["type"] == "http.disconnect":
+                self._left.set()

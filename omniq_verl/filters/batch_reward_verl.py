@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from omniq_verl.filters.group_std import group_stds
+from omniq_verl.filters.group_std import group_stds, number_of
 from omniq_verl.rewards.batch import BatchRewardSettings, Rollouts, batch_reward
 from omniq_verl.tasks import read_scale, task_of
 
@@ -39,7 +39,7 @@ class Row(Protocol):
     def data_source(self) -> str: ...
 
     @property
-    def parts(self) -> dict[str, float]: ...
+    def parts(self) -> dict[str, Any]: ...
 
 
 def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
@@ -183,7 +183,7 @@ def _scale(info: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _floats(values: Any) -> np.ndarray:
-    return np.array([math.nan if value is None else float(value) for value in values])
+    return np.array([number_of(value) for value in values])
 
 
 def _at_the_end(scores: torch.Tensor, total: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.drift_verl import DriftWatch
-from omniq_verl.filters.group_std import group_of, group_std_mask
+from omniq_verl.filters.group_std import group_of, group_std_mask, number_of
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.rewards import Status
@@ -26,7 +26,7 @@ _NO_TRAJECTORY = "no materializable trajectories"  # verl's words (replay_buffer
 
 
 class NothingToTrainOn(RuntimeError):
-    """Every group of every draw was degenerate, or failed."""
+    """Every group of every draw was degenerate, or failed; or every rollout of a batch of validation failed."""
 
 
 class GroupStdSampler(ReplayBuffer):
@@ -46,7 +46,7 @@ class GroupStdSampler(ReplayBuffer):
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         if partition_id == "val":
-            return super().sample(global_steps, partition_id, batch_size)
+            return self._sample_validation(global_steps, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
         wanted, rewards, metrics = batch_size, {}, {}
@@ -65,6 +65,16 @@ class GroupStdSampler(ReplayBuffer):
         compared = {} if self.batch_reward is None else self.batch_reward.pop_metrics()
         compared |= {} if self.drift is None else self.drift.pop_metrics()
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
+
+    def _sample_validation(self, global_steps: int, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        batch, metrics = super().sample(global_steps, "val", batch_size)
+        if not batch.keys:  # verl fails on such a batch, and does not say why (trainer_base.py:1107)
+            raise NothingToTrainOn(
+                f"every rollout of {batch_size} validation rows failed; failed_rollouts.jsonl in the run's folder and"
+                " the log above say why. Perhaps the vLLM server has died, because it ran out of memory or was killed."
+                " If only a last, small batch of rows is at fault, leave out data.val_batch_size"
+            )
+        return batch, metrics
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         if self.watch is not None:
@@ -114,9 +124,9 @@ class GroupStdSampler(ReplayBuffer):
                 f"the group-std filter looks at {name!r}, but the reward has only {sorted(row.parts)}; choose one of"
                 " them with trainer.v1.sampler.sampler_kwargs.metric"
             )
-        if not math.isfinite(value := float(row.parts[name])):
+        if not math.isfinite(value := number_of(row.parts[name])):
             raise ValueError(
-                f"the group-std filter looks at {name!r}, which is {value} for an answer to {row.id} of"
+                f"the group-std filter looks at {name!r}, which is {row.parts[name]} for an answer to {row.id} of"
                 f" {row.data_source}. Fix: choose a part that every answer has, such as accuracy, by"
                 " trainer.v1.sampler.sampler_kwargs.metric"
             )
@@ -125,10 +135,10 @@ class GroupStdSampler(ReplayBuffer):
     def _still_wanted(self, kept: KVBatchMeta, batch_size: int, counts: Counter[str]) -> int:
         """Prompts to draw next; 0: enough."""
         have = len({group_of(key) for key in kept.keys})
-        if self.settings.mode != "refill":
+        drawn = have + counts["filter/groups_dropped"]
+        if self.settings.mode != "refill" or not drawn:  # where every rollout failed, nothing is known of the rate
             return 0 if have else batch_size
         # As many as it took so far for each that was kept, and never more than a batch.
-        drawn = have + counts["filter/groups_dropped"]
         missing = max(batch_size - have, 0)
         return min(math.ceil(missing * drawn / max(have, 1)), batch_size)
 
@@ -166,7 +176,8 @@ class _Row:
     id: str
     task: str
     data_source: str
-    parts: dict[str, float]
+    parts: dict[str, Any]
+    """Of the reward: numbers, unless someone else's reward function returns other values."""
 
 
 def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
@@ -209,7 +220,7 @@ def _check_finite(rows: Sequence[_Row]) -> None:
     """
     for row in rows:
         reward = row.parts.get("score", row.parts.get("acc"))  # verl calls a number "acc" that comes without parts
-        if isinstance(reward, (int, float)) and not math.isfinite(reward):
+        if reward is not None and not math.isfinite(number_of(reward)):
             raise ValueError(
                 f"the reward of an answer to {row.id} of {row.data_source} is {reward}. Fix: let the reward function"
                 " return a finite number for every answer, e.g. 0 for one that it cannot judge"

@@ -57,7 +57,7 @@ def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -
         _draw_scores(axes, card, scores)
     axes.legend()
     buffer = io.BytesIO()
-    # Metadata without the software's name and version, so that the same data gives the same file.
+    # The metadata omits the software's name and version, so the same data gives the same file.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 

@@ -69,7 +69,7 @@ def _set_name(model: nn.Module, name: str) -> None:
 
 
 def _configs(model: nn.Module) -> list[Any]:
-    """The configurations of a model and its parts, each once."""
+    """Return the configurations of a model and its parts, each once."""
     found = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
     return [config for config in found.values() if hasattr(config, "_attn_implementation_internal")]
 

@@ -27,7 +27,7 @@ def _tasks(scale: Scale) -> Mapping[str, Task]:
     return {
         name: Task(name=name, scale=scale, questions=(f"How would you rate the {aspect} of this image?",))
         for name, aspect in ASPECTS.items()
-        if name != "alignment"  # these authors have no such task
+        if name != "alignment"  # an aspect that we added
     }
 
 

@@ -133,7 +133,7 @@ def _unbiased(kernel: np.ndarray, first: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Probe:
-    """How often a linear probe names the data set of vectors outside its training fold."""
+    """How often a linear probe correctly names the data set of vectors outside its training folds."""
 
     accuracy: float
     bounds: Interval

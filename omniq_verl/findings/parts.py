@@ -20,7 +20,7 @@ RECORD = "swap.json"
 
 
 def vision_name(name: str) -> str | None:
-    """Return a tensor's name from the vision tower on, e.g. ``visual.merger.mlp.0.bias``; None if it is not in there.
+    """Return a tensor's name from the vision tower on, e.g. ``visual.merger.mlp.0.bias``; None if it is outside it.
 
     Checkpoints use different prefixes: ``visual.`` or ``model.visual.``.
     """

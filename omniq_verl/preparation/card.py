@@ -36,7 +36,7 @@ def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]
 
 
 def split_of(name: str) -> str:
-    """The split in a file name: ``train`` for ``train.parquet`` and for ``train-00000-of-00003.parquet``."""
+    """Return the split in a file name: ``train`` for ``train.parquet`` and for ``train-00000-of-00003.parquet``."""
     return name.removesuffix(".parquet").partition("-")[0]
 
 

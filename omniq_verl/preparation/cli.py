@@ -110,7 +110,7 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
 
 
 def of_own_table(text: str, columns: Sequence[str]) -> str:
-    """An error about the user's own table: names the columns it needs instead of its owners."""
+    """Adapt an error message to the user's own table: it names the needed columns instead of the owners."""
     return text.replace(_FROM_OWNERS, f" (it needs the columns {', '.join(columns)})") if columns else text
 
 

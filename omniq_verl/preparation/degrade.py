@@ -132,7 +132,7 @@ def degradations_of(
 
 
 def how_many(classes: Sequence[str], levels: Sequence[int]) -> int:
-    """The number of different degradations."""
+    """Return the number of different degradations."""
     return sum(1 for kind in classes for _ in _cells(kind, levels, 0, ""))
 
 

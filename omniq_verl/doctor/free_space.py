@@ -37,7 +37,7 @@ def measure_free_space(output_folder: Path) -> FreeSpace:
 
 
 def gpu_memory_sizes(command: str = "nvidia-smi") -> tuple[int, ...]:
-    """Total bytes of each NVIDIA GPU of this machine; empty if there is none or the driver does not answer."""
+    """Return the total bytes of each NVIDIA GPU of this machine; empty if it has none or the driver does not answer."""
     query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout

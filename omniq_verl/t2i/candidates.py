@@ -34,7 +34,7 @@ class GuidedRun:
     scorer: EngineSpec | None
     """The reasoning model; None: RALI scores alone."""
     weights: Mapping[str, float] = field(default_factory=lambda: {"alignment": 1.0})
-    """Weights by task; images are ranked by the weighted mean of their scores."""
+    """Weights by task; images are ranked by the weighted mean of their scores. A task with weight 0 is not scored."""
     order: Sequence[str] = ()
     """Tasks, most important first: images are ranked lexicographically instead of by weights."""
     within: float = 0.0
@@ -72,7 +72,12 @@ class GuidedRun:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that every image is scored for."""
-        return tuple(self.order) or tuple(task for task, weight in self.weights.items() if weight > 0)
+        return tuple(self.order) or tuple(self.used_weights)
+
+    @property
+    def used_weights(self) -> dict[str, float]:
+        """The weights above 0."""
+        return {task: weight for task, weight in self.weights.items() if weight > 0}
 
     def choose(self, scores: Mapping[str, Sequence[float | None]]) -> Choice:
         """Pick the best image of a text.
@@ -108,7 +113,7 @@ def write_conditions(run: GuidedRun) -> None:
     texts = "".join(f"{one['prompt']}\n" for one in run.prompts).encode(errors="surrogatepass")
     known = {
         "texts": {"used": len(run.prompts), "limit": run.limit, "xxh128": xxh3_128(texts).hexdigest()},
-        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within}
+        "chosen_by": {"weights": run.used_weights, "order": list(run.order), "within": run.within}
         | ({"selector": run.selector} if run.selector else {}),
         **{name: settings[name] for name in settings if name not in ("prompts", "scorer", "seed")},
     }

@@ -39,7 +39,7 @@ class Reflection(GuidedRun):
     def settings(self) -> dict[str, Any]:
         """Settings that images, scores and prompts depend on. Not ``rounds``: a run can be extended by more rounds."""
         # The image to reflect on is a choice only if a round has several.
-        by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
+        by = [self.used_weights, list(self.order), self.within, *filter(None, [self.selector])]
         chosen = by if self.n > 1 else None
         writer = self.writer or self.scorer
         assert writer is not None  # checked above

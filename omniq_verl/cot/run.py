@@ -95,7 +95,8 @@ def make_plans(config: CotConfig, console: Console) -> None:
     todo = [WorkItem(ref) for ref in rows_of(config)]
     job = _job(config, config.plan, ask_for_plan, images=False)
     record_start(Path(config.out))
-    with Store(Path(config.out) / "plan", job.settings()) as store:
+    # The reasoning that was written from the plans would remain.
+    with Store(Path(config.out) / "plan", job.settings(), run=Path(config.out)) as store:
         console.print(cost_line("plans", store, todo, config.plan), markup=False, soft_wrap=True)
         run_job(job, todo, store, config.run_options, console, "plans")
 

@@ -106,17 +106,38 @@ def _read_run(folder: Path, name: str) -> Run:
     file = _existing(folder / "metrics.json")
     try:
         metrics = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _no_figures(file, error) from error
+    return Run(name, folder, metrics, sets_by_key(metrics, file))
+
+
+def sets_by_key(metrics: Mapping[str, Any], file: Path) -> dict[SetKey, dict[str, Any]]:
+    """The sets of an evaluation by data source and task; figures are comparable only if both are the same.
+
+    Args:
+        metrics: the content of ``file``.
+        file: ``metrics.json``, for messages.
+
+    Raises:
+        ValueError: there are no sets, or a data source was asked in two wordings of one task.
+    """
+    try:
         sets = {(one["data_source"], same_task(one["task"])): one for one in metrics["sets"].values()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"
-        ) from error
-    if len(sets) < len(metrics["sets"]):
+        twice = len(sets) < len(metrics["sets"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_figures(file, error) from error
+    if twice:
         raise ValueError(
             f"{file} has a data source that was asked in two wordings. Fix: evaluate each wording in a separate run"
         )
-    return Run(name, folder, metrics, sets)
+    return sets
+
+
+def _no_figures(file: Path, error: Exception) -> ValueError:
+    why = f"{type(error).__name__}: {error}"
+    return ValueError(
+        f"{file} has no `sets` of figures as `omniq eval` writes them ({why}). Fix: name an evaluation's folder"
+    )
 
 
 def same_task(name: str) -> str:

@@ -82,7 +82,9 @@ def read_forced(setup: Setup, answered: Sequence[Answered], ref: int, console: C
     config = {"model": reader_of.spec.identity(), "rows": own["data"]["rows_xxh128"], "seed": setup.seed,
               "writers": [one.spec.identity() for one in answered]}  # fmt: skip
     with Store(setup.out / "reading" / f"model_{ref + 1}", config) as store:
-        todo = [one for one in setup.refs() if one.key not in store.keys]
+        refs = setup.refs()
+        store.check_files(refs)
+        todo = [one for one in refs if one.key not in store.keys]
         texts = [reasonings(answered[(ref + step) % len(answered)]) for step in range(len(answered))]
         other = other_images(sorted(texts[0]), setup.seed) if len(texts[0]) > 1 else {}
         shown = track(questions(todo), f"reading, {reader_of.name}", len(todo), console=console, transient=True)
@@ -90,7 +92,7 @@ def read_forced(setup: Setup, answered: Sequence[Answered], ref: int, console: C
         for asked in shown:
             reader = reader or Reader(reader_of.spec)
             store.add([{"key": asked.ref.key, "scores": dict(_scores(reader, asked, names, texts, other))}])
-        wanted = {one.key for one in setup.refs()}
+        wanted = {one.key for one in refs}
         records = {one["key"]: one["scores"] for one in read_store(store.folder) if one["key"] in wanted}
     table = pd.DataFrame.from_dict(records, orient="index", columns=list(names), dtype=float)
     for name, run_options in names.items():

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -52,11 +51,11 @@ def run_job(
         The digest of each data file, by its path.
 
     Raises:
-        OtherConfig: a data file was rewritten after the store's answers were given.
+        OtherConfig: the store's answers were given about other data files.
         BatchesFailed: every batch failed, every row was rejected, or some rows failed in every attempt, the last time
             on their own; finished rows are in the store.
     """
-    digests = store.check_files(map(Path, sorted({one.ref.file for one in todo})))
+    digests = store.check_files(one.ref for one in todo)
     saved = _Saved(store)
     with progress_bar(console, "rows") as bar:
         progress = _Progress(bar, console, title, len(todo))

@@ -9,9 +9,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omniq_verl.data.files import file_digest, replace_text
+
+if TYPE_CHECKING:
+    from omniq_verl.data.row_refs import RowRef
 
 
 class StoreInUse(RuntimeError):
@@ -28,15 +31,17 @@ class Store:
     Args:
         folder: created if missing.
         config: everything on which the records depend: numbers, texts, lists and mappings.
+        run: folder of the whole run, if it has other files that depend on the records or on ``config``; messages then
+            advise to delete it. None: ``folder`` can be deleted alone.
 
     Raises:
         StoreInUse: another process has it open.
         OtherConfig: its records belong to another ``config``; the message names the differences.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]):
+    def __init__(self, folder: Path, config: Mapping[str, Any], run: Path | None = None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._run = folder, run or folder
         self._lock = open(folder / "lock", "a")  # noqa: SIM115  held until close() or the end of the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,7 +50,7 @@ class Store:
             raise StoreInUse(f"{folder} is being written by another run; wait for it or name another folder") from None
         self.keys = {record["key"] for record in read_store(folder)}
         try:
-            _claim(folder / "config.json", json.loads(json.dumps(config)), begun=bool(self.keys))
+            _claim(folder / "config.json", json.loads(json.dumps(config)), bool(self.keys), self._run)
         except OtherConfig:
             self._lock.close()
             raise
@@ -62,22 +67,35 @@ class Store:
             self._out.close()
         self._lock.close()
 
-    def check_files(self, files: Iterable[Path]) -> dict[str, str]:
-        """Remember the content of the data files; images that they only name are not checked.
+    def check_files(self, refs: Iterable["RowRef"]) -> dict[str, str]:
+        """Check that records of these rows are about these data files, and remember the content of the files.
+
+        A file may be moved, and files may be added. Images that they only name are not checked.
 
         Returns:
             The digest of each file, by its path.
 
         Raises:
-            OtherConfig: a file has changed since records about it were finished.
+            OtherConfig: a file has changed since records about it were finished, or has rows of the same keys as the
+                records of another file.
         """
         path = self.folder / "files.json"
         known = json.loads(path.read_bytes()) if self.keys and path.exists() else {}
-        now = {str(file): file_digest(file) for file in files}
-        if changed := sorted(name for name, digest in now.items() if known.get(name, digest) != digest):
+        finished = {}  # for each file one of its rows that has a record, if there is any
+        for ref in refs:
+            finished[ref.file] = finished.get(ref.file) or (ref.key if ref.key in self.keys else None)
+        now = {name: file_digest(Path(name)) for name in sorted(finished)}
+        fix = f"Fix: give another folder, or delete {self._run}"
+        if changed := [name for name, digest in now.items() if known.get(name, digest) != digest]:
             raise OtherConfig(
-                f"{changed[0]} was rewritten after {self.folder} was started: the answers there belong to other rows."
-                f" Fix: give another folder, or delete {self.folder}"
+                f"{changed[0]} was rewritten after {self.folder} was started: what is there belongs to other rows."
+                f" {fix}"
+            )
+        other = [name for name, digest in now.items() if finished[name] and digest not in known.values()]
+        if known and other:
+            raise OtherConfig(
+                f"{self.folder} has a result for {finished[other[0]]} that belongs to another file"
+                f" ({', '.join(sorted(known)[:3])}), not to {other[0]}. {fix}"
             )
         replace_text(path, json.dumps({**known, **now}, indent=2) + "\n")
         return now
@@ -128,16 +146,20 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
 
 
-def _claim(path: Path, config: dict[str, Any], begun: bool) -> None:
+def _claim(path: Path, config: dict[str, Any], begun: bool, run: Path) -> None:
     """Write the settings, or compare them if records have ``begun``: records of different settings must not mix."""
     before = _read_config(path) if begun else None
     if before is None:
         replace_text(path, json.dumps(config, indent=2) + "\n")
-        return
-    if differing := sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key)):
-        named = "; ".join(f"{key}: {before.get(key)!r} there, {config.get(key)!r} now" for key in differing)
-        fix = f"give another name, or delete {path.parent}"
+    elif named := differences(before, config):
+        fix = f"give another name, or delete {run}"
         raise OtherConfig(f"{path.parent} was started with other settings ({named}). Fix: {fix}")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, with both values; empty if there are none."""
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:

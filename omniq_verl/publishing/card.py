@@ -8,7 +8,7 @@ import yaml
 
 import omniq_verl
 from omniq_verl.evaluation.report import figure_text
-from omniq_verl.publishing.facts import RunFacts
+from omniq_verl.publishing.facts import RunFacts, doubts
 from omniq_verl.tasks import Scale, Task, task_on
 
 FORMAT, VERSION = "omniq_model", 1
@@ -61,7 +61,13 @@ def omniq_json(run: RunFacts, options: CardOptions, evaluations: Sequence[Mappin
         "recipe": {"name": run.recipe, "settings": dict(run.settings)},
         "data": [dict(one) for one in run.data],
         "evaluations": [
-            {"mode": one.get("mode", "reason"), "sampling": one.get("sampling"), "sets": one["sets"]}
+            {
+                "mode": one.get("mode", "reason"),
+                "sampling": one.get("sampling"),
+                "limit": one.get("limit"),
+                "doubts": doubts(one),
+                "sets": one["sets"],
+            }
             for one in evaluations
         ],
     }
@@ -139,8 +145,10 @@ def _evaluated(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
                 classed.append([name, figures["task"], *shown, count])
     tables = [_table(_SCORE_COLUMNS, scored), _table(_CLASS_COLUMNS, classed)]
     found = [table for table in tables if table]
-    note = ["Brackets: 95% bootstrap intervals over images. An answer that cannot be read has no score."]
-    return found + note if found else []
+    notes = ["Brackets: 95% bootstrap intervals over images. An answer that cannot be read has no score."]
+    doubtful = [f"{', '.join(one['sets'])}: {doubt}" for one in evaluations for doubt in doubts(one)]
+    notes += ["Read these figures with care:", _bullets(doubtful)] if doubtful else []
+    return found + notes if found else []
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -153,10 +161,17 @@ def _cell(text: str) -> str:
 
 
 def _data_lines(run: RunFacts) -> list[str]:
-    return [
-        "; ".join(f"{name}: {value}" if name != "name" else f"`{value}`" for name, value in one.items())
-        for one in run.data
-    ]
+    lines = []
+    for one in run.data:
+        lines.append("; ".join([f"`{one['name']}`", *_named(one)]))
+        lines += [
+            "; ".join([f"`{one['name']}`, part `{name}`", *_named(part)]) for name, part in one.get("parts", {}).items()
+        ]
+    return lines
+
+
+def _named(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {value}" for name, value in facts.items() if name not in ("name", "parts")]
 
 
 def _recipe_lines(run: RunFacts) -> list[str]:

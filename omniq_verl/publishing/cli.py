@@ -67,11 +67,16 @@ def leaderboard(
     """Write a page that ranks evaluated models by their mean SRCC over the data sets that they all share.
 
     Example: omniq leaderboard runs/eval_* --out runs/leaderboard
+
+    Exit code 1: a folder holds no evaluation, or the evaluations differ in their --limit.
     """
     from omniq_verl.publishing.leaderboard import table, write_leaderboard
 
     with cli_errors() as console:
-        columns, rows = table(write_leaderboard(evaluations, out))
+        found = write_leaderboard(evaluations, out)
+        columns, rows = table(found)
         for row in rows:
             console.print("; ".join(f"{a} {b}".strip() for a, b in zip(columns, row, strict=True)), markup=False)
+        for note in found["notes"]:
+            console.print(f"- {note}", markup=False, soft_wrap=True)
         console.print(f"page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)

@@ -18,6 +18,8 @@ _SETTINGS = (
     *("actor_rollout_ref.actor.kl_loss_coef", "actor_rollout_ref.actor.ppo_epochs"),
 )
 """Settings that a card shows, as far as the recipe has them."""
+_TEXTS = ("data_source", "task", "target", "labels", "licence")
+"""Facts that the cards of data sets state as texts."""
 _LONGEST = 2**24
 """Bytes of a file of settings or figures that is read."""
 
@@ -37,7 +39,8 @@ class RunFacts:
     recipe: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, Any]] = ()
-    """For each data file: its ``name``, and ``data_source``, ``rows`` and ``target`` from its card if there is one."""
+    """For each data file its ``name``, and from its card, if there is one: ``data_source``, ``task``, ``target`` and
+    ``labels`` (what the scores are), ``label_map``, ``licence`` and ``rows``; of a mix ``parts`` with such facts."""
     base: str | None = None
     """End of the path, or name, of the model that the training began with."""
 
@@ -71,11 +74,32 @@ def _paths(found: Any) -> list[str]:
 
 def _data_file(path: Path) -> dict[str, Any]:
     card = _json(path.parent / "dataset_card.json")
-    known = {
-        name: card[name] for name in ("data_source", "task", "target", "licence") if isinstance(card.get(name), str)
-    }
-    rows = (card.get("files") or {}).get(path.name) if isinstance(card.get("files"), Mapping) else None
-    return {"name": path.name, **known, **({"rows": rows} if isinstance(rows, int) else {})}
+    about = _mapping(card.get("files")).get(path.name)
+    rows = about.get("rows") if isinstance(about, Mapping) else about
+    parts = {name: _facts(part) for name, part in _mapping(card.get("parts")).items() if isinstance(part, Mapping)}
+    return {"name": path.name, **_facts({**card, "rows": rows}), **({"parts": parts} if parts else {})}
+
+
+def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts from the card of a data set, or from its part in the card of a mix."""
+    texts = {name: card[name] for name in _TEXTS if isinstance(card.get(name), str)}
+    rows = {"rows": card["rows"]} if isinstance(card.get("rows"), int) else {}
+    mapped = _label_map(_mapping(card.get("label_map")))
+    return {**texts, **rows, **({"label_map": mapped} if mapped else {})}
+
+
+def _label_map(found: Mapping[str, Any]) -> str | None:
+    """What ``LabelMap.card`` writes, in words."""
+    ends = [found.get(name) for name in ("raw", "scale")]
+    if not all(isinstance(one, list) and len(one) == 2 and all(map(_is_number, one)) for one in ends):
+        return None
+    raw, scale = (f"{low:g} to {high:g}" for low, high in ends)
+    turned = " (lower is better)" if found.get("higher_is_better") is False else ""
+    return f"from {raw}{turned} to {scale}"
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
 
 
 def _at(config: Any, name: str) -> Any:
@@ -129,6 +153,16 @@ def read_evaluation(folder: Path, weights: str | None = None) -> dict[str, Any]:
     return metrics
 
 
+def doubts(metrics: Mapping[str, Any]) -> list[str]:
+    """What makes the figures of an evaluation doubtful: ``--limit`` and its warnings, without the folders of files."""
+    limit, warnings = metrics.get("limit"), metrics.get("warnings") or []
+    data = _mapping(_mapping(metrics.get("provenance")).get("data")).get("files") or []
+    for path in (one["path"] for one in data):
+        warnings = [warning.replace(path, Path(path).name) for warning in warnings]
+    limited = [f"only the first {limit} rows of each file were measured"] if limit is not None else []
+    return [*limited, *warnings]
+
+
 _FIGURES = {"srcc": ("srcc", "plcc", "rmse"), "class_accuracy": ("class_accuracy", "level_accuracy")}
 """Figures that a set with the first of them has."""
 
@@ -137,6 +171,13 @@ def _fault(metrics: Mapping[str, Any]) -> str | None:
     """What cannot be shown of an evaluation; None if all can."""
     if not all(isinstance(metrics.get(name, ""), str) for name in ("model", "mode")) or "model" not in metrics:
         return "model or mode is no text"
+    if not isinstance(metrics.get("limit"), int | None):
+        return "limit is no number"
+    if not _are(metrics.get("warnings") or [], str):
+        return "warnings are no texts"
+    data = _mapping(_mapping(metrics.get("provenance")).get("data")).get("files") or []
+    if not _are(data, Mapping) or not _are([one.get("path") for one in data], str):
+        return "the record of the data has no paths"
     for name, one in metrics["sets"].items():
         if not isinstance(one, dict) or not isinstance(one.get("task"), str):
             return f"the set {shown(name)} has no task"
@@ -145,7 +186,13 @@ def _fault(metrics: Mapping[str, Any]) -> str | None:
         wanted = [key for first, keys in _FIGURES.items() if first in one for key in keys]
         if wrong := next((key for key in wanted if not _is_figure(one.get(key))), None):
             return f"{wrong} of the set {shown(name)} is no figure"
+        if not isinstance(one.get("data_source"), str):
+            return f"the set {shown(name)} has no data source"
     return None
+
+
+def _are(found: Any, kind: type) -> bool:
+    return isinstance(found, list) and all(isinstance(one, kind) for one in found)
 
 
 def _is_figure(found: Any) -> bool:

@@ -29,7 +29,7 @@ from omniq_verl.rali.distributed import Ranks
 from omniq_verl.rali.encoder import ImageEncoder, TwoTowers, encoder_of, open_model, open_preprocessing, save_whole
 from omniq_verl.rali.losses import LOSSES
 from omniq_verl.rali.pairs import read_pairs
-from omniq_verl.rali.pixels import cached_pixels
+from omniq_verl.rali.pixels import cached_pixels, remove_pixels
 from omniq_verl.rali.texts import Texts
 
 PRECISIONS = ("fp32", "bf16")
@@ -93,13 +93,14 @@ def align(config: AlignConfig, console: Console) -> Path:
     with ranks, _store(config, ranks) as store:
         if not done.is_dir():
             run = _Run(config, ranks)
+            store.check_files(run.refs)
             if ranks.first:
                 _print_summary(run, config, console)
             _train(run, store, console)
             if ranks.first:
                 _save_model(run, done)
-                for path in (_checkpoint(config), run.cache):  # large and no longer needed
-                    path.unlink(missing_ok=True)
+                _checkpoint(config).unlink(missing_ok=True)  # large and no longer needed, like the pixels
+                remove_pixels(config.out)
     return done
 
 
@@ -115,6 +116,9 @@ class _NoStore:
     def add(self, _records: object) -> None:
         pass
 
+    def check_files(self, _refs: object) -> None:
+        pass
+
 
 def _store(config: AlignConfig, ranks: Ranks) -> Store | _NoStore:
     if not ranks.first:
@@ -124,7 +128,8 @@ def _store(config: AlignConfig, ranks: Ranks) -> Store | _NoStore:
     ).hexdigest()  # other pairs may have the same name
     left_out = ("out", "save_every", "checkpointing", "allow_pickle")  # these do not affect the weights
     settings = {name: value for name, value in asdict(config).items() if name not in left_out}
-    return Store(config.out / "metrics", {**settings, "pairs": digest})
+    # The checkpoint and the model belong to these settings, too.
+    return Store(config.out / "metrics", {**settings, "pairs": digest}, run=config.out)
 
 
 class _Run:
@@ -141,9 +146,9 @@ class _Run:
             raise ValueError(f"{config.pairs} has {len(pairs)} images, but contrastive training needs at least 2")
         self.batch = min(config.batch, len(pairs) // ranks.number * ranks.number)
         self.texts = Texts(self.model, config.model, [texts[: config.texts] for _, texts in pairs], ranks.device)
-        self.cache = config.out / "pixels.npy"
+        self.refs = [ref for ref, _ in pairs]
         with ranks.first_then_others():
-            self.pixels = cached_pixels([ref for ref, _ in pairs], preprocessing, self.cache)
+            self.pixels = cached_pixels(self.refs, preprocessing, config.out)
         self.encoder = prepare_encoder(encoder_of(self.model, preprocessing), config.checkpointing).to(ranks.device)
         self.scale, self.bias = logits_of(self.model)
         parameters = trained_parameters(self.encoder)

@@ -68,7 +68,7 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     settings = {"dtype": config.dtype, "weights": scorer.digest}
     with Store(config.out / "scores", settings) as store:
         starts = record_start(config.out)
-        digests = store.check_files(map(Path, sorted({ref.file for ref in refs})))
+        digests = store.check_files(refs)
         _score(scorer, [ref for ref in refs if ref.key not in store.keys], store, console)
         judged = judge_scores(labels, read_store(store.folder))
         model = {"model": str(config.model), "kind": "rali", **settings}

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from xxhash import xxh3_128
 
-from omniq_verl.data.files import atomic_path
+from omniq_verl.data.files import atomic_path, file_digest
 from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.rali.encoder import ImageEncoder
 from omniq_verl.rali.preprocessing import Preprocessing
@@ -53,20 +54,41 @@ def _pixels(ref: RowRef, row: dict[str, Any], preprocessing: Preprocessing) -> n
         raise ValueError(f"{ref.key} of {ref.file}: its image cannot be read ({error})") from error
 
 
-def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, path: Path) -> np.ndarray:
-    """The same as one array ``[images, side, side, 3]`` in a memory-mapped file, which is created if missing.
+def cached_pixels(refs: Sequence[RowRef], preprocessing: Preprocessing, folder: Path) -> np.ndarray:
+    """The same as one array ``[images, side, side, 3]`` in a memory-mapped file of the folder, created if missing.
 
-    The file is uncompressed: 2.4 GB for KonIQ's 7,058 images at 336 pixels.
+    The file's name depends on the rows, the data files and the preprocessing. Files of other pixels are deleted. The
+    file is uncompressed: 2.4 GB for KonIQ's 7,058 images at 336 pixels.
     """
+    path, shape = _cache(refs, preprocessing, folder), (len(refs), preprocessing.side, preprocessing.side, 3)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shape = (len(refs), preprocessing.side, preprocessing.side, 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_pixels(folder)
         with atomic_path(path) as unfinished:
             array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
             for number, pixels in enumerate(pixels_of(refs, preprocessing)):
                 array[number] = pixels
             array.flush()
     return np.load(path, mmap_mode="r")
+
+
+def remove_pixels(folder: Path) -> None:
+    """Delete the files of ``cached_pixels`` in a folder, which are large; also unfinished ones."""
+    for path in folder.glob("pixels*.npy*"):
+        path.unlink()
+
+
+def _cache(refs: Sequence[RowRef], preprocessing: Preprocessing, folder: Path) -> Path:
+    digest = xxh3_128(repr(preprocessing).encode())
+    try:
+        files = {file: file_digest(Path(file)) for file in sorted({ref.file for ref in refs})}
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename} cannot be read ({error.strerror}). Fix: run omniq rali pairs again"
+        ) from error
+    for ref in refs:
+        digest.update(f"{ref.key}\t{files[ref.file]}\t{ref.group}\t{ref.number}\n".encode(errors="surrogatepass"))
+    return folder / f"pixels-{digest.hexdigest()}.npy"
 
 
 def embed(encoder: ImageEncoder, images: Iterable[np.ndarray], batch: int = 64) -> np.ndarray:

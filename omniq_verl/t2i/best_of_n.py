@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omniq_verl.t2i.candidates import (
     Candidate,
     GuidedRun,
     Records,
+    check_drawn,
     draw_missing,
     image_path,
     pick,
@@ -68,9 +70,11 @@ def best_of_n(run: BestOfN, console: Console) -> list[dict[str, Any]]:
     settings = run.settings() if scorers.rali is None else {**run.settings(), "rali": scorers.rali.digest}
     by_text = [run.drawings(number) for number in range(len(run.prompts))]
     run.out.mkdir(parents=True, exist_ok=True)
+    # Before the scores are compared: an error about them only says to delete the scores.
+    check_drawn(run, chain.from_iterable(by_text))
     with Records(run.out / "scores", settings) as scores, progress_bar(console, "images") as bar:
         write_conditions(run)
-        _draw_and_score(run, [candidate for drawings in by_text for candidate in drawings], scores, scorers, bar)
+        _draw_and_score(run, list(chain.from_iterable(by_text)), scores, scorers, bar)
     picks = [_pick(run, drawings, scores.found) for drawings in by_text]
     replace_text(run.out / "picks.jsonl", "".join(json.dumps(one) + "\n" for one in picks))
     return picks

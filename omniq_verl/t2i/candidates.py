@@ -9,10 +9,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from xxhash import xxh3_128
 
-from omniq_verl.data.files import atomic_path
+from omniq_verl.data.files import atomic_path, whole_text
 from omniq_verl.generation.provenance import provenance, record_start, write_provenance
 from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.generation.store import Store, read_store
+from omniq_verl.generation.store import OtherConfig, Store, differences, read_store
 from omniq_verl.scoring.scorer import asked_tasks
 from omniq_verl.t2i.generator import Generator, GeneratorSpec
 from omniq_verl.t2i.geneval import prompt_folder, sample_name
@@ -34,7 +34,7 @@ class GuidedRun:
     scorer: EngineSpec | None
     """The reasoning model; None: RALI scores alone."""
     weights: Mapping[str, float] = field(default_factory=lambda: {"alignment": 1.0})
-    """Weights by task; images are ranked by the weighted mean of their scores."""
+    """Weights by task; images are ranked by the weighted mean of their scores. A task with weight 0 is not scored."""
     order: Sequence[str] = ()
     """Tasks, most important first: images are ranked lexicographically instead of by weights."""
     within: float = 0.0
@@ -72,7 +72,12 @@ class GuidedRun:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that every image is scored for."""
-        return tuple(self.order) or tuple(task for task, weight in self.weights.items() if weight > 0)
+        return tuple(self.order) or tuple(self.used_weights)
+
+    @property
+    def used_weights(self) -> dict[str, float]:
+        """The weights above 0."""
+        return {task: weight for task, weight in self.weights.items() if weight > 0}
 
     def choose(self, scores: Mapping[str, Sequence[float | None]]) -> Choice:
         """Pick the best image of a text.
@@ -86,6 +91,11 @@ class GuidedRun:
         if self.order:
             return choose_in_order(scores, self.order, self.within)
         return choose_weighted(scores, self.weights)
+
+    def drawing(self, candidate: "Candidate") -> dict[str, str]:
+        """All that an image depends on, as texts for its file."""
+        found = {"prompt": candidate.text, "seed": candidate.seed, **asdict(self.generator)}
+        return {name: whole_text(str(value)) for name, value in found.items()}
 
     def settings(self) -> dict[str, Any]:
         """Settings that images and scores depend on. How the best is chosen is not among them."""
@@ -108,7 +118,7 @@ def write_conditions(run: GuidedRun) -> None:
     texts = "".join(f"{one['prompt']}\n" for one in run.prompts).encode(errors="surrogatepass")
     known = {
         "texts": {"used": len(run.prompts), "limit": run.limit, "xxh128": xxh3_128(texts).hexdigest()},
-        "chosen_by": {"weights": dict(run.weights), "order": list(run.order), "within": run.within}
+        "chosen_by": {"weights": run.used_weights, "order": list(run.order), "within": run.within}
         | ({"selector": run.selector} if run.selector else {}),
         **{name: settings[name] for name in settings if name not in ("prompts", "scorer", "seed")},
     }
@@ -135,8 +145,8 @@ class Candidate:
 class Records(Store):
     """A store whose records are also available by key."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]):
-        super().__init__(folder, config)
+    def __init__(self, folder: Path, config: Mapping[str, Any], run: Path | None = None):
+        super().__init__(folder, config, run)
         self.found = {record["key"]: record for record in read_store(folder)}
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -147,17 +157,51 @@ class Records(Store):
             self.found.setdefault(record["key"], dict(record))
 
 
+def check_drawn(run: GuidedRun, drawings: Iterable[Candidate]) -> None:
+    """Check that the images that exist were drawn as this run would draw them.
+
+    The stores of scores cannot tell, because images are drawn before anything is scored.
+
+    Raises:
+        OtherConfig: an image has another prompt, seed or generator, or does not name its prompt and seed.
+        ValueError: a file cannot be read.
+    """
+    for candidate in drawings:
+        path = image_path(run, candidate)
+        if not path.is_file():
+            continue
+        before, now = _texts_in(path), run.drawing(candidate)
+        # Images of older versions name only their prompt and seed.
+        known = [name for name in now if name in before or name in ("prompt", "seed")]
+        if named := differences({name: before.get(name) for name in known}, {name: now[name] for name in known}):
+            raise OtherConfig(
+                f"{path} was drawn with other settings ({named}). Fix: give another --out, or delete {run.out}"
+            )
+
+
+def _texts_in(path: Path) -> dict[Any, Any]:
+    try:
+        with Image.open(path) as image:  # reads only what comes before the pixels
+            return image.info
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}). Fix: delete it, and it is drawn again") from error
+
+
 def draw_missing(
     run: GuidedRun, drawings: Sequence[Candidate], generator: Callable[[], Generator], done: Callable[[int], Any]
 ) -> None:
-    """Draw the images that do not exist yet.
+    """Draw the images that do not exist yet, and check those that do.
 
     Args:
         run: settings of the run.
         drawings: all images that should exist.
         generator: called only if there is something to draw.
         done: progress callback; receives the number of further finished images.
+
+    Raises:
+        OtherConfig: an image that exists was drawn with other settings.
     """
+    check_drawn(run, drawings)
     missing = [candidate for candidate in drawings if not image_path(run, candidate).is_file()]
     done(len(drawings) - len(missing))
     for some in _batches(missing, run.batch):
@@ -165,7 +209,7 @@ def draw_missing(
             prompt_folder(run.out / "candidates", number, run.prompts[number])
         images = generator().draw([candidate.text for candidate in some], [candidate.seed for candidate in some])
         for candidate, image in zip(some, images, strict=True):
-            _save(image, image_path(run, candidate), {"prompt": candidate.text, "seed": str(candidate.seed)})
+            _save(image, image_path(run, candidate), run.drawing(candidate))
         done(len(some))
 
 
@@ -249,7 +293,7 @@ def _batches(drawings: Sequence[Candidate], size: int) -> Iterator[Sequence[Cand
 
 
 def _save(image: Image.Image, path: Path, known: Mapping[str, str]) -> None:
-    """Write a PNG atomically, with its prompt and seed in the PNG's text chunks."""
+    """Write a PNG atomically, with these texts in its text chunks."""
     about = PngInfo()
     for name, text in known.items():
         about.add_itxt(name, text)

@@ -160,7 +160,7 @@ def add_scores(run: Scored, name: str, table: Path) -> Scored:
 
 
 def _scores_by_name(table: Path, wanted: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
-    """Scores of a run's images by text number and image number; NaN for an image that has none.
+    """Scores of a run's images by the end of their path; NaN for an image that has none.
 
     Raises:
         ValueError: the table cannot be read, or two images have the same numbers, as those of two runs have.
@@ -238,8 +238,12 @@ def _write_picks(run: Scored, name: str, picks: Sequence[int | None]) -> None:
 
 
 def _tail(image: Path) -> tuple[str, ...]:
-    """Text number and image number in a path; unlike the whole path they survive moving the run."""
-    return image.parts[-3::2]
+    """The end of a candidate's path; unlike the whole path it survives moving the run.
+
+    It begins with ``candidates``, because the copies in ``best`` and ``selected`` have the same numbers as the first
+    images.
+    """
+    return image.parts[-4:]
 
 
 def _number(score: Any) -> float | None:

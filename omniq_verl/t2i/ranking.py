@@ -44,18 +44,18 @@ def choose_weighted(scores: Scores, weights: Mapping[str, float] | None = None) 
     Args:
         scores: all of the same length and on the same scale.
         weights: by criterion, >= 0 and at least one > 0; None: equal weights. Criteria that are missing here or have
-            weight 0 are ignored and may lack scores.
+            weight 0 are ignored and need not be in ``scores``.
 
     Raises:
         ValueError: invalid weights, a weight of an unknown criterion, or scores of different lengths.
     """
     _candidates(scores)
     weights = dict.fromkeys(scores, 1.0) if weights is None else dict(weights)
-    if unknown := weights.keys() - scores.keys():
-        raise ValueError(f"weights of {', '.join(sorted(unknown))}, but the scores are {', '.join(scores)}")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not sum(weights.values()):
         raise ValueError(f"weights must be >= 0 and at least one > 0; got {weights}")
     used = {name: weight for name, weight in weights.items() if weight > 0}
+    if unknown := used.keys() - scores.keys():
+        raise ValueError(f"weights of {', '.join(sorted(unknown))}, but the scores are {', '.join(scores)}")
     rows = zip(*(scores[name] for name in used), strict=True)
     return choose_by_values([_weighted(row, list(used.values())) for row in rows])
 

@@ -22,6 +22,7 @@ from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.request import ERROR, Answer, Request, Sampling, answer_each
 from omniq_verl.t2i.candidates import (
     Records,
+    check_drawn,
     draw_missing,
     image_path,
     pick,
@@ -55,12 +56,14 @@ def reflect(run: Reflection, console: Console) -> list[dict[str, Any]]:
         run.writer.check()
     run.out.mkdir(parents=True, exist_ok=True)
     with (
-        Records(run.out / "scores", run.settings()) as scores,
-        Records(run.out / "rewrites", run.settings()) as rewrites,
+        # Later images depend on scores and rewritten prompts: other settings of either need a new folder.
+        Records(run.out / "scores", run.settings(), run.out) as scores,
+        Records(run.out / "rewrites", run.settings(), run.out) as rewrites,
         progress_bar(console, "images") as bar,
     ):
-        write_conditions(run)
         walks = [ReflectionState(run, number, scores.found, rewrites.found) for number in range(len(run.prompts))]
+        check_drawn(run, (candidate for state in walks for candidate in state.first_images()))
+        write_conditions(run)
         _run_rounds(run, walks, scores, rewrites, scorers, bar)
     picks = [_finish(run, state, scores) for state in walks]
     lines = {"picks.jsonl": picks, "rounds.jsonl": [line for state in walks for line in state.lines()]}

@@ -1,14 +1,15 @@
 """Settings of a reflection run, and the state of one text over its rounds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.scoring.scorer import asked_tasks
 from omniq_verl.t2i.candidates import Candidate, GuidedRun
 from omniq_verl.t2i.ranking import Choice
 from omniq_verl.t2i.rewriting import ask_for_prompt, feedback_of
-from omniq_verl.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,20 @@ class Reflection(GuidedRun):
             raise ValueError(
                 "n and longest must be >= 1, rounds must be >= 0, and a reasoning model (scorer) is required"
             )
-        tops = [find_task(task).score_scale.high for task in self.tasks]
-        if self.stop_at is not None and not self.stop_at <= min(tops):
-            raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {min(tops):g}")
+        if self.stop_at is not None and not self.stop_at <= (top := self._highest_value()):
+            raise ValueError(f"no image reaches stop_at={self.stop_at:g}: the scores end at {top:g}")
+
+    def _highest_value(self) -> float:
+        """The highest value that an image can be ranked by; infinite for a selector, whose values have no known end."""
+        if self.selector:
+            return math.inf
+        tasks = asked_tasks(self.order[:1] or self.tasks, self.scale)
+        return min(task.score_scale.high for task in tasks)
 
     def settings(self) -> dict[str, Any]:
         """Settings that images, scores and prompts depend on. Not ``rounds``: a run can be extended by more rounds."""
         # The image to reflect on is a choice only if a round has several.
-        by = [dict(self.weights), list(self.order), self.within, *filter(None, [self.selector])]
+        by = [self.used_weights, list(self.order), self.within, *filter(None, [self.selector])]
         chosen = by if self.n > 1 else None
         writer = self.writer or self.scorer
         assert writer is not None  # checked above
@@ -81,12 +88,19 @@ class ReflectionState:
 
     def begin_round(self) -> list[Candidate]:
         """Start the next round: its images, each with its own seed. Uses the previous prompt if there is no new one."""
-        text, first = self.wanted, len(self.drawings)
+        self.rounds.append(self._images(len(self.drawings), 1) if self.rounds else self.first_images())
+        return self.rounds[-1]
+
+    def first_images(self) -> list[Candidate]:
+        """The images of the first round."""
+        return self._images(0, self._run.n)
+
+    def _images(self, first: int, count: int) -> list[Candidate]:
+        text = self.wanted
         if self.rounds:
             text = self._rewrites[self.key]["prompt"] or self.rounds[-1][0].text
-        images = range(first, first + (1 if self.rounds else self._run.n))
-        self.rounds.append([Candidate(self.number, image, text, self._run.seed + image) for image in images])
-        return self.rounds[-1]
+        images = range(first, first + count)
+        return [Candidate(self.number, image, text, self._run.seed + image) for image in images]
 
     def question(self) -> list[dict[str, str]] | None:
         """Ask for the next prompt, given the best image of the last round; None if there is no criticism of it."""

@@ -30,11 +30,11 @@ def answer_text(score: float) -> str:
     return f"<think>slight noise, {WORDS[min(int(score), 5) - 1]} quality</think><answer>{score:.1f}</answer>"
 
 
-def write_rows(path: Path, scores: list[float], source: str = "made", prefix: str = "") -> Path:
-    """Photographs of slightly different brightness, with these labels."""
+def write_rows(path: Path, scores: list[float], source: str = "made", prefix: str = "", first: int = 0) -> Path:
+    """Photographs of slightly different brightness, with these labels; ``first`` is the number of the first one."""
     named = ((f"{prefix}{number}", score) for number, score in enumerate(scores))
     rows = [Row(source, name, "technical", "test", score, score, (1.0, 5.0)) for name, score in named]
-    write_parquet([row.record(n, saved(smooth(96, 80, n), "PNG")) for n, row in enumerate(rows)], path)
+    write_parquet([row.record(n, saved(smooth(96, 80, first + n), "PNG")) for n, row in enumerate(rows)], path)
     return path
 
 

@@ -52,10 +52,12 @@ def picture(seed: int, height: int = 40, width: int = 56, kind: str = "PNG") -> 
     return saved(np.clip(pixels, 0, 255).astype(np.uint8), kind)
 
 
-def write_labelled(path: Path, scores: list[float], split: str = "train", source: str = "made") -> Path:
-    """A prepared file of pictures with these labels."""
+def write_labelled(path: Path, scores: list[float], split: str = "train", source: str = "made", first: int = 0) -> Path:
+    """A prepared file of pictures with these labels; ``first`` is the seed of the first picture."""
     rows = [
-        Row(source, f"{source}/{number}", "technical", split, score, score, (1.0, 5.0)).record(number, picture(number))
+        Row(source, f"{source}/{number}", "technical", split, score, score, (1.0, 5.0)).record(
+            number, picture(first + number)
+        )
         for number, score in enumerate(scores)
     ]
     write_parquet(rows, path)

@@ -16,8 +16,10 @@ from PIL import Image
 from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.t2i.generator import GeneratorSpec
+from omniq_verl.t2i.ranking import Scores
 
 PAINTER, CRITIC, WRITER = "t2i_builders:Painter", "t2i_builders:Critic", "t2i_builders:Writer"
+STOPPING = "t2i_builders:StoppingPainter"
 HOSTILE = (
     "no prompt at all",
     "<prompt>never closed",
@@ -48,6 +50,15 @@ class Painter:
         with open(Path("drawn.log"), "a") as log:
             log.writelines(f"{text}/{seed}\n" for text, seed in drawn)
         return [Image.new("RGB", (16, 16), (value_of(text, seed),) * 3) for text, seed in drawn]
+
+
+class StoppingPainter(Painter):
+    """Fails when it has drawn anything, as long as the file ``stop`` is in the working directory."""
+
+    def draw(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        if Path("stop").exists() and Path("drawn.log").exists():
+            raise RuntimeError("out of memory")
+        return super().draw(texts, seeds)
 
 
 class Writer:
@@ -85,6 +96,11 @@ class Critic:
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         engine = self._rater if requests[0].images else self._writer
         return engine.answer(requests, sampling)
+
+
+def hundredfold(scores: Scores) -> list[float | None]:
+    """A selector whose values are beyond the scale of the scores."""
+    return [None if score is None else 100 * score for score in scores["alignment"]]
 
 
 def killed_five_times(words: Sequence[str], folder: Path, every: int, pause: float = 0.0) -> dict[str, str]:

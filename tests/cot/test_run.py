@@ -19,6 +19,7 @@ from omniq_verl.data.row_refs import HeldOutRows
 from omniq_verl.data.rows import Row
 from omniq_verl.generation.config import read_config
 from omniq_verl.generation.request import Answer
+from omniq_verl.generation.store import OtherConfig
 from omniq_verl.pipeline import omniquality_r
 from omniq_verl.pipeline.tiny_stages import Settings
 
@@ -53,6 +54,12 @@ def run(root: Path, *more: str) -> dict:
 def test_a_file_where_a_list_belongs_is_told_how_to_write_one():
     with pytest.raises(ValueError, match=r"^settings: data: .* Fix: write a list, data=\[VALUE,...\]"):
         read_config(CotConfig, None, ["data=train.parquet"])
+
+
+def test_other_plans_need_another_folder_as_the_reasoning_is_about_the_old_ones(root):
+    run(root)
+    with pytest.raises(OtherConfig, match=f"sampling: .*delete {root / 'out'}$"):
+        run(root, "plan.temperature=0.5")
 
 
 def test_the_plan_never_reaches_the_sft_file(root):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,19 @@ def test_answers_about_other_pictures_of_the_same_name_are_not_taken_for_these(t
     write_scored(data, [255 - value for value in VALUES], TARGETS)
     with pytest.raises(OtherConfig, match=r"test\.parquet was rewritten"):
         run([data], tmp_path / "out")
+
+
+def test_answers_about_another_file_are_not_taken_for_these(tmp_path):
+    first = write_scored(tmp_path / "test.parquet", VALUES, TARGETS)
+    found = run([first], tmp_path / "out")
+    other = write_scored(tmp_path / "other.parquet", [255 - value for value in VALUES], TARGETS)
+    with pytest.raises(
+        OtherConfig, match=r"another file \(.*test\.parquet\), not to .*other\.parquet\. Fix: give another"
+    ):
+        run([other], tmp_path / "out")
+    moved, more = Path(shutil.copy(first, tmp_path / "moved.parquet")), write_distorted(tmp_path / "worn", VALUES)
+    assert run([moved], tmp_path / "out")["sets"] == found["sets"]
+    assert set(run([moved, more], tmp_path / "out")["sets"]) == {"made", "worn"}
 
 
 def test_rows_an_engine_rejects_are_named_errors(tmp_path, scored):

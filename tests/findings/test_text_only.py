@@ -1,6 +1,7 @@
 """The score from the text: what the model reads, ridge regressions against plain ones, crossed texts, the page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from omniq_verl.findings.forced import forced_score, forced_text, without_image
 from omniq_verl.findings.reader import Reader
 from omniq_verl.findings.text_only import CROSSED, IMAGE_AND_TEXT, TEXT_ALONE
 from omniq_verl.generation.spec import EngineSpec
+from omniq_verl.generation.store import OtherConfig
 from omniq_verl.tasks import TECHNICAL, ForbiddenText
 
 MESSAGES = TECHNICAL.messages("one")
@@ -201,3 +203,6 @@ def test_two_models_read_each_others_texts(tmp_path, monkeypatch):
     other = "the other model's text alone"
     assert first[other].tolist() == [4, 4, 4] and first[TEXT_ALONE].tolist() == [2, 2, 2]
     assert second[other].tolist() == [2, 2, 2] and second[f"text_score {other}"].tolist() == [2, 2, 2]
+    data = write_rows(tmp_path / "other.parquet", [2.0, 3.0, 4.0], first=5)
+    with pytest.raises(OtherConfig, match=r"another file \(.*rows\.parquet\), not to .*other\.parquet"):
+        text_only.read_forced(replace(setup, data=(data,)), given, 0, Console(quiet=True))

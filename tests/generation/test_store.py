@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from omniq_verl.data.row_refs import RowRef
 from omniq_verl.generation.store import OtherConfig, Store, StoreInUse, read_store
 
 CONFIG = {"model": "a", "sampling": {"n": 2, "temperature": 1.0}}
@@ -77,20 +79,44 @@ def test_settings_under_which_nothing_was_finished_bind_nobody(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
 
 
+def rows_of(file: Path, *keys: str) -> list[RowRef]:
+    return [RowRef(key, str(file), 0, number, {}) for number, key in enumerate(keys)]
+
+
 def test_files_written_anew_are_rejected_once_there_are_answers(tmp_path):
     one, other, folder = tmp_path / "one", tmp_path / "other", tmp_path / "store"
     one.write_text("1")
     other.write_text("2")
+    both = [*rows_of(one, "a"), *rows_of(other, "b")]
     with Store(folder, CONFIG) as store:
-        store.check_files([one])
+        store.check_files(rows_of(one, "a"))
         one.write_text("1 again")
-        store.check_files([one])  # no answer is of what it was before
+        store.check_files(rows_of(one, "a"))  # no answer is of what it was before
         store.add([record("a")])
-        store.check_files([one, other])
+        store.check_files(both)
         other.write_text("3")
         with pytest.raises(OtherConfig, match=rf"{other} was rewritten.*delete {folder}"):
-            store.check_files([one, other])
-        store.check_files([one])
+            store.check_files(both)
+        store.check_files(rows_of(one, "a"))
+
+
+def test_another_file_with_rows_of_the_same_keys_is_rejected_and_a_moved_one_is_not(tmp_path):
+    one, copy, other, more = (tmp_path / name for name in ("one", "copy", "other", "more"))
+    for file, text in ((one, "1"), (copy, "1"), (other, "2"), (more, "3")):
+        file.write_text(text)
+    with Store(tmp_path / "store", CONFIG) as store:
+        store.check_files(rows_of(one, "a", "b"))
+        store.add([record("a")])
+        store.check_files([*rows_of(copy, "a", "b"), *rows_of(more, "c")])
+        with pytest.raises(OtherConfig, match=rf"result for a that .* file \(.*{one}.*\), not to {other}\. Fix"):
+            store.check_files(rows_of(other, "b", "a"))
+
+
+def test_a_store_that_the_rest_of_its_run_depends_on_is_not_deleted_alone(tmp_path):
+    with Store(tmp_path / "run" / "metrics", CONFIG, run=tmp_path / "run") as store:
+        store.add([record("a")])
+    with pytest.raises(OtherConfig, match=rf"delete {tmp_path / 'run'}$"):
+        Store(tmp_path / "run" / "metrics", {}, run=tmp_path / "run")
 
 
 def test_a_config_torn_by_a_kill_is_written_anew(tmp_path):

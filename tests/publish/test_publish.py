@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from data_builders import prepare_made, whole_set
 from generation_builders import png, write_rows
 from typer.testing import CliRunner
 
+from data_prep.mix import main as mix
 from omniq_verl.cli import app
 from omniq_verl.families.about import card_fields
 from omniq_verl.publishing import publish
@@ -98,6 +100,43 @@ def test_the_card_says_what_is_known(run, evaluated, tmp_path):
         assert text in found.card, text
     assert str(run.parent) not in found.card and str(run.parent) not in json.dumps(found.about)
     assert found.about["weights"] == found.run.weights and found.about["evaluations"][0]["mode"] == "direct"
+
+
+def test_the_card_shows_the_training_data_as_scripts_record_it(run, tmp_path):
+    sets = tmp_path / "sets"
+    whole_set(tmp_path / "files")
+    prepare_made(tmp_path / "files", sets / "one")
+    prepare_made(tmp_path / "files", sets / "two", "--task", "alignment", "--scale", "0-5", "--shard-rows", "4")
+    mix(["--root", str(sets), "--out", str(tmp_path / "mix"), "--take", "one=4", "two=3"])
+    files = [sets / "one/train.parquet", sets / "two/train-00001-of-00002.parquet", tmp_path / "mix/train.parquet"]
+    other = tmp_path / "run"
+    (other / "hydra").mkdir(parents=True)
+    (other / "global_step_20").symlink_to(run / "global_step_20")
+    config = {"data": {"train_files": [str(file) for file in files]}}
+    (other / "hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    found = publish.prepare(other, CardOptions("m", "mit"), [])
+    shown = found.card.partition("## Training data\n\n")[2].partition("\n\n")[0].splitlines()
+    made = "data_source: made; task: technical"
+    two = "data_source: made; task: alignment"
+    assert shown == [
+        f"- `train.parquet`; {made}; licence: none; rows: 6; label_map: from 0 to 100 to 1 to 5",
+        f"- `train-00001-of-00002.parquet`; {two}; licence: none; rows: 2; label_map: from 0 to 100 to 0 to 5",
+        "- `train.parquet`; rows: 7",
+        f"- `train.parquet`, part `one`; {made}; rows: 4; label_map: from 0 to 100 to 1 to 5",
+        f"- `train.parquet`, part `two`; {two}; rows: 3; label_map: from 0 to 100 to 0 to 5",
+    ]
+
+
+def test_the_card_says_what_makes_its_figures_doubtful(run, tmp_path):
+    data = write_rows(tmp_path / "train.parquet", [1, 2, 3, 4, 5, 2.5])
+    words = ["eval", "--model", run, "--engine", "hf", "--data", data, "--out", tmp_path / "eval", "--mode", "direct"]
+    done = invoke(*words, "--resamples", "20", "--limit", "4")
+    assert done.exit_code == 0, done.output
+    found = publish.prepare(run, CardOptions("m", "mit"), [tmp_path / "eval"])
+    assert "\n- made: only the first 4 rows of each file were measured\n" in found.card
+    assert "\n- made: 4 of 4 rows are training rows (the first is" in found.card
+    assert "of train.parquet)" in found.card and str(tmp_path) not in found.card + json.dumps(found.about)
+    assert found.about["evaluations"][0]["limit"] == 4 and len(found.about["evaluations"][0]["doubts"]) == 2
 
 
 def test_tasks_and_scale_of_a_published_model_are_kept(run, tmp_path):
@@ -188,6 +227,10 @@ def unreachable(*_args: object, **_settings: object) -> None:
         ({"sets": {"a": {"task": "technical", "scored": 1}}}, "the set 'a' has no numbers of images"),
         ({"sets": {"a": {"task": "t", "scored": 1, "images": 1, "srcc": None}}}, "srcc of the set 'a' is no figure"),
         ({"sets": {"a": {"task": "t", "scored": 1, "images": 1, "srcc": {"value": math.nan}}}}, "srcc of the set"),
+        ({"sets": {"a": {"task": "t", "scored": 1, "images": 1}}}, "the set 'a' has no data source"),
+        ({"limit": "all"}, "limit is no number"),
+        ({"warnings": [1]}, "warnings are no texts"),
+        ({"provenance": {"data": {"files": ["a"]}}}, "the record of the data has no paths"),
     ],
 )
 def test_an_evaluation_of_another_form_is_named(tmp_path, broken, said):
@@ -204,14 +247,55 @@ def test_evaluations_in_folders_of_one_name_are_told_apart(tmp_path):
         board([folders[0], folders[0]])
 
 
-def fake(folder: Path, model: str, **srcc: float | None) -> Path:
+def fake(folder: Path, model: str, about: dict | None = None, images: int = 9, **srcc: float | None) -> Path:
+    """An evaluation of sets named SOURCE or SOURCE__TASK, technical by default."""
     folder.mkdir(parents=True)
     sets = {}
     for name, value in srcc.items():
+        source, _, task = name.partition("__")
         one = {"value": value, "low": None, "high": None}
-        sets[name] = {"task": "technical", "srcc": one, "plcc": one, "rmse": one, "scored": 9, "images": 9}
-    (folder / "metrics.json").write_text(json.dumps({"model": model, "engine": {"weights": "w"}, "sets": sets}))
+        figures = {"srcc": one, "plcc": one, "rmse": one, "scored": 9, "images": images}
+        sets[source] = {"data_source": source, "task": task or "technical", **figures}
+    metrics = {"model": model, "engine": {"weights": "w"}, "sets": sets, **(about or {})}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+def test_sets_of_one_name_and_two_tasks_are_two_columns(tmp_path):
+    folders = [
+        fake(tmp_path / "a", "m1", agiqa3k__technical=0.9, koniq=0.5),
+        fake(tmp_path / "b", "m2", agiqa3k__alignment=0.8, koniq=0.6),
+        fake(tmp_path / "c", "m3", agiqa3k__technical_direct=0.7, koniq=0.4),
+    ]
+    found = board(folders)
+    assert found["sets"] == ["agiqa3k/technical", "koniq", "agiqa3k/alignment"] and found["common"] == ["koniq"]
+    assert [row["name"] for row in found["rows"]] == ["b", "a", "c"]
+    measured = {row["name"]: sorted(row["figures"]) for row in found["rows"]}
+    assert measured["a"] == measured["c"] == ["agiqa3k/technical", "koniq"] != measured["b"]
+
+
+def test_evaluations_with_another_limit_are_not_ranked_together(tmp_path):
+    folders = [fake(tmp_path / name, name, {"limit": limit}, koniq=0.5) for name, limit in (("a", 50), ("b", None))]
+    with pytest.raises(ValueError, match=r"different rows \(a --limit 50, b all rows\)\. Fix: .*the same --limit"):
+        board(folders)
+
+
+def test_both_pages_say_what_makes_figures_doubtful(tmp_path):
+    file = "/home/me/data/train.parquet"
+    about = {"limit": 50, "provenance": {"data": {"files": [{"path": file}]}}}
+    warned = {**about, "warnings": [f"3 of 9 rows are training rows (of {file})"]}
+    folders = [fake(tmp_path / "a", "a", warned, koniq=0.5), fake(tmp_path / "b", "b", about, images=12, koniq=0.5)]
+    found = write_leaderboard(folders, tmp_path / "board")
+    expected = [
+        "a: only the first 50 rows of each file were measured",
+        "a: 3 of 9 rows are training rows (of train.parquet)",
+        "b: only the first 50 rows of each file were measured",
+        "koniq: the models were measured on different numbers of images (a 9, b 12)",
+    ]
+    assert found["notes"] == expected and found["limit"] == 50
+    for name in ("leaderboard.md", "leaderboard.html"):
+        page = (tmp_path / "board" / name).read_text()
+        assert all(note in page for note in expected), name
 
 
 def test_a_leaderboard_ranks_by_the_mean_over_common_sets(tmp_path):

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,13 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from omniq_verl.data.row_refs import list_rows
 from omniq_verl.generation.store import OtherConfig
 from omniq_verl.rali.align import AlignConfig, align, order_of, prepare_encoder, read_metrics, trained_parameters
 from omniq_verl.rali.encoder import ImageEncoder, encoder_of, open_model, open_preprocessing
 from omniq_verl.rali.losses import sigmoid_loss, softmax_loss
+from omniq_verl.rali.pairs import read_pairs
+from omniq_verl.rali.pixels import cached_pixels
 from omniq_verl.rali.preprocessing import Preprocessing
 from omniq_verl.rali.texts import Texts
 
@@ -162,11 +166,34 @@ def test_long_texts_are_cut_and_counted(clip):
 
 
 def test_other_settings_or_pairs_are_rejected(clip, pairs, aligned, tmp_path):
-    with pytest.raises(OtherConfig, match="learning_rate"):
+    with pytest.raises(OtherConfig, match=f"learning_rate.*delete {aligned}$"):  # the old model lies there, too
         run(clip, pairs, aligned, learning_rate=1e-4)
     data = write_labelled(tmp_path / "train.parquet", [1.0, 2.0, 3.0])
     with pytest.raises(OtherConfig, match="pairs"):
         run(clip, make_tiny_pairs(data, tmp_path / "run"), aligned)
+
+
+def test_pixels_are_those_of_the_rows_the_file_and_the_preprocessing(tmp_path):
+    data, other = (write_labelled(tmp_path / name, [1.0] * 5) for name in ("a.parquet", "b.parquet"))
+    refs, small = list_rows([data]), Preprocessing(8, True, (0.5,) * 3, (0.5,) * 3)
+    (tmp_path / "pixels.npy").write_bytes(b"of an older version")
+    first = np.array(cached_pixels(refs, small, tmp_path))
+    assert first.shape == (5, 8, 8, 3) and (cached_pixels(refs, small, tmp_path) == first).all()
+    assert (cached_pixels(refs[1:3], small, tmp_path) == first[1:3]).all()
+    assert (cached_pixels(refs[:2], replace(small, side=9), tmp_path)).shape == (2, 9, 9, 3)
+    write_labelled(data, [1.0] * 5, first=3)
+    assert (cached_pixels(refs, small, tmp_path)[:2] == first[3:]).all()
+    assert len(list(tmp_path.glob("pixels*"))) == 1, "the files of other pixels are gone"
+    other.unlink()
+    with pytest.raises(ValueError, match=r"b\.parquet cannot be read .*Fix: run omniq rali pairs"):
+        cached_pixels([replace(ref, file=str(other)) for ref in refs], small, tmp_path)
+
+
+def test_a_start_that_ended_before_its_first_step_leaves_no_pixels_to_other_pairs(clip, pairs, tmp_path):
+    cached_pixels([ref for ref, _ in read_pairs(pairs)], open_preprocessing(str(clip)), tmp_path / "out")
+    data = write_labelled(tmp_path / "train.parquet", [1 + n / 10 for n in range(12)])
+    few = make_tiny_pairs(data, tmp_path / "run")
+    assert same_weights(run(clip, few, tmp_path / "out"), run(clip, few, tmp_path / "new"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 from evaluation_builders import RATER
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rali_builders import save_tiny_rali, tiny_encoder_folder
 from rich.console import Console
-from t2i_builders import PAINTER, killed_five_times, stored_keys, value_of
+from t2i_builders import PAINTER, STOPPING, killed_five_times, stored_keys, value_of
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
@@ -91,6 +93,70 @@ def test_other_ways_to_choose_need_no_new_scores_but_other_tasks_do(run):
     assert len(drawn()) == 15 and set(by_order[0]["scores"]) == {"aesthetic", "alignment"}
     with pytest.raises(OtherConfig, match="tasks"):
         go(run)
+
+
+@pytest.fixture
+def stopped(run) -> BestOfN:
+    """A run that has drawn three images and scored none."""
+    run = replace(run, generator=GeneratorSpec(STOPPING, guidance=4.5), batch=3)
+    Path("stop").touch()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        go(run)
+    Path("stop").unlink()
+    assert len(drawn()) == 3 and not list((run.out / "scores").glob("*.jsonl"))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 100}, "seed: '0' there, '100' now"),
+        ({"generator": GeneratorSpec(STOPPING, guidance=7.0)}, "guidance: '4.5' there, '7.0' now"),
+        ({"generator": GeneratorSpec(PAINTER, guidance=4.5)}, "model: .*StoppingPainter' there"),
+        ({"prompts": [{"prompt": "a blue fox"}]}, "prompt: 'a red fox' there, 'a blue fox' now"),
+    ],
+)
+def test_images_drawn_with_other_settings_are_not_scored_as_new_ones(stopped, change, said):
+    before = (stopped.out / "provenance.json").read_bytes()
+    with pytest.raises(OtherConfig, match=rf"00000\.png was drawn with other settings \({said}.*delete {stopped.out}$"):
+        go(replace(stopped, **change))
+    assert (stopped.out / "provenance.json").read_bytes() == before and len(drawn()) == 3
+    go(stopped)
+    assert len(drawn()) == 15
+
+
+def test_deleted_scores_do_not_make_the_images_those_of_another_seed(run):
+    go(run)
+    shutil.rmtree(run.out / "scores")
+    with pytest.raises(OtherConfig, match=f"seed: '0' there, '1' now.*delete {run.out}$"):
+        go(replace(run, seed=1))
+    assert set(go(replace(run, weights={"aesthetic": 1.0}))[0]["scores"]) == {"aesthetic"}
+    assert len(drawn()) == 15
+
+
+def test_images_of_older_versions_name_only_their_prompt_and_seed(run):
+    go(run)
+    for path in (run.out / "candidates").rglob("*.png"):
+        with Image.open(path) as image:
+            about = PngInfo()
+            for name in ("prompt", "seed"):
+                about.add_itxt(name, image.text[name])
+            image.save(path, "PNG", pnginfo=about)
+    go(run)
+    assert len(drawn()) == 15
+    with pytest.raises(OtherConfig, match="seed: '0' there, '1' now"):
+        go(replace(run, seed=1))
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{path} cannot be read .*Fix: delete it"):
+        go(run)
+
+
+def test_a_task_with_a_weight_of_0_is_not_scored(run):
+    picks = go(replace(run, weights={"alignment": 1.0, "aesthetic": 0.0}))
+    assert [pick["best"] for pick in picks] == [pick["best"] for pick in go(replace(run, out=run.out.with_name("one")))]
+    assert set(picks[0]["scores"]) == {"alignment"}
+    found = json.loads((run.out / "provenance.json").read_text())
+    assert found["chosen_by"]["weights"] == {"alignment": 1.0}
 
 
 def test_an_image_nobody_can_score_is_never_picked(run):

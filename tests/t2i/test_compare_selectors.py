@@ -147,11 +147,14 @@ def test_what_cannot_be_compared_is_named(folder, tmp_path):
     Path("words.csv").write_text("image,score\na/b/c.png,good\n")
     name = str(candidate_path(folder, 0, 0))
     Path("shifted.csv").write_text(f"image,score\nx,{name},4\n")
+    best = write_scores(Path("best.csv"), folder, odd)
+    best.write_text(best.read_text().replace("/candidates/", "/best/"))
     Path("two_runs.csv").write_text(f"image,score\n{name},1\nother/{name},4\n")
     for name, table, said in (
         ("technical", "other.csv", "not a valid new name"),
         ("a/b", "other.csv", "not a valid new name"),
         ("x", "other.csv", "contains no image"),
+        ("x", "best.csv", r"best.csv contains no image .*Fix: omniq score .*candidates"),
         ("x", "broken.csv", "not a table of"),
         ("x", "words.csv", "not a table of"),
         ("x", "gone.csv", "not a table of"),

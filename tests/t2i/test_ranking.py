@@ -30,6 +30,10 @@ def test_weighted_by_hand(weights, best, ranking):
     assert set(found.without) == set(range(5)) - set(ranking)
 
 
+def test_a_weight_of_0_needs_no_scores():
+    assert choose_weighted({"alignment": [3, 4]}, {"alignment": 1, "aesthetic": 0}).best == 1
+
+
 def test_the_value_is_the_weighted_mean():
     found = choose_weighted(SCORES, {"alignment": 3, "aesthetic": 1})
     assert found.values == (3.5, 3.25, 3.75, None, None)

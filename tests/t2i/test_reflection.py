@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from evaluation_builders import RATER
 from PIL import Image
 from rich.console import Console
-from t2i_builders import CRITIC, PAINTER, WRITER, Critic, value_of
+from t2i_builders import CRITIC, PAINTER, STOPPING, WRITER, Critic, value_of
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
@@ -129,8 +130,29 @@ def test_started_again_nothing_is_done_twice_and_more_rounds_go_on(run):
     assert len(go(replace(run, rounds=6))[0]["ranking"]) == 7
     assert len(log("drawn.log")) == 28 and len(log("written.log")) == 24
     assert go(run) == first
-    with pytest.raises(OtherConfig, match="longest"):
+    with pytest.raises(OtherConfig, match=f"longest.*delete {run.out}$"):
         go(replace(run, longest=50))
+
+
+def test_images_drawn_with_other_settings_are_not_scored_as_new_ones(run):
+    run = replace(run, generator=GeneratorSpec(STOPPING))
+    Path("stop").touch()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        go(run)
+    Path("stop").unlink()
+    with pytest.raises(OtherConfig, match=f"seed: '0' there, '100' now.*delete {run.out}$"):
+        go(replace(run, seed=100))
+    assert json.loads((run.out / "provenance.json").read_text())["seed"] == 0
+    go(run)
+    assert len(log("drawn.log")) == 20
+
+
+def test_images_of_other_rewrites_are_not_taken_for_those_of_these(run):
+    go(run)
+    for name in ("scores", "rewrites"):
+        shutil.rmtree(run.out / name)
+    with pytest.raises(OtherConfig, match=r"00001\.png was drawn with other settings \(prompt: 'a red fox\+' there"):
+        go(replace(run, longest=5))
 
 
 def test_a_text_with_a_good_image_gets_no_further_rounds(run):
@@ -160,6 +182,7 @@ def test_the_best_of_several_first_images_is_reflected_on(run):
         assert picks[number]["best"] == values.index(max(values))
     with pytest.raises(OtherConfig, match="chosen_by"):
         go(replace(wide, weights={"alignment": 2.0}))
+    assert go(replace(wide, weights={"alignment": 1.0, "aesthetic": 0.0})) == picks
 
 
 def test_a_writer_of_its_own_is_asked_and_the_scorer_is_not(run):
@@ -185,6 +208,14 @@ def test_a_writer_of_its_own_is_asked_and_the_scorer_is_not(run):
 def test_what_cannot_be_asked_is_named(run, change, message):
     with pytest.raises(ValueError, match=message):
         replace(run, **change)
+
+
+def test_the_end_of_the_scores_bounds_only_values_on_their_scale(run):
+    stopping = replace(run, selector="t2i_builders:hundredfold", stop_at=400)
+    picks = go(stopping)
+    values = [[one["value"] for one in lines(stopping) if one["text"] == number] for number in range(4)]
+    assert all(max(some[:-1], default=0) < 400 for some in values) and len(picks) == 4
+    assert any(some[-1] >= 400 for some in values)
 
 
 def test_models_that_are_not_there_are_found_before_anything_is_drawn(run):

@@ -6,7 +6,6 @@ nodes"). Put a file there with the line ``from omniq_verl.adapters.comfyui impor
 or saves an image, and so does this node.
 """
 
-from functools import lru_cache
 from typing import Any
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
@@ -14,12 +13,20 @@ __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 _TASKS = ("technical", "aesthetic", "alignment")
 
 
-@lru_cache(maxsize=1)
+_open: dict[tuple[str, ...], Any] = {}
+"""The scorer of the last run, by its settings."""
+
+
 def _scorer(model: str, family: str, mode: str, engine: str) -> Any:
     from omniq_verl.scoring.scorer import Scorer
 
-    settings = {"mode": None if mode == "auto" else mode, "engine": engine}
-    return Scorer.from_pretrained(model, family=None if family == "auto" else family, **settings)
+    key = (model, family, mode, engine)
+    if key not in _open:
+        while _open:  # a GPU may have room for one model only
+            _open.popitem()[1].close()
+        settings = {"mode": None if mode == "auto" else mode, "engine": engine}
+        _open[key] = Scorer.from_pretrained(model, family=None if family == "auto" else family, **settings)
+    return _open[key]
 
 
 class OmniqScore:

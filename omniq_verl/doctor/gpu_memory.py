@@ -55,6 +55,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.model_shape import Shape, VisionShape, read_shape
+from omniq_verl.doctor.packing import PACKED, sequence_parallel_size
 
 __all__ = [
     "GIB",
@@ -72,7 +73,6 @@ PHASES = ("generation", "old_log_prob", "reference", "update_passes", "optimizer
 """Phases in the order of a step."""
 _CONTEXT = 3 * GIB
 _CUDA_GRAPHS = 1 * GIB
-_PACKED = "omniq_varlen"
 _PIECE = 4 * 2**26
 """Bytes of one fp32 piece of the logits in ``losses/token_log_probs.py``; four exist at a time."""
 _LABELS = {
@@ -208,22 +208,18 @@ def _training_tokens(config: DictConfig) -> int:
     if actor.use_dynamic_bsz:
         tokens = actor.ppo_max_token_len_per_gpu
     else:
-        tokens = (actor.ppo_micro_batch_size_per_gpu or 1) * _sequence(config) // _parallel(config)
+        tokens = (actor.ppo_micro_batch_size_per_gpu or 1) * _sequence(config) // sequence_parallel_size(config)
     return tokens
 
 
 def _inference_tokens(config: DictConfig, settings: DictConfig) -> int:
     if settings.log_prob_use_dynamic_bsz:
         return settings.log_prob_max_token_len_per_gpu
-    return (settings.log_prob_micro_batch_size_per_gpu or 1) * _sequence(config) // _parallel(config)
+    return (settings.log_prob_micro_batch_size_per_gpu or 1) * _sequence(config) // sequence_parallel_size(config)
 
 
 def _sequence(config: DictConfig) -> int:
     return config.data.max_prompt_length + config.data.max_response_length
-
-
-def _parallel(config: DictConfig) -> int:
-    return config.actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size
 
 
 def _layer(shape: Shape) -> int:
@@ -278,7 +274,7 @@ def _logits(config: DictConfig, shape: Shape, tokens: int, gradients: bool, entr
     once = 2 * tokens * shape.vocabulary
     if model.use_fused_kernels:
         return 0  # verl computes them in small pieces
-    if OmegaConf.select(model, "override_config.attn_implementation") == _PACKED:
+    if OmegaConf.select(model, "override_config.attn_implementation") == PACKED:
         return once + 4 * min(_PIECE, 2 * once)
     size = once * (2 if gradients else 1)
     if not entropy:

@@ -14,8 +14,9 @@ reference  n x 4 P / S, likewise: FSDP's ``CPUOffloadPolicy``, whatever ``ref.fs
 vLLM       Nothing for weights at sleep level 2, which verl takes for full weights (``_resolve_sleep_level``). 2 P for
            each replica at level 1, which it takes on NPU. 4 GiB of processed images for each replica
            (``mm_processor_cache_gb``; verl switches it off before vLLM 0.22).
-pixels     2 x batch x answers x patches x values of a patch x 4: each answer has its own copy of its prompt's pixels
-           in TransferQueue (``agent_loop_tq.py``, ``multi_modal_inputs``), and the training processes read another.
+pixels     2 x batch x patches x values of a patch x 4: each group's pixels are once in TransferQueue
+           (``trainer/group_pixels_verl.py``), and the training processes read another copy. Times answers where each
+           row carries its pixels, as verl's own agent loops have it (``agent_loop_tq.py``, ``multi_modal_inputs``).
 loading    4 P in one process of the node, or in each one if the embeddings are tied
            (``get_init_weight_context_manager``), beside the reference; the actor is not offloaded yet.
 =========  ============================================================================================================
@@ -29,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omniq_verl.doctor.gpu_memory import GIB, shard_count, unsupported, weight_bytes
 from omniq_verl.doctor.model_shape import Shape
 from omniq_verl.doctor.problem import Problem
+from omniq_verl.trainer.group_pixels import GROUP_MANAGER, why_rows_carry_pixels
 
 _TRAINER_GIB = 2.0
 _WORKER_GIB = 0.4
@@ -96,9 +98,12 @@ def _vllm_bytes(config: DictConfig, shape: Shape) -> int:
 
 
 def _pixel_bytes(config: DictConfig, shape: Shape, image_tokens: float) -> int:
-    answers = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+    rollout = config.actor_rollout_ref.rollout
+    ours = OmegaConf.select(rollout, "agent.agent_loop_manager_class") == GROUP_MANAGER
+    once = ours and why_rows_carry_pixels(config) is None
+    stored = config.data.train_batch_size * (1 if once else rollout.n)
     values = image_tokens * shape.patches_per_token * shape.patch_values
-    return int(_PIXEL_COPIES * answers * values * 4) // config.trainer.nnodes
+    return int(_PIXEL_COPIES * stored * values * 4) // config.trainer.nnodes
 
 
 def check_host_memory(

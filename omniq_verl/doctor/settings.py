@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.doctor.batch_reward import batch_faults, drift_faults
+from omniq_verl.doctor.packing import packing_faults, sequence_parallel_size
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.losses.settings import LINEAR_LOSSES, GateSettings
@@ -23,7 +24,8 @@ _LOSS = "actor_rollout_ref.actor.policy_loss"
 
 def check_settings(config: DictConfig) -> list[Problem]:
     """All faults of a composed configuration; settings of other people's rewards and samplers are not looked at."""
-    parts = (_reward_faults, batch_faults, drift_faults, _filter_faults, _sampler_faults, _gate_faults, _best_faults)
+    rewards = (_reward_faults, batch_faults, drift_faults)
+    parts = (*rewards, _filter_faults, _sampler_faults, _gate_faults, _best_faults, packing_faults)
     return [fault for part in parts for fault in part(config)]
 
 
@@ -122,7 +124,7 @@ def _gate_conflicts(config: DictConfig, settings: GateSettings) -> Iterator[Prob
     elif settings.denominator == "gated" and actor.loss_agg_mode != "token-mean":
         what = f"gated counts tokens, and loss_agg_mode is {actor.loss_agg_mode}"
         yield Problem(f"{_LOSS}.gate_denominator", what, "set loss_agg_mode=token-mean, or gate_denominator=all")
-    parallel = OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size") or 1
-    if settings.entropy == "current" and (actor.strategy not in ("fsdp", "fsdp2") or parallel > 1):
+    parallel = sequence_parallel_size(config) > 1
+    if settings.entropy == "current" and (actor.strategy not in ("fsdp", "fsdp2") or parallel):
         what = "current needs a forward pass whose entropies reach every rank: FSDP without sequence parallelism"
         yield Problem(f"{_LOSS}.gate_entropy", what, "set gate_entropy=old")

@@ -11,6 +11,7 @@ from omniq_verl.doctor.loggers import check_loggers
 from omniq_verl.doctor.model_checks import inspect_model
 from omniq_verl.doctor.notes import same_rows
 from omniq_verl.doctor.numbers import SFT_NUMBERS, check_learning_rate, check_numbers
+from omniq_verl.doctor.packing import sft_packing_faults
 from omniq_verl.doctor.paths import home_problems, paths_of
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.prompt_length import Messages, PromptLength, load_processor, processor_problem
@@ -61,6 +62,7 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
             *model.problems,
             *unreadable,
             *check_learning_rate(config, "optim.lr"),
+            *sft_packing_faults(config),
             *unread,
             *found,
             *_check_steps(config, rows),

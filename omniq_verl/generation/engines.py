@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omniq_verl.generation.request import AsyncEngine, Engine
+from omniq_verl.generation.request import AsyncEngine, Engine, close_engine
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.weights import check_cached
 from omniq_verl.object_reference import FORM, is_reference, load_function
@@ -48,7 +48,11 @@ def open_async_engine(spec: EngineSpec) -> AsyncEngine:
 
 def _checked(opened: Any, spec: EngineSpec) -> Any:
     # vLLM has downloaded a hub model by now. It does not notice missing parts of a fused tensor.
-    check_cached(spec.model, spec.trust_remote_code)
+    try:
+        check_cached(spec.model, spec.trust_remote_code)
+    except Exception:
+        close_engine(opened)
+        raise
     return opened
 
 

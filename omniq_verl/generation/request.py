@@ -96,7 +96,10 @@ Tell = Callable[[Piece], None]
 
 
 class Engine(Protocol):
-    """Answers requests."""
+    """Answers requests.
+
+    If it also has a method ``close`` without arguments, that is called once no more requests come (``close_engine``).
+    """
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Answer]]:
         """``sampling.n`` answers to each request, in the order of the requests.
@@ -105,6 +108,13 @@ class Engine(Protocol):
             ValueError: the engine rejects one of the requests; then it answers none of them.
         """
         ...
+
+
+def close_engine(engine: Engine) -> None:
+    """Close an engine that has a method for it; one of vLLM keeps its GPU memory until then."""
+    close = getattr(engine, "close", None)
+    if callable(close):
+        close()
 
 
 class StreamingEngine(Engine, Protocol):

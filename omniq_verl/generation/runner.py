@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,18 +92,19 @@ def _attempt(
         BatchesFailed: so many batches failed in a row that others would, too.
     """
     on = ("here" if job.engine.kind == "openai" else "ray") if run_options.on == "auto" else run_options.on
-    outcomes = (
+    attempt = (
         here(job, batches, progress.tick)
         if on == "here"
         else on_ray(job, batches, run_options.workers, run_options.retries)
     )
     in_a_row = 0
-    for outcome in outcomes:
-        saved.add(outcome.records)
-        progress.add(outcome)
-        in_a_row = in_a_row + 1 if outcome.failure else 0
-        if in_a_row > 2 * run_options.workers:
-            raise BatchesFailed(f"{progress.title}: every batch fails ({outcome.failure}). {_GOES_ON}")
+    with closing(attempt) as outcomes:
+        for outcome in outcomes:
+            saved.add(outcome.records)
+            progress.add(outcome)
+            in_a_row = in_a_row + 1 if outcome.failure else 0
+            if in_a_row > 2 * run_options.workers:
+                raise BatchesFailed(f"{progress.title}: every batch fails ({outcome.failure}). {_GOES_ON}")
 
 
 class _Saved:

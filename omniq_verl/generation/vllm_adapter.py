@@ -6,6 +6,7 @@ rejects and ``Exception`` subclasses for an engine that has failed. vLLM 0.30 ra
 that the engine protocols of ``request`` promise.
 """
 
+import gc
 import logging
 import os
 import re
@@ -34,7 +35,8 @@ _STRONGEST_BIAS = -100.0
 class OfflineEngine:
     """A vLLM engine in this process, so that it cannot outlive the process and occupy its memory.
 
-    Not thread-safe, except for ``render``. See ``feeding.StepEngine``.
+    Within the process, it occupies memory until ``close``. Not thread-safe, except for ``render``. See
+    ``feeding.StepEngine``.
     """
 
     def __init__(self, spec: "EngineSpec"):
@@ -45,6 +47,7 @@ class OfflineEngine:
         with naming_our_options(spec):
             llm = LLM(**engine_settings(spec))
         self.renderer, self._engine = llm.renderer, llm.llm_engine
+        self._closed = False
 
     def add(self, request_id: str, prepared: tuple[Any, Any]) -> None:
         """Add a request.
@@ -83,7 +86,29 @@ class OfflineEngine:
 
     def drop(self, request_ids: Sequence[str]) -> None:
         """Cancel unfinished requests."""
-        self._engine.abort_request(list(request_ids))
+        if not self._closed:
+            self._engine.abort_request(list(request_ids))
+
+    def close(self) -> None:
+        """Give back the memory, also that of a GPU. vLLM hides its objects from the garbage collector until then."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.renderer.shutdown()
+            self._engine.engine_core.shutdown()
+        finally:
+            del self.renderer, self._engine
+            _free_memory()
+
+
+def _free_memory() -> None:
+    """Collect what nothing refers to any more, and return its memory to the GPU."""
+    import torch
+
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def open_async(spec: "EngineSpec") -> Any:

@@ -82,6 +82,10 @@ class WalkingEngine:
                 del self._owners[inner]
         self._engine.drop(dropped)
 
+    def close(self) -> None:
+        """Give back the memory of vLLM's engine."""
+        self._engine.close()
+
     def _ask(self, request_id: str, walker: _Walker) -> None:
         """Ask for every open prefix; a request that vLLM rejects takes the others of its walk along."""
         self._walkers[request_id] = walker

@@ -109,6 +109,10 @@ class OfflineModel:
     def _stream(self, jobs: Iterable[Job], sampling: Sampling) -> Generator[Any, None, None]:
         return self._feeder.stream(jobs, partial(self._prepare, sampling))
 
+    def close(self) -> None:
+        """Give back the engine's memory. It answers nothing afterwards."""
+        self._engine.close()
+
     @property
     def spent(self) -> Spent:
         """How the time has been spent so far."""

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +13,17 @@ from omniq_verl.data.row_refs import RowReader, RowRef, image_bytes
 from omniq_verl.generation.direct import check_reads_scores, score_texts
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.expectation import ScoreTexts
-from omniq_verl.generation.request import ERROR, Answer, Engine, Request, Sampling, as_record, each_answered, seed_of
+from omniq_verl.generation.request import (
+    ERROR,
+    Answer,
+    Engine,
+    Request,
+    Sampling,
+    as_record,
+    close_engine,
+    each_answered,
+    seed_of,
+)
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.tasks import task_of
 
@@ -96,8 +107,17 @@ class Worker:
                 self._tick()
             return replace(_rejected_together(records), seconds=time.perf_counter() - start)
         except Exception as error:  # whatever an engine dies of: the next batch gets a new one
-            self._engine = None
-            return Outcome(failure=f"{type(error).__name__}: {error}"[:500])
+            failure = Outcome(failure=f"{type(error).__name__}: {error}"[:500])
+        # After the handler: the error's traceback refers to the engine.
+        with suppress(Exception):  # it may be too broken to be closed
+            self.close()
+        return failure
+
+    def close(self) -> None:
+        """Close the engine; the next batch gets a new one."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            close_engine(engine)
 
     def _opened(self) -> Engine:
         engine = open_engine(self._job.engine)
@@ -129,9 +149,16 @@ def _rejected_together(records: list[dict[str, Any]]) -> Outcome:
     return Outcome(records)
 
 
-def here(job: Job, batches: Sequence[Sequence[WorkItem]], tick: Callable[[], None]) -> Iterator[Outcome]:
-    """Answer batches in this process; ``tick`` is called for each row, before its batch is done."""
-    yield from map(Worker(job, tick), batches)
+def here(job: Job, batches: Sequence[Sequence[WorkItem]], tick: Callable[[], None]) -> Generator[Outcome, None, None]:
+    """Answer batches in this process, and close the engine, so that another one finds its memory free.
+
+    ``tick`` is called for each row, before its batch is done.
+    """
+    worker = Worker(job, tick)
+    try:
+        yield from map(worker, batches)
+    finally:
+        worker.close()
 
 
 class _RayWorker(Worker):
@@ -140,7 +167,9 @@ class _RayWorker(Worker):
         return {"outcome": json.dumps(vars(outcome))}
 
 
-def on_ray(job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retries: int) -> Iterator[Outcome]:
+def on_ray(
+    job: Job, batches: Sequence[Sequence[WorkItem]], workers: int, retries: int
+) -> Generator[Outcome, None, None]:
     """Answer batches in actors of Ray Data. A batch whose worker died ``retries`` times has no outcome."""
     import ray
 

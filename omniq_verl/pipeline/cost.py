@@ -23,7 +23,7 @@ STEP_SECONDS = {"generation": 25.0, "old log-probabilities": 13.0, "reference": 
 STEP_ANSWERS, STEP_TOKENS = 128, 512
 """Answers of that step, and the most tokens of one."""
 SYNC_SECONDS = 22.0
-"""Weights to vLLM and the first offload, in the same run."""
+"""The first offload, once per run."""
 IMAGES_PER_SECOND = 7.6
 """``Scorer`` on Qwen2.5-VL-7B's sizes, one H200, answers that end at once."""
 CLIP_PER_SECOND = 394.0
@@ -124,13 +124,13 @@ def _grpo(stage: Stage, compose: Compose) -> Cost:
     config = compose(stage.command[index + 1], stage.command[index + 2 :])
     shape, tensors = model_sizes(str(config.actor_rollout_ref.model.path))
     answers = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
-    step = scaled(sum(STEP_SECONDS.values()), answers, shape, stage.gpus) + SYNC_SECONDS
+    step = scaled(sum(STEP_SECONDS.values()), answers, shape, stage.gpus)
     parts = host_parts(config, shape, tensors, image_tokens=1_000)
     phases = estimate_phases(config, shape, image_share=0.8, gpu_bytes=80 * GIB)
     checkpoint = CHECKPOINT_BYTES * shape.parameters
     kept = OmegaConf.select(config, "trainer.max_actor_ckpt_to_keep") or KEPT
     return Cost(
-        stage.steps * step / 3600,
+        (stage.steps * step + SYNC_SECONDS) / 3600,
         stage.gpus,
         kept * checkpoint + BEST_BYTES * shape.parameters,
         checkpoint,

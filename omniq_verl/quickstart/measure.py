@@ -21,7 +21,7 @@ from omniq_verl.evaluation.answers import judge_answers, read_labels
 from omniq_verl.evaluation.correlations import correlations
 from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.provenance import data_record, provenance, record_start, write_provenance
-from omniq_verl.generation.request import Engine, Request, Sampling, as_record
+from omniq_verl.generation.request import Engine, Request, Sampling, as_record, close_engine
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.rewards import gaussian_reward
 
@@ -95,10 +95,13 @@ def measure(
         "greedy": Sampling(max_tokens=max_tokens),
         "sampled": Sampling(n=samples, temperature=1.0, max_tokens=max_tokens),
     }
-    tables = [
-        with_rewards(judge_answers(labels, answered(opened, refs, sampling)), labels, mode, sigma)
-        for mode, sampling in modes.items()
-    ]
+    try:
+        tables = [
+            with_rewards(judge_answers(labels, answered(opened, refs, sampling)), labels, mode, sigma)
+            for mode, sampling in modes.items()
+        ]
+    finally:
+        close_engine(opened)
     metrics = {mode: summarise(table) for mode, table in zip(modes, tables, strict=True)}
     out.mkdir(parents=True, exist_ok=True)
     replace_table(out / "answers.parquet", pd.concat(tables))

@@ -12,11 +12,11 @@ from typing import Any
 
 from omniq_verl.data.images import BadImage
 from omniq_verl.data.names import shown_name
-from omniq_verl.generation.engines import open_engine
-from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
+from omniq_verl.generation.request import ERROR, Answer, Answered, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards.parsing import answer_of, reasoning_of
+from omniq_verl.scoring.engine_owner import EngineOwner
 from omniq_verl.scoring.image_inputs import digest_of, has_name, listed, load_source, name_of
 from omniq_verl.scoring.scorer import BAD_IMAGE
 from omniq_verl.tasks import CHOICES, comparison_task
@@ -56,8 +56,10 @@ class Comparison:
     error: str | None = None
 
 
-class Comparer:
+class Comparer(EngineOwner):
     """A reasoning model that compares images.
+
+    ``close``, or the end of a ``with`` block, gives back the memory of its engine.
 
     Args:
         model: Hugging Face folder or name, or an ``EngineSpec`` that takes three images.
@@ -80,7 +82,7 @@ class Comparer:
         **settings: Any,
     ):
         spec = model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, images=3, **settings)
-        self._engine: Engine = open_engine(spec)
+        super().__init__(spec)
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
 
     def compare(
@@ -102,7 +104,7 @@ class Comparer:
         jobs = (
             partial(self._requests, pair, reference, samples > 1) for pair, reference in zip(pairs, shown, strict=True)
         )
-        outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
+        outcomes = stream_answers(self.engine, jobs, sampling, self._batch)
         names = ((name_of(a, 2 * number), name_of(b, 2 * number + 1)) for number, (a, b) in enumerate(pairs))
         return [_comparison(*named, outcome) for named, outcome in zip(names, outcomes, strict=True)]
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,10 +62,11 @@ def score_files(
     if marks := outside_marks([asked.get("task", "technical")]):
         config["outside_tasks"] = marks
 
-    def batches(left: Sequence[Path]) -> Iterable[list[Score]]:
+    def batches(left: Sequence[Path]) -> Iterator[list[Score]]:
         # Larger batches do not speed up our own engines, and the progress bar advances by one batch.
         batch: dict[str, Any] = {"batch": _AT_ONCE} if spec.kind in LOCAL_KINDS else {}
-        return Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=family, **batch).batches(left, **asked)
+        with Scorer(spec, max_tokens=max_tokens, seed=seed, mode=mode, family=family, **batch) as scorer:
+            yield from scorer.batches(left, **asked)
 
     return write_scores(files, out, console, {**config, "seed": seed}, batches)
 

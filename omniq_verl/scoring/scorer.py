@@ -15,14 +15,14 @@ from omniq_verl.data.images import BadImage
 from omniq_verl.families.family import Family, Reader, read_strictly
 from omniq_verl.families.reading import without_cut_end
 from omniq_verl.generation.direct import check_mode, check_reads_scores, score_texts
-from omniq_verl.generation.engines import open_engine
 from omniq_verl.generation.expectation import ScoreTexts
-from omniq_verl.generation.request import ERROR, Answer, Answered, Engine, Request, Sampling, seed_of
+from omniq_verl.generation.request import ERROR, Answer, Answered, Request, Sampling, seed_of
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.streaming import stream_answers
 from omniq_verl.rewards import Status
 from omniq_verl.rewards.degradation import NOT_NAMED, canonical_class, canonical_level, stated_class
 from omniq_verl.rewards.parsing import Parsed
+from omniq_verl.scoring.engine_owner import EngineOwner
 from omniq_verl.scoring.image_inputs import (
     Images,
     OneImage,
@@ -80,8 +80,10 @@ class Score:
         return self.status == "ok"
 
 
-class Scorer:
+class Scorer(EngineOwner):
     """A reward model, ready to score images.
+
+    ``close``, or the end of a ``with`` block, gives back the memory of its engine.
 
     An image always gets the same question (the first wording of its task), and the seed of its sampled answers is
     derived from its pixels. Scores therefore do not depend on the other images of a batch, except that the last bits of
@@ -121,10 +123,10 @@ class Scorer:
             family.check_mode(mode)
         self._family = family
         spec = model if isinstance(model, EngineSpec) else EngineSpec(str(model), engine, **settings)
-        self._engine: Engine = open_engine(spec)
+        super().__init__(spec)
         self._direct = mode == "direct"
         if self._direct:
-            check_reads_scores(self._engine, spec.kind)
+            check_reads_scores(self.engine, spec.kind)
         self._max_tokens, self._seed, self._batch, self._allow_urls = max_tokens, seed, batch, allow_urls
 
     @classmethod
@@ -152,11 +154,6 @@ class Scorer:
     def family(self) -> "Family | None":
         """The family whose wording and parser are used; None: this package's own."""
         return self._family
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that answers. For vLLM, ``engine.spent`` shows where the time is spent (``feeding.Spent``)."""
-        return self._engine
 
     @overload
     def score(
@@ -270,7 +267,7 @@ class Scorer:
             partial(self._requests, image, tasks, text, samples > 1)
             for image, text in zip(images, prompts, strict=True)
         )
-        outcomes = stream_answers(self._engine, jobs, sampling, self._batch)
+        outcomes = stream_answers(self.engine, jobs, sampling, self._batch)
         named = (name_of(image, number) for number, image in enumerate(images))
         scores = (_scores(name, tasks, outcome, self._family) for name, outcome in zip(named, outcomes, strict=True))
         while batch := list(islice(scores, self._batch)):

@@ -8,6 +8,8 @@ from omniq_verl.generation.engines import open_async_engine
 from omniq_verl.serving.settings import ServerSettings
 
 _HEALTH_SECONDS = 10.0
+CPUS = 1
+"""That Ray reserves for each replica."""
 
 
 @serve.ingress()
@@ -84,6 +86,6 @@ def deployment(settings: ServerSettings) -> serve.Application:
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=_HEALTH_SECONDS,
         logging_config={"enable_access_log": False},
-        ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
+        ray_actor_options={"num_cpus": CPUS, "num_gpus": settings.gpus},
         **options,
     )(Replica).bind(settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from omniq_verl.serving.deployment import deployment
+from omniq_verl.serving.deployment import CPUS, deployment
 from omniq_verl.serving.ports import check_free
 from omniq_verl.serving.settings import ServerSettings
 
@@ -39,7 +39,7 @@ def serve_forever(
         started: called when the server is ready; None: the address of the API's page is printed.
 
     Raises:
-        ValueError: ``host`` is not an IP address, or the port is in use.
+        ValueError: ``host`` is not an IP address, the port is in use, or this machine has too few GPUs or cores.
         RuntimeError: the replicas did not start.
     """
     import ray
@@ -53,7 +53,12 @@ def serve_forever(
         for number in (signal.SIGTERM, signal.SIGINT):  # set after Ray, which installs its own handlers
             signal.signal(number, lambda *_: stopped.set())
         serve.start(proxy_location="EveryNode" if address else "HeadOnly", http_options={"host": host, "port": port})
-        settings = replace(settings, gpus=gpus_of(settings, ray.cluster_resources()), local=local)
+        resources = ray.cluster_resources()
+        settings = replace(settings, gpus=gpus_of(settings, resources), local=local)
+        if lacking := lacking_resources(settings, resources):
+            if address is None:
+                raise ValueError(lacking)
+            console.print(f"warning: {lacking}; until the cluster grows, the server waits", markup=False)
         serve.run(deployment(settings), name=NAME)
         if started:
             started()
@@ -81,6 +86,25 @@ def gpus_of(settings: ServerSettings, resources: Mapping[str, float]) -> int:
     if not resources.get("GPU"):
         return 0
     return settings.model.devices if settings.model else 1
+
+
+def lacking_resources(settings: ServerSettings, resources: Mapping[str, float]) -> str | None:
+    """What the smallest number of replicas needs beyond ``resources``; Ray Serve would wait for it without an end."""
+    fewest = settings.replicas[0]
+    for name, each in (("GPU", settings.gpus), ("CPU", CPUS)):
+        needed, found = fewest * each, resources.get(name, 0)
+        if needed > found:
+            fixes = ["--replicas"] * (fewest > 1) + ["--devices"] * (name == "GPU" and each > 1)
+            lower = f"lower {' or '.join(fixes)}" if fixes else "use another machine"
+            return (
+                f"--replicas {fewest} with {_number(each, name)} each need {_number(needed, name)}, but {found:g}"
+                f" {'is' if found == 1 else 'are'} here. Fix: {lower}"
+            )
+    return None
+
+
+def _number(count: float, name: str) -> str:
+    return f"{count:g} {name}{'' if count == 1 else 's'}"
 
 
 @contextmanager

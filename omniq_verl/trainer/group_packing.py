@@ -74,7 +74,8 @@ def order_by_group(groups: Sequence[Any], workloads: Sequence[float], ranks: int
 
     Returns:
         Row indices. Groups are assigned by workload, the largest first, to the rank with the smallest load that still
-        has room; groups that fit nowhere are split.
+        has room; groups that fit nowhere are split. Within a share, groups keep the order of their first rows: shares
+        are cut into mini-batches in sequence, which must not be sorted by length.
     """
     room = len(groups) // ranks
     members: dict[Any, list[int]] = {}
@@ -94,4 +95,5 @@ def order_by_group(groups: Sequence[Any], workloads: Sequence[float], ranks: int
         missing = room - len(share)
         share += left[:missing]
         left = left[missing:]
+        share.sort(key=lambda row: (members[groups[row]][0], row))
     return [row for share in shares for row in share]

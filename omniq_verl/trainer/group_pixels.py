@@ -7,6 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from omniq_verl.object_reference import is_reference
 
+GROUP_MANAGER = "omniq_verl.trainer.group_rollouts_verl.GroupAgentLoopManager"
+"""The manager of agent loops that stores a group's pixels once, as recipes name it."""
 MARKER = "omniq_pixels"
 """Key of a row's ``multi_modal_inputs`` under which the name of its group stands in place of the pixels."""
 PIXELS = "pixel_values"

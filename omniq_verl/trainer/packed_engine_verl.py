@@ -34,12 +34,10 @@ from omniq_verl.generation.weights import check_cached, check_weights
 from omniq_verl.losses.token_log_probs import token_log_probs
 from omniq_verl.trainer.group_pixels_verl import with_pixels
 from omniq_verl.trainer.position_ids import make_tokens_jagged
-from omniq_verl.trainer.shared_prompt import SHARED
+from omniq_verl.trainer.shared_prompt import SHARED, check_same
 from omniq_verl.trainer.shared_prompt_verl import (
-    SAME,
     answers_of,
     groups_stay_together,
-    largest_difference,
     layout_of,
     put_back,
     share_prompts,
@@ -85,6 +83,9 @@ class PackedFSDPEngine(VerlEngine):
     _predicting: torch.Tensor | None = None
     """Tokens whose logits are needed; None for all."""
 
+    tokens = (0, 0)
+    """Tokens in forward passes since somebody set this to zeros: computed, and in whole rows with their prompts."""
+
     def _keep_predicting(self, _head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         return None if self._predicting is None else (hidden[0][:, self._predicting], *hidden[1:])
 
@@ -101,6 +102,9 @@ class PackedFSDPEngine(VerlEngine):
         if layout is not None and output_args["pad_size"]:
             raise ValueError("shared prompts do not support padding. Fix: engine.pad_to_length=null, or turn them off")
         output_args["layout"] = layout
+        whole = len(micro_batch["input_ids"].values())  # pyright: ignore[reportAttributeAccessIssue]  nested
+        computed = whole if layout is None else len(layout.tokens)
+        self.tokens = (self.tokens[0] + computed, self.tokens[1] + whole)
         self._predicting = None if layout is None else layout.predicting
         if layout is not None:
             share_prompts(inputs, layout)
@@ -176,12 +180,7 @@ class PackedFSDPEngine(VerlEngine):
             with torch.no_grad():
                 _, meta = super().forward_step(one, loss_function=None, forward_only=True)
             found.append(answers_of(meta["model_output"]["log_probs"], rows))
-        difference, limit = largest_difference(*found), SAME[self._autocast_dtype]
-        if difference > limit:
-            raise RuntimeError(
-                f"with shared prompts log-probabilities differ by {difference:.2g} nats from those of each row alone"
-                f" (limit {limit:g}). Fix: set trainer.v1.shared_prompt=off, and report the model"
-            )
+        check_same(*found, self._autocast_dtype)
 
 
 # verl registers its engine for CUDA of any vendor, but prefers one for the vendor itself (engine/base.py:413).

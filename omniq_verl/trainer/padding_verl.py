@@ -27,7 +27,8 @@ def pad_with_masked_copies(batch: KVBatchMeta, multiple: int) -> KVBatchMeta:
     for name in ("response_mask", "loss_mask", "rm_scores"):
         masked[name] = torch.zeros_like(masked[name])
     masked["uid"] = group
-    keys = [f"{group}_{number}_0" for number in range(missing)]
+    # By their keys each is a group, so that they are spread over the ranks; those on one rank share their prompt.
+    keys = [f"{group}x{number}_0_0" for number in range(missing)]
     tags = [{**batch.tags[shortest], "is_padding": True} for _ in keys]
     fields = list_of_dict_to_tensordict([{**masked, "session_id": number} for number in range(missing)])
     tq.kv_batch_put(keys=keys, partition_id=partition, fields=fields, tags=tags)

@@ -146,13 +146,3 @@ def answers_of(values: torch.Tensor, data: TensorDict) -> torch.Tensor:
     prompts, answers = prompt_and_answer_lengths(data)
     rows = zip(values.unbind(), prompts, answers, strict=True)
     return torch.cat([row[prompt - 1 : prompt - 1 + answer] for row, prompt, answer in rows])
-
-
-def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest absolute difference of two tensors of one shape."""
-    return float((one.float() - other.float()).abs().max())
-
-
-SAME = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.5}
-"""Nats by which log-probabilities may differ with shared prompts, by dtype. Kernels sum in different orders; a wrong
-mask or position causes several nats."""

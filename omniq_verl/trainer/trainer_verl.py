@@ -144,8 +144,12 @@ class OmniqTrainerSync(PPOTrainerSync):
         self._cut = cut_batch(
             len(batch), settings.actor.ppo_mini_batch_size * settings.rollout.n, ranks, **_micro_batches(settings)
         )
-        batch = super()._balance_batch(pad_with_masked_copies(batch, self._cut.multiple), metrics, **kwargs)
+        batch = pad_with_masked_copies(batch, self._cut.multiple)
+        order = {key: number for number, key in enumerate(batch.keys)}
+        batch = super()._balance_batch(batch, metrics, **kwargs)
         if self._shared_prompt and ranks > 1:
+            # Undo verl's order, which follows the lengths.
+            batch.reorder(sorted(range(len(batch)), key=lambda row: order[batch.keys[row]]))
             groups = [group_of(key) for key in batch.keys]
             batch.reorder(order_by_group(groups, [tag["seq_len"] for tag in batch.tags], ranks))
         return batch

@@ -15,6 +15,7 @@ from omniq_verl.live.vision import VisionPerturbation
 from omniq_verl.losses.entropy_gate_verl import EntropyGateLossConfig, gate_advantages
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.trainer.position_ids import make_tokens_jagged
+from omniq_verl.trainer.shared_prompt import share_computed
 
 MINI_BATCHES = "omniq_mini_batches"
 """Key under which the trainer sends the number of mini-batches for a batch."""
@@ -43,9 +44,14 @@ class GatedTrainingWorker(TrainingWorker):
         if self.gate.rho is not None:
             metrics = gate_advantages(data, self._entropy(data), self.gate, group)
         self._updates += 1
+        self.engine.tokens = (0, 0)  # pyright: ignore[reportAttributeAccessIssue]  ours counts; others leave zeros
         output = super().train_batch(data)
+        share = share_computed(self.engine.tokens, data["response_mask"].device, group)  # pyright: ignore[reportAttributeAccessIssue]
         if output is not None:
-            tu.get(output, "metrics").update(metrics)
+            reported = tu.get(output, "metrics")
+            reported.update(metrics)
+            if "mfu" in reported:  # verl counts a shared prompt in each of its rows
+                reported["mfu"] *= share
         return output
 
     def _entropy(self, data: TensorDict) -> torch.Tensor:

@@ -179,6 +179,27 @@ def test_the_comfyui_node_keeps_its_contract(monkeypatch):
         node().score(grey(0.0).movedim(1, -1), "m", "technical")
 
 
+def test_comfyui_closes_a_model_before_it_opens_another(monkeypatch):
+    events = []
+
+    class Named:
+        def __init__(self, model: str):
+            self.model = model
+
+        def close(self) -> None:
+            events.append(f"close {self.model}")
+
+    def opened(model: str, **_: object) -> Named:
+        events.append(f"open {model}")
+        return Named(model)
+
+    monkeypatch.setattr("omniq_verl.scoring.scorer.Scorer.from_pretrained", opened)
+    monkeypatch.setattr(comfyui, "_open", {})
+    for model in ("a", "a", "b"):
+        assert comfyui._scorer(model, "auto", "auto", "vllm").model == model
+    assert events == ["open a", "close a", "open b"]
+
+
 def test_comfyui_clips_what_resizing_leaves_outside_of_the_range(monkeypatch):
     monkeypatch.setattr(comfyui, "_scorer", lambda *_: Brightness())
     images = torch.stack([torch.full((16, 16, 3), 1.04), torch.full((16, 16, 3), 0.5)])

@@ -53,6 +53,21 @@ class Echo:
         ]
 
 
+class Closable(Echo):
+    """``Echo`` that writes "open" and "close" into the file ``events`` of the folder that its script ends with."""
+
+    def __init__(self, spec: EngineSpec):
+        super().__init__(spec)
+        self._note("open")
+
+    def close(self) -> None:
+        self._note("close")
+
+    def _note(self, event: str) -> None:
+        with open(Path(self.argument) / "events", "a") as events:
+            events.write(f"{event}\n")
+
+
 class Streams(Echo):
     """``Echo`` one by one; "breaks" half way."""
 

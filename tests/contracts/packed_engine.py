@@ -77,9 +77,11 @@ def run(engine: Any, rows: list[dict[str, Any]], micro: int, tokens: int, shared
     tu.assign_non_tensor(batch, use_remove_padding=engine.use_remove_padding)
     with engine.eval_mode():
         output = engine.infer_batch(batch)["model_output"]
+    engine.tokens = (0, 0)
     with engine.train_mode():
         engine.train_batch(batch, weighted_sum)
     return {
+        "tokens": np.array(engine.tokens),
         "gradient": seen[0],
         "log_probs": torch.cat(answered([row[:-1] for row in output["log_probs"].unbind()], own, shared)).numpy(),
         "entropy": torch.cat(answered(output["entropy"].unbind(), own, shared)).numpy(),

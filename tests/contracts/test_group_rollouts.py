@@ -18,6 +18,7 @@ from tensordict import NonTensorStack, TensorDict
 
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.trainer.group_pixels import (
+    GROUP_MANAGER,
     MARKER,
     knows_images,
     why_rewards_are_remote,
@@ -280,7 +281,7 @@ def test_recipes_share_pixels_and_compute_rewards_on_the_spot(recipe):
     assert why_rows_carry_pixels(config) is None
     assert why_rewards_are_remote(config) is None
     chosen = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
-    assert chosen == "omniq_verl.trainer.group_rollouts_verl.GroupAgentLoopManager"
+    assert chosen == GROUP_MANAGER
 
 
 def test_verl_finds_the_manager_that_recipes_name(rollouts):

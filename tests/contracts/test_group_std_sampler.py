@@ -295,9 +295,12 @@ def test_padding_rows_are_copies_that_count_for_nothing(sample):
     assert pad_with_masked_copies(padded, 4) is padded
     assert len(padded) == 12
     extra = padded.keys[9:]
-    assert len({group_of(key) for key in extra}) == 1  # one group of their own
+    # The ranks share them out one by one; their advantages and prompts are those of one group.
+    assert len({group_of(key) for key in extra}) == 3 and not {*map(group_of, extra)} & {*map(group_of, batch.keys)}
     assert [tag["is_padding"] for tag in padded.tags[9:]] == [True] * 3
     rows = tq.kv_batch_get(keys=[batch.keys[0], *extra], partition_id="train")
+    first, *copies = rows["uid"].tolist()
+    assert len({*copies}) == 1 and first not in copies
     lengths = [len(row) for row in rows["responses"]]
     assert lengths == [3] * 4  # the shortest response is copied
     assert [int(row.sum()) for row in rows["response_mask"]] == [3, 0, 0, 0]

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omniq_verl.attention.segments import attend
 from omniq_verl.attention.shared_prompt import attend_shared, shared_layout
 from omniq_verl.trainer.group_packing import cut_groups, fewest_micro_batches, order_by_group
-from omniq_verl.trainer.shared_prompt import shared_prompt_mode
+from omniq_verl.trainer.shared_prompt import check_same, share_computed, shared_prompt_mode
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
 
@@ -101,6 +101,20 @@ def test_rows_that_cannot_share_are_an_error(prompts, answers):
         shared_layout(prompts, answers, ["a"] * len(prompts))
 
 
+@pytest.fixture
+def one_rank(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_shared_prompt_counts_once_in_what_is_computed(one_rank):
+    layout = shared_layout([1100] * 16, [400] * 16, ["a"] * 16)
+    counted = (len(layout.tokens), 16 * (1100 + 400))
+    assert share_computed(counted, torch.device("cpu")) == 7_500 / 24_000
+    assert share_computed((0, 0), torch.device("cpu")) == 1.0  # an engine of verl, which does not count
+
+
 # Micro-batches
 
 
@@ -149,6 +163,56 @@ def test_equal_groups_are_never_torn():
     found = order_by_group(groups, [float(row % 7) for row in range(128)], 4)
     for start in range(0, 128, 32):
         assert len({groups[row] for row in found[start : start + 32]}) == 2
+
+
+def test_the_order_of_a_batch_is_kept_within_each_share_whatever_the_lengths():
+    # Sorted by length, every rank would train on its longest groups first.
+    assert order_by_group([0, 0, 1, 1, 2, 2, 3, 3], [1, 1, 9, 9, 2, 2, 8, 8], 2) == list(range(8))
+    assert order_by_group("abccbca", [1.0] * 7, 1) == [0, 6, 1, 4, 2, 3, 5]
+    assert order_by_group("baaaac", [1.0] * 6, 2) == list(range(6))  # a is split, as no share has room for it
+
+
+# The comparison of a run's first micro-batch
+
+
+def log_probs(logits: np.ndarray, tokens: np.ndarray, noise: int, dtype: torch.dtype) -> torch.Tensor:
+    """Of the tokens, with logits as a kernel of this dtype returns them: with its own rounding errors."""
+    errors = 0.6 * torch.finfo(dtype).eps * np.random.default_rng(noise).standard_normal(logits.shape)
+    found = torch.from_numpy(logits * (1 + errors)).to(dtype).float().log_softmax(-1)
+    return found[np.arange(len(tokens)), tokens]
+
+
+@pytest.fixture(scope="module")
+def answer() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of a large model for 500 tokens, tokens sampled from them, and the logits after another prompt."""
+    random = np.random.default_rng(0)
+    own, other = 20 + 4 * random.standard_normal((2, 500, 2000))
+    own[np.arange(500), random.integers(2000, size=500)] += 30 * random.random(500) ** 0.5
+    shares = np.exp(own - own.max(axis=1, keepdims=True))
+    tokens = np.array([random.choice(2000, p=each / each.sum()) for each in shares])
+    return own, tokens, 0.8 * own + 0.2 * other
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_errors_of_a_large_model_stop_no_run(answer, dtype):
+    own, tokens, _ = answer
+    one, two = (log_probs(own, tokens, noise, dtype) for noise in (1, 2))
+    if dtype == torch.bfloat16:
+        assert (one - two).abs().max() > 0.5  # more than two steps of its largest logits
+    check_same(one, two, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_real_mistake_stops_the_run(answer, dtype):
+    own, tokens, after_other_prompt = answer
+    alone = log_probs(own, tokens, 1, dtype)
+    half = len(tokens) // 2  # of two rows, the first is right
+    for wrong in (after_other_prompt, np.roll(own, 1, axis=0)):
+        shared = log_probs(np.concatenate([own[:half], wrong[half:]]), tokens, 2, dtype)
+        with pytest.raises(RuntimeError, match=r"nats on average .* at most .*Fix: set trainer.v1.shared_prompt=off"):
+            check_same(shared, alone, dtype)
+    with pytest.raises(RuntimeError, match="differ"):
+        check_same(alone * torch.nan, alone, dtype)
 
 
 # The setting

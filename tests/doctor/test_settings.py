@@ -4,7 +4,9 @@ import pytest
 from doctor_builders import composed
 from omegaconf import DictConfig
 
+from omniq_verl.attention.transformers_attention import NAME
 from omniq_verl.doctor.numbers import check_group, check_learning_rate
+from omniq_verl.doctor.packing import PACKED, sequence_parallel_size, sft_packing_faults
 from omniq_verl.doctor.preflight_hydra import check_platform
 from omniq_verl.doctor.problem import Problem
 from omniq_verl.doctor.settings import check_settings
@@ -87,6 +89,47 @@ def test_settings_that_would_be_ignored_or_wrong_are_named(overrides, where, rea
 
 def test_the_gate_goes_with_every_loss_it_is_exact_for():
     assert faults(GATED, f"{LOSS}.loss_mode=gspo") == []
+
+
+SIZE, ROLE = "ulysses_sequence_parallel_size", "actor_rollout_ref"
+FLASH = f"{ROLE}.model.override_config.attn_implementation=flash_attention_2"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{ROLE}.actor.fsdp_config.{SIZE}=2",
+        f"{ROLE}.actor.{SIZE}=2",
+        f"{ROLE}.ref.fsdp_config.{SIZE}=4",
+        f"{ROLE}.ref.{SIZE}=4",
+        f"{ROLE}.model.use_remove_padding=false",
+    ],
+)
+def test_what_packed_attention_does_not_support_is_named_before_ray_starts(key):
+    (problem,) = check_settings(composed("omniquality_r/stage2", key))
+    assert problem.where == key.partition("=")[0] and "attn_implementation=omniq_varlen" in problem.what
+    assert check_settings(composed("omniquality_r/stage2", key, FLASH)) == []
+
+
+def test_a_reference_that_is_not_loaded_is_not_judged():
+    off = f"{ROLE}.actor.use_kl_loss=false"
+    assert check_settings(composed("omniquality_r/stage2", f"{ROLE}.ref.{SIZE}=4", off)) == []
+
+
+@pytest.mark.parametrize(("old", "new", "size"), [(1, 1, 1), (2, 1, 2), (1, 4, 4), (2, 4, 2)])
+def test_both_keys_of_sequence_parallelism_count(old, new, size):
+    keys = (f"{ROLE}.actor.{SIZE}={old}", f"{ROLE}.actor.fsdp_config.{SIZE}={new}")
+    assert sequence_parallel_size(composed("omniquality_r/stage2", *keys)) == size
+
+
+@pytest.mark.parametrize(("key", "found"), [(f"engine.{SIZE}=2", 1), ("model.use_remove_padding=false", 1), ("", 0)])
+def test_supervised_training_with_packed_attention_is_judged_likewise(key, found):
+    config = composed("omniquality_r/sft", *filter(None, [key]))
+    assert [one.where for one in sft_packing_faults(config)] == [key.partition("=")[0]] * found
+
+
+def test_the_names_of_packed_attention_are_one():
+    assert PACKED == NAME
 
 
 def test_refill_with_single_prompts_is_no_fault():

@@ -23,7 +23,7 @@ from omniq_verl.generation.request import Sampling, seed_of
 from omniq_verl.generation.runner import BatchesFailed, RunOptions, run_job
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.store import Store, read_store
-from omniq_verl.generation.workers import Job, WorkItem
+from omniq_verl.generation.workers import Job, WorkItem, here
 
 ROWS = 40
 HERE = RunOptions(on="here", batch=4)
@@ -88,6 +88,30 @@ def test_a_batch_whose_worker_died_is_tried_again(data, tmp_path):
     found = run(data, tmp_path / "out", job(f"dies {tmp_path}"))
     assert (tmp_path / "died").exists()
     assert found == run(data, tmp_path / "undisturbed", job())
+
+
+def test_an_engine_is_closed_before_the_next_one_is_opened(data, tmp_path):
+    def events(what: Job, rows: int = 6) -> list[str]:
+        list(here(what, [[WorkItem(ref)] for ref in list_rows([data])[:rows]], lambda: None))
+        return (tmp_path / "events").read_text().split()
+
+    closable = "generation_builders:Closable"
+    once = Job(EngineSpec(f"fine {tmp_path}", closable), Sampling(), ask)
+    assert events(once) == ["open", "close"]
+    assert events(once) == ["open", "close"] * 2
+    (tmp_path / "events").unlink()
+    dies = Job(EngineSpec(f"dies {tmp_path}", closable), Sampling(), ask)  # at its third row
+    assert events(dies) == ["open", "close"] * 2
+
+
+def test_a_job_that_is_given_up_closes_its_engine(data, tmp_path):
+    def unaskable(row, note):
+        raise ValueError("no question")
+
+    what = Job(EngineSpec(f"fine {tmp_path}", "generation_builders:Closable"), Sampling(), unaskable)
+    with pytest.raises(BatchesFailed, match="every batch fails"):
+        run(data, tmp_path / "out", what)
+    assert (tmp_path / "events").read_text().split() == ["open", "close"]
 
 
 def test_what_fails_every_time_is_said_and_the_rest_is_kept(data, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from omniq_verl.generation.request import Answer, Request, Sampling
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.generation.vllm_adapter import (
+    OfflineEngine,
     answers_of,
     engine_failure,
     engine_settings,
@@ -35,6 +37,31 @@ from omniq_verl.generation.vllm_adapter import (
 )
 from omniq_verl.generation.vllm_offline import load_image_processor, vllm_prompt
 from omniq_verl.tiny.model import save_tiny_model
+
+
+class Core:
+    """In place of vLLM's engine core, which is the only one to free its memory."""
+
+    shutdowns = 0
+
+    def shutdown(self) -> None:
+        Core.shutdowns += 1
+
+
+def test_a_closed_engine_has_shut_down_its_core_and_lets_it_go(monkeypatch):
+    core, renderer = Core(), SimpleNamespace(shutdown=lambda: None)
+    left = weakref.ref(core)
+    llm = SimpleNamespace(renderer=renderer, llm_engine=SimpleNamespace(engine_core=core))
+    monkeypatch.setattr("vllm.LLM", lambda llm=llm, **_: llm)
+    monkeypatch.setattr("omniq_verl.generation.vllm_adapter.engine_settings", lambda spec: {})
+    engine = OfflineEngine(EngineSpec("x"))
+    monkeypatch.undo()
+    del core, llm
+    engine.close()
+    engine.close()
+    engine.drop(["1"])  # of a stream that ends later
+    assert Core.shutdowns == 1 and left() is None
+
 
 SINCE_030 = [getattr(exceptions, name) for name in ("VLLMClientError", "VLLMServerError") if hasattr(exceptions, name)]
 

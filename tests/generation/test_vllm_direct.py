@@ -101,6 +101,12 @@ def test_a_rejected_question_leaves_nothing_behind():
     assert not steps.waiting and not engine._walkers and not engine._owners
 
 
+def test_closing_reaches_vllm():
+    closed = []
+    WalkingEngine(SimpleNamespace(close=lambda: closed.append(1))).close()
+    assert closed == [1]
+
+
 def test_a_walk_that_is_given_up_takes_its_requests_along():
     steps = Steps()
     engine = WalkingEngine(steps)

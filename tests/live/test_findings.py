@@ -210,3 +210,14 @@ def test_the_vision_tower_alone_is_changed_and_comes_back_to_the_bit(dtype):
         assert ratio.max() <= 0.41
     changed.undo()
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_vision_tower_comes_back_after_its_weights_were_offloaded():
+    model = Model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for strength in (0.1, 0.4):
+        changed = VisionPerturbation(model, strength)
+        for parameter in model.parameters():  # as a model that is moved to the GPU and back
+            parameter.data = parameter.data.clone()
+        changed.undo()
+        assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

@@ -1,5 +1,7 @@
 """Costs before the start: scaled from measured figures, with their sources."""
 
+from dataclasses import replace
+
 import pytest
 from model_sizes import QWEN_3B, QWEN_7B
 
@@ -32,13 +34,20 @@ def stage_of(experiment: str, name: str, scale: str, tmp_path) -> Stage:
 def test_a_training_at_real_size(tmp_path):
     found = estimate(stage_of("omniquality_r", "seed0/stage2", "paper", tmp_path), compose)
     # 27,000 rows in batches of 64, twice: 842 steps; 1,024 answers are 8 times the measured step's 128.
-    step = (25 + 13 + 13 + 31) * 8 * QWEN_7B.parameters / QWEN_3B.parameters / 4 + 22
-    assert found.hours == pytest.approx(842 * step / 3600) and found.gpus == 4
+    step = (25 + 13 + 13 + 31) * 8 * QWEN_7B.parameters / QWEN_3B.parameters / 4
+    assert found.hours == pytest.approx((842 * step + 22) / 3600) and found.gpus == 4
     assert found.gpu_hours == pytest.approx(4 * found.hours)
     # Two whole checkpoints, and the weights of the best one.
     assert found.disk == (2 * 20 + 4) * QWEN_7B.parameters and found.peak_disk == 20 * QWEN_7B.parameters
     assert 48 * GIB <= found.gpu_memory < 80 * GIB and found.host > 200 * GIB
     assert "842 steps" in found.source and "docs/benchmarks.md" in found.source
+
+
+def test_what_a_run_pays_once_does_not_grow_with_its_steps(tmp_path):
+    stage = stage_of("omniquality_r", "seed0/stage2", "paper", tmp_path)
+    once, twice = (estimate(replace(stage, steps=steps), compose).hours for steps in (400, 800))
+    step = scaled(25 + 13 + 13 + 31, 64 * 16, QWEN_7B, 4)
+    assert twice - once == pytest.approx(400 * step / 3600)
 
 
 def test_supervised_training_at_real_size(tmp_path):

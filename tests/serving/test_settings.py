@@ -15,7 +15,7 @@ from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.serving.cli import accepted_keys
 from omniq_verl.serving.deployment import deployment
 from omniq_verl.serving.limits import Limits
-from omniq_verl.serving.run import gpus_of
+from omniq_verl.serving.run import gpus_of, lacking_resources
 from omniq_verl.serving.settings import ServerSettings, key_digest
 
 MODEL = EngineSpec("x", "serving_builders:AsyncRater", devices=2)
@@ -39,6 +39,23 @@ def test_gpus_are_those_of_the_model_where_there_are_any():
     assert gpus_of(ServerSettings(MODEL), {"CPU": 2}) == 0
     assert gpus_of(ServerSettings(MODEL), {"GPU": 8}) == 2
     assert gpus_of(ServerSettings(rali="x"), {"GPU": 8}) == 1
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gpus", "resources", "said"),
+    [
+        ((1, 1), 1, {"GPU": 1, "CPU": 8}, None),
+        ((1, 8), 1, {"GPU": 1, "CPU": 8}, None),  # more replicas come when there is room
+        ((3, 3), 0, {"CPU": 3}, None),
+        ((2, 2), 1, {"GPU": 1, "CPU": 8}, "--replicas 2 with 1 GPU each need 2 GPUs, but 1 is here. Fix: lower --rep"),
+        ((1, 1), 4, {"GPU": 2, "CPU": 8}, "with 4 GPUs each need 4 GPUs, but 2 are here. Fix: lower --devices"),
+        ((2, 2), 2, {"GPU": 2, "CPU": 8}, "need 4 GPUs, but 2 are here. Fix: lower --replicas or --devices"),
+        ((3, 3), 0, {"CPU": 2}, "--replicas 3 with 1 CPU each need 3 CPUs, but 2 are here. Fix: lower --replicas"),
+    ],
+)
+def test_replicas_for_which_there_is_no_room_are_an_error(replicas, gpus, resources, said):
+    found = lacking_resources(ServerSettings(MODEL, replicas=replicas, gpus=gpus), resources)
+    assert (said is None) == (found is None) and (said or "") in (found or "")
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def _metrics(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is broken ({error}). Fix: delete it and the stage's file below marks, then start the same command"
-            " again"
+            f"{file} is broken ({error}). Fix: delete its folder and the stage's file below marks, then start the same"
+            " command again"
         ) from error
 
 

@@ -23,7 +23,7 @@ from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.experiments import build
 from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.paper.shared_stages import IMAGE_SIZE
-from omniq_verl.pipeline.stage import Stage, needs
+from omniq_verl.pipeline.stage import PlanError, Stage, needs
 from omniq_verl.preparation.mix import PRESETS
 
 REPO = Path(__file__).parents[2]
@@ -186,6 +186,13 @@ def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
     assert tested == ["koniq", "ava", "evalmuse", "spaq"]
     assert "pipal" in found.not_run["data"] and "spaq" not in found.not_run["data"]
     assert "spaq (11,125 of 11,125 images)" in found.not_run["data in part"]
+
+
+def test_a_run_may_not_write_over_the_data_sets_it_reads(tmp_path):
+    data = with_data(tmp_path / "data", "koniq")
+    stages = build("rali", "paper", tmp_path, [0], data, None).stages
+    with pytest.raises(PlanError, match=r"stage data/koniq would write into .*/data/koniq, .* Fix: name another --out"):
+        needs(stages, tmp_path)
 
 
 def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):

@@ -248,13 +248,37 @@ def test_what_another_command_left_behind_a_link_is_not_resumed(tmp_path):
     assert [path.name for path in disk.iterdir()] == ["more"]
 
 
+@pytest.mark.parametrize("changed", ["stop", "keep", "again"])
+def test_files_that_no_stage_has_made_are_never_removed(tmp_path, changed):
+    (tmp_path / "run" / "d").mkdir(parents=True)
+    (tmp_path / "run" / "d" / "photograph.jpg").touch()
+    with pytest.raises(PlanError, match=r"run/d was not made by this command\. Fix: name another --out"):
+        run_stages(diamond(tmp_path), tmp_path, quiet(), changed=changed)
+    assert (tmp_path / "run" / "d" / "photograph.jpg").exists() and runs(tmp_path) == []
+    (tmp_path / "run" / "d" / "photograph.jpg").unlink()  # an empty folder holds nothing that could be lost
+    run_stages(diamond(tmp_path), tmp_path, quiet(), changed=changed)
+    assert runs(tmp_path) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_link_that_no_stage_has_made_is_named(tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photograph.jpg").touch()
+    place = tmp_path / "root" / "a"
+    place.parent.mkdir()
+    place.touch() if kind == "file" else place.symlink_to(tmp_path / "mine")
+    with pytest.raises(PlanError, match="was not made by this command"):
+        run_stages([python_stage("a", "pass")], tmp_path / "root", quiet())
+    assert place.exists() and (tmp_path / "mine" / "photograph.jpg").exists()
+
+
 def test_an_old_folder_that_cannot_be_removed_is_not_resumed(tmp_path, monkeypatch):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "checkpoint").touch()
+    run_stages([writer(tmp_path, "run/a")], tmp_path, quiet())
 
     def rejected(*_args: object, **_settings: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("os.unlink", rejected)
     with pytest.raises(OSError, match="Read-only"):
-        run_stages([python_stage("a", "pass")], tmp_path, quiet())
+        run_stages([python_stage("run/a", "pass")], tmp_path, quiet())
+    assert (tmp_path / "run" / "a" / "result").exists()

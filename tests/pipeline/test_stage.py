@@ -53,6 +53,16 @@ def test_lists_that_cannot_be_run_are_rejected(stages, said):
         needs(stages, ROOT)
 
 
+@pytest.mark.parametrize("data", ["run/data/koniq", "run/data/koniq/below", "run/data", "run", "link"])
+def test_data_from_outside_may_not_lie_where_a_stage_writes(tmp_path, data):
+    (tmp_path / "run" / "data" / "koniq" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "data" / "koniq")
+    stage = Stage("data/koniq", "", ["x"], reads=(tmp_path / data,))
+    with pytest.raises(PlanError, match=rf"would write into .* and the run reads .*{data}, .* Fix: "):
+        needs([stage], tmp_path / "run")
+    assert needs([stage], tmp_path / "other") == {"data/koniq": ()}
+
+
 def test_what_is_chosen_comes_with_what_it_needs():
     stages = diamond(ROOT)
     need = needs(stages, ROOT)

@@ -62,7 +62,7 @@ def test_figures_of_the_quickstarts_measurement(tmp_path):
 def test_a_broken_file_of_figures_is_named(tmp_path):
     write(tmp_path / "x", "metrics.json", {})
     (tmp_path / "x" / "metrics.json").write_text('{"sets"')
-    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete it"):
+    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete its folder and"):
         evaluated({})(tmp_path / "x")
     assert math.isnan(parsable({}))
 

@@ -21,6 +21,7 @@ from omniq_verl.pipeline.cost import estimate
 from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.experiments import build
+from omniq_verl.pipeline.marks import differences, marks_of
 from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.paper.shared_stages import IMAGE_SIZE
 from omniq_verl.pipeline.stage import PlanError, Stage, needs
@@ -204,6 +205,21 @@ def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):
 def recipe(stage: Stage) -> tuple[str, list[str]]:
     ref = stage.command.index("--config-name")
     return stage.command[ref + 1], stage.command[ref + 2 :]
+
+
+@pytest.mark.parametrize("name", list(PAPERS))
+def test_other_weights_in_the_folder_of_the_base_model_are_noticed(tmp_path, name):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_text("1")
+    stages = build(name, "paper", tmp_path / "run", [0], None, str(model)).stages
+    need = needs(stages, tmp_path / "run")
+    before = marks_of(stages, need)
+    (model / "model.safetensors").write_text("22")
+    changed = {one for one, mark in marks_of(stages, need).items() if differences(before[one], mark) == ["data"]}
+    named = {stage.name for stage in stages if str(model) in " ".join(stage.command)}
+    assert named and named <= changed
+    assert not any(one.startswith("data/") for one in changed)
 
 
 def trainings(name: str, root: Path) -> list[Stage]:

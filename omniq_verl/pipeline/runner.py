@@ -31,7 +31,7 @@ class _Running:
     process: subprocess.Popen
     began: float
     bar: TaskID
-    devices: tuple[int, ...]
+    devices: tuple[str, ...]
     counted: float = 0.0
 
 
@@ -45,7 +45,7 @@ class _Run:
     need: Mapping[str, Sequence[str]]
     marks: Mapping[str, Mark]
     jobs: int
-    free_gpus: list[int]
+    free_gpus: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
     """Finished stages: how long they took now, 0.0 if they were done before."""
     running: dict[str, _Running] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def run_stages(
     root: Path,
     console: Console,
     jobs: int = 1,
-    gpus: int = 0,
+    gpus: Sequence[str] = (),
     changed: str = "again",
     need: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, float]:
@@ -74,7 +74,7 @@ def run_stages(
         root: folder of all their folders.
         console: for a line for each stage, and progress bars.
         jobs: most stages at a time.
-        gpus: GPUs of this machine that stages may take.
+        gpus: GPUs that stages may take, as ``CUDA_VISIBLE_DEVICES`` names them.
         changed: one of ``CHANGED``.
         need: of ``stage.needs``; found from the stages if it is not given.
 
@@ -88,9 +88,9 @@ def run_stages(
     """
     need = need or needs(stages, root)
     by_name = {stage.name: stage for stage in stages}
-    _check_possible(by_name, need, gpus)
+    _check_possible(by_name, need, len(gpus))
     _check_folders(by_name, root)
-    run = _Run(by_name, root, console, need, marks_of(stages, need), jobs, list(range(gpus)))
+    run = _Run(by_name, root, console, need, marks_of(stages, need), jobs, list(gpus))
     check_changes(run.marks, root, changed)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
@@ -109,7 +109,10 @@ def run_stages(
 def _check_possible(stages: Mapping[str, Stage], need: Mapping[str, Sequence[str]], gpus: int) -> None:
     for name, stage in stages.items():
         if stage.gpus > gpus:
-            raise PlanError(f"stage {name} needs {stage.gpus} GPUs, but {gpus} are here. Fix: use a machine with more")
+            raise PlanError(
+                f"stage {name} needs {stage.gpus} GPUs, but {gpus} are here. Fix: use a machine with more, or name more"
+                " in CUDA_VISIBLE_DEVICES"
+            )
         if absent := [one for one in need[name] if one not in stages]:
             raise PlanError(f"stage {name} needs {absent[0]}, which is not among the stages to run")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from doctor_builders import tiny_model
-from pipeline_builders import quick_experiment, runs, writer
+from pipeline_builders import python_stage, quick_experiment, runs, writer
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app

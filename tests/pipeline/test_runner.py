@@ -89,7 +89,7 @@ def test_stages_share_the_gpus_of_the_machine(tmp_path):
     taken.mkdir()
     counts = {"a": 2, "b": 1, "c": 2, "d": 1}
     stages = [python_stage(name, code, taken, tmp_path / name / "n", gpus=n) for name, n in counts.items()]
-    run_stages(stages, tmp_path, quiet(), jobs=4, gpus=3)
+    run_stages(stages, tmp_path, quiet(), jobs=4, gpus=("4", "GPU-5a1", "6"))
     assert {name: int((tmp_path / name / "n").read_text()) for name in counts} == counts
 
 
@@ -177,7 +177,7 @@ def test_logs_are_not_filled_with_warnings_of_transformers_unless_asked(tmp_path
 def test_stages_on_gpus_get_no_cpu_platform(tmp_path, monkeypatch):
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     code = "import os; assert 'VERL_PLATFORM' not in os.environ and os.environ['CUDA_VISIBLE_DEVICES'] == '0'"
-    run_stages([python_stage("one", code, gpus=1)], tmp_path, quiet(), gpus=1)
+    run_stages([python_stage("one", code, gpus=1)], tmp_path, quiet(), gpus=("0",))
 
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
+from pipeline_builders import python_stage, quiet
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
+from omniq_verl.pipeline.experiments import build
+from omniq_verl.pipeline.process import StageFailed
 from omniq_verl.pipeline.readers import evaluated, measured, of_paper, parsable, share_kept
+from omniq_verl.pipeline.runner import run_stages
 from omniq_verl.pipeline.summary import markdown_table, spread, value_of
 from omniq_verl.pipeline.tables import fill, together, write_tables
 
@@ -170,3 +174,21 @@ def test_tables_are_the_same_bytes_again_and_hold_every_seed(measured_run):
     data = json.loads(first[1])
     row = data["tables"]["omniquality_r:1"]["rows"]["stage 2"]
     assert row["KonIQ plcc"] == [0.8, 0.9] and row["KADID plcc"] == [None, None] and data["seeds"] == [0, 1]
+def test_a_row_below_its_stages_folder_waits_for_the_stage(tmp_path):
+    code = (
+        "import pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True)\n"
+        "fails = not (out / 'figure').exists(); (out / 'figure').write_text('0.5'); raise SystemExit(fails)"
+    )
+    stages = [python_stage("seed0/cases", code, tmp_path / "seed0" / "cases" / "1")]
+    rows = (OurRow("no alignment", "cases/1"),)
+    table = OurTable(None, rows, lambda folder: {"PLCC": float((folder / "figure").read_text())}, title="x")
+    found = Experiment("rali", "tiny", (0,), stages, (table,))
+    with pytest.raises(StageFailed):
+        run_stages(stages, tmp_path, quiet())
+    (filled,) = fill(found, tmp_path)
+    assert filled.found == {} and filled.missing == ("no alignment: seed0/cases is not done yet",)
+    run_stages(stages, tmp_path, quiet())
+    (filled,) = fill(found, tmp_path)
+    assert filled.found == {"no alignment": {"PLCC": [0.5]}} and filled.missing == ()
+
+

@@ -127,8 +127,13 @@ def sft(
 
 
 def launcher(name: str) -> list[str]:
-    """Words of torchrun for a module on all GPUs, whose processes die with torchrun."""
-    return ["torch.distributed.run", "--nproc-per-node", str(GPUS), "-m", "omniq_verl.pipeline.worker", name]
+    """Words of torchrun for a module on all GPUs, whose processes die with torchrun.
+
+    Alone it takes a free port, where all runs of a machine would share 29500; its address is given because it would
+    take the host's name otherwise, which not every host can look up.
+    """
+    alone = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(GPUS)]
+    return ["torch.distributed.run", *alone, "-m", "omniq_verl.pipeline.worker", name]
 
 
 def _training(run: Real, seed: int, name: str, title: str, command: list[str], steps: int, work: Work) -> list[Stage]:

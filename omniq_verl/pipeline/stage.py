@@ -21,8 +21,8 @@ class Work:
     """Answers that a model writes."""
     tokens: int = 0
     """Tokens of an answer, on average: an assumption."""
-    bytes_written: int = 0
-    """What stays on the disk, without checkpoints."""
+    model: str = ""
+    """Base model of the one that it trains or asks, whose name tells the size; empty: unknown, or another kind."""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def cot(run: Real, seed: int) -> Stage:
         "seed": seed,
     }
     images = sum(COT_TAKE.values())
-    work = Work(images=images, answers=images * (COT_PATHS + 1), tokens=ANSWER_TOKENS)
+    work = Work(images=images, answers=images * (COT_PATHS + 1), tokens=ANSWER_TOKENS, model=run.model)
     title = "plans, reasoning, rejection sampling"
     return Stage(
         f"seed{seed}/cot", title, omniq("cot", "run", *settings(words)), gpus=GPUS, silence=4 * HOUR, work=work

@@ -32,6 +32,7 @@ class Real:
     data: Mapping[str, Path]
     """Folders of the data sets that are there, by the names of their scripts."""
     model: str = QWEN_7B
+    """Base model of all trainings."""
     seeds: tuple[int, ...] = (0,)
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Options of the script of each data set that is used, in the order in which they are prepared."""
@@ -108,7 +109,7 @@ def grpo(
         "trainer.default_local_dir": run.below(seed, name),
     }
     command = module("verl.trainer.main_ppo", recipe_words(run.recipes, recipe, {**own, **overrides}))
-    work = Work(images=rows * epochs, tokens=2 * ANSWER_TOKENS)
+    work = Work(images=rows * epochs, tokens=2 * ANSWER_TOKENS, model=run.model)
     return _training(run, seed, name, f"GRPO: {recipe}", command, rows // batch * epochs, work)
 
 
@@ -122,7 +123,7 @@ def sft(
         "trainer.default_local_dir": run.below(seed, name),
     }
     command = module(*launcher("verl.trainer.sft_trainer"), recipe_words(run.recipes, recipe, own))
-    work = Work(images=rows * epochs, tokens=ANSWER_TOKENS)
+    work = Work(images=rows * epochs, tokens=ANSWER_TOKENS, model=run.model)
     return _training(run, seed, name, f"SFT: {recipe}", command, rows // batch * epochs, work)
 
 
@@ -155,7 +156,8 @@ def measure(
     words = ["--model", model, "--data", *files, "--out", run.below(seed, f"{name}_test"), "--workers", GPUS]
     command = omniq("eval", *words, *more)
     answers = sum(test_rows(file.parent.name) for file in files)
-    work = Work(images=answers, answers=0 if "direct" in more else answers, tokens=ANSWER_TOKENS)
+    written = 0 if "direct" in more else answers
+    work = Work(images=answers, answers=written, tokens=ANSWER_TOKENS, model=run.model)
     title = f"evaluation of {name} on {len(files)} sets"
     return [Stage(f"seed{seed}/{name}_test", title, command, gpus=GPUS, silence=HOUR, work=work)]
 

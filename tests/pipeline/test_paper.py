@@ -24,7 +24,7 @@ from omniq_verl.pipeline.experiments import build
 from omniq_verl.pipeline.marks import differences, marks_of
 from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.paper.shared_stages import IMAGE_SIZE
-from omniq_verl.pipeline.stage import PlanError, Stage, needs
+from omniq_verl.pipeline.stage import SILENCE, PlanError, Stage, needs
 from omniq_verl.preparation.mix import PRESETS
 
 REPO = Path(__file__).parents[2]
@@ -155,6 +155,24 @@ def test_stages_start_from_and_measure_the_chosen_checkpoint():
     assert f"actor_rollout_ref.model.path={model}" in stages["seed0/stage2"].command
     assert model in stages["seed0/stage1_test"].command
     assert "omniq_verl.pipeline.checkpoint" in stages["seed0/stage1_model"].command
+
+
+def test_stages_that_train_or_ask_a_model_name_its_base(experiment):
+    for stage in experiment.stages:
+        clip = "rali" in stage.command and "pairs" not in stage.command
+        assert bool(stage.work.model) == bool(stage.gpus and not clip), stage.name
+
+
+def test_no_stage_that_reads_images_counts_as_hung_after_minutes(experiment):
+    assert not [stage.name for stage in experiment.stages if stage.work.images and stage.silence <= SILENCE]
+
+
+def test_launchers_of_two_stages_on_one_machine_share_no_port(experiment):
+    launched = [stage.command for stage in experiment.stages if "torch.distributed.run" in stage.command]
+    assert launched or experiment.name == "q_insight"
+    for command in launched:
+        options = command[command.index("torch.distributed.run") + 1 : command.index("omniq_verl.pipeline.worker")]
+        assert "--standalone" in options
 
 
 def test_photographs_of_spaq_are_prepared_at_a_size_that_fits_everywhere(experiment):

@@ -93,7 +93,8 @@ def baselines(run: Real, seed: int, train: Path, val: list[Path]) -> list[Stage]
         learned = run.below(seed, f"{name}_rows") / "sft.parquet"
         script = [sys.executable, str(run.repo / "data_prep" / "answers.py")]
         words = [*script, *flags(data=train, kind=kind, out=learned)]
-        found.append(Stage(f"seed{seed}/{name}_rows", f"answers without reasoning: {kind}", words, work=Work(rows)))
+        title = f"answers without reasoning: {kind}"
+        found.append(Stage(f"seed{seed}/{name}_rows", title, words, silence=4 * HOUR, work=Work(rows)))
         found += sft(run, seed, name, f"baselines/{name}", run.model, learned, rows * records, 2, 256)
         how = () if kind == "score" else BY_LEVELS
         found += measure(run, seed, name, run.trained(seed, name), run.tests(*ALL), how)

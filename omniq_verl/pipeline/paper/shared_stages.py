@@ -84,7 +84,8 @@ def mix(run: Real, seed: int, name: str, take: Mapping[str, int]) -> Stage:
     after = tuple(f"data/{one}" for one in take)
     rows = sum(take.values())
     title = f"{rows:,} training rows: {', '.join(take)}"
-    return Stage(f"seed{seed}/{name}", title, [*script, "--take", *words, *out], after=after, work=Work(images=rows))
+    command, work = [*script, "--take", *words, *out], Work(images=rows)
+    return Stage(f"seed{seed}/{name}", title, command, after=after, silence=4 * HOUR, work=work)
 
 
 def grpo(

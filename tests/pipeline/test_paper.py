@@ -207,6 +207,21 @@ def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
     assert "spaq (11,125 of 11,125 images)" in found.not_run["data in part"]
 
 
+@pytest.mark.parametrize("name", list(PAPERS))
+def test_other_weights_in_the_folder_of_the_base_model_are_noticed(tmp_path, name):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_text("1")
+    stages = build(name, "paper", tmp_path / "run", [0], None, str(model)).stages
+    need = needs(stages, tmp_path / "run")
+    before = marks_of(stages, need)
+    (model / "model.safetensors").write_text("22")
+    changed = {one for one, mark in marks_of(stages, need).items() if differences(before[one], mark) == ["data"]}
+    named = {stage.name for stage in stages if str(model) in " ".join(stage.command)}
+    assert named and named <= changed
+    assert not any(one.startswith("data/") for one in changed)
+
+
 def test_a_run_may_not_write_over_the_data_sets_it_reads(tmp_path):
     data = with_data(tmp_path / "data", "koniq")
     stages = build("rali", "paper", tmp_path, [0], data, None).stages
@@ -223,21 +238,6 @@ def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):
 def recipe(stage: Stage) -> tuple[str, list[str]]:
     ref = stage.command.index("--config-name")
     return stage.command[ref + 1], stage.command[ref + 2 :]
-
-
-@pytest.mark.parametrize("name", list(PAPERS))
-def test_other_weights_in_the_folder_of_the_base_model_are_noticed(tmp_path, name):
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_text("1")
-    stages = build(name, "paper", tmp_path / "run", [0], None, str(model)).stages
-    need = needs(stages, tmp_path / "run")
-    before = marks_of(stages, need)
-    (model / "model.safetensors").write_text("22")
-    changed = {one for one, mark in marks_of(stages, need).items() if differences(before[one], mark) == ["data"]}
-    named = {stage.name for stage in stages if str(model) in " ".join(stage.command)}
-    assert named and named <= changed
-    assert not any(one.startswith("data/") for one in changed)
 
 
 def trainings(name: str, root: Path) -> list[Stage]:

@@ -109,7 +109,7 @@ def _case(run: Real, seed: int, name: str, encoder: str | None, options: Sequenc
 def _table(number: str, *rows: tuple[str, str | None, str]) -> OurTable:
     name = f"rali:{number}"
     ours = tuple(OurRow(folder, f"{folder}_test", (group, method)) for folder, group, method in rows)
-    return OurTable(name, ours, of_paper(load_table(name)), same_columns=True)
+    return OurTable(name, ours, of_paper(load_table(name), load_table("rali:2")), same_columns=True)
 
 
 def _in_order(number: str, prefix: str) -> OurTable:

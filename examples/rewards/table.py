@@ -33,6 +33,9 @@ from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage
 REPO = Path(__file__).resolve().parents[2]
 TINY = {"omniquality_r": "cpu_tiny_stage1"}
 SHORT = {"reward.batch_settings.limit": 16, "reward.batch_settings.buffer": 16}  # of 32 tokens that an answer may have
+FINE = {"trainer.v1.sampler.sampler_kwargs.tau": 0.001}
+"""For TATAR's ranking, whose rewards for the answers of a group differ by about 0.01. With ``FILTER``'s threshold only
+groups with an answer that has no score were left, and the row trained nothing but the format."""
 SEVERAL_UPDATES = 4
 """Optimiser steps per batch of the losses, as in their recipes: with one, the importance ratios are 1."""
 GAUSSIAN = "omniquality_r/cpu_tiny_stage1"
@@ -40,7 +43,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian": (GAUSSIAN, {}),
     "threshold": ("ablation/threshold", TINY),
     "visualquality_r1": ("rewards/visualquality_r1", TINY),
-    "tatar": ("rewards/tatar", TINY | {"reward.batch_settings.ranked_tasks": "[technical]"}),
+    "tatar": ("rewards/tatar", TINY | FINE | {"reward.batch_settings.ranked_tasks": "[technical]"}),
     "pairwise_accuracy": ("rewards/pairwise_accuracy", TINY),
     "listwise_plcc": ("rewards/listwise_plcc", TINY),
     "listwise_srcc": ("rewards/listwise_srcc", TINY),
@@ -65,7 +68,7 @@ FILTER = {
     "trainer.v1.sampler.sampler_kwargs.metric": "score",
     "trainer.v1.sampler.sampler_kwargs.tau": 0.05,
 }
-"""The same for all rows: groups whose rewards spread by less than a twentieth are dropped and counted."""
+"""For all rows but TATAR's: groups whose rewards spread by less than a twentieth are dropped and counted."""
 
 
 FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0"}
@@ -119,7 +122,7 @@ def _row(
         "trainer.save_freq": size.steps,
         "trainer.v1.keep_best": "off",
     }
-    stage = grpo_stage(settings, name, name, recipe, start, size.steps, **overrides, **FILTER, **own)
+    stage = grpo_stage(settings, name, name, recipe, start, size.steps, **(overrides | FILTER | own))
     outside = () if begun.root == settings.root else (data, begun.sft_model)
     return replace(stage, reads=outside, environment=FEW_PROCESSES)
 

@@ -1,1 +1,1 @@
-"""Scorers in the form that other packages expect: pyiqa, torchmetrics, pandas, datasets and ComfyUI."""
+"""Scorers in the form that other packages expect, such as pyiqa, torchmetrics, pandas, datasets and ComfyUI."""

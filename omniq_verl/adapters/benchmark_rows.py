@@ -1,4 +1,4 @@
-"""What tasks of other evaluation packages need from prepared rows: a check of the file, the label, and the parser."""
+"""Helpers for tasks of other evaluation packages: check a prepared file, get a row's label, parse an answer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from omniq_verl.tasks import read_truth, task_of
 
 
 def check_benchmark(file: Path) -> list[RowRef]:
-    """The rows of a file that is one benchmark of scores.
+    """Return the rows of a file after checking that it is a single benchmark of scores.
 
     Raises:
-        ValueError: the file or a row cannot be read, a row has no score or several images, or the rows are of several
-            data sets or tasks.
+        ValueError: the file or a row cannot be read, a row has no score or several images, or the rows come from
+            several data sets or tasks.
     """
     refs = limited_rows([file])
     for ref in refs:
@@ -29,7 +29,7 @@ def check_benchmark(file: Path) -> list[RowRef]:
 
 
 def label_of(row: Mapping[str, Any]) -> float:
-    """The score with which a row is labelled, on its scale.
+    """Return the score that a row is labelled with, on its scale.
 
     Raises:
         ValueError: the label is invalid.
@@ -38,10 +38,10 @@ def label_of(row: Mapping[str, Any]) -> float:
 
 
 def read_score(answer: object, info: Mapping[str, Any]) -> float | None:
-    """The score of an answer on the row's scale; None if it cannot be parsed.
+    """Return the score of an answer on the row's scale; None if it cannot be parsed.
 
     Args:
-        answer: what the model wrote; anything but text has no score.
+        answer: what the model wrote; a value that is not text has no score.
         info: the row's ``extra_info``.
     """
     return read_answer(answer, "stop", task_of(info))["score"] if isinstance(answer, str) else None

@@ -1,8 +1,9 @@
 """A ComfyUI node: the score and the reasoning of each image, and the best of a batch.
 
-ComfyUI finds nodes by ``NODE_CLASS_MAPPINGS`` of a module in ``custom_nodes/`` (docs.comfy.org, "Custom nodes"). Put a
-file there with the line ``from omniq_verl.adapters.comfyui import *``. Images are ``[B, H, W, 3]`` of floats in [0, 1].
-Resizing leaves values slightly outside of it. ComfyUI clips them wherever it shows or saves an image, and so does this.
+ComfyUI finds nodes through ``NODE_CLASS_MAPPINGS`` in the modules of ``custom_nodes/`` (docs.comfy.org, "Custom
+nodes"). Put a file there with the line ``from omniq_verl.adapters.comfyui import *``. Images are floats
+``[B, H, W, 3]`` in [0, 1]. Resizing can leave values slightly outside this range. ComfyUI clips them wherever it shows
+or saves an image, and so does this node.
 """
 
 from functools import lru_cache
@@ -22,7 +23,7 @@ def _scorer(model: str, family: str, mode: str, engine: str) -> Any:
 
 
 class OmniqScore:
-    """Scores a batch of images; the model stays loaded between runs."""
+    """Node that scores a batch of images. The model stays loaded between runs."""
 
     CATEGORY = "image/quality"
     RETURN_TYPES = ("FLOAT", "STRING", "IMAGE")
@@ -33,7 +34,7 @@ class OmniqScore:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """What the node shows."""
+        """Return the inputs that the node shows."""
         return {
             "required": {
                 "images": ("IMAGE",),
@@ -58,12 +59,12 @@ class OmniqScore:
         mode: str = "auto",
         engine: str = "hf",
     ) -> tuple[list[float], list[str], Any]:
-        """Scores (NaN where there is none), texts, and the best image ``[1, H, W, 3]``.
+        """Return the scores (NaN if there is none), the texts, and the best image ``[1, H, W, 3]``.
 
         Raises:
-            ValueError: no image of the batch has a score; the message says why the first has none.
+            ValueError: no image of the batch has a score. The message says why the first one has none.
         """
-        channels_first = [image.movedim(-1, 0).clamp(0, 1) for image in images]  # NaN stays, and is rejected
+        channels_first = [image.movedim(-1, 0).clamp(0, 1) for image in images]  # NaN stays NaN and is rejected
         found = _scorer(model, family, mode, engine).score(channels_first, task=task, prompt=prompt or None)
         scored = [number for number, one in enumerate(found) if one.score is not None]
         if not scored:

@@ -1,7 +1,7 @@
-"""The best image of each text after a call of a diffusers pipeline, by a scorer.
+"""Pick the best image of each text after a call of a diffusers pipeline.
 
 Pipelines return ``output.images``: PIL images, or an array ``[N, H, W, 3]`` (``output_type="np"``) or a tensor
-``[N, 3, H, W]`` (``"pt"``) in [0, 1]; with ``num_images_per_prompt=n`` the first n belong to the first text.
+``[N, 3, H, W]`` (``"pt"``) in [0, 1]. With ``num_images_per_prompt=n``, the first n images belong to the first text.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _RANGE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Picked:
-    """The images of one text and which of them has the highest score."""
+    """The scores of one text's images, and the image with the highest score."""
 
     prompt: str
     best: int | None
-    """Index among the text's images, the first of equal ones; None: no image has a score."""
+    """Index of the best among the text's images, the first one if several are equal; None: no image has a score."""
     image: Any
     """The best image as the pipeline returned it, or None."""
     scores: list[Score]
@@ -34,14 +34,14 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
     """Score the images of a finished pipeline call and pick the best of each text.
 
     Args:
-        output: what the pipeline returned, also with ``return_dict=False``, or its ``images``.
-        prompts: the texts of the call, in its order.
-        scorer: of any kind.
-        task: that has a score.
+        output: what the pipeline returned (with or without ``return_dict=False``), or its ``images``.
+        prompts: the texts of the call, in the same order.
+        scorer: any kind of scorer.
+        task: a task with a score.
 
     Raises:
         ValueError: the images cannot be divided evenly among the texts.
-        BadImage: an array or tensor is no image, for example latents (``output_type="latent"``).
+        BadImage: an array or tensor does not hold images, for example latents (``output_type="latent"``).
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     images = list(listed(_images_of(output)))
@@ -60,7 +60,7 @@ def pick_best(output: Any, prompts: str | Sequence[str], scorer: AnyScorer, task
 
 
 def _images_of(output: Any) -> Any:
-    """The images of an output; with ``return_dict=False`` it is a tuple that begins with them."""
+    """Return the images of an output. With ``return_dict=False`` it is a tuple that begins with them."""
     if isinstance(output, tuple) and output and (isinstance(output[0], list) or getattr(output[0], "ndim", 0) == 4):
         return output[0]
     return getattr(output, "images", output)

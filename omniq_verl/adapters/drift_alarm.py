@@ -1,20 +1,22 @@
 """An alarm for reward hacking: the reward rises over a window of steps while a second judge falls.
 
-The reward has to rise and the judge has to fall, each at the window's level; so the alarm is false with at most that
-probability if one of the two has no trend (an intersection-union test, Berger 1982). Windows do not overlap, and the
-k-th has the level ``level / (k (k + 1))``; these sum to ``level``, which therefore bounds the probability of any false
-alarm in a run of any length.
+The reward has to rise and the judge has to fall, each at the window's level. If one of the two has no trend, the
+probability of an alarm is therefore at most that level (an intersection-union test, Berger 1982). Windows do not
+overlap, and the k-th window has the level ``level / (k (k + 1))``. These sum to ``level``, so ``level`` bounds the
+probability of any false alarm in a run of any length.
 
-Training curves are autocorrelated: a step's mean depends on the steps before it. The test of a window therefore cuts it
-into parts, fits a line to each, and asks by a one-sided t-test whether the slopes are above zero (after Ibragimov and
-Mueller 2010, with the slopes as the estimates of the groups). A slope does not depend on the value where its part
-begins. So the slopes are independent for noise without memory and for a random walk; for an autocorrelation in between,
-a rise in one part makes a fall in the next more likely, and in simulations alarms only became rarer. This is for normal
-noise with an autocorrelation from 0 to 1; a judge that swings back and forth over many steps is not covered.
+Training curves are autocorrelated: a step's mean depends on the steps before it. The test therefore cuts a window into
+parts, fits a line to each part, and uses a one-sided t-test to check whether the slopes are above zero (after Ibragimov
+and Mueller 2010, with the slopes as the estimates of the groups). A slope does not depend on the value at which its
+part begins, so the slopes are independent both for noise without memory and for a random walk. For an autocorrelation
+in between, a rise in one part makes a fall in the next more likely; in simulations this only made alarms rarer. All of
+this holds for normal noise with an autocorrelation from 0 to 1. It does not cover a judge that swings back and forth
+over many steps.
 
-It costs power: a trend has to be larger than for a test that takes the steps as independent, which
-``correlated=False`` chooses: the exact test of Mann (1945) and Kendall (1938). Where each judgement was 0.5 times the
-one before plus noise, 14% of simulated runs of 200 steps raised a false alarm by that test at the level 0.01.
+The test has less power than one that treats the steps as independent, so a trend has to be larger.
+``correlated=False`` selects such a test, the exact one of Mann (1945) and Kendall (1938). In simulated runs of 200
+steps, where each judgement was 0.5 times the one before plus noise, that test raised a false alarm in 14% of runs at
+the level 0.01.
 """
 
 import math
@@ -34,7 +36,7 @@ class Trend:
 
 
 PARTS = 5
-"""Parts of a window. Our choice: fewer leave the t-test too few degrees of freedom, more make their lines short."""
+"""Parts of a window. Our choice: fewer leave the t-test too few degrees of freedom, more make the lines too short."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Drift:
 
     first: int
     last: int
-    """Steps, from 0."""
+    """First and last step of the window, counted from 0."""
     reward: Trend
     """Trend of the reward."""
     judge: Trend
@@ -75,10 +77,10 @@ def rising(values: Sequence[float]) -> Trend:
 
 
 def rising_by_parts(values: Sequence[float], parts: int = PARTS) -> Trend:
-    """Test whether a series rises whose values may be correlated with those before.
+    """Test whether a series rises if its values may be correlated with earlier ones.
 
     The series is cut into ``parts`` parts of ``m`` values each; up to ``parts - 1`` values at its beginning are left
-    out. With b_1 .. b_q the least-squares slopes of the parts, t = mean(b) sqrt(q) / sd(b), with q - 1 degrees of
+    out. If b_1 .. b_q are the least-squares slopes of the parts, t = mean(b) sqrt(q) / sd(b) with q - 1 degrees of
     freedom.
 
     Raises:
@@ -96,7 +98,7 @@ def _starts(parts: int, length: int) -> range:
 
 
 def _above_zero(slopes: Sequence[float]) -> float:
-    """The p-value of the one-sided t-test; without any spread, 0 above zero and 1 otherwise."""
+    """Return the p-value of the one-sided t-test. If all slopes are equal, it is 0 above zero and 1 otherwise."""
     from scipy.stats import t as student
 
     spread, middle = stdev(slopes), fmean(slopes)
@@ -117,10 +119,10 @@ def _tau(higher: int, number: int) -> float:
 
 @lru_cache
 def _orders(number: int) -> tuple[int, ...]:
-    """How many orders of so many different values have 0, 1, 2... ascending pairs."""
+    """Return how many orders of ``number`` different values have 0, 1, 2... ascending pairs."""
     counts = [1]
-    for new in range(1, number):  # a further value ascends from 0 to ``new`` of the values before it
-        below = [0, *accumulate(counts), *[sum(counts)] * new]  # of ``counts``, how many orders have fewer pairs
+    for new in range(1, number):  # a new value is above 0 to ``new`` of the values before it
+        below = [0, *accumulate(counts), *[sum(counts)] * new]  # number of orders with fewer pairs
         counts = [below[pairs + 1] - below[max(0, pairs - new)] for pairs in range(len(counts) + new)]
     return tuple(counts)
 
@@ -131,7 +133,7 @@ class DriftAlarm:
 
     Args:
         window: steps in a window, at least 15, or 8 without ``correlated``.
-        level: probability, in (0, 1), of any false alarm in a run; see the module's text.
+        level: probability, in (0, 1), of any false alarm in a run; see the module's docstring.
         correlated: whether a step's values may depend on the steps before.
 
     Raises:
@@ -155,7 +157,7 @@ class DriftAlarm:
         """Take the mean reward and the mean judgement of the next step; at the end of a window, test it.
 
         Raises:
-            ValueError: one is not finite; the step is not counted.
+            ValueError: a value is not finite; the step is then not counted.
         """
         if not (math.isfinite(reward) and math.isfinite(judge)):
             raise ValueError(f"the step {self._steps} has reward {reward} and judge {judge}. Fix: leave the step out")

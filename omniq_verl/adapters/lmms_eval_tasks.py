@@ -1,8 +1,8 @@
 """lmms-eval tasks for prepared files: our question and parser, and PLCC and SRCC over the images with a score.
 
-Read in lmms-eval 0.7.3 (github.com/EvolvingLMMs-Lab/lmms-eval): a task is a YAML file with ``dataset_path``,
+Source: lmms-eval 0.7.3 (github.com/EvolvingLMMs-Lab/lmms-eval). A task is a YAML file with ``dataset_path``,
 ``doc_to_visual``, ``doc_to_text``, ``doc_to_messages``, ``doc_to_target``, ``process_results`` and ``metric_list``
-(``api/task.py``, ``TaskConfig``); ``!function utils.name`` loads a function of the file ``utils.py`` beside it
+(``api/task.py``, ``TaskConfig``). ``!function utils.name`` loads a function from the file ``utils.py`` next to it
 (``utils.py``, ``import_function``).
 """
 
@@ -45,7 +45,7 @@ def write_tasks(files: Sequence[Path], folder: Path, max_tokens: int = 1024) -> 
     Args:
         files: prepared files; every row has one image and a score, and all rows of a file ask the same task.
         folder: where the tasks are written; it is created.
-        max_tokens: longest answer.
+        max_tokens: most tokens of an answer.
 
     Returns:
         The names of the tasks, in the order of the files.
@@ -70,13 +70,13 @@ def write_tasks(files: Sequence[Path], folder: Path, max_tokens: int = 1024) -> 
 
 
 def task_yaml(name: str, file: Path, max_tokens: int) -> str:
-    """The text of a task file. ``reasoning_tags: none`` lets our parser read the whole answer."""
+    """Return the text of a task file. ``reasoning_tags: none`` gives our parser the whole answer."""
     import yaml
 
     config = {
         "task": name,
         "dataset_path": "parquet",
-        "dataset_kwargs": {"data_files": {"test": glob.escape(str(file))}},  # datasets reads it as a pattern
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(file))}},  # datasets treats it as a pattern
         "test_split": "test",
         "output_type": "generate_until",
         "reasoning_tags": "none",
@@ -90,16 +90,16 @@ def task_yaml(name: str, file: Path, max_tokens: int) -> str:
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
-    """The images of a row as upright RGB PIL images.
+    """Return the images of a row as upright RGB PIL images.
 
     Raises:
-        BadImage: one is missing or broken.
+        BadImage: an image is missing or broken.
     """
     return [decode_image(data) for data in image_bytes(doc)]
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
-    """The row's question without the image's placeholder; a system turn comes before it."""
+    """Return the row's question without the image placeholder, with any system turn before it."""
     turns = [turn["content"].replace(IMAGE_PLACEHOLDER, "").strip() for turn in doc["prompt"]]
     return "\n\n".join(turns)
 
@@ -107,7 +107,7 @@ def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, 
 def doc_to_messages(
     doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """The row's turns as lmms-eval's chat models take them, with each image where its placeholder is."""
+    """Return the row's turns in the form of lmms-eval's chat models, with each image in place of its placeholder."""
     images = iter(doc_to_visual(doc))
     return [{"role": turn["role"], "content": _parts(turn["content"], images)} for turn in doc["prompt"]]
 
@@ -121,12 +121,12 @@ def _parts(content: str, images: Iterator[Any]) -> list[dict[str, Any]]:
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    """The row's label as text."""
+    """Return the row's label as text."""
     return f"{label_of(doc):g}"
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """The label and the parsed score of one answer (None if it cannot be parsed), for each metric."""
+    """Return the label and the parsed score of one answer (None if it cannot be parsed) for each metric."""
     pair = {"label": label_of(doc), "prediction": read_score(results[0], doc["extra_info"])}
     return dict.fromkeys(_METRICS, pair)
 
@@ -135,17 +135,17 @@ Pair = Mapping[str, float | None]
 
 
 def plcc(pairs: Sequence[Pair]) -> float:
-    """Pearson's coefficient over the images with a parsed score; NaN if it is undefined."""
+    """Return Pearson's coefficient over the images with a parsed score; NaN if undefined."""
     return _coefficient("plcc", pairs)
 
 
 def srcc(pairs: Sequence[Pair]) -> float:
-    """Spearman's coefficient over the images with a parsed score; NaN if it is undefined."""
+    """Return Spearman's coefficient over the images with a parsed score; NaN if undefined."""
     return _coefficient("srcc", pairs)
 
 
 def parsed(pairs: Sequence[Pair]) -> float:
-    """Share of the answers that could be parsed, in [0, 1]; NaN if there are none."""
+    """Return the share of answers that could be parsed, in [0, 1]; NaN if there are none."""
     return sum(pair["prediction"] is not None for pair in pairs) / len(pairs) if pairs else math.nan
 
 

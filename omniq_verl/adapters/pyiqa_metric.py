@@ -1,7 +1,7 @@
-"""Our scorers by name in pyiqa: after ``register()``, ``pyiqa.create_metric("omniq", model=FOLDER)``.
+"""Our scorers as a named pyiqa metric: after ``register()``, call ``pyiqa.create_metric("omniq", model=FOLDER)``.
 
-Read in pyiqa 0.1.16: ``create_metric`` looks a name up in ``default_model_configs.DEFAULT_CONFIGS`` and builds the
-class that ``utils.registry.ARCH_REGISTRY`` has under the configuration's ``type``, with the caller's keywords.
+Source: pyiqa 0.1.16. ``create_metric`` looks up a name in ``default_model_configs.DEFAULT_CONFIGS`` and builds the
+class registered in ``utils.registry.ARCH_REGISTRY`` under the configuration's ``type``, with the caller's keywords.
 """
 
 from typing import Any
@@ -14,16 +14,18 @@ NAME, _TYPE = "omniq", "OmniqScore"
 
 
 class OmniqScore(torch.nn.Module):
-    """What pyiqa calls with ``[N, 3, H, W]`` in [0, 1]; returns scores ``[N]``, NaN where an answer is unreadable.
+    """Module that pyiqa calls with ``[N, 3, H, W]`` in [0, 1].
+
+    It returns scores ``[N]``, with NaN for an answer that cannot be parsed.
 
     Args:
-        model: folder, or name at a hub; see ``Scorer.from_pretrained``.
-        task: that has a score.
-        scorer: a scorer instead of a model.
-        settings: others of ``Scorer.from_pretrained``.
+        model: folder, or name on a hub; see ``Scorer.from_pretrained``.
+        task: a task with a score.
+        scorer: a scorer to use instead of a model.
+        settings: further arguments of ``Scorer.from_pretrained``.
 
     Raises:
-        ValueError: neither a model nor a scorer.
+        ValueError: neither a model nor a scorer is given.
     """
 
     def __init__(self, model: str | None = None, task: str = "technical", scorer: Any = None, **settings: Any):
@@ -37,15 +39,15 @@ class OmniqScore(torch.nn.Module):
         self._metric = TensorMetric(scorer, task)
 
     def forward(self, x: torch.Tensor, **words: Any) -> torch.Tensor:
-        """Scores of a batch."""
+        """Return the scores of a batch."""
         return self._metric(x, **words)
 
 
 def register(name: str = NAME) -> None:
-    """Add the metric to the installed pyiqa, once for each name.
+    """Add the metric to the installed pyiqa. Call it once for each name.
 
     Raises:
-        ValueError: pyiqa has a metric of this name.
+        ValueError: pyiqa already has a metric with this name.
     """
     from pyiqa.default_model_configs import DEFAULT_CONFIGS  # pyright: ignore[reportMissingImports]  of the user
     from pyiqa.utils.registry import ARCH_REGISTRY  # pyright: ignore[reportMissingImports]  of the user

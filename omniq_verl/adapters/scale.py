@@ -1,4 +1,4 @@
-"""What every adapter needs: scores of a batch as numbers, and a decision on images that have none."""
+"""Shared by all adapters: the scores of a batch as numbers, and what to do with images that have none."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,19 +10,19 @@ class AnyScorer(Protocol):
     """``Scorer``, ``RaliScorer`` or ``Client``."""
 
     def score(self, images: Any, task: Any = ..., prompt: Any = ...) -> Any:
-        """Scores of images, in their order."""
+        """Score images, in their order."""
 
 
 class NoScore(RuntimeError):
-    """An image has no score, and the caller did not say what stands for it."""
+    """An image has no score, and the caller gave no replacement for it."""
 
 
 def numbers_of(scores: Sequence[Score], unread: float | None) -> list[float]:
-    """The score of each image.
+    """Return the score of each image as a number.
 
     Args:
-        scores: of a scorer.
-        unread: stands for an image that has none; None: that is an error.
+        scores: results of a scorer.
+        unread: replaces a missing score; None: a missing score is an error.
 
     Raises:
         NoScore: see ``unread``; the message names the image and says why.

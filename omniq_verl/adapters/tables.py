@@ -1,4 +1,4 @@
-"""Scores into tables: a pandas table gets columns, and ``datasets.Dataset.map`` a function of its batches."""
+"""Add scores to tables: new columns for a pandas table, and a batch function for ``datasets.Dataset.map``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,19 +25,19 @@ def score_table(
     prompt: str | None = None,
     prefix: str = "",
 ) -> "pd.DataFrame":
-    """A copy of the table with the columns of ``COLUMNS``.
+    """Return a copy of the table with the additional columns of ``COLUMNS``.
 
     Args:
-        table: one image a line.
-        scorer: of any kind.
-        image: column with images as ``Scorer.score`` takes them, or the objects with ``bytes`` and ``path`` in which
-            files of Hugging Face hold them.
-        task: that has a score.
+        table: one row per image.
+        scorer: any kind of scorer.
+        image: column with images that ``Scorer.score`` accepts, or with the objects of ``bytes`` and ``path`` that
+            Hugging Face files contain.
+        task: a task with a score.
         prompt: column with the texts the images were made from.
-        prefix: before the names of the new columns.
+        prefix: prefix for the names of the new columns.
 
     Raises:
-        ValueError: there is no such column, or a new one is there already.
+        ValueError: a named column does not exist, or a new one already does.
     """
     columns = list(table.columns)
     for name in (image, *([prompt] if prompt else [])):
@@ -54,15 +54,15 @@ def score_table(
 def batch_scorer(
     scorer: AnyScorer, image: str = "image", task: str = "technical", prompt: str | None = None, prefix: str = ""
 ) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, Any]]:
-    """What ``datasets.Dataset.map(..., batched=True)`` takes; arguments as of ``score_table``.
+    """Return a function for ``datasets.Dataset.map(..., batched=True)``. The arguments are those of ``score_table``.
 
-    A column of the type ``datasets.Image`` gives PIL images, or, with ``decode=False``, the bytes of the files. An
-    image without a score has NaN, and an empty text as its level: ``map`` takes the types of columns from its first
-    batch, and could not go on after a batch of None.
+    A column of the type ``datasets.Image`` gives PIL images, or with ``decode=False`` the bytes of the files. An image
+    without a score gets NaN, and an empty text as its level: ``map`` infers the column types from its first batch, so a
+    batch of None would make it fail later.
 
     Raises:
-        ValueError: by the function, if the data set has one of the new columns, such as labels named ``score``, which
-            ``map`` would replace; or if it is called without ``batched=True``.
+        ValueError: raised by the returned function if the data set already has one of the new columns, such as labels
+            named ``score``, which ``map`` would replace; or if it is called without ``batched=True``.
     """
 
     def add(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -83,6 +83,6 @@ def _check_free(columns: Sequence[Any], prefix: str) -> None:
 
 
 def _columns(scores: Sequence[Score], prefix: str) -> dict[str, Any]:
-    """The new columns; numbers are floats even where no image has one, which pandas would take for objects."""
+    """Return the new columns. Numbers are floats even if all are missing; pandas would make those an object column."""
     found: dict[str, Any] = {name: [getattr(one, name) for one in scores] for name in COLUMNS}
     return {prefix + name: np.array(one, np.float64) if name in _NUMBERS else one for name, one in found.items()}

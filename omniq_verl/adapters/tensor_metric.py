@@ -1,8 +1,8 @@
-"""A scorer that is called as pyiqa's metrics are: ``metric(images)`` with a batch in [0, 1] gives one score an image.
+"""A scorer with the interface of pyiqa's metrics: ``metric(images)`` with a batch in [0, 1] gives one score per image.
 
-The contract is that of ``pyiqa.models.inference_model.InferenceModel`` (github.com/chaofengc/IQA-PyTorch): a call with
-``[N, 3, H, W]`` in [0, 1], a path, a PIL image or the bytes of a file; attributes ``lower_better``, ``metric_mode``,
-``metric_name``, ``score_range``.
+The interface is that of ``pyiqa.models.inference_model.InferenceModel`` (github.com/chaofengc/IQA-PyTorch). A metric is
+called with ``[N, 3, H, W]`` in [0, 1], a path, a PIL image or the bytes of a file, and has the attributes
+``lower_better``, ``metric_mode``, ``metric_name`` and ``score_range``.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class TensorMetric:
-    """A no-reference metric over a scorer.
+    """A no-reference metric that uses a scorer.
 
     Args:
-        scorer: of any kind.
-        task: that has a score.
-        unread: stands for an image whose answer cannot be read; NaN by default, so that it shows in a mean.
-        name: by which it is logged.
-        score_range: "low, high", as pyiqa writes it; for display only.
+        scorer: any kind of scorer.
+        task: a task with a score.
+        unread: score for an image whose answer cannot be parsed. The default NaN makes a mean NaN, too.
+        name: name under which the metric is logged.
+        score_range: "low, high" in pyiqa's form; for display only.
     """
 
     lower_better = False
@@ -42,21 +42,21 @@ class TensorMetric:
         self.metric_name, self.score_range = name, score_range
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "TensorMetric":
-        """Itself: torchmetrics clones metrics, and an engine or a client cannot be copied, and need not be."""
+        """Return the metric itself: torchmetrics clones metrics, but an engine or a client cannot be copied."""
         return self
 
     def __call__(
         self, target: Any, ref: Any = None, prompt: str | Sequence[str] | None = None, **_: Any
     ) -> "torch.Tensor":
-        """Scores ``[N]``, float32, on the device of the images. There is no gradient.
+        """Return scores ``[N]``, float32, on the device of the images, without a gradient.
 
         Args:
-            target: ``[N, 3, H, W]`` or ``[3, H, W]`` of floats in [0, 1], or one image as a path, PIL image or bytes.
+            target: floats ``[N, 3, H, W]`` or ``[3, H, W]`` in [0, 1], or one image as a path, PIL image or bytes.
             ref: None; the metric needs no reference.
             prompt: the text the images were made from, for ``alignment``.
 
         Raises:
-            ValueError: there is a reference, or a tensor holds no images, for example values outside of [0, 1].
+            ValueError: a reference is given, or a tensor does not hold images, for example values outside [0, 1].
             NoScore: an image has no score, and ``unread`` is None.
         """
         import torch

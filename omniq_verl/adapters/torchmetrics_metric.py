@@ -1,4 +1,4 @@
-"""A scorer as a ``torchmetrics.Metric``: the mean score of all images of all processes."""
+"""A scorer as a ``torchmetrics.Metric``: the mean score over all images of all processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ class MeanScore(Metric):
     """Mean score of the images that have one; ``unread`` counts the others.
 
     Args:
-        scorer: of any kind.
-        task: that has a score.
-        settings: of ``torchmetrics.Metric``.
+        scorer: any kind of scorer.
+        task: a task with a score.
+        settings: arguments of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
@@ -43,5 +43,5 @@ class MeanScore(Metric):
         self.unread += len(scores) - len(read)
 
     def compute(self) -> torch.Tensor:
-        """The mean, float32; NaN where no image has a score."""
+        """Return the mean, float32; NaN if no image has a score."""
         return (self.total / self.images).float()

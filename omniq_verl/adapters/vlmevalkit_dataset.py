@@ -1,11 +1,12 @@
 """Prepared files as data sets of VLMEvalKit: our question and parser, and PLCC and SRCC over the images with a score.
 
-Read in VLMEvalKit (github.com/open-compass/VLMEvalKit, commit e8e78f0): ``build_dataset(name)`` takes the first class
+Source: VLMEvalKit (github.com/open-compass/VLMEvalKit, commit e8e78f0). ``build_dataset(name)`` takes the first class
 of the list ``vlmeval.dataset.DATASET_CLASSES`` whose ``supported_datasets()`` has the name (``dataset/__init__.py``,
-lines 399-404); ``ImageBaseDataset.build_prompt`` sends the files under ``image_path`` and the text under ``question``;
-``evaluate(eval_file)`` reads a table with the column ``prediction``. Images go into files of their own, with their
-pixels unchanged: from a column ``image``, some versions of the kit (commit 0507265, ``dump_image``) write JPEG files,
-which changes the quality to be scored.
+lines 399-404). ``ImageBaseDataset.build_prompt`` sends the files under ``image_path`` and the text under ``question``.
+``evaluate(eval_file)`` reads a table with the column ``prediction``.
+
+Images are written to separate files with their pixels unchanged. From a column ``image``, some versions of the kit
+(commit 0507265, ``dump_image``) would write JPEG files, which changes the quality that is scored.
 """
 
 import json
@@ -33,11 +34,11 @@ def write_table(file: Path, name: str, root: Path) -> Path:
 
     Args:
         file: a prepared file; every row has one image and a score, and all rows ask the same task.
-        name: of the data set in VLMEvalKit.
+        name: name of the data set in VLMEvalKit.
         root: the folder that VLMEvalKit calls ``LMUData``.
 
     Raises:
-        ValueError: the file, a row or an image cannot be used, or the name is no plain file name.
+        ValueError: the file, a row or an image cannot be used, or the name is not a plain file name.
     """
     if not name.isidentifier():
         raise ValueError(f"the name {name!r} cannot be used. Fix: use letters, digits and _")
@@ -67,10 +68,10 @@ def _line(number: int, ref: RowRef, row: Mapping[str, Any], folder: Path) -> dic
 
 
 def evaluate_table(table: pd.DataFrame) -> dict[str, float]:
-    """PLCC and SRCC over the images with a parsed score (NaN if undefined), and the share of parsed answers.
+    """Return PLCC and SRCC over the images with a parsed score (NaN if undefined), and the share of parsed answers.
 
     Args:
-        table: one line per image with ``prediction`` (what the model wrote), ``answer`` and ``extra_info``.
+        table: one row per image with ``prediction`` (what the model wrote), ``answer`` and ``extra_info``.
 
     Raises:
         ValueError: a column is missing or repeated, or a row's ``extra_info`` or ``answer`` is invalid.
@@ -110,13 +111,13 @@ def _label(cell: object, row: int) -> float:
 
 
 def register(names: Sequence[str]) -> type:
-    """Add the data sets to the installed VLMEvalKit; returns their class. Call it before the kit's ``run.py``.
+    """Add the data sets to the installed VLMEvalKit and return their class. Call it before the kit's ``run.py``.
 
     Args:
-        names: of tables that ``write_table`` wrote into the kit's ``LMUData``.
+        names: names of tables that ``write_table`` wrote into the kit's ``LMUData``.
 
     Raises:
-        ValueError: the kit has a data set of one of these names.
+        ValueError: the kit already has a data set with one of these names.
     """
     from vlmeval import dataset as kit  # pyright: ignore[reportMissingImports]  of the user
     from vlmeval.dataset.image_base import ImageBaseDataset  # pyright: ignore[reportMissingImports]  of the user
@@ -133,7 +134,7 @@ def register(names: Sequence[str]) -> type:
         DATASET_URL = dict.fromkeys(names, "")
 
         def evaluate(self, eval_file: str, **judge_kwargs: Any) -> dict[str, float]:
-            """PLCC, SRCC and the share of parsed answers."""
+            """Return PLCC, SRCC and the share of parsed answers."""
             return evaluate_table(load(eval_file))
 
     kit.DATASET_CLASSES.append(OmniqScores)

@@ -1,5 +1,5 @@
 """Attention over packed sequences, for training without padding and without flash-attn.
 
-``segments`` has the layout and the kernels (torch only), ``transformers_attention`` the adapter that makes them an
+``segments`` has the layout and the kernels (torch only). ``transformers_attention`` makes them available as an
 ``attn_implementation`` of transformers. The verl adapter is ``omniq_verl.trainer.packed_engine_verl``.
 """

@@ -4,9 +4,9 @@ A packed stream holds sequences one after another, without padding. ``boundaries
 attention's ``cu_seqlens``: ``[0, 3, 7]`` means a sequence of three tokens and one of four. Each token attends only to
 tokens of its own sequence.
 
-Half precision on CUDA runs in ``torch.nn.attention.varlen`` (FlashAttention-2, which torch ships), which takes grouped
-key and value heads as they are. Everything else (the CPU, and fp32 on CUDA) runs in
-``torch.nn.functional.scaled_dot_product_attention``, segments of similar length together.
+Half precision on CUDA uses ``torch.nn.attention.varlen`` (the FlashAttention-2 that ships with torch). It accepts
+grouped key and value heads directly. Everything else (the CPU, and fp32 on CUDA) uses
+``torch.nn.functional.scaled_dot_product_attention`` and processes segments of similar length together.
 """
 
 import inspect
@@ -20,8 +20,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakIdKeyDictionary
 
 _GRAIN = 32
-"""Causal segments are padded to a multiple of this length, so that few calls serve many lengths. Padding comes after
-the tokens, where causal queries do not attend."""
+"""Causal segments are padded to a multiple of this length, so a few calls cover many lengths. Padding comes after the
+tokens, where causal queries do not attend."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class _Bucket:
 class _Padding:
     """The position of each token after padding the segments to the lengths of their buckets.
 
-    ``cell_of_token`` has shape ``[tokens]``. ``token_of_cell`` has shape ``[cells]``; padding cells have the number of
-    tokens, one past the last index. Both are None if the stream needs no padding and no reordering.
+    ``cell_of_token`` has shape ``[tokens]``. ``token_of_cell`` has shape ``[cells]``; for a padding cell it holds the
+    number of tokens, one past the last index. Both are None if the stream needs no padding and no reordering.
     """
 
     buckets: tuple[_Bucket, ...]
@@ -127,7 +127,7 @@ def varlen(
     """``attend`` with torch's kernel for half precision on CUDA. A causal mask is aligned to the segments' ends."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(  # pyright: ignore[reportReturnType]  a pair only if it is asked for more
+    return varlen_attn(  # pyright: ignore[reportReturnType]  returns a tuple only if more outputs are requested
         query,
         key,
         value,
@@ -157,7 +157,7 @@ def _padding(lengths: tuple[int, ...], causal: bool, device: torch.device) -> _P
             # Without a causal mask, padding would be attended to, so these segments must have exactly the same length.
             padded = -(-length // _GRAIN) * _GRAIN if causal else length
             members.setdefault(padded, []).append(number)
-    if causal and len(members) == 1:  # no need to pad beyond the longest
+    if causal and len(members) == 1:  # a single bucket need not be padded beyond its longest segment
         members = {max(lengths): next(iter(members.values()))}
     buckets = tuple(_Bucket(len(numbers), padded) for padded, numbers in members.items())
     if all(lengths[number] == padded for padded, numbers in members.items() for number in numbers) and len(members) < 2:
@@ -197,7 +197,7 @@ def _padded(
     out = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     if padding.token_of_cell is None:
         return out
-    # index_copy, whose backward is a plain lookup; the backward of a lookup would be a slow accumulation.
+    # The backward of index_copy is a plain lookup. The backward of a lookup would be a slow accumulation.
     return out.new_zeros(tokens + 1, *out.shape[1:]).index_copy(0, padding.token_of_cell, out)[:tokens]
 
 

@@ -1,8 +1,8 @@
 """Attention with shared prompts: a prompt's tokens occur once in the packed stream, and all its answers attend to them.
 
-The rows of a group, each its prompt followed by an answer, become ``[prompt | answer 1 | .. | answer n]``. A *segment*
-is a prompt or an answer. A prompt's queries see its own keys. An answer's queries see the keys of its prompt and its
-own; the causal mask is aligned to the end, so that the answer's first token sees all of the prompt. All results are
+Each row of a group is a prompt followed by an answer. The rows become ``[prompt | answer 1 | .. | answer n]``. A
+*segment* is a prompt or an answer. A prompt's queries see its own keys. An answer's queries see the keys of its prompt
+and its own. The causal mask is aligned to the end, so the answer's first token sees the whole prompt. All results are
 the same as for separate rows, and the prompt gets the gradients of all answers.
 """
 
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from omniq_verl.attention.segments import segment_lengths, varlen
 
 _GRAIN = 32
-"""Answers are padded to a multiple of this length for scaled_dot_product_attention, so that few calls serve many."""
+"""Answers are padded to a multiple of this length for scaled_dot_product_attention, so a few calls cover many."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _padded_cells(query_boundaries: torch.Tensor, key_boundaries: torch.Tensor, 
         for segment in segments:
             own = np.arange(query_starts[segment], query_starts[segment + 1])
             seen = all_keys[key_starts[segment] : key_starts[segment + 1]]
-            # Padding repeats a token: as a key it comes after all relevant queries, as a query its result is not used.
+            # Padding repeats a token. As a key it comes after all relevant queries; as a query its result is unused.
             query_of_cell.append(np.pad(own, (0, padded - len(own)), mode="edge"))
             key_of_cell.append(np.pad(seen, (0, prompt + padded - len(seen)), mode="edge"))
             cell_of_query[own] = cell + np.arange(len(own))

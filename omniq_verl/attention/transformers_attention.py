@@ -1,9 +1,9 @@
 """Packed attention as an ``attn_implementation`` of transformers.
 
-``register`` makes the name known, so that a model can be loaded with it; ``activate`` switches a loaded model to it.
-Two names are needed: on loading, transformers takes a name with "flash" in it for a kernel to download
-(``modeling_utils.py``, ``_check_and_adjust_attn_implementation``), but later looks for that word to decide whether a
-vision tower calls attention once for all of its windows or once per window (``is_flash_attention_requested``).
+``register`` adds the name to transformers, so models can be loaded with it. ``activate`` switches a loaded model to it.
+Two names are needed. On loading, transformers treats a name that contains "flash" as a kernel to download
+(``modeling_utils.py``, ``_check_and_adjust_attn_implementation``). Later it looks for the same word to decide whether a
+vision tower calls attention once for all its windows or once per window (``is_flash_attention_requested``).
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from omniq_verl.attention.segments import attend
 from omniq_verl.attention.shared_prompt import attend_shared
 
 NAME = "omniq_varlen"
-"""The name for loading a model, and for recipes."""
+"""The name to use in recipes and for loading a model."""
 _ACTIVE = "omniq_varlen_flash"
 _SETTING = "attn_implementation"
 
@@ -40,9 +40,9 @@ def activate(model: nn.Module) -> None:
 def loadable_config(model: nn.Module) -> Iterator[None]:
     """Temporarily give the configuration of an activated model the name for loading a model.
 
-    For code that builds another model from the configuration, as verl's checkpoints do; no forward pass may run
-    meanwhile. verl also stores the name in the configuration itself, which would write it to ``config.json``:
-    transformers could not open the saved model without this package. So it is removed there.
+    This is for code that builds another model from the configuration, like verl's checkpoints. No forward pass may run
+    meanwhile. verl also stores the name in the configuration itself and would save it in ``config.json``. transformers
+    could then not open the saved model without this package, so the name is removed there.
     """
     _set_name(model, NAME)
     asking = [config for config in _configs(model) if vars(config).pop(_SETTING, None) == NAME]
@@ -69,7 +69,7 @@ def _set_name(model: nn.Module, name: str) -> None:
 
 
 def _configs(model: nn.Module) -> list[Any]:
-    """The configurations of a model and its parts, each once."""
+    """Return the configurations of a model and its parts, each once."""
     found = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
     return [config for config in found.values() if hasattr(config, "_attn_implementation_internal")]
 

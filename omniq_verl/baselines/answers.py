@@ -100,5 +100,5 @@ def _question(row: Mapping[str, Any], kind: str) -> list[dict[str, str]]:
     turns = [dict(turn) for turn in row["prompt"]]
     if kind == "score":
         return turns
-    rule = task_of(row["extra_info"]).answer_rule
-    return [{**turn, "content": turn["content"].removesuffix(rule)} for turn in turns if turn["role"] != "system"]
+    task = task_of(row["extra_info"])
+    return [{**turn, "content": task.without_rule(turn["content"])} for turn in turns if turn["role"] != "system"]

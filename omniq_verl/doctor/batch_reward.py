@@ -1,4 +1,4 @@
-"""What is wrong with the settings of the batch reward."""
+"""Check the settings of the batch reward and of the drift judge."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _SAMPLER = "trainer.v1.sampler"
 
 
 def batch_faults(config: DictConfig) -> Iterator[Problem]:
-    """All faults of ``reward.batch_*``."""
+    """Find all faults of ``reward.batch_*``."""
     name, weight = (OmegaConf.select(config, f"reward.batch_{key}") for key in ("reward", "weight"))
     settings = OmegaConf.select(config, "reward.batch_settings")
     plain: Any = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
@@ -35,7 +35,7 @@ def batch_faults(config: DictConfig) -> Iterator[Problem]:
 
 
 def drift_faults(config: DictConfig) -> Iterator[Problem]:
-    """All faults of ``reward.drift_*``."""
+    """Find all faults of ``reward.drift_*``."""
     name, window, level = (OmegaConf.select(config, f"reward.drift_{key}") for key in ("judge", "window", "level"))
     settings = OmegaConf.select(config, "reward.drift_settings")
     plain: Any = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
@@ -54,7 +54,7 @@ def drift_faults(config: DictConfig) -> Iterator[Problem]:
 
 
 def _caller_faults(config: DictConfig, key: str, called: str) -> Iterator[Problem]:
-    """Whether the function will be called at all."""
+    """Check that the run will call the function."""
     trainer = OmegaConf.select(config, "trainer.v1.trainer_mode")
     if trainer != "omniq_sync":
         what = f"is {trainer}; {called} is called by the trainer omniq_sync and would be left out"
@@ -66,7 +66,7 @@ def _caller_faults(config: DictConfig, key: str, called: str) -> Iterator[Proble
 
 
 def _place_faults(config: DictConfig) -> Iterator[Problem]:
-    """Whether the function will be called at all, and whether the filter looks at what is trained on."""
+    """Check that the run will call the function, and that the filter looks at a quantity that is trained on."""
     yield from _caller_faults(config, _KEY, "the batch reward")
     filtered = OmegaConf.select(config, f"{_SAMPLER}.sampler_kwargs.mode") in ("drop", "refill")
     looks_at = OmegaConf.select(config, f"{_SAMPLER}.sampler_kwargs.metric")

@@ -38,7 +38,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
 
     Args:
         config: the composed configuration, with or without the ``hydra`` node.
-        free: space of the machine; measured if it is not given.
+        free: free space of the machine; None: measure it.
         overrides: overrides from the command line; not needed if there is a ``hydra`` node.
     """
     if is_sft(config):
@@ -95,7 +95,7 @@ def check_config(config: DictConfig, free: FreeSpace | None = None, overrides: S
 
 
 def check_test_rows(key: str, files: Sequence[FileReport]) -> list[Problem]:
-    """Test sets are neither trained on nor used to choose a checkpoint."""
+    """Report test sets among files that are used for training or for choosing a checkpoint."""
     what = "are from the test split, and a result on that set would no longer be a test"
     fix = f"use files of another split in {key}; data_prep draws one (--val-fraction, --val-share or --shares)"
     return [Problem(file.path, f"{file.test_rows:,} of its rows {what}", fix) for file in files if file.test_rows]
@@ -107,7 +107,7 @@ def _unsaved(config: DictConfig) -> list[str]:
 
 
 def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Problem]:
-    """Report data sources with their own rewards that no row has."""
+    """Report data sources that have their own reward settings but no rows."""
     key = f"{REWARD}.reward_kwargs.sources"
     there = set().union(*(file.sources for file in files))
     named = OmegaConf.select(config, key) or {}
@@ -118,8 +118,8 @@ def check_sources(config: DictConfig, files: Sequence[FileReport]) -> list[Probl
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
-    """Report keys that the run needs and that have no value."""
-    # Unresolved: resolving a key that refers to a missing one would raise an error.
+    """Report keys that the run needs but that have no value."""
+    # Keys stay unresolved, because resolving one that refers to a missing key would raise an error.
     keys = set(_missing_keys(OmegaConf.to_container(config, resolve=False)))
     if not config.reward.reward_model.enable:
         keys = {key for key in keys if not key.startswith("reward.reward_model.")}
@@ -173,11 +173,11 @@ def _used_rows(config: DictConfig, rows: int) -> int:
 
 
 def prompt_lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
-    """A counter of prompt tokens, or None and the problem if the model's processor cannot be loaded."""
+    """Return a counter of prompt tokens, or None and the problem if the model's processor cannot be loaded."""
     model = config.actor_rollout_ref.model
     try:
         processor = load_processor(model)
-    except Exception as error:  # Hugging Face's loaders raise errors of every kind, even a bare Exception
+    except Exception as error:  # Hugging Face's loaders raise many kinds of errors, even a bare Exception
         return None, [processor_problem("actor_rollout_ref.model.path", model.path, error)]
     template, processing = (_plain(config.data[key]) for key in ("apply_chat_template_kwargs", "mm_processor_kwargs"))
     return PromptLength(processor, template, processing), []

@@ -1,4 +1,4 @@
-"""Compose a recipe as ``verl.trainer.main_ppo`` does, without importing verl or torch."""
+"""Compose a recipe like ``verl.trainer.main_ppo``, without importing verl or torch."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ from omegaconf import DictConfig
 
 from omniq_verl.doctor.unread.check import similar_setting
 
-_UNKNOWN = re.compile(
-    r"Could not override '([^']*)'"
-)  # Hydra's advice that follows, "+KEY=VALUE", would add a setting without effect
+# Hydra's error goes on with the advice "+KEY=VALUE", which would add a setting without effect.
+_UNKNOWN = re.compile(r"Could not override '([^']*)'")
 
 
 def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> DictConfig:
@@ -31,7 +30,7 @@ def compose_recipe(name: str, overrides: Sequence[str], config_dir: Path) -> Dic
     verl = find_spec("verl")
     if verl is None or verl.origin is None:
         raise ModuleNotFoundError("verl is not installed; its default configuration is the base of every recipe")
-    # A file path, because "pkg://verl.trainer.config" would import verl with torch and Ray.
+    # This is a file path because "pkg://verl.trainer.config" would import verl with torch and Ray.
     defaults = Path(verl.origin).parent / "trainer" / "config"
     with initialize_config_dir(str(config_dir.resolve()), version_base=None):
         try:

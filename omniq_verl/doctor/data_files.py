@@ -30,8 +30,8 @@ _ROWS_WORTH_A_BAR = 2000
 _MOST_THREADS = 16  # each may hold a decoded image of up to 270 MB
 
 Check = Callable[[dict[str, Any]], tuple[list[Fault], Length | int | None]]
-"""A function from a row to its faults and its tokens (their number, also with the image tokens, or None if they
-could not be counted). It is called from several threads."""
+"""A function that returns a row's faults and its tokens: a number, or a ``Length`` with the image tokens as well, or
+None if they could not be counted. It is called from several threads."""
 
 
 def check_file(
@@ -46,11 +46,11 @@ def check_file(
 
     Args:
         path: the parquet file.
-        lengths: counts the prompts' tokens; without it, their lengths are not checked.
+        lengths: counts the prompts' tokens; None: do not check lengths.
         max_prompt_length: largest number of tokens a prompt may have.
-        labels: whether to check tasks and labels, too, which this package's reward reads.
+        labels: whether to check tasks and labels as well, which this package's reward uses.
         named: the file's own names for ``COLUMNS``, if they differ.
-        drops_long: whether verl drops prompts that are too long; then they are counted instead of reported.
+        drops_long: whether verl drops prompts that are too long. They are then counted instead of reported.
     """
     check = partial(check_row, lengths=lengths, max_prompt_length=max_prompt_length, labels=labels)
     counted = length_settings(lengths)
@@ -84,9 +84,9 @@ def check_table(
         path: the parquet file.
         columns: names of the columns of a row.
         check: called with each row.
-        settings: everything ``check`` depends on besides the row and this package's code. With it, the report is stored
-            and reused as long as the file stays the same (see ``verdicts``). Reports of files whose images are separate
-            files are not stored.
+        settings: everything ``check`` depends on besides the row and this package's code. If given, the report is
+            stored and reused as long as the file stays the same (see ``verdicts``). Reports of files whose images are
+            separate files are not stored.
         named: the file's own names for ``columns``, if they differ.
     """
     file, stored = Path(path), {name: (named or {}).get(name, name) for name in columns}
@@ -112,7 +112,7 @@ def check_table(
 
 
 def mean_image_tokens(files: Sequence[FileReport]) -> float | None:
-    """Mean number of image tokens per row; None if none were counted."""
+    """Return the mean number of image tokens per row; None if none were counted."""
     rows, tokens = sum(file.rows for file in files), sum(file.image_tokens for file in files)
     return tokens / rows if tokens else None
 
@@ -179,7 +179,7 @@ def _table_problems(path: str, rows: int, missing: list[str]) -> list[Problem]:
 
 def _records(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     try:
-        # Memory-mapped, so that even a file written as one huge row group is not read into memory at once.
+        # The file is memory-mapped, so even a file with one huge row group is not read into memory at once.
         with pq.ParquetFile(file, memory_map=True) as parquet:
             present = parquet.schema_arrow.names
             every = {"extra_info": "extra_info", **columns}
@@ -192,7 +192,7 @@ def _records(file: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]
 
 
 def _check_rows(report: FileReport, records: Iterator[dict[str, Any]], check: Check) -> None:
-    # Threads, because PIL decodes without the interpreter's lock: processes took 15% more time for the same images.
+    # Threads are enough because PIL releases the interpreter's lock: processes took 15% longer for the same images.
     rows = map_in_order(partial(_findings, check), records, usable_cores(_MOST_THREADS))
     bar = track(
         rows,

@@ -20,7 +20,7 @@ DROPPED = "dropped"
 
 
 def each_once(reports: "Sequence[FileReport]") -> "list[FileReport]":
-    """The reports without duplicates, for files used for both training and validation."""
+    """Return the reports without duplicates, for files used for both training and validation."""
     return list({os.path.realpath(report.path): report for report in reversed(reports)}.values())[::-1]
 
 
@@ -41,7 +41,7 @@ class RowFindings:
 
 
 def row_findings(record: dict[str, Any], faults: list[Fault], length: Length | int | None) -> RowFindings:
-    """Collect what a file's report needs about a row."""
+    """Collect what a file's report needs to know about a row."""
     info = record.get("extra_info")
     info = info if isinstance(info, dict) else {}
     named = info.get("id") is not None
@@ -69,19 +69,19 @@ class FileReport:
     path: str
     rows: int = 0
     longest_prompt: int = 0
-    """In tokens; 0 if none were counted."""
+    """Length of the longest prompt in tokens; 0 if none were counted."""
     problems: list[Problem] = field(default_factory=list)
     keys: set[int] = field(default_factory=set, repr=False)
-    """One hash per row, of its task and id."""
+    """Hashes of the rows' tasks and ids."""
     sources: set[str] = field(default_factory=set)
     """The ``data_source`` values of its rows."""
     bad_rows: int = 0
     """Number of rows with a fault."""
     image_tokens: int = 0
-    """Image tokens of all rows together; 0 if none were counted."""
+    """Total number of image tokens of all rows; 0 if none were counted."""
     reads_files: bool = False
-    """Whether images are separate files or tasks are user-defined, so that the parquet file alone does not determine
-    this report."""
+    """Whether images are separate files or tasks are user-defined. The parquet file alone then does not determine this
+    report."""
     dropped: int = 0
     """Rows that verl will drop."""
     test_rows: int = 0
@@ -118,7 +118,7 @@ class FileReport:
                 self.problems.append(Problem(self.path, rest, "as above", row=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Values for JSON; ``from_json`` restores an equal report."""
+        """Return values for JSON; ``from_json`` restores an equal report from them."""
         return {
             "rows": self.rows,
             "longest_prompt": self.longest_prompt,
@@ -133,10 +133,10 @@ class FileReport:
 
     @classmethod
     def from_json(cls, path: str, values: dict[str, Any]) -> "FileReport":
-        """Make a report from the values of ``to_json``.
+        """Create a report from the values of ``to_json``.
 
         Raises:
-            KeyError, TypeError, ValueError: they are not such values.
+            KeyError, TypeError, ValueError: the values do not have that form.
         """
         keys = array("Q", bytes.fromhex(values["keys"]))
         return cls(

@@ -39,7 +39,7 @@ def measure_free_space(output_folder: Path) -> FreeSpace:
 
 
 def gpu_memory_sizes(command: str = "nvidia-smi") -> tuple[int, ...]:
-    """Total bytes of each NVIDIA GPU that this process may use; empty if there is none, or no answer of the driver."""
+    """Return the total bytes of each NVIDIA GPU that this process may use; empty without one, or without a driver."""
     gpus, named = list(enumerate(_gpus_of_machine(command))), _named_gpus()
     if named is None:
         return tuple(size for _, (_, size) in gpus)
@@ -47,7 +47,7 @@ def gpu_memory_sizes(command: str = "nvidia-smi") -> tuple[int, ...]:
 
 
 def usable_gpus(command: str = "nvidia-smi") -> tuple[str, ...]:
-    """The NVIDIA GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them: numbers or UUIDs.
+    """Return the NVIDIA GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them: numbers or UUIDs.
 
     All of this machine if the variable is not set.
     """
@@ -56,7 +56,7 @@ def usable_gpus(command: str = "nvidia-smi") -> tuple[str, ...]:
 
 
 def _named_gpus() -> tuple[str, ...] | None:
-    """What ``CUDA_VISIBLE_DEVICES`` names; None if it is not set. CUDA stops reading at the first -1 or gap."""
+    """Return what ``CUDA_VISIBLE_DEVICES`` names; None if it is not set. CUDA stops reading at the first -1 or gap."""
     words = os.environ.get("CUDA_VISIBLE_DEVICES")
     if words is None:
         return None
@@ -64,12 +64,12 @@ def _named_gpus() -> tuple[str, ...] | None:
 
 
 def _is(named: str, number: int, uuid: str) -> bool:
-    """Whether a name stands for a GPU; a UUID may be cut short."""
+    """Return whether a name stands for a GPU; a UUID may be cut short."""
     return named == str(number) or (named.startswith("GPU-") and uuid.startswith(named))
 
 
 def _gpus_of_machine(command: str) -> list[tuple[str, int]]:
-    """UUID and total bytes of each NVIDIA GPU, in order."""
+    """Return UUID and total bytes of each NVIDIA GPU, in order."""
     query = [command, "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout

@@ -1,4 +1,4 @@
-"""Check that the loggers of a run can be opened. verl would find out only after all engines have started."""
+"""Check that the loggers of a run can be opened. Otherwise verl would fail only after all engines have started."""
 
 from importlib.util import find_spec
 

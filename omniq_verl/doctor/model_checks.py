@@ -1,4 +1,4 @@
-"""Check the model folder and read sizes that other checks need. Weights are not loaded."""
+"""Check the model folder and read the sizes that other checks need, without loading weights."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from omniq_verl.lfs import BadFile, check_no_pointers
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Findings about a model; without tensors if its files are not local (a hub id)."""
+    """Findings about a model. It has no tensors if its files are not local (a hub id)."""
 
     problems: list[Problem] = field(default_factory=list)
     tensors: tuple[int, ...] = ()
@@ -22,7 +22,7 @@ class ModelFolder:
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters."""
+        """Total number of parameters."""
         return sum(self.tensors)
 
     @property
@@ -32,7 +32,7 @@ class ModelFolder:
 
 
 def looks_local(path: str) -> bool:
-    """Whether a model path means a folder instead of a hub id such as ``org/name``."""
+    """Return whether a model path means a folder instead of a hub id such as ``org/name``."""
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or os.path.isdir(path)
 
 

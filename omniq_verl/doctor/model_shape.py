@@ -47,7 +47,7 @@ class Shape:
 
 
 def read_shape(folder: Path, parameters: int) -> Shape | None:
-    """Read a model's sizes from the ``config.json`` in its folder; None if a size is missing there.
+    """Read a model's sizes from the ``config.json`` in its folder; None if a size is missing.
 
     Args:
         folder: the model's folder.
@@ -73,7 +73,7 @@ def read_shape(folder: Path, parameters: int) -> Shape | None:
 
 
 def _read_vision(config: dict[str, Any]) -> VisionShape:
-    # Qwen2-VL names the width "embed_dim" and writes the width of its output as "hidden_size".
+    # Qwen2-VL calls the width "embed_dim" and uses "hidden_size" for the width of its output.
     hidden = config.get("embed_dim") or config["hidden_size"]
     channels = config.get("in_channels") or config.get("in_chans") or 3
     return VisionShape(

@@ -7,7 +7,7 @@ from omniq_verl.trainer.best_checkpoint import OFF
 
 
 def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[str]:
-    """Warnings about rows that occur twice in the training files, or in the validation files as well."""
+    """Warn about rows that occur twice in the training files, or also in the validation files."""
     known: set[int] = set()
     twice = 0
     for file in train:
@@ -22,7 +22,7 @@ def same_rows(train: Sequence[FileReport], val: Sequence[FileReport]) -> list[st
 
 
 def dropped_rows(files: Sequence[FileReport]) -> list[str]:
-    """Warnings about rows that are too long for ``data.max_prompt_length`` and that verl drops."""
+    """Warn about rows that verl drops because they are too long for ``data.max_prompt_length``."""
     return [
         f"{file.path}: verl will drop {file.dropped:,} of {file.rows:,} rows, whose prompts are longer than"
         " data.max_prompt_length (data.filter_overlong_prompts)"
@@ -32,10 +32,10 @@ def dropped_rows(files: Sequence[FileReport]) -> list[str]:
 
 
 def unsaved_validations(saves: int, tests: int, keep_best: str) -> list[str]:
-    """Validated steps that have no checkpoint to keep.
+    """Warn about validated steps that have no checkpoint to keep.
 
     Args:
-        saves, tests: steps between two checkpoints and two validations; 0 or less: none.
+        saves, tests: steps between two checkpoints and between two validations; 0 or less: none.
         keep_best: ``trainer.v1.keep_best``.
     """
     if keep_best == OFF or saves <= 0 or tests <= 0 or tests % saves == 0:

@@ -1,4 +1,4 @@
-"""Check numbers for their range; some errors would otherwise show up only after Ray and the engine have started."""
+"""Check that numbers are in range. Some errors would otherwise show up only after Ray and the engine have started."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ _COMPARING = {
     *("grpo", "grpo_passk", "grpo_vectorized", "gdpo", "opo", "rloo", "rloo_vectorized"),
     "reinforce_plus_plus_baseline",
 }
-_LEARNING_RATE_LIMIT = 0.1  # AdamW moves each weight by about this much per step; those of a model are about 0.02
+_LEARNING_RATE_LIMIT = 0.1  # AdamW moves each weight by about this much per step, and weights are about 0.02
 SFT_NUMBERS = ("data.train_batch_size", "data.max_length")
 
 

@@ -1,4 +1,4 @@
-"""Run the checks in the driver of a training run, before it starts Ray (``hydra.callbacks`` of the recipes)."""
+"""Run the checks in the driver of a training run before it starts Ray (``hydra.callbacks`` of the recipes)."""
 
 import os
 import sys
@@ -20,15 +20,15 @@ from omniq_verl.metric_log import log_into
 class Preflight(Callback):
     """Stops a run with bad input, with exit code 1.
 
-    A single run is checked before Hydra makes its output folder, so a rejected run leaves nothing behind; the jobs
-    of a multirun are checked one after another.
+    A single run is checked before Hydra creates its output folder, so a rejected run leaves nothing behind. The jobs of
+    a multirun are checked one after another.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # All processes of the SFT trainer come here; one of them reports, and logs, for all.
+        # All processes of the SFT trainer get here. One of them reports and logs for all.
         if os.environ.get("RANK", "0") == "0":
             stop_unless_sound(config)
-            if is_sft(config):  # verl's own trainer has no hook for its log; the GRPO trainer opens its own
+            if is_sft(config):  # verl's SFT trainer has no hook for its log; the GRPO trainer opens its own
                 log_into(Path(config.trainer.default_local_dir), config.trainer.logger)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -37,7 +37,7 @@ class Preflight(Callback):
 
 
 def check_platform(config: DictConfig, environment: Mapping[str, str]) -> list[Problem]:
-    """Report if recipe and process name different platforms; verl follows the process, and fails much later."""
+    """Report if recipe and process name different platforms. verl follows the process, and fails much later."""
     chosen = environment.get("VERL_PLATFORM", "").strip().lower()
     device = OmegaConf.select(config, "trainer.device")
     if (device == "cpu") == (chosen == "cpu"):
@@ -50,8 +50,8 @@ def stop_unless_sound(config: DictConfig) -> None:
     """Print all problems to stderr and exit if any of them must stop the run.
 
     Raises:
-        SystemExit: there are such problems, or a check itself failed. Hydra 1.3 turns every ``Exception`` of a
-            callback into a warning and continues (hydra/_internal/callbacks.py, ``_notify``); ``SystemExit`` passes.
+        SystemExit: there are such problems, or a check itself failed. Hydra 1.3 turns every ``Exception`` of a callback
+            into a warning and continues (hydra/_internal/callbacks.py, ``_notify``), but lets ``SystemExit`` through.
     """
     try:
         report = check_config(config)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that would stop or spoil the run. Its texts have no full stop at their end."""
+    """Something that would stop or spoil the run. Its texts do not end with a full stop."""
 
     where: str
     """File, row or configuration key."""

@@ -1,7 +1,7 @@
 """Count the tokens of a prompt without preparing its pixels.
 
 verl renders the chat template and lets the processor replace each image placeholder by as many tokens as the image
-needs. Wordings and image sizes repeat, so text is counted once per wording and images once per size; that makes it
+needs. Wordings and image sizes repeat, so text is counted once per wording and images once per size. This makes it
 cheap enough to check every row of a data set.
 """
 
@@ -23,7 +23,7 @@ Messages = tuple[tuple[str, str], ...]
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
 
-_REMEMBERED = 10_000  # cached wordings and sizes; bounds the memory if each row has its own
+_REMEMBERED = 10_000  # cached wordings and sizes; limits the memory if every row is different
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class PromptLength:
             return self._count(messages, sizes)
 
     def text_fault(self, messages: Messages) -> str | None:
-        """Why the model's tokenizer cannot be given a prompt's texts (``tasks.outside_text``); None if it can."""
+        """Say why a prompt's texts must not reach the model's tokenizer (``tasks.outside_text``); None if they may."""
         with self._lock:
             return self._text_fault(messages)
 
@@ -79,7 +79,7 @@ class PromptLength:
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """Everything that a count depends on, as text; None if unknown, as for a tokenizer written in Python."""
+        """Return everything a count depends on as text; None if unknown, e.g. for a tokenizer written in Python."""
         processor = self._processor
         backend = getattr(processor.tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -117,11 +117,11 @@ class PromptLength:
         return images.get_number_of_image_patches(*self._resized(size), {}) // images.merge_size**2
 
     def _resized(self, size: ImageSize) -> ImageSize:
-        # verl passes every image through qwen_vl_utils before the processor sees it, and rounding twice differs from
-        # rounding once.
+        # verl passes every image through qwen_vl_utils before the processor, and rounding twice differs from rounding
+        # once.
         from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
 
-        patch = getattr(self._processor.image_processor, "patch_size", 14)  # as verl's agent loop
+        patch = getattr(self._processor.image_processor, "patch_size", 14)  # as in verl's agent loop
         return smart_resize(*size, factor=patch * SPATIAL_MERGE_SIZE)
 
     def _run_processor(self, messages: Messages, sizes: tuple[ImageSize, ...]) -> int:
@@ -137,7 +137,7 @@ def _class_name(part: Any) -> str:
 
 
 def load_processor(model: DictConfig) -> Any:
-    """The processor verl will use for ``actor_rollout_ref.model``, with the chat template it will have.
+    """Load the processor that verl will use for ``actor_rollout_ref.model``, with its chat template.
 
     Raises:
         ValueError: the model cannot see images, or its tokenizer's files are missing.
@@ -150,7 +150,7 @@ def load_processor(model: DictConfig) -> Any:
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError("it has a tokenizer but no image processor")
-    if not processor.tokenizer("a word")["input_ids"]:  # transformers' result for a folder without tokenizer.json
+    if not processor.tokenizer("a word")["input_ids"]:  # what transformers returns for a folder without tokenizer.json
         raise ValueError("its tokenizer knows no words; tokenizer.json is missing")
     processor.chat_template = model.custom_chat_template or processor.chat_template or processor.tokenizer.chat_template
     return processor
@@ -166,7 +166,7 @@ def _check_sees(model: DictConfig) -> None:
 
 
 def processor_problem(key: str, path: str, error: Exception) -> Problem:
-    """The problem for an error that ``load_processor`` raised for the model at ``path``."""
+    """Return the problem for an error that ``load_processor`` raised for the model at ``path``."""
     what, fix = "its processor", "give a model that reads images, with its tokenizer and preprocessor files"
     if not Path(path).expanduser().exists():
         what = "there is no such folder here, and the processor of a model with that name on the hub"

@@ -24,7 +24,7 @@ class Trainer:
         model: key of the model that a new run starts from.
         contents: key of the checkpoint parts to load.
         sft: whether it is the SFT trainer.
-        besides: addition to the note on a run that resumes.
+        besides: text to add to the note on a run that resumes.
     """
 
     model: str
@@ -69,7 +69,7 @@ def check_resume(config: DictConfig, trainer: Trainer, rows: int | None = None) 
         found = _ask_verl(config, trainer)
     except ImportError as error:
         return Resume(notes=[f"it is not known whether the run would resume, as verl cannot be imported ({error})"])
-    except Exception as error:  # verl would stop with it: AssertionError, ValueError, UnboundLocalError and others
+    except Exception as error:  # any error would stop verl: AssertionError, ValueError, UnboundLocalError, ...
         return Resume([_failure(config, error)])
     if found is None:
         return Resume(notes=_left_behind(config))
@@ -86,7 +86,7 @@ def _ask_verl(config: DictConfig, trainer: Trainer) -> tuple[str, int] | None:
 
 
 def _may_resume(config: DictConfig, trainer: Trainer) -> bool:
-    """False if verl certainly starts from the beginning, so that it need not be imported."""
+    """Return False if verl certainly starts from the beginning, so it need not be imported."""
     mode = OmegaConf.select(config, "trainer.resume_mode")
     if mode == "disable":
         return False
@@ -103,7 +103,7 @@ def _ignored_path(config: DictConfig, trainer: Trainer) -> list[Problem]:
 
 
 def _left_behind(config: DictConfig) -> list[str]:
-    """A note on checkpoints that the run will not load."""
+    """Return a note on checkpoints that the run will not load."""
     folder = Path(config.trainer.default_local_dir)
     mode, path = (OmegaConf.select(config, f"trainer.{key}") for key in ("resume_mode", "resume_from_path"))
     saved, tracker = _saved_steps(folder), folder / _TRACKER
@@ -164,7 +164,7 @@ def _world_size(config: DictConfig, trainer: Trainer, folder: Path) -> int:
     if not trainer.sft:
         return settings.nnodes * settings.n_gpus_per_node
     saved = _saved_world_sizes(folder)
-    # torchrun's processes know the number; otherwise only the checkpoint has it.
+    # Processes of torchrun know the number. Otherwise only the checkpoint has it.
     return int(os.environ.get("WORLD_SIZE", saved[0] if saved else settings.get("n_gpus_per_node", 1)))
 
 
@@ -185,7 +185,7 @@ def _other_world_size(folder: Path, ranks: int, step: int) -> Problem | None:
 
 
 def _continuation(config: DictConfig, trainer: Trainer, step: int, rows: int | None) -> str:
-    """What verl does after loading the checkpoint of a step."""
+    """Say what verl does after loading the checkpoint of a step."""
     by_epochs = None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
     by_steps = OmegaConf.select(config, "trainer.total_training_steps")
     last = min((limit for limit in (by_epochs, by_steps) if limit is not None), default=None)

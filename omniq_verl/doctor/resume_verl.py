@@ -1,4 +1,4 @@
-"""Find the checkpoint that verl would load by running verl's own code and stopping it right before loading.
+"""Find the checkpoint that verl would load: run verl's own code and stop it right before loading.
 
 Importing this module takes seconds because it imports verl's trainers.
 """
@@ -28,10 +28,10 @@ class _Engine:
 
 
 def grpo_checkpoint(config: DictConfig) -> tuple[str, int] | None:
-    """The folder of the actor's files and the step that a GRPO run would load; None if it would start again.
+    """Return the folder of the actor's files and the step that a GRPO run would load; None if it would start again.
 
     Raises:
-        Exception: any error with which verl would stop.
+        Exception: any error that would stop verl.
     """
     trainer = SimpleNamespace(config=config, actor_rollout_wg=_Engine())
     folder = _stopped(lambda: PPOTrainer._load_checkpoint(trainer))  # pyright: ignore[reportArgumentType]  has all it reads

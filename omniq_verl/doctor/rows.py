@@ -38,9 +38,9 @@ def check_row(
 
     Args:
         record: the row as it is stored in the parquet file.
-        lengths: counts tokens; without it, lengths are not checked.
+        lengths: counts tokens; None: do not check lengths.
         max_prompt_length: largest number of tokens a prompt may have.
-        labels: whether to check task and label, too, which this package's reward reads.
+        labels: whether to check task and label as well, which this package's reward uses.
 
     Returns:
         The faults, and the prompt's tokens or None if they could not be counted.
@@ -64,7 +64,7 @@ def check_row(
 
 @contextmanager
 def collected(faults: list[Fault]) -> Iterator[None]:
-    """Append the fault that is raised in this block to the list."""
+    """Append a fault that is raised in the ``with`` block to the list."""
     try:
         yield
     except Fault as fault:
@@ -75,7 +75,7 @@ def check_id(record: dict[str, Any]) -> None:
     """Check the row's id, which determines its rollouts' seeds and order.
 
     Raises:
-        Fault: it has none.
+        Fault: the row has no id.
     """
     info = record["extra_info"]
     name = info.get("id") if isinstance(info, dict) else None
@@ -88,7 +88,7 @@ def check_label(record: dict[str, Any]) -> None:
     """Check that the row's task has a reward for its label.
 
     Raises:
-        Fault: it has none, or the task is unknown.
+        Fault: the task is unknown, or the label does not fit the task.
     """
     task = _task(record)
     text: Any = (record["reward_model"] or {}).get("ground_truth")
@@ -108,7 +108,7 @@ def check_label(record: dict[str, Any]) -> None:
 
 
 def check_number_of_images(record: dict[str, Any]) -> None:
-    """Check that a comparison has all its images.
+    """Check that a comparison has the right number of images.
 
     Raises:
         Fault: it has more or fewer.
@@ -136,7 +136,7 @@ def _task(record: dict[str, Any]) -> Task:
 
 
 def check_prompt(record: dict[str, Any]) -> Messages:
-    """The turns of the prompt, after checking that each image has its placeholder.
+    """Return the turns of the prompt after checking that each image has its placeholder.
 
     Raises:
         Fault: the prompt is not a list of turns with text, or placeholders and images do not match.
@@ -164,12 +164,12 @@ def _is_turn(turn: Any) -> bool:
 def image_size(image: dict[str, Any]) -> ImageSize:
     """Read an image completely and return its height and width in pixels. Safe to call from several threads.
 
-    JPEG images are decoded at an eighth of their size. That reads every compressed byte and finds the same damage as
+    JPEG images are decoded at an eighth of their size. This reads every compressed byte and finds the same damage as
     full decoding, in half the time and with less memory.
 
     Raises:
         Fault: the image is missing or broken, has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``, or verl would show
-            the model a different picture than scoring does.
+            the model a different picture than the one used in scoring.
         MemoryError: there is not enough memory to decode it.
     """
     source = _image_source(image)
@@ -181,7 +181,7 @@ def image_size(image: dict[str, Any]) -> ImageSize:
             opened.load()
     except MemoryError:
         raise  # not a fault of the image
-    except Exception as error:  # PIL's decoders raise errors of every kind on broken data
+    except Exception as error:  # PIL's decoders raise many kinds of errors on broken data
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         fix = "fix or drop the row; omniq data does so when it writes the file"
         raise Fault("image", f"the image does not decode ({reason})", fix) from error
@@ -201,7 +201,7 @@ def _check_pixels(pixels: int) -> None:
 
 
 def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
-    # As in verl 0.9.1 (rl_dataset.py:325): "bytes" takes precedence if the key exists, "path" is never used.
+    # Same as verl 0.9.1 (rl_dataset.py:325): "bytes" takes precedence if the key exists; "path" is never used.
     fix = "store the image file's bytes under images[].bytes"
     if not isinstance(image, dict) or not {"bytes", "image"} & image.keys():
         raise Fault("image", "the image has neither bytes nor the name of a file under 'image'", fix)
@@ -216,10 +216,10 @@ def _image_source(image: dict[str, Any]) -> io.BytesIO | Path:
 
 
 def prompt_length(messages: Messages, sizes: tuple[ImageSize, ...], lengths: PromptLength) -> Length:
-    """Number of tokens of a prompt with images of these sizes.
+    """Return the number of tokens of a prompt with images of these sizes.
 
     Raises:
-        Fault: the processor rejects an image of this size, or the turns hold control tokens of its tokenizer.
+        Fault: the processor rejects an image of this size, or the turns contain control tokens of its tokenizer.
     """
     if fault := lengths.text_fault(messages):
         raise Fault("control token", fault, FIX)

@@ -27,7 +27,7 @@ _WRITE_ANEW = "write the file with omniq cot or omniq data"
 
 
 def is_sft(config: DictConfig) -> bool:
-    """Whether it is a configuration of verl's SFT trainer."""
+    """Return whether this is a configuration of verl's SFT trainer."""
     return "actor_rollout_ref" not in config
 
 
@@ -81,7 +81,7 @@ def check_sft_config(config: DictConfig, overrides: Sequence[str] = ()) -> Repor
 def _lengths(config: DictConfig) -> tuple[PromptLength | None, list[Problem]]:
     try:
         processor = load_processor(config.model)
-    except Exception as error:  # Hugging Face's loaders raise errors of every kind, even a bare Exception
+    except Exception as error:  # Hugging Face's loaders raise many kinds of errors, even a bare Exception
         return None, [processor_problem("model.path", config.model.path, error)]
     return PromptLength(processor, {"add_generation_prompt": False}), []
 
@@ -96,11 +96,11 @@ def _check_file(path: str, lengths: PromptLength | None, data: DictConfig) -> Fi
 def check_sft_row(
     record: dict[str, Any], lengths: PromptLength | None, max_length: int
 ) -> tuple[list[Fault], int | None]:
-    """All faults of a row, and its tokens including the answer (None if they could not be counted).
+    """Find all faults of a row, and count its tokens including the answer (None if they could not be counted).
 
     Args:
         record: the row as it is stored in the parquet file.
-        lengths: counts tokens; without it, lengths are not checked.
+        lengths: counts tokens; None: do not check lengths.
         max_length: largest number of tokens a row may have.
     """
     faults: list[Fault] = []

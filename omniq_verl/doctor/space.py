@@ -36,7 +36,7 @@ def check_space(
         config: the run's configuration.
         model: its model.
         free: free space of this machine.
-        image_tokens: mean number of image tokens of a training row; pixels are not counted without it.
+        image_tokens: mean number of image tokens of a training row; None: do not count pixels.
     """
     problems = [
         check_disk(config, model.parameters, free.disk),
@@ -112,19 +112,19 @@ def check_memory(config: DictConfig, parameters: int, free: float) -> Problem | 
 
 
 def check_folder(path: str) -> list[Problem]:
-    """Report a file where a folder of the run's path should be."""
+    """Report if a part of the run's path is a file instead of a folder."""
     files = [parent for parent in (Path(path), *Path(path).parents) if parent.exists() and not parent.is_dir()]
     where = f"trainer.default_local_dir={path}"
     return [Problem(where, f"{file} is a file, not a folder", "name another folder") for file in files]
 
 
 def check_disk(config: DictConfig, parameters: int, free: float) -> Problem | None:
-    """Report too little disk space for the checkpoints that exist at once: those that are retained and the next one."""
+    """Report too little disk space for the checkpoints that exist at once: the retained ones and the next one."""
     if config.trainer.save_freq <= 0:
         return None
-    kept = config.trainer.max_actor_ckpt_to_keep or 1  # null keeps all of them; two are a lower bound then
+    kept = config.trainer.max_actor_ckpt_to_keep or 1  # null keeps all of them, for which two are a lower bound
     needed = (kept + 1) * parameters * _CHECKPOINT_BYTES
-    # The best checkpoint's weights lie beside them, once verl has deleted the checkpoint that they are of.
+    # The best checkpoint's weights are kept next to them after verl has deleted that checkpoint.
     keeps_best = OmegaConf.select(config, "trainer.v1.keep_best", default=OFF) != OFF and config.trainer.test_freq > 0
     needed += parameters * _ROLLOUT_BYTES * keeps_best
     if needed <= free:

@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 def usable_cores(most: int) -> int:
-    """Number of cores this process may use, at most ``most``."""
+    """Return the number of cores this process may use, at most ``most``."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux

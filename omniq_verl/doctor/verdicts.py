@@ -1,4 +1,4 @@
-"""Store the results of checking data files, so that a restart need not read every image again.
+"""Store the results of checking data files, so a restart need not read every image again.
 
 A result is stored under a checksum of everything it depends on: the bytes of the parquet file, its path, the settings
 of the check, this package's code, and the libraries that read parquet and images. Stored results are therefore never
@@ -6,7 +6,8 @@ out of date, and nothing has to be cleared after a change.
 
 The store is ``$XDG_CACHE_HOME/omniq_verl/doctor`` (``~/.cache/omniq_verl/doctor``). The environment variable
 ``OMNIQ_DOCTOR_CACHE`` names another folder, or switches the store off with the value ``off``. Entries are written to a
-temporary file and renamed, and carry a checksum: runs may share the store, and a damaged entry counts as missing.
+temporary file and renamed, and they contain a checksum. So runs may share the store, and a damaged entry counts as
+missing.
 """
 
 import json
@@ -45,7 +46,7 @@ def store_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def result_key(file: Path, settings: str) -> str:
-    """Checksum of everything that the result of checking a file depends on.
+    """Return a checksum of everything that the result of checking a file depends on.
 
     Args:
         file: the parquet file; it is read to its end.
@@ -66,7 +67,7 @@ def result_key(file: Path, settings: str) -> str:
 
 @cache
 def _code() -> str:
-    """Checksum of this package's source files, because checks use several of its modules."""
+    """Return a checksum of this package's source files, because checks use several of its modules."""
     digest = xxh3_128()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):

@@ -1,13 +1,13 @@
 """Check the buffer through which verl sends weights to vLLM after each step.
 
 verl 0.9.1 (``workers/rollout/vllm_rollout/bucketed_weight_transfer.py``) copies tensor after tensor into a bucket of
-``update_weights_bucket_megabytes``. It sends them in the type in which the actor keeps them, fp32 by default, and lets
 ``update_weights_bucket_megabytes``. It sends them in the actor's data type, fp32 by default, and lets vLLM convert
-them. Where the bucket is and what happens to a larger tensor depends on the platform (``is_ipc_supported`` in
+them. Where the bucket is, and what happens to a larger tensor, depends on the platform (``is_ipc_supported`` in
 ``verl/plugin/platform``):
-- CUDA: the bucket is GPU memory, shared by CUDA IPC; verl assumes that this always works. A tensor that is larger than
+
+- CUDA: the bucket is GPU memory, shared by CUDA IPC. verl assumes that this always works. A tensor that is larger than
   the bucket is sent separately.
-- CPU: each training process makes its bucket in ``/dev/shm``. An assertion ends the run at a larger tensor.
+- CPU: each training process creates its bucket in ``/dev/shm``. An assertion ends the run at a larger tensor.
 - Others (NPU): one or the other, depending on driver and firmware. They are checked like the CPU.
 """
 
@@ -24,13 +24,13 @@ BUCKET = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_mega
 
 
 def uses_cuda_ipc(config: DictConfig, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether it is certain that weights are sent by CUDA IPC."""
+    """Return whether verl certainly sends weights by CUDA IPC."""
     platform = environment.get("VERL_PLATFORM", "").strip().lower()
     return config.trainer.device == "cuda" and platform in ("", "cuda", "nvidia")
 
 
 def largest_megabytes(config: DictConfig, largest_tensor: int) -> int:
-    """MiB, rounded up, of the largest tensor that is sent; 0 if only LoRA adapters are sent.
+    """Return the size of the largest tensor that is sent in MiB, rounded up; 0 if only LoRA adapters are sent.
 
     Args:
         config: the run's configuration.

@@ -1,4 +1,4 @@
-"""Turn answers and labels into one line per answer and one line per image."""
+"""Turn answers and labels into one row per answer and one row per image."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.tasks import Task, read_truth, shown, task_of, text_fault
 
 ReadAnswer = Callable[[str, str, Task], dict[str, Any]]
-"""An answer, why it ended, and the task of its row -> as ``read_answer``."""
+"""Takes an answer, the reason why it ended and the task of its row; returns the same fields as ``read_answer``."""
 BAD_IMAGE = "bad_image"
 CONTROL_TOKEN = "control_token"
 NO_DISTORTION = "null"
@@ -26,14 +26,14 @@ NO_DISTORTION = "null"
 
 
 def read_labels(refs: Sequence[RowRef]) -> pd.DataFrame:
-    """Read the labels of the rows: one line per row, in order, indexed by ``key``.
+    """Read the labels of the rows, in order, indexed by ``key``.
 
     ``set`` is the data source, or ``<data source>/<task>`` if one source has several tasks. ``target``,
     ``scale_low`` and ``scale_high`` are set for tasks with a score, ``class_target`` and ``level_target`` for tasks
     with a distortion. ``details`` is a JSON object as text, or None.
 
     Raises:
-        ValueError: a row compares images and so has no such label, or its label or details are invalid; the message
+        ValueError: a row has no such label because it compares images, or its label or details are invalid. The message
             names file and row.
     """
     if compared := [ref for ref in refs if task_of(ref.info).asks_for == "choice"]:
@@ -79,7 +79,7 @@ def _label(ref: RowRef, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _details(found: object) -> str | None:
-    """The details as JSON text; None if a row has none.
+    """Return the details as JSON text; None if a row has none.
 
     Raises:
         ValueError: the details are not an object.
@@ -110,7 +110,7 @@ def read_answer(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
 
 
 def parsed_values(parsed: Parsed, task: Task) -> dict[str, Any]:
-    """The same fields as ``read_answer``, from an answer that has been parsed already."""
+    """Return the same fields as ``read_answer``, from an answer that is already parsed."""
     found = {**_NOTHING, "status": parsed.status.value}
     if parsed.score is not None and task.scale is not None:
         return {**found, "score": parsed.score, "level": task.scale.level(parsed.score)}
@@ -121,10 +121,10 @@ def parsed_values(parsed: Parsed, task: Task) -> dict[str, Any]:
 
 
 def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str, float]:
-    """The reasoning and score of an answer as ("ok", text, score), or the reason why there is none.
+    """Return the reasoning and score of an answer as ("ok", text, score), or the reason why there is none.
 
-    The reason is the parser's status, "error" if the engine rejected the question, "no_reasoning", or "control_token":
-    the text contains a token that a model trained on it would not read as text.
+    The reason is the parser's status, "error" if the engine rejected the question, "no_reasoning", or "control_token"
+    if the text contains a token that a model trained on it would not treat as text.
     """
     if finish_reason == ERROR:
         return ERROR, "", np.nan
@@ -142,12 +142,12 @@ def read_reasoning(text: str, finish_reason: str, task: Task) -> tuple[str, str,
 def judge_answers(
     labels: pd.DataFrame, records: Iterable[Mapping[str, Any]], read: ReadAnswer | None = None
 ) -> pd.DataFrame:
-    """One line an answer: what was asked, what was answered, and what the parser made of it.
+    """Parse all answers, one row per answer.
 
     Args:
-        labels: of ``read_labels``.
-        records: of the store; those of other rows are left out.
-        read: another reader than ``read_answer``.
+        labels: from ``read_labels``.
+        records: records of the store; those of other rows are left out.
+        read: a reader to use instead of ``read_answer``.
 
     Returns:
         A table in the order of the labels: ``key``, ``sample`` (index among the row's answers), ``answer``,
@@ -189,13 +189,13 @@ def _line(key: str, sample: int, answer: Mapping[str, Any], task: Task, read: Re
 
 
 def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """One line per image: its label and its combined answers.
+    """Combine the answers to each image, one row per image with its label.
 
     ``answers`` and ``parsed`` are counts. ``score`` is the mean of the parsed answers (NaN if there are none),
     ``spread`` their population standard deviation. ``class_right`` and ``level_right`` are the shares of all answers
     that are correct; a rejected answer is wrong. The level of a score is the one of five equal parts of the scale that
-    contains it. The level of a distortion counts only with its class (Q-Insight sec. 3.3) and is NaN for an image
-    without distortion (its table 3).
+    contains it. The level of a distortion counts only if the class is correct (Q-Insight sec. 3.3). It is NaN for an
+    image without distortion (Q-Insight table 3).
     """
     asked = judged.join(labels[["class_target", "level_target", "target", "scale_low", "scale_high", "task"]], on="key")
     asked["class_right"] = (asked.distortion == asked.class_target).astype(float)
@@ -219,7 +219,7 @@ def per_image(labels: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of a table whose columns have names."""
+    """Return the rows of a table as dicts with column names."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 

@@ -1,7 +1,7 @@
 """Compare runs side by side, optionally with a paper's table, with paired tests of the first run against the others.
 
 A run is the folder of an evaluation: ``metrics.json`` has the metrics of each set with intervals, ``images.parquet``
-one line per image. A set is identified by its data source and task.
+one row per image. A set is identified by its data source and task.
 """
 
 import json
@@ -40,11 +40,11 @@ class Run:
 def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, console: Console) -> dict[str, Any]:
     """Print and return the comparison of evaluations.
 
-    It starts with the PLCC and SRCC of every run on every set, above the rows of the paper. Then, for each run after
-    the first, follow PLCC, SRCC and mean absolute error of the first minus its own over the images both scored, with
-    95% paired bootstrap intervals (2,000 resamples or more, seed 0) and p-values. These are corrected by Holm's method,
-    for each statistic over all sets and runs; ``compare.json`` also has the uncorrected ones. Degradation sets are not
-    tested, because they have no scores.
+    It starts with the PLCC and SRCC of every run on every set, above the rows of the paper. Each later run is then
+    compared with the first one over the images that both scored: the differences (first run minus the other) in PLCC,
+    SRCC and mean absolute error, with 95% paired bootstrap intervals (2,000 resamples or more, seed 0) and p-values.
+    The p-values are corrected by Holm's method, for each statistic over all sets and runs; ``compare.json`` also has
+    the uncorrected ones. Degradation sets are not tested, because they have no scores.
 
     Args:
         runs: folders with ``metrics.json`` and, for more than one run, ``images.parquet``.
@@ -58,8 +58,8 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
 
     Raises:
         FileNotFoundError: a run lacks a file; the message names it and the command that writes it.
-        ValueError: no run, or a repeated one; an unknown table; an invalid file; an image that occurs twice in a run or
-            has another label in another run; runs that measured different rows of a set because of ``--limit``.
+        ValueError: there is no run or a repeated one; the table is unknown; a file is invalid; an image occurs twice in
+            a run or has another label in another run; runs measured different rows of a set because of ``--limit``.
     """
     table = load_table(paper) if paper else None
     read = read_runs(runs)
@@ -87,7 +87,7 @@ def compare_runs(runs: Sequence[Path], paper: str | None, out: Path | None, cons
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read the runs in these folders, named after them; equal names are extended by parent folders."""
+    """Read the runs in these folders and name them after their folders, with parent folders if names are equal."""
     folders = [Path(folder).resolve() for folder in folders]
     if not folders or len(set(folders)) < len(folders):
         raise ValueError(f"give one or more folders of evaluations, each once; got {', '.join(map(str, folders))}")
@@ -120,7 +120,7 @@ def _read_run(folder: Path, name: str) -> Run:
 
 
 def same_task(name: str) -> str:
-    """The task with the same labels: other wordings of a question are compared under the original task."""
+    """Return the original task with the same labels, so different wordings of one question are compared."""
     try:
         return find_task(name).like or name
     except ValueError:  # a task that is not installed on this machine
@@ -134,18 +134,18 @@ def _existing(file: Path) -> Path:
 
 
 def read_images(run: Run) -> pd.DataFrame:
-    """A run's ``images.parquet``, indexed and sorted by data source, task and key.
+    """Read a run's ``images.parquet``, indexed and sorted by data source, task and key.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: an image occurs in it twice.
+        ValueError: an image occurs twice in the file.
     """
     file = _existing(run.folder / "images.parquet")
     try:
         images = pd.read_parquet(file, columns=["data_source", "task", "key", "target", "score"])
     except (ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{file} was not written by `omniq eval` ({error}). Fix: evaluate again") from error
-    # A row in another wording is the same row: its key begins with the name of its own task.
+    # A row in another wording is the same row, but its key begins with the name of another task.
     images["key"] = [key.removeprefix(f"{task}/") for key, task in zip(images.key, images.task, strict=True)]
     images["task"] = images.task.map(same_task)
     again = images[images.duplicated(["data_source", "task", "key"])]
@@ -155,7 +155,7 @@ def read_images(run: Run) -> pd.DataFrame:
 
 
 def other_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Sets of which a run measured other rows than an earlier run: the run's name and a sentence for each.
+    """Find sets in which a run measured other rows than an earlier run; return the run's name and a sentence for each.
 
     Raises:
         ValueError: the rows differ because of ``--limit``.
@@ -183,12 +183,12 @@ def _limit_of(run: Run) -> str:
 
 
 def _marked(run: Run) -> str:
-    """A run's name, with its ``--limit`` if it measured only a part of its files."""
+    """Return a run's name, with its ``--limit`` if it measured only part of its files."""
     return f"{run.name}{_limit_of(run)}"
 
 
 def list_columns(runs: Sequence[Run], table: PaperTable | None) -> list[dict[str, Any]]:
-    """The paper's columns in its order, then the sets only the runs have, then their mean if the paper has none.
+    """List the paper's columns in its order, then the sets only the runs have, then a mean if the paper has none.
 
     The mean is over the score sets for which every run has a defined PLCC and SRCC.
     """
@@ -231,7 +231,7 @@ def _run_row(run: Run, columns: Sequence[Mapping[str, Any]], other_rows: bool = 
 
 
 def _shown(run: Run, column: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The figures of a set, or of one distortion class in it."""
+    """Return the figures of a set, or of one distortion class in it."""
     about = run.sets.get((column["data_source"], column["task"]))
     if about is None or column["of_class"] is None:
         return about
@@ -249,7 +249,7 @@ def _run_cell(about: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _mean_cell(cells: Mapping[str, Mapping[str, Any] | None], without_level: set[str]) -> dict[str, Any] | None:
-    """Mean over all cells, or None if one is missing: a partial mean would appear next to the paper's full mean.
+    """Return the mean over all cells; None if one is missing, because the paper's mean next to it covers all cells.
 
     The classes in ``without_level`` have no level accuracy and do not contribute to its mean.
     """
@@ -288,7 +288,7 @@ def _about_run(run: Run) -> dict[str, Any]:
 
 
 def compare_pairs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The first run against each other one, on each score set that both have.
+    """Compare the first run with each of the others, on each score set that both have.
 
     Each entry has ``first``, ``other``, ``data_source``, ``task``, the result of ``compare_scores``, and ``p_holm`` in
     each of its tests.
@@ -310,7 +310,7 @@ def compare_pairs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _partial(runs: Sequence[Run]) -> list[str]:
-    """Notes that make a whole run doubtful."""
+    """Return notes that make a whole run doubtful."""
     limited = [
         f"{run.name} measured only the first {limit} rows of each file: its figures are not those of the whole sets"
         for run in runs

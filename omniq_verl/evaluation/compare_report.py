@@ -19,11 +19,11 @@ from omniq_verl.generation.provenance import lines_of, rows_text
 
 SCORE_METRICS, CLASS_METRICS = ("plcc", "srcc"), ("class_accuracy", "level_accuracy")
 _NAME_WIDTH, _COLUMN_WIDTH = 24, 17
-"""Characters in the terminal: width of a row's name, and of a set (``[0.935, 0.947]`` and the column gap)."""
+"""Widths in the terminal, in characters: a row's name, and a set (``[0.935, 0.947]`` and the column gap)."""
 
 
 def explain(comparison: Mapping[str, Any]) -> list[str]:
-    """Explain the cells and whose figures they are, one sentence each."""
+    """Explain what the cells show and who measured them, one sentence each."""
     sentences = [_of_run(run) for run in comparison["runs"]]
     sentences.append(
         "Cells: PLCC / SRCC (degradation: accuracy of class / of level), with 95% bootstrap intervals. A dash means"
@@ -49,7 +49,7 @@ def explain_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """The notes on the runs, followed by those on the paper's table."""
+    """Return the notes on the runs, followed by those on the paper's table."""
     paper = comparison["paper"]
     return [*comparison["notes"], *(f"{paper['name']}: {note}" for note in (paper["notes"] if paper else ()))]
 
@@ -93,7 +93,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
-    """The comparison as Markdown."""
+    """Return the comparison as Markdown."""
     sets = _sets_table(comparison, slice(None), box.MARKDOWN, " ")
     parts = ["# Comparison", _list(explain(comparison)), _as_text(sets)]
     for other, pairs in groupby(comparison["pairs"], itemgetter("other")):
@@ -148,7 +148,7 @@ def _cell_text(cell: Mapping[str, Any] | None, comparison: Mapping[str, Any], me
 
 
 def _test_parts(test: Mapping[str, Any]) -> list[str]:
-    """Difference, interval and p, if defined."""
+    """Format difference, interval and p, if defined."""
     parts = ["-" if test["difference"] is None else f"{test['difference']:+.3f}"]
     if test.get("low") is not None:
         parts.append(_interval((test["low"], test["high"]), "+.3f"))
@@ -162,7 +162,7 @@ def _interval(bounds: Sequence[float], form: str) -> str:
 
 
 def _text(name: str, box_style: box.Box, style: str = "") -> Text:
-    """A name, escaped so that rich does not read it as markup, nor Markdown as two cells."""
+    """Escape a name so that neither rich nor Markdown interprets it as markup."""
     return Text(name.replace("|", "\\|") if box_style is box.MARKDOWN else name, style=style)
 
 

@@ -12,10 +12,10 @@ COEFFICIENTS = ("plcc", "srcc", "krcc")
 
 
 def correlations(pred: Numbers, target: Numbers) -> dict[str, float | int | None]:
-    """PLCC, SRCC, KRCC, RMSE and the number of pairs.
+    """Return PLCC, SRCC, KRCC, RMSE and the number of pairs.
 
     An undefined correlation (fewer than three pairs, or one side constant) is None, never NaN. PLCC is Pearson's
-    coefficient of the raw scores, as these papers report it; SRCC and KRCC (tau-b) use average ranks for ties.
+    coefficient of the raw scores, as in these papers. SRCC and KRCC (tau-b) use average ranks for ties.
 
     Args:
         pred: predicted scores ``[N]``.
@@ -36,7 +36,7 @@ def correlations(pred: Numbers, target: Numbers) -> dict[str, float | int | None
 
 
 def checked_pairs(pred: Numbers, target: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides as float64 ``[N]``.
+    """Return both sides as float64 ``[N]``.
 
     Raises:
         ValueError: lengths differ, or a value is not finite.
@@ -50,5 +50,5 @@ def checked_pairs(pred: Numbers, target: Numbers) -> tuple[np.ndarray, np.ndarra
 
 
 def _number(value: float) -> float | None:
-    # Spreads near the smallest representable number give NaN.
+    # A spread near the smallest representable number gives NaN.
     return float(value) if math.isfinite(value) else None

@@ -25,7 +25,7 @@ Metrics = dict[int, dict[str, float]]
 Curve = dict[int, float]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe-Ito palette, which colour-blind people can distinguish, without its yellow, which is faint on white."""
+"""Okabe-Ito palette, which colour-blind people can distinguish. Its yellow is left out because it is faint on white."""
 _LINES, _MARKERS = ("-", "--", "-.", ":"), "os^DvPX*"
 _MARKED = 25
 """Maximum number of markers on a line; more would hide it."""
@@ -40,7 +40,7 @@ class Panel:
     curve: Callable[[Path, Metrics], Curve]
     """Computed from the run's folder and metrics; empty if the run has none."""
     from_zero: bool = False
-    """True if the axis begins at 0, as is best for shares; otherwise it begins slightly below the data."""
+    """Whether the axis begins at 0, which is best for shares. Otherwise it begins slightly below the data."""
 
 
 def _logged(key: str) -> Callable[[Path, Metrics], Curve]:
@@ -53,7 +53,7 @@ def _groups_kept(folder: Path, metrics: Metrics) -> Curve:
 
 
 def _drawn_reward(folder: Path, metrics: Metrics) -> Curve:
-    # verl logs only the groups the filter kept; older runs did not log the reward of all drawn groups.
+    # verl logs only the groups that the filter kept. Older runs did not log the reward of all drawn groups.
     return _logged("filter/reward_drawn")(folder, metrics) or _logged("critic/score/mean")(folder, metrics)
 
 
@@ -73,7 +73,7 @@ def _validation_plcc(folder: Path, metrics: Metrics) -> Curve:
 def _mean_over_sources(metrics: Metrics, name: str) -> Curve:
     found = {}
     for step, values in metrics.items():
-        # "mean" is not a source but the mean over the validated ones, which is recomputed here.
+        # "mean" is not a source but the mean over the validated sources, which is recomputed here.
         keys = [key for key in values if key.startswith("val-core/") and name in key and "val-core/mean/" not in key]
         if keys:
             found[step] = sum(values[key] for key in keys) / len(keys)
@@ -99,8 +99,8 @@ PANELS = {
 def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(PANELS)) -> Path:
     """Plot the metrics of training runs over their GRPO steps, one line per run; returns ``out``.
 
-    Next to it, a ``.csv`` of the same name has the numbers: a line per run and step, a column per panel. A ``.json``
-    records the runs and steps, and when and how they were drawn. Panels without data are omitted.
+    A ``.csv`` file of the same name has the numbers, with one row per run and step and one column per panel. A
+    ``.json`` file records the runs and steps, and when and how they were drawn. Panels without data are omitted.
 
     Args:
         runs: folders of training runs (``trainer.default_local_dir``).
@@ -125,16 +125,16 @@ def draw_curves(runs: Sequence[Path], out: Path, panels: Sequence[str] = tuple(P
 
 
 def _steps(table: pd.DataFrame) -> dict[str, int]:
-    """First and last step of a run, and the number of steps of each of its curves."""
+    """Return the first and last step of a run, and the number of steps of each of its curves."""
     counts = {str(name): int(number) for name, number in table.count().items() if number}
     return {"first": int(table.index.min()), "last": int(table.index.max()), **counts}
 
 
 def read_curves(run: Path, panels: Sequence[str] = tuple(PANELS)) -> pd.DataFrame:
-    """One column per panel, one line per step of a run; NaN if a step has no value.
+    """Read the curves of a run: one column per panel and one row per step, NaN if a step has no value.
 
     Raises:
-        ValueError: the folder has no metrics, or none of a GRPO run.
+        ValueError: the folder has no metrics, or no metrics of a GRPO run.
     """
     metrics = read_metrics(run)
     if not metrics:
@@ -153,7 +153,7 @@ def _hint(folder: Path) -> str:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Distinguishing names of folders: their paths without the parts that all of them begin or end with.
+    """Return names that tell folders apart: their paths without the parts that all of them begin or end with.
 
     Raises:
         ValueError: a folder is given twice.
@@ -169,7 +169,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _alike(parts: Sequence[tuple[str, ...]]) -> int:
-    """Number of leading parts that all have in common."""
+    """Return the number of leading parts that all paths have in common."""
     return len(list(takewhile(lambda ones: len(set(ones)) == 1, zip(*parts, strict=False))))
 
 

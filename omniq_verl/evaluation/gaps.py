@@ -1,4 +1,4 @@
-"""Explain what a report's tables lack: dashes, missing intervals, dropped resamples and images."""
+"""Explain gaps in a report's tables: dashes, missing intervals, dropped resamples and images."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ FIGURES = (*NAMES, "class_accuracy", "level_accuracy")
 
 
 def gaps(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for everything that a run's tables show as a dash or without an interval.
+    """Write one sentence for each figure that a run's tables show as a dash or without an interval.
 
     Args:
         metrics: content of ``metrics.json``.
@@ -29,12 +29,12 @@ def gaps(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def gap(figure: Mapping[str, Any] | None, resamples: int) -> str | None:
-    """Why a figure is a dash, has no interval, or dropped resamples from its interval; None if nothing is missing."""
+    """Say why a figure is a dash, has no interval, or dropped resamples; None if nothing is missing."""
     if figure is None:
         return None
     if figure["value"] is None:
         return f"undefined (-): {figure.get('why') or 'too few images, or all are equal'}"
-    left_out = figure.get("undefined", 0)  # older runs do not have it
+    left_out = figure.get("undefined", 0)  # older runs do not have this key
     undefined = f"{left_out} of {resamples} resamples are undefined (all drawn scores or labels equal)"
     if figure["low"] is None:
         if left_out > MOST_UNDEFINED * resamples:

@@ -11,11 +11,11 @@ from omniq_verl.tasks import shown
 COLUMNS = ("set", "data_source", "task", "id", "split", "target", "class_target", "level_target")
 """Columns that rows can be grouped by, besides the keys of their details. None of them depends on an answer."""
 _FEW = 20
-"""Up to this many rows, each may form its own group, as in a first try with --limit."""
+"""Up to this many rows, every row may form its own group, for example in a first try with --limit."""
 
 
 def group_names(labels: pd.DataFrame, key: str) -> pd.Series:
-    """The group of each row as text, with the index of ``labels``; None if a row has none.
+    """Return the group of each row as text, with the index of ``labels``; None if a row has none.
 
     Equal numbers form one group, whether written 1 or 1.0.
 
@@ -24,8 +24,8 @@ def group_names(labels: pd.DataFrame, key: str) -> pd.Series:
         key: one of ``COLUMNS``, or a key of the rows' details.
 
     Raises:
-        ValueError: no row has the key; it is a list or an object; its values have different types; or each row would
-            form its own group. The message names a row.
+        ValueError: no row has the key, its value is a list or an object, its values have different types, or each row
+            would form its own group. The message names a row.
     """
     values = labels[key].tolist() if key in COLUMNS else [_details(text).get(key) for text in labels.details]
     keys = labels["key"].tolist() if "key" in labels else labels.index.tolist()
@@ -52,7 +52,7 @@ def group_names(labels: pd.DataFrame, key: str) -> pd.Series:
 
 
 def in_order(names: pd.Series) -> list[str]:
-    """The groups in order: numerically if all are numbers, otherwise alphabetically."""
+    """Sort the groups: numerically if all are numbers, otherwise alphabetically."""
     found = sorted(names.dropna().unique())
     try:
         return sorted(found, key=float)

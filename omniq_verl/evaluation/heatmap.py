@@ -1,6 +1,6 @@
 """Heatmap of a model's uncertainty: the entropy of every token of an answer, under one or two checkpoints.
 
-Source: figures 8 to 10 of OmniQuality-R. Both checkpoints read the same answer, in float32 and at temperature 1.
+Source: figures 8 to 10 of OmniQuality-R. Both checkpoints process the same answer, in float32 and at temperature 1.
 """
 
 import json
@@ -29,14 +29,14 @@ from omniq_verl.losses import entropy_gate_mask
 from omniq_verl.losses.settings import GateSettings
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, check_text, image_task, scale_of, task_on
 
-_ROWS = 64  # of logits processed at once: 39 MB in float32 for a vocabulary of 151,936 tokens
+_ROWS = 64  # rows of logits processed at once: 39 MB in float32 for a vocabulary of 151,936 tokens
 
 
 # Numbers
 
 
 def token_entropies(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each row's distribution, in nats, float32 ``[T]``.
+    """Return the entropy of each row's distribution in nats, float32 ``[T]``.
 
     Args:
         logits: next-token logits ``[T, V]``, any float type; -inf excludes a token.
@@ -52,10 +52,10 @@ def token_entropies(logits: torch.Tensor) -> torch.Tensor:
 
 
 def token_numbers(logits: torch.Tensor, ids: Sequence[int], rho: float = 0.2) -> pd.DataFrame:
-    """One line per token of an answer.
+    """Return the numbers of an answer's tokens, one row per token.
 
     Args:
-        logits: ``[T, V]``; row t is the distribution from which token t was, or would have been, drawn.
+        logits: ``[T, V]``; row t is the distribution that token t was, or would have been, drawn from.
         ids: token ids ``[T]``.
         rho: share of tokens that pass the gate (``omniq_verl.losses.entropy_gate_mask``).
 
@@ -79,10 +79,10 @@ def token_numbers(logits: torch.Tensor, ids: Sequence[int], rho: float = 0.2) ->
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The part of the answer that each token adds; joined, they give the answer.
+    """Return the part of the answer that each token adds; joined, the parts are the answer.
 
     A token may end within a character (byte-level BPE). It then adds nothing, and the token that completes the
-    character adds it.
+    character adds all of it.
     """
     texts, known = [], ""
     for end in range(1, len(ids) + 1):
@@ -120,7 +120,7 @@ def _open_model(folder: Path) -> Any:
 
 
 def open_model(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
-    """A checkpoint in single precision on a device, and its processor; the folder has been checked.
+    """Open a checkpoint in single precision on a device, and its processor. The folder must already be checked.
 
     Raises:
         ValueError: the weights do not fit the model, or torch has no such device.
@@ -132,13 +132,13 @@ def open_model(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
 
 
 def question_inputs(processor: Any, messages: Sequence[Mapping[str, str]], image: bytes) -> dict[str, torch.Tensor]:
-    """The model's input before its answer: text and image, prepared like verl's rollouts."""
+    """Return the model's input before its answer: text and image, prepared like verl's rollouts."""
     text = question_text(processor, messages, 1)
     return dict(processor(text=[text], images=decode_images(processor, [image]), return_tensors="pt"))
 
 
 def answer_ids(processor: Any, answer: str) -> list[int]:
-    """The tokens of an answer, followed by the end-of-turn token as in training.
+    """Return the tokens of an answer, followed by the end-of-turn token as in training.
 
     Raises:
         ForbiddenText: the answer contains a control token, such as an image placeholder.
@@ -151,7 +151,7 @@ def answer_ids(processor: Any, answer: str) -> list[int]:
 
 @torch.inference_mode()
 def greedy_ids(model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], max_tokens: int) -> list[int]:
-    """The tokens of the model's greedy answer; the last one ends the turn unless ``max_tokens`` is reached."""
+    """Return the tokens of the model's greedy answer. The last one ends the turn unless ``max_tokens`` is reached."""
     found = model.generate(
         **inputs,
         do_sample=False,
@@ -163,10 +163,10 @@ def greedy_ids(model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], m
 
 
 def with_answer(inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The inputs of a question ``[1, Q]``, continued by the tokens of an answer, on the CPU."""
+    """Append the tokens of an answer to the inputs of a question ``[1, Q]``, on the CPU."""
     given = dict(inputs)
     for name, value in inputs.items():
-        if value.shape == inputs["input_ids"].shape:  # one number for each token, whatever the processor calls it
+        if value.shape == inputs["input_ids"].shape:  # an input with one number per token, whatever its name
             more = {"input_ids": value.new_tensor([ids]), "attention_mask": value.new_ones(1, len(ids))}
             given[name] = torch.cat([value, more.get(name, value.new_zeros(1, len(ids)))], dim=1)
     return given
@@ -174,7 +174,7 @@ def with_answer(inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> dict[
 
 @torch.inference_mode()
 def answer_logits(model: Any, inputs: Mapping[str, torch.Tensor], ids: Sequence[int]) -> torch.Tensor:
-    """Logits ``[T, V]``; row t is the distribution of token t, given the question and the tokens before it."""
+    """Return logits ``[T, V]``. Row t is the distribution of token t, given the question and the tokens before it."""
     return model(**with_answer(inputs, ids), logits_to_keep=len(ids) + 1).logits[0, -len(ids) - 1 : -1]
 
 
@@ -195,21 +195,21 @@ def draw_heatmap(
 ) -> Path:
     """Compute the entropies of an answer's tokens under one or two checkpoints; returns the page.
 
-    Writes ``heatmap.html``, ``heatmap.png``, ``heatmap.csv`` with the numbers of every token under every checkpoint,
-    and ``heatmap.json`` with the question, the answer and a summary. Runs on the CPU in float32, which takes 4 bytes of
-    memory per parameter.
+    This writes ``heatmap.html``, ``heatmap.png``, ``heatmap.csv`` with the numbers of every token under every
+    checkpoint, and ``heatmap.json`` with the question, the answer and a summary. It runs on the CPU in float32, which
+    takes 4 bytes of memory per parameter.
 
     Args:
-        models: Hugging Face folders, one, or two with the same tokenizer.
-        image: file of any kind that ``omniq_verl.data.images`` takes.
-        out: folder of the results.
-        task: its question is asked, in its first wording.
-        prompt: what the image was made from, for alignment.
-        answer: text, or a file that has it; None: the first checkpoint's own greedy answer.
-        rho: share of the answer's tokens underlined, those of highest entropy.
-        max_tokens: longest greedy answer.
-        question: to ask instead of the task's.
-        scale: on which the models were trained, by its name in ``omniq_verl.tasks.SCALES``; None: the task's own.
+        models: one Hugging Face folder, or two with the same tokenizer.
+        image: file in any format that ``omniq_verl.data.images`` accepts.
+        out: folder for the results.
+        task: task whose question is asked, in its first wording.
+        prompt: text the image was made from, for alignment.
+        answer: text, or a file that contains it; None: the first checkpoint's own greedy answer.
+        rho: share of the answer's tokens to underline, those with the highest entropy.
+        max_tokens: most tokens of the greedy answer.
+        question: question to ask instead of the task's.
+        scale: scale the models were trained on, by its name in ``omniq_verl.tasks.SCALES``; None: the task's own.
 
     Raises:
         ValueError: the tokenizers differ, the image is rejected, or an argument is invalid.
@@ -228,7 +228,7 @@ def draw_heatmap(
         inputs = question_inputs(processor, messages, data)
         ids = ids or greedy_ids(model, processor, inputs, max_tokens)
         table = token_numbers(answer_logits(model, inputs, ids), ids, rho)
-        del model  # before the next one is loaded
+        del model  # frees memory before the next model is loaded
         tables.append(table.assign(id=ids, token=token_texts(processor.tokenizer, ids)))
     about = {
         "image": str(image),
@@ -246,10 +246,10 @@ def draw_heatmap(
 
 
 def image_file(path: Path) -> bytes:
-    """The bytes of an image.
+    """Return the bytes of an image.
 
     Raises:
-        ValueError: it is rejected; the message names the file.
+        ValueError: the image is rejected; the message names the file.
     """
     try:
         return load_image(path)
@@ -275,7 +275,7 @@ def asked_messages(
 
 
 def _read(answer: str) -> str:
-    # Not Path.is_file, which raises an error for a text too long for a file name.
+    # Path.is_file would raise an error for a text that is too long for a file name.
     return file_text(Path(answer)).removesuffix("\n") if os.path.isfile(answer) else answer
 
 

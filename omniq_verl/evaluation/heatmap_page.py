@@ -28,15 +28,15 @@ from omniq_verl.generation.provenance import lines_of
 About = Mapping[str, Any]
 """Content of ``heatmap.json``, or its part about one checkpoint."""
 NEWLINE, TAB, PART = "\u21b5", "\u21e5", "\u25cc"
-"""Stand for invisible text: a line end, a tab, a token that is only part of a character."""
+"""Signs for invisible text: a line end, a tab, a token that is only part of a character."""
 _COLUMNS, _WIDTH, _LINE, _MARGIN = 84, 9.6, 0.29, 0.3
-"""Size of the plot: characters per line; inches of the whole width, of a line's height, and of the side margins."""
+"""Size of the plot: characters per line, then the total width, the height of a line and the side margin in inches."""
 _HIGHEST = 60_000  # maximum height in pixels; matplotlib's limit is 65,536
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The ``T`` tokens of an answer, each with a value in nats that sets its colour."""
+    """The ``T`` tokens of an answer. Each has a value in nats that sets its colour."""
 
     title: str
     note: str
@@ -47,20 +47,20 @@ class Strip:
     unit: str
 
     def paint(self) -> tuple[list[str], list[str]]:
-        """Background and text colour of every token."""
+        """Return the background and text colour of every token."""
         fills = self.colours.to_rgba(self.values)
         light = fills[:, :3] @ (0.299, 0.587, 0.114)
         return [to_hex(fill) for fill in fills], ["#111111" if value > 0.5 else "#ffffff" for value in light]
 
     def bar(self) -> tuple[list[str], list[str]]:
-        """Colours and labels of the colour bar, both evenly spaced."""
+        """Return the colours and labels of the colour bar, both evenly spaced."""
         low, high = self.colours.get_clim()
         steps = self.colours.to_rgba(np.linspace(low, high, 11))
         return [to_hex(step) for step in steps], [f"{value:.2f}" for value in np.linspace(low, high, 5)]
 
 
 def visible(text: str) -> str:
-    """A token's text, with a sign or number for each invisible character or one that would disturb the layout."""
+    """Return a token's text, with a sign or number for each character that is invisible or would disturb the layout."""
     text = text.replace("\n", NEWLINE).replace("\t", TAB)
     return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text) or PART
 
@@ -71,7 +71,7 @@ def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image
     Args:
         out: an existing folder.
         about: content of ``heatmap.json``.
-        tables: for each checkpoint a line per token: ``token_numbers``, and the token's text as ``token``.
+        tables: one per checkpoint, with one row per token: ``token_numbers``, and the token's text as ``token``.
         image: JPEG or PNG.
     """
     picture = Image.open(io.BytesIO(image)).convert("RGB")
@@ -82,7 +82,7 @@ def write_heatmap(out: Path, about: About, tables: Sequence[pd.DataFrame], image
 
 
 def strips_of(checkpoints: Sequence[About], tables: Sequence[pd.DataFrame]) -> list[Strip]:
-    """One strip per checkpoint, all on the same colour scale, and for two also their difference."""
+    """Return one strip per checkpoint on a common colour scale, and for two checkpoints also their difference."""
     most = max(table["entropy"].max() for table in tables) or 1.0
     colours = ScalarMappable(Normalize(0, most), "YlGnBu")
     strips = []
@@ -125,7 +125,10 @@ def _page(about: About, shown: Sequence[str], strips: Sequence[Strip], picture: 
 
 
 def place_cells(shown: Sequence[str], columns: int = _COLUMNS) -> list[tuple[int, int, int]]:
-    """Line, column and width of each token in lines of ``columns`` characters; a line end in a token ends the line."""
+    """Place each token in lines of ``columns`` characters; return its line, column and width.
+
+    A line end in a token ends the line.
+    """
     refs, line, column = [], 0, 0
     for text in shown:
         width = min(max(cell_len(text), 1), columns)
@@ -177,7 +180,7 @@ def _draw_bar(axis: Axes, strip: Strip) -> None:
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without lines, positioned in inches from the upper left corner."""
+    """Add axes without lines, positioned in inches from the upper left corner."""
     whole = figure.get_figheight()
     axis = figure.add_axes((left / _WIDTH, 1 - (top + height) / whole, width / _WIDTH, height / whole), anchor="NW")
     axis.set_axis_off()

@@ -1,11 +1,11 @@
 """Bootstrap intervals over images: how far a figure would move with other images.
 
-Percentile intervals: images are drawn with replacement, and the middle ``level`` of the resulting figures is the
-interval. A resample is stored as the number of times each image was drawn, so that ranks need only one sort in total.
+These are percentile intervals: images are drawn with replacement, and the middle ``level`` of the resulting figures is
+the interval. A resample is stored as the number of times each image was drawn, so ranks need only one sort in total.
 
 A figure can be undefined in a resample, for example a correlation if all drawn scores are equal. Such resamples are
-dropped and counted. If they are more than ``MOST_UNDEFINED`` of all, there is no interval, because the dropped ones
-could be everything that is outside the bounds.
+dropped and counted. If they exceed ``MOST_UNDEFINED`` of all, there is no interval, because the dropped resamples could
+be everything outside the bounds.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from omniq_verl.evaluation.correlations import COEFFICIENTS, Numbers, checked_pa
 RESAMPLES = 1000
 LEVEL = 0.95
 MOST_UNDEFINED = 0.05
-"""Maximum share of undefined resamples with which an interval is given: the share a 95% interval leaves out. Our
+"""Largest share of undefined resamples for which an interval is given: the share that a 95% interval leaves out. Our
 choice."""
 _AT_ONCE = 2**21  # about the number of values that fit into the CPU caches
 
@@ -37,7 +37,7 @@ class Interval:
 def correlation_intervals(
     pred: Numbers, target: Numbers, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
-    """Bootstrap intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
+    """Compute bootstrap intervals of ``plcc``, ``srcc``, ``krcc`` and ``rmse``.
 
     Args:
         pred: predicted scores ``[N]``.
@@ -63,7 +63,7 @@ def correlation_intervals(
 
 
 def mean_interval(values: Numbers, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
-    """The interval of a mean, e.g. of an accuracy given as zeros and ones ``[N]``."""
+    """Compute the interval of a mean, e.g. of an accuracy given as zeros and ones ``[N]``."""
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) < 2:
         return Interval()
@@ -72,7 +72,7 @@ def mean_interval(values: Numbers, resamples: int = RESAMPLES, level: float = LE
 
 
 def draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, ``[resamples of a chunk, images]``, float64."""
+    """Yield chunks of resamples: how often each image is drawn, ``[resamples of a chunk, images]``, float64."""
     rng = np.random.default_rng(seed)
     share = np.full(images, 1 / images)
     some = max(1, _AT_ONCE // images)
@@ -89,13 +89,13 @@ class Ranks:
         self._starts = np.flatnonzero(np.diff(self._group[self._order], prepend=-1))
 
     def among(self, counts: np.ndarray) -> np.ndarray:
-        """Rank of each image's value in every resample, ``[resamples, N]``; equal values get their mean rank."""
+        """Rank each image's value in every resample, ``[resamples, N]``. Equal values get their mean rank."""
         of_group = np.add.reduceat(counts[:, self._order], self._starts, axis=1)
         return (np.cumsum(of_group, axis=1) - (of_group - 1) / 2)[:, self._group]
 
 
 def weighted_pearson(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's correlation in every resample ``[resamples]``; NaN if a side is constant.
+    """Return Pearson's correlation in every resample ``[resamples]``; NaN if a side is constant.
 
     Args:
         x: ``[N]`` or ``[resamples, N]``.
@@ -127,7 +127,10 @@ def _kendall(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> float:
 
 
 def percentiles(values: np.ndarray, level: float) -> Interval:
-    """The middle ``level`` of the values ``[resamples]``; NaNs are dropped and counted, up to MOST_UNDEFINED of all."""
+    """Return the middle ``level`` of the values ``[resamples]``. NaNs are dropped and counted.
+
+    There is no interval if their share exceeds ``MOST_UNDEFINED``.
+    """
     known = values[np.isfinite(values)]
     undefined = len(values) - len(known)
     if undefined > MOST_UNDEFINED * len(values) or not len(known):

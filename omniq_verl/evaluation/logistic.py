@@ -51,7 +51,7 @@ def fit_curve(pred: Numbers, target: Numbers, name: str = "logistic4") -> Fit:
         return Fit(why=f"{len(x)} pairs, or one side constant: too little data for {name}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is not used
+            warnings.simplefilter("ignore", OptimizeWarning)  # it warns about the covariance, which is not used
             found, _ = curve_fit(CURVES[name], x, y, _start(x, y, name), maxfev=20_000)
     except RuntimeError as error:
         return Fit(why=f"{name} could not be fitted ({error})")

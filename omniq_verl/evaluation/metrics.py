@@ -1,4 +1,4 @@
-"""Compute the figures of each data set and group from a table with one line per image."""
+"""Compute the figures of each data set and group from a table with one row per image."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,10 +22,11 @@ IN_MEANS = (*COEFFICIENTS, "class_accuracy", "level_accuracy")
 def all_metrics(
     images: pd.DataFrame, judged: pd.DataFrame, by: Sequence[str] = (), resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """``sets``: the figures of each data set and its groups; ``mean``: plain means over the sets of those figures that
-    are defined in all sets.
+    """Compute the figures of all data sets.
 
-    A set has ``groups`` and, per grouping key, ``ungrouped``: the number of images without that key.
+    Returns ``sets``, the figures of each data set and its groups, and ``mean``, plain means over the sets for figures
+    that are defined in all of them. A set has ``groups`` and, for each grouping key, ``ungrouped``: the number of
+    images without that key.
 
     Args:
         images: from ``answers.per_image``.
@@ -34,7 +35,7 @@ def all_metrics(
         resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: a key in ``by`` is in no row, or cannot form groups.
+        ValueError: no row has a key in ``by``, or a key cannot form groups.
     """
     groups = {name: group_names(images, name) for name in by}
     sets = {}
@@ -54,7 +55,7 @@ def _group(images: pd.DataFrame, judged: pd.DataFrame, resamples: int) -> dict[s
 
 
 def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """The figures of images with the same task; answers that could not be parsed are counted separately.
+    """Compute the figures of images with the same task. Answers that cannot be parsed are counted separately.
 
     Returns:
         ``data_source``, ``task``, ``images``, ``scored`` (images with a parsed answer), ``bad_images`` (images that
@@ -64,8 +65,8 @@ def set_metrics(images: pd.DataFrame, judged: pd.DataFrame, resamples: int = RES
         ``logistic.CURVES``). For distortions: ``class_accuracy`` over all images, ``level_accuracy`` over those with a
         distortion, both per class in ``classes``, ``confusion``, and ``level_confusion`` over those with the correct
         class. Each figure with an interval has ``value`` (None if undefined, with ``why``), ``n`` (number of images),
-        ``low`` and ``high`` (None: no interval) and ``undefined`` (resamples in which it is undefined, which are
-        dropped).
+        ``low`` and ``high`` (None: no interval) and ``undefined`` (number of resamples that were dropped because it is
+        undefined there).
     """
     first = images.iloc[0]
     scored, bad = int((images.parsed > 0).sum()), judged[judged.status == BAD_IMAGE].key.nunique()
@@ -117,7 +118,7 @@ def _of_class(images: pd.DataFrame, resamples: int) -> dict[str, Any]:
 
 
 def confusion(target: pd.Series, answered: pd.Series, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Counts of answers by label (outer) and by answer (inner), for each name, "other" and "rejected"."""
+    """Count answers by label (outer) and by answer (inner), for each name, "other" and "rejected"."""
     known = answered.where(answered.isin(names) | answered.isna(), "other").fillna(REJECTED)
     table = pd.crosstab(target, known).reindex(index=[*names], columns=[*names, "other", REJECTED], fill_value=0)
     return {str(label): {str(column): int(number) for column, number in row.items()} for label, row in table.iterrows()}
@@ -130,12 +131,12 @@ def _accuracy(right: pd.Series, resamples: int) -> dict[str, Any]:
 
 
 def figure(value: float | None, bounds: Interval, n: int, why: str | None) -> dict[str, Any]:
-    """A figure in the form of ``metrics.json``."""
+    """Return a figure in the form of ``metrics.json``."""
     return {"value": value, "n": n, **asdict(bounds), "why": why if value is None else None}
 
 
 def undefined_reason(pred: np.ndarray, target: np.ndarray) -> str | None:
-    """Why a correlation is undefined; None if nothing rules it out."""
+    """Say why a correlation is undefined; None if nothing rules it out."""
     if len(pred) < 3:
         return f"{len(pred) or 'no'} {'image' if len(pred) == 1 else 'images'} scored, but three are needed"
     alike = {"scores": np.ptp(pred) == 0, "labels": np.ptp(target) == 0}

@@ -1,4 +1,4 @@
-"""A model with and without its reasoning, on one page: how well its scores agree with labels, and what they cost."""
+"""Compare a model with and without reasoning on one page: how well its scores agree with labels, and what they cost."""
 
 import json
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _NOTES = (
 
 
 def evaluate_modes(config: EvalConfig, console: Console) -> dict[str, Any]:
-    """Evaluate in each mode, into a folder of its own, and write ``modes.md`` and ``modes.json`` beside them.
+    """Evaluate each mode into a separate folder, and write ``modes.md`` and ``modes.json`` next to these folders.
 
     Returns:
-        What ``modes.json`` holds: ``model``, and ``rows``, one for each set and mode.
+        Content of ``modes.json``: ``model``, and ``rows``, one for each set and mode.
 
     Raises:
-        ValueError: see ``evaluate``; also a task that asks for no number.
+        ValueError: see ``evaluate``; also, a task does not ask for a number.
     """
     found = {}
     for mode in MODES:
@@ -48,11 +48,11 @@ def evaluate_modes(config: EvalConfig, console: Console) -> dict[str, Any]:
 
 
 def mode_rows(mode: str, metrics: Mapping[str, Any], answers: Path) -> list[dict[str, Any]]:
-    """One row for each set of an evaluation.
+    """Return one row for each set of an evaluation.
 
     Args:
-        mode: how it asked.
-        metrics: what its ``metrics.json`` holds.
+        mode: mode of the evaluation.
+        metrics: content of its ``metrics.json``.
         answers: folder of its answers.
     """
     speed = read_speed(answers)
@@ -75,7 +75,7 @@ def mode_rows(mode: str, metrics: Mapping[str, Any], answers: Path) -> list[dict
 
 
 def modes_page(page: Mapping[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     lines = [_COLUMNS, ["-"] * len(_COLUMNS), *map(_cells, page["rows"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "\n".join(f"- {note}" for note in _NOTES)

@@ -1,4 +1,4 @@
-"""Models of other families on our rows: their question, their parser, and their scores on the scale of the labels."""
+"""Evaluate models of other families on our rows, with their question and parser, and scores on our labels' scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,29 +14,29 @@ from omniq_verl.tasks import Scale, Task, task_of
 
 
 def theirs(family: Family, task: Task) -> Task:
-    """The family's wording of the task of a row.
+    """Return the family's wording of a row's task.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the family does not have this task.
     """
     return family.task(task.name if task.name in family.tasks or not task.like else task.like)
 
 
 def family_question(row: Mapping[str, Any], _note: str, family: str) -> Sequence[Mapping[str, str]]:
-    """What a model of the family is asked about a row; of several wordings the row's, as in training."""
+    """Return the family's question about a row. If it has several wordings, the row determines one, as in training."""
     info = row["extra_info"]
     task = theirs(family_named(family), task_of(info))
     return task.messages(info.get("id"), info.get("text") if task.needs_text else None)
 
 
 def family_texts(info: Mapping[str, Any], family: str) -> ScoreTexts:
-    """The texts of the family's scores, for the mode ``direct``."""
+    """Return the texts of the family's scores, for the mode ``direct``."""
     found = family_named(family)
     return found.texts(theirs(found, task_of(info)))
 
 
 def family_reader(name: str) -> ReadAnswer:
-    """Reads answers as the family's authors do; a score is moved to the scale of the row's label by a straight line."""
+    """Return a parser that follows the family's authors and maps scores linearly to the scale of the row's label."""
     family = family_named(name)
 
     def read(text: str, finish_reason: str, task: Task) -> dict[str, Any]:
@@ -52,6 +52,6 @@ def family_reader(name: str) -> ReadAnswer:
 
 
 def rescaled(score: float, given: Scale, wanted: Scale) -> float:
-    """A score on another scale, the ends on the ends."""
+    """Map a score linearly to another scale, end to end."""
     share = (score - given.low) / (given.high - given.low)
     return min(max(wanted.low + share * (wanted.high - wanted.low), wanted.low), wanted.high)

@@ -1,8 +1,8 @@
-"""Paired tests whether one run is better than another on the same images, by correlation and absolute error. Pure.
+"""Paired tests of whether one run is better than another on the same images, by correlation and absolute error.
 
 Two runs on the same images make related mistakes, so their intervals may overlap although one is clearly better.
 Therefore images are resampled together, and the difference gets its own interval (Efron and Tibshirani, An Introduction
-to the Bootstrap, 1993, chapters 13 and 16).
+to the Bootstrap, 1993, chapters 13 and 16). All functions are pure.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ class PairedDifference:
     """a - b, in [-2, 2]; None if one of them is undefined."""
     low: float | None
     high: float | None
-    """The interval of the difference."""
+    """Bounds of the interval of the difference."""
     p: float | None
-    """Two-sided, not corrected for multiple comparisons."""
+    """Two-sided p-value, not corrected for multiple comparisons."""
     resamples: int
-    """Resamples used for interval and p; those with a constant side are dropped, up to 5%."""
+    """Resamples used for interval and p. Those with a constant side are dropped, up to 5%."""
     reason: str | None
     """Why a value is None."""
 
@@ -52,7 +52,7 @@ class ErrorDifference:
     a: float | None
     b: float | None
     difference: float | None
-    """a - b, in units of the target; below 0, the first has the smaller error."""
+    """a - b, in units of the target. Below 0, the first has the smaller error."""
     p: float | None
     """Two-sided p of Wilcoxon's signed-rank test, not corrected for multiple comparisons."""
     reason: str | None
@@ -68,15 +68,15 @@ def paired_difference(
     level: float = LEVEL,
     seed: int = 0,
 ) -> PairedDifference:
-    """Difference of two correlations with the same targets, with its percentile interval and p-value.
+    """Return the difference of two correlations with the same targets, with its percentile interval and p-value.
 
     Each resample draws the same images for both predictions and the target, and computes new ranks. p is twice the
-    smaller of two shares: of the resamples with a difference <= 0, and of those with a difference >= 0, with one added
-    to both counts. It is never 0, and 1 for equal predictions.
+    smaller of two shares: that of the resamples with a difference <= 0, and that of those with a difference >= 0, with
+    one added to both counts. It is never 0, and it is 1 for equal predictions.
 
     Args:
         pred_a: scores of the first run ``[N]``.
-        pred_b: scores of the second ``[N]``, in the same order.
+        pred_b: scores of the second run ``[N]``, in the same order.
         target: labels ``[N]``.
         statistic: ``"srcc"`` or ``"plcc"``.
         resamples: number of resamples, >= 1; 2,000 is our choice.
@@ -84,7 +84,7 @@ def paired_difference(
         seed: the same seed gives the same result.
 
     Raises:
-        ValueError: unknown statistic, a number out of range, lengths that differ, or a value that is not finite.
+        ValueError: the statistic is unknown, a number is out of range, lengths differ, or a value is not finite.
     """
     if statistic not in STATISTICS or resamples < 1 or not 0 < level < 1:
         raise ValueError(
@@ -107,14 +107,14 @@ def paired_difference(
 
 
 def absolute_error_difference(pred_a: Numbers, pred_b: Numbers, target: Numbers) -> ErrorDifference:
-    """Difference of the mean absolute errors, and Wilcoxon's signed-rank test on the errors image by image.
+    """Return the difference of the mean absolute errors, and Wilcoxon's signed-rank test on the errors by image.
 
     Images with equal errors are dropped from the test (Wilcoxon's rule); if all are equal, p is 1. There is no test for
     fewer than three images.
 
     Args:
         pred_a: scores of the first run ``[N]``.
-        pred_b: scores of the second ``[N]``, in the same order.
+        pred_b: scores of the second run ``[N]``, in the same order.
         target: labels ``[N]``.
 
     Raises:
@@ -149,12 +149,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def resamples_for(comparisons: int) -> int:
-    """Resamples needed so that p can reach 0.01 after the correction; the smallest uncorrected p is 2 / resamples."""
+    """Return the number of resamples with which the corrected p can reach 0.01; the smallest raw p is 2 / resamples."""
     return max(2000, 200 * comparisons)
 
 
 def join_images(first: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
-    """Images of both runs side by side (outer join): ``target_first``, ``score_first``, ``score_other``.
+    """Join the images of both runs (outer join): ``target_first``, ``score_first``, ``score_other``.
 
     Args:
         first: ``target`` and ``score`` (NaN: none), uniquely indexed by data source, task and key.
@@ -207,7 +207,7 @@ def _reason(pred_a: Numbers, pred_b: Numbers, target: Numbers) -> str:
 
 
 def _resampled(sides: Sequence[np.ndarray], statistic: str, resamples: int, seed: int) -> np.ndarray:
-    """The differences ``[resamples]``; NaN if a side is constant."""
+    """Return the differences ``[resamples]``; NaN if a side is constant."""
     found, ranks = [], [Ranks(side) for side in sides]
     for counts in draws(len(sides[0]), resamples, seed):
         a, b, target = sides if statistic == "plcc" else (side.among(counts) for side in ranks)

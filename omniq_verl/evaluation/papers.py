@@ -1,7 +1,7 @@
-"""The papers' results tables as data: figures that OmniQuality-R, Q-Insight and RALI print, not measured here.
+"""The papers' results tables as data: figures printed in OmniQuality-R, Q-Insight and RALI, not measured here.
 
-``papers/<name>.json`` has one paper. Numbers are as printed, even where the paper's averages do not match its columns;
-those cells are listed as ``misprints``, with the actual mean of the columns.
+``papers/<name>.json`` has one paper. Numbers are as printed, even if the paper's averages do not match its columns.
+Such cells are listed as ``misprints``, with the actual mean of the columns.
 """
 
 import json
@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 Cell = tuple[float | None, ...] | None
-"""One value per metric of the table, None for a dash in the paper; None as a whole for an empty cell."""
+"""One value per metric of the table, with None for a dash in the paper. An empty cell is None as a whole."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class PaperTable:
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
     notes: tuple[str, ...]
-    """Irregularities of the table, apart from its averages."""
+    """Irregularities of the table, other than its averages."""
     misprints: tuple[Misprint, ...]
 
 
 def list_tables() -> list[str]:
-    """Names of all tables, ``omniquality_r:1`` and so on, paper by paper in printed order."""
+    """Return the names of all tables, ``omniquality_r:1`` and so on, paper by paper in printed order."""
     return [f"{key}:{number}" for key, paper in _papers().items() for number in paper["tables"]]
 
 
@@ -89,7 +89,7 @@ def load_table(name: str) -> PaperTable:
     """Load a table by name.
 
     Raises:
-        ValueError: unknown name; the message lists all names.
+        ValueError: the name is unknown; the message lists all names.
     """
     if name not in list_tables():
         raise ValueError(f"unknown table {name!r}; known: {', '.join(list_tables())}")

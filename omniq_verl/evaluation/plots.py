@@ -15,7 +15,7 @@ from omniq_verl.data.files import replace_bytes
 from omniq_verl.evaluation.logistic import CURVES
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
-"""From the Okabe-Ito palette, which colour-blind people can distinguish."""
+"""Colours of the Okabe-Ito palette, which colour-blind people can distinguish."""
 _MANY = 3000
 
 
@@ -62,7 +62,8 @@ def _summary(figures: Mapping[str, Any]) -> str:
 
 
 def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure:
-    """Plot a confusion matrix: colours are shares of each label's answers, numbers counts. Unused answers are omitted.
+    """Plot a confusion matrix. Colours show shares of each label's answers, numbers show counts. Unused answers are
+    omitted.
 
     Args:
         table: from ``metrics.confusion``.
@@ -87,10 +88,10 @@ def draw_confusion(table: Mapping[str, Mapping[str, int]], title: str) -> Figure
 
 
 def check_format(out: Path) -> None:
-    """Check that a file name states the format of a plot: matplotlib would add an ending to one that has none.
+    """Check that a file name states the format of a plot; matplotlib would add an ending to a name without one.
 
     Raises:
-        ValueError: the name has no ending, or one that is no format of matplotlib.
+        ValueError: the name has no ending, or one that matplotlib does not support.
     """
     known = FigureCanvasBase.get_supported_filetypes()
     if (ending := out.suffix.lower().removeprefix(".")) not in known:
@@ -99,10 +100,10 @@ def check_format(out: Path) -> None:
 
 
 def save_figure(figure: Figure, out: Path, dpi: float) -> Path:
-    """Write a figure in one step, in the format that the file's ending states: a kill leaves the old file.
+    """Write a figure atomically, in the format of the file's ending. A kill leaves the old file in place.
 
     Raises:
-        ValueError: as for ``check_format``.
+        ValueError: see ``check_format``.
     """
     check_format(out)
     buffer = io.BytesIO()
@@ -111,7 +112,7 @@ def save_figure(figure: Figure, out: Path, dpi: float) -> Path:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes."""
+    """Return the figure as PNG bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
     return buffer.getvalue()

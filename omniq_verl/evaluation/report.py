@@ -27,7 +27,7 @@ _NAMES = {**NAMES, "mae": "MAE"}
 
 
 def figure_text(figure: Mapping[str, float | None] | None) -> str:
-    """A figure and its interval, e.g. ``0.912 [0.903, 0.921]``; a dash if undefined."""
+    """Format a figure and its interval, e.g. ``0.912 [0.903, 0.921]``; a dash if undefined."""
     if figure is None or figure["value"] is None:
         return "-"
     bounds = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
@@ -35,7 +35,7 @@ def figure_text(figure: Mapping[str, float | None] | None) -> str:
 
 
 def tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The report's tables, each with ``title``, ``columns`` and ``rows`` of texts; empty tables are omitted."""
+    """Return the report's tables, each with ``title``, ``columns`` and ``rows`` of texts. Empty tables are omitted."""
     sets = metrics["sets"]
     scored = {name: figures for name, figures in sets.items() if "plcc" in figures}
     classed = {name: figures for name, figures in sets.items() if "class_accuracy" in figures}
@@ -168,7 +168,7 @@ def _file_name(title: str) -> str:
 
 
 def note(metrics: Mapping[str, Any]) -> str:
-    """Explain how to read the figures."""
+    """Explain how to interpret the figures."""
     sampling = metrics["sampling"]
     run_options = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
     several = f", the mean of {sampling['n']} answers per image" if sampling["n"] > 1 else ""
@@ -181,7 +181,7 @@ def note(metrics: Mapping[str, Any]) -> str:
 
 
 def markdown(metrics: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     parts = ["# Evaluation", note(metrics), *(f"**Warning:** {warning}." for warning in metrics["warnings"])]
     for table in tables(metrics):
         lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
@@ -198,7 +198,7 @@ def _cell(text: str) -> str:
 
 
 def worst(images: pd.DataFrame, judged: pd.DataFrame, refs: Sequence[RowRef]) -> list[dict[str, Any]]:
-    """The images of a set with the largest errors, worst first; rejected answers are not included."""
+    """Return the images of a set with the largest errors, worst first. Rejected answers are not included."""
     if images.target.notna().any():
         off = (images.score - images.target).abs()
         what = [
@@ -223,6 +223,6 @@ def _images(refs: Sequence[RowRef]) -> list[str | None]:
     for row in rows:
         try:
             found.append(data_url(image_bytes(row)[0]))
-        except BadImage:  # its file was deleted since
+        except BadImage:  # its file has been deleted since
             found.append(None)
     return found

@@ -1,4 +1,4 @@
-"""What every evaluation does before and after its rows are answered, whether a model generates or a scorer rates."""
+"""Steps that every evaluation takes before and after its rows are answered, by a generating model or by a scorer."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from omniq_verl.evaluation.row_warnings import repeated_images, training_rows, w
 
 
 class Evaluation(Protocol):
-    """The settings that evaluations have in common."""
+    """Settings that all evaluations have in common."""
 
     @property
     def data(self) -> Sequence[Path]: ...
@@ -37,7 +37,7 @@ class Evaluation(Protocol):
 def labels_and_warnings(
     refs: Sequence[RowRef], by: Sequence[str], learned: Sequence[str], console: Console
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The labels of the rows, and warnings for readers of the figures, which are printed as well.
+    """Read the labels of the rows, and return them with warnings for readers of the figures. Warnings are also printed.
 
     Args:
         refs: the rows.
@@ -46,7 +46,7 @@ def labels_and_warnings(
         console: where warnings are printed.
 
     Raises:
-        ValueError: a label is invalid, or a grouping key is in no row.
+        ValueError: a label is invalid, or no row has a grouping key.
     """
     labels = read_labels(refs)
     for key in by:
@@ -71,12 +71,12 @@ def write_results(
 
     Args:
         config: settings of the evaluation.
-        asked: model, engine, sampling and seed, as they are put into ``metrics.json``.
+        asked: model, engine, sampling and seed, as written to ``metrics.json``.
         record: from ``provenance``.
         warnings: from ``labels_and_warnings``.
         refs: the rows, for the images of the report.
         labels: from ``labels_and_warnings``.
-        judged: from ``judge_answers``, a line per answer.
+        judged: from ``judge_answers``, one row per answer.
         console: where tables and paths are printed.
 
     Returns:

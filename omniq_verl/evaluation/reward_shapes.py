@@ -1,4 +1,4 @@
-"""Figure 11 of OmniQuality-R: what a reward gives for an answer that is so far from the label."""
+"""Figure 11 of OmniQuality-R: the reward as a function of an answer's distance from the label."""
 
 import math
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from omniq_verl.rewards.gaussian import gaussian_reward
 from omniq_verl.rewards.threshold import threshold_reward
 
 FARTHEST = 2.5
-"""Largest error that is drawn, in units of the scale."""
+"""Largest error in the plot, in units of the scale."""
 
 
 def draw_reward_shapes(out: Path, sigmas: Sequence[float] = (0.8,), epsilon: float = 0.3) -> Path:
     """Draw the Gaussian reward and the threshold reward over the error; returns ``out``.
 
     Args:
-        out: the picture; its suffix names the format.
-        sigmas: widths of Gaussian rewards, each a line (table 8: 0.6, 0.8 and 1.0).
+        out: picture to write; its suffix sets the format.
+        sigmas: widths of Gaussian rewards, one line each (table 8: 0.6, 0.8 and 1.0).
         epsilon: largest error that the threshold reward accepts (figure 11: 0.3; Q-Insight: 0.35).
 
     Raises:
-        ValueError: a width or epsilon is not above 0, or the name of the picture has no known format.
+        ValueError: a width or epsilon is not above 0, or the format of the picture is unknown.
     """
     if not all(0 < one < math.inf for one in (*sigmas, epsilon)):
         raise ValueError(f"sigma and epsilon must be above 0 and finite, got {list(sigmas)} and {epsilon}")
@@ -36,7 +36,7 @@ def draw_reward_shapes(out: Path, sigmas: Sequence[float] = (0.8,), epsilon: flo
 
 
 def shapes_figure(sigmas: Sequence[float], epsilon: float) -> Figure:
-    """One line for each reward."""
+    """Draw one line for each reward."""
     errors = np.linspace(-FARTHEST, FARTHEST, 1001)
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Warnings about rows that can be measured but make figures doubtful: training rows and repeated images."""
+"""Warn about rows that can be measured but make figures doubtful: training rows and repeated images."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def training_rows(refs: Sequence[RowRef], learned_from: Iterable[str] = ()) -> l
 
 
 def trained_on(model: str | Path) -> list[str]:
-    """Training files of the run that a model comes from, as recorded by its recipe; empty if unknown.
+    """Return the training files of the run that a model comes from, as recorded by its recipe; empty if unknown.
 
     Args:
         model: folder of the model, ``RUN/global_step_N/...``; the run's settings are in ``RUN/hydra/config.yaml``.
@@ -60,7 +60,7 @@ def repeated_images(refs: Sequence[RowRef]) -> list[str]:
     for ref, row in zip(refs, RowReader(["images"]).read(refs), strict=True):
         try:
             sources = image_sources(row)
-        except BadImage:  # counted later, as an answer
+        except BadImage:  # counted later, with the answers
             continue
         parts = [one if isinstance(one, bytes) else str(one).encode(errors="surrogateescape") for one in sources]
         key = ref.info["task"], xxh3_128(b"".join(xxh3_128(part).digest() for part in parts)).hexdigest()

@@ -1,4 +1,4 @@
-"""An evaluation: ask a model about prepared files, measure its answers and write the results."""
+"""Run an evaluation: ask a model about prepared files, measure its answers and write the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,33 +34,33 @@ class EvalConfig:
     """The run's folder. An interrupted run resumes."""
     engine: EngineSpec
     sampling: Sampling = field(default_factory=Sampling)
-    """Greedy by default, so that answers are reproducible."""
+    """Greedy by default, so answers are reproducible."""
     run_options: RunOptions = field(default_factory=lambda: RunOptions(on="here", batch=256))
     by: Sequence[str] = ()
-    """Columns, or keys of ``details``, by which groups are also measured."""
+    """Columns, or keys of ``details``, to measure groups by."""
     limit: int | None = None
     """Use only the first N rows of each file; None: all."""
     resamples: int = 1000
     """Bootstrap resamples; 1,000 is our choice."""
     seed: int = 0
     mode: str = "reason"
-    """``reason``, or ``direct``, the expectation of the score without any reasoning (``generation.direct``)."""
+    """``reason``, or ``direct`` for the expectation of the score without reasoning (``generation.direct``)."""
     family: str | None = None
-    """Ask and read as this family does (``families.find.FAMILIES``); None: as the rows do."""
+    """Use the questions and parser of this family (``families.find.FAMILIES``); None: those of the rows."""
 
 
 def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
     """Ask the model, measure its answers and write the results into ``config.out``.
 
-    Each batch of answers is saved in ``answers/*.jsonl`` at once. At the end ``answers.parquet`` (a line per answer),
-    ``images.parquet`` (a line per image), ``metrics.json``, ``report.md``, ``report.html`` and plots are written.
+    Each batch of answers is saved in ``answers/*.jsonl`` immediately. At the end, this writes ``answers.parquet`` (one
+    row per answer), ``images.parquet`` (one row per image), ``metrics.json``, ``report.md``, ``report.html`` and plots.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        ValueError: no rows, a file that cannot be read, a model that cannot be loaded, or an unknown grouping key.
-        BatchesFailed: some rows were not answered; the answered ones are saved.
+        ValueError: there are no rows, a file cannot be read, the model cannot be loaded, or a grouping key is unknown.
+        BatchesFailed: some rows have no answer; the answered ones are saved.
     """
     refs = limited_rows(list(config.data), config.limit)
     config.engine.check()  # fail before any worker is started
@@ -79,7 +79,7 @@ def evaluate(config: EvalConfig, console: Console) -> dict[str, Any]:
 
 
 def job_of(config: EvalConfig) -> Job:
-    """What is asked of every row: its own question."""
+    """Return the job that asks every row's question, in the family's wording if there is a family."""
     if config.family is None:
         return Job(config.engine, config.sampling, own_question, config.seed, mode=config.mode)
     ask, texts = partial(family_question, family=config.family), partial(family_texts, family=config.family)
@@ -87,8 +87,10 @@ def job_of(config: EvalConfig) -> Job:
 
 
 def _check_mode(config: EvalConfig, refs: Sequence[RowRef]) -> None:
-    """Raises:
-    ValueError: no such mode, or one that some row or setting does not fit.
+    """Check that the mode fits the family, the rows and the sampling.
+
+    Raises:
+        ValueError: there is no such mode, or it does not fit.
     """
     check_mode(config.mode)
     if config.family is not None:
@@ -104,7 +106,7 @@ def _check_mode(config: EvalConfig, refs: Sequence[RowRef]) -> None:
 
 
 def of_figures(config: EvalConfig) -> dict[str, Any]:
-    """What figures depend on besides the answers."""
+    """Return the settings that figures depend on besides the answers."""
     found = {"resamples": config.resamples, "by": list(config.by)}
     found |= {} if config.mode == "reason" else {"mode": config.mode}
     return found | ({} if config.family is None else {"family": config.family})

@@ -1,7 +1,7 @@
-"""What evaluated models wrote about the same images: the reasoning of one or several runs, image by image.
+"""Show what evaluated models wrote about the same images: the reasoning of one or several runs, image by image.
 
-For one run it is figure 7 of OmniQuality-R (an image of each task), for two runs figures 3 to 5 of Q-Insight (the same
-image with and without joint training). Response lengths by data set (OmniQuality-R, app. A.2) are drawn with it.
+With one run this is figure 7 of OmniQuality-R (an image of each task). With two runs it is figures 3 to 5 of Q-Insight
+(the same image with and without joint training). It also plots response lengths by data set (OmniQuality-R, app. A.2).
 """
 
 import json
@@ -28,18 +28,18 @@ ORDERS = ("spread", "difference")
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluation, as ``omniq eval`` leaves it."""
+    """The output of an evaluation with ``omniq eval``."""
 
     name: str
     folder: Path
     metrics: Mapping[str, Any]
     images: pd.DataFrame
-    """A line an image, by its key."""
+    """One row per image, indexed by its key."""
     answers: pd.DataFrame
-    """A line an answer."""
+    """One row per answer."""
 
     def answer(self, key: str) -> pd.Series:
-        """The first answer about an image."""
+        """Return the first answer about an image."""
         return self.answers[self.answers.key == key].iloc[0]
 
 
@@ -47,7 +47,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read the folders of evaluations.
 
     Raises:
-        ValueError: one is none, or two are the same.
+        ValueError: a folder is not that of an evaluation, or is given twice.
     """
     names = short_names(folders)
     return [_read_run(name, folder) for name, folder in zip(names, folders, strict=True)]
@@ -64,16 +64,16 @@ def _read_run(name: str, folder: Path) -> Run:
 
 
 def choose_keys(runs: Sequence[Run], number: int, order: str = "spread") -> list[str]:
-    """Images that all runs have answered, so many of each data set.
+    """Choose images that all runs have answered, ``number`` of each data set.
 
     Args:
-        runs: one or more.
-        number: of each data set.
-        order: ``spread``: evenly spaced over the labels, from the lowest to the highest; ``difference``: those whose
-            distance to the label changes the most from the first run to the last, greatest change first.
+        runs: one or more runs.
+        number: images per data set.
+        order: ``spread``: evenly spaced over the labels, from the lowest to the highest. ``difference``: the images
+            whose distance to the label changes the most from the first run to the last, largest change first.
 
     Raises:
-        ValueError: the runs have no image in common, or ``difference`` of a single run.
+        ValueError: the runs have no image in common, or ``difference`` is used with a single run.
     """
     if order == "difference" and len(runs) < 2:
         raise ValueError("--order difference needs two runs. Fix: name two evaluations, or --order spread")
@@ -94,21 +94,21 @@ def choose_keys(runs: Sequence[Run], number: int, order: str = "spread") -> list
 
 
 def _errors(run: Run) -> pd.Series:
-    """Distance of each image's score to its label; NaN where there is no score."""
+    """Return the distance of each image's score from its label; NaN if there is no score."""
     return (run.images.score - run.images.target).abs()
 
 
 def write_page(folders: Sequence[Path], out: Path, number: int = 4, order: str = "spread") -> Path:
-    """Write ``side_by_side.html`` and ``lengths.png`` into ``out``; returns the page, which needs no other file.
+    """Write ``side_by_side.html`` and ``lengths.png`` into ``out``; returns the self-contained page.
 
     Args:
-        folders: of evaluations.
-        out: folder; made if it is not there.
-        number: images of each data set.
-        order: of ``ORDERS``.
+        folders: folders of evaluations.
+        out: output folder; created if missing.
+        number: images per data set.
+        order: one of ``ORDERS``.
 
     Raises:
-        ValueError: as ``read_runs`` and ``choose_keys``, or the data of the evaluation are gone.
+        ValueError: see ``read_runs`` and ``choose_keys``; also, the data of the evaluation no longer exist.
     """
     runs = read_runs(folders)
     keys = choose_keys(runs, number, order)
@@ -131,7 +131,7 @@ def write_page(folders: Sequence[Path], out: Path, number: int = 4, order: str =
 
 
 def _shown(run: Run, keys: Sequence[str]) -> list[tuple[RowRef, str | None, str | None]]:
-    """For each image: its row, the text it was made from, and the picture."""
+    """Return each image's row, the text it was made from, and the picture."""
     by_key = {ref.key: ref for ref in list_rows([Path(file) for file in run.metrics["data"]])}
     if missing := [key for key in keys if key not in by_key]:
         raise ValueError(f"{missing[0]} is no longer in the data of {run.folder}. Fix: evaluate again")
@@ -143,7 +143,7 @@ def _shown(run: Run, keys: Sequence[str]) -> list[tuple[RowRef, str | None, str 
 def _picture(row: Mapping[str, Any]) -> str | None:
     try:
         return data_url(image_bytes(row)[0])
-    except BadImage:  # its file has gone since
+    except BadImage:  # its file has been deleted since
         return None
 
 
@@ -173,7 +173,10 @@ def _answer(run: Run, key: str) -> dict[str, Any]:
 
 
 def length_table(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """Mean and standard deviation of the answers' tokens: run, data set, text. Engines that count none give a dash."""
+    """Return run, data set, and mean and standard deviation of the answers' tokens as text.
+
+    An engine that does not count tokens gives a dash.
+    """
     return [
         (run.name, source, f"{tokens.mean():.1f} ± {tokens.std(ddof=0):.1f}" if tokens.any() else "-")
         for run in runs
@@ -188,7 +191,7 @@ def _lengths(run: Run) -> dict[str, pd.Series]:
 
 
 def draw_lengths(runs: Sequence[Run]) -> Figure:
-    """Response lengths: a panel for each data set, a line for each run."""
+    """Draw response lengths: one panel per data set, one line per run."""
     found = [_lengths(run) for run in runs]
     sources = list(dict.fromkeys(name for one in found for name in one))
     figure = Figure(figsize=(1 + 3.4 * len(sources), 3), layout="constrained")

@@ -1,8 +1,8 @@
-"""Figures 8 to 10 of OmniQuality-R: the entropy of each word of an answer, each checkpoint reading its own answer.
+"""Figures 8 to 10 of OmniQuality-R: the entropy of each word of each checkpoint's own answer.
 
-The paper says that the trained model "generates more high-entropy tokens". That is about what each model writes, so
-each one answers by itself; ``omniq heatmap`` has two checkpoints read one answer. The entropy of a word is the mean
-over its tokens; the paper does not say how it goes from tokens to words.
+The paper says that the trained model "generates more high-entropy tokens". This is about what each model writes, so
+every checkpoint answers by itself; ``omniq heatmap`` compares two checkpoints on one answer. The entropy of a word is
+the mean over its tokens. The paper does not say how it gets from tokens to words.
 """
 
 import json
@@ -36,19 +36,19 @@ from omniq_verl.generation.provenance import lines_of, provenance, this_start
 from omniq_verl.generation.run_folder import checkpoint_of
 
 HIGH = 0.8
-"""Share of the first checkpoint's words below the entropy from which on a word counts as a high one; ours, after the
-gate's rho of 0.2."""
+"""Quantile of the first checkpoint's word entropies above which a word counts as high. Our choice, like the gate's rho
+of 0.2."""
 
 
 def words_of(tokens: Sequence[str], entropies: Sequence[float]) -> pd.DataFrame:
-    """Tokens gathered into words: ``word``, ``entropy`` (the mean of its tokens', in nats) and ``tokens``.
+    """Group tokens into words: ``word``, ``entropy`` (the mean over its tokens, in nats) and ``tokens`` (their number).
 
-    A word begins with a token that begins with white space or follows one that ends with it. So does a tag such as
-    ``</think>``, and what stands behind it.
+    A word begins with a token that starts with white space, or after a token that ends with it. A tag such as
+    ``</think>`` is a separate word.
 
     Args:
-        tokens: texts of the tokens; joined they are the answer.
-        entropies: of each token, in nats.
+        tokens: texts of the tokens; joined, they are the answer.
+        entropies: entropy of each token, in nats.
     """
     groups: list[list[int]] = []
     for number, text in enumerate(tokens):
@@ -71,7 +71,7 @@ def words_of(tokens: Sequence[str], entropies: Sequence[float]) -> pd.DataFrame:
 def read_own_answer(
     model: Any, processor: Any, messages: Sequence[Mapping[str, str]], image: bytes, max_tokens: int
 ) -> pd.DataFrame:
-    """The words of the model's own greedy answer about an image, with their entropies."""
+    """Return the words of the model's own greedy answer about an image, with their entropies."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in question_inputs(processor, messages, image).items()}
     ids = greedy_ids(model, processor, inputs, max_tokens)
@@ -93,16 +93,16 @@ def draw_words(
 
     Args:
         models: Hugging Face folders or folders of training runs; they may have different tokenizers.
-        images: files.
-        out: folder; made if it is not there.
-        task: its question is asked, in its first wording.
-        prompt: what the images were made from, for alignment.
-        max_tokens: longest answer.
-        scale: on which the models were trained, by its name; None: the task's own.
-        device: of torch; None: a GPU if there is one, else the CPU. In single precision on both.
+        images: image files.
+        out: output folder; created if missing.
+        task: task whose question is asked, in its first wording.
+        prompt: text the images were made from, for alignment.
+        max_tokens: most tokens of an answer.
+        scale: name of the scale the models were trained on; None: the task's own.
+        device: torch device; None: a GPU if there is one, else the CPU. Both use single precision.
 
     Raises:
-        ValueError: no model or image, a model that is not safe to open, or an image that is rejected.
+        ValueError: there is no model or image, a model is not safe to open, or an image is rejected.
     """
     if not models or not images:
         raise ValueError("at least one model and one image are needed. Fix: --model FOLDER --image FILE")
@@ -116,16 +116,17 @@ def draw_words(
         model, processor = open_model(folder, device)
         for image, data in zip(images, files, strict=True):
             tables[str(image), name] = read_own_answer(model, processor, messages, data, max_tokens)
-        del model  # before the next one is loaded
+        del model  # frees memory before the next model is loaded
     known = {name: weights_mark(folder) for name, folder in zip(names, folders, strict=True)}
     record = provenance([this_start()], model=known, images=list(map(str, images)), task=task, device=device)
     return _write(out, tables, names, dict(zip(map(str, images), files, strict=True)), record)
 
 
 def summary(tables: Mapping[tuple[str, str], pd.DataFrame], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each checkpoint over all images: ``words``, ``mean_entropy``, and ``high_share``.
+    """Summarise each checkpoint over all images: ``words``, ``mean_entropy`` and ``high_share``.
 
-    That is the share of its words above ``high_from``, the entropy that a fifth of the first checkpoint's words exceed.
+    ``high_share`` is the share of its words above ``high_from``, the entropy that a fifth of the first checkpoint's
+    words exceed.
     """
     entropies = {
         name: pd.concat([table["entropy"] for (_, of), table in tables.items() if of == name]) for name in names
@@ -170,7 +171,7 @@ def _write(
 
 
 def _spans(table: pd.DataFrame, colours: ScalarMappable) -> list[tuple[str, str, str, str]]:
-    """Text, background, ink and hover of each word."""
+    """Return the text, background colour, text colour and hover text of each word."""
     fills = colours.to_rgba(table["entropy"].to_numpy())
     light = fills[:, :3] @ (0.299, 0.587, 0.114)
     return [

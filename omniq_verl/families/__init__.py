@@ -1,4 +1,4 @@
-"""Families of released models: how each is asked, and how its answers are read; facts with their sources."""
+"""Families of released models: how to ask each one and how to parse its answers. All facts name their sources."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a model folder or a repository at a hub says of itself: ``config.json``, its card, and our ``omniq.json``."""
+"""What a model folder or hub repository states about itself: ``config.json``, its card, and our ``omniq.json``."""
 
 import json
 import os
@@ -15,7 +15,7 @@ OURS = "omniq.json"
 """Written by ``omniq publish``."""
 _CONFIG, _CARD = "config.json", "README.md"
 _LONGEST = 2**20
-"""Bytes of a file that are read; all three are far shorter."""
+"""Larger files are ignored (bytes). All three files are normally far smaller."""
 
 
 @dataclass(frozen=True)
@@ -23,27 +23,27 @@ class About:
     """Facts that tell which family a model belongs to."""
 
     name: str
-    """Path or name at a hub."""
+    """Path, or name on a hub."""
     model_type: str | None = None
     tags: tuple[str, ...] = ()
-    """Tags of the card in lower case, with the names of its base models."""
+    """Tags of the card and names of its base models, in lower case."""
     ours: Mapping[str, Any] = field(default_factory=dict)
-    """What ``omniq.json`` holds."""
+    """Content of ``omniq.json``."""
 
     @property
     def marks(self) -> str:
-        """All texts a family's mark may be in, in small letters."""
+        """All texts that may contain a family's mark, in lower case."""
         return " ".join((own_name(self.name).lower(), *self.tags))
 
 
 def own_name(model: str) -> str:
-    """What a model is called: the name at a hub, or the last part of a folder's path.
+    """Return a model's name: the name on a hub, or the last part of a folder's path.
 
-    The folders above are the user's and say nothing (``omniq_verl/models/a``, ``runs/q_insight/huggingface``), except
-    in the cache of a hub, where one of them has the name.
+    The user chose the folders above, so they say nothing about the model (``omniq_verl/models/a``,
+    ``runs/q_insight/huggingface``). An exception is the cache of a hub, where one of them has the name.
 
     Args:
-        model: folder, or name at a hub or of an endpoint.
+        model: folder, or name on a hub or of an endpoint.
     """
     folder = Path(model).expanduser()
     if not (folder.is_absolute() or folder.is_dir()):
@@ -55,18 +55,18 @@ def own_name(model: str) -> str:
 
 
 def about_model(model: str, subfolder: str | None = None) -> About:
-    """Read the three files, as far as they are there.
+    """Read those of the three files that exist.
 
     Args:
-        model: folder, or name at a hub; of the latter only these files are downloaded.
-        subfolder: where ``config.json`` may lie instead.
+        model: folder, or name on a hub. From a hub, only these files are downloaded.
+        subfolder: alternative folder for ``config.json``.
 
     Raises:
         ValueError: there is no such folder or model, or the hub cannot be reached and its cache lacks the model.
     """
     read = _from_folder
     if not Path(model).expanduser().is_dir():
-        check_hub_name(model)  # within seconds; each file would be tried for as long again
+        check_hub_name(model)  # fails within seconds; otherwise every file would be tried for that long
         read = _from_hub
     config = _json(read(model, _CONFIG)) or (_json(read(model, f"{subfolder}/{_CONFIG}")) if subfolder else {})
     model_type = config.get("model_type")
@@ -94,13 +94,13 @@ def _from_hub(model: str, name: str) -> bytes:
         path = Path(hf_hub_download(model, name))
     except LocalEntryNotFoundError as error:
         if HF_HUB_OFFLINE or os.environ.get("VLLM_USE_MODELSCOPE"):
-            return b""  # what the cache, or another hub, has is all there is
-        # Without omniq.json a model of ours would be asked on another scale.
+            return b""  # only the cache, or another hub, may be used
+        # Without omniq.json, one of our models would be asked on the wrong scale.
         raise ValueError(
             f"{model}: the hub cannot be reached for {name}. Fix: try again, or set HF_HUB_OFFLINE=1"
         ) from error
     except (EntryNotFoundError, HFValidationError, OSError):
-        return b""  # what a model needs and lacks is found out, and said, by whatever loads it
+        return b""  # whatever loads the model reports the files that it lacks
     return path.read_bytes() if path.stat().st_size <= _LONGEST else b""
 
 
@@ -113,13 +113,13 @@ def _json(data: bytes) -> dict[str, Any]:
 
 
 def card_fields(card: str) -> dict[str, Any]:
-    """The YAML between the lines ``---`` at the beginning of a card; empty where there is none that can be read."""
+    """Return the YAML between the ``---`` lines at the beginning of a card; empty if it is missing or invalid."""
     if not card.startswith("---"):
         return {}
     head, end, _ = card[3:].partition("\n---")
     try:
         found = yaml.safe_load(head) if end else {}
-    except Exception:  # PyYAML raises errors of every kind on values that its types do not allow
+    except Exception:  # PyYAML raises many kinds of errors on values that do not fit their types
         return {}
     return found if isinstance(found, dict) else {}
 

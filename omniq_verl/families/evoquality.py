@@ -1,4 +1,4 @@
-"""EvoQuality (arXiv 2509.25787): VisualQuality-R1's question, learned without labels from votes of the model itself."""
+"""EvoQuality (arXiv 2509.25787): asks VisualQuality-R1's question; trained without labels on the model's own votes."""
 
 from omniq_verl.families.family import Family
 from omniq_verl.families.reading import read_number

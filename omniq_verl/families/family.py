@@ -1,4 +1,4 @@
-"""What has to be known of a family of models before one of them can be asked for a score."""
+"""Everything we must know about a family of models to ask one of them for a score."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,51 +10,51 @@ from omniq_verl.rewards.parsing import Parsed
 from omniq_verl.tasks import Task
 
 Reader = Callable[[str, Task], Parsed]
-"""An answer and its task -> what it says."""
+"""Takes an answer and its task and returns the parsed answer."""
 
 
 def read_strictly(text: str, task: Task) -> Parsed:
-    """As training does."""
+    """Parse an answer with the strict parser of training."""
     return parse_response(text, task.answer_format, task.scale)
 
 
 @dataclass(frozen=True)
 class Family:
-    """The facts of one family, with where they were read."""
+    """The facts about one family, with their sources."""
 
     name: str
     title: str
     sources: tuple[str, ...]
-    """Addresses of the files that the facts were read from."""
+    """Addresses of the files that state the facts."""
     tasks: Mapping[str, Task]
-    """The family's own wording by the name that callers use, e.g. ``technical``."""
+    """The family's own wording of each task, by the name that callers use, e.g. ``technical``."""
     model_types: tuple[str, ...] = ()
     """Model types in ``config.json``; empty: any."""
     marks: tuple[str, ...] = ()
-    """Texts in small letters; a model whose name or tags hold one of them belongs to the family."""
+    """Texts in lower case. A model belongs to the family if its name or tags contain one of them."""
     read: Reader = read_strictly
     mode: str = "reason"
-    """How a score is read unless the caller says otherwise."""
+    """Default mode for getting a score."""
     modes: tuple[str, ...] = ("reason", "direct")
-    """How it can be read at all."""
+    """Modes that the family supports."""
     texts: Callable[[Task], ScoreTexts] = score_texts
     """The texts of a task's scores, for the mode ``direct``."""
     max_pixels: int | None = None
-    """Larger images are shrunk to this many pixels, as the authors' processor does; None: what the folder says."""
+    """Larger images are shrunk to this many pixels, as in the authors' processor; None: use the folder's setting."""
     subfolder: str | None = None
-    """Where the model lies within its repository."""
+    """Folder of the model within its repository."""
     unsure: tuple[str, ...] = ()
-    """What could not be read for sure, a sentence each."""
+    """What the sources leave uncertain, one sentence each."""
     rejection: str | None = None
-    """Why such a model cannot be asked here, with a fix; None: it can."""
+    """Why this package cannot ask such a model, with a fix; None: it can."""
     rejected_types: tuple[str, ...] = ()
-    """The ``model_types`` that ``rejection`` is about; empty: all."""
+    """The ``model_types`` that ``rejection`` applies to; empty: all."""
 
     def task(self, name: str) -> Task:
-        """The family's wording of a task.
+        """Return the family's wording of a task.
 
         Raises:
-            ValueError: it has none.
+            ValueError: the family does not have this task.
         """
         if name not in self.tasks:
             known = ", ".join(self.tasks)
@@ -62,8 +62,10 @@ class Family:
         return self.tasks[name]
 
     def check_model_type(self, model_type: str | None) -> None:
-        """Raises:
-        ValueError: a model of this architecture cannot be asked as one of this family.
+        """Check that a model of this architecture can belong to the family.
+
+        Raises:
+            ValueError: it cannot, or such a model is not supported here.
         """
         if self.rejection and (not self.rejected_types or model_type in (None, *self.rejected_types)):
             raise ValueError(self.rejection)
@@ -74,8 +76,10 @@ class Family:
             )
 
     def check_mode(self, mode: str) -> None:
-        """Raises:
-        ValueError: a score of this family cannot be read so.
+        """Check that the family supports a mode.
+
+        Raises:
+            ValueError: it does not.
         """
         if mode not in self.modes:
             raise ValueError(f"{self.title} has no mode {mode!r}. Fix: use {' or '.join(self.modes)}")

@@ -1,4 +1,4 @@
-"""Which family a model belongs to: by name, by ``omniq.json``, by its card, or by its own name; never by guessing."""
+"""Find a model's family: from the caller, from ``omniq.json``, from its card, or from its name. It never guesses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,10 +28,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_named(name: str) -> Family:
-    """The family of this name.
+    """Return the family with this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such family.
     """
     if name in FAMILIES:
         return FAMILIES[name]
@@ -40,20 +40,20 @@ def family_named(name: str) -> Family:
 
 
 def find_family(model: str, name: str | None = None, files: bool = True) -> tuple[Family, About]:
-    """The family of a model, and what the model says of itself.
+    """Return the family of a model, and what the model states about itself.
 
     Args:
-        model: folder, or name at a hub.
-        name: of the family; None: by ``omniq.json``, else by the tags, base models and name of the model.
-        files: look at the model's files; False: the model is behind an endpoint, and its name alone tells.
+        model: folder, or name on a hub.
+        name: name of the family; None: use ``omniq.json``, else the tags, base models and name of the model.
+        files: whether to look at the model's files; False for a model behind an endpoint, which has only a name.
 
     Raises:
-        ValueError: there is no such family, the model belongs to another one, none can be told, or such a model cannot
-            be asked here. The message ends in a fix.
+        ValueError: there is no such family, the model belongs to another one, the family is unclear, or this package
+            cannot ask such a model. The message ends with a fix.
     """
     named = None if name is None else family_named(name)
     about = about_model(model, (named or Q_INSIGHT).subfolder) if files else About(model)
-    # A model of ours may be named like the recipe that it was trained with: its caller knows better than its name.
+    # One of our models may be named after the recipe that trained it, so here the caller overrides the name.
     found = _declared_family(replace(about, name="") if named in (OURS, LEVEL_SCORER) else about)
     if named is not None and found is not None and found is not named:
         raise ValueError(
@@ -71,10 +71,10 @@ def find_family(model: str, name: str | None = None, files: bool = True) -> tupl
 
 
 def published(about: About) -> Family:
-    """Our family with the tasks that a published model was trained for, each on its scale.
+    """Return our family with the tasks that a published model was trained for, each on its scale.
 
     Raises:
-        ValueError: ``omniq.json`` is not sound; the message says so.
+        ValueError: ``omniq.json`` is not valid.
     """
     try:
         if about.ours["version"] != 1:
@@ -93,7 +93,7 @@ def _published_task(record: Mapping[str, Any]) -> Task:
 
 
 def _declared_family(about: About) -> Family | None:
-    """The family that a model names, with the longest mark where several fit: a name may hold another one."""
+    """Return the family that a model names. The longest matching mark wins, because one name may contain another."""
     if isinstance(declared := about.ours.get("family"), str):
         return family_named(declared)
     marks = about.marks
@@ -102,7 +102,7 @@ def _declared_family(about: About) -> Family | None:
 
 
 def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Family]:
-    """What opens a model of a family: the specification with its folder and its limit on pixels, and the family.
+    """Return the specification for opening a model, with the folder and pixel limit of its family, and the family.
 
     Raises:
         ValueError: see ``find_family``.
@@ -116,7 +116,7 @@ def as_family(spec: EngineSpec, name: str | None = None) -> tuple[EngineSpec, Fa
 
 
 def local_model(model: str, family: Family) -> str:
-    """What an engine opens: the model itself, or its folder within a repository that holds several."""
+    """Return what an engine opens: the model itself, or its folder within a repository that holds several models."""
     if family.subfolder is None:
         return model
     folder = Path(model).expanduser()

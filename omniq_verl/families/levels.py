@@ -1,7 +1,8 @@
-"""Scorers by level words: no reasoning; the score is the expected level behind "The quality of the image is".
+"""Scorers without reasoning whose score is the expected level word after "The quality of the image is".
 
-Q-Align (arXiv 2312.17090), DeQA-Score (2501.11561) and Q-ReAlign. Their code takes the softmax over the first token of
-each word; here every way of writing a word is summed, which is the same where a word is one token.
+These are Q-Align (arXiv 2312.17090), DeQA-Score (2501.11561) and Q-ReAlign. Their code takes the softmax over the first
+token of each word. Here the probabilities of all ways to write a word are summed, which is the same if each word is one
+token.
 
 ``levels`` is the family of models that this package trains in the same form (``recipes/baselines``).
 """
@@ -26,12 +27,12 @@ def _tasks(scale: Scale) -> Mapping[str, Task]:
     return {
         name: Task(name=name, scale=scale, questions=(f"How would you rate the {aspect} of this image?",))
         for name, aspect in ASPECTS.items()
-        if name != "alignment"  # is ours
+        if name != "alignment"  # an aspect that we added
     }
 
 
 def level_texts(task: Task) -> ScoreTexts:
-    """The five words, worst at the low end of the task's scale, the others at equal distances."""
+    """Return the five words with their values: the worst at the low end of the task's scale, the rest evenly spaced."""
     values = level_values(task.score_scale).tolist()
     return ScoreTexts(tuple((f" {word}", value) for word, value in zip(LEVELS, values, strict=True)), level_stem(task))
 

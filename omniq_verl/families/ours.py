@@ -1,4 +1,4 @@
-"""Models that this package has trained: the tasks as training asks them, and training's own strict parser."""
+"""Models trained by this package: the same questions as in training, and the same strict parser."""
 
 from omniq_verl.families.family import Family
 from omniq_verl.tasks import AESTHETIC, ALIGNMENT, DEGRADATION, Q_INSIGHT_DEGRADATION, Q_INSIGHT_SCORE, TECHNICAL

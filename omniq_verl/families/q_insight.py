@@ -1,4 +1,4 @@
-"""Q-Insight (arXiv 2503.22679): reasons, and answers with an object in JSON. The question stands before the image."""
+"""Q-Insight (arXiv 2503.22679): reasons and answers with a JSON object. The question comes before the image."""
 
 from dataclasses import replace
 

@@ -1,8 +1,9 @@
-"""Answers of other people's models, read as their authors' code reads them. Never raises, takes linear time.
+"""Parse answers of other people's models like their authors' code. Parsing never raises and takes linear time.
 
-Training's parser accepts one form; a released model is not to blame for writing the forms it was rewarded for. A number
-that is plainly not the score is rejected even where the authors' code takes it: a part of another number (3 of "3,5"
-or of "3-4"), a share of another scale ("4/10", "4 %"), one of several, or one that was cut off at ``max_tokens``.
+Training's parser accepts only one form, but a released model should not be punished for the forms it was rewarded for.
+A number that is clearly not the score is rejected even if the authors' code accepts it: a part of another number (3 in
+"3,5" or "3-4"), a share of another scale ("4/10", "4 %"), one of several numbers, or a number that was cut off at
+``max_tokens``.
 """
 
 import json
@@ -18,7 +19,7 @@ from omniq_verl.tasks import Scale, Task
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,30})?")
 _RATING = re.compile(r"""(?:["']rating["']|\brating(?!["']))\s{0,20}:\s{0,20}["']?(?=[0-9])""", re.IGNORECASE)
 _LONGEST = 20_000
-"""Characters that are looked at, from the end: an answer stands there."""
+"""Only this many characters from the end are searched, because the answer is there."""
 
 _MINUS = ("-", "\u2212", "\u2013")
 _MARKUP = r"""[\s*_`"')\]}$(]{0,8}"""
@@ -33,10 +34,10 @@ _OF_NUMBERS = "0123456789.,-\u2212"
 
 
 def last_answer(text: str) -> str | None:
-    """What stands in the last <answer>, or behind the reasoning where there is no <answer>.
+    """Return the content of the last <answer>, or the text after the reasoning if there is no <answer>.
 
-    None: the text ends within the reasoning, or within the number of an <answer> that is never closed. An <answer>
-    before </think> counts only if nothing stands behind it, because models quote the tag while they reason.
+    Returns None if the text ends within the reasoning, or within the number of an <answer> that is never closed. An
+    <answer> before </think> counts only if nothing follows </think>, because models quote the tag while they reason.
     """
     text = text[-_LONGEST:]
     behind = text.rpartition("</think>")[2]
@@ -54,14 +55,14 @@ def _last_closed(text: str) -> str | None:
 
 
 def without_cut_end(text: str, finish_reason: str) -> str:
-    """A text without the number at its end, if it ended at ``max_tokens``: 4 may be the beginning of 4.5."""
+    """Remove a number at the end of a text that was cut off at ``max_tokens``: 4 may be the beginning of 4.5."""
     return text.rstrip(_OF_NUMBERS) if finish_reason == LENGTH else text
 
 
 def read_number(text: str, task: Task) -> Parsed:
-    """The first number of the last answer, as VisualQuality-R1's code reads it.
+    """Parse the first number of the last answer, like VisualQuality-R1's code.
 
-    That code also takes the first number of a text that ends within its reasoning; such a text is rejected here.
+    That code also accepts the first number of a text that ends within its reasoning. Such a text is rejected here.
     """
     answer = last_answer(text)
     if answer is None:
@@ -75,7 +76,7 @@ def read_number(text: str, task: Task) -> Parsed:
 
 
 def read_rating(text: str, task: Task) -> Parsed:
-    """The "rating" of an answer in JSON, in a code fence or not, with other keys, quoted or not."""
+    """Parse the "rating" of a JSON answer, with or without a code fence, quotes around the number and other keys."""
     answer = last_answer(text)
     if answer is None:
         return Parsed(Status.TRUNCATED, reasoning=reasoning_of(text))
@@ -90,7 +91,7 @@ def read_rating(text: str, task: Task) -> Parsed:
 
 
 def _unfenced(answer: str) -> str:
-    """What stands in the first code fence, or the whole answer if it has none."""
+    """Return the content of the first code fence, or the whole answer if it has none."""
     parts = answer.split("```", 2)
     if len(parts) < 3:
         return answer
@@ -98,7 +99,7 @@ def _unfenced(answer: str) -> str:
 
 
 def _rating_of(body: str) -> str | None:
-    """The rating of a JSON object; None if the text is no such object, or its rating is not a plain number."""
+    """Return the rating in a JSON object; None if the text is not such an object or the rating is no plain number."""
     try:
         fields = json.loads(body, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError):
@@ -116,14 +117,14 @@ def _each_key_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def line_reader(label: str) -> "re.Pattern[str]":
-    """A pattern for what stands before the number in ``<label> (1-5): X`` and ``<label>: X``."""
+    """Return a pattern for the text before the number in ``<label> (1-5): X`` and ``<label>: X``."""
     return re.compile(
         rf"{re.escape(label)}[\s*]{{0,8}}(?:\(1-5\)[\s*]{{0,8}})?[:\uff1a][\s*]{{0,24}}(?=[0-9])", re.IGNORECASE
     )
 
 
 def read_line(text: str, task: Task, label: str) -> Parsed:
-    """The number behind the last ``<label> (1-5):``, as UnifiedReward's examples read it."""
+    """Parse the number after the last ``<label> (1-5):``, like UnifiedReward's examples."""
     text = text[-_LONGEST:]
     ends = [found.end() for found in line_reader(label).finditer(text)]
     if not ends:
@@ -132,13 +133,13 @@ def read_line(text: str, task: Task, label: str) -> Parsed:
 
 
 def _number_at(text: str, start: int, scale: Scale | None) -> str | None:
-    """The number that begins at a place of the text, if it stands alone."""
+    """Return the number that begins at ``start``, if it stands alone."""
     found = _NUMBER.match(text, start)
     return found[0] if found and _stands_alone(text, *found.span(), scale) else None
 
 
 def _stands_alone(text: str, start: int, end: int, scale: Scale | None) -> bool:
-    """Whether digits of a text are a whole number on the scale, not a part of one, of a range, or of another scale."""
+    """Return whether the digits are a complete number on the scale: no part of a number, a range or another scale."""
     before, behind = text[max(0, start - 2) : start], text[end : end + 60]
     signed = before[-1:] in _MINUS and not before[:-1].isalnum()
     if signed or before[-1:] == "." or before[-1:].isnumeric() or behind[:1].isnumeric():
@@ -150,7 +151,7 @@ def _stands_alone(text: str, start: int, end: int, scale: Scale | None) -> bool:
 
 
 def _others(text: str, number: float, scale: Scale | None) -> bool:
-    """Whether a text has another number than this one and the two ends of the scale, which answers like to repeat."""
+    """Return whether a text has numbers besides this one and the ends of the scale, which answers often repeat."""
     known = {number, *((scale.low, scale.high) if scale else ())}
     return any(float(found) not in known for found in _NUMBER.findall(text))
 

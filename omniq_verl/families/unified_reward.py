@@ -1,4 +1,4 @@
-"""UnifiedReward (arXiv 2503.05236): rates an image against its caption. 2.0 has three scores, -Think only compares."""
+"""UnifiedReward (arXiv 2503.05236) rates an image against its caption. 2.0 gives three scores; -Think only compares."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""VisualQuality-R1 (arXiv 2505.14460): reasons, and answers with a number from 1 to 5."""
+"""VisualQuality-R1 (arXiv 2505.14460): reasons and answers with a number from 1 to 5."""
 
 from omniq_verl.families.family import Family
 from omniq_verl.families.reading import read_number

@@ -1,7 +1,7 @@
-"""The batch reward on rollouts that lie in TransferQueue.
+"""The batch reward for rollouts stored in TransferQueue.
 
-The sampler calls it for each draw, in the trainer's process: after the per-sample rewards, before the group-std filter,
-the padding and the split over ranks.
+The sampler calls it for each draw in the trainer's process, after the per-sample rewards and before the group-std
+filter, the padding and the split over ranks.
 """
 
 import json
@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from omniq_verl.filters.group_std import group_stds
+from omniq_verl.filters.group_std import group_stds, number_of
 from omniq_verl.rewards.batch import BatchRewardSettings, Rollouts, batch_reward
 from omniq_verl.tasks import read_scale, task_of
 
 PART = "batch_reward"
-"""Name of the result among the parts of a rollout's reward, such as for the filter's ``metric``."""
+"""Name of the result among the parts of a rollout's reward, which the filter's ``metric`` can refer to."""
 _FIELDS = ["responses", "rm_scores", "extra_info"]
 
 
@@ -39,14 +39,14 @@ class Row(Protocol):
     def data_source(self) -> str: ...
 
     @property
-    def parts(self) -> dict[str, float]: ...
+    def parts(self) -> dict[str, Any]: ...
 
 
 def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
-    """``reward.batch_*`` of a composed configuration; None: there is no batch reward.
+    """Return ``reward.batch_*`` of a composed configuration; None if there is no batch reward.
 
     Raises:
-        ValueError: as ``BatchRewardSettings``.
+        ValueError: see ``BatchRewardSettings``.
     """
     name = OmegaConf.select(config, "reward.batch_reward")
     if name is None:
@@ -58,11 +58,11 @@ def batch_reward_settings(config: DictConfig) -> BatchRewardSettings | None:
 
 
 class BatchReward:
-    """A batch reward at work.
+    """Applies the batch reward of a recipe.
 
     Args:
-        settings: of the recipe.
-        decode: token ids of several answers -> their texts, without special tokens.
+        settings: settings from the recipe.
+        decode: turns the token ids of several answers into their texts, without special tokens.
     """
 
     def __init__(self, settings: BatchRewardSettings, decode: Callable[[list[list[int]]], list[str]]):
@@ -75,11 +75,11 @@ class BatchReward:
 
         Args:
             batch: the rollouts of one draw.
-            rows: likewise, in the same order.
-            groups: likewise.
+            rows: what the sampler knows about each rollout, in the same order.
+            groups: the group of each rollout, in the same order.
 
         Raises:
-            ValueError: the function fails, or returns something else than one finite number per rollout.
+            ValueError: the function fails, or does not return one finite number per rollout.
         """
         started = time.monotonic()
         fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_FIELDS)  # pyright: ignore[reportArgumentType]  verl sets it
@@ -105,11 +105,11 @@ class BatchReward:
     def _add(self, rows: Sequence[Row], found: np.ndarray, scores: Sequence[torch.Tensor]) -> None:
         for row, value, own in zip(rows, found.tolist(), scores, strict=True):
             row.parts[PART] = value
-            # Another's reward function may return a number alone, without parts.
+            # A user's reward function may return just a number, without parts.
             row.parts["score"] = row.parts.get("score", float(own.sum())) + self.settings.weight * value
 
     def pop_metrics(self) -> dict[str, float]:
-        """Metrics of all draws since the last call; empty if there was none."""
+        """Return the metrics of all draws since the last call; empty if there was none."""
         if not self._found:
             return {}
         metrics = {
@@ -128,19 +128,20 @@ def rollouts_of(
     tokens: Sequence[int],
     infos: Sequence[Mapping[str, Any]],
 ) -> Rollouts:
-    """The columns of a draw.
+    """Collect the columns of a draw for the batch reward.
 
     Args:
-        rows: what the sampler knows.
-        groups: of each rollout.
-        texts: answers.
-        tokens: their lengths.
+        rows: what the sampler knows about each rollout.
+        groups: group of each rollout.
+        texts: the answers.
+        tokens: number of tokens of each answer.
         infos: ``extra_info`` of the rows.
     """
     names = sorted({name for row in rows for name in row.parts})
     parts = {name: _floats(row.parts.get(name) for row in rows) for name in names}
     none, scales = np.full(len(rows), math.nan), [_scale(info) for info in infos]
-    # By their place, which is the same in every run, and not by their random names: sums keep their last bit.
+    # Groups are numbered by position, which is the same in every run. Their names are random, and ordering by them
+    # would change the last bit of sums.
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return Rollouts(
         texts=list(texts),
@@ -159,7 +160,7 @@ def rollouts_of(
 
 
 def label_std(info: Mapping[str, Any]) -> float | None:
-    """Standard deviation of the ratings behind a row's label, on the task's scale; None if the row has none.
+    """Return the standard deviation of the ratings behind a row's label, on the task's scale; None if it has none.
 
     Data preparation writes it into ``extra_info.details`` in the unit of the label file.
     """
@@ -174,20 +175,20 @@ def label_std(info: Mapping[str, Any]) -> float | None:
 
 
 def _scale(info: Mapping[str, Any]) -> tuple[float, float]:
-    """Ends of the row's scale, or of its task's where the row has none; NaN without either."""
+    """Return the ends of the row's scale, or of its task's scale if the row has none; NaN if neither has one."""
     try:
         scale = read_scale(info) or task_of(info).scale
-    except ValueError:  # another's reward function may need neither scale nor task
+    except ValueError:  # a user's reward function may need neither scale nor task
         scale = None
     return (math.nan, math.nan) if scale is None else (scale.low, scale.high)
 
 
 def _floats(values: Any) -> np.ndarray:
-    return np.array([math.nan if value is None else float(value) for value in values])
+    return np.array([number_of(value) for value in values])
 
 
 def _at_the_end(scores: torch.Tensor, total: float) -> torch.Tensor:
-    """As verl writes a reward: at the last token of the answer (agent_loop.py:146)."""
+    """Put a reward at the last token of the answer, like verl (agent_loop.py:146)."""
     written = torch.zeros_like(scores)
     written[-1] = total
     return written

@@ -1,4 +1,4 @@
-"""The drift alarm during training: a second judge, which does not affect training, scores the rollouts of each step."""
+"""The drift alarm during training: a second judge scores the rollouts of each step without affecting training."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ _FIELDS = ["responses", "rm_scores", "extra_info"]
 
 
 def drift_watch(config: DictConfig, decode: Callable[[list[list[int]]], list[str]]) -> "DriftWatch | None":
-    """``reward.drift_*`` of a composed configuration at work; None: there is no second judge.
+    """Create the drift watch from ``reward.drift_*`` of a composed configuration; None if there is no second judge.
 
     Raises:
-        ValueError: a setting is out of range, or there is no such function.
+        ValueError: a setting is out of range, or the function does not exist.
     """
     name = OmegaConf.select(config, "reward.drift_judge")
     if name is None:
@@ -37,9 +37,9 @@ class DriftWatch:
     """A second judge of the rollouts, and the alarm.
 
     Args:
-        judge: a function of all rollouts, as for batch rewards; its weight is not used.
+        judge: a function of all rollouts, like a batch reward; its weight is not used.
         alarm: gets the mean reward and the mean judgement of each step.
-        decode: token ids of several answers -> their texts, without special tokens.
+        decode: turns the token ids of several answers into their texts, without special tokens.
     """
 
     def __init__(self, judge: BatchRewardSettings, alarm: DriftAlarm, decode: Callable[[list[list[int]]], list[str]]):
@@ -49,10 +49,10 @@ class DriftWatch:
         self._alarms = 0
 
     def look(self, batch: KVBatchMeta, rows: Sequence[Row], groups: Sequence[str]) -> None:
-        """Judge the rollouts of one draw, before the filter; nothing is changed.
+        """Judge the rollouts of one draw before the filter, without changing them.
 
         Raises:
-            ValueError: the judge fails, or returns something else than one finite number per rollout.
+            ValueError: the judge fails, or does not return one finite number per rollout.
         """
         partition: Any = batch.partition_id  # verl sets it
         fields = tq.kv_batch_get(keys=batch.keys, partition_id=partition, select_fields=_FIELDS)
@@ -63,7 +63,7 @@ class DriftWatch:
         self._rewards += [float(scores.sum()) for scores in fields["rm_scores"]]
 
     def pop_metrics(self) -> dict[str, float]:
-        """Metrics of the step that ends; empty if it had no rollouts."""
+        """Return the metrics of the step that ends; empty if it had no rollouts."""
         if not self._rewards:
             return {}
         reward, judge = float(np.mean(self._rewards)), float(np.mean(self._judged))

@@ -1,6 +1,9 @@
-"""The group-std filter: groups whose rewards do not spread teach nothing."""
+"""The group-std filter: groups in which all rewards are the same teach nothing."""
 
+import math
+import numbers
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +13,16 @@ def group_std_mask(
 ) -> np.ndarray:
     """Keep the responses of groups whose rewards differ: population standard deviation above ``tau``.
 
-    GRPO divides by the standard deviation, so a group whose rewards differ only by rounding would otherwise train with
-    full-size advantages. A group of one has no spread and is dropped.
-    Source: OmniQuality-R sec. 3.3 (STD filter), tau = 0.001 from there; population (ddof 0) and float64 are ours.
+    GRPO divides by the standard deviation, so a group whose rewards differ only by rounding errors would otherwise
+    train with full-size advantages. A group of one has no spread and is dropped.
+
+    Source: OmniQuality-R sec. 3.3 (STD filter), including tau = 0.001. The population formula (ddof 0) and float64 are
+    our choices.
 
     Args:
         rewards: one per response, ``[N]``, in any order.
         group_ids: the group of each response, ``[N]``.
-        tau: in units of the reward; a deviation of exactly tau is dropped.
+        tau: threshold in units of the reward. A group with a deviation of exactly tau is dropped.
 
     Returns:
         Boolean keep-mask ``[N]``.
@@ -35,14 +40,14 @@ def group_std_mask(
 
 
 def group_stds(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Population standard deviation of each group ``[groups]``, float64; exactly 0 where all values are equal.
+    """Return the population standard deviation of each group ``[groups]``, float64; exactly 0 if all values are equal.
 
     Args:
         values: ``[N]``.
-        group: number of each value's group, ``[N]``, from 0.
-        groups: how many there are.
+        group: index of each value's group, ``[N]``, from 0.
+        groups: number of groups.
     """
-    # Deviations from a member of the group, not from its mean: the mean of equal numbers may differ from them.
+    # Deviations are taken from a member of the group, because the mean of equal numbers may differ from them.
     anchor = np.zeros(groups)
     anchor[group] = values
     shifted = values - anchor[group]
@@ -51,9 +56,17 @@ def group_stds(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray
     return np.sqrt(np.bincount(group, (shifted - mean[group]) ** 2, groups) / count)
 
 
-def group_of(key: str) -> str:
-    """The group of a trajectory; its key is ``{group}_{session}_{index}``.
+def number_of(part: Any) -> float:
+    """Return a part of a reward as a number; NaN for None, texts and anything else that is not a number."""
+    if hasattr(part, "item") and getattr(part, "size", 1) == 1:  # a NumPy or torch number
+        part = part.item()
+    return float(part) if isinstance(part, numbers.Real) else math.nan
 
-    It is here and not beside the sampler, which imports a module of verl that makes the plug-in import our trainer.
+
+def group_of(key: str) -> str:
+    """Return the group of a trajectory, whose key is ``{group}_{session}_{index}``.
+
+    The function is not in the sampler's module because that imports a module of verl that makes the plug-in import our
+    trainer.
     """
     return key.split("_")[0]

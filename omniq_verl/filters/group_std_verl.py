@@ -15,27 +15,27 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.drift_verl import DriftWatch
-from omniq_verl.filters.group_std import group_of, group_std_mask
+from omniq_verl.filters.group_std import group_of, group_std_mask, number_of
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.rewards import Status
 
 logger = logging.getLogger(__name__)
 _STATUSES = [status.value for status in Status]
-_NO_TRAJECTORY = "no materializable trajectories"  # verl's words (replay_buffer.py:519)
+_NO_TRAJECTORY = "no materializable trajectories"  # part of verl's error message (replay_buffer.py:519)
 
 
 class NothingToTrainOn(RuntimeError):
-    """Every group of every draw was degenerate, or failed."""
+    """Every group of every draw was degenerate or failed, or every rollout of a validation batch failed."""
 
 
 class GroupStdSampler(ReplayBuffer):
-    """verl's sampler for the sync trainer; counts parse statuses per data source besides, in every mode."""
+    """verl's sampler for the sync trainer, with the filter. In all modes it counts parse statuses by data source."""
 
     batch_reward: BatchReward | None = None
-    """Set by the trainer where a recipe has one."""
+    """Set by the trainer if the recipe has one."""
     drift: DriftWatch | None = None
-    """Set by the trainer where a recipe has a second judge."""
+    """Set by the trainer if the recipe has a second judge."""
     watch: WorkerWatch | None = None
     """Set by the trainer: the workers that answer the prompts this sampler waits for."""
 
@@ -46,7 +46,7 @@ class GroupStdSampler(ReplayBuffer):
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         if partition_id == "val":
-            return super().sample(global_steps, partition_id, batch_size)
+            return self._sample_validation(global_steps, batch_size)
         kept = KVBatchMeta(partition_id=partition_id, keys=[], tags=[])
         counts = Counter({"filter/draws": 0, "filter/groups_dropped": 0, "filter/groups_failed": 0})
         wanted, rewards, metrics = batch_size, {}, {}
@@ -66,6 +66,16 @@ class GroupStdSampler(ReplayBuffer):
         compared |= {} if self.drift is None else self.drift.pop_metrics()
         return self._finish(kept, batch_size, wanted, counts), {**metrics, **counts, **drawn_reward, **compared}
 
+    def _sample_validation(self, global_steps: int, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        batch, metrics = super().sample(global_steps, "val", batch_size)
+        if not batch.keys:  # verl fails on such a batch without saying why (trainer_base.py:1107)
+            raise NothingToTrainOn(
+                f"every rollout of {batch_size} validation rows failed; failed_rollouts.jsonl in the run's folder and"
+                " the log above say why. Perhaps the vLLM server has died, because it ran out of memory or was killed."
+                " If only a last, small batch of rows is at fault, leave out data.val_batch_size"
+            )
+        return batch, metrics
+
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         if self.watch is not None:
             self.watch.check()
@@ -77,14 +87,15 @@ class GroupStdSampler(ReplayBuffer):
         except RuntimeError as error:
             if _NO_TRAJECTORY not in str(error):
                 raise
-            # Every rollout of every group failed, which is easily so where one group is drawn: like none was kept.
+            # Every rollout of every group failed, which happens easily if only one group is drawn. Treat it like a
+            # draw in which no group was kept.
             self._clear_groups(partition_id, set(self.failure_keys[partition_id]))
             return KVBatchMeta(partition_id=partition_id, keys=[], tags=[]), {}
 
     def _keep(self, drawn: KVBatchMeta, counts: Counter[str], rewards: dict[str, list[float]]) -> KVBatchMeta:
-        """The rows of ``drawn`` whose groups spread; the others are counted and cleared away.
+        """Return the rows of ``drawn`` whose groups have a spread. The others are counted and cleared.
 
-        ``rewards`` gets those of all, by group, where the reward function says them.
+        The rewards of all rows are added to ``rewards`` by group, if the reward function reports them.
         """
         if not drawn.keys:
             return drawn
@@ -114,21 +125,21 @@ class GroupStdSampler(ReplayBuffer):
                 f"the group-std filter looks at {name!r}, but the reward has only {sorted(row.parts)}; choose one of"
                 " them with trainer.v1.sampler.sampler_kwargs.metric"
             )
-        if not math.isfinite(value := float(row.parts[name])):
+        if not math.isfinite(value := number_of(row.parts[name])):
             raise ValueError(
-                f"the group-std filter looks at {name!r}, which is {value} for an answer to {row.id} of"
+                f"the group-std filter looks at {name!r}, which is {row.parts[name]} for an answer to {row.id} of"
                 f" {row.data_source}. Fix: choose a part that every answer has, such as accuracy, by"
                 " trainer.v1.sampler.sampler_kwargs.metric"
             )
         return value
 
     def _still_wanted(self, kept: KVBatchMeta, batch_size: int, counts: Counter[str]) -> int:
-        """Prompts to draw next; 0: enough."""
+        """Return the number of prompts to draw next; 0 if there are enough."""
         have = len({group_of(key) for key in kept.keys})
-        if self.settings.mode != "refill":
-            return 0 if have else batch_size
-        # As many as it took so far for each that was kept, and never more than a batch.
         drawn = have + counts["filter/groups_dropped"]
+        if self.settings.mode != "refill" or not drawn:  # if every rollout failed, the rate is unknown
+            return 0 if have else batch_size
+        # Assume the rate at which groups were kept so far, but never draw more than a batch.
         missing = max(batch_size - have, 0)
         return min(math.ceil(missing * drawn / max(have, 1)), batch_size)
 
@@ -166,13 +177,15 @@ class _Row:
     id: str
     task: str
     data_source: str
-    parts: dict[str, float]
+    parts: dict[str, Any]
+    """Parts of the reward. They are numbers, unless a user's reward function returns other values."""
 
 
 def _in_fixed_order(batch: KVBatchMeta) -> tuple[KVBatchMeta, list[_Row]]:
-    """The batch in an order that does not depend on which rollout ended first, with what is known of its rows.
+    """Return the batch, with its rows, in an order that does not depend on which rollout finished first.
 
-    By a hash of the row's id, not by the id: the groups at the end may be left out as surplus.
+    The order is that of a hash of the row's id. Ordering by the id itself would always put the same groups at the end,
+    where they may be left out as surplus.
     """
     fields = tq.kv_batch_get(
         keys=batch.keys,
@@ -202,14 +215,14 @@ def _session(key: str) -> tuple[str, int, int]:
 
 
 def _check_finite(rows: Sequence[_Row]) -> None:
-    """Check the rewards: one that is NaN would make the advantages of its group NaN, and then every weight.
+    """Check the rewards: a NaN would make the advantages of its group NaN, and then every weight.
 
     Raises:
-        ValueError: one is not finite; the message names its row.
+        ValueError: a reward is not finite; the message names its row.
     """
     for row in rows:
-        reward = row.parts.get("score", row.parts.get("acc"))  # verl calls a number "acc" that comes without parts
-        if isinstance(reward, (int, float)) and not math.isfinite(reward):
+        reward = row.parts.get("score", row.parts.get("acc"))  # verl names a reward without parts "acc"
+        if reward is not None and not math.isfinite(number_of(reward)):
             raise ValueError(
                 f"the reward of an answer to {row.id} of {row.data_source} is {reward}. Fix: let the reward function"
                 " return a finite number for every answer, e.g. 0 for one that it cannot judge"
@@ -217,16 +230,16 @@ def _check_finite(rows: Sequence[_Row]) -> None:
 
 
 def _count_statuses(rows: Sequence[_Row], counts: Counter[str]) -> None:
-    """Parse statuses by data source; rewards of other people have none."""
+    """Count parse statuses by data source. Users' reward functions do not report them."""
     for row in rows:
-        if {"status", "level_asked"} <= row.parts.keys():  # both: another's status could be anything
+        if {"status", "level_asked"} <= row.parts.keys():  # needs both, because a user's "status" could be anything
             for status in _STATUSES:
-                counts[f"parse/{row.data_source}/{status}"] += 0  # curves want a zero, not a gap
+                counts[f"parse/{row.data_source}/{status}"] += 0  # curves need a zero instead of a gap
             counts[f"parse/{row.data_source}/{_STATUSES[int(row.parts['status'])]}"] += 1
 
 
 def _drawn_reward(rewards: dict[str, list[float]]) -> dict[str, float]:
-    """Mean over all rollouts; verl's own critic/score/mean covers only the groups that were kept."""
+    """Return the mean reward over all rollouts. verl's own critic/score/mean covers only the groups that were kept."""
     if not rewards:
         return {}
     mean = float(np.mean([reward for group in rewards.values() for reward in group]))
@@ -252,5 +265,5 @@ def _join(first: KVBatchMeta, second: KVBatchMeta) -> KVBatchMeta:
 
 
 def _plain(value: Any) -> Any:
-    """Out of tensordict's wrapper, if it is in one."""
+    """Unwrap a value from tensordict's wrapper, if it has one."""
     return getattr(value, "data", value)

@@ -15,15 +15,15 @@ class FilterSettings:
     """
 
     mode: str = "all"
-    """Train on ``all`` groups, ``drop`` those without spread (the paper's reading), or also ``refill`` their places."""
+    """Train on ``all`` groups, ``drop`` those without spread (as in the paper), or also ``refill`` the batch."""
     metric: str = "accuracy"
-    """The quantity that must spread, a key of ``compute_score``'s result. Not the sum, which includes the format."""
+    """The quantity that must vary in a group, a key of ``compute_score``'s result. The sum would include the format."""
     tau: float = 0.001
-    """OmniQuality-R sec. 3.3."""
+    """Threshold of the standard deviation; value from OmniQuality-R sec. 3.3."""
     max_refills: int = 8
-    """Further draws for one batch (``drop`` draws again only if nothing was kept). Ours."""
+    """Most additional draws for one batch (``drop`` draws again only if nothing was kept). Our choice."""
     poll_interval: float = 0.1
-    """Seconds between checks for finished rollouts; verl's 2 s would be a lower bound for every step."""
+    """Seconds between checks for finished rollouts. With verl's 2 s, no step could be shorter than that."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -1,8 +1,8 @@
 """Stop a run whose agent loop worker has died.
 
-verl hands prompts to agent loop workers, forgets the calls, and polls TransferQueue for the answers
+verl passes prompts to agent loop workers, forgets the calls, and polls TransferQueue for the answers
 (``trainer/ppo/v1/agent_loop_tq.py:243``, ``trainer/ppo/v1/replay_buffer.py:408``). If Ray kills a worker because
-memory runs out, or its node is lost, its prompts stay ``running`` and verl polls forever.
+memory runs out, or if its node is lost, its prompts stay ``running`` and verl polls forever.
 """
 
 import time
@@ -14,27 +14,27 @@ from ray.exceptions import RayActorError
 
 
 class WorkerDied(RuntimeError):
-    """A worker that should answer prompts is gone."""
+    """A worker that should answer prompts has died."""
 
 
 class WorkerWatch:
-    """Pings workers without waiting for the answer, so a busy worker may take its time."""
+    """Pings workers without waiting for their replies, so a busy worker may take its time."""
 
     def __init__(self, workers: Sequence[ActorHandle], seconds: float = 10.0):
         """
         Args:
             workers: Ray actors.
-            seconds: between two looks.
+            seconds: time between two checks.
         """
         self._workers, self._seconds = list(workers), seconds
         self._calls: dict[ray.ObjectRef, int] = {}
         self._next = 0.0
 
     def check(self) -> None:
-        """Look at the workers, if the last look is long enough ago.
+        """Check the workers if the last check is long enough ago.
 
         Raises:
-            WorkerDied: one is gone.
+            WorkerDied: a worker has died.
         """
         if time.monotonic() < self._next:
             return

@@ -32,28 +32,31 @@ class Shares:
     name: str
     keys: list[str]
     weights: np.ndarray
-    """Share of each kind of token, by image, layer and head ``[N, L, H, K]``, K as ``tokens.KINDS``; sums to 1."""
+    """Shares of the kinds of tokens, by image, layer and head ``[N, L, H, K]``, in the order of ``tokens.KINDS``.
+
+    They sum to 1 over the kinds.
+    """
     tokens: np.ndarray
     """Number of tokens of each kind ``[N, K]``."""
     skipped: str
 
     def of_kind(self) -> np.ndarray:
-        """Mean over layers and heads ``[N, K]``."""
+        """Return the mean over layers and heads ``[N, K]``."""
         return self.weights.mean(axis=(1, 2))
 
     def reasoning(self) -> np.ndarray:
-        """Reasoning's part of what reasoning and image get together, over all layers and heads ``[N]``."""
+        """Return reasoning's part of the attention on reasoning and image, over all layers and heads ``[N]``."""
         return reasoning_part(self.of_kind())
 
 
 def reasoning_part(shares: np.ndarray) -> np.ndarray:
-    """Reasoning's part of the attention on reasoning and image, the prompt left out as in RALI's figure 3.
+    """Return reasoning's part of the attention on reasoning and image. The prompt is left out, as in RALI's figure 3.
 
     Args:
         shares: ``[..., K]``.
 
     Returns:
-        In [0, 1], ``[...]``; NaN where both get nothing.
+        In [0, 1], ``[...]``; NaN where neither gets any attention.
     """
     both = shares[..., IMAGE] + shares[..., REASONING]
     return np.divide(shares[..., REASONING], both, out=np.full(both.shape, np.nan), where=both > 0)
@@ -61,13 +64,13 @@ def reasoning_part(shares: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def answer_shares(reader: Reader, read: Read) -> np.ndarray:
-    """Attention of the positions from which the score's tokens are predicted, by layer, head and kind ``[L, H, K]``.
+    """Return the attention of the positions that predict the score's tokens, by layer, head and kind ``[L, H, K]``.
 
-    The row of the position before each token of the score: that is where the model is when it writes it. Of several
-    tokens, the mean.
+    The position before a token is where the model is when it writes that token, so its row of attention is used. If the
+    score has several tokens, the result is their mean.
 
     Args:
-        reader: opened with the attention of ``attention_rows``.
+        reader: a model opened with the attention of ``attention_rows``.
         read: question and answer.
     """
     groups = torch.tensor([[kind == one for one in KINDS] for kind in read.kinds], dtype=torch.float32)
@@ -77,10 +80,10 @@ def answer_shares(reader: Reader, read: Read) -> np.ndarray:
 
 
 def measure(setup: Setup, answered: Answered, console: Console) -> Shares:
-    """The shares of one model over its own greedy answers.
+    """Measure the shares of one model over its own greedy answers.
 
     Raises:
-        ValueError: none of them has reasoning and a score.
+        ValueError: no answer has both reasoning and a score.
     """
     register()
     reader, skipped = Reader(answered.spec, NAME), Skipped()
@@ -98,10 +101,10 @@ def measure(setup: Setup, answered: Answered, console: Console) -> Shares:
 
 
 def find_attention(setup: Setup, console: Console) -> Finding:
-    """Ask every model, read its answers, and write the page; returns what it says.
+    """Ask every model, run it over its answers, and write the page. Returns the content of the page.
 
     Raises:
-        ValueError: a model's weights are not at hand, or no answer can be read.
+        ValueError: a model's weights are not available locally, or no answer can be used.
     """
     check_readable(setup.specs)
     answered = ask_all(setup, Sampling(max_tokens=setup.max_tokens), console)
@@ -179,7 +182,7 @@ def _tables(shares: Sequence[Shares], setup: Setup) -> list[dict[str, Any]]:
 
 
 def draw(shares: Sequence[Shares]) -> Figure:
-    """Left: the shares by layer. Right: reasoning's part of reasoning and image, by layer and head. A row a model."""
+    """Draw one row per model. Left: the shares by layer. Right: reasoning's part by layer and head."""
     figure, axes = new_figure(1.75 * len(shares) + 0.3, len(shares), 2)
     for (left, right), one in zip(axes, shares, strict=True):
         mean = one.weights.mean(axis=0)

@@ -1,8 +1,8 @@
-"""Rows of attention at a few positions, with any implementation of attention for the rest.
+"""Attention weights at a few positions, without slowing down the rest of the model.
 
-transformers returns attention weights from its slowest implementation only, all ``T x T`` of every layer and head. Here
-a model attends by sdpa, and the rows that are asked for are computed beside it, from the same queries and keys, in
-single precision: ``heads * rows * T`` numbers a layer, which are summed at once.
+transformers returns attention weights only from its slowest implementation, and then all ``T x T`` of every layer and
+head. Here the model attends with sdpa. The requested rows are computed separately, from the same queries and keys in
+single precision. That is ``heads * rows * T`` numbers per layer, which are summed immediately.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 NAME = "omniq_rows"
-"""The ``attn_implementation`` to load a model under."""
+"""The ``attn_implementation`` to load a model with."""
 
 
 class RowSums:
-    """The attention of some positions, summed over groups of tokens.
+    """Attention of some positions, summed over groups of tokens.
 
     Args:
         rows: positions ``[R]``.
-        groups: of each token the share that belongs to each group, 0 or 1, ``[T, G]``.
+        groups: 1 where a token belongs to a group, otherwise 0, ``[T, G]``.
     """
 
     def __init__(self, rows: torch.Tensor, groups: torch.Tensor):
@@ -30,11 +30,14 @@ class RowSums:
         self.layers: dict[int, torch.Tensor] = {}
 
     def add(self, layer: int, weights: torch.Tensor) -> None:
-        """Keep a layer's rows ``[heads, R, T]`` as their mean over the rows, by group ``[heads, G]``."""
+        """Sum a layer's rows ``[heads, R, T]`` by group and keep their mean over the rows ``[heads, G]``."""
         self.layers[layer] = (weights @ self.groups.to(weights)).mean(dim=1).cpu()
 
     def shares(self) -> torch.Tensor:
-        """By layer, head and group ``[L, H, G]``; each head's add up to 1 where every token is in one group."""
+        """Return the shares by layer, head and group ``[L, H, G]``.
+
+        The shares of a head add up to 1 if every token is in one group.
+        """
         return torch.stack([self.layers[layer] for layer in sorted(self.layers)])
 
 
@@ -52,7 +55,7 @@ def register() -> None:
 
 @contextmanager
 def summed_rows(rows: torch.Tensor, groups: torch.Tensor) -> Iterator[RowSums]:
-    """The sums of every forward pass of one sequence within."""
+    """Collect the sums of the forward passes of one sequence that run inside the ``with`` block."""
     sums = RowSums(rows, groups)
     token = _ACTIVE.set(sums)
     try:
@@ -69,15 +72,15 @@ def attention_rows(
     scaling: float | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """Softmax of scaled dot products, at some positions of a sequence ``[heads, R, T]``, float32.
+    """Return the softmax of scaled dot products at some positions of a sequence ``[heads, R, T]``, float32.
 
     Args:
         query: ``[1, heads, T, width]``, after the rotary embedding.
-        key: ``[1, kv_heads, T, width]``; each of its heads serves ``heads / kv_heads`` of the query's.
+        key: ``[1, kv_heads, T, width]``; each of its heads serves ``heads / kv_heads`` heads of the query.
         rows: positions ``[R]``.
         mask: ``[1, 1 or heads, T, T]``, boolean (True: attend) or added to the scores; None: causal.
         scaling: factor of the scores; None: ``width ** -0.5``.
-        softcap: bound of the scores by a tanh; None: none.
+        softcap: bound on the scores, applied with tanh; None: no bound.
     """
     tokens, width = query.shape[2:]
     asked = query[0, :, rows].float().unflatten(0, (key.shape[1], -1))  # [kv_heads, heads / kv_heads, R, width]
@@ -99,10 +102,10 @@ def attend_and_sum(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend by sdpa, and add a causal layer's rows to the sums, by the signature of ``AttentionInterface``.
+    """Attend with sdpa and add a causal layer's rows to the sums. The signature is that of ``AttentionInterface``.
 
     Raises:
-        ValueError: the layer attends in a way that is not recomputed here (attention sinks, a batch of sequences).
+        ValueError: the layer attends in a way this module does not recompute (attention sinks, a batch of sequences).
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

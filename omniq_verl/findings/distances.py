@@ -1,4 +1,4 @@
-"""How far two sets of vectors are apart: MMD and Fréchet distance with their nulls, and a probe of the set."""
+"""Distances between two sets of vectors: MMD and Fréchet distance with permutation tests, and a linear probe."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,35 @@ from omniq_verl.findings.features import folds_of
 
 PERMUTATIONS = 1000
 FRECHET_PERMUTATIONS = 100
-"""Fewer, as each takes a singular value decomposition."""
+"""Fewer than ``PERMUTATIONS``, because each one needs a singular value decomposition."""
 _EQUAL = 1e-12
-"""Squared distance, as a share of the largest squared norm, below which vectors of float32 are equal."""
+"""Float32 vectors count as equal if their squared distance is below this share of the largest squared norm."""
 
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """A distance of two samples, and where it lies among those of mixed samples."""
+    """The distance between two samples, compared with the distances after mixing them at random."""
 
     value: float
     p: float
-    """Share of mixed samples at least as far apart, one added to both numbers."""
+    """Share of random divisions that are at least as far apart, with 1 added to numerator and denominator."""
     null_mean: float
     null_high: float
-    """The 95% quantile of the mixed samples'."""
+    """95% quantile of the distances after mixing."""
 
 
 def mmd(x: np.ndarray, y: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> Discrepancy:
-    """The unbiased estimate of MMD squared with a Gaussian kernel, and a permutation test of "the same distribution".
+    """Estimate squared MMD without bias, with a Gaussian kernel, and test if both samples have the same distribution.
 
-    The value may be a little below 0 where the samples are alike. The kernel is ``exp(-d^2 / (2 m^2))``, m the median
-    distance of all pairs of vectors, so that their unit does not count. Source: Gretton et al., A Kernel Two-Sample
-    Test (JMLR 2012), eq. 3 and section 8.
+    The test permutes the vectors. The value may be slightly below 0 if the samples are alike. The kernel is
+    ``exp(-d^2 / (2 m^2))``, where m is the median distance over all pairs of vectors, so the unit of the vectors does
+    not matter. Source: Gretton et al., A Kernel Two-Sample Test (JMLR 2012), eq. 3 and section 8.
 
     Args:
         x: ``[N, D]``, N from 2.
         y: ``[M, D]``, M from 2.
-        permutations: how often the vectors are divided anew.
-        seed: of the permutations.
+        permutations: number of random divisions of the vectors.
+        seed: seed of the permutations.
 
     Raises:
         ValueError: a sample has fewer than two vectors.
@@ -49,35 +49,36 @@ def mmd(x: np.ndarray, y: np.ndarray, permutations: int = PERMUTATIONS, seed: in
     value = _unbiased(kernel, first)
     random = np.random.default_rng(seed)
     null = np.array([_unbiased(kernel, random.permutation(first)) for _ in range(permutations)])
-    # Divisions with the same vectors on each side differ in their last bits and are ties.
+    # Two divisions with the same vectors on each side are ties, but their values differ in the last bits.
     p = (1 + int((null >= value - 1e-12).sum())) / (1 + permutations)
     return Discrepancy(float(value), p, float(null.mean()), float(np.quantile(null, 0.95)))
 
 
 @dataclass(frozen=True)
 class Frechet(Discrepancy):
-    """The squared Fréchet distance; its value and null are in ``unit``."""
+    """The squared Fréchet distance. ``value`` and the null distances are multiples of ``unit``."""
 
     unit: float
-    """Mean squared distance of a vector to the mean of both samples; ``value * unit`` has the unit of the vectors."""
+    """Mean squared distance of the vectors from their common mean. ``value * unit`` has the vectors' squared unit."""
 
 
 def frechet(x: np.ndarray, y: np.ndarray, permutations: int = FRECHET_PERMUTATIONS, seed: int = 0) -> Frechet:
-    """The squared Fréchet distance of the Gaussians with the samples' means and covariances, and a permutation test.
+    """Return the squared Fréchet distance of Gaussians with the samples' moments, and a permutation test.
 
-    ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))``. Source: Dowson and Landau (1982); Heusel et al., GANs Trained by a
-    Two Time-Scale Update Rule (2017), eq. 6. With ``S1 = A'A`` and ``S2 = B'B`` the trace of the root is the sum of the
-    singular values of ``AB'``, which is exact for covariances of any rank and needs no matrix of the vectors' width.
+    The distance is ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))``. Source: Dowson and Landau (1982); Heusel et al.,
+    GANs Trained by a Two Time-Scale Update Rule (2017), eq. 6. With ``S1 = A'A`` and ``S2 = B'B``, the trace of the
+    root is the sum of the singular values of ``AB'``. This is exact for covariances of any rank and needs no matrix of
+    the vectors' width.
 
-    Covariances are not shrunk. They are estimates, and with few vectors for their width the distance is too large:
-    samples of one distribution are apart by about ``null_mean``. Compare with the null, and only equal sample sizes
-    with one another.
+    Covariances are not shrunk. They are estimates, so the distance is too large if there are few vectors for their
+    width: two samples of one distribution are about ``null_mean`` apart. Compare the value with the null, and compare
+    distances with each other only if the sample sizes are equal.
 
     Args:
         x: ``[N, D]``, N from 2.
         y: ``[M, D]``, M from 2.
-        permutations: how often the vectors are divided anew.
-        seed: of the permutations.
+        permutations: number of random divisions of the vectors.
+        seed: seed of the permutations.
 
     Raises:
         ValueError: a sample has fewer than two vectors.
@@ -92,12 +93,12 @@ def frechet(x: np.ndarray, y: np.ndarray, permutations: int = FRECHET_PERMUTATIO
     value = _frechet(products, first)
     null = np.array([_frechet(products, random.permutation(first)) for _ in range(permutations)])
     p = (1 + int((null >= value - 1e-9 * unit).sum())) / (1 + permutations)
-    scale = unit or 1.0  # equal vectors everywhere: all distances are 0
+    scale = unit or 1.0  # unit is 0 if all vectors are equal; then all distances are 0
     return Frechet(value / scale, p, float(null.mean()) / scale, float(np.quantile(null, 0.95)) / scale, float(unit))
 
 
 def _frechet(products: np.ndarray, first: np.ndarray) -> float:
-    """From the scalar products of all vectors ``[N, N]``."""
+    """Compute the distance from the scalar products of all vectors ``[N, N]``."""
     one, across, other = products[first][:, first], products[first][:, ~first], products[~first][:, ~first]
     n, m = len(one), len(other)
     means = one.mean() + other.mean() - 2 * across.mean()
@@ -108,15 +109,15 @@ def _frechet(products: np.ndarray, first: np.ndarray) -> float:
 
 
 def gaussian_kernel(vectors: np.ndarray) -> np.ndarray:
-    """Kernel of all pairs ``[N, N]``; all ones where the vectors are equal."""
+    """Return the kernel of all pairs ``[N, N]``. It is all ones if all vectors are equal."""
     vectors = np.asarray(vectors, dtype=np.float64)
     norms = (vectors**2).sum(axis=1)
     squares = norms[:, None] + norms[None] - 2 * vectors @ vectors.T
-    # What equal vectors leave is rounding errors, whose median would become the kernel's width.
+    # Between equal vectors only rounding errors remain. Their median must not become the kernel's width.
     squares[squares < _EQUAL * norms.max(initial=0)] = 0
     np.fill_diagonal(squares, 0)
     middle = np.median(squares[np.triu_indices(len(vectors), 1)])
-    # More than half of the pairs may be equal, as where a model writes the same text again and again.
+    # More than half of the pairs may be equal, for example if a model keeps writing the same text.
     middle = middle if middle > 0 else squares.mean()
     return np.exp(-squares / (2 * middle)) if middle > 0 else np.ones_like(squares)
 
@@ -132,25 +133,25 @@ def _unbiased(kernel: np.ndarray, first: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Probe:
-    """How often a linear probe names the data set of a vector that it was not fitted to."""
+    """How often a linear probe correctly names the data set of vectors outside its training folds."""
 
     accuracy: float
     bounds: Interval
     chance: float
-    """The share of the largest data set: what always naming it gets."""
+    """Share of the largest data set, which is what a probe gets that always names this set."""
 
 
 def domain_probe(vectors: np.ndarray, domain: np.ndarray, resamples: int = 1000, seed: int = 0) -> Probe:
-    """The cross-validated accuracy of a logistic regression on standardised vectors (five folds, C = 1).
+    """Return the cross-validated accuracy of a logistic regression on standardised vectors (five folds, C = 1).
 
-    Sets of different sizes are weighted alike in the fit. The accuracy is the mean over the sets, which is 1 / sets by
-    chance whatever their sizes.
+    The fit gives each data set the same weight, whatever its size. The accuracy is the mean over the sets. By chance it
+    is 1 / (number of sets), whatever their sizes.
 
     Args:
         vectors: ``[N, D]``.
-        domain: number of each vector's data set ``[N]``.
-        resamples: of the interval over images.
-        seed: of the folds.
+        domain: index of each vector's data set ``[N]``.
+        resamples: bootstrap resamples over images, for the interval.
+        seed: seed of the folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -169,11 +170,11 @@ def domain_probe(vectors: np.ndarray, domain: np.ndarray, resamples: int = 1000,
 
 
 def plane(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Positions in a plane by t-SNE ``[N, 2]``, from standardised vectors.
+    """Place standardised vectors in a plane with t-SNE ``[N, 2]``.
 
     Args:
         vectors: ``[N, D]``, N from 4.
-        seed: of the optimisation.
+        seed: seed of the optimisation.
     """
     from sklearn.manifold import TSNE
 

@@ -1,7 +1,7 @@
 """Are data sets far apart as images and close together as reasoning?
 
-Source: RALI, section 3: figure 4 shows visual and reasoning tokens of KonIQ and SPAQ by t-SNE, figure 2 CLIP's
-features of the reasoning before and after RL. A t-SNE has no scale, so that numbers stand beside it.
+Source: RALI, section 3. Figure 4 shows t-SNE plots of visual and reasoning tokens of KonIQ and SPAQ; figure 2 shows
+CLIP features of the reasoning before and after RL. A t-SNE plot has no scale, so the page also gives numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from omniq_verl.findings.text_only import reasonings
 from omniq_verl.generation.request import Sampling
 
 FEWEST = 5
-"""Images of a data set with which it is compared; smaller ones are left out. Ours."""
+"""Data sets with fewer images are left out of the comparison. Our choice."""
 SPACES = {
     "visual": "visual tokens, as the tower gives them",
     "visual_late": "visual tokens, in the language model",
@@ -42,11 +42,11 @@ class Points:
 
     name: str
     vectors: dict[str, np.ndarray]
-    """By space ``[N, D]``."""
+    """Vectors ``[N, D]`` of each space."""
     domains: list[str]
     """Names of the data sets, or groups."""
     domain: np.ndarray
-    """Number of each image's data set ``[N]``."""
+    """Index of each image's data set ``[N]``."""
     target: np.ndarray
     """Labels ``[N]``."""
     skipped: str
@@ -55,7 +55,7 @@ class Points:
 def measure_points(
     setup: Setup, answered: Answered, clip: str | None, layer: int, by: str | None, console: Console
 ) -> Points:
-    """The vectors of every image whose answer has reasoning and a score.
+    """Return the vectors of every image whose answer has reasoning and a score.
 
     Raises:
         ValueError: fewer than two data sets have such answers.
@@ -88,10 +88,10 @@ def measure_points(
 
 
 def clip_features(model: str, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings of texts by the text encoder of a CLIP or SigLIP ``[N, D]``, of length 1; long texts are cut.
+    """Embed texts with the text encoder of a CLIP or SigLIP ``[N, D]``; each vector has length 1. Long texts are cut.
 
     Raises:
-        ValueError: the model is no CLIP, or not safe to open.
+        ValueError: the model is not a CLIP, or is not safe to open.
     """
     from omniq_verl.rali.encoder import open_model
     from omniq_verl.rali.texts import Texts
@@ -102,8 +102,8 @@ def clip_features(model: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def gaps(points: Points, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """By space: the probe's accuracy over all data sets, both distances of every pair, and what a ridge reads of the
-    label."""
+    """Measure each space: the probe's accuracy over all data sets, both distances of every pair of sets, and how well a
+    ridge regression predicts the label."""
     found = {}
     for space, vectors in points.vectors.items():
         probe = domain_probe(vectors, points.domain, resamples, seed)
@@ -123,10 +123,10 @@ def find_domain_gap(setup: Setup, clip: str | None, layer: int, by: str | None, 
     """Ask every model about all data sets, measure how far they are apart, and write the page.
 
     Args:
-        setup: its rows are of two data sets or more.
+        setup: options of the finding; its rows come from two data sets or more.
         clip: CLIP whose features of the reasoning are measured as well; None: none.
-        layer: of the language model's hidden states.
-        by: key of the rows' details whose values stand for data sets; None: the data sets.
+        layer: layer of the language model whose hidden states are used.
+        by: key of the rows' details whose values replace the data sets; None: use the data sets.
         console: for tables and progress.
 
     Raises:
@@ -198,7 +198,7 @@ def _table(name: str, measured: Mapping[str, Any], images: Mapping[str, Any]) ->
 
 
 def draw(points: Sequence[Points], measured: Mapping[str, Any], seed: int) -> Figure:
-    """t-SNE of every space (columns) and model (rows), coloured by data set."""
+    """Draw t-SNE plots of every space (columns) and model (rows), coloured by data set."""
     spaces = list(points[0].vectors)
     columns = 2 if len(spaces) > 3 else len(spaces)
     lines = -(-len(spaces) // columns)

@@ -13,25 +13,25 @@ from omniq_verl.rewards.parsing import reasoning_of
 from omniq_verl.tasks import known_tasks
 
 FOLDERS = ("validation", "rollouts")
-"""Below a run's folder: ``trainer.validation_data_dir`` of our recipes, and where rollouts are looked for."""
+"""Folders in a run's folder: ``trainer.validation_data_dir`` of our recipes, and the place to look for rollouts."""
 
 
 def dump_files(folder: Path) -> dict[int, Path]:
-    """The file of each step, ``STEP.jsonl``, in order."""
+    """Return the file of each step, ``STEP.jsonl``, in the order of the steps."""
     files = {int(path.stem): path for path in folder.glob("*.jsonl") if path.stem.isdecimal()}
     return dict(sorted(files.items()))
 
 
 def read_dump(path: Path) -> pd.DataFrame:
-    """One line an answer of one step.
+    """Read the answers of one step.
 
     Returns:
-        ``image`` (what its answers share), ``reward``, ``score`` and ``target`` (NaN: none),
-        ``words`` (of the whole answer), ``reasoning`` ("" where there is none), ``repeated`` (``repeated_share``), and
-        ``low`` and ``high`` of the task's scale.
+        One row per answer with the columns ``image`` (a key that all answers to one image share), ``reward``, ``score``
+        and ``target`` (NaN: none), ``words`` (number in the whole answer), ``reasoning`` ("" if there is none),
+        ``repeated`` (see ``repeated_share``), and ``low`` and ``high`` of the task's scale.
 
     Raises:
-        ValueError: a line is not what verl writes; the message names file and line. A last line may be torn.
+        ValueError: a line is not what verl writes; the message names file and line. An incomplete last line is skipped.
     """
     lines = [_line(record) for record in _records(path)]
     if not lines:
@@ -47,7 +47,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
-            if number == len(lines):  # torn by a kill
+            if number == len(lines):  # incomplete because the run was killed
                 return
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("output"), str) or "score" not in found:
@@ -74,13 +74,13 @@ def _line(record: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _scale(task: str) -> tuple[float, float]:
-    """Ends of a task's own scale; NaN where it is not known. A name never makes code be imported."""
+    """Return the ends of a task's scale; NaN if the task is unknown. A name never causes an import."""
     scale = known_tasks()[task].scale if task in known_tasks() else None
     return (scale.low, scale.high) if scale else (math.nan, math.nan)
 
 
 def _image(record: Mapping[str, Any]) -> str:
-    """What the answers to one image share: the first part of our agent loop's ``uid``, else question and label."""
+    """Return what answers to one image share: the first part of our agent loop's ``uid``, else question and label."""
     uid = record.get("uid")
     return uid.partition("_")[0] if isinstance(uid, str) and uid else f"{record.get('gts')} {record.get('input')}"
 
@@ -92,11 +92,11 @@ def _number(value: object) -> float:
 
 
 def repeated_share(text: str, length: int = 3) -> float:
-    """The share of an answer's phrases that it has written before, in [0, 1); 0 where it is too short for a phrase.
+    """Return the share of phrases that the answer already used earlier, in [0, 1); 0 if it is too short for a phrase.
 
     Args:
         text: an answer.
-        length: words of a phrase.
+        length: number of words in a phrase.
     """
     words = text.split()
     phrases = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]

@@ -1,4 +1,4 @@
-"""One vector for an image and one for its reasoning, as the language model has them; ridge regressions on them."""
+"""The language model's vectors for an image and for its reasoning, and ridge regressions on them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,25 +11,25 @@ from omniq_verl.findings.reader import Read, Reader
 
 FOLDS = 5
 ALPHAS = np.logspace(-3, 4, 15)
-"""Strengths of the ridge penalty that are tried within the training folds. Ours."""
+"""Strengths of the ridge penalty that are tried within the training folds. Our choice."""
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Numbers of the images to fit to, and of those to predict -> predictions."""
+"""Takes the indices of the images to fit to and of those to predict; returns the predictions."""
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
 
 
 @torch.inference_mode()
 def token_features(reader: Reader, read: Read, layer: int = -1) -> dict[str, np.ndarray]:
-    """Means over an answer's tokens, float32 ``[D]`` each.
+    """Return mean vectors over tokens of a question and its answer, float32 ``[D]`` each.
 
     Args:
         reader: the model.
         read: question and answer.
-        layer: of the hidden states of ``visual_late`` and ``reasoning``: 0 is what enters the language model, -1 what
-            leaves it.
+        layer: layer of the hidden states for ``visual_late`` and ``reasoning``: 0 is the input of the language model,
+            -1 its output.
 
     Returns:
-        ``visual``, of the image's tokens as the vision tower gives them to the language model; ``visual_late``, of the
-        same tokens at ``layer``; ``reasoning``, of the reasoning's tokens there.
+        ``visual``: the image's tokens as the vision tower passes them to the language model. ``visual_late``: the same
+        tokens at ``layer``. ``reasoning``: the reasoning's tokens at ``layer``.
     """
     found = reader.model(**reader.on_device(read.inputs), output_hidden_states=True, logits_to_keep=1).hidden_states
     image, reasoning = read.at("image").to(reader.device), read.at("reasoning").to(reader.device)
@@ -42,34 +42,34 @@ def token_features(reader: Reader, read: Read, layer: int = -1) -> dict[str, np.
 
 
 def without_numbers(text: str) -> str:
-    """The text without its numbers, which would give a score away."""
+    """Return the text without its numbers, which would give away the score."""
     return _NUMBER.sub(" ", text)
 
 
 def has_number(text: str) -> bool:
-    """Does the text hold a number?"""
+    """Return whether the text contains a number."""
     return _NUMBER.search(text) is not None
 
 
 def folds_of(images: int, seed: int = 0) -> np.ndarray:
-    """The fold of each image ``[N]``, from 0 to ``FOLDS`` - 1, at random and of equal size."""
+    """Return a random fold for each image ``[N]``, from 0 to ``FOLDS`` - 1. The folds have equal sizes."""
     folds = np.arange(images) % FOLDS
     np.random.default_rng(seed).shuffle(folds)
     return folds
 
 
 def ridge_predictions(vectors: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Scores that a ridge regression predicts for images that it was not fitted to ``[N]``.
+    """Predict the score of each image with a ridge regression that was fitted to the other folds ``[N]``.
 
-    Features are standardised and the penalty is chosen (by leave-one-out) within each training part.
+    Each training part standardises the features and chooses the penalty (by leave-one-out) on its own images only.
 
     Args:
         vectors: ``[N, D]``.
         target: labels ``[N]``.
-        seed: of the folds.
+        seed: seed of the folds.
 
     Raises:
-        ValueError: fewer than two images a fold.
+        ValueError: there are fewer than two images per fold.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -83,14 +83,14 @@ def ridge_predictions(vectors: np.ndarray, target: np.ndarray, seed: int = 0) ->
 
 
 def ridge_on_texts(texts: Sequence[str], target: np.ndarray, seed: int = 0) -> np.ndarray:
-    """As ``ridge_predictions``, on the words and pairs of words of texts (tf-idf), their numbers removed.
+    """Predict scores like ``ridge_predictions``, from words and word pairs (tf-idf) of texts without their numbers.
 
-    The vocabulary is that of the training part alone.
+    The vocabulary comes from the training part only.
 
     Args:
         texts: ``[N]``.
         target: labels ``[N]``.
-        seed: of the folds.
+        seed: seed of the folds.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import RidgeCV
@@ -101,7 +101,7 @@ def ridge_on_texts(texts: Sequence[str], target: np.ndarray, seed: int = 0) -> n
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", max_features=20_000)
         try:
             known: Any = words.fit_transform(plain[train])  # a sparse matrix; scikit-learn declares no types
-        except ValueError:  # not one word in any text
+        except ValueError:  # no text contains a word
             return np.full(len(test), target[train].mean())
         model = RidgeCV(ALPHAS).fit(known.toarray(), target[train])
         others: Any = words.transform(plain[test])
@@ -121,5 +121,5 @@ def _out_of_fold(predict: Predict, images: int, seed: int) -> np.ndarray:
 
 
 def stack(vectors: Mapping[str, Mapping[str, np.ndarray]], keys: Sequence[str], name: str) -> np.ndarray:
-    """The vectors of one name of some images ``[N, D]``."""
+    """Stack the vectors called ``name`` of the given images ``[N, D]``."""
     return np.stack([vectors[key][name] for key in keys])

@@ -1,4 +1,4 @@
-"""Scores that a model gives after a reasoning that it did not write there, with or without the image."""
+"""Scores that a model gives after a reasoning text supplied to it, with or without the image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,33 +12,33 @@ from omniq_verl.rewards.parsing import parse_response
 from omniq_verl.tasks import IMAGE_PLACEHOLDER, Task, check_text
 
 MOST_TOKENS = 24
-"""Tokens for what stands between <answer> and </answer>; Q-Insight's object takes 10."""
+"""Most tokens between <answer> and </answer>; Q-Insight's JSON object takes 10."""
 
 
 def forced_text(reasoning: str) -> str:
-    """The beginning of an answer with this reasoning, up to the score."""
+    """Return the beginning of an answer with this reasoning, up to the score."""
     return f"<think>{reasoning}</think><answer>"
 
 
 def without_image(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The same question without its image."""
+    """Return the same question without its image."""
     return [{**turn, "content": turn["content"].replace(IMAGE_PLACEHOLDER, "")} for turn in messages]
 
 
 def forced_score(
     reader: Reader, messages: Sequence[Mapping[str, str]], image: bytes | None, reasoning: str, task: Task
 ) -> float | None:
-    """The score that the model writes, greedily, after a reasoning; None where it writes none that can be read.
+    """Return the score that the model writes greedily after the given reasoning; None if it cannot be parsed.
 
     Args:
         reader: the model.
         messages: the question, with a placeholder for the image.
-        image: its file; None: the question is asked without it.
+        image: the image file; None: ask the question without an image.
         reasoning: the text between <think> and </think>.
-        task: of the question.
+        task: task of the question.
 
     Raises:
-        ForbiddenText: the reasoning holds a control token of the model.
+        ForbiddenText: the reasoning contains a control token of the model.
     """
     check_text(reasoning, "the reasoning", reader.processor)
     tokenizer = reader.processor.tokenizer

@@ -1,7 +1,7 @@
-"""Which words carry the entropy, what the entropy gate keeps of them, and are its tokens those of large gradients?
+"""Which words carry the entropy, which of them does the entropy gate keep, and do its tokens have large gradients?
 
 Source: OmniQuality-R, eq. 1 (the gate) and figures 8 to 10 (single images). The answers are sampled at temperature 1,
-as a training's are.
+as in training.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ from omniq_verl.losses.entropy_gate import top_share_threshold
 from omniq_verl.losses.settings import GateSettings
 
 SHOWN = 15
-"""Words in the plot; the table has twice as many, and the JSON all of them."""
+"""Number of words in the plot. The table has twice as many, and the JSON has all of them."""
 EACH = 8
-"""Tokens of an answer whose whole gradient is taken."""
+"""Number of tokens per answer for which the gradient with respect to all weights is computed."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class Tokens:
 
     name: str
     table: pd.DataFrame
-    """One line a token: ``answer``, ``kind``, ``word``, ``entropy``, ``passed``, ``output_gradient``, ``gradient``
-    (NaN where it was not taken)."""
+    """One row per token: ``answer``, ``kind``, ``word``, ``entropy``, ``passed``, ``output_gradient``, ``gradient``
+    (NaN if it was not computed)."""
     threshold: float
-    """The least entropy that passes."""
+    """Lowest entropy that passes the gate."""
     skipped: str
 
 
 def measure_tokens(setup: Setup, answered: Answered, rho: float, gradients: int, console: Console) -> Tokens:
-    """Every token of the answers, and the gate with one threshold for all of them.
+    """Measure every token of the answers, and apply the gate with one threshold for all of them.
 
     Args:
-        setup: of the finding.
+        setup: options of the finding.
         answered: the model and its answers.
         rho: share of the tokens that pass.
-        gradients: of how many tokens the whole gradient is taken, ``EACH`` of an answer.
+        gradients: number of tokens for which the gradient with respect to all weights is computed, ``EACH`` per answer.
         console: for progress.
 
     Raises:
@@ -85,7 +85,7 @@ def measure_tokens(setup: Setup, answered: Answered, rho: float, gradients: int,
 
 
 def gradient_correlation(tokens: pd.DataFrame, column: str, resamples: int) -> dict[str, Any]:
-    """Spearman's correlation of a token's entropy with its gradient's norm, over the tokens that have one."""
+    """Return Spearman's correlation of entropy and gradient norm, over the tokens whose gradient was computed."""
     known = tokens[tokens[column].notna()]
     if len(known) < 3 or known.entropy.nunique() < 2 or known[column].nunique() < 2:
         return as_figure(None, Interval(), len(known))
@@ -95,10 +95,10 @@ def gradient_correlation(tokens: pd.DataFrame, column: str, resamples: int) -> d
 
 
 def find_gate(setup: Setup, rho: float, gradients: int, console: Console) -> Finding:
-    """Ask every model at temperature 1, read its answers, and write the page.
+    """Ask every model at temperature 1, measure its answers, and write the page.
 
     Raises:
-        ValueError: rho is not in (0, 1], a model's weights are not at hand, or no answer can be read.
+        ValueError: rho is not in (0, 1], a model's weights are not available locally, or no answer can be used.
     """
     GateSettings(rho)  # checks it
     check_readable(setup.specs)
@@ -196,7 +196,7 @@ def _tables(one: Tokens, shares: pd.DataFrame, numbers: dict[str, Any]) -> list[
 
 
 def draw(one: Tokens, shares: pd.DataFrame) -> Figure:
-    """Above: the words with most of the entropy. Below: entropy against the gradient's norm, token by token."""
+    """Draw the words with most of the entropy (above), and each token's entropy against its gradient norm (below)."""
     figure, axes = new_figure(4.6, 2, 1, height_ratios=[3, 2])
     top = shares.head(SHOWN)
     bars, scatter = axes[:, 0]

@@ -7,12 +7,12 @@ import torch
 
 from omniq_verl.findings.reader import Read, Reader
 
-_ROWS = 64  # of logits worked on at once
+_ROWS = 64  # rows of logits processed at a time
 
 
 @torch.inference_mode()
 def answer_pass(reader: Reader, read: Read) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits ``[T, V]`` of an answer's tokens, on the CPU, and what enters the output layer ``[T, D]``, float32."""
+    """Return an answer's logits ``[T, V]``, on the CPU, and the input of the output layer ``[T, D]``, float32."""
     count, seen = len(read.texts), []
     hook = reader.model.get_output_embeddings().register_forward_pre_hook(lambda _layer, given: seen.append(given[0]))
     try:
@@ -23,35 +23,35 @@ def answer_pass(reader: Reader, read: Read) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def output_gradients(logits: torch.Tensor, hidden: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
-    """Norm of the gradient of each token's log-probability by the weights of the output layer ``[T]``, float32.
+    """Return the gradient norm of each token's log-probability with respect to the output layer's weights ``[T]``.
 
-    The gradient is the outer product of ``onehot(token) - p`` and what enters the layer, so that its norm is the
-    product of theirs, and ``|onehot - p|^2 = 1 - 2 p(token) + sum p^2``.
+    The result is float32. The gradient is the outer product of ``onehot(token) - p`` and the input of the layer, so its
+    norm is the product of their norms, and ``|onehot - p|^2 = 1 - 2 p(token) + sum p^2``.
 
     Args:
         logits: ``[T, V]``.
-        hidden: what enters the layer ``[T, D]``.
-        ids: of the tokens ``[T]``.
+        hidden: input of the output layer ``[T, D]``.
+        ids: token ids ``[T]``.
     """
     found = []
     for part, chosen in zip(logits.split(_ROWS), torch.tensor(ids).split(_ROWS), strict=True):
         p = part.float().softmax(dim=-1)
         others = p.scatter(1, chosen[:, None], 0.0)
-        # Not 1 - 2 p + sum p^2, whose digits cancel where p is near 1.
+        # The formula 1 - 2 p + sum p^2 would lose digits to cancellation where p is near 1.
         rest = others.sum(dim=1)
         found.append((rest**2 + (others**2).sum(dim=1)).sqrt())
     return torch.cat(found) * hidden.norm(dim=1)
 
 
 def full_gradients(reader: Reader, read: Read, tokens: Sequence[int]) -> list[float]:
-    """Norm of the gradient of some tokens' log-probabilities by all weights.
+    """Return the gradient norms of some tokens' log-probabilities with respect to all weights.
 
-    One forward pass and a backward pass for each token; the gradients of one token are in memory at a time.
+    This takes one forward pass, and one backward pass per token. Only one token's gradients are in memory at a time.
 
     Args:
         reader: the model.
         read: question and answer.
-        tokens: their numbers within the answer.
+        tokens: indices of the tokens within the answer.
     """
     model, count = reader.model, len(read.texts)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

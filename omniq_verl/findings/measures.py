@@ -13,12 +13,12 @@ COEFFICIENTS = ("plcc", "srcc")
 
 
 def agreement(pred: Numbers, target: Numbers, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """PLCC and SRCC with their intervals, as a page's JSON has them; a value that is not defined is None.
+    """Return PLCC and SRCC with their intervals, in the form of a page's JSON. An undefined value is None.
 
     Args:
         pred: scores ``[N]``.
         target: labels ``[N]``.
-        resamples: of the bootstrap over images.
+        resamples: bootstrap resamples over images.
 
     Raises:
         ValueError: lengths differ, or a value is not finite.
@@ -31,21 +31,23 @@ def agreement(pred: Numbers, target: Numbers, resamples: int = RESAMPLES) -> dic
 def correlation_bounds(
     pred: Numbers, target: Numbers, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of PLCC and SRCC, as ``evaluation.intervals.correlation_intervals`` has them; Kendall's, which takes
-    most of that function's time, is left out."""
+    """Return the intervals of PLCC and SRCC that ``evaluation.intervals.correlation_intervals`` gives.
+
+    Kendall's coefficient takes most of that function's time, so it is left out here.
+    """
     return mean_correlation_bounds([pred], target, resamples, seed)
 
 
 def mean_correlation_bounds(
     preds: Sequence[Numbers] | np.ndarray, target: Numbers, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of the mean correlation of several predictions of the same images: each resample draws images for all.
+    """Return intervals of the mean correlation of several predictions. All share the images that a resample draws.
 
     Args:
         preds: scores of each prediction ``[P, N]``.
         target: labels ``[N]``.
-        resamples: of the bootstrap over images.
-        seed: of the draws.
+        resamples: bootstrap resamples over images.
+        seed: seed of the draws.
     """
     pairs = [checked_pairs(pred, target) for pred in preds]
     if len(target) < 3:
@@ -61,5 +63,5 @@ def mean_correlation_bounds(
 
 
 def cell(figure: dict[str, Any], form: str = ".3f") -> str:
-    """A figure of ``agreement`` as a table has it."""
+    """Format a value from ``agreement`` for a table."""
     return with_interval(figure["value"], Interval(figure["low"], figure["high"]), form)

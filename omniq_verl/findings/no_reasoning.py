@@ -1,8 +1,8 @@
-"""What does reasoning add? The same model, reasoning first and scoring at once, on the same images.
+"""What does reasoning add? Compares the same model with reasoning and with an immediate score, on the same images.
 
-Source: arXiv 2601.02441, which finds that it adds little; RALI's table A.1, where a model that was trained without it
-is worse. Without reasoning, the score is the expectation over the numbers that the model could write behind a forced
-``<answer>`` (``generation.direct``).
+Source: arXiv 2601.02441, which finds that reasoning adds little, and RALI's table A.1, where a model trained without
+reasoning is worse. Without reasoning, the score is the expectation over the numbers that the model could write after a
+forced ``<answer>`` (``generation.direct``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ class Run:
     mode: str
     speed: Speed
     outside: float | None
-    """Mean probability that the model, behind the forced answer, writes no number of the scale; of ``direct``."""
+    """Mean probability of writing no number of the scale after the forced ``<answer>``; None in the mode ``reason``."""
 
 
 def run_modes(setup: Setup, console: Console) -> list[Run]:
-    """Every model in both modes, the modes of a model side by side."""
+    """Run every model in both modes. The two runs of a model are next to each other."""
     found = []
     for ref, (name, spec) in enumerate(zip(setup.names(), setup.specs, strict=True), 1):
         for mode in MODES:
@@ -54,12 +54,12 @@ def run_modes(setup: Setup, console: Console) -> list[Run]:
 
 
 def compare_modes(runs: Sequence[Run], resamples: int) -> list[dict[str, Any]]:
-    """Each model's two modes in every set, over the images that both score.
+    """Compare the two modes of each model in every data set, over the images that both modes score.
 
     Returns:
-        By model and set: ``images`` (scored by both), by mode ``plcc`` and ``srcc`` and ``scored`` of all, ``between``
-        (SRCC of the modes' scores with one another), and ``srcc_difference`` and ``plcc_difference``, without reasoning
-        minus with, with ``p_holm`` over all rows.
+        One entry per model and set: ``images`` (number scored by both); for each mode ``plcc``, ``srcc`` and ``scored``
+        (out of all images); ``between`` (SRCC between the scores of the two modes); and ``srcc_difference`` and
+        ``plcc_difference`` (without reasoning minus with reasoning), with ``p_holm`` over all entries.
     """
     found = []
     for reason, direct in zip(runs[::2], runs[1::2], strict=True):
@@ -186,7 +186,7 @@ def _tables(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """SRCC in both modes, with intervals; a line a model and set, hollow without reasoning."""
+    """Draw SRCC in both modes with intervals, one line per model and set. Hollow markers: without reasoning."""
     figure, [[axis]] = new_figure(0.8 + 0.42 * len(rows))
     for ref, row in enumerate(rows):
         for step, mode in enumerate(MODES):
@@ -205,7 +205,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _style(step: int) -> dict[str, Any]:
-    """How a mode is drawn: the first filled, the second hollow."""
+    """Return the marker style of a mode: filled for the first, hollow for the second."""
     fill = "white" if step else COLOURS[step]
     return {"color": COLOURS[step], "marker": "os"[step], "markerfacecolor": fill, "markersize": 4.5,
             "linestyle": "none", "label": TITLES[MODES[step]]}  # fmt: skip

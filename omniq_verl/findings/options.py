@@ -35,7 +35,7 @@ def setup_of(
     seed: options.SEED = 0,
     verbose: options.VERBOSE = False,
 ) -> "Setup":
-    """The setup these options name."""
+    """Build the ``Setup`` from the options."""
     from omniq_verl.findings.setup import Setup
 
     specs = tuple(
@@ -46,4 +46,4 @@ def setup_of(
 
 
 with_setup = options.options_of(setup_of)
-"""A command whose first parameter is a ``Setup``."""
+"""Turns a function whose first parameter is a ``Setup`` into a command with these options."""

@@ -1,4 +1,4 @@
-"""What a finding leaves: numbers (JSON), plots (PDF and PNG), and a page (HTML) that needs no other file."""
+"""The output of a finding: numbers (JSON), plots (PDF and PNG), and a self-contained page (HTML)."""
 
 import io
 import json
@@ -19,34 +19,34 @@ from omniq_verl.evaluation.intervals import Interval
 from omniq_verl.generation.provenance import lines_of
 
 COLUMN = 3.4
-"""Inches, the width of a column of a two-column paper."""
+"""Width of a column of a two-column paper, in inches."""
 _STYLE: dict[Any, Any] = {
-    "pdf.fonttype": 42,  # text stays text, which publishers ask for
+    "pdf.fonttype": 42,  # keeps text as text, which publishers require
     "svg.fonttype": "none",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Everything a finding's page says."""
+    """Everything that a finding's page shows."""
 
     name: str
-    """Name of the command and of its files."""
+    """Name of the command and of its output files."""
     title: str
     question: str
     """What is measured, in two or three sentences."""
     found: Sequence[str]
     """Sentences with the numbers that matter most."""
     tables: Sequence[Mapping[str, Any]]
-    """Each ``title``, ``columns``, and ``rows`` of texts."""
+    """Each table has a ``title``, ``columns``, and ``rows`` of texts."""
     numbers: Mapping[str, Any]
-    """All of it, for JSON."""
+    """All results, for the JSON file."""
     record: Mapping[str, Any]
-    """Conditions, of ``provenance``."""
+    """Conditions of the measurement, from ``provenance``."""
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    """By the ending of their file's name: "" is ``NAME.png`` and ``NAME.pdf``."""
+    """Figures by the ending of their file name: "" is ``NAME.png`` and ``NAME.pdf``."""
     reading: Sequence[str] = ()
-    """How to read it, and what it does not show."""
+    """How to interpret the results, and what they do not show."""
 
 
 def write_finding(out: Path, finding: Finding, console: Console) -> Path:
@@ -75,7 +75,7 @@ def write_finding(out: Path, finding: Finding, console: Console) -> Path:
 def _save(figure: Figure, path: Path) -> bytes:
     """Write a figure as PDF and PNG; returns the PNG."""
     with rc_context(_STYLE):
-        # Without the date, so that the same numbers give the same file.
+        # No date is written, so the same numbers give the same file.
         replace_bytes(path.with_suffix(".pdf"), _drawn(figure, format="pdf", metadata={"CreationDate": None}))
         png = _drawn(figure, format="png", dpi=250)
     replace_bytes(path.with_suffix(".png"), png)
@@ -89,12 +89,12 @@ def _drawn(figure: Figure, **run_options: Any) -> bytes:
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **run_options: Any) -> tuple[Figure, Any]:
-    """A figure as wide as a paper's column, and its axes ``[rows, columns]``, with text of 7 points.
+    """Return a figure as wide as a paper's column, with 7-point text, and its axes ``[rows, columns]``.
 
     Args:
-        height: in inches.
-        rows: of panels.
-        columns: of panels.
+        height: height in inches.
+        rows: rows of panels.
+        columns: columns of panels.
         run_options: further arguments of matplotlib's ``subplots``.
     """
     figure = Figure(figsize=(COLUMN, height), layout="constrained")
@@ -106,29 +106,29 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **run_options: An
 
 
 def label(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    """Texts of a panel in the sizes of a paper's figure; names of models are no formulas."""
+    """Label a panel in the text sizes of a paper's figure. Names of models are not rendered as formulas."""
     axis.set_title(title, fontsize=8, loc="left", parse_math=False)
     axis.set_xlabel(x, fontsize=7)
     axis.set_ylabel(y, fontsize=7)
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A number as tables have it; a dash where it is not defined."""
+    """Format a number for a table; a dash if it is undefined."""
     return "-" if value is None or value != value else f"{value:{form}}"
 
 
 def with_interval(value: float | None, bounds: Interval, form: str = ".3f") -> str:
-    """A number and its interval, e.g. ``0.912 [0.903, 0.921]``."""
+    """Format a number and its interval, e.g. ``0.912 [0.903, 0.921]``."""
     if value is None or bounds.low is None or bounds.high is None:
         return number(value, form)
     return f"{value:{form}} [{bounds.low:{form}}, {bounds.high:{form}}]"
 
 
 def as_figure(value: float | None, bounds: Interval, n: int) -> dict[str, Any]:
-    """A number with its interval, for JSON."""
+    """Return a number with its interval, for JSON."""
     return {"value": value, "low": bounds.low, "high": bounds.high, "n": n}
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """A table of a page."""
+    """Return a table for ``Finding.tables``."""
     return {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}

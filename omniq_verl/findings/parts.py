@@ -1,7 +1,7 @@
 """One model made of two: the vision tower of one checkpoint and the language model of another.
 
-Source: RALI, section 3.3 and table 1. The vision tower is the module ``visual``, encoder and merger, as
-``trainer.parts`` trains it; all else is the language model.
+Source: RALI, section 3.3 and table 1. The vision tower is the module ``visual`` with encoder and merger, as in
+``trainer.parts``. Everything else is the language model.
 """
 
 import json
@@ -16,23 +16,23 @@ from omniq_verl.generation.weights import INDEX, SINGLE, read_stored, weight_fil
 
 VISION = "visual"
 RECORD = "swap.json"
-"""The file that says what a folder was put together from."""
+"""File that records the two models a folder was made from."""
 
 
 def vision_name(name: str) -> str | None:
-    """The part of a tensor's name from the vision tower on, e.g. ``visual.merger.mlp.0.bias``; None: none of it.
+    """Return a tensor's name from the vision tower on, e.g. ``visual.merger.mlp.0.bias``; None if it is outside it.
 
-    Checkpoints differ in what stands before: ``visual.``, or ``model.visual.``.
+    Checkpoints use different prefixes: ``visual.`` or ``model.visual.``.
     """
     parts = name.split(".")
     return ".".join(parts[parts.index(VISION) :]) if VISION in parts[:-1] else None
 
 
 def check_fit(vision: Path, language: Path) -> None:
-    """Check that the vision tower of one model fits the language model of the other, from headers alone.
+    """Check that the vision tower of one model fits the language model of the other. Only file headers are read.
 
     Raises:
-        ValueError: a model has no module ``visual``, or the towers have other tensors or shapes.
+        ValueError: a model has no module ``visual``, or the towers differ in tensors or shapes.
         BadWeights: a file is missing or damaged.
     """
     towers = [_tower(folder) for folder in (vision, language)]
@@ -58,16 +58,16 @@ def _tower(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def join_parts(vision: Path, language: Path, out: Path) -> Path:
-    """Write a model folder: all of ``language``, but the vision tower's tensors of ``vision``.
+    """Write a model folder with the vision tower of ``vision`` and everything else from ``language``.
 
-    A file of weights at a time is in memory. Tensors keep the names and number types of ``language``. The folder
-    appears only when it is complete and has passed the check of every model that is opened; one that is there from the
-    same weights is left as it is.
+    Only one weights file is in memory at a time. Tensors keep the names and dtypes of ``language``. The folder appears
+    only when it is complete and has passed the check that every model must pass before it is opened. An existing folder
+    made from the same weights is left unchanged.
 
     Args:
         vision: model folder with safetensors.
-        language: likewise.
-        out: folder to make.
+        language: model folder with safetensors.
+        out: folder to create.
 
     Raises:
         ValueError: the towers do not fit, a folder is not safe to open, or ``out`` holds something else.
@@ -101,7 +101,7 @@ def _read(path: Path) -> object:
 
 
 def _copy_others(source: Path, target: Path) -> None:
-    """Everything that is no file of weights: configuration, tokenizer, processor."""
+    """Copy every file that does not hold weights: configuration, tokenizer, processor."""
     for path in sorted(source.iterdir()):
         if path.is_file() and path.suffix in (".json", ".txt", ".jinja", ".model") and path.name not in (INDEX, RECORD):
             shutil.copyfile(path, target / path.name)
@@ -125,7 +125,7 @@ def _write_weights(vision: Path, language: Path, target: Path) -> None:
 
 
 def _row_refs(files: Iterable[Path]) -> dict[str, tuple[Path, str]]:
-    """File and full name of every tensor of a vision tower, by its name from the tower on."""
+    """Map each vision tower tensor's name (from the tower on) to its file and full name."""
     from safetensors import safe_open
 
     found = {}

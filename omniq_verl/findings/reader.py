@@ -1,4 +1,4 @@
-"""A model that reads answers which are there already, by transformers: one forward pass over question and answer."""
+"""Run a model over answers that already exist: one transformers forward pass over question and answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Read:
     """Question and answer as one sequence of T tokens."""
 
     inputs: Mapping[str, torch.Tensor]
-    """What the model is given, ``[1, T]`` and pixels, on the CPU."""
+    """Inputs of the model on the CPU: tokens ``[1, T]`` and pixels."""
     kinds: list[str]
     """Kind of each token, one of ``tokens.KINDS``; ``[T]``."""
     texts: list[str]
@@ -28,25 +28,25 @@ class Read:
 
     @property
     def question(self) -> int:
-        """Number of tokens of the question."""
+        """Number of tokens in the question."""
         return len(self.kinds) - len(self.texts)
 
     def at(self, kind: str) -> torch.Tensor:
-        """Positions of the tokens of a kind."""
+        """Return the positions of the tokens of one kind."""
         return torch.tensor([ref for ref, one in enumerate(self.kinds) if one == kind], dtype=torch.long)
 
 
 class Reader:
     """A model and its processor.
 
-    On a GPU where there is one, in the number type of the engine that wrote the answers (``spec.dtype``).
+    The model runs on a GPU if there is one, with the dtype of the engine that wrote the answers (``spec.dtype``).
 
     Args:
-        spec: of the model.
-        attention: an implementation of attention known to transformers; None: the model's default.
+        spec: specification of the model.
+        attention: name of an attention implementation that transformers knows; None: the model's default.
 
     Raises:
-        ValueError: the model is not safe to open, or not whole.
+        ValueError: the model is not safe to open, or is incomplete.
     """
 
     def __init__(self, spec: EngineSpec, attention: str | None = None):
@@ -70,11 +70,11 @@ class Reader:
         answer_format: str = "number",
         scale: Scale | None = None,
     ) -> Read | None:
-        """The sequence of a question and its answer; None where the answer has no reasoning or no readable score.
+        """Return the sequence of a question and its answer; None if the answer has no reasoning or no parsable score.
 
         Raises:
-            ForbiddenText: question or answer hold control tokens of the model.
-            ValueError: the image does not decode.
+            ForbiddenText: the question or the answer contains control tokens of the model.
+            ValueError: the image cannot be decoded.
         """
         if (found := spans(answer, answer_format, scale)) is None:
             return None
@@ -86,5 +86,5 @@ class Reader:
         return Read(with_answer(inputs, ids), [*of_question, *answer_kinds(texts, *found)], texts)
 
     def on_device(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The inputs where the model is."""
+        """Return the inputs on the model's device."""
         return {name: value.to(self.device) for name, value in inputs.items()}

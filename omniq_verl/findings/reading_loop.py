@@ -1,4 +1,4 @@
-"""Read every parsed answer of a run with a model, and count what could not be read."""
+"""Run a model over every answer that can be parsed, and count the others by reason."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,20 +19,20 @@ class Skipped:
     counts: Counter[str] = field(default_factory=Counter)
 
     def text(self) -> str:
-        """For a table, e.g. ``3 without reasoning or score``; "none" where there are none."""
+        """Return the counts for a table, e.g. ``3 without reasoning or score``; "none" if all are 0."""
         return ", ".join(f"{number} {reason}" for reason, number in sorted(self.counts.items()) if number) or "none"
 
 
 def read_answers(
     setup: Setup, answered: Answered, reader: Reader, skipped: Skipped, console: Console
 ) -> Iterator[tuple[str, Read]]:
-    """The key and the sequence of the first answer to every row, as far as it has reasoning and a readable score.
+    """Yield the key and the sequence of each row's first answer if it has reasoning and a score that can be parsed.
 
     Args:
-        setup: of the finding.
-        answered: whose answers are read.
-        reader: the model that reads them.
-        skipped: counts the others.
+        setup: options of the finding.
+        answered: the answers.
+        reader: the model that processes them.
+        skipped: counts the answers that are left out.
         console: for progress.
     """
     refs = setup.refs()

@@ -1,8 +1,8 @@
 """Does a GRPO run learn to please its reward without scoring better?
 
-A report over a run's folder: the reward beside what it should bring, the correlation with the labels, and beside signs
-that it is earned in other ways: longer answers, repeated phrases, one text for all images, scores that crowd together
-or stay at the middle of the scale, where a Gaussian reward is safest.
+The report on a run's folder compares the reward with what it should improve, the correlation with the labels. It also
+shows signs that the reward is earned in other ways: longer answers, repeated phrases, one text for all images, and
+scores that crowd together or stay at the middle of the scale, where a Gaussian reward is safest.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,22 +24,22 @@ from omniq_verl.findings.page import Finding, as_figure, label, new_figure, tabl
 from omniq_verl.generation.provenance import provenance, record_start
 
 MIDDLE = 0.1
-"""Half the width of the scale's middle, as a share of the scale. Ours."""
+"""Half the width of the scale's middle, as a share of the scale. Our choice."""
 _CURVES = ("reward", "validation_reward", "validation_srcc", "response_length", "entropy")
 
 
 def measures(answers: pd.DataFrame) -> dict[str, float]:
-    """What is measured of one step's answers.
+    """Measure the answers of one step.
 
     Args:
-        answers: of ``dumps.read_dump``.
+        answers: from ``dumps.read_dump``.
 
     Returns:
-        ``reward`` (mean), ``srcc`` (of the answers with a score, with their labels), ``parsed`` (share of answers with
-        a score), ``words`` (mean of an answer), ``repeated`` (mean share of repeated phrases), ``same_text`` (share of
-        the answers with the most frequent reasoning), ``same_score`` (likewise of the score), ``spread`` (standard
-        deviation of the scores over that of the labels), ``middle`` (share of the scores within ``MIDDLE`` of the
-        scale's middle) and ``middle_labels`` (of the labels). NaN where it is not defined.
+        ``reward`` (mean), ``srcc`` (between scores and labels, over the answers with a score), ``parsed`` (share of
+        answers with a score), ``words`` (mean per answer), ``repeated`` (mean share of repeated phrases), ``same_text``
+        (share of answers with the most frequent reasoning), ``same_score`` (share of scores equal to the most frequent
+        one), ``spread`` (standard deviation of the scores divided by that of the labels), ``middle`` (share of scores
+        within ``MIDDLE`` of the scale's middle) and ``middle_labels`` (the same for the labels). NaN if undefined.
     """
     scored = answers[answers.score.notna() & answers.target.notna()]
     srcc = correlations(scored.score.to_numpy(), scored.target.to_numpy())["srcc"] if len(scored) else None
@@ -59,7 +59,7 @@ def measures(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def in_middle(answers: pd.DataFrame, column: str) -> pd.Series:
-    """Is each value within ``MIDDLE`` of its scale's middle? NaN where the scale is not known."""
+    """Return 1 for values within ``MIDDLE`` of their scale's middle and 0 for others; NaN if the scale is unknown."""
     width = answers.high - answers.low
     near = ((answers[column] - (answers.low + answers.high) / 2).abs() <= MIDDLE * width + 1e-9).astype(float)
     return near.where(width.notna())
@@ -72,18 +72,18 @@ MEANS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "repeated": lambda answers: answers.repeated,
     "middle": lambda answers: in_middle(answers, "score").where(answers.score.notna()),
 }
-"""Measures that are means over answers, for their intervals."""
+"""The measures that are means over answers. Each function gives the values that are averaged."""
 
 
 def intervals(answers: pd.DataFrame, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """What the means and ``srcc`` come to where images are drawn with replacement ``[resamples]``.
+    """Return the values of the means and of ``srcc`` in bootstrap resamples of the images ``[resamples]``.
 
-    All answers to an image are drawn together. Of the correlation, the ranks are taken anew in every resample.
+    All answers to an image are drawn together. For the correlation, every resample is ranked again.
 
     Args:
-        answers: of ``dumps.read_dump``.
-        resamples: how often.
-        seed: of the draws.
+        answers: from ``dumps.read_dump``.
+        resamples: number of resamples.
+        seed: seed of the draws.
     """
     numbers = answers.groupby("image", sort=False).ngroup().to_numpy()
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*MEANS, "srcc")}
@@ -106,17 +106,17 @@ def intervals(answers: pd.DataFrame, resamples: int, seed: int = 0) -> dict[str,
 
 
 def find_reward_hacking(run: Path, answers: Path | None, out: Path, resamples: int, console: Console) -> Finding:
-    """Read a run's metrics and written answers, and write the page.
+    """Read a run's metrics and saved answers, and write the page.
 
     Args:
         run: ``trainer.default_local_dir`` of a GRPO run.
-        answers: folder of ``STEP.jsonl``; None: ``validation`` or ``rollouts`` in the run's.
-        out: folder of the results.
-        resamples: of the bootstrap over images.
+        answers: folder with ``STEP.jsonl``; None: ``validation`` or ``rollouts`` in the run's folder.
+        out: folder for the results.
+        resamples: bootstrap resamples over images.
         console: for progress.
 
     Raises:
-        ValueError: the run has no metrics, or no answers of two steps.
+        ValueError: the run has no metrics, or saved answers of fewer than two steps.
     """
     curves = read_curves(run, _CURVES)
     folder = answers or next((run / name for name in FOLDERS if dump_files(run / name)), run / FOLDERS[0])
@@ -197,7 +197,7 @@ def _changes(steps: Sequence[dict[str, Any]], drawn: dict[int, dict[str, np.ndar
 
 
 def _verdict(change: dict[str, Any]) -> list[str]:
-    """What the reward and the correlation did from the first step to the last, each with its interval."""
+    """Say how the reward and the correlation changed from the first step to the last, each with its interval."""
     moves = {name: _move(change[name]) for name in ("reward", "srcc")}
     summary = f"From step {change['first']} to {change['last']}: reward {cell(change['reward'], '+.3f')}, SRCC"
     summary += f" {cell(change['srcc'], '+.3f')}."
@@ -263,7 +263,7 @@ _PANELS = (
 
 
 def draw(steps: Sequence[dict[str, Any]], curves: pd.DataFrame) -> Figure:
-    """Six panels over the steps, with bands where a measure has an interval; and the reward of the training's log."""
+    """Draw six panels over the steps, with bands for measures that have an interval, and the logged training reward."""
     figure, axes = new_figure(4.8, 3, 2, sharex=True)
     for axis, (names, unit) in zip(axes.flat, _PANELS, strict=True):
         for ref, name in enumerate(names):
@@ -282,7 +282,7 @@ def draw(steps: Sequence[dict[str, Any]], curves: pd.DataFrame) -> Figure:
 
 
 def _legend_above(axis: Any) -> None:
-    """In a panel this small a legend would hide lines."""
+    """Put the legend above the panel; inside such a small panel it would hide lines."""
     axis.legend(fontsize=5.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 

@@ -1,7 +1,7 @@
-"""The mean of k sampled answers against one greedy answer: what does it gain, and what does it cost?
+"""The mean of k sampled answers compared with one greedy answer: what does it gain, and what does it cost?
 
-Source: self-consistency is one of the paths of arXiv 2601.02441; the mean over samples is what ``omniq eval --samples``
-takes for a score.
+Source: self-consistency is one of the paths of arXiv 2601.02441. ``omniq eval --samples`` uses the mean over samples as
+the score.
 """
 
 from collections.abc import Sequence
@@ -24,22 +24,22 @@ from omniq_verl.generation.request import Sampling
 
 
 def sizes(samples: int) -> list[int]:
-    """The numbers of answers that are measured: powers of two up to ``samples``, and ``samples`` itself."""
+    """Return the numbers of answers to measure: powers of two up to ``samples``, and ``samples`` itself."""
     found = [2**power for power in range(samples.bit_length())]
     return found if found[-1] == samples else [*found, samples]
 
 
 def group_means(scores: np.ndarray, k: int) -> np.ndarray:
-    """The mean score of every image in disjoint groups of k answers.
+    """Return the mean score of every image in disjoint groups of k answers.
 
-    Groups share no answer, so that their mean correlation uses all answers; what is left of them is not used.
+    Groups share no answers, so their mean correlation uses as many answers as possible. A remainder is not used.
 
     Args:
-        scores: of each image's answers, NaN for one that cannot be parsed ``[N, samples]``.
-        k: answers a group.
+        scores: scores of each image's answers ``[N, samples]``, NaN for an answer that cannot be parsed.
+        k: answers per group.
 
     Returns:
-        ``[samples // k, N]``; NaN where none of a group's answers can be parsed.
+        ``[samples // k, N]``; NaN if no answer of a group can be parsed.
     """
     groups = scores.shape[1] // k
     parts = scores[:, : groups * k].reshape(len(scores), groups, k)
@@ -52,18 +52,18 @@ def group_means(scores: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curve:
-    """One model's agreement with the labels against the number of answers."""
+    """One model's agreement with the labels as a function of the number of answers."""
 
     name: str
     images: int
     left_out: int
     greedy: dict[str, Any]
     points: list[dict[str, Any]]
-    """By k: ``k``, ``groups``, ``plcc``, ``srcc``, ``tokens`` an image, ``gain`` over greedy in SRCC."""
+    """One entry per k: ``k``, ``groups``, ``plcc``, ``srcc``, ``tokens`` per image, SRCC ``gain`` over greedy."""
 
 
 def measure(greedy: Answered, sampled: Answered, samples: int, resamples: int) -> Curve:
-    """Compare a model's sampled answers with its greedy one, over the images that all of them score.
+    """Compare a model's sampled answers with its greedy answer, over the images for which all of them give a score.
 
     Raises:
         ValueError: fewer than three images have a score in every group of answers.
@@ -89,7 +89,7 @@ def measure(greedy: Answered, sampled: Answered, samples: int, resamples: int) -
 
 
 def _by_sample(answers: pd.DataFrame, column: str, samples: int) -> pd.DataFrame:
-    """A column of the answers as ``[images, samples]``, in the order of the images."""
+    """Return a column of the answers as ``[images, samples]``, in the order of the images."""
     table = answers.pivot(index="key", columns="sample", values=column)
     return table.reindex(columns=range(samples)).astype(float)
 
@@ -111,7 +111,7 @@ def find_self_consistency(setup: Setup, samples: int, temperature: float, consol
     """Ask every model for a greedy answer and for ``samples`` sampled ones, and write the page.
 
     Raises:
-        ValueError: samples below 2, or too few images with readable answers.
+        ValueError: ``samples`` is below 2, or too few images have answers that can be parsed.
     """
     if samples < 2:
         raise ValueError(f"--samples is {samples}, but a mean needs several answers. Fix: give 2 or more")
@@ -175,7 +175,7 @@ def _numbers(curve: Curve) -> dict[str, Any]:
 
 
 def draw(curves: Sequence[Curve]) -> Figure:
-    """SRCC against tokens: a line a model, and its greedy answer as a star with an interval."""
+    """Draw SRCC against tokens: one line per model, with its greedy answer as a star with an interval."""
     figure, [[axis]] = new_figure(2.5)
     for ref, curve in enumerate(curves):
         colour = COLOURS[ref % len(COLOURS)]
@@ -184,7 +184,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
         axis.plot(x, [one["srcc"]["value"] for one in known], "-o", color=colour, markersize=3.5, linewidth=1.2,
                   label=f"{curve.name}, mean of k")  # fmt: skip
         for one, at in zip(known, x, strict=True):
-            # Lines lie close together: the second one's labels are below it.
+            # The lines are close together, so the labels of the second one go below it.
             axis.annotate(f"k={one['k']}", (at, one["srcc"]["value"]), (0, (4, -8)[ref % 2]), ha="center",
                           textcoords="offset points", fontsize=5.5)  # fmt: skip
         bounded = [one for one in known if one["srcc"]["low"] is not None]
@@ -192,7 +192,7 @@ def draw(curves: Sequence[Curve]) -> Figure:
         axis.fill_between([one["tokens"] for one in bounded], low, high, color=colour, alpha=0.15, linewidth=0)
         _draw_greedy(axis, curve, colour)
     drawn = [line.get_xdata() for line in axis.get_lines()]
-    if drawn and all(len(x) and min(x) > 0 for x in drawn):  # engines that do not count tokens say 0
+    if drawn and all(len(x) and min(x) > 0 for x in drawn):  # engines that do not count tokens report 0
         axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
     label(axis, "", "written tokens an image", "SRCC with the labels")

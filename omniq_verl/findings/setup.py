@@ -1,4 +1,4 @@
-"""What all findings are given: models, prepared files, a folder; and the answers that models give to the files."""
+"""What all findings share: models, prepared files, an output folder, and the models' answers to the files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from omniq_verl.generation.spec import LOCAL_KINDS, EngineSpec
 
 @dataclass(frozen=True)
 class Setup:
-    """Options that every finding over models and data shares."""
+    """Options that all findings about models and data share."""
 
     specs: tuple[EngineSpec, ...]
     data: tuple[Path, ...]
-    """Prepared files, of tasks that ask for a score."""
+    """Prepared files of tasks that ask for a score."""
     out: Path
     limit: int | None = None
-    """Only the first so many rows of each file."""
+    """Number of rows to use from the start of each file; None: all."""
     max_tokens: int = 1024
     workers: int = 1
     batch: int = 256
@@ -35,7 +35,7 @@ class Setup:
     seed: int = 0
 
     def names(self) -> list[str]:
-        """What tells the models apart.
+        """Return short names that tell the models apart.
 
         Raises:
             ValueError: a model is given twice.
@@ -43,11 +43,11 @@ class Setup:
         return short_names([_step_folder(Path(spec.model)) for spec in self.specs])
 
     def refs(self) -> list[RowRef]:
-        """The rows that are asked about."""
+        """Return the rows that the models are asked about."""
         return limited_rows(list(self.data), self.limit)
 
     def record(self, **others: Any) -> dict[str, Any]:
-        """The conditions, for the page; ``others`` are those of one finding."""
+        """Return the conditions for the page. ``others`` are the conditions of one finding."""
         named = zip(self.names(), self.specs, strict=True)
         models = {name: {"folder": spec.model, "weights": spec.identity()["weights"]} for name, spec in named}
         data = data_record(self.refs(), self.limit)
@@ -56,7 +56,7 @@ class Setup:
 
 
 def _step_folder(model: Path) -> Path:
-    """A checkpoint's folder without what verl puts all of them into."""
+    """Return a checkpoint's folder without the subfolders that verl adds to every checkpoint."""
     while model.name in ("huggingface", "actor"):
         model = model.parent
     return model
@@ -69,9 +69,9 @@ class Answered:
     name: str
     spec: EngineSpec
     images: pd.DataFrame
-    """One line an image, as ``evaluation.judging.per_image`` makes it, indexed by ``key``."""
+    """One row per image from ``evaluation.judging.per_image``, indexed by ``key``."""
     answers: pd.DataFrame
-    """One line an answer, as ``evaluation.judging.judge_answers`` makes it."""
+    """One row per answer from ``evaluation.judging.judge_answers``."""
 
 
 def ask(
@@ -83,20 +83,20 @@ def ask(
     console: Console,
     mode: str = "reason",
 ) -> Answered:
-    """Evaluate a model on the rows as ``omniq eval`` does, in a folder of its own; what is there is not asked again.
+    """Evaluate a model on the rows like ``omniq eval``, in a separate folder. Stored answers are not requested again.
 
     Args:
-        setup: of the finding.
+        setup: options of the finding.
         spec: the model.
-        name: of the model, for tables.
-        part: name of the folder within the finding's.
-        sampling: how it answers.
+        name: name of the model, for tables.
+        part: name of the folder within the finding's folder.
+        sampling: how the model samples its answers.
         console: for tables and progress.
         mode: one of ``generation.direct.MODES``.
 
     Raises:
-        ValueError: a task asks for no score, or see ``evaluation.run.evaluate``.
-        BatchesFailed: some rows were not answered.
+        ValueError: a task does not ask for a score, or see ``evaluation.run.evaluate``.
+        BatchesFailed: some rows have no answer.
     """
     run_options = RunOptions(on="here" if setup.workers == 1 else "ray", workers=setup.workers, batch=setup.batch)
     folder = setup.out / "answers" / part
@@ -113,16 +113,16 @@ def ask(
 
 
 def ask_all(setup: Setup, sampling: Sampling, console: Console) -> list[Answered]:
-    """As ``ask``, every model of the setup, in the folders ``model_1``, ``model_2``, ..."""
+    """Call ``ask`` for every model of the setup, with the folders ``model_1``, ``model_2``, ..."""
     named = enumerate(zip(setup.names(), setup.specs, strict=True), 1)
     return [ask(setup, spec, name, f"model_{number}", sampling, console) for number, (name, spec) in named]
 
 
 def check_readable(specs: Sequence[EngineSpec]) -> None:
-    """Findings that look inside of a model open its weights by transformers.
+    """Check that transformers can open the weights of every model, for findings that look inside a model.
 
     Raises:
-        ValueError: a model is behind an endpoint or an engine of the user's own.
+        ValueError: a model is behind an endpoint or a user-defined engine.
     """
     if other := next((spec for spec in specs if spec.kind not in LOCAL_KINDS), None):
         raise ValueError(
@@ -138,11 +138,11 @@ class Question:
     ref: RowRef
     messages: list[dict[str, str]]
     images: tuple[bytes, ...]
-    """Its image files; empty where they cannot be read (any more)."""
+    """Content of the image files; empty if they cannot be read (any more)."""
 
 
 def questions(refs: Sequence[RowRef]) -> Iterator[Question]:
-    """What each row asks, in their order."""
+    """Yield the question of each row, in the order of ``refs``."""
     for ref, row in zip(refs, RowReader(["prompt", "images"]).read(refs), strict=True):
         try:
             images = image_bytes(row)

@@ -1,4 +1,4 @@
-"""Rows whose answer is the label alone: what the row "Qwen-SFT" of RALI's table A.1 learns from."""
+"""SFT rows whose answer is only the label, as for "Qwen-SFT" in RALI's table A.1."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from omniq_verl.tasks import Task, task_of
 
 
 def label_answer(task: Task, score: float) -> str:
-    """The answer to learn, with two decimals as Q-Insight's prompt asks for.
+    """Return the answer to learn, with two decimals as Q-Insight's prompt demands.
 
     Args:
-        task: without reasoning.
+        task: a task without reasoning.
         score: label on the task's scale.
     """
     number = f"{score:.2f}"
@@ -23,15 +23,15 @@ def label_answer(task: Task, score: float) -> str:
 
 
 def write_sft_data(files: Sequence[Path], out: Path) -> int:
-    """Write prepared rows of tasks without reasoning as rows for verl's SFT trainer; returns their number.
+    """Convert prepared rows of tasks without reasoning to rows for verl's SFT trainer. Returns the number of rows.
 
     Args:
-        files: prepared train files.
-        out: parquet file.
+        files: prepared training files.
+        out: parquet file to write.
 
     Raises:
-        HeldOutRows: a file holds rows of a validation or test split.
-        ValueError: a task asks for reasoning or for no score, or a file cannot be read.
+        HeldOutRows: a file contains rows of a validation or test split.
+        ValueError: a task asks for reasoning or does not ask for a score, or a file cannot be read.
     """
     refs = learnable_rows(files)
     for ref in refs:

@@ -1,7 +1,7 @@
-"""Language models under another vision tower: what of the score is in which part?
+"""Language models with another vision tower: which part of the model determines the score?
 
-Source: RALI, section 3.3 and table 1: language models trained on two data sets, each under the pretrained vision tower,
-differ little outside of their own domains.
+Source: RALI, section 3.3 and table 1. Language models trained on two data sets, each combined with the pretrained
+vision tower, differ little outside their own domains.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,11 +26,11 @@ from omniq_verl.generation.run_folder import checkpoint_of
 
 
 def find_swap(setup: Setup, vision: str, console: Console) -> Finding:
-    """Put every model's language model under the tower of ``vision``, evaluate both, and write the page.
+    """Combine every model's language model with the tower of ``vision``, evaluate both versions, and write the page.
 
     Args:
-        setup: its models give the language models.
-        vision: folder of the model, or of the training run, that gives the vision tower.
+        setup: options of the finding; its models provide the language models.
+        vision: folder of the model, or of the training run, that provides the vision tower.
         console: for tables and progress.
 
     Raises:
@@ -73,7 +73,7 @@ READING = (
 
 
 def _evaluated(setup: Setup, tower: Path, console: Console) -> Iterator[Answered]:
-    """Every model as it is, and under the other tower."""
+    """Evaluate every model unchanged and with the other tower."""
     sampling = Sampling(max_tokens=setup.max_tokens)
     for ref, (name, spec) in enumerate(zip(setup.names(), setup.specs, strict=True), 1):
         yield ask(setup, spec, name, f"model_{ref}", sampling, console)
@@ -83,7 +83,7 @@ def _evaluated(setup: Setup, tower: Path, console: Console) -> Iterator[Answered
 
 
 def _pairs(runs: Sequence[Answered], sets: Sequence[str]) -> list[dict[str, Any]]:
-    """Each model against itself under the other tower, and the models under one tower against one another."""
+    """Compare each model with itself under the other tower, and the models that share a tower with each other."""
     chosen = [(runs[ref + 1], runs[ref]) for ref in range(0, len(runs), 2)]
     chosen += combinations(runs[1::2], 2)
     resamples = resamples_for(len(chosen) * len(sets))
@@ -149,7 +149,7 @@ def _difference(test: dict[str, Any]) -> str:
 
 
 def draw(runs: Sequence[Answered], sets: Sequence[str], numbers: dict[str, Any]) -> Figure:
-    """SRCC with its interval: a panel a set, a line a model, hollow under the other tower."""
+    """Draw SRCC with intervals: one panel per set, one line per model. Hollow markers: with the other tower."""
     figure, axes = new_figure(0.5 + 0.27 * len(runs) + 0.35, 1, len(sets), sharey=True)
     for axis, name in zip(axes[0], sets, strict=True):
         for ref, one in enumerate(runs):

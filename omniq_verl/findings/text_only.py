@@ -1,8 +1,8 @@
 """How much of the score is in the text of the reasoning?
 
-Three ways to ask: the model scores from its own text without the image, and with the text of another image; and a ridge
-regression predicts the labels from the text's words, beside one on the image's tokens. Source: RALI, section 3.3, and
-arXiv 2601.02441, which compares the paths from image and from text to the score.
+There are three experiments. The model scores from its own text without the image. It scores the image with the text of
+another image. A ridge regression predicts the labels from the text's words, and another one from the image's tokens.
+Source: RALI, section 3.3, and arXiv 2601.02441, which compares the paths from image and from text to the score.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ RIDGE_TEXT, RIDGE_VISUAL = "ridge on the text's words", "ridge on the image's to
 
 
 def reasonings(answered: Answered) -> dict[str, str]:
-    """The reasoning of every first answer that has one and a readable score, by the image's key."""
+    """Return the reasoning of each image's first answer, if it has one and a parsable score, by the image's key."""
     first = answered.answers[(answered.answers["sample"] == 0) & (answered.answers.status == "ok")]
     found = {}
     for key, answer in zip(first.key, first.answer, strict=True):
@@ -45,20 +45,20 @@ def reasonings(answered: Answered) -> dict[str, str]:
 
 
 def other_images(keys: Sequence[str], seed: int) -> dict[str, str]:
-    """For each image another one, by a random cycle through all of them, so that none gets itself.
+    """Assign another image to each image. A random cycle through all of them ensures that no image gets itself.
 
     Args:
-        keys: of two images at least.
-        seed: of the cycle.
+        keys: keys of at least two images.
+        seed: seed of the cycle.
     """
     order = np.random.default_rng(seed).permutation(len(keys))
     return {keys[int(a)]: keys[int(b)] for a, b in zip(order, np.roll(order, 1), strict=True)}
 
 
 def conditions(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
-    """What a model is asked: by name, whether it sees the image, whose text it reads, and of which image.
+    """Return the experiments by name: whether the model sees the image, who wrote the text, and about which image.
 
-    With a second model, each also reads the text of the other one without the image.
+    With several models, each model is also given the texts of the others without the image.
     """
     found = {
         IMAGE_AND_TEXT: {"image": True, "writer": 0, "crossed": False},
@@ -72,10 +72,10 @@ def conditions(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
 
 
 def read_forced(setup: Setup, answered: Sequence[Answered], ref: int, console: Console) -> pd.DataFrame:
-    """The scores of one model under all conditions, one column each, indexed by the image's key; NaN: none.
+    """Return the scores of one model, one column per condition, indexed by the image's key; NaN: no score.
 
-    What is there from an earlier start is not computed again. ``text_score CONDITION`` has the score that the writer of
-    the text gave itself.
+    Results stored by an earlier start are not computed again. The column ``text_score CONDITION`` has the score that
+    the writer of the text gave.
     """
     reader_of, names = answered[ref], conditions(answered)
     own = setup.record()
@@ -117,7 +117,7 @@ def _scores(
 
 
 def ridge_scores(setup: Setup, answered: Answered, console: Console) -> pd.DataFrame:
-    """Out-of-fold predictions of the labels from the text's words and from the image's tokens, by the image's key."""
+    """Predict the labels out of fold, from the text's words and from the image's tokens, by the image's key."""
     reader, texts = Reader(answered.spec), reasonings(answered)
     refs = [ref for ref in setup.refs() if ref.key in texts]
     vectors, keys = [], []
@@ -143,11 +143,12 @@ def ridge_scores(setup: Setup, answered: Answered, console: Console) -> pd.DataF
 
 
 def compare(answered: Answered, scores: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
-    """The agreement of every path to a score with the labels, over the images that all of them score.
+    """Compare every path to a score with the labels, over the images for which all paths give a score.
 
     Returns:
-        One for each path: ``name``, ``images``, ``plcc`` and ``srcc`` with the labels, ``srcc_with_text``, with the
-        score that the text's writer gave (not of a ridge), and ``difference``, of its SRCC from the model's own.
+        One entry per path: ``name``, ``images``, ``plcc`` and ``srcc`` with the labels, ``srcc_with_text`` (with the
+        score that the text's writer gave; not for ridge regressions), and ``difference`` (its SRCC minus the model's
+        own).
     """
     paths = [name for name in map(str, scores) if not name.startswith("text_score ")]
     common = scores[paths].dropna().index.intersection(answered.images.index[answered.images.score.notna()])
@@ -168,10 +169,10 @@ def compare(answered: Answered, scores: pd.DataFrame, resamples: int) -> list[di
 
 
 def find_text_only(setup: Setup, console: Console) -> Finding:
-    """Ask every model, let it read its texts again, fit the regressions, and write the page.
+    """Ask every model, make it score from its texts again, fit the regressions, and write the page.
 
     Raises:
-        ValueError: a model's weights are not at hand, or too few answers have reasoning.
+        ValueError: a model's weights are not available locally, or too few answers have reasoning.
     """
     check_readable(setup.specs)
     answered = ask_all(setup, Sampling(max_tokens=setup.max_tokens), console)
@@ -237,7 +238,7 @@ def _table(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(found: Mapping[str, dict[str, Any]]) -> Figure:
-    """SRCC of every path with its interval; a panel a model."""
+    """Draw the SRCC of every path with its interval, one panel per model."""
     most = max(len(one["paths"]) for one in found.values())
     figure, axes = new_figure(len(found) * (0.22 * most + 0.5), len(found), 1, sharex=True)
     for axis, (name, one) in zip(axes[:, 0], found.items(), strict=True):

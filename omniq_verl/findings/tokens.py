@@ -1,4 +1,4 @@
-"""Which token of a question and its answer is what: image, prompt, reasoning, format or score."""
+"""The kind of each token of a question and its answer: image, prompt, reasoning, format or score."""
 
 import re
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from omniq_verl.rewards.parsing import SCORE_KEY, parse_response
 from omniq_verl.tasks import Scale
 
 KINDS = ("image", "prompt", "reasoning", "format", "score")
-"""``format``: of the answer, what is neither reasoning nor score, such as the tags."""
+"""``format`` covers the parts of the answer that are neither reasoning nor score, such as the tags."""
 _IN_JSON = re.compile(rf'"{SCORE_KEY}"\s*:\s*"?\s*([+-]?[0-9.]+)')
 
 
 def spans(text: str, answer_format: str, scale: Scale | None) -> tuple[range, range] | None:
-    """Characters of the reasoning and of the score; None where the answer cannot be parsed or has no reasoning.
+    """Return the characters of the reasoning and of the score; None if the answer has no reasoning or does not parse.
 
     Args:
         text: an answer.
-        answer_format: of its task.
-        scale: of its task.
+        answer_format: answer format of its task.
+        scale: scale of its task.
     """
     parsed = parse_response(text, answer_format, scale)
     if not parsed.ok or parsed.score is None or not parsed.reasoning:
@@ -37,13 +37,13 @@ def spans(text: str, answer_format: str, scale: Scale | None) -> tuple[range, ra
 
 
 def answer_kinds(texts: Sequence[str], reasoning: range, score: range) -> list[str]:
-    """The kind of each token of an answer.
+    """Return the kind of each token of an answer.
 
-    A token over a boundary, such as ``>a`` for the end of a tag and the first letter, is of the score or the reasoning
-    that it has a part of. One that adds no character of its own is of the kind of the next.
+    A token across a boundary, such as ``>a`` (the end of a tag and the first letter), belongs to the score or reasoning
+    that it overlaps. A token that adds no characters gets the kind of the next character.
 
     Args:
-        texts: what each token adds; joined they are the answer.
+        texts: text that each token adds; joined, they are the answer.
         reasoning: characters of the reasoning.
         score: characters of the score.
     """

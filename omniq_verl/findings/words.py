@@ -1,4 +1,4 @@
-"""Tokens of answers as words: whose entropy is whose."""
+"""Assign the tokens of answers, and their entropy, to words."""
 
 import re
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ NUMBER, BLANK = "(number)", "(blank or end)"
 
 
 def words_of(texts: Sequence[str]) -> list[str]:
-    """The word that each token is of: a tag, a number, a word in small letters, or a sign.
+    """Return the word that each token belongs to: a tag, a number, a word in lower case, or a sign.
 
-    A token over several words counts for the first of them that begins in it, or else for the one that goes on in it.
-    All numbers are one word.
+    A token that spans several words counts for the first word that begins in it, or else for the word that continues in
+    it. All numbers count as one word.
 
     Args:
-        texts: what each token adds; joined they are the answer.
+        texts: text that each token adds; joined, they are the answer.
     """
     joined = "".join(texts)
     units = [(found.start(), found.end(), _name(found[0])) for found in _UNIT.finditer(joined)]
@@ -43,16 +43,16 @@ def _name(unit: str) -> str:
 
 
 def entropy_shares(tokens: pd.DataFrame, resamples: int, seed: int = 0) -> pd.DataFrame:
-    """Every word's share of the entropy of all answers, the largest first.
+    """Return each word's share of the entropy of all answers, largest first.
 
     Args:
-        tokens: one line a token, with ``answer`` (its number), ``word``, ``entropy``, and ``passed`` (by the gate).
-        resamples: of the bootstrap over answers.
-        seed: of the draws.
+        tokens: one row per token with ``answer`` (its index), ``word``, ``entropy``, and ``passed`` (the gate).
+        resamples: bootstrap resamples over answers.
+        seed: seed of the draws.
 
     Returns:
-        By ``word``: ``share`` of the entropy, ``low`` and ``high`` of its interval, ``tokens`` (share of all tokens),
-        ``mean`` entropy in nats, ``passed`` (share of its tokens that the gate lets pass).
+        One row per ``word``: ``share`` of the entropy, ``low`` and ``high`` of its interval, ``tokens`` (share of all
+        tokens), ``mean`` entropy in nats, ``passed`` (share of its tokens that pass the gate).
     """
     total = tokens.entropy.sum()
     groups = tokens.groupby("word")
@@ -70,7 +70,7 @@ def entropy_shares(tokens: pd.DataFrame, resamples: int, seed: int = 0) -> pd.Da
 
 
 def _bounds(sums: np.ndarray, resamples: int, seed: int) -> list[Interval]:
-    """Intervals of each column's part of the whole, over rows ``[answers, words]``."""
+    """Return the interval of each column's share of the total, resampling the rows of ``[answers, words]``."""
     if len(sums) < 2:
         return [Interval()] * sums.shape[1]
     parts = []

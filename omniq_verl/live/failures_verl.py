@@ -27,9 +27,15 @@ class Failure:
     error: str
     forbidden: tuple[int, ...] = ()
     """Banned token ids that the engine sampled."""
+    reward: bool = False
+    """Whether there is an answer, but the reward function failed for it."""
 
 
-async def report_failure(key: str, row: str, source: Any, error: Exception) -> None:
+class RewardFailed(RuntimeError):
+    """The reward function failed for some answers. Going on without them would train on a biased choice of answers."""
+
+
+async def report_failure(key: str, row: str, source: Any, error: Exception, reward: bool = False) -> None:
     """Tell the trainer that a rollout failed.
 
     Args:
@@ -37,10 +43,12 @@ async def report_failure(key: str, row: str, source: Any, error: Exception) -> N
         row: id of its row.
         source: ``data_source`` of its row.
         error: the error that ended it.
+        reward: whether the reward function failed, and not the rollout itself.
     """
     tag = {
         "row": row,
         "source": str(source),
+        "reward": reward,
         "error": f"{type(error).__name__}: {error}"[:1000],
         "forbidden": list(getattr(error, "tokens", ())),
     }
@@ -53,7 +61,10 @@ def collect_failures() -> list[Failure]:
     if not tags:
         return []
     tq.kv_clear(keys=list(tags), partition_id=_PARTITION)
-    found = [Failure(tag["row"], tag["source"], tag["error"], tuple(tag["forbidden"])) for tag in tags.values()]
+    found = [
+        Failure(tag["row"], tag["source"], tag["error"], tuple(tag["forbidden"]), tag["reward"])
+        for tag in tags.values()
+    ]
     return sorted(found, key=lambda one: (one.source, one.row, one.error))
 
 
@@ -65,3 +76,18 @@ def save_failures(failures: Sequence[Failure], step: int, folder: Path) -> None:
     for row, one in {(one.source, one.row): one for one in failures}.items():
         number = sum((each.source, each.row) == row for each in failures)
         print(f"step {step}: {number} rollouts of row {one.row} of {one.source} failed: {one.error}", flush=True)
+
+
+def check_rewards(failures: Sequence[Failure]) -> None:
+    """Stop where the reward function failed.
+
+    Raises:
+        RewardFailed: it did; the message has the first row and the function's error.
+    """
+    if failed := [one for one in failures if one.reward]:
+        raise RewardFailed(
+            f"the reward function failed for {len(failed)} answers, first for one to {failed[0].row} of"
+            f" {failed[0].source}: {failed[0].error}. {FILE_NAME} in the run's folder has all of them. Fix: let the"
+            " function return a number for every answer, e.g. 0 for one that it cannot judge, and start the same"
+            " command again"
+        )

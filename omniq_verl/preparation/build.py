@@ -142,7 +142,7 @@ def write(
 
 
 def plan(source: Source, index: FileIndex) -> tuple[dict[str, list[Planned]], list[Reject]]:
-    """The rows of each split, in the label file's order, and the items that cannot become rows."""
+    """Return the rows of each split, in the label file's order, and the items that cannot become rows."""
     planned: dict[str, list[Planned]] = {}
     rejects, seen = [], set()
     for item in source.items:
@@ -170,7 +170,7 @@ def _planned(source: Source, item: Item, row_id: str, index: FileIndex, seen: se
         raise _Rejected(f"path: {error}") from None
     if path is None:
         raise _Rejected("image: there is no such file")
-    # The same image under another name, which differs in case or folders, if the label file is inconsistent.
+    # An inconsistent label file may name the same image twice, with other folders or in another case.
     if row_id in seen or (path, item.version) in seen:
         raise _Rejected("duplicate: the label file names this image again")
     seen.add((path, item.version))
@@ -190,10 +190,10 @@ def _fault(item: Item) -> str | None:
 
 
 def to_row(source: Source, item: Item, row_id: str) -> Row:
-    """The row of an item.
+    """Return the row of an item.
 
     Raises:
-        ValueError: its label is outside of the label map's bounds, or is not a label of the task.
+        ValueError: its label is outside the label map's bounds, or is not a label of the task.
     """
     labels = source.labels
     mapped = {} if labels is None else labels.fields(item.raw_score, source.task, source.scale)
@@ -237,14 +237,14 @@ def _local(shards: Sequence[Shard], marks: dict[Path, str], workers: int) -> Ite
     if workers == 1 or len(shards) < 2:
         yield from ((shard, write_shard(shard, marks[shard.path])) for shard in shards)
         return
-    # Not forked: copies of a process that draws a progress bar in a thread could wait forever for that thread's locks.
+    # Workers are spawned: a thread of this process draws a progress bar, and a fork could wait forever for its locks.
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(shards)), mp_context=fresh, initializer=_end_with_parent) as pool:
         try:
             futures = {pool.submit(write_shard, shard, marks[shard.path]): shard for shard in shards}
             yield from ((futures[future], future.result()) for future in as_completed(futures))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # otherwise all others are written before the error is seen
+            pool.shutdown(cancel_futures=True)  # otherwise all other shards are written before the error appears
             raise
 
 
@@ -286,7 +286,7 @@ ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}
 
 
 def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    # ASCII only: names may hold characters that some readers take for a line end.
+    # ASCII only, because some readers treat certain characters in names as line ends.
     lines = ({**asdict(reject), "image": shown_name(reject.image)} for reject in rejects)
     write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 

@@ -36,7 +36,7 @@ def write_card(out: Path, card: dict[str, Any], scores: Sequence[Sequence[float]
 
 
 def split_of(name: str) -> str:
-    """The split in a file name: ``train`` for ``train.parquet`` and for ``train-00000-of-00003.parquet``."""
+    """Return the split in a file name: ``train`` for ``train.parquet`` and for ``train-00000-of-00003.parquet``."""
     return name.removesuffix(".parquet").partition("-")[0]
 
 
@@ -57,7 +57,7 @@ def _draw(path: Path, card: dict[str, Any], scores: Sequence[Sequence[float]]) -
         _draw_scores(axes, card, scores)
     axes.legend()
     buffer = io.BytesIO()
-    # Metadata without the software's name and version, so that the same data gives the same file.
+    # The metadata omits the software's name and version, so the same data gives the same file.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
 

@@ -30,7 +30,7 @@ _CLOSE, _EDGE = 0.05, 0.2
 """Thresholds of a warning (ours): scores that cover less than ``_CLOSE`` of their scale (0 to 1 on a scale of 0 to 100
 covers a hundredth), and scores within ``_EDGE`` of the scale at one end (0 to 10 on a scale of 0 to 100)."""
 _FEW = 10
-"""Below this number, scores may be close to one another by chance."""
+"""Fewer scores than this may be close to one another by chance."""
 _FROM_OWNERS = ", or download it again from its owners"
 
 
@@ -45,10 +45,10 @@ class Request:
     options: argparse.Namespace
 
     def label_file(self, *names: str) -> Path:
-        """The label file: the one given by ``--labels``, or the first of these names found below the root.
+        """Return the label file: the one given by ``--labels``, or the first of these names found below the root.
 
         Raises:
-            LabelFileError: none of them exists.
+            LabelFileError: there is no such file.
         """
         if self.labels is not None:
             return self.labels
@@ -74,7 +74,7 @@ class DataSet:
     folders: tuple[str, ...] = ()
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     label_map: Callable[[argparse.Namespace], LabelMap | None] | None = None
-    """Chooses the map, if it depends on the script's own options."""
+    """Chooses the map if it depends on the script's own options."""
     own_options: tuple[str, ...] = field(default=())
     """Names of the script's own options, for the card."""
     expected_rows: Callable[[argparse.Namespace], int | None] = lambda options: None
@@ -110,7 +110,7 @@ def main(dataset: DataSet, doc: str, arguments: list[str] | None = None) -> None
 
 
 def of_own_table(text: str, columns: Sequence[str]) -> str:
-    """An error about the user's own table: names the columns it needs instead of its owners."""
+    """Adapt an error message to the user's own table: it names the needed columns instead of the owners."""
     return text.replace(_FROM_OWNERS, f" (it needs the columns {', '.join(columns)})") if columns else text
 
 
@@ -156,7 +156,7 @@ def run(dataset: DataSet, args: argparse.Namespace, console: Console) -> dict[st
 
 
 def _scale(task: str, name: str | None) -> Scale | None:
-    """None: the own scale of a task from outside."""
+    """Return the named scale, or the task's own scale. None stands for the own scale of a user-defined task."""
     if name is None:
         return find_task(task).scale if task in TASKS else None
     return SCALES[name]
@@ -186,7 +186,7 @@ def _parser(dataset: DataSet, doc: str) -> argparse.ArgumentParser:
 
 
 def add_writing_options(parser: argparse.ArgumentParser) -> None:
-    """``--workers``, ``--shard-rows``, ``--decode``, ``--strict`` and ``--engine``; none of them changes a row."""
+    """Add ``--workers``, ``--shard-rows``, ``--decode``, ``--strict`` and ``--engine``. None of them changes a row."""
     add = parser.add_argument
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one for each core)")
     add(
@@ -234,7 +234,7 @@ def _warn_of_close_scores(card: dict[str, Any], console: Console) -> None:
 
 
 def _looks_smaller(card: dict[str, Any]) -> bool:
-    """Whether even a few scores look like a far shorter scale with the same start, such as 0 to 1 within 0 to 100."""
+    """Return whether scores look like a far shorter scale with the same start, such as 0 to 1 within 0 to 100."""
     (low, high), (raw_low, raw_high) = card["label_map"]["scale"], card["label_map"]["raw"]
     better = card["label_map"]["higher_is_better"]
     share = (card["scores"]["highest"] - low if better else high - card["scores"]["lowest"]) / (high - low)
@@ -242,7 +242,7 @@ def _looks_smaller(card: dict[str, Any]) -> bool:
 
 
 def _warn(what: str, console: Console) -> None:
-    # One line that grep finds, regardless of the terminal's width and of brackets in a path.
+    # Print a single line that grep finds, whatever the terminal's width and the brackets in a path.
     console.print(f"warning: {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -268,7 +268,7 @@ def reject_rejects(card: Mapping[str, Any], args: argparse.Namespace) -> None:
 
 
 def override(key: str, files: Sequence[Path]) -> str:
-    """``key=[FILE,...]``, quoted for a shell and for Hydra whatever the names contain."""
+    """Return ``key=[FILE,...]``, quoted for a shell and for Hydra, whatever the names contain."""
     names = [str(file.resolve()) for file in files]
     if all(re.fullmatch(r"[\w/.+@%-]+", name, re.ASCII) for name in names):
         return f"{key}=[{','.join(names)}]"
@@ -276,9 +276,9 @@ def override(key: str, files: Sequence[Path]) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A text between single quotes for Hydra: quotes are escaped, and ``${``, which OmegaConf would look up.
+    """Put a text in single quotes for Hydra. Quotes are escaped, and so is ``${``, which OmegaConf would interpolate.
 
-    A backslash is one of the text unless it stands before either, or at the end; there two of them are one.
+    A backslash stands for itself, except before a quote, before ``${`` or at the end of the text: there it is doubled.
     """
     escaped = re.sub(r"(\\*)(\$\{|')", lambda found: f"{found[1] * 2}\\{found[2]}", name)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"

@@ -39,19 +39,19 @@ class Degradation:
         return SEVERITIES[self.level - 1] if self.level else None
 
     def details(self) -> dict[str, Any]:
-        """What a row stores to reproduce the change: ``degrade(pixels, operator, level, default_rng(seed))``."""
+        """Values that a row stores to reproduce the change: ``degrade(pixels, operator, level, default_rng(seed))``."""
         drawn = OPERATORS[self.operator].parameters(self.level, self._rng()) if self.operator else {}
         return {"operator": self.operator, "level": self.level, "parameters": drawn, "seed": self.seed}
 
     def __call__(self, data: bytes) -> bytes:
-        """The result as PNG; without a distortion the same bytes, unless the image is larger than ``max_side``.
+        """Return the result as PNG. Without a distortion, an image within ``max_side`` keeps its bytes.
 
         Args:
             data: an image as ``check_image`` returns it.
 
         Raises:
-            BadImage: it does not decode, is too narrow after resizing, too wide for a codec, or is not changed compared
-                with the level before (a black image that is darkened, or one too plain for a codec to remove more).
+            BadImage: it cannot be decoded, is too narrow after resizing or too wide for a codec, or the result equals
+                that of the level below (a black image that is darkened, or one too plain for a codec to remove more).
         """
         clean = decoded(data)
         image = smaller(clean, self.max_side)
@@ -79,7 +79,7 @@ class Degradation:
             return pixels if self.operator is None else degrade(pixels, self.operator, level, self._rng())[0]
         except MemoryError:  # this machine's fault, not the image's
             raise
-        except Exception as error:  # codecs have their own limits, and raise errors of every kind
+        except Exception as error:  # codecs have their own limits and raise many kinds of errors
             raise BadImage(f"{self.operator} cannot be applied to it ({error})") from None
 
     def _rng(self) -> np.random.Generator:
@@ -87,19 +87,19 @@ class Degradation:
 
 
 def decoded(data: bytes) -> Image.Image:
-    """A checked image as RGB.
+    """Decode a checked image as RGB.
 
     Raises:
-        BadImage: it does not decode.
+        BadImage: it cannot be decoded.
     """
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise errors of every kind on broken data
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on broken data
         raise BadImage(f"it does not decode ({error})") from None
 
 
 def smaller(image: Image.Image, max_side: int | None) -> Image.Image:
-    """The image with its longer side reduced to ``max_side`` pixels (Lanczos); the same object if it fits."""
+    """Reduce the image's longer side to ``max_side`` pixels (Lanczos); return the same object if it already fits."""
     if max_side is None or max(image.size) <= max_side:
         return image
     copy = image.copy()
@@ -110,11 +110,11 @@ def smaller(image: Image.Image, max_side: int | None) -> Image.Image:
 def degradations_of(
     name: str, count: int, seed: int, classes: Sequence[str], levels: Sequence[int], max_side: int | None = None
 ) -> list[Degradation]:
-    """Different degradations of an image, which depend only on these arguments, not on other images.
+    """Draw different degradations of an image. They depend only on these arguments, not on other images.
 
-    The classes take turns in an order drawn for the image, null only once. Within a class the levels take turns, and
-    within a level its operators. So the first degradation of an image has every class, and every level, with the same
-    probability, and the first five have five classes. A greater ``count`` adds degradations and keeps the first ones.
+    The classes take turns in an order drawn for the image; null occurs only once. Within a class the levels take turns,
+    and within a level its operators. So all classes, and all levels, are equally likely for the first degradation of an
+    image, and the first five have five classes. A greater ``count`` adds degradations and keeps the first ones.
 
     Args:
         name: the image's name.
@@ -132,12 +132,12 @@ def degradations_of(
 
 
 def how_many(classes: Sequence[str], levels: Sequence[int]) -> int:
-    """The number of different degradations."""
+    """Return the number of different degradations."""
     return sum(1 for kind in classes for _ in _cells(kind, levels, 0, ""))
 
 
 def _cells(kind: str, levels: Sequence[int], seed: int, name: str) -> Iterator[tuple[str | None, int]]:
-    """Operators and levels of a class, in the order drawn for an image."""
+    """Yield the operators and levels of a class, in the order drawn for an image."""
     if kind == "null":
         yield None, 0
         return

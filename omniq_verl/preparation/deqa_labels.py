@@ -1,6 +1,6 @@
-"""Read DeQA-Score's label files, and the options with which scripts of technical data sets use them.
+"""Read DeQA-Score's label files, and add the options for them to the scripts of technical data sets.
 
-DeQA-Score (https://huggingface.co/datasets/zhiyuanyou/Data-DeQA-Score) publishes one JSON list per data set and split;
+DeQA-Score (https://huggingface.co/datasets/zhiyuanyou/Data-DeQA-Score) publishes one JSON list per data set and split.
 Q-Insight and RALI train and test on these.
 """
 
@@ -44,11 +44,11 @@ def add_deqa_option(group: Any) -> None:
 
 
 def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = None) -> Reader:
-    """A script's ``read``: the items of DeQA-Score's files if requested, otherwise the script's own, split.
+    """Return a script's ``read``. It yields the items of DeQA-Score's files if requested, else the script's own, split.
 
     Args:
         read_labels: reads the owners' labels, or pyiqa's.
-        fixed: splits by name; each maps references (without file suffix) to a split, others are for training.
+        fixed: splits by name; each maps references (without file suffix) to a split. All others are for training.
     """
 
     def read(request: Request) -> Iterator[Item]:
@@ -65,29 +65,29 @@ def reader(read_labels: Reader, fixed: Mapping[str, Mapping[str, str]] | None = 
 
 
 def map_of(own: LabelMap) -> Callable[[Namespace], LabelMap]:
-    """The label map for ``reader``."""
+    """Return the label map for ``reader``."""
     return lambda options: NORMALISED if options.deqa_meta else own
 
 
 def count_of(images: int) -> Callable[[Namespace], int | None]:
-    """The ``expected_rows`` for ``reader``; the size of DeQA-Score's files is not published."""
+    """Return the ``expected_rows`` for ``reader``. The size of DeQA-Score's files is not published."""
     return lambda options: None if options.deqa_meta else images
 
 
 def read_deqa(paths: Iterable[str]) -> Iterator[Item]:
-    """The items of DeQA-Score's meta files; the split is the beginning of the file name.
+    """Yield the items of DeQA-Score's meta files. The split is the beginning of the file name.
 
-    The score is ``gt_score_norm``, on which Q-Insight trains; higher is better for every data set.
+    The score is ``gt_score_norm``, which Q-Insight trains on. Higher is better for every data set.
 
     Raises:
-        LabelFileError: a file's name does not begin with a split, or it is not a list of records.
+        LabelFileError: a file's name does not begin with a split, or the file is not a list of records.
     """
     for path in map(Path, paths):
         split = path.name.partition("_")[0].lower()
         if split not in SPLITS:
             raise LabelFileError(f"{path}: its name states no split. Fix: call it train_..., val_... or test_...json")
         for record in read_records(path, ["image"]):
-            # Its folders are those of DeQA-Score's own layout; within a data set the file name is enough.
+            # The folders are from DeQA-Score's own layout. Within a data set the file name is enough.
             name = PurePosixPath(record["image"]).name
             given = {"gt_score": "gt_score", "standard_deviation": "std", "standard_deviation_norm": "std_norm"}
             details = {detail: number(record.get(key)) for detail, key in given.items()}

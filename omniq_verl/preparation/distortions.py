@@ -1,11 +1,11 @@
 """Apply one distortion (noise, blur, compression or darkening) at one of five levels to a clean image.
 
-Each class has several operators, so that a model learns the class and not one of its appearances. DQ-495K (You et al.
-2024), on which Q-Insight trains, has six operators for noise, six for blur, two for compression and four for darkening.
+Each class has several operators, so a model learns the class and not just one of its appearances. DQ-495K (You et al.
+2024), which Q-Insight trains on, has six operators for noise, six for blur, two for compression and four for darkening.
 Ours are written from their definitions, with our own strengths.
 
-Strengths are in pixels and in grey values of 0-255, so they are meant for images at the size shown to the model: a blur
-of one pixel disappears when a photograph of 4,000 pixels is reduced later. Reduce it first (`--max-side` of
+Strengths are in pixels and in grey values of 0-255, so they are meant for images at the size that the model sees: a
+blur of one pixel disappears if a photograph of 4,000 pixels is reduced later. Reduce the image first (`--max-side` of
 `omniq data degradations`).
 """
 
@@ -23,7 +23,7 @@ from omniq_verl.tasks import SEVERITIES
 Pixels = np.ndarray
 """``[H, W, 3]``, RGB. Operators take uint8 and return uint8, or floats that still have to be rounded."""
 _EDGE = "reflect"
-"""Images are continued by reflection beyond their edges, so that no frame appears."""
+"""Images are continued by reflection beyond their edges, so no frame appears."""
 
 
 # Noise
@@ -37,7 +37,7 @@ def gaussian_noise(image: Pixels, rng: np.random.Generator, std: float) -> Pixel
 def ycbcr_noise(image: Pixels, rng: np.random.Generator, luma: float, chroma: float) -> Pixels:
     """Normal noise in luma and chroma (JPEG's YCbCr), with these standard deviations in grey values."""
     y, cb, cr = np.moveaxis(_normal(rng, image) * np.array([luma, chroma, chroma], np.float32), -1, 0)
-    # RGB differences by ITU-R BT.601 in JFIF's full range. No matrix product: its last bits differ between machines.
+    # RGB differences of ITU-R BT.601 in JFIF's full range. A matrix product would differ in its last bits by machine.
     return image + np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1)
 
 
@@ -58,7 +58,7 @@ def poisson_noise(image: Pixels, rng: np.random.Generator, photons: float) -> Pi
 
 
 def correlated_noise(image: Pixels, rng: np.random.Generator, std: float, sigma: float) -> Pixels:
-    """Normal noise smoothed over ``sigma`` pixels, rescaled to standard deviation ``std``: blotches, not grain."""
+    """Normal noise, smoothed over ``sigma`` pixels and rescaled to standard deviation ``std``: blotches, not grain."""
     noise = ndimage.gaussian_filter(_normal(rng, image), (sigma, sigma, 0), mode="wrap")
     return image + noise * np.float32(std / max(noise.std(), 1e-6))
 
@@ -76,7 +76,7 @@ def gaussian_blur(image: Pixels, rng: np.random.Generator, sigma: float) -> Pixe
 
 
 def lens_blur(image: Pixels, rng: np.random.Generator, radius: float) -> Pixels:
-    """Defocus: the mean over a disk with this radius in pixels; pixels at its edge count by the part inside."""
+    """Defocus: the mean over a disk with this radius in pixels. Pixels on its edge are weighted by the part inside."""
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return _convolve(image, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
@@ -95,7 +95,8 @@ def motion_blur(image: Pixels, rng: np.random.Generator, length: float, angle: f
 def zoom_blur(image: Pixels, rng: np.random.Generator, factor: float) -> Pixels:
     """Zoom: the mean of the image enlarged by 1 to ``1 + factor`` about its centre.
 
-    The only blur whose strength is relative to the image: a point at its edge moves by about ``factor / 2`` of a side.
+    This is the only blur with a strength relative to the image: a point at its edge moves by about ``factor / 2`` of a
+    side.
     """
     picture, (height, width) = Image.fromarray(image), image.shape[:2]
     steps = int(np.ceil(factor * max(height, width) / 2)) + 1  # a pixel at the edge moves by at most one
@@ -108,12 +109,12 @@ def zoom_blur(image: Pixels, rng: np.random.Generator, factor: float) -> Pixels:
 
 
 def glass_blur(image: Pixels, rng: np.random.Generator, sigma: float, reach: float) -> Pixels:
-    """Frosted glass: smoothed, each pixel replaced by one up to ``reach`` pixels away, and smoothed again."""
+    """Frosted glass: smooth, replace each pixel by one up to ``reach`` pixels away, and smooth again."""
     return gaussian_blur(jitter_blur(gaussian_blur(image, rng, sigma), rng, reach), rng, sigma)
 
 
 def jitter_blur(image: Pixels, rng: np.random.Generator, reach: float) -> Pixels:
-    """Each pixel replaced by one up to ``reach`` pixels away in both directions, drawn uniformly."""
+    """Replace each pixel by one up to ``reach`` pixels away in both directions, drawn uniformly."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     rows += rng.uniform(-reach, reach, rows.shape).astype(np.float32)
     columns += rng.uniform(-reach, reach, columns.shape).astype(np.float32)
@@ -133,20 +134,20 @@ def _convolve(image: Pixels, kernel: np.ndarray) -> Pixels:
 
 
 def jpeg(image: Pixels, rng: np.random.Generator, quality: int) -> Pixels:
-    """JPEG compression of this quality (0-100, libjpeg's scale; colours at half the resolution)."""
+    """JPEG compression with this quality (0-100, libjpeg's scale; colours at half the resolution)."""
     return _coded(image, "JPEG", quality=quality)
 
 
 def jpeg2000(image: Pixels, rng: np.random.Generator, psnr: float) -> Pixels:
     """Lossy JPEG 2000 compression with this PSNR in decibels.
 
-    PSNR is set instead of the rate because at a fixed rate plain images show no loss and small ones do not differ.
+    PSNR is set instead of the rate because, at a fixed rate, plain images show no loss and small ones do not differ.
     """
     return _coded(image, "JPEG2000", quality_mode="dB", quality_layers=[psnr], irreversible=True)
 
 
 def webp(image: Pixels, rng: np.random.Generator, quality: int) -> Pixels:
-    """Lossy WebP compression of this quality (0-100); its lowest is no worse than JPEG's 6."""
+    """Lossy WebP compression with this quality (0-100). Its lowest quality is no worse than JPEG's 6."""
     return _coded(image, "WEBP", quality=quality, method=4)
 
 
@@ -160,12 +161,12 @@ def _coded(image: Pixels, kind: str, **options: Any) -> Pixels:
 
 
 def darken_scale(image: Pixels, rng: np.random.Generator, gain: float) -> Pixels:
-    """Every value times ``gain``."""
+    """Multiply every value by ``gain``."""
     return _curve(image, _GREYS * gain)
 
 
 def darken_gamma(image: Pixels, rng: np.random.Generator, gamma: float) -> Pixels:
-    """Every value, as a fraction of white, to the power ``gamma``; white stays white."""
+    """Raise every value, as a fraction of white, to the power ``gamma``; white stays white."""
     return _curve(image, _GREYS**gamma)
 
 
@@ -176,12 +177,12 @@ def darken_exposure(image: Pixels, rng: np.random.Generator, stops: float) -> Pi
 
 
 def darken_shift(image: Pixels, rng: np.random.Generator, shift: float) -> Pixels:
-    """Subtract ``shift`` grey values in each channel; darker values become black, and colours grow stronger."""
+    """Subtract ``shift`` grey values in each channel. Darker values become black, and colours become stronger."""
     return _curve(image, _GREYS - shift / 255)
 
 
 def darken_value(image: Pixels, rng: np.random.Generator, shift: float) -> Pixels:
-    """Subtract ``shift`` grey values from HSV's value, the largest of a pixel's three; hue and saturation stay."""
+    """Subtract ``shift`` grey values from HSV's value, a pixel's largest channel; hue and saturation do not change."""
     value = image.max(axis=2, keepdims=True).astype(np.float32)
     return image * (np.maximum(value - shift, 0) / np.maximum(value, 1))
 
@@ -190,7 +191,7 @@ _GREYS = np.arange(256) / 255
 
 
 def _curve(image: Pixels, values: np.ndarray) -> Pixels:
-    """Replace each grey value by that of a table ``[256]``, where 1 is white."""
+    """Replace each grey value by its entry in a table ``[256]``, where 1 is white."""
     return _rounded(255 * values)[image]
 
 
@@ -214,7 +215,7 @@ class Operator:
     function: Callable[..., Pixels]
     """Takes the image, a generator and the parameters by name."""
     strengths: Mapping[str, tuple[float, ...]]
-    """Parameters with their values at the levels, mildest first; fewer than five if it cannot be catastrophic."""
+    """Values of each parameter at the levels, mildest first; fewer than five if it cannot be catastrophic."""
     drawn: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Parameters that do not affect the strength, drawn uniformly between these bounds."""
 
@@ -224,7 +225,7 @@ class Operator:
         return LEVELS[: min(map(len, self.strengths.values()))]
 
     def parameters(self, level: int, rng: np.random.Generator) -> dict[str, float]:
-        """The parameters of a level.
+        """Return the parameters of a level.
 
         Raises:
             ValueError: the operator lacks this level.
@@ -259,7 +260,7 @@ OPERATORS = {
     "darken_shift": Operator("darken", darken_shift, {"shift": (25, 48, 74, 102, 135)}),
     "darken_value": Operator("darken", darken_value, {"shift": (25, 48, 74, 102, 135)}),
 }
-"""Strengths are ours, chosen by looking and by SSIM or PSNR so that neighbouring levels differ."""
+"""We chose the strengths by eye and by SSIM or PSNR so that neighbouring levels differ."""
 
 
 def degrade(image: Pixels, operator: str, level: int, rng: np.random.Generator) -> tuple[Pixels, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Find the files of a data set below its folder, ignoring case, form of Unicode and nesting; never outside of it."""
+"""Find the files of a data set below its folder, ignoring case, Unicode form and nesting; never outside the folder."""
 
 import os
 from argparse import ArgumentTypeError
@@ -12,10 +12,10 @@ class BadPath(ValueError):
 
 
 def given_path(text: str) -> Path:
-    """A path from a command line, with a leading ``~`` replaced by the home folder, as shells do not do after ``=``.
+    """Return a path from a command line, with a leading ``~`` expanded, because shells do not do so after ``=``.
 
     Raises:
-        ArgumentTypeError: it is empty, which would stand for the current folder.
+        ArgumentTypeError: the path is empty, which would mean the current folder.
     """
     if not text.strip():
         raise ArgumentTypeError("the path is empty; if it is a variable of the shell, it is not set")
@@ -27,12 +27,12 @@ class FileIndex:
 
     Copies of a data set differ in the case of names and folders, in whether accents are separate characters (as in
     archives made on macOS), and in their nesting. Names are compared without these differences, and any folders may
-    precede them. A name may also begin with the folder that is the root.
+    precede them. A name may also begin with the name of the root folder.
 
     Args:
-        root: the folder; folders that are links are not entered. In a snapshot of Hugging Face's cache, files may link
-            to its blobs.
-        without: a folder that is left out, such as the one a script writes below the root.
+        root: the folder. Linked folders are not entered. In a snapshot of Hugging Face's cache, files may link to its
+            blobs.
+        without: a folder to leave out, such as the one that a script writes below the root.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -44,7 +44,7 @@ class FileIndex:
         self.root = root.resolve()
         self._roots = (self.root, Path(os.path.abspath(root)))
         self._linked = (self.root, *_blobs(self.root))
-        # Text, not Path objects: these are ten times as large, and data sets have up to a million files.
+        # Text instead of Path objects, which are ten times as large: data sets have up to a million files.
         self._by_name: dict[str, list[str]] = {}
         left_out = None if without is None else str(without.resolve())
         for folder, folders, names in os.walk(self.root):
@@ -55,27 +55,27 @@ class FileIndex:
                 self._by_name.setdefault(name_key(name), []).append(path)
 
     def names(self) -> list[str]:
-        """All files by their paths below the root, sorted."""
+        """Return the paths of all files below the root, sorted."""
         return sorted(path for paths in self._by_name.values() for path in paths)
 
     def find(self, name: str, *folders: str) -> Path | None:
-        """The file whose path ends in ``name``; None if there is none.
+        """Return the file whose path ends in ``name``; None if there is none.
 
         Args:
             name: the name, with as many folders as the label file gives.
-            folders: if several files match, the one in the first of these folders (ignoring case) is taken; then the
-                one with exactly this name, then the one in the same case, then the least nested.
+            folders: if several files match, the one in the first of these folders (ignoring case) wins; then the one
+                with exactly this name, then the one in the same case, then the least nested one.
 
         Raises:
-            BadPath: the name is absolute or leads upwards, several files match equally well, or the file is a link to
-                outside of the root or its path is not UTF-8.
+            BadPath: the name is absolute or leads upwards, several files match equally well, the file links to a place
+                outside the root, or its path is not UTF-8.
         """
         if name.startswith(f"{self.root}/"):
             below = name.removeprefix(f"{self.root}/")
             raise BadPath(f"{name!r} is an absolute path, and names begin below the root. Fix: write {below!r}")
         parts = _safe_parts(name)
         found = self._ending_in(parts)
-        if "\\" in name and not found:  # it may be part of a file name here, and a separator on Windows
+        if "\\" in name and not found:  # a separator on Windows, but it may be part of a file name here
             parts = list(PurePosixPath(name).parts)
             found = self._ending_in(parts)
         found = found or self._from_above(_safe_parts(name))
@@ -84,7 +84,7 @@ class FileIndex:
         wanted = [name_key(folder) for folder in folders]
         below = _preferred(found, parts, wanted)
         path = self.root / below
-        # Folders that are links were not entered, so only the file itself may be one. Path.resolve() raises on circular
+        # Linked folders were not entered, so only the file itself may be a link. Path.resolve() raises on circular
         # links; realpath() leaves them to the code that opens the file.
         if os.path.islink(path) and not any(map(Path(os.path.realpath(path)).is_relative_to, self._linked)):
             raise BadPath(f"{below!r} is a link to outside of the root. Fix: copy the data set with cp -rL")
@@ -93,7 +93,7 @@ class FileIndex:
         return path
 
     def _from_above(self, parts: list[str]) -> list[list[str]]:
-        """The file whose name begins with the folder that is the root, or with that and those above it."""
+        """Find files by a name that begins with the root folder, or with the root and folders above it."""
         for count in range(1, len(parts)):
             if any(parts[:count] == list(root.parts[-count:]) for root in self._roots):
                 return [path for path in self._ending_in(parts[count:]) if len(path) == len(parts) - count]
@@ -105,7 +105,7 @@ class FileIndex:
 
 
 def _blobs(root: Path) -> list[Path]:
-    """The folder ``blobs`` next to ``snapshots``, to which all files of a data set in Hugging Face's cache link."""
+    """Return the folder ``blobs`` next to ``snapshots``: all files of a data set in Hugging Face's cache link to it."""
     snapshots = next((folder for folder in root.parents if folder.name == "snapshots"), None)
     return [] if snapshots is None else [(snapshots.parent / "blobs").resolve()]
 

@@ -34,24 +34,24 @@ __all__ = [
     "read_xlsx",
 ]
 
-_MAX_JSON_BYTES = 2**28  # a JSON file is read as a whole, into about ten times its size
+_MAX_JSON_BYTES = 2**28  # a JSON file is read as a whole and takes about ten times its size in memory
 _MAX_SHEET_BYTES = 2**28
-_MAX_RATIO = 200  # real sheets shrink by five to thirty; a bomb by a thousand
+_MAX_RATIO = 200  # compression shrinks real sheets by a factor of five to thirty, a bomb by a thousand
 _MAX_VARIABLE_BYTES = 2**28
 _MAT_COMPRESSED = 15
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without line ends.
+    """Yield the lines of a text file, without line ends.
 
     Raises:
-        LabelFileError: it is not text, or a line is longer than any label.
+        LabelFileError: the file is not text, or a line is too long to be a label.
     """
     return (line for _, line in text_lines(path))
 
 
 def read_words(path: Path, columns: int) -> Iterator[list[str]]:
-    """The rows of a text file without a header whose cells are separated by spaces and tabs.
+    """Yield the rows of a text file without a header, with cells separated by spaces and tabs.
 
     Raises:
         LabelFileError: a row has the wrong number of cells.
@@ -66,10 +66,10 @@ def read_words(path: Path, columns: int) -> Iterator[list[str]]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        LabelFileError: it is not JSON, or an object has a key twice.
+        LabelFileError: it is not JSON, or an object has the same key twice.
     """
     check_file(path, _MAX_JSON_BYTES)
     try:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file.
+    """Yield the objects of a JSON-lines file.
 
     Raises:
         LabelFileError: a line is not a JSON object.
@@ -88,12 +88,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_xlsx(path: Path, columns: Sequence[str], sheet: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows below the header of an Excel sheet; the header is the first row that has all these columns.
+    """Yield the rows below the header of an Excel sheet. The header is the first row that has all these columns.
 
     Cells hold the value that Excel last computed, or the text of the error, such as ``#REF!``.
 
     Raises:
-        LabelFileError: it is not a workbook, is too large unpacked, no row has the columns, or a column is repeated.
+        LabelFileError: the file is not a workbook or is too large unpacked, no row has the columns, or a column is
+            repeated.
     """
     header: dict[str, int] | None = None
     for row in _sheet_rows(path, sheet):
@@ -120,14 +121,14 @@ def _sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
     _reject_zip_bomb(path)
     from openpyxl import load_workbook
 
-    with open(path, "rb") as file:  # given a path, openpyxl checks the file name's ending
+    with open(path, "rb") as file:  # if given a path, openpyxl checks the file name's ending
         try:
             book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
             found = book[sheet] if sheet else book.worksheets[0]
-            # The size stated in a sheet may be too small, or a billion empty cells.
+            # The size stated in a sheet may be too small, or include a billion empty cells.
             found.reset_dimensions()
             yield from found.iter_rows(values_only=True)
-        except Exception as error:  # openpyxl raises errors of every kind on broken files
+        except Exception as error:  # openpyxl raises many kinds of errors on broken files
             raise reject(path, f"it is not a workbook with the sheet {sheet or 'that comes first'} ({error})") from None
 
 
@@ -142,10 +143,10 @@ def _reject_zip_bomb(path: Path) -> None:
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """One variable of a MATLAB file (version 5; numbers and text cells, no objects).
+    """Read one variable of a MATLAB file (version 5; numbers and text cells, no objects).
 
     Raises:
-        LabelFileError: it is not such a file, or lacks the variable.
+        LabelFileError: it is not such a file, or does not have the variable.
     """
     check_file(path)
     _reject_mat_bomb(path)
@@ -153,7 +154,7 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
     try:
         found = loadmat(path, variable_names=[name])
-    except Exception as error:  # scipy raises errors of every kind on broken files
+    except Exception as error:  # scipy raises many kinds of errors on broken files
         raise reject(path, f"it is not a MATLAB 5 file ({error})") from None
     if name not in found:
         raise reject(path, f"it has no variable {name}")

@@ -1,9 +1,11 @@
-"""Prepared data sets -> one training set: so many rows of each, all in one shuffled order.
+"""Mix prepared data sets into one training set, with a given number of rows of each, in one shuffled order.
 
-Which rows and which order depends on the seed and the rows' ids alone, not on how a data set is cut into files; and the
-rows of a smaller number are among those of a greater one. Images are large, so rows are chosen by their ids. Then each
-file is read once, row group by row group, its chosen rows are laid down in a temporary file, and the shuffled order is
-read from there: memory holds a row group, however many rows there are, and the disk for a while holds the mix twice.
+The choice of rows and their order depend only on the seed and the rows' ids, not on how a data set is split into files.
+A smaller number selects a subset of the rows that a larger number selects.
+
+Images are large, so rows are chosen by their ids. Then each file is read once, row group by row group, and its chosen
+rows are copied to a temporary file. The mix is written from there in the shuffled order. So memory holds only one row
+group at a time, but the disk temporarily holds the mix twice.
 """
 
 import json
@@ -31,22 +33,22 @@ PRESETS: dict[str, dict[str, int]] = {
     "omniquality_r": {"ava": 10_000, "evalmuse": 10_000, "koniq": 7_000},
     "q_insight": {"koniq": 7_000, "dq495k": 7_000},
 }
-"""Joint training sets of the papers: OmniQuality-R sec. 4.1, Q-Insight sec. 4.1."""
+"""Joint training sets in the papers: OmniQuality-R sec. 4.1, Q-Insight sec. 4.1."""
 
 
 class MixError(ValueError):
-    """What cannot be mixed; names the folder and the fix."""
+    """A data set cannot be mixed; the message names the folder and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowRef:
-    """A row, and where it is."""
+    """A row and its position."""
 
     key: str
-    """Its task and id; the same image may be asked about by two tasks."""
+    """Task and id of the row; two tasks may ask about the same image."""
     path: Path
     number: int
-    """Within the file."""
+    """Index of the row in its file."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Plan:
 
     parts: dict[str, Part]
     rows: dict[str, int]
-    """Chosen of each."""
+    """Number of rows chosen from each data set."""
     order: list[RowRef]
     columns: pa.Schema
 
@@ -76,15 +78,15 @@ def mix(plan: Plan, out: Path, seed: int, shard_rows: int, console: Console) -> 
     Args:
         plan: from ``plan_mix`` with the same seed.
         out: folder for the files.
-        seed: for the card.
-        shard_rows: rows of a file.
-        console: for the progress bars, or in a log for a line each minute.
+        seed: recorded in the card.
+        shard_rows: rows per file.
+        console: shows the progress bars; a log gets a line each minute.
 
     Raises:
-        MixError: ``out`` holds something else than a mix.
+        MixError: ``out`` contains something other than a mix.
     """
     _clear(out, plan)
-    # A card without files marks the folder as a mix's own, so that a killed one can be begun again.
+    # A card without files marks the folder as belonging to a mix, so a killed run can start again.
     write_card(out, _card(plan, {}, seed), [])
     count = -(-len(plan.order) // shard_rows)
     names = [f"train-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else ["train.parquet"]
@@ -106,12 +108,12 @@ def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: boo
 
     Args:
         root: folder with the prepared data sets.
-        wanted: rows of each, by its folder's name.
-        seed: of choice and order.
-        all_if_fewer: take all rows of a data set that has fewer than wanted.
+        wanted: number of rows of each data set, by the name of its folder.
+        seed: seed of choice and order.
+        all_if_fewer: whether to take all rows of a data set that has fewer than wanted.
 
     Raises:
-        MixError: a data set is not there, has too few rows, or does not go with the others.
+        MixError: a data set does not exist, has too few rows, or cannot be combined with the others.
     """
     parts = {name: _read_part(root / name) for name in wanted}
     if len({part.embedded for part in parts.values()}) > 1:
@@ -126,7 +128,7 @@ def plan_mix(root: Path, wanted: Mapping[str, int], seed: int, all_if_fewer: boo
 
 
 def validation_files(plan: Plan) -> list[Path]:
-    """The validation files of the parts, which lie where they were; a joint run validates on all of them."""
+    """Return the validation files of the parts, which are not copied. A joint run validates on all of them."""
     return [
         part.folder / name for part in plan.parts.values() for name in part.card["files"] if split_of(name) == "val"
     ]
@@ -151,7 +153,7 @@ def _read_part(folder: Path) -> Part:
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
-    """Empty where there is none."""
+    """Read a card; empty if there is none."""
     try:
         card = json.loads((folder / "dataset_card.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -160,7 +162,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 
 def _read_ids(path: Path) -> tuple[list[RowRef], bool]:
-    """Every row's place, and whether images are in the rows."""
+    """Return the position of every row, and whether images are embedded in the rows."""
     if not path.is_file():
         raise MixError(f"{path}: the card names it, but it is not there. Fix: prepare the data set again")
     with pq.ParquetFile(path) as file:
@@ -169,7 +171,7 @@ def _read_ids(path: Path) -> tuple[list[RowRef], bool]:
             raise MixError(f"{path}: its columns are not those of this version. Fix: prepare the data set again")
         table = file.read(columns=["ability", "extra_info.id"])
     tasks = table["ability"].to_pylist()
-    # pyarrow makes its compute functions at import.
+    # pyarrow creates its compute functions at import, so pyright does not know them.
     ids = pc.struct_field(table["extra_info"], "id").to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     keys = (f"{task}/{row_id}" for task, row_id in zip(tasks, ids, strict=True))
     return [RowRef(key, path, number) for number, key in enumerate(keys)], forms[0]
@@ -194,7 +196,7 @@ def _choose(part: Part, count: int, seed: int, all_if_fewer: bool) -> list[RowRe
 
 
 def _clear(out: Path, plan: Plan) -> None:
-    """Make the folder; what an earlier mix left goes, and anything else is rejected."""
+    """Create the folder. Files of an earlier mix are deleted; anything else is an error."""
     if out.resolve() in {part.folder.resolve() for part in plan.parts.values()}:
         raise MixError(f"{out}: it is one of the data sets to be mixed. Fix: give another folder with --out")
     files = sorted(out.glob("*.parquet"))
@@ -215,17 +217,17 @@ def _by_file(order: Iterable[RowRef]) -> list[tuple[Path, list[RowRef]]]:
 
 
 class Spool:
-    """Rows in a file, each of which can be had again by its place.
+    """A file of rows that can be read back one at a time, in any order.
 
     Args:
-        file: empty, for writing and reading.
-        columns: of the rows.
+        file: an empty file, open for writing and reading.
+        columns: schema of the rows.
     """
 
     def __init__(self, file: BinaryIO, columns: pa.Schema):
         self._file, self.columns = file, columns
         self.moved: Callable[[], object] = lambda: None
-        """Called after each row that is put or had."""
+        """Called after each row that is written or read."""
         self._where: dict[RowRef, tuple[int, int]] = {}
         self._end = 0
 
@@ -236,7 +238,7 @@ class Spool:
         self.moved()
 
     def size(self, ref: RowRef) -> int:
-        """The size of the row in bytes."""
+        """Return the size of the row in bytes."""
         return self._where[ref][1]
 
     def get(self, ref: RowRef) -> pa.RecordBatch:
@@ -247,7 +249,7 @@ class Spool:
 
 
 def _write_file(path: Path, refs: Sequence[RowRef], spool: Spool) -> None:
-    """Copy the rows at these places of a file, which are in rising order."""
+    """Copy these rows of a file, in ascending order, to the spool."""
     numbers, first = [ref.number for ref in refs], 0
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
@@ -261,13 +263,13 @@ def _write_file(path: Path, refs: Sequence[RowRef], spool: Spool) -> None:
 
 
 def _write(spool: Spool, order: Sequence[RowRef], first: int, count: int, path: Path) -> dict[str, Any]:
-    """One file, which appears under its name when it is whole; returns its rows and checksum."""
+    """Write one file, which appears under its name only when complete. Returns its number of rows and its checksum."""
     refs = order[first : first + count]
     return {"rows": len(refs), "xxh128": write_groups(path, spool.columns, _tables(spool, refs, first))}
 
 
 def _tables(spool: Spool, refs: Sequence[RowRef], first: int) -> Iterator[pa.Table]:
-    """Row groups of the rows at these places, the first of which has this number."""
+    """Yield row groups with these rows, numbered from ``first``."""
     for group in _groups(refs, spool):
         yield _numbered(pa.Table.from_batches(map(spool.get, group)), first)
         first += len(group)
@@ -287,7 +289,7 @@ def _groups(refs: Iterable[RowRef], spool: Spool) -> Iterator[list[RowRef]]:
 
 
 def _numbered(rows: pa.Table, first: int) -> pa.Table:
-    """The rows with the numbers they have in the mix."""
+    """Number the rows by their position in the mix."""
     info = rows["extra_info"].combine_chunks()
     index = pa.array(range(first, first + len(rows)), pa.int64())
     fields = list(info.type)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 def given_options(
     make: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None = None
 ) -> frozenset[str]:
-    """Names of the options that a command line gives, including those set to their default.
+    """Return the names of the options on a command line, including those set to their default.
 
     Args:
-        make: makes the parser.
+        make: creates the parser.
         arguments: the command line; None uses the program's own.
     """
     names, not_given = vars(make().parse_args(arguments)), object()
@@ -19,11 +19,11 @@ def given_options(
 
 
 def idle_option(given: frozenset[str], why: Mapping[str, str | None]) -> str | None:
-    """The error message for the first given option that has no effect; None if there is none.
+    """Return the error message for the first given option that has no effect; None if there is none.
 
     Args:
         given: the result of ``given_options``.
-        why: by option, why it has no effect, e.g. "with --data"; None if it has one.
+        why: for each option, why it has no effect, e.g. "with --data"; None if it has one.
     """
     for name, reason in why.items():
         if reason and name in given:

@@ -21,10 +21,10 @@ EXPECTED = "function(request: omniq_verl.preparation.cli.Request) -> iterable of
 
 
 def open_reader(name: str) -> "Callable[[Request], Iterator[Item]]":
-    """The reader of that name; its items are checked one at a time.
+    """Import the reader with that name. Its items are checked one at a time.
 
     Raises:
-        LabelFileError: it cannot be imported, or has the wrong parameters.
+        LabelFileError: the reader cannot be imported, or has the wrong parameters.
     """
     try:
         function = load_function("--reader", name, EXPECTED, 1)

@@ -27,7 +27,7 @@ class Rated:
     task: str
     split: str
     score: float
-    """On the task's scale, higher is better."""
+    """Score on the task's scale; higher is better."""
     ref: Path | StoredImage
 
 
@@ -45,13 +45,13 @@ class Pair:
     scores: tuple[float, float] | None = None
 
     def turned(self) -> "Pair":
-        """The same pair with A and B swapped."""
+        """Return the same pair with A and B swapped."""
         other = "second" if self.choice == "first" else "first"
         scores = self.scores and self.scores[::-1]
         return replace(self, images=self.images[::-1], refs=self.refs[::-1], choice=other, scores=scores)
 
     def planned(self, name: str, row_id: str, split: str) -> Planned:
-        """The pair as a row of the data set ``name``.
+        """Return the pair as a row of the data set ``name``.
 
         Raises:
             ValueError: a name cannot be stored in a row.
@@ -69,7 +69,7 @@ class Pair:
 
 
 def read_rated(files: Sequence[Path]) -> list[Rated]:
-    """All rows of prepared files, without their images.
+    """Read all rows of prepared files, without their images.
 
     Raises:
         LabelFileError: a file is not prepared, its rows have no score, or two rows have the same id or different tasks.
@@ -80,7 +80,7 @@ def read_rated(files: Sequence[Path]) -> list[Rated]:
 
 
 def _rated(file: Path) -> Iterator[Rated]:
-    first = 0  # row index where the row group begins
+    first = 0  # row index of the first row in the row group
     try:
         with open_prepared(file, _COLUMNS) as opened:
             embedded = image_kind(opened.schema_arrow.field("images").type) == "bytes"
@@ -126,14 +126,14 @@ def _reject_others(found: Sequence[Rated]) -> None:
 
 
 def choose_pairs(rated: Iterable[Rated], margin: float, per_image: int, seed: int) -> list[Pair]:
-    """Pairs of images whose scores differ by at least ``margin``, in a drawn order; the better one is Image A.
+    """Choose pairs of images whose scores differ by at least ``margin``, in random order. The better one is Image A.
 
-    Every image draws ``per_image`` partners among all that differ enough; a pair drawn from both sides counts once.
-    The result depends on the rows and the seed only, not on the rows' order.
+    Every image draws ``per_image`` partners among all that differ enough. A pair drawn from both sides counts once.
+    The result depends only on the rows and the seed, not on the rows' order.
 
     Args:
         rated: rows of one split.
-        margin: least difference in units of the scores, above 0.
+        margin: smallest difference in units of the scores, above 0.
         per_image: partners per image.
         seed: seed of all draws.
     """
@@ -162,7 +162,7 @@ def _pair(better: Rated, worse: Rated) -> Pair:
 
 
 def balanced(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """The same pairs in the same order, with the better image as Image A in a randomly drawn half of them."""
+    """Return the same pairs in the same order, with the better image as Image A in a randomly drawn half of them."""
     names = [sorted(pair.images) for pair in pairs]
     ranked = sorted(range(len(pairs)), key=lambda ref: (draw(seed, "side", *names[ref]), names[ref], ref))
     wanted = {ref: ("first", "second")[rank % 2] for rank, ref in enumerate(ranked)}

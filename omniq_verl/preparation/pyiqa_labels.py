@@ -7,12 +7,12 @@ from omniq_verl.preparation.label_tables import LabelFileError, read_csv
 
 
 def is_pyiqa(path: Path) -> bool:
-    """Whether a label file has a name of pyiqa's."""
+    """Return whether a label file has one of pyiqa's names."""
     return path.name.lower().startswith("meta_info")
 
 
 def read_pyiqa(path: Path, references: bool = False) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Image, score and whole row for each row of pyiqa's label file, whose first columns are image and score.
+    """Yield image, score and the whole row for each row of a pyiqa label file. Its first columns are image and score.
 
     Column names differ between data sets and versions, so pyiqa itself uses positions.
 
@@ -21,7 +21,7 @@ def read_pyiqa(path: Path, references: bool = False) -> Iterator[tuple[str, str,
         references: whether the name of the reference image comes first.
 
     Raises:
-        LabelFileError: it has too few columns.
+        LabelFileError: the file has too few columns.
     """
     for row in read_csv(path, []):
         cells = list(row.values())[int(references) :]

@@ -1,4 +1,4 @@
-"""Helpers of the label file readers: files, numbers, random draws, and names as they are on disk."""
+"""Helpers of the label file readers: files, numbers, random draws, and file names on disk."""
 
 import hashlib
 import math
@@ -16,10 +16,10 @@ from omniq_verl.preparation.label_tables import LabelFileError, read_csv, read_j
 
 
 def label_files(request: Request, *names: str) -> list[Path]:
-    """The label files of a data set that has several, below ``--labels`` or, without it, below the root.
+    """Find the label files of a data set that has several, below ``--labels`` or, without it, below the root.
 
     Raises:
-        LabelFileError: one is missing, or ``--labels`` is not a folder.
+        LabelFileError: a file is missing, or ``--labels`` is not a folder.
     """
     if request.labels and not request.labels.is_dir():
         raise LabelFileError(f"{request.labels} is not a folder. Fix: give the one that holds {', '.join(names)}")
@@ -33,7 +33,7 @@ def label_files(request: Request, *names: str) -> list[Path]:
 
 
 def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a CSV or JSON-lines file.
+    """Yield the rows of a CSV or JSON-lines file.
 
     Args:
         path: ends in ``.csv`` or ``.jsonl``.
@@ -41,7 +41,7 @@ def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> 
         others: other columns that must exist.
 
     Raises:
-        LabelFileError: the suffix is neither of these, or a column is missing.
+        LabelFileError: the file has another suffix, or a column is missing.
     """
     if path.suffix.lower() == ".csv":
         yield from read_csv(path, [*texts, *others])
@@ -52,7 +52,7 @@ def read_table(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> 
 
 
 def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list.
+    """Yield the objects of a JSON list.
 
     Args:
         path: the JSON file.
@@ -60,7 +60,7 @@ def read_records(path: Path, texts: Sequence[str], others: Sequence[str] = ()) -
         others: other keys that must exist.
 
     Raises:
-        LabelFileError: it is not a list of objects with these keys.
+        LabelFileError: the file is not a list of objects with these keys.
     """
     found = read_json(path)
     if not isinstance(found, list):
@@ -86,8 +86,8 @@ def _with_keys(
 
 
 def number(cell: Any) -> Rounded | None:
-    """The finite number in a cell of a label file, with its rounding; None if it holds none."""
-    if isinstance(cell, bool) or "_" in str(cell):  # Python reads "3_1" as 31
+    """Parse a cell of a label file as a finite number with its rounding; None if it is not one."""
+    if isinstance(cell, bool) or "_" in str(cell):  # Python parses "3_1" as 31
         return None
     try:
         value = float(cell)
@@ -97,23 +97,23 @@ def number(cell: Any) -> Rounded | None:
 
 
 def shares_of(cells: Sequence[Any]) -> list[Rounded] | None:
-    """Shares of a whole; None if one is not a number, is below 0, or they do not add up to 1.
+    """Parse shares of a whole; None if one is not a number or is below 0, or if they do not add up to 1.
 
-    The tolerance follows the digits given. The shares of a row have either the same number of decimals or the same
-    number of significant digits, and trailing zeros are often dropped ("0.1" among shares of six digits), so the row's
-    longest share determines both.
+    The tolerance depends on the number of digits. The shares of a row have either the same number of decimals or the
+    same number of significant digits, and trailing zeros are often dropped ("0.1" among shares of six digits). So the
+    row's longest share determines both.
     """
     found = [share for cell in cells if (share := number(cell)) is not None]
     if not found or len(found) < len(cells) or min(found) < 0:
         return None
     shares = [Rounded(share, rounding) for share, rounding in zip(found, row_roundings(cells), strict=True)]
-    # The cap is for shares with a single digit; for shares without decimals, such as 0 and 1, any sum would be right.
+    # The cap is for shares with a single digit. Without it, any sum of shares without decimals (0 and 1) would pass.
     allowed = min(max(1e-6, sum(share.rounding for share in shares)), 0.05 * len(shares))
     return shares if abs(math.fsum(shares) - 1.0) <= allowed + 1e-9 else None
 
 
 def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item:
-    """An item whose score is checked; details that are None are dropped."""
+    """Return an item with a checked score. Details that are None are dropped."""
     value = score if isinstance(score, Rounded) else number(score)
     kept = {key: detail for key, detail in details.items() if detail is not None}
     fault = f"its score {score!r} is not a number" if value is None else None
@@ -121,14 +121,14 @@ def labelled(name: Any, score: Any, split: str = "test", **details: Any) -> Item
 
 
 def text(cell: Any) -> str | None:
-    """The text in a cell of a label file; None if it holds none."""
+    """Return the text in a cell of a label file; None if it has none."""
     return cell if isinstance(cell, str) else None
 
 
 def draw(seed: int, *key: str) -> float:
-    """A number in [0, 1) that depends only on seed and key, not on other rows or their order.
+    """Draw a number in [0, 1) that depends only on seed and key, not on other rows or their order.
 
-    Names that differ only in their form of Unicode give the same number.
+    Names that differ only in their Unicode form give the same number.
     """
     digest = hashlib.blake2b(
         "\0".join((str(seed), *map(composed, key))).encode("utf-8", "surrogatepass"), digest_size=8
@@ -137,7 +137,7 @@ def draw(seed: int, *key: str) -> float:
 
 
 def share(given: str) -> float:
-    """A command-line option that is a share of the rows.
+    """Parse a command-line option that is a share of the rows.
 
     Raises:
         ArgumentTypeError: it is not a number from 0 to 1.
@@ -149,9 +149,9 @@ def share(given: str) -> float:
 
 
 def on_disk(index: FileIndex, name: str, suffix: str) -> str:
-    """The name, or the same with another suffix if only that file exists."""
+    """Return the name, or the same name with another suffix if only that file exists."""
     try:
         other = str(PurePosixPath(name).with_suffix(suffix))
         return other if index.find(name) is None and index.find(other) else name
-    except ValueError:  # an invalid name, which is rejected later with the others
+    except ValueError:  # the name is invalid and is rejected later, with all others
         return name

@@ -1,7 +1,7 @@
-"""Write items as parquet files, in shards that workers write in parallel and that a killed run need not write again.
+"""Write items as parquet files, in shards. Workers write them in parallel, and a restarted run keeps finished shards.
 
 A shard is a fixed range of the label file's items, so its bytes depend only on the data: not on the number or speed of
-the workers, or on earlier kills. It appears under its final name when it is complete; a sidecar in `.shards/` records
+the workers, or on earlier kills. It appears under its final name only when complete. A sidecar in `.shards/` records
 the outcome.
 """
 
@@ -26,9 +26,9 @@ from omniq_verl.preparation.stored_images import StoredImage
 from omniq_verl.tasks import outside_marks
 
 PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-"""Images are compressed already, and statistics of their bytes are useless."""
+"""Images are already compressed, and statistics of their bytes are useless."""
 GROUP_BYTES = 4 * 2**20
-"""Bytes of images per row group, the memory a writer takes; eight times as much exceeds a processor's caches."""
+"""Bytes of images per row group, and so the memory of a writer. Eight times as much would exceed the CPU caches."""
 GROUP_ROWS = 512
 _SUMMARIES = ("dataset_card.json", "rejects.jsonl", "scores.png", "classes.png")
 
@@ -38,7 +38,7 @@ Change = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class Planned:
-    """A row without its images' bytes, and where they are stored."""
+    """A row without the bytes of its images, and where these are stored."""
 
     row: Row
     path: Path | StoredImage
@@ -52,7 +52,7 @@ class Planned:
     """Bounds that larger images are shrunk to, before ``change``."""
 
     def state(self) -> tuple[Any, ...]:
-        """A value that changes when the row would: it covers the label, and the files' size and time."""
+        """Return a value that changes if the row would change: it covers the label, and the files' sizes and times."""
         state = (self.row, self.name, *map(_state, (self.path, *self.others)))
         state = (*state, self.size) if self.size else state
         return state if self.change is None else (*state, self.change)
@@ -82,11 +82,11 @@ class Shard:
 
     @property
     def sidecar(self) -> Path:
-        """The file that records the outcome."""
+        """File that records the outcome."""
         return self.path.parent / ".shards" / f"{self.path.name}.json"
 
     def mark(self) -> str:
-        """A text that changes when the shard's bytes would: labels, options, and the image files' size and time."""
+        """Return a text that changes if the shard would: it covers labels, options, and sizes and times of images."""
         rows = [planned.state() for planned in self.items]
         named = [] if self.embed else [str(planned.path) for planned in self.items]
         marks = outside_marks({planned.row.task for planned in self.items})
@@ -121,7 +121,7 @@ class Written:
 
 
 def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int, **build_options: bool) -> list[Shard]:
-    """The shards of a split: ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on."""
+    """Return the shards of a split: ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on."""
     count = max(-(-len(items) // size), 1)
     names = [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else [f"{split}.parquet"]
     return [
@@ -131,10 +131,10 @@ def split_into_shards(items: Sequence[Planned], out: Path, split: str, size: int
 
 
 def claim_folder(out: Path, shards: Sequence[Shard], data_source: str) -> None:
-    """Prepare the folder for these shards: files of earlier runs that are not among them are deleted.
+    """Prepare the folder for these shards. Other files of earlier runs are deleted.
 
     Raises:
-        FileExistsError: it holds another data set, or a shard's file that no earlier run wrote.
+        FileExistsError: the folder holds another data set, or a file with a shard's name that no earlier run wrote.
     """
     _reject_other_data(out, shards, data_source)
     (out / ".shards").mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _data_source(out: Path) -> str | None:
 
 
 def read_sidecar(shard: Shard, mark: str) -> Written | None:
-    """The outcome of the shard in an earlier run with the same mark; None if it has to be written."""
+    """Return the outcome of the shard in an earlier run with the same mark; None if it has to be written."""
     try:
         stored = json.loads(shard.sidecar.read_text(encoding="utf-8"))
         if stored.pop("mark") != mark or stored["size"] != shard.path.stat().st_size:
@@ -178,7 +178,7 @@ def read_sidecar(shard: Shard, mark: str) -> Written | None:
 
 def write_shard(shard: Shard, mark: str) -> Written:
     """Write a shard and its sidecar; runs in a worker."""
-    # From here on the sidecar marks the file as ours, but states no outcome.
+    # From now on the sidecar marks the file as ours, but it does not state an outcome yet.
     write_whole(shard.sidecar, b"{}")
     written = Written()
     written.xxh128 = write_groups(shard.path, schema(shard.embed), _tables(shard, written))
@@ -194,18 +194,18 @@ def write_groups(path: Path, columns: pa.Schema, groups: Iterable[pa.Table]) -> 
         with pq.ParquetWriter(unfinished, columns, **PARQUET) as writer:
             for group in groups:
                 writer.write_table(group)
-                hashed.catch_up()  # now, while it is in the processor's caches
+                hashed.catch_up()  # now, while the data is still in the CPU caches
         hashed.catch_up()
     os.replace(unfinished, path)
     return hashed.xxh128()
 
 
 def has_room(rows: int, size: int, more: int) -> bool:
-    """Whether another row fits into a row group; a row larger than a group gets a group of its own.
+    """Return whether another row fits into a row group. A row larger than a group gets a separate group.
 
     Args:
         rows: rows in the group so far.
-        size: their bytes.
+        size: bytes of those rows.
         more: bytes of the next row.
     """
     return not rows or (rows < GROUP_ROWS and size + more <= GROUP_BYTES)
@@ -219,12 +219,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    # The name includes the process id: a worker of a killed run may live on for a moment.
+    # The name includes the process id, because a worker of a killed run may live on for a moment.
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
-    """Row groups of a shard; records the outcome of its items in ``written``."""
+    """Yield the row groups of a shard, and record the outcome of its items in ``written``."""
     group = _Group(shard.embed)
     for number, planned in enumerate(shard.items, shard.first):
         try:
@@ -246,12 +246,12 @@ def _tables(shard: Shard, written: Written) -> Iterator[pa.Table]:
 
 
 def _sized(row: Row, before: Sequence[tuple[int, int]]) -> Row:
-    """The row, with the former sizes of images that were shrunk."""
+    """Add the former sizes of images that were shrunk to the row."""
     return replace(row, details={**row.details, "shrunk_from": list(map(list, before))}) if before else row
 
 
 def _image(ref: Path | StoredImage, planned: Planned, shard: Shard) -> tuple[bytes | str, tuple[int, int] | None]:
-    """An image as it stands in the row, its bytes or the name of its file, and its former size if it was shrunk."""
+    """Return an image as stored in the row (bytes or file name), and its former size if it was shrunk."""
     before = None
     try:
         original = read_image(ref) if isinstance(ref, Path) else ref.read()
@@ -276,7 +276,7 @@ def _note(row: Row, written: Written) -> None:
 
 
 def _converted(out: Path, data: bytes) -> Path:
-    """A converted copy, for rows that name their images; it is named after its content, so it is never outdated."""
+    """Write a converted copy for rows that name their images. Its name is a hash of its content: never outdated."""
     copy = out / "converted" / f"{hashlib.sha256(data).hexdigest()[:32]}.png"
     if not copy.exists():
         copy.parent.mkdir(exist_ok=True)
@@ -316,9 +316,9 @@ class _Group:
         self.records.append(record)
 
     def _write_images(self, images: Sequence[bytes]) -> None:
-        alone = sum(map(len, images)) > len(self._memory)  # too large for the buffer: it gets its own group
+        alone = sum(map(len, images)) > len(self._memory)  # too large for the buffer, so it gets its own group
         if alone:
-            self._bytes = b"".join(images)  # does not copy a single image
+            self._bytes = b"".join(images)  # joining a single image does not copy it
         for data in images:
             start = self.size
             if not alone:
@@ -340,7 +340,7 @@ class _Group:
 
 
 class _FileHash:
-    """128-bit XXH3 of a file that is still being written; SHA-256 would take half as long as everything else."""
+    """128-bit XXH3 of a file that is still being written. SHA-256 would take half as long as everything else."""
 
     def __init__(self, path: Path):
         path.touch()

@@ -25,9 +25,9 @@ def _shares(text: str) -> tuple[int, ...]:
 
 
 def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
-    """The items with the requested split: all for testing, or shares drawn with a seed.
+    """Assign the requested split to the items: all for testing, or shares drawn with a seed.
 
-    References are drawn if the items have them, so that all images of one content are in the same split; otherwise
+    If the items have references, references are drawn, so all images of one content are in the same split. Otherwise
     images are drawn.
     """
     if options.split == "test":
@@ -39,7 +39,7 @@ def split_items(items: Iterable[Item], options: Namespace) -> Iterator[Item]:
 
 
 def content_of(item: Item) -> str:
-    """What must be in one split only: the reference if there is one, otherwise the image."""
+    """Return what must be in one split only: the reference if there is one, otherwise the image."""
     return name_key(item.details.get("reference", item.name))
 
 

@@ -21,11 +21,11 @@ class StoredImage:
 
     @property
     def name(self) -> str:
-        """The image's name in messages."""
+        """Name of the image in messages."""
         return f"{self.file.name}, row group {self.group}, row {self.number}"
 
     def read(self) -> bytes:
-        """The image's bytes.
+        """Return the image's bytes.
 
         Raises:
             BadImage: the row has no image, or the file cannot be read.

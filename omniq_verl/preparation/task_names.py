@@ -8,7 +8,7 @@ from omniq_verl.tasks import TASKS, find_task, task_names
 
 
 def names_for(labels: Collection[str]) -> list[str]:
-    """Tasks of this package that these labels suit, in any of their wordings.
+    """Return the tasks of this package that these labels suit, in any of their wordings.
 
     Args:
         labels: names of the tasks whose labels a data set has.

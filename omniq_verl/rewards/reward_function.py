@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -82,12 +82,18 @@ class RewardSettings:
         data_source: str | None, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
         """The settings of one data source; None: those that apply to all sources."""
-        of_sources = _plain(sources)
-        chosen = {**settings, **({} if data_source is None else of_sources.get(data_source, {}))}
-        if "score_settings" not in chosen:
-            return _checked(tuple(chosen.items()))
-        own = _plain(chosen.pop("score_settings"))
-        return _checked(tuple(chosen.items()), json.dumps(own, sort_keys=True) if own else "{}")
+        own = {} if data_source is None else _plain(sources).get(data_source, {})
+        if not isinstance(own, Mapping):
+            raise ValueError(f"sources.{data_source} must be a mapping from settings to values, got {own!r}")
+        chosen = {**settings, **own}
+        of_score = _plain(chosen.pop("score_settings", None))
+        try:
+            return _checked(tuple(chosen.items()), json.dumps(of_score, sort_keys=True) if of_score else "{}")
+        except TypeError:
+            for name, value in chosen.items():
+                if not isinstance(value, Hashable):
+                    raise ValueError(f"{name} must be a single value, got {value!r}") from None
+            raise
 
 
 _SCORE_REWARDS: dict[str, Callable[[RewardSettings], ScoreReward]] = {
@@ -150,8 +156,8 @@ def compute_score(
 
     Raises:
         ValueError: the row names no known task, its label does not fit the task, or the response is not text. The
-            message names the row's data source, index and id. verl counts such an error as a failed rollout and
-            continues without the row, so ``omniq doctor`` checks every row before a run.
+            message names the row's data source, index and id. Such an error stops a training, so ``omniq doctor`` and
+            the trainer check every row before a run.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, solution_str, ground_truth, extra_info)

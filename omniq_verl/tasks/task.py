@@ -75,7 +75,7 @@ class Task:
     answer_format: str = "number"
     """``number``, ``json``, or ``choice`` (one of ``CHOICES``)."""
     answer_rule: str = ""
-    """How to answer; the end of every question."""
+    """How to answer; the end of every question. ``{low}`` and ``{high}`` are filled in."""
     system: str = ""
     """System turn before the question."""
     like: str = ""
@@ -133,15 +133,24 @@ class Task:
             ValueError: the task needs a text and none is given.
             ForbiddenText: the text must not become part of a question.
         """
-        wording = self.questions[0 if row_id is None else self._paraphrase(row_id)]
+        return self._filled(self._wording(row_id), text)
+
+    def _wording(self, row_id: str | None) -> str:
+        return self.questions[0 if row_id is None else self._paraphrase(row_id)]
+
+    def _filled(self, wording: str, text: str | None) -> str:
         if text is None and self.needs_text:
             raise ValueError(f"the task {self.name} needs the text an image was made from, but none was given")
-        if self.scale is not None:
-            wording = wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
+        wording = self._with_bounds(wording)
         if text is None or not self.needs_text:
             return wording
         check_text(text, "the prompt")
         return wording.replace("{text}", text)  # last, because a text may contain the other placeholders
+
+    def _with_bounds(self, wording: str) -> str:
+        if self.scale is None:
+            return wording
+        return wording.replace("{low}", f"{self.scale.low:g}").replace("{high}", f"{self.scale.high:g}")
 
     def _paraphrase(self, row_id: str) -> int:
         digest = hashlib.blake2b(f"{self.name}/{row_id}".encode(), digest_size=8).digest()
@@ -149,7 +158,11 @@ class Task:
 
     def bare_question(self, row_id: str, text: str | None = None) -> str:
         """The question without its answer rule, for callers that ask for another kind of answer."""
-        return self.question(row_id, text).removesuffix(self.answer_rule)
+        return self._filled(self._wording(row_id).removesuffix(self.answer_rule), text)
+
+    def without_rule(self, question: str) -> str:
+        """A question from ``question`` without its answer rule."""
+        return question.removesuffix(self._with_bounds(self.answer_rule))
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
         """What is wrong with a label; None if nothing is.
@@ -192,6 +205,8 @@ def _task_fault(task: Task) -> str | None:
             return f"all questions must contain {mark} the same number of times"
     if not all(one.endswith(task.answer_rule) for one in questions):
         return "every question must end with answer_rule"
+    if IMAGE_PLACEHOLDER in task.answer_rule or "{text}" in task.answer_rule:
+        return f"answer_rule must not contain {IMAGE_PLACEHOLDER} or {{text}}"
     return _heads_problem(task)
 
 

@@ -22,6 +22,8 @@ METRICS = ("srcc", "plcc", "level_accuracy", "class_accuracy", "choice_accuracy"
 OFF = "off"
 _FOLDER = "best"
 _OF_SCORES = ("srcc", "plcc")
+LEAST_SCORED = 0.5
+"""Share of a data source's answers that must have a score: the correlation of a few says nothing about the policy."""
 
 
 def best_checkpoint(run: str | Path) -> Path:
@@ -44,21 +46,52 @@ def best_checkpoint(run: str | Path) -> Path:
 
 
 def mean_of(metrics: Mapping[str, float], metric: str) -> float | None:
-    """The mean of a validation's metric over its data sources.
+    """The mean of a validation's metric over its data sources, or None; ``why_not_compared`` has the reasons.
 
-    None where it is missing, or where a data source that is asked for scores has no correlation (all answers alike): a
-    mean over fewer data sources cannot be compared with the others.
+    Where all tasks ask for several numbers, it is the mean over these numbers.
 
     Args:
         metrics: of ``validation_metrics``.
         metric: of ``METRICS``.
     """
-    value = metrics.get(f"val-core/mean/{metric}")
+    return None if why_not_compared(metrics, metric) else _mean(metrics, metric)
+
+
+def _mean(metrics: Mapping[str, float], metric: str) -> float | None:
+    prefix = "val-core/mean/"
+    if (value := metrics.get(prefix + metric)) is not None:
+        return float(value)
+    of_heads = [value for key, value in metrics.items() if key.startswith(prefix) and key.endswith(f"/{metric}")]
+    return sum(of_heads) / len(of_heads) if of_heads else None
+
+
+def why_not_compared(metrics: Mapping[str, float], metric: str) -> str | None:
+    """Why a validation cannot be compared with others; None if it can.
+
+    A mean over fewer data sources or over few answers would be another quantity.
+
+    Args:
+        metrics: of ``validation_metrics``.
+        metric: of ``METRICS``.
+    """
+    value = _mean(metrics, metric)
     if value is None or value != value:
+        return f"it has no {metric}"
+    for key, lost in metrics.items():
+        if key.endswith("/lost") and lost == metrics.get(key.replace("/lost", "/answers")):
+            return f"every rollout of {key.removeprefix('val-aux/').removesuffix('/lost')} failed"
+    if metric not in _OF_SCORES:
         return None
-    scored = [key.removeprefix("val-aux/").removesuffix("/scored") for key in metrics if key.endswith("/scored")]
-    whole = metric not in _OF_SCORES or all(f"val-core/{source}/{metric}" in metrics for source in scored)
-    return float(value) if whole else None
+    for key, scored in metrics.items():
+        if not key.endswith("/scored"):
+            continue
+        name = key.removeprefix("val-aux/").removesuffix("/scored")  # a source, or one of the numbers of a source
+        if f"val-core/{name}/{metric}" not in metrics:
+            return f"{name} has no {metric}"
+        answers = metrics.get(f"val-aux/{name}/answers", metrics.get(f"val-aux/{name.rpartition('/')[0]}/answers", 0))
+        if scored < LEAST_SCORED * answers:
+            return f"only {scored:.0f} of {answers:.0f} answers to {name} have a score"
+    return None
 
 
 def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -> str | None:
@@ -81,6 +114,8 @@ def keep_best(run: Path, step: int, metrics: Mapping[str, float], metric: str) -
     best = record.get("value")
     source = run / f"global_step_{step}" / "actor" / "huggingface"
     message = None
+    if value is None and step:
+        message = f"step {step} is not compared with other checkpoints: {why_not_compared(metrics, metric)}"
     if value is not None and (best is None or value > best) and step:
         message = f"step {step} validates best ({metric} {value:.4f})"
         try:

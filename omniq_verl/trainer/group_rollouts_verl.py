@@ -11,7 +11,8 @@ which carries pixels and the encoded image. Here:
 - ``_compute_multi_modal_inputs`` returns what the prompt's tokenisation left (``omniq_verl.trainer.prompt_inputs``).
 - ``_row`` continues the prompt's positions over an answer; verl computes both for each answer
   (``experimental/agent_loop/agent_loop.py:920``).
-- ``_compute_score`` calls this package's reward, which takes microseconds, without another process.
+- ``_compute_score`` calls this package's reward, which takes microseconds, without another process, and reports where
+  a reward function fails.
 - ``_agent_loop_postprocess`` puts rows together that end together (``omniq_verl.trainer.batched_puts_verl``); verl puts
   each by itself (``trainer/ppo/v1/agent_loop_tq.py:222``).
 - Pixels are stored once for a group (``omniq_verl.trainer.group_pixels_verl``), and rows carry no image.
@@ -32,12 +33,13 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_attr
 
+from omniq_verl.live.failures_verl import report_failure
 from omniq_verl.trainer.batched_puts_verl import BatchedPuts
 from omniq_verl.trainer.batched_requests_verl import batched
 from omniq_verl.trainer.group_pixels import why_rewards_are_remote, why_rows_carry_pixels, without_images
 from omniq_verl.trainer.group_pixels_verl import drop_unused_pixels
 from omniq_verl.trainer.prompt_inputs import PIXELS_GO, PROMPT_INPUTS, PixelsGo, positions_with_answer
-from omniq_verl.trainer.seeded_agent_loop_verl import AGENT, SeededAgentLoop
+from omniq_verl.trainer.seeded_agent_loop_verl import AGENT, DRAW, SeededAgentLoop
 
 VerlWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # pyright: ignore[reportAttributeAccessIssue]  Ray sets it
 """verl's worker before Ray made an actor class of it, which cannot be a base class."""
@@ -104,6 +106,7 @@ class GroupAgentLoopWorker(VerlWorker):
         inputs, positions = self._inputs_and_positions(output, ids)
         row = {**output.as_dict(), **kwargs, "input_ids": ids, "position_ids": positions, "multi_modal_inputs": inputs}
         row.pop("multi_modal_data", None)
+        row.pop(DRAW, None)
         row["loss_mask"] = row["response_mask"]
         if self._once:
             known = PROMPT_INPUTS.get()
@@ -133,6 +136,15 @@ class GroupAgentLoopWorker(VerlWorker):
         return super()._compute_multi_modal_inputs(output, input_ids) if known is None else dict(known.inputs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        try:
+            await self._score(outputs, kwargs)
+        except Exception as error:  # verl would drop the answer and train on the others
+            row = str((kwargs.get("extra_info") or {}).get("id"))
+            key = f"{kwargs.get('uid')}_{kwargs.get('session_id')}"
+            await report_failure(key, row, kwargs.get("data_source"), error, reward=True)
+            raise
+
+    async def _score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         last = outputs[-1]
         if self.reward is None or last.reward_score is not None:
             return await super()._compute_score(outputs, kwargs)

@@ -26,12 +26,14 @@ from omniq_verl.trainer.prompt_inputs import PROMPT_INPUTS, PromptInputs
 
 AGENT = "omniq_seeded"
 """Name under which recipes choose the agent loop."""
+DRAW = "omniq_draw"
+"""Field of a training batch: how many draws of its step came before."""
 _STRONGEST_BIAS = -100.0
 """vLLM clamps biases to this; it divides a token's odds by e^100."""
 _GROUPS_REMEMBERED = 256  # prompts in flight at a time: the largest batch anyone would run on one worker
 
 
-def rollout_seed(run_seed: int, step: int, row: str, session: int) -> int:
+def rollout_seed(run_seed: int, step: int, row: str, session: int, draw: int = 0) -> int:
     """A 31-bit seed for a rollout: another for each (but for chance), the same when the run is repeated.
 
     Args:
@@ -39,8 +41,9 @@ def rollout_seed(run_seed: int, step: int, row: str, session: int) -> int:
         step: training step the rollout is for.
         row: the row's id, unlike its index the same whatever else is trained on.
         session: number of the rollout within its group.
+        draw: number of the draw within the step: a filter may draw again, and small data sets bring the same row again.
     """
-    key = f"{run_seed}/{step}/{row}/{session}".encode()
+    key = (f"{run_seed}/{step}/{row}/{session}" + (f"/{draw}" if draw else "")).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") >> 1
 
 
@@ -86,6 +89,7 @@ class SeededAgentLoop(SingleTurnAgentLoop):
             step=int(kwargs["global_steps"]),
             row=row,
             session=int(kwargs["session_id"]),
+            draw=int(kwargs.get(DRAW, 0)),
         )
         banned = banned_ids(self.processor or self.tokenizer)
         bias = dict.fromkeys(banned, _STRONGEST_BIAS)

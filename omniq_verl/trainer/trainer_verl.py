@@ -5,12 +5,14 @@ from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.tensordict_utils import assign_non_tensor_data
 
 from omniq_verl.doctor.settings import OUR_REWARDS, REWARD, check_settings
 from omniq_verl.filters.batch_reward_verl import BatchReward, batch_reward_settings
@@ -18,7 +20,7 @@ from omniq_verl.filters.drift_verl import drift_watch
 from omniq_verl.filters.group_std import group_of
 from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.live.check_verl import LiveCheck
-from omniq_verl.live.failures_verl import collect_failures, save_failures
+from omniq_verl.live.failures_verl import check_rewards, collect_failures, save_failures
 from omniq_verl.live.findings import LiveCheckFailed, live_check_mode
 from omniq_verl.metric_log import log_into
 from omniq_verl.rewards.heads import PREFIX
@@ -27,8 +29,9 @@ from omniq_verl.trainer.group_packing import order_by_group
 from omniq_verl.trainer.mini_batches import cut_batch
 from omniq_verl.trainer.padding_verl import pad_with_masked_copies
 from omniq_verl.trainer.rejected_rows import save_rejected
+from omniq_verl.trainer.seeded_agent_loop_verl import DRAW
 from omniq_verl.trainer.shared_prompt import SHARED, shared_prompt_mode
-from omniq_verl.trainer.validation import ANSWER_KEYS, asked_tasks, task_names_of, validation_metrics
+from omniq_verl.trainer.validation import ANSWER_KEYS, asked_tasks, task_names_of, validation_metrics, with_lost
 from omniq_verl.trainer.worker_verl import MINI_BATCHES, OmniqActorRolloutRefWorker
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
@@ -37,6 +40,9 @@ _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
 @register_trainer("omniq_sync")
 class OmniqTrainerSync(PPOTrainerSync):
     """verl's ``sync`` trainer with this package's additions (``trainer.v1.trainer_mode: omniq_sync``)."""
+
+    _drawn = (-1, 0)
+    """The last step that drew prompts, and how many draws of it came before."""
 
     def __init__(self, config: DictConfig):
         if problems := check_settings(config):
@@ -89,18 +95,30 @@ class OmniqTrainerSync(PPOTrainerSync):
         save_rejected(rejected, Path(self.config.trainer.default_local_dir))
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        batch = super().step(metrics, timing_raw)
+        try:
+            batch = super().step(metrics, timing_raw)
+        finally:  # also where so many rollouts failed that the step did
+            failed = self._save_failures()
         metrics["data/rows_rejected"] = len(getattr(self.train_dataset, "rejected", ()))
-        metrics["data/rows_failed"] = self._save_failures()
+        metrics["data/rows_failed"] = failed
         return batch
 
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        step, draw = self._drawn
+        self._drawn = self.global_steps, draw + 1 if step == self.global_steps else 0
+        assign_non_tensor_data(batch, DRAW, self._drawn[1])
+        return super()._submit_batch_to_rollout(batch)
+
     def _validate(self) -> dict[str, float]:
-        metrics = super()._validate()
+        try:
+            metrics = super()._validate()
+        finally:
+            failed = self._save_failures()
         metric = OmegaConf.select(self.config, "trainer.v1.keep_best", default=OFF)
         if metric != OFF and self.config.trainer.save_freq > 0:
             message = keep_best(Path(self.config.trainer.default_local_dir), self.global_steps, metrics, metric)
             print(message or "", end="\n" if message else "", flush=True)
-        return {**metrics, "val-aux/rows_failed": self._save_failures()}
+        return {**metrics, "val-aux/rows_failed": failed}
 
     def _save_checkpoint(self) -> None:
         part_from_best(Path(self.config.trainer.default_local_dir), self.global_steps)
@@ -110,6 +128,7 @@ class OmniqTrainerSync(PPOTrainerSync):
         failures = collect_failures()
         if failures:
             save_failures(failures, self.global_steps, Path(self.config.trainer.default_local_dir))
+            check_rewards(failures)
         return len({(one.source, one.row) for one in failures})
 
     def _init_resource_pool_mgr(self) -> None:
@@ -174,15 +193,17 @@ class OmniqTrainerSync(PPOTrainerSync):
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
         if not ours:
             return metrics
-        return metrics | validation_metrics(data_sources, answers, sample_uids, asked_tasks(self.val_dataset))
+        expected = kwargs.get("expected_acc_counts") or {}
+        whole = with_lost(data_sources, answers, sample_uids, expected)
+        return metrics | validation_metrics(*whole, asked_tasks(self.val_dataset))
 
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:
-    """Rows per micro-batch, unless verl splits batches by tokens."""
-    if settings.actor.use_dynamic_bsz:
-        return {}
-    forward = (settings.rollout.log_prob_micro_batch_size_per_gpu, settings.ref.log_prob_micro_batch_size_per_gpu)
+    """Rows per micro-batch of each pass that verl does not split by tokens."""
+    actor, forward = settings.actor, (settings.rollout, settings.ref)
     return {
-        "micro_rows": settings.actor.ppo_micro_batch_size_per_gpu or 1,
-        "forward_micro_rows": [rows or 1 for rows in forward],
+        "micro_rows": 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu or 1,
+        "forward_micro_rows": [
+            one.log_prob_micro_batch_size_per_gpu or 1 for one in forward if not one.log_prob_use_dynamic_bsz
+        ],
     }

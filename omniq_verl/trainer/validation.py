@@ -1,6 +1,7 @@
 """Validation metrics: PLCC, SRCC, MAE, levels, rejected answers. Pure."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ ANSWER_KEYS = ("status", "task", "pred", "target", "level_right", "level_asked",
 
 def validation_metrics(
     data_sources: Sequence[str],
-    answers: Mapping[str, Sequence[float]],
+    answers: Mapping[str, Sequence[float | None]],
     rows: Sequence[str] | None = None,
     tasks: Iterable[str] = (),
 ) -> dict[str, float]:
@@ -33,10 +34,11 @@ def validation_metrics(
     constant prediction has no correlation) are left out and named in the log.
 
     The numbers of answers are under ``val-aux/<source>/``: ``rows``, ``answers``, ``unreadable`` (answers that could
-    not be parsed), ``lost`` (failed rollouts, which have no answer) and, for tasks that ask for a score, ``scored``
-    (answers in PLCC, SRCC and MAE).
+    not be parsed), ``lost`` (failed rollouts, which have no answer; see ``with_lost``) and, for tasks that ask for a
+    score, ``scored`` (answers in PLCC, SRCC and MAE).
 
-    Where a task asks for several numbers, ``val-core/<source>/<head>/`` ``plcc``, ``srcc`` and ``mae`` are of each.
+    Where a task asks for several numbers, ``val-core/<source>/<head>/`` ``plcc``, ``srcc`` and ``mae`` are of each, and
+    ``val-aux/<source>/<head>/scored`` is the number of answers they are computed over.
 
     Args:
         data_sources: of each answer, ``[N]``.
@@ -66,6 +68,33 @@ def validation_metrics(
             metrics[f"val-aux/{source}/rejected/{name}"] = share
     metrics.update({f"val-core/mean/{name}": float(np.mean(values)) for name, values in of_source.items()})
     return metrics
+
+
+def with_lost(
+    data_sources: Sequence[str],
+    answers: Mapping[str, Sequence[float | None]],
+    rows: Sequence[str],
+    expected: Mapping[tuple[str, str], int],
+) -> tuple[list[str], dict[str, list[float | None]], list[str]]:
+    """The arguments of ``validation_metrics`` with a row of None for each rollout that failed: verl leaves these out.
+
+    A lost rollout belongs to the task of its row's other answers, or to all tasks of its source if there are none.
+
+    Args:
+        data_sources: of each answer, ``[N]``.
+        answers: as for ``validation_metrics``, each ``[N]``.
+        rows: what tells the row of each answer from others, ``[N]``.
+        expected: how many answers there should be, by data source and row.
+    """
+    found = Counter(rows)
+    asked = dict(zip(rows, answers["task"], strict=True))
+    lost = [(source, row) for (source, row), count in expected.items() for _ in range(count - found[row])]
+    more = {key: [None] * len(lost) for key in answers} | {"task": [asked.get(row) for _, row in lost]}
+    return (
+        [*data_sources, *(source for source, _ in lost)],
+        {key: [*column, *more[key]] for key, column in answers.items()},
+        [*rows, *(row for _, row in lost)],
+    )
 
 
 def asked_tasks(dataset: Any) -> frozenset[str]:
@@ -104,6 +133,10 @@ def _counts(answers: Mapping[str, np.ndarray]) -> dict[str, int]:
     counts = {"answers": len(status), "unreadable": int(np.sum(~lost & (status != 0))), "lost": int(lost.sum())}
     if (~np.isnan(answers["target"])).any():
         counts["scored"] = int(np.sum(~np.isnan(answers["pred"]) & ~np.isnan(answers["target"])))
+    for head in heads_among(list(answers)):
+        pred, target = (answers[f"{PREFIX}{head}/{name}"] for name in ("pred", "target"))
+        if (~np.isnan(target)).any():
+            counts[f"{head}/scored"] = int(np.sum(~np.isnan(pred) & ~np.isnan(target)))
     return counts
 
 

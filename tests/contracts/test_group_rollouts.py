@@ -230,7 +230,7 @@ def test_a_reward_is_that_of_verl_s_reward_worker(rollouts, text):
     output = SimpleNamespace(response_ids=tokens, reward_score=None, extra_fields={}, metrics=SimpleNamespace())
 
     async def ask() -> dict[str, Any]:
-        await worker(rollouts, reward)._compute_score([output], {**row, "extra_info": info})
+        await worker(rollouts, reward=reward)._compute_score([output], {**row, "extra_info": info})
         return await NaiveRewardManager(config, TOKENIZER, reward).run_single(data)
 
     expected = asyncio.run(ask())
@@ -245,6 +245,30 @@ def test_a_reward_that_the_agent_has_computed_is_left_alone(rollouts):
     own.reward_loop_worker_handles = None
     asyncio.run(own._compute_score([output], {}))
     assert output.reward_score == 0.25
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_reward_that_fails_is_reported_with_its_row(rollouts, monkeypatch, remote):
+    reported = []
+
+    async def report(*failure: Any, **options: Any) -> None:
+        reported.append((*failure, options))
+
+    def fails(**_: Any) -> dict:
+        raise ValueError("returns -0.2")
+
+    async def remotely(self, outputs: Any, kwargs: Any) -> None:
+        fails()
+
+    monkeypatch.setattr(rollouts, "report_failure", report)
+    monkeypatch.setattr(rollouts.VerlWorker, "_compute_score", remotely)
+    own = worker(rollouts, reward=None if remote else fails)
+    output = SimpleNamespace(response_ids=[1], reward_score=None, extra_fields={})
+    row = {"data_source": "koniq", "reward_model": {"ground_truth": ""}, "extra_info": {"id": "koniq/1"}}
+    with pytest.raises(ValueError, match=r"returns -0\.2"):
+        asyncio.run(own._compute_score([output], {**row, "uid": "a", "session_id": 3}))
+    ((key, row_id, source, error, options),) = reported
+    assert (key, row_id, source, options) == ("a_3", "koniq/1", "koniq", {"reward": True}) and "-0.2" in str(error)
 
 
 # When

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -80,24 +81,33 @@ class Rollouts:
 
 
 @pytest.fixture
-def sample(queue):
-    """Sample a batch of groups with these accuracies, as the trainer does; leaves the queue empty."""
-    import transfer_queue as tq
-
+def sampler(queue):
+    """Our sampler, as the trainer makes it."""
     from omniq_verl.filters.group_std_verl import GroupStdSampler
 
-    def run(accuracies: list[list[float]], batch: int = 4, parts: Parts = our_parts, **settings: object):
-        rollouts = Rollouts(accuracies, parts)
-        sampler = GroupStdSampler(
+    def made(refill: Callable[[int], None], **settings: object) -> GroupStdSampler:
+        return GroupStdSampler(
             trainer_mode="sync",
             trainer_config={},
             max_off_policy_threshold=8,
             max_off_policy_strategy="drop",
             sampler_kwargs={"poll_interval": 0.01, **settings},
-            refill_fn=rollouts,
+            refill_fn=refill,
         )
+
+    return made
+
+
+@pytest.fixture
+def sample(sampler):
+    """Sample a batch of groups with these accuracies, as the trainer does; leaves the queue empty."""
+    import transfer_queue as tq
+
+    def run(accuracies: list[list[float]], batch: int = 4, parts: Parts = our_parts, **settings: object):
+        rollouts = Rollouts(accuracies, parts)
+        own = sampler(rollouts, **settings)
         rollouts(batch)
-        found, metrics = sampler.sample(global_steps=1, partition_id="train", batch_size=batch)
+        found, metrics = own.sample(global_steps=1, partition_id="train", batch_size=batch)
         return found, metrics, rollouts
 
     yield run
@@ -184,6 +194,24 @@ def test_where_every_rollout_failed_the_error_does_not_blame_the_policy(sample):
         sample([[]] * 12, mode="drop", max_refills=2)
 
 
+@pytest.mark.parametrize("mode", ["all", "drop", "refill"])
+def test_a_first_draw_whose_rollouts_all_failed_is_followed_by_another(sample, mode):
+    batch, metrics, rollouts = sample([[]] * 4 + [SPREAD] * 4, mode=mode)
+    assert len(groups_in(batch)) == 4 and rollouts.asked == [4, 4]
+    assert metrics["filter/groups_failed"] == 4
+
+
+def test_a_validation_whose_rollouts_all_failed_ends_with_a_clear_error(sampler):
+    import transfer_queue as tq
+
+    from omniq_verl.filters.group_std_verl import NothingToTrainOn
+
+    failed = {"is_prompt": True, "status": "failure", "global_steps": 1}
+    tq.kv_batch_put(keys=["a", "b"], tags=[failed] * 2, partition_id="val")
+    with pytest.raises(NothingToTrainOn, match=r"every rollout of 2 validation rows failed; failed_rollouts.jsonl"):
+        sampler(lambda _: None).sample(1, "val", 2)
+
+
 def test_refill_draws_for_the_dropped_until_the_batch_is_full(sample):
     batch, metrics, rollouts = sample([SPREAD, FLAT, FLAT, SPREAD, SPREAD, FLAT, SPREAD, SPREAD], mode="refill")
     # Half were kept, so that two places take four draws; the fifth group kept is one too many.
@@ -223,9 +251,10 @@ def test_a_metric_the_reward_does_not_have_is_named(sample):
 
 @pytest.mark.parametrize("mode", ["all", "drop", "refill"])
 @pytest.mark.parametrize("name", ["score", "acc"])
-def test_a_reward_that_is_no_number_ends_the_training_instead_of_the_weights(sample, mode, name):
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_reward_that_is_no_number_ends_the_training_instead_of_the_weights(sample, mode, name, kind):
     def parts(accuracy: float) -> dict[str, float]:
-        return {"accuracy": accuracy, name: float("nan") if accuracy == 0.9 else accuracy}
+        return {"accuracy": accuracy, name: kind("nan") if accuracy == 0.9 else kind(accuracy)}
 
     with pytest.raises(ValueError, match=r"an answer to koniq/group0 of koniq is nan\. Fix: let the reward function"):
         sample([SPREAD] + [FLAT] * 3, mode=mode, parts=parts)
@@ -279,11 +308,10 @@ def test_padding_rows_are_copies_that_count_for_nothing(sample):
 
 
 @pytest.mark.parametrize("partition", ["train", "val"])
-def test_a_worker_that_died_stops_the_run_instead_of_leaving_it_waiting(queue, partition):
+def test_a_worker_that_died_stops_the_run_instead_of_leaving_it_waiting(sampler, partition):
     import ray
     import transfer_queue as tq
 
-    from omniq_verl.filters.group_std_verl import GroupStdSampler
     from omniq_verl.filters.worker_watch_verl import WorkerDied, WorkerWatch
 
     @ray.remote(num_cpus=0)
@@ -302,21 +330,14 @@ def test_a_worker_that_died_stops_the_run_instead_of_leaving_it_waiting(queue, p
     tq.kv_batch_put(
         keys=[group], tags=[{"is_prompt": True, "status": "running", "global_steps": 1}], partition_id=partition
     )
-    sampler = GroupStdSampler(
-        trainer_mode="sync",
-        trainer_config={},
-        max_off_policy_threshold=8,
-        max_off_policy_strategy="drop",
-        sampler_kwargs={"poll_interval": 0.01},
-        refill_fn=lambda _: None,
-    )
-    sampler.watch = watch
+    own = sampler(lambda _: None)
+    own.watch = watch
     ray.kill(dying)
     errors: list[BaseException] = []
 
     def wait() -> None:
         try:
-            sampler.sample(1, partition, 1)
+            own.sample(1, partition, 1)
         except BaseException as error:
             errors.append(error)
 

@@ -92,6 +92,13 @@ def test_a_rollout_is_sampled_with_its_own_seed(loops, requests):
     assert (output.response_ids, given) == ([1, 2], {"temperature": 1.0, "top_p": 1.0})
 
 
+def test_a_row_that_a_later_draw_of_a_step_brings_again_is_answered_anew(loops, requests):
+    for kwargs in (row(), row(omniq_draw=0), row(omniq_draw=1), row(omniq_draw=2)):
+        asyncio.run(agent(loops).run({}, **kwargs))
+    first, same, second, third = (request["sampling"]["seed"] for request in requests)
+    assert first == same and len({first, second, third}) == 3
+
+
 def test_numbers_from_numpy_give_the_same_seed(loops, requests):
     numbers = row(global_steps=np.int64(3), extra_info={"id": np.str_("koniq/5")}, session_id=np.int32(2))
     for kwargs in (row(), numbers):

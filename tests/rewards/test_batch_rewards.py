@@ -83,6 +83,8 @@ def test_a_few_answers_by_hand(name):
 
 def test_tatar_ranks_answers_where_the_task_says_so_and_is_a_gaussian_elsewhere():
     ranked = tatar(rollouts_from(IMAGES, tasks=["aesthetic"] * 4))
+    for wording in ("code_aesthetic", "aesthetic_direct"):
+        np.testing.assert_array_equal(tatar(rollouts_from(IMAGES, tasks=[wording] * 4)), ranked)
     assert ranked == pytest.approx(soft_ranking(IMAGES), abs=1e-12)
     assert len(set(ranked.round(3))) > 8 and ranked[2] == 0.0
     close = tatar(rollouts_from(IMAGES), sigma=0.6)

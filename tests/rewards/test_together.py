@@ -329,6 +329,9 @@ def test_an_unknown_setting_is_an_error_that_names_it(settings):
         ({"sigma": math.nan}, "positive, got nan"),
         ({"epsilon": -1.0}, "positive, got 0.8 and -1.0"),
         ({"sources": {"koniq": {"sigma": -1.0}}}, "positive, got -1.0"),
+        ({"sources": {"koniq": None}}, "sources.koniq must be a mapping from settings to values, got None"),
+        ({"sources": {"koniq": 0.5}}, "sources.koniq must be a mapping from settings to values, got 0.5"),
+        ({"sigma": [0.8]}, r"sigma must be a single value, got \[0.8\]"),
     ],
 )
 def test_a_setting_out_of_its_range_is_an_error_even_where_it_is_not_used(settings, message):

@@ -131,6 +131,19 @@ def test_a_wording_may_hold_braces_and_a_text_whatever_it_likes():
     assert seen.question(None, "a cat") == "Is a cat blurred? {}"
 
 
+def test_an_answer_rule_with_bounds_is_left_out_where_another_answer_is_asked_for():
+    rule = " Answer with a number from {low} to {high} in <answer></answer>."
+    task = Task("sharp", (f"How sharp is it?{rule}",), Scale(0.0, 10.0), answer_rule=rule)
+    assert task.question("a") == "How sharp is it? Answer with a number from 0 to 10 in <answer></answer>."
+    assert task.bare_question("a") == task.without_rule(task.question("a")) == "How sharp is it?"
+
+
+@pytest.mark.parametrize("mark", ["<image>", "{text}"])
+def test_an_answer_rule_has_no_image_and_no_text(mark):
+    with pytest.raises(ValueError, match="'sharp': answer_rule must not contain"):
+        Task("sharp", (f"How sharp is {mark}",), Scale(0.0, 10.0), answer_rule=f"is {mark}")
+
+
 def test_a_question_about_a_text_needs_it():
     with pytest.raises(ValueError, match="needs the text an image was made from"):
         ALIGNMENT.question("row/1")

@@ -11,7 +11,14 @@ from checkpoint_builders import delete, save, step_of
 
 from omniq_verl.doctor.notes import unsaved_validations
 from omniq_verl.trainer import best_checkpoint as module
-from omniq_verl.trainer.best_checkpoint import best_checkpoint, keep_best, mean_of, part_from_best, read_record
+from omniq_verl.trainer.best_checkpoint import (
+    best_checkpoint,
+    keep_best,
+    mean_of,
+    part_from_best,
+    read_record,
+    why_not_compared,
+)
 
 
 def validated(srcc: float | None, **others: float) -> dict[str, float]:
@@ -136,11 +143,27 @@ def test_a_step_without_a_whole_checkpoint_is_said_and_not_kept(tmp_path):
     assert keep_best(tmp_path, 0, validated(0.99), "srcc") is None  # the model that training begins with
 
 
+def test_a_step_that_cannot_be_compared_is_said_with_the_reason(tmp_path):
+    train(tmp_path, {10: 0.5})
+    few = validated(0.9, **{"val-aux/a/answers": 100.0})
+    assert keep_best(tmp_path, 20, few, "srcc") == (
+        "step 20 is not compared with other checkpoints: only 8 of 100 answers to a have a score"
+    )
+    assert keep_best(tmp_path, 30, {}, "srcc") == "step 30 is not compared with other checkpoints: it has no srcc"
+    assert step_of(best_checkpoint(tmp_path)) == 10
+
+
 def test_another_metric_begins_a_new_comparison(tmp_path):
     train(tmp_path, {10: 0.9})
     save(tmp_path, 20)
     keep_best(tmp_path, 20, {"val-core/mean/choice_accuracy": 0.6}, "choice_accuracy")
     assert step_of(best_checkpoint(tmp_path)) == 20 and read_record(tmp_path)["validated"] == {"20": 0.6}
+
+
+HEADS = {
+    **{"val-core/a/quality/srcc": 0.8, "val-core/a/aesthetics/srcc": 0.6, "val-aux/a/answers": 9.0},
+    **{"val-aux/a/quality/scored": 9.0, "val-aux/a/aesthetics/scored": 9.0},
+}
 
 
 @pytest.mark.parametrize(
@@ -152,11 +175,28 @@ def test_another_metric_begins_a_new_comparison(tmp_path):
         # d is asked for a distortion, and has no scores.
         ({"val-core/mean/srcc": 0.7, "val-core/a/srcc": 0.7, "val-aux/a/scored": 9.0, "val-aux/d/rows": 9.0}, 0.7),
         ({"val-core/mean/srcc": float("nan")}, None),
+        # Two of a hundred answers have a score, in the right order.
+        (
+            {"val-core/mean/srcc": 1.0, "val-core/a/srcc": 1.0, "val-aux/a/scored": 2.0, "val-aux/a/answers": 100.0},
+            None,
+        ),
+        (
+            {"val-core/mean/srcc": 0.9, "val-core/a/srcc": 0.9, "val-aux/a/scored": 50.0, "val-aux/a/answers": 100.0},
+            0.9,
+        ),
+        # Every rollout of b failed, which says nothing about scores.
+        ({"val-core/mean/srcc": 0.8, "val-core/a/srcc": 0.8, "val-aux/b/lost": 4.0, "val-aux/b/answers": 4.0}, None),
+        ({"val-core/mean/srcc": 0.8, "val-core/a/srcc": 0.8, "val-aux/b/lost": 3.0, "val-aux/b/answers": 4.0}, 0.8),
+        # A task with two numbers: their mean, if both have a correlation over enough answers.
+        ({"val-core/mean/quality/srcc": 0.8, "val-core/mean/aesthetics/srcc": 0.6, **HEADS}, 0.7),
+        ({"val-core/mean/quality/srcc": 0.8, **HEADS, "val-aux/a/contrast/scored": 9.0}, None),
+        ({"val-core/mean/quality/srcc": 0.8, **HEADS, "val-aux/a/quality/scored": 4.0}, None),
         ({}, None),
     ],
 )
 def test_a_mean_over_fewer_data_sets_is_not_compared(metrics, mean):
-    assert mean_of(metrics, "srcc") == mean
+    assert mean_of(metrics, "srcc") == (mean if mean is None else pytest.approx(mean))
+    assert (why_not_compared(metrics, "srcc") is None) == (mean is not None)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"model": "best/global_step_7"}'])

@@ -7,7 +7,7 @@ from scipy import stats
 
 from omniq_verl.rewards import Status
 from omniq_verl.rewards.reward_function import STATUS_NUMBERS
-from omniq_verl.trainer.validation import validation_metrics
+from omniq_verl.trainer.validation import validation_metrics, with_lost
 
 OK, NO_ANSWER = STATUS_NUMBERS[Status.OK], STATUS_NUMBERS[Status.NO_ANSWER]
 
@@ -173,3 +173,29 @@ def test_scores_beside_comparisons_are_judged_without_them():
     of_one = validation_metrics(["a"] * 5, both)
     assert of_one["val-core/a/level_accuracy"] == pytest.approx(2 / 3)
     assert of_one["val-core/a/choice_accuracy"] == 0.5
+
+
+def test_rollouts_that_failed_are_counted_although_verl_leaves_them_out():
+    given = answers((1, 1), (2, 2), (3, 3))
+    expected = {("a", "x"): 2, ("a", "y"): 2, ("b", "z"): 1}
+    found = validation_metrics(*with_lost(["a"] * 3, given, ["x", "x", "y"], expected))
+    assert {name: found[f"val-aux/a/{name}"] for name in ("rows", "answers", "scored", "lost")} == {
+        **{"rows": 2.0, "answers": 4.0},
+        **{"scored": 3.0, "lost": 1.0},
+    }
+    assert found["val-core/a/level_accuracy"] == found["val-core/a/parse_failure"] + 0.5 == 0.75
+    assert found["val-aux/b/lost"] == found["val-aux/b/answers"] == 1.0  # all of it
+
+
+def test_a_lost_rollout_belongs_to_the_task_of_its_row():
+    both = joined(answers((1, 1), (2, 2), (3, 3)), answers((1, 1), (2, 2), (3, 3)) | {"task": [1.0] * 3})
+    rows = ["x", "y", "z", "u", "v", "w"]
+    expected = dict.fromkeys((("a", row) for row in rows), 1) | {("a", "x"): 2}
+    found = validation_metrics(*with_lost(["a"] * 6, both, rows, expected))
+    assert found["val-core/a/technical/parse_failure"] == 0.25 and found["val-core/a/aesthetic/parse_failure"] == 0.0
+
+
+def test_without_failures_nothing_is_added():
+    given = answers((1, 1), (2, 2))
+    assert with_lost(["a", "a"], given, ["x", "y"], {("a", "x"): 1, ("a", "y"): 1}) == (["a", "a"], given, ["x", "y"])
+    assert with_lost(["a", "a"], given, ["x", "y"], {}) == (["a", "a"], given, ["x", "y"])

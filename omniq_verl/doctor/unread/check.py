@@ -20,7 +20,7 @@ _RECORDED = Path(__file__).with_name("recorded.json")
 _TRAINER_MODES = ("sync", "omniq_sync")
 _HYDRA_KEYS = {"_target_", "_convert_", "_recursive_", "_partial_", "_args_"}
 _REFERENCE = re.compile(r"(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
-# Values and keys that name user code, which may read any key. A custom reward gets only its own settings.
+# Values and keys that name user code. It may read any key, but a custom reward gets only its own settings.
 _USER_CODE = re.compile(r"\.py$|^pkg://(?!omniq_verl\b)")
 _USER_CODE_KEYS = re.compile(r"(_class|_lib|_module|agent_loop_config_path)$")
 _REWARD = "reward.custom_reward_function."
@@ -40,7 +40,7 @@ class Unread:
     """The setting that was probably meant."""
 
     def problem(self, run: str) -> Problem:
-        """The problem to report; ``run`` names what ignores the setting."""
+        """Return the problem to report; ``run`` names what ignores the setting."""
         where = f"{self.key}={self.value}"
         if not self.known:
             guess = f" (did you mean {self.instead}?)" if self.instead else ""
@@ -127,7 +127,7 @@ def _with_parents(key: str) -> list[str]:
 
 
 def _referred_to(values: dict[str, Any], used: set[str]) -> set[str]:
-    """Keys from which used ones take their value by interpolation, directly or indirectly."""
+    """Return the keys from which used keys take their value by interpolation, directly or indirectly."""
     others = {key: set(_with_parents(key)) for key in values.keys() - used}
     waiting = list(used)
     while waiting:
@@ -149,10 +149,10 @@ def _references(key: str, value: Any) -> Iterator[str]:
 
 
 def _acting_instead(key: str, default: Any, acting: set[str]) -> str | None:
-    """The setting that has the effect an ignored one promises, if there is one.
+    """Return the setting that has the effect an ignored one promises, if there is one.
 
-    It is either the one from which the ignored setting takes its default, or one with the same name, possibly with its
-    words in another order, in a node within or around that of the ignored setting.
+    It is either the setting from which the ignored one takes its default, or one with the same name (possibly with its
+    words in another order) in a node within or around that of the ignored setting.
     """
     for name in _references(key, default):
         if name in acting:
@@ -173,13 +173,13 @@ def _is_within(some: list[str], more: list[str]) -> bool:
 
 
 def similar_setting(key: str) -> str | None:
-    """The setting of a GRPO or SFT run of which an unknown one may be a misspelling."""
+    """Return the setting of a GRPO or SFT run that an unknown key may be a misspelling of."""
     found = (_similar(key, set(_recorded()[trainer]["acting"])) for trainer in ("grpo", "sft"))
     return next((each for each in found if each), None)
 
 
 def _similar(key: str, acting: set[str]) -> str | None:
-    """An effective setting of which an unknown one may be a misspelling."""
+    """Return the effective setting that an unknown key may be a misspelling of."""
     above, _, last = key.rpartition(".")
     beside = {each.rpartition(".")[2]: each for each in acting if each.rpartition(".")[0] == above}
     if close := get_close_matches(last, beside, n=1, cutoff=0.7):

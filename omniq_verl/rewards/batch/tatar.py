@@ -7,6 +7,7 @@ from scipy.special import expit
 
 from omniq_verl.rewards.batch.checks import check_positive
 from omniq_verl.rewards.batch.rollouts import Rollouts, summed_up
+from omniq_verl.tasks import TASKS
 
 
 def tatar(
@@ -37,7 +38,7 @@ def tatar(
         tau: temperature of the labels' preferences, as a share of the scale.
         margin: label distance over which the weight of a pair falls by a factor e, as a share of the scale.
         gamma: added to the variances, as a squared share of the scale; also the smallest probability, below 0.5.
-        ranked_tasks: names of the tasks that are ranked.
+        ranked_tasks: names of the tasks that are ranked, with other wordings of them (``code_aesthetic``).
 
     Returns:
         Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked one without another image.
@@ -52,11 +53,15 @@ def tatar(
         raise ValueError(f"ranked_tasks is {ranked_tasks!r}, not a list of names. Fix: write [{ranked_tasks}]")
     rewards = np.zeros(len(rollouts))
     for rows in rollouts.comparable():
-        if rollouts.tasks[rows[0]] in ranked_tasks:
+        if _is_ranked(rollouts.tasks[rows[0]], ranked_tasks):
             rewards[rows] = _ranked(rollouts, rows, tau, margin, gamma)
         else:
             rewards[rows] = np.exp(-(((rollouts.pred[rows] - rollouts.target[rows]) / sigma) ** 2) / 2)
     return rewards
+
+
+def _is_ranked(task: str, ranked_tasks: Sequence[str]) -> bool:
+    return task in ranked_tasks or (task in TASKS and TASKS[task].like in ranked_tasks)
 
 
 def _ranked(rollouts: Rollouts, rows: np.ndarray, tau: float, margin: float, gamma: float) -> np.ndarray:

@@ -9,12 +9,14 @@ baselines/qwen_sft, baselines/q_align and baselines/deqa. Rows of validation and
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from omniq_verl.baselines.answers import KINDS, records_of
+from omniq_verl.console import counted
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.row_refs import RowReader, learnable_rows
 from omniq_verl.preparation.cli import override
@@ -26,16 +28,22 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         refs = learnable_rows([Path(file) for file in args.data])
         rows = RowReader(["prompt", "images", "extra_info"]).read(refs)
-        bar = track(rows, "answers", total=len(refs), console=Console(stderr=True), transient=True)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = args.out.with_name(f"{args.out.name}.part")
-        records = (record for row in bar for record in records_of(row, args.kind))
-        write_parquet(records, unfinished)
+        with counted("answers", len(refs), Console(stderr=True)) as count:
+            write_parquet(answered(rows, args.kind, count), unfinished)
         unfinished.replace(args.out)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     print(override("data.train_files", [args.out]))
     print(f"{len(refs)} rows, kind {args.kind}")
+
+
+def answered(rows: Iterable[dict[str, Any]], kind: str, count: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The records of all rows, each of which is counted."""
+    for row in rows:
+        yield from records_of(row, kind)
+        count()
 
 
 def parser() -> argparse.ArgumentParser:

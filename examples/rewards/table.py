@@ -26,7 +26,7 @@ from omniq_verl.pipeline.commands import below
 from omniq_verl.pipeline.experiment import seed_folder
 from omniq_verl.pipeline.process import StageFailed, run_folder_lock
 from omniq_verl.pipeline.runner import run_stages
-from omniq_verl.pipeline.stage import Stage, chosen, needs
+from omniq_verl.pipeline.stage import PlanError, Stage, chosen, needs
 from omniq_verl.pipeline.summary import print_cells
 from omniq_verl.pipeline.tiny_stages import Settings, cold_start, grpo_stage
 
@@ -165,7 +165,7 @@ def run(
                 for stage in stages:
                     run_stages(chosen(stages, [stage.name], need), root, console)
                     write_table(root, names, seeds, vars(size), others)
-    except StageFailed as error:
+    except (StageFailed, PlanError) as error:
         sys.exit(str(error))
     show(root, names, seeds, size, others)
 

@@ -131,14 +131,14 @@ def _run(
     changed: str,
     console: "Console",
 ) -> None:
-    from omniq_verl.doctor.free_space import gpu_memory_sizes
+    from omniq_verl.doctor.free_space import usable_gpus
     from omniq_verl.pipeline.process import run_folder_lock
     from omniq_verl.pipeline.runner import run_stages
     from omniq_verl.pipeline.tables import print_tables, write_tables
 
     try:
         with run_folder_lock(root):
-            run_stages(stages, root, console, jobs, len(gpu_memory_sizes()), changed, need)
+            run_stages(stages, root, console, jobs, usable_gpus(), changed, need)
             print_tables(write_tables(found, root), console)
     except KeyboardInterrupt:
         console.print("stopped; the same command resumes from here")

@@ -110,7 +110,7 @@ def _tiny_other(stage: Stage) -> Cost:
 
 
 def model_sizes(path: str) -> tuple[Shape, list[int]]:
-    """Sizes of the model that a command names; those of 7B if its name does not tell."""
+    """Sizes of a model by its name; those of 7B if the name does not tell."""
     return (QWEN_3B, TENSORS_3B) if "3B" in Path(path).name else (QWEN_7B, TENSORS_7B)
 
 
@@ -122,7 +122,7 @@ def scaled(seconds: float, answers: float, shape: Shape, gpus: int) -> float:
 def _grpo(stage: Stage, compose: Compose) -> Cost:
     index = stage.command.index("--config-name")
     config = compose(stage.command[index + 1], stage.command[index + 2 :])
-    shape, tensors = model_sizes(str(config.actor_rollout_ref.model.path))
+    shape, tensors = model_sizes(stage.work.model or str(config.actor_rollout_ref.model.path))
     answers = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
     step = scaled(sum(STEP_SECONDS.values()), answers, shape, stage.gpus)
     parts = host_parts(config, shape, tensors, image_tokens=1_000)
@@ -141,17 +141,19 @@ def _grpo(stage: Stage, compose: Compose) -> Cost:
 
 
 def _sft(stage: Stage) -> Cost:
-    flops = 2 * TRAINING_PASSES * QWEN_7B.parameters * SFT_TOKENS * stage.work.images
+    shape, _ = model_sizes(stage.work.model)
+    flops = 2 * TRAINING_PASSES * shape.parameters * SFT_TOKENS * stage.work.images
     hours = flops / (FLOPS * MFU * stage.gpus) / 3600
-    checkpoint = CHECKPOINT_BYTES * QWEN_7B.parameters
+    checkpoint = CHECKPOINT_BYTES * shape.parameters
     source = f"{stage.work.images:,} rows of {SFT_TOKENS:,} tokens (assumed) at {MFU:.0%} MFU: {MEASURED}"
     return Cost(hours, stage.gpus, KEPT * checkpoint, checkpoint, source=source)
 
 
 def _answers(stage: Stage) -> Cost:
-    work = stage.work
-    writing = scaled(STEP_SECONDS["generation"], work.answers, QWEN_7B, stage.gpus) * work.tokens / STEP_TOKENS
-    seconds = work.images / IMAGES_PER_SECOND / stage.gpus + writing
+    work, (shape, _) = stage.work, model_sizes(stage.work.model)
+    writing = scaled(STEP_SECONDS["generation"], work.answers, shape, stage.gpus) * work.tokens / STEP_TOKENS
+    reading = work.images / IMAGES_PER_SECOND * shape.parameters / QWEN_7B.parameters
+    seconds = reading / stage.gpus + writing
     source = f"{work.answers:,} answers of {work.tokens} tokens (assumed): {MEASURED}, scaled"
     if not work.answers:
         source = f"{work.images:,} images without a written answer: {MEASURED}, Scorer's images per second"

@@ -22,6 +22,7 @@ from omniq_verl.packaged import RECIPES, SCRIPTS
 from omniq_verl.pipeline.stage import Stage
 
 PACKAGE = Path(__file__).resolve().parents[1]
+_OVERRIDE = "override "
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,51 @@ def recipe_digests(command: Sequence[str]) -> list[str]:
     """Digests of the recipe that a command of verl's trainers names, and of those it is made of, without comments."""
     if "--config-dir" not in command or "--config-name" not in command:
         return []
-    folder = Path(command[command.index("--config-dir") + 1])
-    return [_digest(_recipe(path)) for path in recipe_files(folder, command[command.index("--config-name") + 1])]
+    folder, ref = Path(command[command.index("--config-dir") + 1]), command.index("--config-name") + 1
+    return [_digest(_recipe(path)) for path in recipe_files(folder, command[ref], command[ref + 1 :])]
 
 
-def recipe_files(folder: Path, name: str) -> list[Path]:
-    """The file of a recipe and of everything in its ``defaults``, as far as they are in this folder."""
+def recipe_files(folder: Path, name: str, words: Sequence[str] = ()) -> list[Path]:
+    """The file of a recipe and of everything in its ``defaults``, as far as they are in this folder.
+
+    Args:
+        folder: with all recipes.
+        name: of the recipe, below the folder.
+        words: overrides of the command. ``group=name`` replaces a recipe of ``defaults``, ``+group=name`` adds one.
+    """
+    pairs = [(key, value) for key, _, value in (word.partition("=") for word in words)]
+    added = [f"{_group(key)}/{value}" for key, value in pairs if key.startswith("+")]
+    given = {_group(key): value for key, value in pairs}
+    return [file for part in (name, *added) for file in _files_of(folder, part, given)]
+
+
+def _files_of(folder: Path, name: str, given: Mapping[str, Any]) -> list[Path]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         return []
     recipe = _recipe(path)
     defaults = recipe.get("defaults", []) if isinstance(recipe, dict) else []
-    parts = [one.lstrip("/") for one in defaults if isinstance(one, str) and one != "_self_"]
-    return [path, *(file for part in parts for file in recipe_files(folder, part))]
+    pairs = [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
+    given = {**{_group(key): value for key, value in pairs if key.startswith(_OVERRIDE)}, **given}
+    parts = [part for entry in defaults for part in _named(entry, given)]
+    return [path, *(file for part in parts for file in _files_of(folder, part, given))]
+
+
+def _named(entry: Any, given: Mapping[str, Any]) -> list[str]:
+    """The recipes that an entry of ``defaults`` names: ``/base/sft``, or ``/base: sft`` with one name or several."""
+    if isinstance(entry, str):
+        return [] if entry == "_self_" else [_group(entry)]
+    found = []
+    for key, value in entry.items():
+        chosen = given.get(_group(key), value)
+        if not key.startswith(_OVERRIDE):  # what is overridden stands elsewhere in the defaults
+            found += [f"{_group(key)}/{one}" for one in (chosen if isinstance(chosen, list) else [chosen])]
+    return found
+
+
+def _group(key: str) -> str:
+    """The group in a key of Hydra's, without what stands around it: ``override /base@trainer`` is ``base``."""
+    return key.removeprefix(_OVERRIDE).removeprefix("optional ").partition("@")[0].lstrip("+/")
 
 
 def _recipe(path: Path) -> Any:

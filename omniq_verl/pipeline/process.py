@@ -54,13 +54,13 @@ def log_path(root: Path, stage: Stage) -> Path:
     return root / "logs" / f"{stage.name}.log"
 
 
-def start(stage: Stage, root: Path, devices: Sequence[int] = ()) -> subprocess.Popen:
+def start(stage: Stage, root: Path, devices: Sequence[str] = ()) -> subprocess.Popen:
     """Start a stage. To be called in the main thread: a child is killed when the thread that started it ends.
 
     Args:
         stage: to be started.
         root: of the pipeline.
-        devices: numbers of the GPUs it gets.
+        devices: GPUs it gets, as ``CUDA_VISIBLE_DEVICES`` names them.
     """
     path, folder = log_path(root, stage), root / stage.name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def start(stage: Stage, root: Path, devices: Sequence[int] = ()) -> subprocess.P
         (folder / "metrics").mkdir(parents=True, exist_ok=True)
         own["VERL_FILE_LOGGER_PATH"] = str(next_metric_file(folder))
     if devices:
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     with open(path, "a") as log:
         log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(stage.command)}\n")
         log.flush()

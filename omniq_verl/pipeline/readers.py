@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omniq_verl.evaluation.papers import PaperTable
+from omniq_verl.evaluation.papers import PaperColumn, PaperTable
 from omniq_verl.metric_log import read_metrics
 from omniq_verl.pipeline.experiment import Reader
 from omniq_verl.pipeline.summary import value_of
@@ -43,8 +43,8 @@ def _metrics(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is broken ({error}). Fix: delete it and the stage's file below marks, then start the same command"
-            " again"
+            f"{file} is broken ({error}). Fix: delete its folder and the stage's file below marks, then start the same"
+            " command again"
         ) from error
 
 
@@ -93,11 +93,15 @@ def parsable(sets: Mapping[str, Mapping[str, Any]]) -> float:
     return right / answers if answers else math.nan
 
 
-def of_paper(table: PaperTable) -> Reader:
+def of_paper(table: PaperTable, averaged: PaperTable | None = None) -> Reader:
     """Reads the figures of a paper's columns out of ``omniq eval``; NaN for a set that was not measured.
 
-    Averages are over the columns that the paper averages, and NaN if one of them is missing. A paper whose only column
-    is an average over sets that it does not list (RALI, tables 4 and A.5) takes the mean over all sets.
+    Averages are over the columns that the paper averages, and NaN if one of them is missing.
+
+    Args:
+        table: the paper's table.
+        averaged: the table with the sets of an average whose own table does not list them (RALI, tables 4 and A.5). It
+            has a column of the same name.
     """
 
     def read(folder: Path) -> dict[str, float]:
@@ -105,19 +109,27 @@ def of_paper(table: PaperTable) -> Reader:
         found: dict[str, float] = {}
         for column in table.columns:
             for metric in table.metrics:
-                found[f"{column.name} {metric}"] = _cell(column, metric, sets, found, len(table.columns) == 1)
+                key = f"{column.name} {metric}"
+                if column.mean_of:
+                    found[key] = _mean([found[f"{name} {metric}"] for name in _averaged(table, column, metric)])
+                elif averaged is not None and column.data_source is None:
+                    found[key] = of_paper(averaged)(folder)[key]
+                else:
+                    found[key] = _cell(column, metric, sets)
         return found
 
     return read
 
 
-def _cell(
-    column: Any, metric: str, sets: Sequence[Mapping[str, Any]], found: Mapping[str, float], alone: bool
-) -> float:
-    if column.mean_of:
-        return _mean([found[f"{name} {metric}"] for name in column.mean_of])
-    if alone and column.data_source is None:
-        return _mean([value_of(one[metric]) for one in sets if metric in one])
+def _averaged(table: PaperTable, column: PaperColumn, metric: str) -> list[str]:
+    """The columns that an average covers: an image without a distortion has no level."""
+    from omniq_verl.evaluation.answers import NO_DISTORTION
+
+    without_level = {one.name for one in table.columns if one.of_class == NO_DISTORTION}
+    return [name for name in column.mean_of if metric != "level_accuracy" or name not in without_level]
+
+
+def _cell(column: PaperColumn, metric: str, sets: Sequence[Mapping[str, Any]]) -> float:
     mine = next((one for one in sets if one["data_source"] == column.data_source and _asks(one, column.task)), None)
     if mine is not None and column.of_class is not None:
         mine = mine["classes"].get(column.of_class)

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from omniq_verl.metric_log import read_metrics
-from omniq_verl.pipeline.marks import Mark, differences, marks_of, read_mark, renewed, write_mark
+from omniq_verl.pipeline.marks import Mark, differences, mark_path, marks_of, read_mark, renewed, write_mark
 from omniq_verl.pipeline.process import check_silence, end_group, failure, log_path, start, stop
 from omniq_verl.pipeline.stage import PlanError, Stage, needs
 
@@ -31,7 +31,7 @@ class _Running:
     process: subprocess.Popen
     began: float
     bar: TaskID
-    devices: tuple[int, ...]
+    devices: tuple[str, ...]
     counted: float = 0.0
 
 
@@ -45,7 +45,7 @@ class _Run:
     need: Mapping[str, Sequence[str]]
     marks: Mapping[str, Mark]
     jobs: int
-    free_gpus: list[int]
+    free_gpus: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
     """Finished stages: how long they took now, 0.0 if they were done before."""
     running: dict[str, _Running] = field(default_factory=dict)
@@ -60,20 +60,21 @@ def run_stages(
     root: Path,
     console: Console,
     jobs: int = 1,
-    gpus: int = 0,
+    gpus: Sequence[str] = (),
     changed: str = "again",
     need: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, float]:
     """Run what is not done yet.
 
-    A stage whose settings or data have changed is run again from nothing; its old folder is removed.
+    A stage whose settings or data have changed is run again from nothing; its old folder is removed. A folder that no
+    stage has made is never touched.
 
     Args:
         stages: in an order in which they can run.
         root: folder of all their folders.
         console: for a line for each stage, and progress bars.
         jobs: most stages at a time.
-        gpus: GPUs of this machine that stages may take.
+        gpus: GPUs that stages may take, as ``CUDA_VISIBLE_DEVICES`` names them.
         changed: one of ``CHANGED``.
         need: of ``stage.needs``; found from the stages if it is not given.
 
@@ -82,12 +83,14 @@ def run_stages(
 
     Raises:
         StageFailed: a stage ended with an error; others that were running have been stopped.
-        PlanError: the stages cannot be run in this order or on so many GPUs, or ``changed`` says to stop.
+        PlanError: the stages cannot be run in this order or on so many GPUs, a folder of theirs holds files of someone
+            else, or ``changed`` says to stop.
     """
     need = need or needs(stages, root)
     by_name = {stage.name: stage for stage in stages}
-    _check_possible(by_name, need, gpus)
-    run = _Run(by_name, root, console, need, marks_of(stages, need), jobs, list(range(gpus)))
+    _check_possible(by_name, need, len(gpus))
+    _check_folders(by_name, root)
+    run = _Run(by_name, root, console, need, marks_of(stages, need), jobs, list(gpus))
     check_changes(run.marks, root, changed)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as progress:
@@ -106,9 +109,22 @@ def run_stages(
 def _check_possible(stages: Mapping[str, Stage], need: Mapping[str, Sequence[str]], gpus: int) -> None:
     for name, stage in stages.items():
         if stage.gpus > gpus:
-            raise PlanError(f"stage {name} needs {stage.gpus} GPUs, but {gpus} are here. Fix: use a machine with more")
+            raise PlanError(
+                f"stage {name} needs {stage.gpus} GPUs, but {gpus} are here. Fix: use a machine with more, or name more"
+                " in CUDA_VISIBLE_DEVICES"
+            )
         if absent := [one for one in need[name] if one not in stages]:
             raise PlanError(f"stage {name} needs {absent[0]}, which is not among the stages to run")
+
+
+def _check_folders(names: Iterable[str], root: Path) -> None:
+    """A stage writes its mark before anything else, so files in a folder without a mark are not its own."""
+    for name in names:
+        folder = root / name
+        if mark_path(root, name).exists() or not folder.exists():
+            continue
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise PlanError(f"{folder} was not made by this command. Fix: name another --out, or move it away")
 
 
 def check_changes(marks: Mapping[str, Mark], root: Path, changed: str) -> None:

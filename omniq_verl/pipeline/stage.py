@@ -21,8 +21,8 @@ class Work:
     """Answers that a model writes."""
     tokens: int = 0
     """Tokens of an answer, on average: an assumption."""
-    bytes_written: int = 0
-    """What stays on the disk, without checkpoints."""
+    model: str = ""
+    """Base model of the one that it trains or asks, whose name tells the size; empty: unknown, or another kind."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,11 @@ def needs(stages: Sequence[Stage], root: Path) -> dict[str, tuple[str, ...]]:
     """Which stages each stage reads from, by name, in the order of the list.
 
     Raises:
-        PlanError: two stages share a folder, or one reads what no earlier stage writes.
+        PlanError: two stages share a folder, one reads what no earlier stage writes, or a stage's folder would replace
+            data from outside.
     """
     _check_names([stage.name for stage in stages])
+    _check_outside(stages, root)
     found: dict[str, tuple[str, ...]] = {}
     for stage in stages:
         wanted = set(stage.after)
@@ -79,6 +81,19 @@ def needs(stages: Sequence[Stage], root: Path) -> dict[str, tuple[str, ...]]:
             raise PlanError(f"stage {stage.name} needs {unknown[0]}, which is not an earlier stage")
         found[stage.name] = tuple(name for name in found if name in wanted)
     return found
+
+
+def _check_outside(stages: Sequence[Stage], root: Path) -> None:
+    """No stage may write where data from outside lie: a folder is emptied before its stage runs again."""
+    folders = {stage.name: (root / stage.name).resolve() for stage in stages}
+    for path in dict.fromkeys(path for stage in stages for path in stage.reads):
+        real = path.resolve()
+        for name, folder in folders.items():
+            if real.is_relative_to(folder) or folder.is_relative_to(real):
+                raise PlanError(
+                    f"stage {name} would write into {folder}, and the run reads {path}, which is not its own. Fix: name"
+                    " another --out"
+                )
 
 
 def paths_below(stage: Stage, root: Path) -> list[PurePosixPath]:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,8 @@ from rich.console import Console
 from omniq_verl.data.files import replace_text
 from omniq_verl.evaluation.papers import PaperRow, PaperTable, load_table
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable, seed_folder
+from omniq_verl.pipeline.stage import needs
+from omniq_verl.pipeline.status import DONE, OUTDATED, StageState, stage_states
 from omniq_verl.pipeline.summary import Figures, figure_lines, markdown_table, print_cells, spread
 
 OURS = "**measured** "
@@ -32,13 +34,21 @@ class Filled:
 
 
 def fill(experiment: Experiment, root: Path) -> list[Filled]:
-    """Read what the stages of an experiment have measured so far."""
-    return [_fill(table, experiment.seeds, root) for table in experiment.tables]
+    """Read what the stages of an experiment have measured so far.
+
+    Figures of a stage that is not done under today's settings, data and code are left out, and the stage is named:
+    one table would hold figures of two versions.
+    """
+    states = stage_states(experiment.stages, root, needs(experiment.stages, root))
+    return [_fill(table, experiment.seeds, root, states) for table in experiment.tables]
 
 
-def _fill(table: OurTable, seeds: Sequence[int], root: Path) -> Filled:
+def _fill(table: OurTable, seeds: Sequence[int], root: Path, states: Sequence[StageState]) -> Filled:
     paper, found, missing = load_table(table.paper) if table.paper else None, {}, []
     for row in table.rows:
+        if reason := _unfinished(row, seeds, states):
+            missing.append(f"{row.title}: {reason}")
+            continue
         try:
             seen = [table.read(root / seed_folder(seed) / row.folder) for seed in seeds]
         except FileNotFoundError as error:
@@ -46,6 +56,18 @@ def _fill(table: OurTable, seeds: Sequence[int], root: Path) -> Filled:
             continue
         found[row.title] = {column: [one[column] for one in seen] for column in seen[0]}
     return Filled(table, paper, found, (*missing, *_empty_columns(found), *_unmatched(table, paper)))
+
+
+def _unfinished(row: OurRow, seeds: Sequence[int], states: Sequence[StageState]) -> str:
+    """Why the figures of a row are not today's; empty if they are."""
+    folders = [PurePosixPath(seed_folder(seed)) / row.folder for seed in seeds]
+    mine = [one for one in states for folder in folders if folder.is_relative_to(one.name)]
+    for one in mine:
+        if one.state == OUTDATED:
+            return f"{one.name} is out of date: {one.why}"
+        if one.state != DONE:
+            return f"{one.name} is not done yet"
+    return ""
 
 
 def _empty_columns(found: Figures) -> list[str]:

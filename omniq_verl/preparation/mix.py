@@ -11,7 +11,7 @@ group at a time, but the disk temporarily holds the mix twice.
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import track
 
 import omniq_verl
+from omniq_verl.console import counted
 from omniq_verl.data.rows import schema
 from omniq_verl.preparation.card import split_of, write_card
 from omniq_verl.preparation.readers import draw
@@ -80,7 +80,7 @@ def mix(plan: Plan, out: Path, seed: int, shard_rows: int, console: Console) -> 
         out: folder for the files.
         seed: recorded in the card.
         shard_rows: rows per file.
-        console: shows the progress bars.
+        console: shows the progress bars; a log gets a line each minute.
 
     Raises:
         MixError: ``out`` contains something other than a mix.
@@ -92,12 +92,14 @@ def mix(plan: Plan, out: Path, seed: int, shard_rows: int, console: Console) -> 
     names = [f"train-{n:05d}-of-{count:05d}.parquet" for n in range(count)] if count > 1 else ["train.parquet"]
     with TemporaryFile(dir=out) as file:
         spool = Spool(file, plan.columns)
-        for path, refs in track(_by_file(plan.order), "choosing", console=console, transient=True):
-            _write_file(path, refs, spool)
-        files = {
-            name: _write(spool, plan.order, number * shard_rows, shard_rows, out / name)
-            for number, name in enumerate(track(names, "writing", console=console, transient=True))
-        }
+        with counted("choosing", len(plan.order), console) as spool.moved:
+            for path, refs in _by_file(plan.order):
+                _write_file(path, refs, spool)
+        with counted("writing", len(plan.order), console) as spool.moved:
+            files = {
+                name: _write(spool, plan.order, number * shard_rows, shard_rows, out / name)
+                for number, name in enumerate(names)
+            }
     return write_card(out, _card(plan, files, seed), [])
 
 
@@ -224,6 +226,8 @@ class Spool:
 
     def __init__(self, file: BinaryIO, columns: pa.Schema):
         self._file, self.columns = file, columns
+        self.moved: Callable[[], object] = lambda: None
+        """Called after each row that is written or read."""
         self._where: dict[RowRef, tuple[int, int]] = {}
         self._end = 0
 
@@ -231,6 +235,7 @@ class Spool:
         size = self._file.write(row.serialize())
         self._where[ref] = self._end, size
         self._end += size
+        self.moved()
 
     def size(self, ref: RowRef) -> int:
         """Return the size of the row in bytes."""
@@ -239,6 +244,7 @@ class Spool:
     def get(self, ref: RowRef) -> pa.RecordBatch:
         start, size = self._where[ref]
         self._file.seek(start)
+        self.moved()
         return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self.columns)
 
 

@@ -12,6 +12,7 @@ from omniq_verl.data.files import replace_text
 from omniq_verl.packaged import HOME
 from omniq_verl.pipeline.process import StageFailed, run_folder_lock
 from omniq_verl.pipeline.runner import run_stages
+from omniq_verl.pipeline.stage import PlanError
 from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 from omniq_verl.quickstart.report import draw_curves, print_table, summary
 
@@ -24,7 +25,7 @@ def main() -> None:
         with run_folder_lock(settings.root):
             run_stages(build_stages(settings), settings.root, console)
             _finish(settings, console)
-    except StageFailed as error:
+    except (StageFailed, PlanError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes from here")

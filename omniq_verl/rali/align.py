@@ -3,8 +3,8 @@
 The text encoder is frozen, so each text is encoded once before the first step, and a step runs only the image encoder.
 Texts longer than the text encoder's limit (77 tokens for CLIP, 64 for SigLIP) are truncated; the end token is kept.
 
-On several GPUs: ``torchrun --nproc-per-node 8 -m omniq_verl.cli rali align ...``. The loss covers the images of all
-GPUs, so a batch means the same on any number of them.
+On several GPUs: ``torchrun --standalone --nproc-per-node 8 -m omniq_verl.cli rali align ...``. The loss covers the
+images of all GPUs, so a batch means the same on any number of them.
 """
 
 import hashlib

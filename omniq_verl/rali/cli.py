@@ -108,7 +108,7 @@ def align(
 
     Example: omniq rali align --pairs runs/pairs/pairs.parquet --out runs/align
 
-    On several GPUs: torchrun --nproc-per-node 8 -m omniq_verl.cli rali align --pairs ... --out ...
+    On several GPUs: torchrun --standalone --nproc-per-node 8 -m omniq_verl.cli rali align --pairs ... --out ...
     """
     from omniq_verl.rali.align import AlignConfig
     from omniq_verl.rali.align import align as train

@@ -61,7 +61,7 @@ def check(words: list[str]) -> None:
     checks = {
         "omniq": check_omniq,
         "python": check_python,
-        "torchrun": lambda rest: check_python(rest[rest.index("-m") :]),
+        "torchrun": check_torchrun,
         "make": check_make,
         "pip": check_pip,
     }
@@ -72,6 +72,12 @@ def check(words: list[str]) -> None:
         compose(rest[1], rest[2:])
     else:
         assert program in SHELL, "nobody checks this program"
+
+
+def check_torchrun(words: list[str]) -> None:
+    """Two runs on one machine would share a port without ``--standalone``."""
+    assert "--standalone" in words
+    check_python(words[words.index("-m") :])
 
 
 def check_omniq(words: list[str]) -> None:

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from doctor_builders import composed
 from model_sizes import QWEN_3B, QWEN_7B, TENSORS_3B, TENSORS_7B
 
-from omniq_verl.doctor.free_space import FreeSpace, gpu_memory_sizes
+from omniq_verl.doctor.free_space import FreeSpace, gpu_memory_sizes, usable_gpus
 from omniq_verl.doctor.host_memory import (
     GIB,
     check_host_memory,
@@ -143,11 +144,41 @@ def test_cpu_runs_and_unknown_models_have_no_estimate():
     assert check_host_memory(stage2(), None, (), 0) is None
 
 
-def test_gpus_are_those_the_driver_names(tmp_path):
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nprintf '143771\\n81559\\n'\n")
+H200, H100 = 143_771 * 2**20, 81_559 * 2**20
+
+
+def nvidia_smi(folder: Path) -> Path:
+    """A driver that names two GPUs."""
+    fake = folder / "nvidia-smi"
+    fake.write_text("#!/bin/sh\nprintf 'GPU-5a1f, 143771\\nGPU-77c0, 81559\\n'\n")
     fake.chmod(0o755)
-    assert gpu_memory_sizes(str(fake)) == (143_771 * 2**20, 81_559 * 2**20)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("named", "ids", "sizes"),
+    [
+        (None, ("0", "1"), (H200, H100)),
+        ("1", ("1",), (H100,)),
+        (" 1, 0", ("1", "0"), (H100, H200)),
+        ("GPU-77c0,GPU-5a", ("GPU-77c0", "GPU-5a"), (H100, H200)),
+        ("1,-1,0", ("1",), (H100,)),
+        ("", (), ()),
+        ("MIG-1", ("MIG-1",), ()),
+    ],
+)
+def test_gpus_are_those_that_may_be_used(tmp_path, monkeypatch, named, ids, sizes):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    fake = str(nvidia_smi(tmp_path))
+    assert (usable_gpus(fake), gpu_memory_sizes(fake)) == (ids, sizes)
+
+
+def test_gpus_are_those_the_driver_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    fake = nvidia_smi(tmp_path)
+    assert gpu_memory_sizes(str(fake)) == (H200, H100)
     fake.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
     assert gpu_memory_sizes(str(fake)) == ()
     assert gpu_memory_sizes(str(tmp_path / "none")) == ()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from doctor_builders import tiny_model
-from pipeline_builders import quick_experiment, runs, writer
+from pipeline_builders import python_stage, quick_experiment, runs, writer
 from typer.testing import CliRunner
 
 from omniq_verl.cli import app
-from omniq_verl.pipeline import experiments, runner
+from omniq_verl.pipeline import experiments, marks, runner
 from omniq_verl.pipeline.checkpoint import link
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.trainer.best_checkpoint import keep_best
@@ -53,7 +53,7 @@ def test_the_status_shows_what_is_done_and_starts_nothing(quick, tmp_path):
 def test_only_some_stages_are_run_and_the_tables_name_what_is_missing(quick, tmp_path):
     code, text = invoke("q_insight", "--out", tmp_path / "run", "--only", "b", "c")
     assert code == 0 and sorted(runs(tmp_path / "run")) == ["a", "b", "c"]
-    assert "joint: seed0/d/result is not there yet" in text.replace("\n", " ")
+    assert "joint: seed0/d is not done yet" in text.replace("\n", " ")
     code, text = invoke("q_insight", "--out", tmp_path / "run", "--only", "x")
     assert code == 1 and "--only x matches no stage. Fix: use one of" in text
 
@@ -130,6 +130,35 @@ def test_the_papers_plan_needs_no_data_and_its_status_lists_the_data_sets(tmp_pa
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, words, code, said):
     found, text = invoke(*words, "--out", tmp_path / "run")
     assert found == code and said in " ".join(text.replace("│", " ").split()), text
+
+
+def test_figures_of_other_code_are_not_mixed_into_a_table(quick, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    invoke("q_insight", "--out", run)
+    monkeypatch.setattr(marks, "code_digest", lambda: "other")
+    code, text = invoke("q_insight", "--out", run, "--only", "b", "--changed", "again")
+    assert code == 0 and "joint: seed0/d is out of date: other code" in text.replace("\n", " ")
+    tables = json.loads((run / "tables.json").read_text())["tables"]["q_insight:4"]
+    assert list(tables["rows"]) == ["score only"] and "seed0/d is out of date: other code" in tables["missing"][0]
+    assert invoke("q_insight", "--out", run, "--changed", "keep")[0] == 0  # accepted: its figures stand again
+    tables = json.loads((run / "tables.json").read_text())["tables"]["q_insight:4"]
+    assert list(tables["rows"]) == ["joint", "score only"] and len(runs(run)) == 6
+
+
+@pytest.mark.parametrize(("gpus", "code"), [(2, 0), (3, 1)])
+def test_stages_get_the_gpus_that_the_user_has_named(tmp_path, monkeypatch, gpus, code):
+    def on_gpus(_repo: Path, root: Path, seeds: tuple[int, ...]) -> Experiment:
+        note = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+        return Experiment("x", "tiny", seeds, [python_stage("a", note, root / "a" / "seen", gpus=gpus)], ())
+
+    monkeypatch.setitem(experiments.TINY, "q_insight", on_gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    found, text = invoke("q_insight", "--out", tmp_path)
+    assert found == code, text
+    if code:
+        assert "stage a needs 3 GPUs, but 2 are here. Fix: " in text and "CUDA_VISIBLE_DEVICES" in text
+    else:
+        assert (tmp_path / "a" / "seen").read_text() == "4,6"
 
 
 def test_a_folder_that_other_settings_made_is_not_overwritten(quick, tmp_path, monkeypatch):

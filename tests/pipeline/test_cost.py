@@ -82,6 +82,17 @@ def test_the_half_size_model_is_estimated_as_such(tmp_path):
     assert small.hours < large.hours and small.disk < large.disk
 
 
+@pytest.mark.parametrize("name", ["cot", "sft", "sft_test", "stage2", "stage2_test", "q_align_test"])
+def test_all_stages_are_estimated_by_the_size_of_the_base_model(tmp_path, name):
+    plans = [build("omniquality_r", "paper", tmp_path, [0], None, model) for model in (None, "Qwen2.5-VL-3B")]
+    large, small = (
+        estimate(next(stage for stage in plan.stages if stage.name == f"seed0/{name}"), compose) for plan in plans
+    )
+    ratio = QWEN_3B.parameters / QWEN_7B.parameters
+    assert small.hours == pytest.approx(ratio * large.hours, rel=0.1)  # a step's 22 s for the weights stay
+    assert small.disk == (large.disk if name == "cot" or "test" in name else pytest.approx(ratio * large.disk))
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "-"), (1, "under 1 MiB"), (2**20, "1.0 MiB"), (1.5 * GIB, "1.5 GiB"), (2048 * GIB, "2.0 TiB")],

@@ -21,9 +21,10 @@ from omniq_verl.pipeline.cost import estimate
 from omniq_verl.pipeline.data_sets import BY_NAME
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.experiments import build
+from omniq_verl.pipeline.marks import differences, marks_of
 from omniq_verl.pipeline.paper.experiments import PAPERS
 from omniq_verl.pipeline.paper.shared_stages import IMAGE_SIZE
-from omniq_verl.pipeline.stage import Stage, needs
+from omniq_verl.pipeline.stage import SILENCE, PlanError, Stage, needs
 from omniq_verl.preparation.mix import PRESETS
 
 REPO = Path(__file__).parents[2]
@@ -156,6 +157,24 @@ def test_stages_start_from_and_measure_the_chosen_checkpoint():
     assert "omniq_verl.pipeline.checkpoint" in stages["seed0/stage1_model"].command
 
 
+def test_stages_that_train_or_ask_a_model_name_its_base(experiment):
+    for stage in experiment.stages:
+        clip = "rali" in stage.command and "pairs" not in stage.command
+        assert bool(stage.work.model) == bool(stage.gpus and not clip), stage.name
+
+
+def test_no_stage_that_reads_images_counts_as_hung_after_minutes(experiment):
+    assert not [stage.name for stage in experiment.stages if stage.work.images and stage.silence <= SILENCE]
+
+
+def test_launchers_of_two_stages_on_one_machine_share_no_port(experiment):
+    launched = [stage.command for stage in experiment.stages if "torch.distributed.run" in stage.command]
+    assert launched or experiment.name == "q_insight"
+    for command in launched:
+        options = command[command.index("torch.distributed.run") + 1 : command.index("omniq_verl.pipeline.worker")]
+        assert "--standalone" in options
+
+
 def test_photographs_of_spaq_are_prepared_at_a_size_that_fits_everywhere(experiment):
     for stage in experiment.stages:
         assert ("--short-side" in stage.command) == (stage.name == "data/spaq")
@@ -186,6 +205,28 @@ def test_sets_that_are_only_tested_on_may_be_missing_and_are_named(tmp_path):
     assert tested == ["koniq", "ava", "evalmuse", "spaq"]
     assert "pipal" in found.not_run["data"] and "spaq" not in found.not_run["data"]
     assert "spaq (11,125 of 11,125 images)" in found.not_run["data in part"]
+
+
+@pytest.mark.parametrize("name", list(PAPERS))
+def test_other_weights_in_the_folder_of_the_base_model_are_noticed(tmp_path, name):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_text("1")
+    stages = build(name, "paper", tmp_path / "run", [0], None, str(model)).stages
+    need = needs(stages, tmp_path / "run")
+    before = marks_of(stages, need)
+    (model / "model.safetensors").write_text("22")
+    changed = {one for one, mark in marks_of(stages, need).items() if differences(before[one], mark) == ["data"]}
+    named = {stage.name for stage in stages if str(model) in " ".join(stage.command)}
+    assert named and named <= changed
+    assert not any(one.startswith("data/") for one in changed)
+
+
+def test_a_run_may_not_write_over_the_data_sets_it_reads(tmp_path):
+    data = with_data(tmp_path / "data", "koniq")
+    stages = build("rali", "paper", tmp_path, [0], data, None).stages
+    with pytest.raises(PlanError, match=r"stage data/koniq would write into .*/data/koniq, .* Fix: name another --out"):
+        needs(stages, tmp_path)
 
 
 def test_a_set_that_is_trained_on_has_to_be_there(tmp_path):

@@ -89,7 +89,7 @@ def test_stages_share_the_gpus_of_the_machine(tmp_path):
     taken.mkdir()
     counts = {"a": 2, "b": 1, "c": 2, "d": 1}
     stages = [python_stage(name, code, taken, tmp_path / name / "n", gpus=n) for name, n in counts.items()]
-    run_stages(stages, tmp_path, quiet(), jobs=4, gpus=3)
+    run_stages(stages, tmp_path, quiet(), jobs=4, gpus=("4", "GPU-5a1", "6"))
     assert {name: int((tmp_path / name / "n").read_text()) for name in counts} == counts
 
 
@@ -177,7 +177,7 @@ def test_logs_are_not_filled_with_warnings_of_transformers_unless_asked(tmp_path
 def test_stages_on_gpus_get_no_cpu_platform(tmp_path, monkeypatch):
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     code = "import os; assert 'VERL_PLATFORM' not in os.environ and os.environ['CUDA_VISIBLE_DEVICES'] == '0'"
-    run_stages([python_stage("one", code, gpus=1)], tmp_path, quiet(), gpus=1)
+    run_stages([python_stage("one", code, gpus=1)], tmp_path, quiet(), gpus=("0",))
 
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,13 +248,37 @@ def test_what_another_command_left_behind_a_link_is_not_resumed(tmp_path):
     assert [path.name for path in disk.iterdir()] == ["more"]
 
 
+@pytest.mark.parametrize("changed", ["stop", "keep", "again"])
+def test_files_that_no_stage_has_made_are_never_removed(tmp_path, changed):
+    (tmp_path / "run" / "d").mkdir(parents=True)
+    (tmp_path / "run" / "d" / "photograph.jpg").touch()
+    with pytest.raises(PlanError, match=r"run/d was not made by this command\. Fix: name another --out"):
+        run_stages(diamond(tmp_path), tmp_path, quiet(), changed=changed)
+    assert (tmp_path / "run" / "d" / "photograph.jpg").exists() and runs(tmp_path) == []
+    (tmp_path / "run" / "d" / "photograph.jpg").unlink()  # an empty folder holds nothing that could be lost
+    run_stages(diamond(tmp_path), tmp_path, quiet(), changed=changed)
+    assert runs(tmp_path) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_link_that_no_stage_has_made_is_named(tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photograph.jpg").touch()
+    place = tmp_path / "root" / "a"
+    place.parent.mkdir()
+    place.touch() if kind == "file" else place.symlink_to(tmp_path / "mine")
+    with pytest.raises(PlanError, match="was not made by this command"):
+        run_stages([python_stage("a", "pass")], tmp_path / "root", quiet())
+    assert place.exists() and (tmp_path / "mine" / "photograph.jpg").exists()
+
+
 def test_an_old_folder_that_cannot_be_removed_is_not_resumed(tmp_path, monkeypatch):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "checkpoint").touch()
+    run_stages([writer(tmp_path, "run/a")], tmp_path, quiet())
 
     def rejected(*_args: object, **_settings: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("os.unlink", rejected)
     with pytest.raises(OSError, match="Read-only"):
-        run_stages([python_stage("a", "pass")], tmp_path, quiet())
+        run_stages([python_stage("run/a", "pass")], tmp_path, quiet())
+    assert (tmp_path / "run" / "a" / "result").exists()

@@ -53,6 +53,16 @@ def test_lists_that_cannot_be_run_are_rejected(stages, said):
         needs(stages, ROOT)
 
 
+@pytest.mark.parametrize("data", ["run/data/koniq", "run/data/koniq/below", "run/data", "run", "link"])
+def test_data_from_outside_may_not_lie_where_a_stage_writes(tmp_path, data):
+    (tmp_path / "run" / "data" / "koniq" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "data" / "koniq")
+    stage = Stage("data/koniq", "", ["x"], reads=(tmp_path / data,))
+    with pytest.raises(PlanError, match=rf"would write into .* and the run reads .*{data}, .* Fix: "):
+        needs([stage], tmp_path / "run")
+    assert needs([stage], tmp_path / "other") == {"data/koniq": ()}
+
+
 def test_what_is_chosen_comes_with_what_it_needs():
     stages = diamond(ROOT)
     need = needs(stages, ROOT)
@@ -150,6 +160,50 @@ def test_recipes_lead_to_all_they_are_made_of():
     found = [path.relative_to(RECIPES).as_posix() for path in recipe_files(RECIPES, "omniquality_r/cpu_tiny_stage2")]
     names = ("omniquality_r/cpu_tiny_stage2", "omniquality_r/cpu_tiny_stage1", "quickstart/grpo", "base/grpo")
     assert found == [f"{name}.yaml" for name in (*names, "hardware/cpu")]
+
+
+def test_recipes_of_groups_are_followed():
+    found = {path.relative_to(RECIPES).as_posix() for path in recipe_files(RECIPES, "q_insight/score_only")}
+    assert {"q_insight/joint.yaml", "base/grpo.yaml"} <= found
+
+
+def named(*names: str, recipe: str, words: tuple[str, ...] = ()) -> list[bool]:
+    found = {path.relative_to(RECIPES).as_posix() for path in recipe_files(RECIPES, recipe, words)}
+    return [f"{name}.yaml" in found for name in names]
+
+
+def test_a_group_of_the_command_takes_the_place_of_the_recipes_own():
+    names = ("omniquality_r/stage1", "omniquality_r/cpu_tiny_stage1", "quickstart/grpo")
+    assert named(*names, recipe="ablation/sigma_06") == [True, False, False]
+    words = ("data.seed=0", "omniquality_r=cpu_tiny_stage1")
+    assert named(*names, recipe="ablation/sigma_06", words=words) == [False, True, True]
+
+
+def test_a_recipe_overrides_the_group_of_another_one():
+    names = ("omniquality_r/stage1_authors_code", "omniquality_r/stage2")
+    assert named(*names, recipe="omniquality_r/stage2_authors_code") == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("/base: b", ()),
+        ("/base@trainer: b", ()),
+        ("optional /base: b", ()),
+        ("/base: [c, b]", ()),
+        ("/base: null", ("base=b",)),
+        ("/base@trainer: c", ("base@trainer=b",)),
+        ("_self_", ("+base=b",)),
+    ],
+)
+def test_every_way_to_name_a_recipe_belongs_to_the_settings(tmp_path, entry, words):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "b.yaml").write_text("x: 1\n")
+    (tmp_path / "r.yaml").write_text(f"defaults:\n  - {entry}\n")
+    stage = Stage("a", "", ["python", "--config-dir", str(tmp_path), "--config-name", "r", *words])
+    before = marks_now(ROOT, [stage])
+    (tmp_path / "base" / "b.yaml").write_text("x: 2\n")
+    assert differences(before["a"], marks_now(ROOT, [stage])["a"]) == ["settings"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": "a"}', '{"nothing": 1}'])

@@ -5,10 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
+from pipeline_builders import python_stage, quiet
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.experiment import Experiment, OurRow, OurTable
+from omniq_verl.pipeline.experiments import build
+from omniq_verl.pipeline.process import StageFailed
 from omniq_verl.pipeline.readers import evaluated, measured, of_paper, parsable, share_kept
+from omniq_verl.pipeline.runner import run_stages
 from omniq_verl.pipeline.summary import markdown_table, spread, value_of
 from omniq_verl.pipeline.tables import fill, together, write_tables
 
@@ -62,7 +66,7 @@ def test_figures_of_the_quickstarts_measurement(tmp_path):
 def test_a_broken_file_of_figures_is_named(tmp_path):
     write(tmp_path / "x", "metrics.json", {})
     (tmp_path / "x" / "metrics.json").write_text('{"sets"')
-    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete it"):
+    with pytest.raises(ValueError, match=r"x/metrics\.json is broken .*Fix: delete its folder and"):
         evaluated({})(tmp_path / "x")
     assert math.isnan(parsable({}))
 
@@ -105,9 +109,16 @@ def test_a_set_that_was_not_measured_leaves_its_cell_and_the_average_empty(tmp_p
     assert math.isnan(found["KADID plcc"]) and math.isnan(found["AVG. plcc"]) and found["KonIQ plcc"] == 0.1
 
 
-def test_an_average_over_sets_that_the_paper_does_not_list_is_that_of_all(tmp_path):
-    write(tmp_path, "metrics.json", {"sets": {one["data_source"]: one for one in paper_sets()}})
-    assert of_paper(load_table("rali:4"))(tmp_path)["AVG. plcc"] == pytest.approx(0.35)
+@pytest.mark.parametrize("number", ["4", "A.5"])
+def test_an_average_over_the_sets_of_another_table_needs_all_of_them(tmp_path, number):
+    tables = build("rali", "paper", tmp_path, [0], None, None).tables
+    (read,) = [table.read for table in tables if table.name == f"rali:{number}"]
+    measured = [*paper_sets(), score_set("tid2013", 0.9, 0.9)]
+    write(tmp_path, "metrics.json", {"sets": {one["data_source"]: one for one in measured}})
+    assert math.isnan(read(tmp_path)["AVG. plcc"])  # without CSIQ
+    measured.append(score_set("csiq", 0.7, 0.35))
+    write(tmp_path, "metrics.json", {"sets": {one["data_source"]: one for one in measured}})
+    assert read(tmp_path) == pytest.approx({"AVG. plcc": 0.4, "AVG. srcc": 0.2})  # and without TID2013
 
 
 def test_accuracies_are_read_by_class(tmp_path):
@@ -117,6 +128,21 @@ def test_accuracies_are_read_by_class(tmp_path):
     found = of_paper(load_table("q_insight:3"))(tmp_path)
     assert (found["Noise class_accuracy"], found["Noise level_accuracy"]) == (0.75, 0.5)
     assert math.isnan(found["Blur class_accuracy"])
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_images_without_a_distortion_have_no_level_to_average(tmp_path, number):
+    levels = {"noise": 0.5, "blur": 0.4, "compression": 0.3, "darken": 0.2, "null": None}
+    classes = {
+        name: {"class_accuracy": {"value": 0.5}, "level_accuracy": {"value": level}} for name, level in levels.items()
+    }
+    one = {"data_source": "dq495k", "task": "q_insight_degradation", "classes": classes}
+    write(tmp_path, "metrics.json", {"sets": {"dq495k": one}})
+    found = of_paper(load_table(f"q_insight:{number}"))(tmp_path)
+    assert found["Average level_accuracy"] == pytest.approx(0.35) and found["Average class_accuracy"] == 0.5
+    classes["null"]["class_accuracy"]["value"] = None
+    write(tmp_path, "metrics.json", {"sets": {"dq495k": one}})
+    assert math.isnan(of_paper(load_table(f"q_insight:{number}"))(tmp_path)["Average class_accuracy"])
 
 
 def experiment(*rows: OurRow, seeds: tuple[int, ...] = (0, 1)) -> Experiment:
@@ -160,6 +186,24 @@ def test_a_row_without_one_seed_is_not_averaged_over_the_others(measured_run):
     (measured_run / "seed1" / "stage2_test" / "metrics.json").unlink()
     (filled,) = fill(experiment(OURS), measured_run)
     assert filled.found == {} and "seed1/stage2_test/metrics.json is not there yet" in filled.missing[0]
+
+
+def test_a_row_below_its_stages_folder_waits_for_the_stage(tmp_path):
+    code = (
+        "import pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True)\n"
+        "fails = not (out / 'figure').exists(); (out / 'figure').write_text('0.5'); raise SystemExit(fails)"
+    )
+    stages = [python_stage("seed0/cases", code, tmp_path / "seed0" / "cases" / "1")]
+    rows = (OurRow("no alignment", "cases/1"),)
+    table = OurTable(None, rows, lambda folder: {"PLCC": float((folder / "figure").read_text())}, title="x")
+    found = Experiment("rali", "tiny", (0,), stages, (table,))
+    with pytest.raises(StageFailed):
+        run_stages(stages, tmp_path, quiet())
+    (filled,) = fill(found, tmp_path)
+    assert filled.found == {} and filled.missing == ("no alignment: seed0/cases is not done yet",)
+    run_stages(stages, tmp_path, quiet())
+    (filled,) = fill(found, tmp_path)
+    assert filled.found == {"no alignment": {"PLCC": [0.5]}} and filled.missing == ()
 
 
 def test_tables_are_the_same_bytes_again_and_hold_every_seed(measured_run):

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep import dq495k, manifest
+from omniq_verl import console
 from omniq_verl.preparation import mix as module
 from omniq_verl.preparation import shards
 from omniq_verl.preparation.cli import main as prepare
@@ -125,6 +126,14 @@ def test_a_killed_mix_can_be_begun_again(root, monkeypatch):
     _, rows = mixed(root, root / "out", *TAKE)
     assert len(rows) == 100
     assert not (root / "out" / "train-00000-of-00002.parquet").exists()
+
+
+def test_a_log_shows_how_far_a_mix_is(root, monkeypatch, capsys):
+    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
+    mixed(root, root / "out", *TAKE, "--shard-rows", "60")
+    said = capsys.readouterr().err
+    for title in ("choosing", "writing"):
+        assert f"{title}: 1 of 100 rows" in said and f"{title}: 100 of 100 rows" in said
 
 
 # Memory

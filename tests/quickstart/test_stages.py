@@ -20,6 +20,7 @@ from omniq_verl.evaluation.answers import judge_answers
 from omniq_verl.generation.request import Answer, Request, Sampling, as_record
 from omniq_verl.generation.spec import EngineSpec
 from omniq_verl.metric_log import read_metrics
+from omniq_verl.quickstart import __main__ as quickstart
 from omniq_verl.quickstart.measure import measure, summarise, with_rewards
 from omniq_verl.quickstart.report import draw_curves, paired_gain, print_table
 
@@ -214,3 +215,12 @@ def test_the_table_shows_both_measurements_and_a_dash_where_nothing_is_defined()
     assert "2 held-out crops, tiny model, seed 5" in text
     assert any("MAE" in row and " - " in row and "0.800" in row for row in text.splitlines())
     assert "+0.120 by GRPO, +3.0 standard errors" in text
+
+
+def test_files_of_others_in_the_run_folder_end_the_command_with_one_line(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "photograph.jpg").touch()
+    monkeypatch.setattr(sys, "argv", ["quickstart", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"data was not made by this command\. Fix: name another --out"):
+        quickstart.main()
+    assert (tmp_path / "data" / "photograph.jpg").exists()

@@ -13,6 +13,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.losses import sft_loss
 
 from data_prep import answers
+from omniq_verl import console
 from omniq_verl.baselines.answers import KINDS, answers_of, deviation_of, records_of
 from omniq_verl.data.parquet import write_parquet
 from omniq_verl.data.rows import Row
@@ -124,6 +125,13 @@ def test_the_script_writes_what_verl_reads(tmp_path, capsys, kind):
     assert rows[0]["messages"][-1]["role"] == "assistant" and rows[0]["images"][0]["bytes"]
     if kind == "level":
         assert {row["messages"][-1]["content"].split()[-1] for row in rows} == {f"{level}." for level in LEVELS}
+
+
+def test_a_log_shows_how_far_the_script_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(console, "REPORT_EVERY", 0.0)
+    write_rows(tmp_path / "train.parquet", np.linspace(1, 5, 9))
+    answers.main(["--data", str(tmp_path / "train.parquet"), "--kind", "score", "--out", str(tmp_path / "sft.parquet")])
+    assert "answers: 9 of 9 rows" in capsys.readouterr().err
 
 
 def test_held_out_rows_are_rejected(tmp_path):

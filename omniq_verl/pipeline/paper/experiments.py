@@ -8,7 +8,7 @@ from omniq_verl.pipeline.data_status import MISSING, PARTLY, Found, survey
 from omniq_verl.pipeline.experiment import Experiment
 from omniq_verl.pipeline.paper import omniquality_r, q_insight, ract, rali
 from omniq_verl.pipeline.paper.shared_stages import QWEN_7B, Real
-from omniq_verl.pipeline.stage import MissingData
+from omniq_verl.pipeline.stage import MissingData, Stage
 
 PAPERS: dict[str, ModuleType] = {"omniquality_r": omniquality_r, "q_insight": q_insight, "ract": ract, "rali": rali}
 
@@ -40,12 +40,25 @@ def build(
     run = Real(repo, root, folders, model or QWEN_7B, seeds, paper.OPTIONS)
     missing = [one for one in paper.OPTIONS if one not in folders]
     partly = [one for one in found if one.state == PARTLY and one.about.name in paper.OPTIONS]
-    return with_missing(paper.experiment(run), missing, partly)
+    return with_missing(with_model(paper.experiment(run), run.model), missing, partly)
 
 
 def folders_of(found: list[Found]) -> dict[str, Path]:
     """Folders of the data sets that are there, wholly or partly, by name."""
     return {one.about.name: one.folder for one in found if one.state != MISSING and one.folder is not None}
+
+
+def with_model(found: Experiment, model: str) -> Experiment:
+    """The experiment whose stages notice if other weights are put into the base model's folder."""
+    folder = Path(model)
+    if not folder.is_dir():  # a name on the hub
+        return found
+    stages = [replace(one, reads=(*one.reads, folder)) if _names(one, model) else one for one in found.stages]
+    return replace(found, stages=stages)
+
+
+def _names(stage: Stage, model: str) -> bool:
+    return any(model in (word, word.partition("=")[2]) for word in stage.command)
 
 
 def with_missing(found: Experiment, missing: list[str], partly: list[Found]) -> Experiment:

@@ -93,7 +93,8 @@ def baselines(run: Real, seed: int, train: Path, val: list[Path]) -> list[Stage]
         learned = run.below(seed, f"{name}_rows") / "sft.parquet"
         script = [sys.executable, str(run.repo / "data_prep" / "answers.py")]
         words = [*script, *flags(data=train, kind=kind, out=learned)]
-        found.append(Stage(f"seed{seed}/{name}_rows", f"answers without reasoning: {kind}", words, work=Work(rows)))
+        title = f"answers without reasoning: {kind}"
+        found.append(Stage(f"seed{seed}/{name}_rows", title, words, silence=4 * HOUR, work=Work(rows)))
         found += sft(run, seed, name, f"baselines/{name}", run.model, learned, rows * records, 2, 256)
         how = () if kind == "score" else BY_LEVELS
         found += measure(run, seed, name, run.trained(seed, name), run.tests(*ALL), how)
@@ -114,7 +115,7 @@ def cot(run: Real, seed: int) -> Stage:
         "seed": seed,
     }
     images = sum(COT_TAKE.values())
-    work = Work(images=images, answers=images * (COT_PATHS + 1), tokens=ANSWER_TOKENS)
+    work = Work(images=images, answers=images * (COT_PATHS + 1), tokens=ANSWER_TOKENS, model=run.model)
     title = "plans, reasoning, rejection sampling"
     return Stage(
         f"seed{seed}/cot", title, omniq("cot", "run", *settings(words)), gpus=GPUS, silence=4 * HOUR, work=work

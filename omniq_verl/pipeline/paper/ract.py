@@ -100,7 +100,7 @@ def align(run: Real, seed: int, name: str, among: Sequence[str], scores: Sequenc
         words[f"domains.{domain}.model"] = run.trained(seed, domain)
         words[f"domains.{domain}.data"] = listed([run.below(seed, f"{domain}_rows") / "train.parquet"])
     rows = sum(TRAIN_ROWS[one] for one in among)
-    work = Work(images=rows, answers=rows, tokens=ANSWER_TOKENS)
+    work = Work(images=rows, answers=rows, tokens=ANSWER_TOKENS, model=run.model)
     title = f"descriptions of {', '.join(BY_NAME[one].title for one in among)}"
     command = omniq("ract", "align", *settings(words))
     return Stage(f"seed{seed}/{name}", title, command, gpus=GPUS, silence=4 * HOUR, work=work)

@@ -4,6 +4,7 @@ Tables 2, 4, A.5 and A.6. The reasoning model is a Q-Insight that was trained on
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from omniq_verl.evaluation.papers import load_table
 from omniq_verl.pipeline.commands import module, omniq
@@ -52,10 +53,10 @@ def seed_stages(run: Real, seed: int) -> list[Stage]:
     """Two reasoning models, texts, two alignments, and fit and evaluation of every case."""
     train = run.file("koniq", "train")
     found = []
-    for name, model in (("q_insight", run.model), ("q_insight_3b", QWEN_3B)):
+    for name, own in (("q_insight", run), ("q_insight_3b", replace(run, model=QWEN_3B))):
         val = [run.file("koniq", "val")]
-        found += grpo(run, seed, name, "q_insight/score_only", model, [train], val, ROWS, EPOCHS, BATCH)
-        found += measure(run, seed, name, run.trained(seed, name), run.tests(*MEASURED))
+        found += grpo(own, seed, name, "q_insight/score_only", own.model, [train], val, ROWS, EPOCHS, BATCH)
+        found += measure(own, seed, name, run.trained(seed, name), run.tests(*MEASURED))
     found += [pairs(run, seed), _align(run, seed, "all_texts"), _align(run, seed, "one_text", "--texts", 1)]
     for name, (encoder, options) in {**CASES, **sizes()}.items():
         found += _case(run, seed, name, encoder, options)
@@ -77,7 +78,7 @@ def pairs(run: Real, seed: int) -> Stage:
     data, out = run.file("koniq", "train"), run.below(seed, "pairs")
     words = ["--model", run.trained(seed, "q_insight"), "--data", data, "--out", out, "--seeds", TEXTS]
     command = omniq("rali", "pairs", *words, "--workers", GPUS, "--seed", seed)
-    work = Work(images=ROWS, answers=ROWS * TEXTS, tokens=ANSWER_TOKENS)
+    work = Work(images=ROWS, answers=ROWS * TEXTS, tokens=ANSWER_TOKENS, model=run.model)
     title = f"{TEXTS} reasonings of each image"
     return Stage(f"seed{seed}/pairs", title, command, gpus=GPUS, silence=4 * HOUR, work=work)
 
@@ -108,7 +109,7 @@ def _case(run: Real, seed: int, name: str, encoder: str | None, options: Sequenc
 def _table(number: str, *rows: tuple[str, str | None, str]) -> OurTable:
     name = f"rali:{number}"
     ours = tuple(OurRow(folder, f"{folder}_test", (group, method)) for folder, group, method in rows)
-    return OurTable(name, ours, of_paper(load_table(name)), same_columns=True)
+    return OurTable(name, ours, of_paper(load_table(name), load_table("rali:2")), same_columns=True)
 
 
 def _in_order(number: str, prefix: str) -> OurTable:

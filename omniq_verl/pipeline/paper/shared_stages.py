@@ -32,6 +32,7 @@ class Real:
     data: Mapping[str, Path]
     """Folders of the data sets that are there, by the names of their scripts."""
     model: str = QWEN_7B
+    """Base model of all trainings."""
     seeds: tuple[int, ...] = (0,)
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Options of the script of each data set that is used, in the order in which they are prepared."""
@@ -83,7 +84,8 @@ def mix(run: Real, seed: int, name: str, take: Mapping[str, int]) -> Stage:
     after = tuple(f"data/{one}" for one in take)
     rows = sum(take.values())
     title = f"{rows:,} training rows: {', '.join(take)}"
-    return Stage(f"seed{seed}/{name}", title, [*script, "--take", *words, *out], after=after, work=Work(images=rows))
+    command, work = [*script, "--take", *words, *out], Work(images=rows)
+    return Stage(f"seed{seed}/{name}", title, command, after=after, silence=4 * HOUR, work=work)
 
 
 def grpo(
@@ -108,7 +110,7 @@ def grpo(
         "trainer.default_local_dir": run.below(seed, name),
     }
     command = module("verl.trainer.main_ppo", recipe_words(run.recipes, recipe, {**own, **overrides}))
-    work = Work(images=rows * epochs, tokens=2 * ANSWER_TOKENS)
+    work = Work(images=rows * epochs, tokens=2 * ANSWER_TOKENS, model=run.model)
     return _training(run, seed, name, f"GRPO: {recipe}", command, rows // batch * epochs, work)
 
 
@@ -122,13 +124,18 @@ def sft(
         "trainer.default_local_dir": run.below(seed, name),
     }
     command = module(*launcher("verl.trainer.sft_trainer"), recipe_words(run.recipes, recipe, own))
-    work = Work(images=rows * epochs, tokens=ANSWER_TOKENS)
+    work = Work(images=rows * epochs, tokens=ANSWER_TOKENS, model=run.model)
     return _training(run, seed, name, f"SFT: {recipe}", command, rows // batch * epochs, work)
 
 
 def launcher(name: str) -> list[str]:
-    """Words of torchrun for a module on all GPUs, whose processes die with torchrun."""
-    return ["torch.distributed.run", "--nproc-per-node", str(GPUS), "-m", "omniq_verl.pipeline.worker", name]
+    """Words of torchrun for a module on all GPUs, whose processes die with torchrun.
+
+    Alone it takes a free port, where all runs of a machine would share 29500; its address is given because it would
+    take the host's name otherwise, which not every host can look up.
+    """
+    alone = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(GPUS)]
+    return ["torch.distributed.run", *alone, "-m", "omniq_verl.pipeline.worker", name]
 
 
 def _training(run: Real, seed: int, name: str, title: str, command: list[str], steps: int, work: Work) -> list[Stage]:
@@ -150,7 +157,8 @@ def measure(
     words = ["--model", model, "--data", *files, "--out", run.below(seed, f"{name}_test"), "--workers", GPUS]
     command = omniq("eval", *words, *more)
     answers = sum(test_rows(file.parent.name) for file in files)
-    work = Work(images=answers, answers=0 if "direct" in more else answers, tokens=ANSWER_TOKENS)
+    written = 0 if "direct" in more else answers
+    work = Work(images=answers, answers=written, tokens=ANSWER_TOKENS, model=run.model)
     title = f"evaluation of {name} on {len(files)} sets"
     return [Stage(f"seed{seed}/{name}_test", title, command, gpus=GPUS, silence=HOUR, work=work)]
 

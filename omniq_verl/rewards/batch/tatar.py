@@ -33,15 +33,16 @@ def tatar(
     are left out. ``sigma`` is OmniQuality-R's.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         sigma: width of the Gaussian, in units of the scale.
         tau: temperature of the labels' preferences, as a share of the scale.
         margin: label distance over which the weight of a pair falls by a factor e, as a share of the scale.
         gamma: added to the variances, as a squared share of the scale; also the smallest probability, below 0.5.
-        ranked_tasks: names of the tasks that are ranked, with other wordings of them (``code_aesthetic``).
+        ranked_tasks: names of the tasks that are ranked; other wordings of them (``code_aesthetic``) are included.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked one without another image.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked answer if there is no other
+        image.
 
     Raises:
         ValueError: a number is outside its range, or ranked_tasks is not a list of names.
@@ -66,7 +67,7 @@ def _is_ranked(task: str, ranked_tasks: Sequence[str]) -> bool:
 
 def _ranked(rollouts: Rollouts, rows: np.ndarray, tau: float, margin: float, gamma: float) -> np.ndarray:
     of, low = summed_up(rollouts, rows), rollouts.low[rows[0]]
-    span = rollouts.high[rows[0]] - low  # comparable rollouts have one scale
+    span = rollouts.high[rows[0]] - low  # comparable rollouts share one scale
     own, variance = of.member, of.variance / span**2
     ahead = (rollouts.pred[rows][:, None] - of.mean[None, :]) / span
     predicted = expit(ahead / np.sqrt(variance[own][:, None] + variance[None, :] + gamma))

@@ -18,11 +18,11 @@ class GateSettings:
     """
 
     rho: float | None = None
-    """Share of tokens used for the policy gradient; None for all of them. 0.2 in OmniQuality-R's code."""
+    """Share of tokens used for the policy gradient; None for all tokens. OmniQuality-R's code uses 0.2."""
     scope: str = "batch"
     """``batch``: one threshold for the mini-batch over all ranks (eq. 1). ``sequence``: one for each response."""
     denominator: str = "all"
-    """``all`` response tokens (eq. 1), or only the ``gated`` ones (the authors' code)."""
+    """``all``: divide by all response tokens (eq. 1). ``gated``: only by those that pass (the authors' code)."""
     entropy: str = "old"
     """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (one more forward)."""
 

@@ -24,7 +24,7 @@ class GateSettings:
     denominator: str = "all"
     """``all``: divide by all response tokens (eq. 1). ``gated``: only by those that pass (the authors' code)."""
     entropy: str = "old"
-    """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (one more forward)."""
+    """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (extra forward pass)."""
 
     def __post_init__(self) -> None:
         if self.rho is not None and not 0 < self.rho <= 1:

@@ -48,7 +48,7 @@ class Scale:
         return self.low <= score <= self.high
 
     def level(self, score: float) -> str:
-        """The level word of a score. The scale is divided into five equal parts; a boundary belongs to the upper one.
+        """Return the level word of a score. Levels are equal parts of the scale; a boundary belongs to the upper level.
 
         Raises:
             ValueError: the score is outside the scale.
@@ -83,7 +83,7 @@ class Task:
     heads: tuple[str, ...] = ()
     """Names of the numbers in a JSON answer, all on ``scale``; empty: one number, or none."""
     reasoning: bool = True
-    """Is an answer to begin with reasoning in <think></think>? The format reward asks for it; the parser does not."""
+    """Whether answers begin with reasoning in <think></think>. The format reward requires it; the parser does not."""
 
     def __post_init__(self) -> None:
         if isinstance(self.questions, list):
@@ -125,7 +125,7 @@ class Task:
         return "{text}" in self.questions[0]
 
     def question(self, row_id: str | None, text: str | None = None) -> str:
-        """The paraphrase for a row, chosen by a hash of its id, so it is the same on every machine and in every run.
+        """Return the paraphrase for a row, chosen by a hash of its id, so every machine and run chooses the same one.
 
         If ``row_id`` is None, as for images that are not rows of a data set, it is the first paraphrase.
 

@@ -21,7 +21,7 @@ class Cut:
     """Six ascending edges; the worst level is between the first two."""
 
     def level(self, score: float) -> str:
-        """The level of a score; an edge belongs to the upper level, and scores beyond the ends to the last ones."""
+        """Return the level of a score. An edge belongs to the upper level; scores beyond an end get the end level."""
         return LEVELS[bisect_right(self.edges[1:-1], score)]
 
     def bounds(self, level: str) -> tuple[float, float]:

@@ -144,7 +144,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The chosen paths as records for verl's SFT trainer: the row's own question, without the plan, and the answer."""
+    """Yield the chosen paths as records for verl's SFT trainer: the row's question (without plan) and the answer."""
     for number, verdict in enumerate(judged.chosen):
         key = f"{judged.ref.key}/{number}"
         answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"

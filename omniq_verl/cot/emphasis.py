@@ -51,7 +51,7 @@ def draw_weighted(weights: Iterable[tuple[str, float]], count: int, seed: int) -
     Args:
         weights: keys with weights above 0.
         count: number of keys to draw; all keys are drawn if there are fewer.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     numbers = [(math.log(max(draw(seed, "emphasis", key), 2.0**-64)) / weight, key) for key, weight in weights]
     return {key for _, key in sorted(numbers, reverse=True)[:count]}

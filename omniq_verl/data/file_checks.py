@@ -38,7 +38,7 @@ def check_jpeg(data: bytes, pixels: int) -> None:
 
 
 def check_png(data: bytes) -> bool:
-    """Check that all chunks are present and valid; returns whether there are tags that may hold an orientation."""
+    """Check that all chunks are present and valid, and return whether there are tags that may hold an orientation."""
     kind, pixels, tagged = b"", False, False
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):

@@ -1,4 +1,4 @@
-"""Small files that are written completely or not at all, and text that UTF-8 files can hold."""
+"""Write small files completely or not at all, and make text encodable as UTF-8."""
 
 import os
 import shutil

@@ -12,7 +12,7 @@ These are the image rules:
   not an image, or if its pixels have no agreed range (floats, 32-bit integers, bytes in 16-bit grey).
 
 ``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
-base64 and data URLs, so that an image gives the same result in every form.
+base64 and data URLs. An image therefore gives the same result in every form.
 """
 
 import base64
@@ -52,7 +52,7 @@ _TURNS = {
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 """TIFF tag for the meaning of grey values, and its value for "0 is white". Pillow obeys it only up to 8 bits."""
 _WIDE_GREY = ("PNG", "PPM")
-"""Formats whose 16-bit grey Pillow may hold in 32 bits, scaled to the full 16-bit range."""
+"""Formats for which Pillow may store 16-bit grey in 32 bits, scaled to the full 16-bit range."""
 
 
 def load_image(path: Path, decode: bool = False) -> bytes:

@@ -49,7 +49,7 @@ def _escaped(found: "re.Match[str]") -> str:
 
 
 def is_utf8(name: "str | os.PathLike[str]") -> bool:
-    """Whether a table, a row or a terminal can hold this name unchanged."""
+    """Whether a table, a row or a terminal can show this name unchanged."""
     return not _HALF.search(os.fspath(name))
 
 

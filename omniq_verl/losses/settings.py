@@ -6,7 +6,7 @@ SCOPES = ("batch", "sequence")
 DENOMINATORS = ("all", "gated")
 POLICIES = ("old", "current")
 LINEAR_LOSSES = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "cispo")
-"""verl's policy losses that are linear in a token's advantage, so that the gate is exact."""
+"""verl's policy losses that are linear in a token's advantage, so the gate is exact."""
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def decode_source(source: Any, allow_urls: bool = False, value_range: ValueRange
 def digest_of(data: bytes, sampled: bool) -> str:
     """Return the digest from which the seeds of an image's answers are derived.
 
-    For sampled answers it is computed from the pixels, so that a JPEG file and its PIL image get the same seed although
-    their bytes differ. Greedy answers ignore the seed, so decoding the image would be wasted.
+    For sampled answers it is computed from the pixels, so a JPEG file and its PIL image get the same seed although
+    their bytes differ. Greedy answers ignore the seed, so the image is not decoded for them.
     """
     digest = hashlib.blake2b(digest_size=16)
     if sampled:

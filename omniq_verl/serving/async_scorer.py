@@ -31,7 +31,7 @@ from omniq_verl.tasks import ForbiddenText, Task
 Found = TypeVar("Found")
 Named = Callable[[str, Piece], None]
 Shown = Callable[[int, str, Piece], None]
-"""Called with each part of an answer, after the index of the image or pair and the name of the task or order."""
+"""Callback for the parts of an answer. It gets the index of the image or pair, the task or the order, and the part."""
 
 
 class AsyncScorer:

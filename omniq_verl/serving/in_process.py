@@ -20,7 +20,7 @@ from omniq_verl.serving.state import Models, Server
 
 
 class InThread:
-    """A ``WritingEngine`` that runs another engine in a thread, so that the page stays responsive.
+    """A ``WritingEngine`` that runs another engine in a thread, so the page stays responsive.
 
     A running question is finished even if its caller has left; only an answer that is streamed stops then. An engine
     that cannot stream returns its answers as a whole.

@@ -29,7 +29,7 @@ class OnlyFrom:
 
 
 class CancelOnDisconnect:
-    """ASGI middleware that cancels a request when its client disconnects, so the engine does not work for nobody."""
+    """ASGI middleware that cancels a request when its client disconnects, so the engine stops working on it."""
 
     def __init__(self, app: ASGIApp):
         self._app = app

@@ -14,7 +14,7 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
     """Return ``1 - |pred - s| / (high - low)`` in [0, 1] for each rollout; s is the other model's score of its image.
 
-    A rollout without a parsed score, or whose task has no scale, gets 0. Ours.
+    A rollout gets 0 if its score could not be parsed or its task has no scale. Ours.
 
     Args:
         rollouts: the rollouts of a step.

@@ -24,7 +24,7 @@ def tatar(
     the logistic function: answer ``k`` of image ``i`` prefers its image to image ``j`` with
     ``p_k(i, j) = S((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``, the labels with ``S((y_i - y_j) / tau)``. The
     cross-entropy of the two is averaged over ``j`` with the weights ``exp(-|y_i - y_j| / margin)``, which favour close
-    pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is kept ``gamma`` away from 0 and 1.
+    pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is limited to the range from ``gamma`` to ``1 - gamma``.
 
     Source: TATAR (arXiv 2603.19779): a Gaussian for quality, a Thurstone-style ranking of completions for aesthetics.
     The form of the ranking, tau, margin and gamma are those of ``rank_reward_thurstone`` in the authors' code. The

@@ -17,8 +17,8 @@ from omniq_verl.preparation.label_map import LabelMap
 from omniq_verl.preparation.label_tables import read_lines, read_words
 from omniq_verl.preparation.readers import draw, label_files, number, share
 
-VAL = 0.004  # about 940 images, as KonIQ has 1,000
-COLUMNS = 15  # number, image, how many rated it 1 to 10, two tags of content, challenge
+VAL = 0.004  # about 940 images; KonIQ has 1,000
+COLUMNS = 15  # number, image, votes for 1 to 10, two content tags, challenge
 
 
 def read(request: Request) -> Iterator[Item]:
@@ -38,7 +38,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def whole(cell: str) -> int | None:
-    """A number of votes; tables that were saved again contain them as "12.0"."""
+    """Parse a number of votes. Tables that were saved again contain it as "12.0"."""
     value = number(cell)
     return int(value) if value is not None and value >= 0 and value == int(value) else None
 

@@ -47,7 +47,7 @@ from omniq_verl.preparation.splits import SPLITS
 from omniq_verl.tasks import comparison_task
 
 AUTHORS = {"ref_image": "reference", "ImageA": "image_a", "ImageB": "image_b", "result": "winner"}
-"""Their keys, and ours."""
+"""Keys in the files of Q-Insight's authors, and our names for them."""
 WINNERS = {"image a": "first", "imagea": "first", "a": "first", "image b": "second", "imageb": "second", "b": "second"}
 SHOWN = ("reference", "image_a", "image_b")
 OPTIONS = ("margin", "per_image", "split", "keep_order", "seed")
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def idle(args: argparse.Namespace) -> dict[str, str | None]:
-    """Options that only apply to the other kind of pairs."""
+    """Return the options that have no effect here because they only apply to the other kind of pairs."""
     scored = "with --data, whose rows have splits and scores" if args.data else None
     judged = None if args.data else "with --labels, which names the pairs"
     of_table = dict.fromkeys(("root", "labels", "split", "keep_order"), scored)
@@ -95,7 +95,7 @@ def of_scores(args: argparse.Namespace) -> tuple[Source, dict[str, list[Planned]
 
 
 def row_id(name: str, pair: Pair) -> str:
-    """A row id that does not depend on the order in which the two are shown."""
+    """Return a row id that does not depend on the order in which the two images are shown."""
     return f"{name}/{'|'.join(image.partition('/')[2] or image for image in sorted(pair.images))}"
 
 
@@ -132,7 +132,7 @@ def table(path: Path) -> Iterator[dict[str, Any]]:
 def judged(
     index: FileIndex, rows: Sequence[Mapping[str, Any]], reference: bool, name: str, split: str
 ) -> tuple[dict[str, dict[str, Pair]], list[Reject]]:
-    """Pairs by split and row id, and the rejects."""
+    """Return the pairs by split and row id, and the rejects."""
     pairs: dict[str, dict[str, Pair]] = defaultdict(dict)
     rejects, seen = [], set()
     for row in rows:
@@ -180,7 +180,7 @@ def files(pair: Pair) -> list[Any]:
 
 
 def leaked(pairs: dict[str, dict[str, Pair]]) -> list[Reject]:
-    """Remove training pairs whose images are held out in other splits."""
+    """Remove training pairs with images that are held out in other splits, and return them as rejects."""
     held = {file for split, of in pairs.items() if split != "train" for pair in of.values() for file in files(pair)}
     out = {row: file for row, pair in pairs.get("train", {}).items() for file in files(pair) if file in held}
     for row in out:

@@ -29,7 +29,7 @@ TOKENS = {
     **{"noise": "AWGN", "blur": "BLUR", "contrast": "contrast", "fnoise": "fnoise"},
     **{"jpeg": "JPEG", "jpeg 2000": "jpeg2000"},
 }
-"""Names of distortions in the workbook, and those in file names."""
+"""Names of distortions in the workbook, and the corresponding names in file names."""
 NAME = re.compile(r"(.+)\.(\w+)\.(\d)\.png", re.IGNORECASE)
 
 
@@ -43,7 +43,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
-    """Name, DMOS and, if the file has it, its deviation."""
+    """Yield the name, the DMOS and, if the file has it, its standard deviation."""
     if path.suffix.lower() == ".csv":
         yield from ((name, score, row.get("std")) for name, score, row in read_pyiqa(path, references=True))
     elif path.suffix.lower() == ".txt":

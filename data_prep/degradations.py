@@ -35,7 +35,7 @@ from omniq_verl.tasks import DISTORTIONS, SEVERITIES
 
 CLASSES = (*DISTORTIONS, "null")
 TILE = 192
-"""Side in pixels of the sheet's images, cropped from the middle: distortions must be seen at full size."""
+"""Side in pixels of the sheet's images, cropped from the middle because distortions must be seen at full size."""
 OPTIONS = ("per_image", "classes", "levels", "seed", "max_side", "val_fraction", "test_fraction")
 
 

@@ -37,19 +37,19 @@ def read(request: Request) -> Iterator[Item]:
         if split == "test" and request.options.test_rows is not None:
             asked = iter(drawn(list(asked), request.options.test_rows, request.options.seed))
         for record in asked:
-            # Copies of the data set differ in the name of the folder above, and in the images' format.
+            # Copies of the data set differ in the name of the parent folder and in the images' format.
             name = "/".join(PurePosixPath(record["image_A"]).parts[-3:])
             yield item(on_disk(request.index, name, ".jpg"), split, record)
 
 
 def drawn(records: list[dict[str, Any]], rows: int, seed: int) -> list[dict[str, Any]]:
-    """So many of the records, or all if there are fewer, in their order; a smaller number is part of a greater one."""
+    """Draw ``rows`` records, or all if there are fewer, in their order. A smaller draw is part of a larger one."""
     order = sorted(range(len(records)), key=lambda number: draw(seed, "dq495k", records[number]["image_A"]))
     return [records[number] for number in sorted(order[:rows])]
 
 
 def is_asked(record: dict[str, Any], jpeg_only: bool) -> bool:
-    """Whether to use a record. Only known other classes are left out: unknown ones should appear among the rejects."""
+    """Whether to use a record. Only known other classes are skipped; unknown ones should appear among the rejects."""
     return record.get("distortion_class") not in OTHERS and not (
         jpeg_only and record.get("distortion_name") == COMPRESSIONS[1]
     )

@@ -42,14 +42,14 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def image_number(name: object) -> int:
-    """The number in a name, 17 for ``generator/017.png``; 0 if it has none."""
+    """Return the number in a name, such as 17 for ``generator/017.png``; 0 if it has none."""
     stem = PurePosixPath(str(name)).stem
     return int(stem) if stem.isdecimal() else 0
 
 
 def prompts_of(path: Path, highest: int) -> list[str]:
     prompts = [str(row["prompt"]) for row in read_xlsx(path, ["prompt"])]
-    # An empty row, or one too many, would give every later image another image's prompt.
+    # An empty or additional row would give every later image another image's prompt.
     if len(prompts) != highest:
         raise LabelFileError(
             f"{path}: it has {len(prompts)} prompts, but the images are numbered up to {highest}, so they cannot be"

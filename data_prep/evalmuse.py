@@ -43,7 +43,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def split_of(prompt_id: str, options: argparse.Namespace) -> str:
-    """The share for validation begins where that for testing ends, so that it changes no test image."""
+    """Return a prompt's split. The validation share begins where the test share ends, so it changes no test image."""
     drawn = draw(options.seed, prompt_id)
     if drawn < options.test_share:
         return "test"
@@ -51,8 +51,8 @@ def split_of(prompt_id: str, options: argparse.Namespace) -> str:
 
 
 def is_meaningless(record: dict[str, Any]) -> bool:
-    """Whether most raters called the prompt too abstract, or without a subject."""
-    given = record.get("promt_meaningless")  # spelt like this in the file
+    """Whether most raters called the prompt too abstract or said that it has no subject."""
+    given = record.get("promt_meaningless")  # spelled like this in the file
     votes = [vote for vote in given if vote is not None] if isinstance(given, list) else []
     return 2 * sum(vote == 1 for vote in votes) > len(votes)
 

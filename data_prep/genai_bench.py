@@ -42,7 +42,7 @@ def check(path: Path, entries: Any, index: FileIndex) -> None:
             f"{path}: it is not a JSON object whose entries have models. Fix: take genai_image.json of"
             " BaiqiL/GenAI-Bench-1600 (TIGER-Lab/GenAI-Bench is another data set)"
         )
-    # The numbers begin at 0 in the version of 1,600 prompts and at 1 in that of 527, and mean other prompts.
+    # Numbers begin at 0 in the version with 1,600 prompts and at 1 in the one with 527, and mean different prompts.
     if "00000" not in entries and any(index.find(f"DALLE_3/00000.{suffix}") for suffix in ("jpeg", "jpg")):
         raise LabelFileError(
             f"{path}: it is from the version with 527 prompts, but images of the one with 1,600 are below"

@@ -26,10 +26,10 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The unchanged lines.
+    """Return the lines unchanged.
 
     Raises:
-        LabelFileError: a line is not one of GenEval's.
+        LabelFileError: a line is not in GenEval's format.
     """
     lines = list(read_jsonl(path))
     for number, line in enumerate(lines, 1):
@@ -44,7 +44,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(lines: list[dict[str, Any]], out: Path, source: Path) -> dict[str, Any]:
-    """Write prompts and folders; returns the card."""
+    """Write prompts and folders, and return the card."""
     numbered = [(f"{number:05d}", line) for number, line in enumerate(lines)]
     for name, line in numbered:
         (out / name / "samples").mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ FIXED = {
 def read_labels(request: Request) -> Iterator[Item]:
     path = request.label_file("dmos.csv", "meta_info_KADID10kDataset.csv")
     if is_pyiqa(path):
-        # Its column std is the variance, too.
+        # The column std of pyiqa's file contains the variance, too.
         rows = ((name, score, next(iter(row.values())), row.get("std")) for name, score, row in read_pyiqa(path, True))
     else:
         table = read_csv(path, ["dist_img", "ref_img", "dmos", "var"])

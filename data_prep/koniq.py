@@ -33,7 +33,7 @@ SPLITS = {
     **{"train": "train", "val": "val", "0": "train", "1": "val", "2": "test"},  # in newer and older versions of pyiqa
 }
 EXACT = 1e-9
-"""Labels closer than this are the same: the owners' file has shares with twelve digits."""
+"""Labels closer than this are equal: the owners' file has shares with twelve digits."""
 MAPS = {
     "raw": LabelMap(1.09615384615385, 4.31, "least and greatest raw MOS of all 10,073 images (DeQA-Score's rule)"),
     "zscore": LabelMap(3.91176470588, 88.3888888889, "least and greatest z-scored MOS of all 10,073 images"),
@@ -41,7 +41,7 @@ MAPS = {
 NOT_IN_DEQA = frozenset(
     (
         *("10344921126", "19502065", "28311109", "33000255", "361037189", "5168834860", "5466371904", "5869585652"),
-        *("5952914370", "6285698915", "7574416384", "80184044"),  # up to here in the training set, then in the test set
+        *("5952914370", "6285698915", "7574416384", "80184044"),  # up to here training set, then test set
         *("121123359", "213906996", "3483143101", "3632417985", "44009500"),
     )
 )
@@ -66,7 +66,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
-    """The rows of either file, with the owners' column names."""
+    """Yield the rows of either file, with the owners' column names."""
     header = next(read_csv(path, []), {})
     if "MOS_zscore" in header:
         raise LabelFileError(f"{path}: it has no split. Fix: add {LABEL_FILES[0]} from github.com/subpic/koniq")
@@ -81,9 +81,9 @@ def read_rows(path: Path, mos: str) -> Iterator[dict[str, str]]:
 
 
 def raw_mos(row: dict[str, str]) -> Rounded | None:
-    """The mean rating from rounded shares: exact if the number of votes is known, otherwise as precise as the shares.
+    """Return the mean rating from rounded shares: exact if the number of votes is known, else as precise as the shares.
 
-    None if they are not shares of a whole.
+    The result is None if they are not shares of a whole.
     """
     shares = shares_of([row[share] for share in SHARES])
     if shares is None:
@@ -91,13 +91,13 @@ def raw_mos(row: dict[str, str]) -> Rounded | None:
     votes = votes_of(shares, number(row.get("c_total"))) or shares
     given, exact = (sum(rating * part for rating, part in enumerate(parts, 1)) for parts in (shares, votes))
     exact /= sum(votes)
-    # An error of a share moves the mean by that error times the distance of its rating from the mean, at most 4.
+    # An error in a share moves the mean by the error times the distance of the share's rating from the mean, at most 4.
     rounding = 4 * sum(share.rounding for share in shares) / sum(shares)
     return Rounded(given if abs(given - exact) < EXACT else exact, rounding)
 
 
 def votes_of(shares: Sequence[Rounded], total: float | None) -> list[int] | None:
-    """The number of votes for each rating, if whole numbers reproduce these shares; otherwise None."""
+    """Return the number of votes for each rating if whole numbers reproduce these shares, otherwise None."""
     votes = [round(share * (total or 0)) for share in shares]
     close = (
         abs(count - share * total) <= share.rounding * total + 1e-6 for count, share in zip(votes, shares, strict=True)

@@ -53,7 +53,7 @@ def read(request: Request) -> Iterator[Item]:
 
 
 def reject_conflicts(options: argparse.Namespace) -> None:
-    """Reject options of the draw together with a split column, which makes them ineffective."""
+    """Reject options of the draw if there is a split column, because they would have no effect."""
     drawing = [name for name in ("val_fraction", "test_fraction", "group_column") if getattr(options, name)]
     if options.split_column and drawing:
         raise LabelFileError(
@@ -64,21 +64,21 @@ def reject_conflicts(options: argparse.Namespace) -> None:
 
 
 def idle(options: argparse.Namespace) -> dict[str, str | None]:
-    """Options of the draw that have no effect because nothing is drawn."""
+    """Return the options of the draw that have no effect because nothing is drawn."""
     undrawn = None if options.val_fraction + options.test_fraction else "where no split is drawn (--test-fraction)"
     return {"seed": undrawn, "group_column": None if options.split_column else undrawn}
 
 
 def columns(options: argparse.Namespace) -> list[str]:
-    """The table's own names of the columns it needs."""
+    """Return the table's own names for the columns that are needed."""
     named = ("image_column", "score_column", "text_column", "split_column", "group_column")
     return [value for name in named if (value := getattr(options, name))]
 
 
 def split_of(row: dict, options: argparse.Namespace) -> str | None:
-    """The split of a row; None if the split column has another value, or the group column none.
+    """Return the split of a row; None if the split column has another value, or the group column has no value.
 
-    Rows without a group are not a group: all of them would be in the same split.
+    Rows without a group are not treated as one group, because all of them would be in the same split.
     """
     if options.split_column:
         return SPLITS.get(str(row[options.split_column]).strip().lower())
@@ -118,7 +118,7 @@ def add_scale_options(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 def source_name(given: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given):  # a dot would part a recipe's key in two
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given):  # a dot would split a recipe's key in two
         raise argparse.ArgumentTypeError(f"{given!r} has characters other than letters, digits, _ and -")
     return given
 
@@ -145,7 +145,7 @@ MANIFEST = DataSet(
 
 
 def with_reader(reader: str) -> DataSet:
-    """The data set for labels that a user-defined function reads."""
+    """Return the data set for labels that a user-defined function reads."""
     return replace(
         MANIFEST,
         tasks={**MANIFEST.tasks, "degradation": None},

@@ -42,17 +42,18 @@ PHOTOS = (
 HELD_OUT = PHOTOS[2::3]
 """Every third photograph in alphabetical order, so that the choice is not biased towards easy ones."""
 
-# Strength per level. Chosen so that SSIM falls from about 0.95 to about 0.2 (darken: 0.4) on these crops.
+# Strength per level. The values are chosen so that SSIM falls from about 0.95 to about 0.2 (darken: 0.4) on these
+# crops.
 NOISE_STD = (8, 16, 28, 45, 70)  # of 255
 BLUR_SIGMA = (0.6, 1.0, 1.5, 2.2, 3.5)  # pixels
 JPEG_QUALITY = (40, 22, 12, 6, 2)
 DARKEN_GAIN = (0.75, 0.55, 0.4, 0.27, 0.15)
-MIN_CONTRAST = 12.0  # standard deviation of 255; flatter crops (sky, space) have no quality to see
+MIN_CONTRAST = 12.0  # standard deviation, out of 255; flatter crops (sky, space) have no visible quality
 
 
 @dataclass(frozen=True)
 class Size:
-    """Crops per file."""
+    """Number of crops per file."""
 
     train: int = 4000
     sft: int = 8000
@@ -62,7 +63,7 @@ class Size:
 
 
 def load_photos() -> dict[str, np.ndarray]:
-    """The photographs as uint8 RGB arrays ``[H, W, 3]``."""
+    """Load the photographs as uint8 RGB arrays ``[H, W, 3]``."""
     samples = sklearn.datasets.load_sample_images()
     photos = {Path(name).stem: image for name, image in zip(samples.filenames, samples.images, strict=True)}
     photos["motorcycle"] = skimage.data.stereo_motorcycle()[0]
@@ -95,7 +96,7 @@ KINDS = ("null", "noise", "blur", "compression", "darken")
 
 
 def ssim(clean: np.ndarray, distorted: np.ndarray) -> float:
-    """SSIM with the settings of Wang et al. 2004 (Gaussian window, sigma 1.5)."""
+    """Compute SSIM with the settings of Wang et al. 2004 (Gaussian window, sigma 1.5)."""
     return structural_similarity(
         clean, distorted, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
     )
@@ -114,7 +115,7 @@ class Crop:
 
 
 def make_crop(row_id: str, photos: dict[str, np.ndarray], names: list[str], size: int, seed: int) -> Crop:
-    """The crop for a row id. Each id has its own random stream, so files can grow or shrink."""
+    """Make the crop for a row id. Each id has its own random stream, so files can grow or shrink."""
     rng = np.random.default_rng([seed, *row_id.encode()])
     while True:
         name = names[rng.integers(len(names))]
@@ -138,7 +139,7 @@ def make_crops(split: str, count: int, names: list[str], photos: dict, size: int
 class QualityMap:
     """Maps SSIM to quality in [1, 5]: the share of distorted training crops with a lower SSIM, scaled to this range.
 
-    Equal intervals of quality then have equally many images, unlike raw SSIM; the order is preserved.
+    Unlike with raw SSIM, equal intervals of quality then have equally many images. The order is preserved.
     """
 
     def __init__(self, training_ssim: list[float]):
@@ -165,10 +166,10 @@ def to_row(crop: Crop, split: str, quality: QualityMap) -> Row:
 
 
 def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
-    """Template reasoning from the known distortion, and a score as coarse as its level.
+    """Write templated reasoning from the known distortion, and a score as coarse as its level.
 
-    The number is drawn from the level's fifth of the scale and half of each neighbour. It teaches the structure,
-    what to look for and the level; a score finer than that is left to reinforcement learning.
+    The number is drawn from the level's fifth of the scale and half of each neighbour. It teaches the structure, what
+    to look for, and the level. Finer scores are left to reinforcement learning.
     """
     scale = TECHNICAL.scale
     word = scale.level(score)
@@ -180,7 +181,7 @@ def cold_start_answer(crop: Crop, score: float, seed: int) -> str:
 
 
 def say(crop: Crop) -> str:
-    """The distortion of a crop in words."""
+    """Describe the distortion of a crop in words."""
     return "no distortion" if crop.kind == "null" else f"{SEVERITIES[crop.level]} {crop.kind}"
 
 
@@ -215,7 +216,7 @@ def card(files: dict[str, int], quality: QualityMap, args: argparse.Namespace) -
 
 
 def prepare(args: argparse.Namespace, size: Size) -> dict[str, int]:
-    """Make all four files and the card; returns rows per file."""
+    """Make all four files and the card, and return the number of rows per file."""
     photos = load_photos()
     names = {"train": [name for name in PHOTOS if name not in HELD_OUT], "test": HELD_OUT}
     names |= {"sft": names["train"], "bootstrap": names["train"], "val": names["test"]}

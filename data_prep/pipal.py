@@ -41,7 +41,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def label_files(request: Request) -> list[Path]:
-    """The label files: one per reference, or one for all."""
+    """Return the label files: one per reference, or one for all."""
     given = request.labels
     index = FileIndex(given) if given and given.is_dir() else request.index
     if given is None or given.is_dir():

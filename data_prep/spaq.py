@@ -27,7 +27,7 @@ ATTRIBUTES = ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"
 def read_labels(request: Request) -> Iterator[Item]:
     path = request.label_file("MOS and Image attribute scores.xlsx", "meta_info_SPAQDataset.csv")
     if path.suffix.lower() == ".csv":
-        # It has a second Brightness, from the EXIF tags, which would replace the first.
+        # pyiqa's file has a second column Brightness, from the EXIF tags, which would replace the first.
         rows = ((name, score, {**row, "Brightness": None}) for name, score, row in read_pyiqa(path))
     else:
         rows = ((row["Image name"], row["MOS"], row) for row in read_xlsx(path, ["Image name", "MOS", *ATTRIBUTES]))

@@ -48,7 +48,7 @@ def read_labels(request: Request) -> Iterator[Item]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Name, MOS and, if it is known, its standard error."""
+    """Return name, MOS and, if it is known, its standard error."""
     if path.suffix.lower() == ".csv":
         return ((name, score, row.get("std")) for name, score, row in read_pyiqa(path, references=True))
     rows = list(read_words(path, 2))

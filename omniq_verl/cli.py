@@ -1,4 +1,4 @@
-"""The command ``omniq``: parses, calls, prints. Heavy imports are inside the commands.
+"""The command ``omniq``. It only parses arguments, calls functions and prints; heavy imports are inside the commands.
 
 ``omniq_verl.command_line`` documents the exit codes.
 """
@@ -41,7 +41,7 @@ app.add_typer(publishing)
 app.command()(serve)
 app.command()(demo)
 app.command()(reproduce)
-# Everything behind the name of a script is the script's own.
+# Everything after a script's name belongs to the script.
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(data)
 
 
@@ -137,9 +137,9 @@ def main() -> None:
 
 
 def expand_home(word: str) -> str:
-    """A word of the command line with a leading ``~`` expanded: shells do not expand it in ``--out=~/x``.
+    """Expand a leading ``~`` in a word of the command line, because shells do not expand it in ``--out=~/x``.
 
-    Training settings (KEY=VALUE) are not changed, because verl takes ``~`` literally; the doctor reports it.
+    Training settings (KEY=VALUE) are not changed, because verl takes ``~`` literally; ``omniq doctor`` reports that.
     """
     option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(path)}" if path.startswith("~/") else word

@@ -1,4 +1,4 @@
-"""Commands that accept each option once, and that know which options were given.
+"""Commands that accept each option only once and know which options were given.
 
 Exit codes of all commands: 0, success. 1: an input cannot be used (a file, a row, a model, an image), or there is no
 result. 2: the command line itself is wrong (an unknown option, one given twice, or one without effect).
@@ -16,7 +16,7 @@ _GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 
 
 class StrictCommand(TyperCommand):
-    """A command that rejects repeated options unless they are lists: the last one would silently win."""
+    """A command that rejects repeated options unless they are lists. Without this, the last one would silently win."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse like typer, and remember which parameters were given.
@@ -46,10 +46,10 @@ def reject_idle(why: Mapping[str, str | None]) -> None:
     """Reject options that were given but have no effect.
 
     Args:
-        why: by parameter name, the reason, e.g. "with one greedy answer"; None if the option has an effect.
+        why: the reason by parameter name, e.g. "with one greedy answer"; None if the option has an effect.
 
     Raises:
-        BadParameter: one of them was given; the message names it.
+        BadParameter: one of the options was given; the message names it.
     """
     for name, reason in why.items():
         if reason and name in _GIVEN.get():

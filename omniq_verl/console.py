@@ -19,7 +19,7 @@ REPORT_EVERY = 60.0
 
 @contextmanager
 def cli_errors() -> "Iterator[Console]":
-    """A console. Errors in the user's files or settings are printed on it, and end the program with code 1."""
+    """Yield a console. Errors in the user's files or settings are printed on it and end the program with code 1."""
     from rich.console import Console
 
     never_fail_to_print()

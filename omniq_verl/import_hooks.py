@@ -14,7 +14,7 @@ from typing import Any
 
 Callback = Callable[[ModuleType], None]
 _ADAPTERS, _ADAPTER = f"{__package__}.", "_verl"
-"""How the names of modules that adapt verl begin and end."""
+"""Prefix and suffix of the names of modules that adapt verl."""
 
 
 class _NotifyingLoader(importlib.abc.Loader):
@@ -39,7 +39,7 @@ class _NotifyingLoader(importlib.abc.Loader):
 def _call_back(module: ModuleType, waiting: dict[str, list[Callback]]) -> None:
     for callback in waiting[module.__name__]:
         callback(module)
-    # Only now: if the module or a callback fails, it is tried again at the next import.
+    # Delete them only now: if the module or a callback fails, the next import tries again.
     del waiting[module.__name__]
 
 
@@ -80,7 +80,7 @@ class _NotifyingSpec(importlib.machinery.ModuleSpec):
         self._initializing = value
         module = sys.modules.get(self.name)
         if module is None or module.__spec__ is not self:
-            return  # it failed, and the finder waits for the next import
+            return  # the import failed, and the finder waits for the next one
         try:
             _call_back(module, _finder.waiting)
         except BaseException:
@@ -89,7 +89,7 @@ class _NotifyingSpec(importlib.machinery.ModuleSpec):
 
 
 def after_import(module_name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` once ``module_name`` is imported; immediately if it already is.
+    """Call ``callback(module)`` once ``module_name`` is imported, or immediately if it already is.
 
     If the module is being imported, the callback waits for the end of that import. An exception raised by the callback
     fails the import, so a plug-in that could not be installed is not overlooked.
@@ -102,17 +102,17 @@ def after_import(module_name: str, callback: Callback) -> None:
         return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    # A module that is being imported and awaited has a loader or a spec that will notify already.
+    # A module that is being imported and awaited already has a loader or a spec that will notify.
     if begun and module_name not in _finder.waiting:
         spec.__class__ = _NotifyingSpec
     _finder.waiting.setdefault(module_name, []).append(callback)
 
 
 def once_complete(callback: Callback) -> Callback:
-    """The callback, which waits while an adapter of this package is being imported.
+    """Return the callback, delayed while an adapter of this package is being imported.
 
-    For callbacks that import adapters. If an adapter is the first to import the awaited module, the callback would find
-    the adapter without its names.
+    Use this for callbacks that import adapters. If an adapter is the first to import the awaited module, the callback
+    would otherwise find the adapter without its names.
     """
 
     def call(module: ModuleType) -> None:
@@ -125,7 +125,7 @@ def once_complete(callback: Callback) -> Callback:
 
 
 def _adapter_being_imported() -> str | None:
-    """The adapter whose import began first and has not ended."""
+    """Return the adapter whose import began first and has not ended."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if name.startswith(_ADAPTERS) and name.endswith(_ADAPTER) and getattr(spec, "_initializing", False):

@@ -1,4 +1,4 @@
-"""Public names of a room that are imported on first use, because verl imports this package in every process."""
+"""Import a subpackage's public names on first use, because verl imports this package in every process."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def export_names(room: str, names: Mapping[str, Sequence[str]]) -> None:
-    """Make names from a room's modules available in the room; each module is imported when it is first needed.
+    """Make names of a subpackage's modules available in the subpackage. Each module is imported on first use.
 
     Args:
-        room: full name of the package; called from its ``__init__``.
-        names: by module name within the room, the names that the module provides.
+        room: full name of the subpackage, whose ``__init__`` calls this function.
+        names: the names that each module provides, by the module's name within the subpackage.
     """
     homes = {name: module for module, some in names.items() for name in some}
 
     class Room(ModuleType):
-        """If a function has the name of its module, the room's name stays the function when the module is imported."""
+        """If a function has the name of its module, the name still means the function after the module is imported."""
 
         def __getattr__(self, name: str) -> Any:
             if name not in homes:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 _BEGINNING = b"version https://git-lfs.github.com/spec/"
 _LONGEST = 1024
-"""Maximum size of a pointer in bytes, by its specification."""
+"""Maximum size of a pointer in bytes, as specified by Git LFS."""
 _LONGEST_REASON = 1000
 """Maximum length of a reason in characters."""
 _READ_BY_PROCESSORS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -21,7 +21,7 @@ class BadFile(ValueError):
     """
 
     def __init__(self, where: str, what: str, fix: str):
-        what = what if len(what) <= _LONGEST_REASON else f"{what[:_LONGEST_REASON]} ..."  # it may repeat a header
+        what = what if len(what) <= _LONGEST_REASON else f"{what[:_LONGEST_REASON]} ..."  # it may quote a header
         super().__init__(f"{where}: {what}. Fix: {fix}")
         self.where, self.what, self.fix = where, what, fix
 
@@ -41,7 +41,7 @@ def check_no_pointer(path: Path) -> None:
     """Check that a file is not a Git LFS pointer.
 
     Raises:
-        BadFile: it is one.
+        BadFile: the file is a pointer.
     """
     if is_pointer(path):
         raise BadFile(str(path), "it is a Git LFS pointer, not the file itself", PULL)
@@ -50,10 +50,10 @@ def check_no_pointer(path: Path) -> None:
 def check_no_pointers(folder: Path) -> None:
     """Check that no settings, vocabulary or template in a model's folder is a Git LFS pointer.
 
-    Weights are checked by the code that reads them, because a folder may also have those of other frameworks.
+    The code that reads weights checks them, because a folder may also contain weights of other frameworks.
 
     Raises:
-        BadFile: one is.
+        BadFile: a file is a pointer.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix in _READ_BY_PROCESSORS:

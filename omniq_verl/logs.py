@@ -14,7 +14,7 @@ _set_up: list[bool] = []
 
 
 def set_up_logs(verbose: bool) -> None:
-    """Set log levels; commands call it before importing vLLM or transformers, which read these variables on import.
+    """Set log levels. Commands call this before they import vLLM or transformers, which read the variables on import.
 
     Args:
         verbose: whether to show the libraries' logs. Variables that the user has set are not changed.
@@ -23,7 +23,7 @@ def set_up_logs(verbose: bool) -> None:
         os.environ.setdefault(name, value)
     if not verbose and not _set_up:
         _set_up.append(True)
-        atexit.register(_silence)  # registered first, so it runs last
+        atexit.register(_silence)  # registered first, so that it runs last
 
 
 def _silence() -> None:

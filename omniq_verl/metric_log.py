@@ -8,12 +8,12 @@ from typing import Any, TypeGuard
 
 
 def metric_files(folder: Path) -> list[Path]:
-    """The metrics of every start of a run, oldest first."""
+    """Return the metric files of every start of a run, oldest first."""
     return sorted(folder.glob("metrics/*.jsonl"))
 
 
 def next_metric_file(folder: Path) -> Path:
-    """The file for the metrics of a new start."""
+    """Return the file for the metrics of a new start."""
     numbers = [int(path.stem) for path in metric_files(folder) if path.stem.isdecimal()]
     return folder / "metrics" / f"{max(numbers, default=0) + 1:03d}.jsonl"
 
@@ -21,7 +21,7 @@ def next_metric_file(folder: Path) -> Path:
 def log_into(folder: Path, loggers: Collection[str]) -> None:
     """Let verl's file-based loggers write below the run's folder, unless the user chose another location.
 
-    By default they write to the current folder: ``file`` overwrites the metrics of the previous start, and
+    By default, they write to the current folder. There, ``file`` overwrites the metrics of the previous start, and
     ``tensorboard`` uses one folder for all runs with the same experiment name.
     """
     if "file" in loggers and not os.environ.keys() & {"VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT"}:
@@ -33,13 +33,13 @@ def log_into(folder: Path, loggers: Collection[str]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step; if a step was repeated after a kill, the last values count.
+    """Return the metrics by step. If a step was repeated after a kill, the last values count.
 
     A resumed run validates before it continues, under the number of the step from which it resumed; these values are
     added to the step's metrics.
 
     Raises:
-        ValueError: a line was not written by verl's file logger; the last line of a file may be torn.
+        ValueError: a line was not written by verl's file logger; only the last line of a file may be incomplete.
     """
     steps: dict[int, dict[str, float]] = {}
     for record in _records(folder):
@@ -58,7 +58,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError):
                 found = None
                 if number == len(lines):
-                    continue  # the line being written when the run was killed
+                    continue  # the line that was being written when the run was killed
             if not _is_record(found):
                 raise ValueError(
                     f'{path}, line {number}: not a step\'s metrics, {{"step": 1, "data": {{...}}}}. Fix: name the'
@@ -74,5 +74,5 @@ def _is_record(found: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, float]:
-    """The numeric metrics; texts and lists cannot be plotted."""
+    """Return the numeric metrics; texts and lists cannot be plotted."""
     return {key: value for key, value in data.items() if isinstance(value, (int, float))}

@@ -1,7 +1,7 @@
 """Names of user-defined objects in settings: ``package.module:object``.
 
-The object is looked up in each process that needs it, so nothing has to be registered. The module must be importable
-there (installed, or in a folder of PYTHONPATH).
+Each process that needs the object looks it up, so nothing has to be registered. The module must be importable there
+(installed, or in a folder of PYTHONPATH).
 """
 
 import inspect
@@ -22,12 +22,12 @@ class BadReference(ValueError):
 
 
 def is_reference(name: object) -> bool:
-    """Whether it is a text of the form ``package.module:object``."""
+    """Whether the name is a text of the form ``package.module:object``."""
     return isinstance(name, str) and _REFERENCE.fullmatch(name) is not None
 
 
 def load_object(setting: str, name: str, expected: str) -> Any:
-    """The object named by a setting.
+    """Import the object named by a setting.
 
     Args:
         setting: the setting's name for error messages, such as ``--engine``.
@@ -62,17 +62,17 @@ def load_object(setting: str, name: str, expected: str) -> Any:
 def load_function(
     setting: str, name: str, expected: str, arguments: int, keywords: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """The function named by a setting, after checking that it can be called as intended.
+    """Import the function named by a setting, and check that it can be called as intended.
 
     Args:
         setting: the setting's name for error messages.
         name: ``package.module:function``.
-        expected: its signature, for error messages.
+        expected: the expected signature, for error messages.
         arguments: number of positional arguments in the call.
         keywords: names of the keyword arguments in the call.
 
     Raises:
-        BadReference: as in ``load_object``, or it is not a function, or has other parameters.
+        BadReference: see ``load_object``; also if the object is not a function, or has other parameters.
     """
     function = load_object(setting, name, expected)
     if not callable(function):
@@ -91,7 +91,7 @@ def load_function(
 
 
 def described(error: BaseException) -> str:
-    """An error in user code in one line, with the file and line where it was raised."""
+    """Describe an error in user code in one line, with the file and line where it was raised."""
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     # Errors of the import itself are raised by Python, not by a line of the user's code.

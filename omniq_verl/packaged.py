@@ -10,11 +10,11 @@ HOME = _PACKAGE if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent
 RECIPES = HOME / "recipes"
 SCRIPTS = HOME / "data_prep"
 _PARTS = ("base/", "hardware/")
-"""Folders with parts of recipes, which are not runs by themselves."""
+"""Folders with parts of recipes. A part is not a run by itself."""
 
 
 def recipes_folder(given: Path | None) -> Path:
-    """The folder of recipes: the given one, otherwise ``recipes`` in the current folder, otherwise the packaged one.
+    """Return the folder of recipes: the given one, else ``recipes`` in the current folder, else the packaged one.
 
     Raises:
         ValueError: the given folder does not exist.
@@ -26,16 +26,16 @@ def recipes_folder(given: Path | None) -> Path:
 
 
 def recipe_names(folder: Path) -> list[str]:
-    """Names of the recipes in a folder, as for the trainers' ``--config-name``; parts of recipes come last."""
+    """Return the names of a folder's recipes, as for the trainers' ``--config-name``; parts of recipes come last."""
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
     return sorted(names, key=lambda name: (name.startswith(_PARTS), name))
 
 
 def recipe_file(folder: Path, name: str) -> Path:
-    """The file of a recipe.
+    """Return the file of a recipe.
 
     Raises:
-        ValueError: there is no recipe of that name; the message lists similar ones.
+        ValueError: there is no recipe with that name; the message lists similar ones.
     """
     path = folder / f"{name}.yaml"
     if not name or not path.is_file():
@@ -47,28 +47,28 @@ def recipe_file(folder: Path, name: str) -> Path:
 
 
 def suggestion(name: str, known: list[str]) -> str | None:
-    """A suggestion for a mistyped name; None if nothing is similar."""
+    """Return a suggestion for a mistyped name; None if nothing is similar."""
     parts = [one for one in known if name and name in one.split("/")]
     similar = list(dict.fromkeys([*parts, *get_close_matches(name, known, 3)]))[:3]
     return f"use {', or '.join(similar)}" if similar else None
 
 
 def summary(text: str) -> str:
-    """The first sentence of the comment at the beginning of a recipe."""
+    """Return the first sentence of the comment at the beginning of a recipe."""
     comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
     return re.split(r"(?<=\.) (?=[A-Z(`])", " ".join(comments))[0]
 
 
 def script_names() -> list[str]:
-    """Names of the scripts of data preparation."""
+    """Return the names of the data preparation scripts."""
     return sorted(path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_"))
 
 
 def script_file(name: str) -> Path:
-    """The file of a script.
+    """Return the file of a script.
 
     Raises:
-        ValueError: there is no script of that name; the message lists similar ones.
+        ValueError: there is no script with that name; the message lists similar ones.
     """
     known = script_names()
     if name not in known:
@@ -78,6 +78,6 @@ def script_file(name: str) -> Path:
 
 
 def script_summary(name: str) -> str:
-    """The first line of a script's description."""
+    """Return the first line of a script's description."""
     found = re.match(r'r?"""(.*)', script_file(name).read_text(encoding="utf-8"))
     return found[1].strip() if found else ""

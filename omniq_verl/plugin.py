@@ -1,7 +1,8 @@
-"""Entry point for verl: everything that registers itself with verl is imported from here only.
+"""Entry point for verl. Everything that registers itself with verl is imported only from here.
 
-verl imports it in every process through the entry point ``verl.plugins`` (see ``setup.py``). It must not import
-anything heavy, and on a machine with GPUs it changes nothing in verl, vLLM or torch but what it registers.
+verl imports this module in every process through the entry point ``verl.plugins`` (see ``setup.py``). The module must
+not import anything heavy. On a machine with GPUs it changes nothing in verl, vLLM or torch, except for what it
+registers.
 """
 
 import os
@@ -42,7 +43,7 @@ def _register_engines(_module: object) -> None:
 
 
 def _register_rollout(module: ModuleType) -> None:
-    # verl reads this table and has no function that adds to it (base.py:89).
+    # verl reads this table but has no function for adding to it (base.py:89).
     module._ROLLOUT_REGISTRY["vllm", "async"] = "omniq_verl.trainer.weight_socket_verl.ClusterServerAdapter"
 
 

@@ -1,1 +1,1 @@
-"""What the papers' tables compare with, as data for SFT: answers without reasoning."""
+"""SFT data for the baselines of the papers' tables: answers without reasoning."""

@@ -1,15 +1,15 @@
-"""Answers without reasoning, as the baselines of the papers' tables learn them.
+"""Answers without reasoning, for training the baselines of the papers' tables.
 
-``score`` (Qwen-SFT): the number alone, behind the row's own question. ``level`` (Q-Align, Wu et al. 2023): one of the
+``score`` (Qwen-SFT): the number alone, after the row's own question. ``level`` (Q-Align, Wu et al. 2023): one of the
 five level words in a fixed sentence; the score is the expected level of the word's distribution
-(``omniq_verl.tasks.expected_level``). ``soft`` (DeQA-Score, You et al. 2025): the same sentence with each word,
-weighted by the soft label ``p``. With the model's probabilities ``q`` of the words, the weighted cross-entropy is
+(``omniq_verl.tasks.expected_level``). ``soft`` (DeQA-Score, You et al. 2025): one such sentence for each word, weighted
+by the soft label ``p``. If the model gives the words the probabilities ``q``, the weighted cross-entropy is
 
     - sum_i p_i ln q_i = KL(p || q) + H(p),
 
-whose gradient is that of DeQA's KL divergence, as the entropy ``H(p)`` is constant. The tokens before the word are the
-same in all of an image's records, and their weights sum to 1. The softmax is over the whole vocabulary, not over the
-five words alone: that teaches, as well, to answer with one of them.
+Its gradient is that of DeQA's KL divergence, because the entropy ``H(p)`` is constant. The tokens before the word are
+the same in all records of an image, and the weights of these records sum to 1. The softmax is over the whole
+vocabulary, not over the five words alone, so the model also learns to answer with one of the words.
 """
 
 import json
@@ -24,16 +24,16 @@ from omniq_verl.tasks.expected_level import level_stem, soft_levels
 
 KINDS = ("score", "level", "soft")
 SMALLEST = 0.01
-"""Shares of a soft label below this have no record of their own; the others are scaled to sum to 1. Ours."""
+"""Shares of a soft label below this get no separate record; the others are scaled to sum to 1. Ours."""
 
 
 def answers_of(info: Mapping[str, Any], kind: str, decimals: int = 2) -> list[tuple[str, float]]:
-    """The answers to learn for a row, with their weights, which sum to 1.
+    """Return the answers to learn for a row with their weights. The weights sum to 1.
 
     Args:
         info: a row's ``extra_info``.
-        kind: of ``KINDS``.
-        decimals: of ``score``.
+        kind: one of ``KINDS``.
+        decimals: number of decimals of the kind ``score``.
     """
     task, score = task_of(info), info["score"]
     if kind == "score":
@@ -47,15 +47,15 @@ def answers_of(info: Mapping[str, Any], kind: str, decimals: int = 2) -> list[tu
 
 
 def sentence(task: Task, level: str) -> str:
-    """Q-Align's answer, e.g. "The quality of the image is good."."""
+    """Return Q-Align's answer, e.g. "The quality of the image is good."."""
     return f"{level_stem(task)} {level}."
 
 
 def deviation_of(info: Mapping[str, Any]) -> float | None:
-    """Standard deviation (population) of a row's ratings, in units of its scale; None where the row has none.
+    """Return the standard deviation (population) of a row's ratings, in units of its scale; None if the row has none.
 
-    Read from ``details``: ``votes`` (AVA: how many rated 1, 2, ...), ``ratings`` (EvalMuse) or ``standard_deviation``
-    (KonIQ). All are in units of the raw label and are stretched as the label map stretches it.
+    It is computed from ``details``: ``votes`` (AVA: the number of votes for 1, 2, ...), ``ratings`` (EvalMuse) or
+    ``standard_deviation`` (KonIQ). All are in units of the raw label and are scaled like the label itself.
     """
     try:
         details = json.loads(info.get("details") or "{}")
@@ -79,13 +79,13 @@ def _raw_deviation(details: Mapping[str, Any]) -> float | None:
 
 
 def records_of(row: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-    """A prepared row as records of verl's SFT trainer.
+    """Convert a prepared row to records for verl's SFT trainer.
 
-    The question of ``score`` is the row's own. Those of ``level`` and ``soft`` leave out how to answer.
+    The question of ``score`` is the row's own. The questions of ``level`` and ``soft`` do not say how to answer.
 
     Args:
-        row: with ``prompt``, ``images`` and ``extra_info``.
-        kind: of ``KINDS``.
+        row: a row with ``prompt``, ``images`` and ``extra_info``.
+        kind: one of ``KINDS``.
     """
     info = row["extra_info"]
     for number, (answer, weight) in enumerate(answers_of(info, kind)):

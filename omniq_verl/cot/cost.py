@@ -1,4 +1,4 @@
-"""What a stage of generation costs, before it starts and afterwards, in answers and tokens."""
+"""The cost of a generation stage in answers and tokens, estimated before it starts and counted afterwards."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from omniq_verl.generation.workers import WorkItem
 
 
 def cost_line(what: str, store: Store, todo: Sequence[WorkItem], sampling: Sampling) -> str:
-    """How much is left to generate, e.g. "reasoning: 900 of 1,000 rows left, 8 answers each: at most 7,372,800 tokens".
+    """Say what is left to generate: "reasoning: 900 of 1,000 rows left, 8 answers each: at most 7,372,800 tokens".
 
-    A run that is resumed has answers already, and their mean length gives an estimate, too.
+    A resumed run already has answers, so the line also has an estimate from their mean length.
     """
     left = sum(one.ref.key not in store.keys for one in todo)
     answers = left * sampling.n
@@ -26,7 +26,7 @@ def cost_line(what: str, store: Store, todo: Sequence[WorkItem], sampling: Sampl
 
 
 def generated(folder: Path) -> dict[str, Any]:
-    """What a store holds: finished ``rows``, their ``answers`` and ``tokens`` (0 where the engine does not say)."""
+    """Count a store's finished ``rows``, ``answers`` and ``tokens`` (0 if the engine does not report them)."""
     rows = answers = tokens = 0
     for record in read_store(folder):
         rows += 1

@@ -1,4 +1,4 @@
-"""Which images are asked about: so many of each data source, drawn by seed over all of its rows."""
+"""Choose the images to ask about: a number of rows of each data source, drawn by seed from all of its rows."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,17 +10,18 @@ from omniq_verl.preparation.readers import draw
 def draw_rows(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None, seed: int) -> list[RowRef]:
     """Draw rows, in the order of the data.
 
-    The rows of a smaller number are among those of a greater one, and adding a data source changes no other's, so that
-    a run can be enlarged and goes on with what it has.
+    A smaller draw is part of a larger one, and adding a data source does not change the rows of the others. A run can
+    therefore be enlarged, and continues with the answers it has.
 
     Args:
         refs: all rows.
-        take: rows of each data source, by its name; without an entry for any, all rows of all.
-        limit: at most so many rows in all, shared between the data sources as evenly as their sizes allow.
-        seed: of the draw.
+        take: number of rows by name of the data source; if empty, all rows of all data sources.
+        limit: maximum number of rows in total, shared between the data sources as evenly as their sizes allow; None: no
+            limit.
+        seed: seed of the draw.
 
     Raises:
-        ValueError: ``take`` names a data source that has no rows, or asks for more than it has.
+        ValueError: ``take`` names a data source that has no rows, or asks for more rows than it has.
     """
     sources = by_source(refs)
     if unknown := sorted(take.keys() - sources.keys()):
@@ -38,7 +39,7 @@ def draw_rows(refs: Sequence[RowRef], take: Mapping[str, int], limit: int | None
 
 
 def by_source(refs: Iterable[RowRef]) -> dict[str, list[RowRef]]:
-    """The rows of each data source, in the order of their first rows."""
+    """Group the rows by data source. The data sources are in the order of their first rows."""
     found: defaultdict[str, list[RowRef]] = defaultdict(list)
     for ref in refs:
         found[ref.info["data_source"]].append(ref)
@@ -46,12 +47,12 @@ def by_source(refs: Iterable[RowRef]) -> dict[str, list[RowRef]]:
 
 
 def even_shares(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
-    """Share ``limit`` between parts as evenly as their sizes allow; what is left over goes to the largest.
+    """Share ``limit`` between parts as evenly as their sizes allow. A remainder goes to the largest parts.
 
-    40 of three large parts are 14, 13 and 13; a part that has fewer leaves its rest to the others.
+    For example, three large parts share 40 as 14, 13 and 13. A part with fewer rows leaves the rest to the others.
     """
     shares, left = {}, sum(sizes.values()) if limit is None else limit
-    for number, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):  # the smallest first
+    for number, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):  # smallest first
         parts = len(sizes) - number
         shares[name] = min(sizes[name], left // parts)
         left -= shares[name]
@@ -59,5 +60,5 @@ def even_shares(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
 
 
 def ordered(refs: Iterable[RowRef], seed: int) -> list[RowRef]:
-    """The rows in the order in which they are drawn, which depends on the seed and their keys alone."""
+    """Sort the rows in the order in which they are drawn. It depends only on the seed and their keys."""
     return sorted(refs, key=lambda ref: (draw(seed, "cot", ref.key), ref.key))

@@ -1,4 +1,4 @@
-"""Where the five levels of a data source begin and end."""
+"""Boundaries of the five levels of a data source."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,35 +15,35 @@ RULES = ("scale", "range", "quantiles")
 
 @dataclass(frozen=True)
 class Cut:
-    """A range of scores, cut into the five levels."""
+    """A range of scores, divided into the five levels."""
 
     edges: tuple[float, ...]
-    """Six, rising: the worst level is between the first two."""
+    """Six ascending edges; the worst level is between the first two."""
 
     def level(self, score: float) -> str:
-        """The level of a score; an edge belongs to the upper level, and scores beyond the ends to the last ones."""
+        """Return the level of a score. An edge belongs to the upper level; scores beyond an end get the end level."""
         return LEVELS[bisect_right(self.edges[1:-1], score)]
 
     def bounds(self, level: str) -> tuple[float, float]:
-        """Lowest and highest score of a level."""
+        """Return the lowest and highest score of a level."""
         number = LEVELS.index(level)
         return self.edges[number], self.edges[number + 1]
 
 
 def cut_scores(scores: Sequence[float], low: float, high: float, rule: str) -> Cut:
-    """Cut a data set's scores into the five levels.
+    """Divide a data set's scores into the five levels.
 
     Args:
-        scores: all labels of the set, on its scale.
+        scores: all labels of the data set, on its scale.
         low, high: ends of the scale.
         rule: ``scale``: five equal parts of the scale, whatever the labels; ``range``: five equal parts between the
-            least and the greatest label; ``quantiles``: a fifth of the labels in each level.
+            lowest and the highest label; ``quantiles``: a fifth of the labels in each level.
 
     Raises:
-        ValueError: the labels leave a level empty of width: they are all the same, or more than a fifth of them.
+        ValueError: a level would have no width, because all labels, or more than a fifth of them, are equal.
     """
     if rule == "scale":
-        # As Scale.level computes them: np.linspace would give 3.4000000000000004.
+        # Computed as in Scale.level: np.linspace would give 3.4000000000000004.
         return Cut(tuple(low + (high - low) * step / len(LEVELS) for step in range(len(LEVELS) + 1)))
     lowest, highest = min(scores), max(scores)
     shares = np.linspace(0, 1, len(LEVELS) + 1)
@@ -58,16 +58,16 @@ def cut_scores(scores: Sequence[float], low: float, high: float, rule: str) -> C
 
 
 def cut_sources(refs: Iterable[RowRef], rule: str, rules: Mapping[str, str]) -> dict[str, Cut]:
-    """The cut of each data source, from the labels of all its rows.
+    """Return the levels of each data source, computed from the labels of all its rows.
 
     Args:
         refs: all rows of the data, drawn or not.
-        rule: for every data source that ``rules`` does not name.
-        rules: by data source.
+        rule: the rule for every data source that ``rules`` does not name.
+        rules: other rules, by data source.
 
     Raises:
-        ValueError: the rows of a data source have several scales, ``rules`` names one that is not there, or as for
-            ``cut_scores``.
+        ValueError: the rows of a data source have several scales, ``rules`` names a data source without rows, or
+            ``cut_scores`` raises an error.
     """
     sources = by_source(refs)
     if unknown := sorted(rules.keys() - sources.keys()):

@@ -1,4 +1,4 @@
-"""Report of the selection: plots and examples in one HTML file, and a table for the terminal."""
+"""Report on the selection: plots and examples in one HTML file, and a table for the terminal."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ EXAMPLES = 10
 
 
 def print_counts(counts: Mapping[str, Any], console: Console) -> None:
-    """One line per data source, and why paths were rejected."""
+    """Print one line per data source, and why paths were rejected."""
     table = Table(title=f"{counts['records']} records to learn from")
     for column in ("data source", "images", "kept", "too easy", "too hard", "paths", "right", "records", "tokens"):
         table.add_column(column, justify="left" if column == "data source" else "right", overflow="fold")
@@ -46,12 +46,12 @@ def print_counts(counts: Mapping[str, Any], console: Console) -> None:
 
 
 def _length(tokens: float | None) -> str:
-    """A mean length; engines that count no tokens give none."""
+    """Format a mean length; "-" if the engine does not count tokens."""
     return f"{tokens:.0f}" if tokens else "-"
 
 
 def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
-    """Write ``<out>/report.html``, which needs no other file and no network."""
+    """Write ``<out>/report.html``. It needs no other file and no network."""
     out = Path(config.out)
     judged = [one for _, one in json_lines(out / "judged.jsonl")]
     html = (
@@ -70,7 +70,7 @@ def write_report(config: CotConfig, counts: Mapping[str, Any]) -> Path:
 
 
 def examples(config: CotConfig, judged: Sequence[Mapping[str, Any]], number: int = EXAMPLES) -> list[dict[str, Any]]:
-    """Images spread evenly over the run, regardless of their outcome: plan, first path and its verdict."""
+    """Return images spread evenly over the run, whatever their outcome: plan, first right (or first) path, verdict."""
     chosen = [judged[ref] for ref in np.unique(np.linspace(0, len(judged) - 1, number).astype(int))]
     keys = {one["key"]: one for one in chosen}
     plans = {record["key"]: record["answers"][0]["text"] for record in _of(config, "plan", keys)}
@@ -117,7 +117,7 @@ def _colour_of(outcomes: set[str]) -> str:
 
 
 def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> Figure:
-    """One histogram for each data source: of all paths of the right level and of those that were rejected."""
+    """Draw one histogram per data source: the lengths of all paths of the right level, and of rejected paths."""
     unit = "tokens" if any(path["tokens"] for one in judged for path in one["paths"]) else "characters"
     sources = sorted({one["data_source"] for one in judged})
     figure = Figure(figsize=(1.5 + 3.2 * len(sources), 2.8))
@@ -135,7 +135,7 @@ def _draw_lengths(judged: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_levels(sources: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """How many images of each data source have which level."""
+    """Draw the number of images per level for each data source."""
     figure = Figure(figsize=(1.5 + 3.2 * len(sources), 2.6))
     for axes, (source, about) in zip(figure.subplots(1, len(sources), squeeze=False)[0], sources.items(), strict=True):
         axes.bar(LEVELS, [about["levels"].get(level, 0) for level in LEVELS], color="tab:blue")

@@ -1,4 +1,4 @@
-"""The stages of plan-then-reason data. Each needs the one before it and resumes after a kill."""
+"""The stages of plan-then-reason data. Each stage needs the one before it, and resumes after a kill."""
 
 import json
 from collections import Counter
@@ -34,7 +34,7 @@ class CotConfig:
     """Settings of a run, read from its YAML file; every key can be overridden by KEY=VALUE."""
 
     data: list[str] = field(default_factory=list)
-    """Parquet files of ``data_prep/``."""
+    """Parquet files written by ``data_prep/``."""
     out: str = "runs/cot"
     engine: EngineSpec = field(default_factory=lambda: EngineSpec(model=""))
     paths: int = 8
@@ -44,10 +44,10 @@ class CotConfig:
     select: Selection = field(default_factory=Selection)
     run_options: RunOptions = field(default_factory=RunOptions)
     take: dict[str, int] = field(default_factory=dict)
-    """Rows of each data source, by its name, e.g. ``{ava: 10000, koniq: 7000}``, drawn by ``seed`` over all its files;
-    empty: all rows."""
+    """Number of rows by name of the data source, e.g. ``{ava: 10000, koniq: 7000}``, drawn by ``seed`` from all its
+    files; empty: all rows."""
     limit: int | None = None
-    """At most so many rows in all, for a trial: shared evenly between the data sources and drawn by ``seed``."""
+    """Maximum number of rows in total, for a trial; shared evenly between the data sources and drawn by ``seed``."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class CotConfig:
 
     @property
     def path_sampling(self) -> Sampling:
-        """Sampling settings of the paths."""
+        """Return the sampling settings of the paths."""
         return replace(self.reason, n=self.paths)
 
 
@@ -68,16 +68,17 @@ class NotFinished(RuntimeError):
 
 
 def rows_of(config: CotConfig) -> list[RowRef]:
-    """The rows of a run: those that are drawn from ``all_rows``."""
+    """Return the rows of a run, drawn from ``all_rows``."""
     return draw_rows(all_rows(config), config.take, config.limit, config.seed)
 
 
 def all_rows(config: CotConfig) -> list[RowRef]:
-    """All rows of the data.
+    """Return all rows of the data.
 
     Raises:
         HeldOutRows: some rows belong to a validation or test split.
-        ValueError: no rows, or rows of a task whose answer is not just a score.
+        ValueError: there are no rows, or a row's task does not ask for a score, or it has no separate answer rule that
+            could be replaced by a question for a level.
     """
     if not config.data:
         raise ValueError("data: no files are given. Fix: data=[data/koniq/train.parquet], or a list in the YAML file")
@@ -124,14 +125,14 @@ def make_paths(config: CotConfig, console: Console) -> None:
 
 
 def select_paths(config: CotConfig) -> dict[str, Any]:
-    """Judge all paths and write ``<out>/sft.parquet``, ``judged.jsonl`` and ``counts.json``; returns the counts.
+    """Judge all paths, write ``<out>/sft.parquet``, ``judged.jsonl`` and ``counts.json``, and return the counts.
 
     Raises:
         NotFinished: some rows have no plan or no paths yet.
         ValueError: no image is left for training.
     """
     out = Path(config.out)
-    (out / "sft.parquet").unlink(missing_ok=True)  # it may be from other bounds
+    (out / "sft.parquet").unlink(missing_ok=True)  # it may be from a selection with other bounds
     judged, without_plan = judge(config)
     counts = {
         "made_by": f"omniq_verl {omniq_verl.__version__}",
@@ -153,7 +154,7 @@ def select_paths(config: CotConfig) -> dict[str, Any]:
 
 
 def conditions(config: CotConfig) -> dict[str, Any]:
-    """Provenance of the records."""
+    """Return the provenance of the records."""
     out = Path(config.out)
     data = data_record(rows_of(config), config.limit, known_files(out / "plan"))
     sampling = {"plan": asdict(config.plan), "reason": asdict(config.path_sampling)}
@@ -161,7 +162,7 @@ def conditions(config: CotConfig) -> dict[str, Any]:
 
 
 def judge(config: CotConfig) -> tuple[list[Judged], dict[str, int]]:
-    """Every row with its verdicts, in the order of the data; rows without a sound plan are counted by its fault."""
+    """Judge every row, in the order of the data. Rows without a valid plan are counted by the plan's fault."""
     everything, rule = all_rows(config), config.select
     cuts = cut_sources(everything, rule.levels, rule.levels_of)
     refs = draw_rows(everything, config.take, config.limit, config.seed)

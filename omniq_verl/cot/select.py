@@ -1,4 +1,4 @@
-"""Rejection sampling: chooses the images, and the paths of each, to train on."""
+"""Rejection sampling: choose the images to train on, and the paths of each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,30 +19,30 @@ TOO_EASY, TOO_HARD, KEPT, NOT_DRAWN = "too_easy", "too_hard", "kept", "not_drawn
 
 @dataclass(frozen=True)
 class Selection:
-    """Rule of the selection. The paper (sec. 3.1) drops easy and hard images without giving bounds; these are ours."""
+    """Rules of the selection. The paper (sec. 3.1) drops easy and hard images without giving bounds; these are ours."""
 
     min_pass_rate: float = 0.0
-    """An image is kept if its share of correct paths is above this; 0 drops images without any."""
+    """An image is kept if its share of correct paths is above this bound; 0 drops images without a correct path."""
     max_pass_rate: float = 1.0
-    """And below this one: 1 drops those of which all are right."""
+    """An image is kept if its share of correct paths is below this bound; 1 drops images with only correct paths."""
     levels: str = "scale"
-    """Where the levels begin: ``scale``, five equal parts of the task's scale; ``range``, five equal parts between the
-    data source's own least and greatest label; ``quantiles``, a fifth of its labels in each."""
+    """How the levels are divided: ``scale``, five equal parts of the task's scale; ``range``, five equal parts between
+    the data source's lowest and highest label; ``quantiles``, a fifth of its labels in each level."""
     levels_of: dict[str, str] = field(default_factory=dict)
-    """Another choice by data source, e.g. ``{ava: quantiles}``."""
+    """A different choice of ``levels`` by data source, e.g. ``{ava: quantiles}``."""
     emphasis: str = "hard"
-    """How many records a kept image has: ``hard``, the more the fewer of its paths are right; ``even``, all the same
-    number; ``right``, one for each right path."""
+    """Number of records of a kept image: ``hard``, the more records the fewer right paths; ``even``, the same number
+    for all images; ``right``, one record for each right path."""
     max_paths: int = 4
-    """At most so many records of an image. The paper has 2.7 on average (41,183 records of 15,206 images)."""
+    """Maximum number of records per image. The paper has 2.7 on average (41,183 records of 15,206 images)."""
     images: int | None = None
-    """At most so many kept images of each data source, drawn with chances in proportion to their share of wrong paths
-    (``emphasis=hard``) or with even ones."""
+    """Maximum number of kept images per data source. They are drawn with probabilities in proportion to their share of
+    wrong paths (``emphasis=hard``), otherwise with equal ones."""
     number: str = "level"
-    """The number in the training answer: ``level``, one from the correct level, or ``label``, the image's own."""
+    """The number in the training answer: ``level``, a number in the correct level; ``label``, the image's own label."""
     jitter: float = 0.5
     """For ``level``: maximum distance from the level's middle, in level widths. 0.5 means anywhere in the level, so
-    that answers vary enough for stage 1 of GRPO."""
+    answers vary enough for stage 1 of GRPO."""
     decimals: int = 2
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Selection:
             raise ValueError(f"number must be level or label, got {self.number!r}")
 
     def judge_rate(self, right: int, paths: int) -> str:
-        """``too_hard``, ``too_easy`` or ``kept``. Both bounds are exclusive, and broken paths count too."""
+        """Return ``too_hard``, ``too_easy`` or ``kept``. Both bounds are exclusive, and rejected paths count, too."""
         rate = right / paths
         if rate <= self.min_pass_rate:
             return TOO_HARD
@@ -78,7 +78,7 @@ class Judged:
     outcome: str
     cut: Cut
     chosen: list[Verdict] = field(default_factory=list)
-    """One for each record; a path can be there several times."""
+    """One path for each record; a path can occur several times."""
 
     @property
     def right(self) -> int:
@@ -89,13 +89,13 @@ class Judged:
 def judge_row(
     ref: RowRef, answers: Sequence[Mapping[str, Any]], plan: str, rule: Selection, cut: Cut | None = None
 ) -> Judged:
-    """All paths of an image against its label.
+    """Judge all paths of an image against its label.
 
     Args:
         ref: the image's row.
         answers: its paths (``omniq_verl.generation.request.Answer`` as mappings).
-        plan: by which they were reasoned.
-        rule: of the selection.
+        plan: the plan that the paths followed.
+        rule: rules of the selection.
         cut: levels of the image's data source; None: five equal parts of the task's scale.
     """
     cut = cut or scale_cut(ref.info)
@@ -111,13 +111,13 @@ def judge_row(
 
 
 def scale_cut(info: Mapping[str, Any]) -> Cut:
-    """Five equal parts of a row's scale."""
+    """Divide a row's scale into five equal parts."""
     scale = task_of(info).score_scale
     return cut_scores([], scale.low, scale.high, "scale")
 
 
 def draw_images(judged: Iterable[Judged], rule: Selection, seed: int = 0) -> None:
-    """Keep at most ``rule.images`` images of each data source; the others become ``not_drawn``."""
+    """Keep at most ``rule.images`` images of each data source. The others become ``not_drawn``."""
     sources: defaultdict[str, list[Judged]] = defaultdict(list)
     for one in judged:
         if one.outcome == KEPT:
@@ -144,7 +144,7 @@ def _each_once(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def sft_records(judged: Judged, row: Mapping[str, Any], rule: Selection, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The chosen paths as records for verl's SFT trainer: the row's own question, without the plan, and the answer."""
+    """Yield the chosen paths as records for verl's SFT trainer: the row's question (without plan) and the answer."""
     for number, verdict in enumerate(judged.chosen):
         key = f"{judged.ref.key}/{number}"
         answer = f"<think>{verdict.reasoning}</think><answer>{_number(judged, key, rule, seed)}</answer>"
@@ -167,7 +167,7 @@ def _number(judged: Judged, key: str, rule: Selection, seed: int) -> str:
 
 
 def _within(scale: Scale, cut: Cut, level: str, score: float, decimals: int) -> str:
-    """A score of a level, rounded without leaving it: a boundary belongs to the upper level."""
+    """Round a score without leaving its level. A boundary belongs to the upper level."""
     unit = 10.0**-decimals
     for steps in (0, -1, 1):
         text = f"{score + steps * unit:.{decimals}f}"
@@ -179,10 +179,10 @@ def _within(scale: Scale, cut: Cut, level: str, score: float, decimals: int) -> 
 
 
 def count(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
-    """By data source: images and paths by outcome, how many images had how many right paths, labels by level.
+    """Count by data source: images and paths by outcome, images by number of right paths, and labels by level.
 
-    ``acceptance`` is the share of paths that reach the right level, ``records`` the number to learn, and ``tokens`` the
-    mean length of a learned answer, as its generator wrote it (the paper's A.2 gives 478, 346 and 342).
+    ``acceptance`` is the share of paths that reach the right level, ``records`` is the number to learn, and ``tokens``
+    is the mean length of a learned answer as the generator wrote it (the paper's A.2 gives 478, 346 and 342).
     """
     found: dict[str, dict[str, Any]] = {}
     for one in judged:

@@ -12,12 +12,12 @@ from omniq_verl.rewards.parsing import Status, answer_of, reasoning_of
 from omniq_verl.tasks import LEVELS, text_fault
 
 _TAIL = 1000
-"""Characters at the end that are checked for repetition."""
+"""Number of characters at the end that are checked for repetition."""
 _COMPRESSIBLE = 5.0
-"""Compression ratio above which a text counts as repetitive. English prose of this length has about 2, with headings
-and lists up to 3."""
+"""Compression ratio above which a text counts as repetitive. English prose of this length has a ratio of about 2, or up
+to 3 with headings and lists."""
 _SHORTEST_TAIL = 200  # in bytes; shorter ends are too short to judge
-_SHORTEST_PLAN = 5  # in words; a plan such as "1." or "Sharpness" would be found in any reasoning
+_SHORTEST_PLAN = 5  # in words; a plan such as "1." or "Sharpness" would occur in any reasoning
 _OTHER_LETTERS = 0.1
 """Maximum share of non-Latin letters. A name or a sign in the image may be in another script."""
 _MARKUP = re.compile("<(?:think|/?answer)>")
@@ -52,11 +52,11 @@ class Fault(str, Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judged path: its fault, or its reasoning."""
+    """A judged path with its fault or its reasoning."""
 
     fault: Fault | None = None
     reasoning: str = ""
-    """Only set for a correct path, to save memory over millions of paths."""
+    """Only set for a correct path, to save memory with millions of paths."""
     level: str = ""
     characters: int = 0
     """Length of the reasoning."""
@@ -83,7 +83,7 @@ def judge_text(answer: Mapping[str, Any]) -> Fault | None:
 
 
 def judge_plan(answer: Mapping[str, Any]) -> Fault | None:
-    """Check a plan. One that was truncated at ``max_tokens`` lacks its last steps."""
+    """Check a plan. A plan that was truncated at ``max_tokens`` lacks its last steps."""
     return judge_text(answer) or (Fault.TRUNCATED if answer["finish_reason"] == LENGTH else None)
 
 

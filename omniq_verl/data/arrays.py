@@ -5,15 +5,15 @@
   because no image has a side below ``MIN_SIDE``.
 - **uint8** values are the pixels. **Booleans** are black and white, as in PIL's mode "1".
 - **uint16** is treated like a 16-bit file: grey is divided by 257 and rounded; colours use the higher byte. Values that
-  are all below 256, which would be black, are rejected: they are bytes in a wider type.
+  are all below 256 would look black; they are rejected because they are bytes in a wider type.
 - **Other integers** must be 0 to 255 in colour images. Grey ones are rejected, as is PIL's mode "I", because the bit
   depth (8, 16 or 32) cannot be known.
 - **Floats** in a tensor are in [0, 1] unless the caller states a ``value_range``. A value becomes
   ``round((value - low) / (high - low) * 255)``, halves to even, computed in float32 (float64 for float64). Results
-  outside of 0 to 255 and NaN are rejected. So are floats in a NumPy array without a stated range, where both [0, 1]
-  and 0 to 255 are common, and floats ``[H, W]`` without channels, as in PIL's mode "F".
+  outside 0 to 255 and NaN are rejected. Floats in a NumPy array need a stated range, because both [0, 1] and 0 to 255
+  are common. Floats ``[H, W]`` without channels, as in PIL's mode "F", are always rejected.
 
-A byte divided by 255 and rounded once to float64, float32, float16 or bfloat16 is restored exactly; so is
+A byte that was divided by 255 and rounded once to float64, float32, float16 or bfloat16 is restored exactly. So is
 ``byte / 127.5 - 1`` in [-1, 1]. bfloat16 has no precision beyond that: near 1 its steps are 0.996 of a byte's step, so
 values between two bytes, and results of several bfloat16 operations, may end on a neighbouring byte.
 """
@@ -44,7 +44,7 @@ def is_numbers(source: Any) -> bool:
 
 
 def check_range(value_range: ValueRange | None) -> ValueRange | None:
-    """The two ends of a range of floats, or None if none is stated.
+    """Return the two ends of a range of floats, or None if no range is given.
 
     Raises:
         ValueError: they are not two finite numbers with the lower one first.
@@ -63,14 +63,14 @@ def check_range(value_range: ValueRange | None) -> ValueRange | None:
 
 
 def image_from(source: Any, value_range: ValueRange | None = None) -> Image.Image:
-    """The image in an array or a tensor, by the rules of this module.
+    """Return the image in an array or a tensor, converted by the rules of this module.
 
     Args:
         source: one image; a tensor may be on any device and may require gradients.
-        value_range: the floats for black and white. None means 0 and 1 for a tensor, and unknown for an array.
+        value_range: the values of black and white in floats. None means 0 and 1 for a tensor, and unknown for an array.
 
     Raises:
-        BadImage: it holds no image, or its values have no agreed meaning.
+        BadImage: the source is not an image, or its values have no agreed meaning.
         ValueError: the range is invalid.
     """
     ends = check_range(value_range) or (_UNIT if is_tensor(source) else None)
@@ -103,7 +103,7 @@ def _unmasked(array: np.ndarray) -> np.ndarray:
 
 
 def _channels_last(pixels: np.ndarray) -> np.ndarray:
-    """One image as ``[H, W]`` or ``[H, W, C]``."""
+    """Return one image as ``[H, W]`` or ``[H, W, C]``."""
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim == 4:
@@ -147,7 +147,7 @@ def _rounded(pixels: np.ndarray, ends: ValueRange) -> np.ndarray:
 
 
 def _levels(levels: np.ndarray, pixels: np.ndarray, rule: str) -> np.ndarray:
-    """Whole numbers as bytes; values outside of 0 to 255 are rejected."""
+    """Convert whole numbers to bytes; values outside 0 to 255 are rejected."""
     if levels.min() < 0 or levels.max() > 255:
         raise BadImage(f"{pixels.dtype} values from {pixels.min():g} to {pixels.max():g}; {rule}")
     return levels.astype(np.uint8)

@@ -1,9 +1,9 @@
 """Decode base64 text and data URLs to bytes, or say why they do not decode.
 
-Both alphabets are read (``+/`` and the URL-safe ``-_``), with or without padding. Line ends and white space at the ends
-of lines are ignored, because mail and ``base64 FILE`` write them. White space within a line is rejected: usually a form
-has turned a ``+`` into a space, and ignoring it would decode other bytes. The type that a data URL states is ignored;
-the image's own first bytes determine its format.
+Both alphabets (``+/`` and the URL-safe ``-_``) are accepted, with or without padding. Line ends and white space at the
+ends of lines are ignored, because mail and ``base64 FILE`` write them. White space within a line is rejected: usually a
+form has turned a ``+`` into a space, and ignoring the space would give different bytes. The type that a data URL states
+is ignored; the image's own first bytes determine its format.
 """
 
 import base64
@@ -14,13 +14,13 @@ from urllib.parse import unquote
 _BLANKS = " \t\r\n\f"
 _DATA = re.compile(r"[ \t\r\n\f]*data:", re.IGNORECASE)
 _SHORTEST = 40
-"""Fewest characters of an encoded image; a shorter text without padding is more likely a path such as /etc/passwd."""
+"""Minimum length of an encoded image. A shorter text without padding is more likely a path such as /etc/passwd."""
 _OTHERS = re.compile(r"[^A-Za-z0-9+/_-]")
 _TO_STANDARD = str.maketrans("-_", "+/")
 
 
 class BadBase64(ValueError):
-    """Why a text is not base64."""
+    """A text is not base64; the message says why."""
 
 
 def is_data_url(text: str) -> bool:
@@ -62,7 +62,7 @@ def _payload(url: str) -> str:
 
 
 def _joined(text: str) -> str:
-    """The lines of a text joined, without white space at their ends."""
+    """Join the lines of a text, without the white space at their ends."""
     joined = "".join(line.strip(_BLANKS) for line in text.split("\n"))
     return "".join(line.strip(_BLANKS) for line in joined.split("\r")) if "\r" in joined else joined
 

@@ -1,4 +1,4 @@
-"""Digits of numbers: half a unit of the last one of a published number, and those of a mean that count."""
+"""Precision of numbers: how far a published number may be rounded, and which digits of a mean count."""
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 
 MEAN_DECIMALS = 10
-"""Digits behind the point of a mean of written scores; answers have two, and rounding errors begin at the fourteenth.
-"""
+"""Decimals that count in a mean of written scores. Answers have two; rounding errors start at the fourteenth."""
 
 
 def without_rounding_errors(means: Any) -> Any:
-    """Means of scores, so that means which are equal by hand are equal numbers.
+    """Round means of scores, so that means that are equal on paper are equal floats.
 
-    Binary sums differ in their last bits by the number and the order of their parts. Left alone, the mean of three 3.3
-    is not that of four, ranks of equal means depend on the order, and equal predictions have a correlation.
+    The last bits of a floating-point sum depend on the number and the order of its terms. Without rounding, the mean of
+    three times 3.3 differs from the mean of four, the ranks of equal means depend on the order, and equal predictions
+    have a correlation.
 
     Args:
-        means: a number, an array or a pandas series, which is what is returned; NaN stays NaN.
+        means: a number, an array or a pandas series; the result has the same type. NaN stays NaN.
     """
     return np.round(means, MEAN_DECIMALS)
 
 
 class Rounded(float):
-    """A float that also knows how far it may be rounded. Arithmetic on it returns plain floats."""
+    """A float that also records how far it may have been rounded. Arithmetic on it returns plain floats."""
 
     rounding: float
     """Largest possible difference from the unrounded number, 0 or more."""
@@ -39,10 +39,10 @@ class Rounded(float):
 
 
 def half_unit(cell: Any) -> float:
-    """Half a unit of a number's last digit: 0.005 for "4.31", 0.05 for "4.0", 0.5 for "4", 5.0 for "1.84e+03".
+    """Return half a unit of a number's last digit: 0.005 for "4.31", 0.05 for "4.0", 0.5 for "4", 5.0 for "1.84e+03".
 
     Args:
-        cell: a text, or a number, which is read as Python prints it.
+        cell: a text, or a number, whose digits are those that Python prints.
     """
     digits = _decimal(cell)
     return 0.0 if digits is None else 0.5 * 10.0 ** _exponent(digits)
@@ -57,15 +57,15 @@ def _decimal(cell: Any) -> Decimal | None:
 
 
 def _exponent(number: Decimal) -> int:
-    return int(number.as_tuple().exponent)  # a letter only for numbers that are not finite
+    return int(number.as_tuple().exponent)  # a letter only if the number is not finite
 
 
 def row_roundings(cells: Sequence[Any]) -> list[float]:
-    """How far each number of a row may be rounded, if all were written in the same format.
+    """Return how far each number of a row may have been rounded, if all were written in the same format.
 
     Args:
-        cells: the row's numbers, as ``half_unit`` takes them. The most decimals and the most significant digits of any
-            cell are taken as the format's; the coarser of the two applies.
+        cells: the row's numbers, as for ``half_unit``. The largest number of decimals and of significant digits in any
+            cell are taken as the format; the coarser of the two applies.
     """
     plain = [_decimal(cell) or Decimal(0) for cell in cells]
     decimals = max((-_exponent(one) for one in plain), default=0)

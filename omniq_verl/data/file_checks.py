@@ -1,4 +1,4 @@
-"""Check by its structure, without decoding it, that a JPEG or PNG file is complete."""
+"""Check that a JPEG or PNG file is complete by its structure, without decoding it."""
 
 import re
 import struct
@@ -12,7 +12,7 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """Next marker within a JPEG's compressed data, skipping stuffed bytes, restarts and padding."""
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-"""PNG chunks that a picture needs; names of optional chunks begin with a small letter."""
+"""PNG chunks that a picture needs; names of optional chunks begin with a lower-case letter."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Values per pixel, by PNG colour type."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -20,12 +20,12 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 class BadImage(ValueError):
-    """Why an image is rejected; the message is written to ``rejects.jsonl``."""
+    """An image is rejected; the message says why and is written to ``rejects.jsonl``."""
 
 
 def check_jpeg(data: bytes, pixels: int) -> None:
-    """Follow the segments to the end of the picture; cameras append videos, thumbnails and padding after it."""
-    if len(data) < pixels / 512:  # even where all is one colour, each 8 x 8 block takes a bit
+    """Follow the segments to the end of the picture; cameras append videos, thumbnails and padding to it."""
+    if len(data) < pixels / 512:  # even in a picture of one colour, each 8 x 8 block takes a bit
         raise BadImage("it has too few bytes for its pixels (a truncated or manipulated JPEG)")
     position, scans = 2, 0
     while mark := _NEXT_MARKER.search(data, position):
@@ -38,7 +38,7 @@ def check_jpeg(data: bytes, pixels: int) -> None:
 
 
 def check_png(data: bytes) -> bool:
-    """Check that all chunks are present and valid; returns whether there are tags that may hold an orientation."""
+    """Check that all chunks are present and valid, and return whether there are tags that may hold an orientation."""
     kind, pixels, tagged = b"", False, False
     for kind, start in _png_chunks(data):
         if (start == 16) != (kind == b"IHDR"):
@@ -47,7 +47,7 @@ def check_png(data: bytes) -> bool:
             raise BadImage(
                 f"it is damaged (a PNG with an unknown part, {ascii(kind)[2:-1]}, that readers have to know)"
             )
-        if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two and more are an animation
+        if kind == b"acTL" and data[start : start + 4] != b"\0\0\0\1":  # two or more frames are an animation
             raise BadImage("it is damaged (an animated PNG with an impossible number of frames)")
         pixels |= kind == b"IDAT"
         tagged |= kind == b"eXIf" or data.startswith(_TAG_WORDS, start)
@@ -59,7 +59,7 @@ def check_png(data: bytes) -> bool:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The kind of each complete chunk up to the end, and the offset of its content."""
+    """Yield the kind of each complete chunk up to the end, and the offset of its content."""
     kind, position = b"", 8
     while kind != b"IEND" and position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -97,7 +97,7 @@ def check_png_pixels(data: bytes) -> None:
 
 
 def _png_size(data: bytes) -> int:
-    """Bytes of all rows, each with its filter byte."""
+    """Return the number of bytes of all rows, each with its filter byte."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * _CHANNELS.get(colour, 0)
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)

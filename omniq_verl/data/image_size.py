@@ -1,8 +1,8 @@
 """How large an image may be before a model sees it: one rule for preparation, evaluation, scoring and serving.
 
-A data set has the rule of its preparation (``--short-side``, ``--max-pixels``), which the rows then hold. A model has
-the ``max_pixels`` of its image processor, which training, vLLM and transformers apply and trained models inherit. An
-engine can be given a rule for images that no preparation has seen.
+A data set is resized when it is prepared (``--short-side``, ``--max-pixels``), and its rows record the rule. A model
+has the ``max_pixels`` of its image processor; training, vLLM and transformers apply it, and trained models inherit it.
+An engine can be given a rule for images that were never prepared.
 """
 
 import io
@@ -14,16 +14,16 @@ from PIL import Image
 from omniq_verl.data.images import decode_image, encode_png
 
 PATCH = 28
-"""Pixels of a side of what Qwen2.5-VL counts as one token: patches of 14, merged two by two."""
+"""Side in pixels of the square that is one token in Qwen2.5-VL: patches of 14, merged two by two."""
 
 
 SHORTEST = 11
-"""Pixels of a side, as in ``omniq_verl.data.images.check_size``."""
+"""Shortest side in pixels, as in ``omniq_verl.data.images.check_size``."""
 
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Bounds of an image's size. Images are only made smaller, never larger, and keep their shape.
+    """Bounds of an image's size. Images are only made smaller, never larger, and keep their aspect ratio.
 
     No side becomes shorter than 11 pixels, below which Qwen2-VL's image processor fails.
 
@@ -32,9 +32,9 @@ class ImageSize:
     """
 
     short_side: int | None = None
-    """Longest length of the shorter side, in pixels."""
+    """Maximum length of the shorter side, in pixels."""
     max_pixels: int | None = None
-    """Most pixels."""
+    """Maximum number of pixels."""
 
     def __post_init__(self) -> None:
         bounds = (("short side", self.short_side, PATCH), ("number of pixels", self.max_pixels, PATCH**2))
@@ -46,7 +46,7 @@ class ImageSize:
         return self.short_side is not None or self.max_pixels is not None
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """The size of an image of so many pixels under these bounds; its own where it keeps them."""
+        """Return the size to which an image of this size is reduced; the same size if it is within the bounds."""
         ratio = 1.0
         if self.short_side is not None:
             ratio = min(ratio, self.short_side / min(width, height))
@@ -54,23 +54,23 @@ class ImageSize:
             ratio = min(ratio, math.sqrt(self.max_pixels / (width * height)))
         if ratio == 1.0:
             return width, height
-        # Downwards for a bound on the area, as rounding might pass it; the short side is met exactly.
+        # Round down, because rounding up might exceed the bound on the area; the short side is met exactly.
         sides = (max(min(side, SHORTEST), math.floor(side * ratio + 1e-6)) for side in (width, height))
         return next(sides), next(sides)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """The image within the bounds: the very same object where it keeps them."""
+        """Reduce the image to the bounds; returns the same object if it is within them."""
         size = self.target(*image.size)
         return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
     def shrink(self, data: bytes) -> tuple[bytes, tuple[int, int] | None]:
-        """An image file within the bounds.
+        """Reduce an image file to the bounds.
 
         Args:
-            data: as ``omniq_verl.data.images.check_image`` returns it.
+            data: a file's bytes, as ``omniq_verl.data.images.check_image`` returns them.
 
         Returns:
-            The very same bytes and None, or a PNG and the former width and height.
+            The same bytes and None, or a PNG and the former width and height.
         """
         with Image.open(io.BytesIO(data)) as image:
             size = image.size
@@ -84,5 +84,5 @@ UNBOUNDED = ImageSize()
 
 
 def image_tokens(width: int, height: int) -> int:
-    """Tokens of an image to Qwen2.5-VL, where its processor's own bounds do not change it: sides are rounded to 28s."""
+    """Return the number of Qwen2.5-VL's tokens for an image within its processor's bounds: sides are rounded to 28s."""
     return max(1, round(width / PATCH)) * max(1, round(height / PATCH))

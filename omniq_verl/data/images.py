@@ -2,17 +2,17 @@
 
 These are the image rules:
 
-- A JPEG or PNG that every reader decodes to the same 8-bit picture is left unchanged: RGB or grey, not rotated by
-  EXIF, without transparency. If a JPEG contains further ones (MPO, as phones write them), the first one counts.
+- A JPEG or PNG that every reader decodes to the same 8-bit picture is left unchanged: RGB or grey, not rotated by EXIF,
+  without transparency. If a JPEG contains several pictures (MPO, as phones write them), the first one counts.
 - Everything else (BMP, TIFF, WebP, PPM, a GIF of one frame; CMYK, 16 bit, palette, alpha, EXIF rotation) is decoded,
   turned upright, converted to 8-bit RGB and written losslessly as PNG without any tags. 16-bit grey is divided by 257
   and rounded; 16-bit colours, or grey with alpha, use the higher byte, as Pillow reads them. Alpha is composited on
   white (as Qwen's own loader does); CMYK becomes RGB as Pillow converts it.
-- A file is rejected with a reason if it is empty, truncated, animated, outside of the size limits, too long and
-  narrow, not an image, or has pixels without an agreed range (floats, 32-bit integers, bytes in 16-bit grey).
+- A file is rejected with a reason if it is empty, truncated, animated, outside the size limits, too long and narrow, or
+  not an image, or if its pixels have no agreed range (floats, 32-bit integers, bytes in 16-bit grey).
 
 ``pictures.py`` applies the same rules to PIL images, ``arrays.py`` to arrays and tensors, and ``base64_text.py`` to
-base64 and data URLs, so that an image gives the same result in every form.
+base64 and data URLs. An image therefore gives the same result in every form.
 """
 
 import base64
@@ -29,14 +29,14 @@ from omniq_verl.data.quiet import quiet
 
 MAX_BYTES = 200 * 2**20
 MAX_PIXELS = 2**26
-"""67 million, the largest phone photographs; a conversion holds eight to sixteen bytes per pixel."""
+"""67 million, as in the largest phone photographs. A conversion needs eight to sixteen bytes of memory per pixel."""
 MIN_SIDE = 11
-"""In pixels. AVA has broken files with a side of one, which Qwen2-VL's `smart_resize` would enlarge, not reject."""
+"""In pixels. AVA has broken files with a side of one; Qwen2-VL's `smart_resize` would enlarge, not reject, them."""
 MAX_RATIO = 200
-"""Longer side divided by the shorter. Qwen2-VL's `smart_resize` raises above it, in the middle of a training."""
+"""Longer side divided by the shorter. Above it, Qwen2-VL's `smart_resize` raises an error in the middle of training."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-"""Formats that are read, by Pillow's names; MPO counts as JPEG."""
+"""Accepted formats, by Pillow's names; MPO counts as JPEG."""
 UNKNOWN = "no known image format, or truncated in its header"
 ANIMATED = "it is animated, or has several pages"
 _ORIENTATION = 0x0112
@@ -50,18 +50,18 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-"""TIFF tag for what a grey value means, and the value with which 0 is white. Pillow obeys it up to 8 bits only."""
+"""TIFF tag for the meaning of grey values, and its value for "0 is white". Pillow obeys it only up to 8 bits."""
 _WIDE_GREY = ("PNG", "PPM")
-"""Formats whose 16-bit grey Pillow may hold in 32 bits, scaled to the full 16-bit range."""
+"""Formats for which Pillow may store 16-bit grey in 32 bits, scaled to the full 16-bit range."""
 
 
 def load_image(path: Path, decode: bool = False) -> bytes:
-    """The bytes of an image by the rules of this module.
+    """Return the bytes of an image by the rules of this module.
 
     Args:
         path: the image file.
-        decode: also decode every pixel of files that are left unchanged. Without it only their structure is checked
-            (PNG: all checksums; JPEG: that it ends), which costs a fiftieth.
+        decode: also decode every pixel of files that are left unchanged. Without it, only their structure is checked
+            (PNG: all checksums; JPEG: that it ends), at a fiftieth of the cost.
 
     Raises:
         BadImage: the file is rejected.
@@ -76,10 +76,10 @@ def data_url(data: bytes) -> str:
 
 
 def read_image(path: Path) -> bytes:
-    """A file's bytes.
+    """Return a file's bytes.
 
     Raises:
-        BadImage: it is empty, too large or cannot be read.
+        BadImage: the file is empty, too large or cannot be read.
     """
     try:
         size = path.stat().st_size
@@ -91,7 +91,7 @@ def read_image(path: Path) -> bytes:
 
 
 def check_image(data: bytes, decode: bool = False) -> bytes:
-    """Like ``load_image``, for a file's bytes; returns the same object if they are left unchanged."""
+    """Like ``load_image``, but for a file's bytes. Returns the same object if they are left unchanged."""
     with _opened(data) as image:
         if not _goes_through(image, data):
             return _as_png(_whole(image, data))
@@ -101,7 +101,7 @@ def check_image(data: bytes, decode: bool = False) -> bytes:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The RGB picture that the bytes of ``check_image`` show, decoded once and without writing a PNG.
+    """Return the RGB picture in the bytes of ``check_image``, decoded only once and without writing a PNG.
 
     Raises:
         BadImage: the file is rejected, as by ``check_image(data, decode=True)``.
@@ -114,10 +114,10 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def read_otherwise(data: bytes) -> str | None:
-    """Why a reader without these rules, such as verl's, would show a model a different picture; None if it would not.
+    """Say why a reader without these rules, such as verl's, would show a different picture; None if it would not.
 
-    Such a reader composites RGBA on white and otherwise converts to RGB what Pillow returns. Files that the rules
-    reject give None.
+    Such a reader composites RGBA on white and converts anything else that Pillow returns to RGB. The result is None for
+    files that the rules reject.
     """
     try:
         with _opened(data) as image:
@@ -135,10 +135,10 @@ def read_otherwise(data: bytes) -> str | None:
 
 
 def check_pixels(data: bytes, most: int) -> None:
-    """Reject an image by the size in its header, before it is decoded. Other faults are left to the rules.
+    """Reject an image by the size in its header, before it is decoded. The rules check for other faults.
 
     Raises:
-        BadImage: it has more than ``most`` pixels.
+        BadImage: the image has more than ``most`` pixels.
     """
     try:
         with _opened(data) as image:
@@ -151,7 +151,7 @@ def check_pixels(data: bytes, most: int) -> None:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The opened image. Any error from Pillow or from the rules becomes a ``BadImage``."""
+    """Open an image. Any error from Pillow or from the rules becomes a ``BadImage``."""
     with named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         yield image
 
@@ -177,7 +177,7 @@ _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 
 
 def _goes_through(image: Image.Image, data: bytes) -> bool:
-    """Whether the file is left unchanged. Checks its size and structure first."""
+    """Check a file's size and structure, and return whether it is left unchanged."""
     check_size(*image.size)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise BadImage(ANIMATED)
@@ -186,12 +186,12 @@ def _goes_through(image: Image.Image, data: bytes) -> bool:
         tagged = check_png(data)
     elif image.format in ("JPEG", "MPO"):
         check_jpeg(data, image.width * image.height)
-    # turn_of() only where tags exist: Pillow decodes a whole PNG to look for tags after the picture.
+    # Call turn_of() only if tags exist: Pillow decodes a whole PNG to look for tags after the picture.
     return _is_plain(image, data) and not (tagged and turn_of(image) is not None)
 
 
 def _whole(image: Image.Image, data: bytes) -> Image.Image:
-    """The image, after checking that Pillow would not fill in missing pixels."""
+    """Return the image after checking that Pillow would not fill in missing pixels."""
     if image.format == "PNG":
         check_png_pixels(data)
     return image
@@ -201,7 +201,7 @@ def check_size(width: int, height: int) -> None:
     """Check an image's size in pixels.
 
     Raises:
-        BadImage: it is too large, too small, or too long and narrow.
+        BadImage: the image is too large, too small, or too long and narrow.
     """
     if width * height > MAX_PIXELS:
         raise BadImage(_TOO_LARGE)
@@ -214,11 +214,11 @@ def check_size(width: int, height: int) -> None:
 def _is_plain(image: Image.Image, data: bytes) -> bool:
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         return False
-    return image.format in ("JPEG", "MPO") or (image.format == "PNG" and data[24] <= 8)  # bits of a channel
+    return image.format in ("JPEG", "MPO") or (image.format == "PNG" and data[24] <= 8)  # bits per channel
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """The transposition that turns an image upright, by its EXIF (or XMP) orientation; None if it is upright."""
+    """Return the transposition that turns an image upright by its EXIF (or XMP) orientation; None if it is upright."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # 1: upright
     except Exception:  # Pillow raises errors of every kind on broken tags, which are then ignored
@@ -250,7 +250,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def upright_copy(image: Image.Image) -> Image.Image:
-    """An opened image's picture, upright and in RGB, by the rules of this module; the image itself is not changed."""
+    """Return an opened image's picture, upright and in RGB, by the rules of this module. The image is not changed."""
     rgb = _upright(image)
     return image.copy() if rgb is image else rgb
 
@@ -290,10 +290,10 @@ def _shades(image: Image.Image) -> np.ndarray:
 
 
 def check_wide(pixels: np.ndarray) -> np.ndarray:
-    """The same 16-bit pixels, unless all are below 256: almost black, if they are not bytes in a wider type.
+    """Return the same 16-bit pixels after checking that they are not bytes in a wider type.
 
     Raises:
-        BadImage: they are, and not all are 0.
+        BadImage: all are below 256, and not all are 0.
     """
     if 0 < (highest := pixels.max()) < 256:
         raise BadImage(f"it has 16-bit values up to {highest}, and white is 65535. Fix: give them as 8 bits")

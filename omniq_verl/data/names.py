@@ -1,11 +1,11 @@
-r"""File names as they appear in what this package writes, and names that differ only in their form of Unicode.
+r"""File names in this package's output, and names that differ only in their Unicode form.
 
-A name on disk is bytes. Python reads bytes that are not UTF-8 as lone surrogates (PEP 383), which no table, JSON reader
-or terminal accepts. ``shown_name`` writes such a name as valid UTF-8 that can be turned back: a byte that is not UTF-8
-becomes ``\x`` and two hexadecimal digits (``caf\xe9.jpg``), any other lone surrogate ``\u`` and four, and a backslash
-in the name that could be mistaken for the start of one of these, or for a doubled one, is doubled. All other names
-stay the same. The tables of ``omniq score`` and ``omniq rali score``, their resume keys, the results of ``Scorer`` and
-``Client``, and ``rejects.jsonl`` hold shown names; ``real_name`` restores the path.
+A name on disk is a sequence of bytes. Python decodes bytes that are not UTF-8 to lone surrogates (PEP 383), which no
+table, JSON reader or terminal accepts. ``shown_name`` escapes such a name as valid UTF-8, reversibly: a byte that is
+not UTF-8 becomes ``\x`` and two hexadecimal digits (``caf\xe9.jpg``), and any other lone surrogate becomes ``\u`` and
+four digits. A backslash that could be mistaken for the start of one of these, or for a doubled backslash, is doubled.
+All other names stay the same. The tables of ``omniq score`` and ``omniq rali score``, their resume keys, the results of
+``Scorer`` and ``Client``, and ``rejects.jsonl`` contain shown names; ``real_name`` restores the path.
 """
 
 import os
@@ -22,12 +22,12 @@ _SHOWN = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u(d[89a-f][0-9a-f]{2}))")
 
 
 def shown_name(name: "str | os.PathLike[str]") -> str:
-    """A path or name as valid UTF-8, which ``real_name`` turns back."""
+    """Escape a path or name as valid UTF-8; ``real_name`` reverses this."""
     return escape_halves(_AMBIGUOUS.sub(r"\\\\", os.fspath(name)))
 
 
 def real_name(shown: str) -> str:
-    """The path or name that ``shown_name`` was given."""
+    """Return the path or name that ``shown_name`` was given."""
     return _SHOWN.sub(_real, shown)
 
 
@@ -39,7 +39,7 @@ def _real(found: "re.Match[str]") -> str:
 
 
 def escape_halves(text: str) -> str:
-    """A text for people to read, with its lone surrogates escaped as in ``shown_name``."""
+    """Escape the lone surrogates of a text for people to read, as ``shown_name`` does."""
     return _HALF.sub(_escaped, text)
 
 
@@ -49,7 +49,7 @@ def _escaped(found: "re.Match[str]") -> str:
 
 
 def is_utf8(name: "str | os.PathLike[str]") -> bool:
-    """Whether a table, a row or a terminal can hold this name unchanged."""
+    """Whether a table, a row or a terminal can show this name unchanged."""
     return not _HALF.search(os.fspath(name))
 
 
@@ -60,10 +60,10 @@ def never_fail_to_print() -> None:
 
 
 def composed(name: str) -> str:
-    """A name with composed letters (NFC). Archives made on macOS have them decomposed."""
+    """Return a name with composed letters (NFC). Archives made on macOS contain decomposed ones."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def name_key(name: str) -> str:
-    """A key that is equal for names that mean the same file on some system: ignores case and the form of Unicode."""
+    """Return a key that is equal for names that mean the same file on some system: it ignores case and Unicode form."""
     return composed(composed(name).lower()).strip(BLANKS)

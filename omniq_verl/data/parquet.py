@@ -13,11 +13,11 @@ from omniq_verl.data.files import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROWS_PER_GROUP = 512  # for images of tens of KB, a row group takes some ten MB, which writing holds in memory
+_ROWS_PER_GROUP = 512  # with images of tens of KB, a row group takes some ten MB of memory while it is written
 
 
 def replace_table(path: Path, table: "pd.DataFrame") -> Path:
-    """Write a table in one step: a kill leaves the old file."""
+    """Write a table in one step, so a kill leaves the old file."""
     with atomic_path(path) as unfinished:
         table.to_parquet(unfinished)
     return path
@@ -29,7 +29,7 @@ def write_parquet(records: Iterable[dict[str, Any]], path: Path) -> int:
     The file appears under ``path`` only when it is complete. The schema is that of the first row group.
 
     Raises:
-        ValueError: there are no records, or one has columns that the first one lacks.
+        ValueError: there are no records, or a record has columns that the first one lacks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     iterator, count, writer = iter(records), 0, None

@@ -1,4 +1,4 @@
-"""Convert PIL images to the bytes, or the picture, that the image rules give for the image's file.
+"""Convert PIL images to the bytes or the picture that the image rules give for the same image as a file.
 
 - If Pillow has opened an image but not yet read it, the bytes of its file are used.
 - Otherwise its pixels are used, with palette, transparency and orientation: if ``getexif()`` gives an EXIF
@@ -29,17 +29,18 @@ from omniq_verl.data.images import (
 )
 
 _LOCKS = tuple(Lock() for _ in range(64))
-"""Pillow cannot read one image in two threads; a list may contain the same image twice."""
+"""Locks for reading: Pillow cannot read one image in two threads, and a list may contain the same image twice."""
 
 
 def check_picture(image: Image.Image) -> bytes:
-    """The bytes of a PIL image, as ``check_image`` gives them for its file; the image itself is not changed.
+    """Return the bytes of a PIL image, as ``check_image`` returns them for its file. The image is not changed.
 
     Raises:
-        BadImage: the image rules reject it, its file was closed too early, or it is not the first picture of its file.
+        BadImage: the image rules reject the image, its file was closed too early, or it is not the first picture of its
+            file.
     """
     found = _read(image)
-    return check_image(found, decode=True) if isinstance(found, bytes) else encode_png(found, 1)  # it is read soon
+    return check_image(found, decode=True) if isinstance(found, bytes) else encode_png(found, 1)  # decoded again soon
 
 
 def decode_picture(image: Image.Image) -> Image.Image:
@@ -49,7 +50,7 @@ def decode_picture(image: Image.Image) -> Image.Image:
 
 
 def _read(image: Image.Image) -> bytes | Image.Image:
-    """The file of an image that has not been read yet; otherwise its picture, upright and in RGB."""
+    """Return the file of an image that has not been read yet; otherwise its picture, upright and in RGB."""
     with _LOCKS[_owner(image) // 64 % len(_LOCKS)], named_errors():
         check_size(*image.size)
         data = _unread_file(image)
@@ -57,12 +58,12 @@ def _read(image: Image.Image) -> bytes | Image.Image:
 
 
 def _owner(image: Image.Image) -> int:
-    """What two threads must not use at once: the open file, which two images may share."""
+    """Return the id of what two threads must not use at once: the open file, which two images may share."""
     return id(getattr(image, "fp", None) or image)
 
 
 def _unread_file(image: Image.Image) -> bytes | None:
-    """The content of the file of an image that has not been read, sought, drafted or changed; None if there is none."""
+    """Return the file content of an image that has not been read, sought, drafted or changed; None if there is none."""
     if not isinstance(image, ImageFile):
         return None
     file = getattr(image, "fp", None)
@@ -88,11 +89,11 @@ def _whole(file: Any) -> bytes:
 
 
 def _alike(image: ImageFile, fresh: Image.Image) -> bool:
-    """Whether an image is as it was when it was opened."""
+    """Whether an image is unchanged since it was opened."""
     same = all(getattr(image, name) == getattr(fresh, name) for name in ("format", "mode", "size", "tile", "info"))
     if not same or _frame(image):
         return False
-    # turn_of() makes Pillow read a PNG, to look for tags after the pixels; then the image would count as read.
+    # turn_of() makes Pillow read a PNG to look for tags after the pixels; the image would then count as read.
     return (image.format == "PNG" and "exif" not in image.info) or turn_of(image) == turn_of(fresh)
 
 
@@ -107,7 +108,7 @@ def _picture(image: Image.Image) -> Image.Image:
 
 
 def _frame(image: Image.Image) -> int:
-    """Index of the picture within its file, from 0; an unpickled image has no file and gives 0."""
+    """Return the index of the picture within its file, from 0. An unpickled image has no file and gives 0."""
     try:
         return image.tell()
     except AttributeError:

@@ -25,7 +25,7 @@ def open_prepared(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """Open a prepared file that has these columns, in the types that rows need.
 
     Raises:
-        ValueError: it is missing, a folder, not parquet, or lacks a column; the message names the fix.
+        ValueError: the file is missing, a folder, not parquet, or lacks a column. The message names the fix.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Fix: name its files, e.g. {path}/*.parquet")
@@ -60,7 +60,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def image_kind(column: pa.DataType) -> str | None:
-    """How a file holds its images: ``bytes`` in the rows, or ``image``, names of files; None if neither.
+    """Return how a file stores its images: ``bytes`` in the rows, or ``image`` for file names; None if neither.
 
     verl uses the bytes wherever the key exists, even if it is empty (rl_dataset.py:335).
     """
@@ -70,7 +70,7 @@ def image_kind(column: pa.DataType) -> str | None:
 
 
 def _item(column: pa.DataType) -> pa.DataType | None:
-    """The type of a list's items; None if it is not a list."""
+    """Return the type of a list's items; None if it is not a list."""
     return column.value_type if hasattr(column, "value_type") and not pa.types.is_dictionary(column) else None
 
 
@@ -97,17 +97,17 @@ _FAULTS: dict[str, Callable[[pa.DataType], str | None]] = {
     "extra_info": _fault_of_struct,
     "reward_model": _fault_of_struct,
 }
-"""Checks of a column's type, by column; each returns what is wrong, or None."""
+"""Checks of the columns' types, by column; each check returns what is wrong, or None."""
 
 
 def row_info(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a row: its ``data_source`` and the ``INFO`` keys of its ``extra_info``, None where missing.
+    """Return what identifies a row: its ``data_source`` and the ``INFO`` keys of its ``extra_info``; None if missing.
 
     Args:
         row: a row with ``data_source`` and ``extra_info``.
 
     Raises:
-        BadRow: source or id is missing, the task unknown, the scale wrong, or a value has the wrong type.
+        BadRow: the source or id is missing, the task is unknown, the scale is wrong, or a value has the wrong type.
     """
     info, source = row["extra_info"], row["data_source"]
     if not isinstance(source, str) or not source:

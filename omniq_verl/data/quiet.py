@@ -1,7 +1,7 @@
 """Silence Pillow's warnings while any thread reads an image.
 
-``warnings.catch_warnings`` alone is not thread-safe: of two that overlap, the last one restores the first one's
-filters, which then stay in effect.
+``warnings.catch_warnings`` alone is not thread-safe: if two blocks overlap, the last one restores the filters of the
+first, which then stay in effect.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 class _Shared:
-    """The filters of all threads that are within ``quiet``: set by the first, and restored by the last."""
+    """The filters of all threads inside ``quiet``: the first thread sets them, the last one restores the old ones."""
 
     def __init__(self) -> None:
         self._lock, self._depth = Lock(), 0

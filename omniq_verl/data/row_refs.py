@@ -31,7 +31,7 @@ class RowRef:
 
 
 HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
-"""Splits that are never used for training, in small letters."""
+"""Splits that are never used for training, in lower case."""
 
 
 def is_held_out(ref: RowRef) -> bool:
@@ -40,7 +40,7 @@ def is_held_out(ref: RowRef) -> bool:
 
 
 class HeldOutRows(ValueError):
-    """The data holds rows that must not be used for training."""
+    """The data contains rows that must not be used for training."""
 
 
 class SameRow(ValueError):
@@ -48,12 +48,12 @@ class SameRow(ValueError):
 
 
 def list_rows(files: Sequence[Path]) -> list[RowRef]:
-    """All rows of the files, in order, without their images. A ``*`` in a name matches any characters.
+    """List all rows of the files, in order, without their images. A ``*`` in a name matches any characters.
 
     Raises:
         SameRow: two rows have the same task and id.
-        ValueError: a file was not written by ``omniq data`` or has no rows, a row lacks something (the message names
-            file, row and field), or some files hold images and others file names.
+        ValueError: a file was not written by ``omniq data`` or has no rows, a row lacks a field (the message names
+            file, row and field), or some files contain images and others file names.
     """
     refs: dict[str, RowRef] = {}
     files = list(expanded(files))
@@ -84,17 +84,17 @@ def limited_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef
 
 
 def named(ref: RowRef) -> str:
-    """A row for messages: its file and its row index."""
+    """Name a row in messages: its file and its row index."""
     with pq.ParquetFile(ref.file) as file:
         before = sum(file.metadata.row_group(group).num_rows for group in range(ref.group))
     return f"{ref.file}, row {before + ref.number}"
 
 
 def check_same_images(files: Iterable[Path]) -> None:
-    """Check that files used together hold their images in the same way.
+    """Check that files used together store their images in the same way.
 
     Raises:
-        ValueError: some hold images and others file names, or a file was not written by ``omniq data``.
+        ValueError: some contain images and others file names, or a file was not written by ``omniq data``.
     """
     kinds: dict[Any, Path] = {}
     for file in expanded(files):
@@ -108,7 +108,7 @@ def check_same_images(files: Iterable[Path]) -> None:
 
 
 def expanded(files: Iterable[Path]) -> Iterator[Path]:
-    """The files, with names such as ``train*.parquet`` (as settings have them) expanded.
+    """Yield the files, with names such as ``train*.parquet`` (as in settings) expanded.
 
     Raises:
         ValueError: no file matches such a name.
@@ -121,11 +121,11 @@ def expanded(files: Iterable[Path]) -> Iterator[Path]:
 
 
 def learnable_rows(files: Sequence[Path], limit: int | None = None) -> list[RowRef]:
-    """The first ``limit`` rows, checked to be from a training split and of tasks that ask for a score.
+    """Return the first ``limit`` rows, after checking that they are training rows of tasks that ask for a score.
 
     Raises:
-        HeldOutRows: some are from a validation or test split.
-        ValueError: there are no rows, or a row's task asks for no score.
+        HeldOutRows: some rows are from a validation or test split.
+        ValueError: there are no rows, or a row's task does not ask for a score.
     """
     refs = list_rows(files)[:limit]
     check_learnable(refs)
@@ -133,7 +133,7 @@ def learnable_rows(files: Sequence[Path], limit: int | None = None) -> list[RowR
 
 
 def check_learnable(refs: Sequence[RowRef]) -> None:
-    """The checks of ``learnable_rows``, for rows that are already listed."""
+    """Run the checks of ``learnable_rows`` on rows that are already listed."""
     if not refs:
         raise ValueError("there are no rows. Fix: name prepared files, e.g. --data data/koniq/train.parquet")
     for ref in refs:
@@ -148,7 +148,7 @@ def check_learnable(refs: Sequence[RowRef]) -> None:
 
 
 def _row_refs(path: Path) -> Iterator[RowRef]:
-    first = 0  # row index where the row group begins
+    first = 0  # row index at which the row group begins
     with open_prepared(path, _COLUMNS) as file:
         for group in range(file.num_row_groups):
             with named_errors(path):
@@ -172,7 +172,7 @@ class RowReader:
         self._rows: pa.Table | None = None
 
     def read(self, refs: Iterable[RowRef]) -> Iterator[dict[str, Any]]:
-        """The referenced rows, in order.
+        """Yield the referenced rows, in order.
 
         Raises:
             ValueError: a file lacks one of the columns, or can no longer be read.
@@ -190,19 +190,19 @@ class RowReader:
 
 
 def image_bytes(row: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """The content of a row's image files, from the row itself or from the files it names.
+    """Return the content of a row's image files, from the row itself or from the files it names.
 
     Raises:
-        BadImage: the row has no image, an empty one, or names a file that cannot be used.
+        BadImage: the row has no image or an empty one, or names a file that cannot be used.
     """
     return tuple(source if isinstance(source, bytes) else load_image(source) for source in image_sources(row))
 
 
 def image_sources(row: Mapping[str, Any]) -> list[bytes | Path]:
-    """The images of a row, each as bytes or as a file name. Bytes take precedence, as in verl.
+    """Return the images of a row, each as bytes or as a file name. Bytes take precedence, as in verl.
 
     Raises:
-        BadImage: the row has no image, or one that is neither.
+        BadImage: the row has no image, or an image that is neither.
     """
     images = row["images"]
     if not images:

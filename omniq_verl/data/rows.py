@@ -1,4 +1,4 @@
-"""The row: the common form of every data set, in the format that verl's RL data set reads."""
+"""The row: the common form of all data sets, in the format of verl's RL data set."""
 
 import json
 import re
@@ -32,11 +32,11 @@ _EMBEDDED, _OUTSIDE = pa.struct([("bytes", pa.binary())]), pa.struct([("image", 
 
 
 def schema(embedded: bool) -> pa.Schema:
-    """The schema shared by all data sets and tasks, so that they can be mixed.
+    """Return the schema that all data sets and tasks share, so that they can be mixed.
 
     Args:
-        embedded: whether images are bytes or names of files. verl uses the bytes wherever the key exists, even if it is
-            empty (rl_dataset.py:335), so a row has one of the two.
+        embedded: whether images are bytes; otherwise they are file names. verl uses the bytes wherever the key exists,
+            even if it is empty (rl_dataset.py:335), so a row has only one of the two.
     """
     return pa.schema(
         [
@@ -54,9 +54,9 @@ def schema(embedded: bool) -> pa.Schema:
 class Row:
     """One image, or the images of a comparison, with their label.
 
-    ``raw_score`` is the number in the label file, within ``raw_bounds`` (both in the original unit); ``score`` is the
-    same on the task's scale, where higher is better. Rows of the degradation task have ``distortion`` and ``severity``
-    instead, and rows of a comparison have ``choice``.
+    ``raw_score`` is the number in the label file, within ``raw_bounds`` (both in the original unit). ``score`` is the
+    same label on the task's scale, where higher is better. Rows of the degradation task have ``distortion`` and
+    ``severity`` instead, and rows of a comparison have ``choice``.
 
     Raises:
         ValueError: the task has no reward for this label, or the text cannot be used in a prompt.
@@ -74,7 +74,7 @@ class Row:
     choice: str | None = None
     """Which of the two images is better: ``first`` or ``second``."""
     scores: dict[str, float] | None = None
-    """Labels of a task that asks for several numbers, by head; missing ones are left out."""
+    """Labels of a task that asks for several numbers, by head; missing labels are left out."""
     scale: Scale | None = None
     """None selects the task's own scale."""
     text: str | None = None
@@ -99,12 +99,12 @@ class Row:
 
     @property
     def asked(self) -> Task:
-        """The task on this row's scale."""
+        """Return the task on this row's scale."""
         return task_on(self.task, self.scale)
 
     @property
     def truth(self) -> dict[str, Any]:
-        """The label as the reward reads it."""
+        """Return the label in the form that the reward expects."""
         if self.asked.asks_for == "choice":
             return {"choice": self.choice}
         if self.asked.asks_for == "scores":
@@ -119,11 +119,11 @@ class Row:
         return {"score": None if self.score is None else round(self.score, 6)}
 
     def record(self, index: int, *images: bytes | str) -> dict[str, Any]:
-        """The row as verl's ``RLHFDataset`` reads it.
+        """Return the row in the format of verl's ``RLHFDataset``.
 
         Args:
             index: the row index within the split.
-            *images: the bytes or names of the image files that the task asks about, in the question's order.
+            *images: the bytes or file names of the images that the task asks about, in the question's order.
 
         Raises:
             ValueError: the number of images is wrong.
@@ -155,11 +155,11 @@ class Row:
 
 
 def as_image(image: bytes | str) -> dict[str, Any]:
-    """An image as verl 0.9.1 reads it (rl_dataset.py:335): its bytes, or the file name under ``image``."""
+    """Return an image in the form of verl 0.9.1 (rl_dataset.py:335): its bytes, or the file name under ``image``."""
     return {"bytes": image} if isinstance(image, bytes) else {"image": image}
 
 
 def sft_record(row: Row, image: bytes | str, answer: str) -> dict[str, Any]:
-    """The row with an answer to learn, as verl's ``MultiTurnSFTDataset`` reads it."""
+    """Return the row with an answer to learn, in the format of verl's ``MultiTurnSFTDataset``."""
     messages = [*row.asked.messages(row.row_id, row.text), {"role": "assistant", "content": answer}]
     return {"messages": messages, "images": [as_image(image)], "extra_info": {"id": row.row_id}}

@@ -1,7 +1,7 @@
-"""Tables that people and other programs wrote, as rows of plain values. No cell is guessed at, moved or renamed.
+"""Read tables from people and other programs as rows of plain values. No cell is guessed, moved or renamed.
 
-``pandas.read_csv`` takes the first cell of a row for its name where rows have one cell more than the header, so that
-every value moves by one column, and reads a file called ``NA`` as a missing value; ``pandas.read_json`` reads the id
+If rows have one cell more than the header, ``pandas.read_csv`` takes their first cell as an index, which moves every
+value by one column. It also parses a file called ``NA`` as a missing value, and ``pandas.read_json`` parses the id
 ``"007"`` as 7. These readers do not.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from omniq_verl.data.text_files import BLANKS, LabelFileError, json_lines, reject, table_lines
 
 FORMS = (".csv", ".jsonl", ".parquet")
-"""Endings of the tables that ``table_rows`` reads, in any case."""
+"""File name endings of the tables that ``table_rows`` reads, in any case."""
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file whose header must have these columns; empty rows are skipped.
+    """Yield the rows of a CSV file. Its header must have these columns; empty rows are skipped.
 
     Blanks around a cell are stripped, also around a quoted one.
 
@@ -60,14 +60,15 @@ def _fix_of_quotes(first: int, last: int) -> Sequence[str]:
 
 
 def table_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """These columns of a table's rows.
+    """Yield these columns of a table's rows.
 
     Args:
-        path: ends in one of ``FORMS``, in any case. All cells of a CSV are text.
-        columns: every row must have them; other columns are left out of a parquet file, and given of the others.
+        path: a file whose name ends in one of ``FORMS``, in any case. All cells of a CSV are text.
+        columns: columns that every row must have. Other columns are left out for parquet files and included for the
+            other formats.
 
     Raises:
-        LabelFileError: the ending is another one, the file cannot be read, or a column is missing.
+        LabelFileError: the file name has another ending, the file cannot be read, or a column is missing.
     """
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -99,10 +100,10 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]
 
 
 def score_in(cell: Any) -> float | None:
-    """The number in a cell; None if it is empty or not a number at all.
+    """Return the number in a cell; None if the cell is empty or NaN.
 
     Raises:
-        ValueError: it holds something else, such as a word or a decimal comma.
+        ValueError: the cell contains something else, such as a word or a decimal comma.
     """
     if cell is None or cell == "" or cell != cell:
         return None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 BLANKS = " \t\r\u00a0\u3000\ufeff\u200b\u2060\u200e\u200f\u202a\u202b\u202c"
-"""Characters stripped around a cell or a prompt. Not all white space: a line separator may be intended. Those without
-a width come from spreadsheets, web pages, and the file dialogs of Windows (U+202A before a path)."""
+"""Characters stripped around a cell or a prompt. This is not all white space: a line separator may be intended. The
+zero-width characters come from spreadsheets, web pages, and the file dialogs of Windows (U+202A before a path)."""
 MAX_LINE = 2**20
 MAX_TEXT_BYTES = 2**30
 _MARKS = (
@@ -25,7 +25,7 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-"""Byte order marks, longer ones first because one is the beginning of another."""
+"""Byte order marks, longer ones first because one of them is the beginning of another."""
 _ARCHIVES = (
     (b"\x1f\x8b", "a gzip archive", "unpack it"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save its sheet as CSV"),
@@ -33,11 +33,11 @@ _ARCHIVES = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it"),
     (b"\xfd7zX", "an xz archive", "unpack it"),
 )
-"""First bytes of files that people rename to .csv or .txt, what they are, and the fix. No text begins with them."""
+"""First bytes of files that people rename to .csv or .txt, their format, and the fix. No text begins with them."""
 _SAVE = "save it as UTF-8, or download it again from its owners"
 _CORRECT = "correct it, or download it again from its owners"
 _BEFORE_END = "\r"
-_ENOUGH = 2**20  # bytes read to find out how lines end
+_ENOUGH = 2**20  # number of bytes read to find out how lines end
 
 
 class LabelFileError(ValueError):
@@ -45,15 +45,15 @@ class LabelFileError(ValueError):
 
 
 def reject(path: Path, what: str, fix: str = _CORRECT) -> LabelFileError:
-    """The error for a file that cannot be used."""
+    """Return the error for a file that cannot be used."""
     return LabelFileError(f"{path}: {what}. Fix: {fix}")
 
 
 def check_file(path: Path, limit: int = MAX_TEXT_BYTES) -> Path:
-    """The path, if it is a file of at most ``limit`` bytes.
+    """Return the path after checking that it is a file of at most ``limit`` bytes.
 
     Raises:
-        LabelFileError: it is missing, empty, too large, or a pickle.
+        LabelFileError: the file is missing, empty, too large, or a pickle.
     """
     try:
         size = path.stat().st_size if path.is_file() else None
@@ -77,29 +77,29 @@ def _head(path: Path, size: int = 4) -> bytes:
 
 
 def encoding_of(path: Path) -> str:
-    """The encoding that the file's byte order mark states, or ``utf-8-sig``."""
+    """Return the encoding stated by the file's byte order mark, or ``utf-8-sig``."""
     head = _head(path)
     return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers (from 1), without line ends.
+    """Yield the lines of a text file with their numbers (from 1), without line ends.
 
     Raises:
-        LabelFileError: it cannot be used; see this module.
+        LabelFileError: the file cannot be used; see this module.
     """
     return ((number, line.removesuffix("\n")) for number, line in enumerate(table_lines(path), 1))
 
 
 def whole_lines(path: Path, end: str = "\n") -> Iterator[str]:
-    """The lines of a text file, each ending in ``\\n``; the last one may lack it.
+    """Yield the lines of a text file, each ending in ``\\n``; the last one may lack it.
 
     Args:
         path: the text file.
         end: the line end used in the file.
 
     Raises:
-        LabelFileError: it cannot be used; see this module.
+        LabelFileError: the file cannot be used; see this module.
     """
     _reject_archive(check_file(path))
     encoding, number = encoding_of(path), 0
@@ -126,7 +126,7 @@ def _reject_archive(path: Path) -> None:
 
 
 def _undecodable(path: Path) -> str:
-    """The position of the first byte that is not UTF-8. The decoder reads ahead, so its error cannot give the line."""
+    """Return the position of the first byte that is not UTF-8. The decoder reads ahead, so its error lacks the line."""
     with open(path, "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             try:
@@ -140,17 +140,17 @@ def table_lines(path: Path) -> Iterator[str]:
     """Like ``whole_lines``, but also reads files whose lines end in ``\\r`` alone, as Excel writes them for Macintosh.
 
     Raises:
-        LabelFileError: it cannot be used; see this module.
+        LabelFileError: the file cannot be used; see this module.
     """
     head = _head(check_file(path), _ENOUGH)
     return whole_lines(path, "\r" if b"\r" in head and b"\n" not in head else "\n")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON-lines file with their line numbers; blank lines are skipped.
+    """Yield the objects of a JSON-lines file with their line numbers; blank lines are skipped.
 
     Raises:
-        LabelFileError: the file cannot be used, or a line is not a JSON object or has a key twice.
+        LabelFileError: the file cannot be used, or a line is not a JSON object or repeats a key.
     """
     for number, line in text_lines(path):
         if not line.strip():
@@ -165,10 +165,10 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file, for ``object_pairs_hook``. Python's own reader keeps the last of two values.
+    """Build an object of a JSON file, for ``object_pairs_hook``. Python's own reader silently keeps the last value.
 
     Raises:
-        ValueError: a key is there twice.
+        ValueError: a key occurs twice.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -178,9 +178,9 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def file_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
-        LabelFileError: it cannot be used; see this module.
+        LabelFileError: the file cannot be used; see this module.
     """
     return "".join(whole_lines(path))

@@ -1,4 +1,4 @@
-"""Select tokens for the policy gradient: the pure entropy gate, and next to it its use in verl's worker."""
+"""Select tokens for the policy gradient: the entropy gate as a pure function, and its use in verl's worker."""
 
 from omniq_verl.losses.entropy_gate import entropy_gate_mask
 

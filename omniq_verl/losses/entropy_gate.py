@@ -12,8 +12,8 @@ def entropy_gate_mask(
 ) -> torch.Tensor:
     """Select the share ``rho`` of response tokens with the highest entropy.
 
-    A token passes if its entropy is at least the threshold. All tokens that tie with it pass, so the share may be
-    larger than ``rho`` (it is at least ``rho`` if there are any tokens).
+    A token passes if its entropy is at least the threshold. All tokens that tie with it pass, so the share can be
+    larger than ``rho``. It is at least ``rho`` if there are any tokens.
     Source: OmniQuality-R eq. 1; rho = 0.2 from its code, after Wang et al. 2025 ("Beyond the 80/20 rule").
 
     Args:
@@ -29,7 +29,7 @@ def entropy_gate_mask(
     Raises:
         ValueError: shapes differ, rho or scope is out of range, or a response token's entropy is NaN.
     """
-    GateSettings(rho, scope)  # checks them
+    GateSettings(rho, scope)  # checks rho and scope
     if entropy.shape != response_mask.shape:
         raise ValueError(f"entropy and response_mask differ in shape: {entropy.shape} and {response_mask.shape}")
     mask = response_mask.bool()
@@ -40,13 +40,13 @@ def entropy_gate_mask(
 
 
 def top_count(tokens: int, rho: float) -> int:
-    """Number of tokens in the highest share ``rho`` of ``tokens``, rounded up, so that at least one passes."""
+    """Return how many tokens are in the highest share ``rho`` of ``tokens``, rounded up so that at least one passes."""
     # 0.1 * 30 is slightly more than 3 in floating point, which must not be rounded up to 4.
     return max(math.ceil(rho * tokens - 1e-9 * tokens), 1)
 
 
 def top_share_threshold(values: torch.Tensor, rho: float) -> float:
-    """The smallest value of the highest share ``rho`` of ``values`` ``[N]``; infinity if there are none.
+    """Return the smallest value of the highest share ``rho`` of ``values`` ``[N]``; infinity if there are no values.
 
     Raises:
         ValueError: a value is NaN.
@@ -61,7 +61,7 @@ def top_share_threshold(values: torch.Tensor, rho: float) -> float:
 
 
 def sequence_thresholds(entropy: torch.Tensor, mask: torch.Tensor, rho: float) -> torch.Tensor:
-    """``top_share_threshold`` for each row, ``[B]``."""
+    """Return ``top_share_threshold`` of each row, ``[B]``."""
     lengths = mask.sum(dim=1)
     ordered = entropy.masked_fill(~mask, -math.inf).sort(dim=1, descending=True).values
     _reject_nan(bool(ordered[:, :1].isnan().any()))

@@ -1,8 +1,8 @@
 """The entropy gate for verl's mini-batches.
 
-A policy loss registered with verl gets one micro-batch and no entropies. But the surrogate is linear in the
-advantages: setting a token's advantage to 0 gates it. That makes the value and the gradient of its policy term exactly
-0 in the losses of ``LINEAR_LOSSES``, and does not affect the denominator, the KL term and the entropy bonus.
+A policy loss registered with verl gets one micro-batch and no entropies. But the surrogate is linear in the advantages,
+so setting a token's advantage to 0 gates the token. In the losses of ``LINEAR_LOSSES``, the value and the gradient of
+its policy term are then exactly 0. The denominator, the KL term and the entropy bonus are not affected.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class EntropyGateLossConfig(PolicyLossConfig):
         self.gate()
 
     def gate(self) -> GateSettings:
-        """The settings of the gate."""
+        """Return the settings of the gate."""
         return GateSettings(self.gate_rho, self.gate_scope, self.gate_denominator, self.gate_entropy)
 
 
@@ -47,8 +47,9 @@ def gate_advantages(
         group: data-parallel ranks, which share the mini-batch.
 
     Returns:
-        For the whole mini-batch: ``gate/share`` of its response tokens that pass, ``gate/tokens_kept``, and
-        ``gate/threshold``, the smallest entropy that passed (with scope ``sequence``, the smallest of all sequences).
+        Metrics of the whole mini-batch: ``gate/share``, the share of its response tokens that pass;
+        ``gate/tokens_kept``, their number; and ``gate/threshold``, the smallest entropy that passed (with scope
+        ``sequence``, the smallest of all sequences).
 
     Raises:
         ValueError: the entropies are not float32, or a response token's entropy is NaN (raised on every rank).
@@ -66,7 +67,7 @@ def gate_advantages(
     passed = _passed(entropy, mask, settings, group)
     # verl divides by the number of tokens in the loss mask, which rollout correction does not change.
     tokens, kept = _sum_over_ranks(group, data["loss_mask"].to_padded_tensor(0).sum(), passed.sum())
-    # Therefore another denominator becomes a factor of the advantages.
+    # Therefore another denominator is implemented as a factor of the advantages.
     factor = tokens / max(kept, 1) if settings.denominator == "gated" else 1.0
     data["advantages"] = response_to_nested(data["advantages"].to_padded_tensor(0.0) * passed * factor, response_mask)
     lowest = _lowest_over_ranks(group, entropy[passed])
@@ -84,7 +85,7 @@ def _passed(
 
 
 def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
-    """The values ``[N_rank]`` of all ranks in one tensor ``[N]``; the numbers of values may differ between ranks."""
+    """Gather the values ``[N_rank]`` of all ranks in one tensor ``[N]``. Ranks may have different numbers of values."""
     ranks = get_world_size(group)
     sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(ranks)]
     all_gather(sizes, torch.tensor([len(values)], device=values.device), group=group)
@@ -96,7 +97,7 @@ def gather_values(values: torch.Tensor, group: ProcessGroup | None) -> torch.Ten
 
 
 def _reject_nan(group: ProcessGroup | None, values: torch.Tensor) -> None:
-    # On all ranks together: if only one rank raised, the others would wait for it.
+    # Raise on all ranks together: if only one rank raised, the others would wait for it.
     found = values.isnan().any().to(torch.int32)
     all_reduce(found, op=ReduceOp.MAX, group=group)
     if found:

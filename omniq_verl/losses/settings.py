@@ -6,7 +6,7 @@ SCOPES = ("batch", "sequence")
 DENOMINATORS = ("all", "gated")
 POLICIES = ("old", "current")
 LINEAR_LOSSES = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "cispo")
-"""verl's policy losses that are linear in a token's advantage, so that the gate is exact."""
+"""verl's policy losses that are linear in a token's advantage, so the gate is exact."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class GateSettings:
     """
 
     rho: float | None = None
-    """Share of tokens used for the policy gradient; None for all of them. 0.2 in OmniQuality-R's code."""
+    """Share of tokens used for the policy gradient; None for all tokens. OmniQuality-R's code uses 0.2."""
     scope: str = "batch"
     """``batch``: one threshold for the mini-batch over all ranks (eq. 1). ``sequence``: one for each response."""
     denominator: str = "all"
-    """``all`` response tokens (eq. 1), or only the ``gated`` ones (the authors' code)."""
+    """``all``: divide by all response tokens (eq. 1). ``gated``: only by those that pass (the authors' code)."""
     entropy: str = "old"
-    """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (one more forward)."""
+    """Entropies of the ``old`` policy (before this step's first update) or the ``current`` one (extra forward pass)."""
 
     def __post_init__(self) -> None:
         if self.rho is not None and not 0 < self.rho <= 1:

@@ -1,7 +1,8 @@
 """Log-probabilities and entropies of tokens from logits, in fp32, a few rows at a time.
 
 The logits of 16,384 tokens over a vocabulary of 152,064 take 5 GB in bf16. In fp32, together with the softmax, they
-would take four times as much. So rows are converted in chunks, and the gradient is computed in chunks, too.
+would take four times as much. This module therefore converts the rows in chunks, and computes the gradient in chunks,
+too.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 _CHUNK = 2**26
 """Number of logits that are converted to fp32 at a time: 256 MiB. Larger chunks gain little (docs/benchmarks.md)."""
 _LOWEST = -1e4
-"""Replaces smaller logarithms, whose probability is 0 in fp32, so that 0 is never multiplied by infinity."""
+"""Lower bound of logarithms. Smaller ones have probability 0 in fp32; the bound avoids multiplying 0 by infinity."""
 
 
 def token_log_probs(
@@ -25,7 +26,7 @@ def token_log_probs(
     """Compute ``log p(label)`` and the entropy of ``p = softmax(logits / temperature)``.
 
     Args:
-        logits: ``[tokens, vocabulary]`` of any floating type.
+        logits: ``[tokens, vocabulary]``, of any floating-point type.
         labels: ``[tokens]``, from 0 to vocabulary - 1.
         temperature: ``[tokens]``, above 0; None for 1.
         entropy: whether to compute entropies.
@@ -33,7 +34,7 @@ def token_log_probs(
             else may need the logits afterwards.
 
     Returns:
-        Log-probabilities in nats, fp32 ``[tokens]``; and entropies in nats, of the same form, or None.
+        Log-probabilities in nats, fp32 ``[tokens]``; and entropies in nats, of the same shape and type, or None.
     """
     log_probs, entropies = _TokenLogProbs.apply(logits, labels, temperature, entropy, overwrite)
     return log_probs, entropies if entropy else None
@@ -56,7 +57,7 @@ class _TokenLogProbs(torch.autograd.Function):
             normalizer[rows] = torch.logsumexp(scores, dim=-1)
             log_probs[rows] = scores.gather(1, labels[rows, None])[:, 0] - normalizer[rows]
             if entropy:
-                # entr(p) = -p log p. The usual normalizer - sum(p * score) loses digits where scores are large.
+                # entr(p) = -p log p. The usual form, normalizer - sum(p * score), loses digits if scores are large.
                 entropies[rows] = torch.special.entr(torch.softmax(scores, dim=-1)).sum(dim=-1)
         ctx.save_for_backward(logits, labels, temperature, normalizer, entropies)
         ctx.entropy, ctx.overwrite = entropy, overwrite

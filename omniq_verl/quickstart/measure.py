@@ -27,18 +27,18 @@ from omniq_verl.rewards import gaussian_reward
 
 
 def with_rewards(judged: pd.DataFrame, labels: pd.DataFrame, mode: str, sigma: float) -> pd.DataFrame:
-    """Answers with the target of their image and their Gaussian reward.
+    """Add the image's target and the Gaussian reward to each answer.
 
     An answer that could not be parsed has no score and reward 0, as in training.
 
     Args:
-        judged: from ``judge_answers``.
-        labels: from ``read_labels``.
-        mode: how the answers were sampled, for the table.
-        sigma: width of the reward.
+        judged: the result of ``judge_answers``.
+        labels: the result of ``read_labels``.
+        mode: how the answers were sampled; a column of the table.
+        sigma: width of the Gaussian reward.
 
     Returns:
-        One line per answer: ``id``, ``mode``, ``sample``, ``answer``, ``status``, ``score``, ``target``, ``reward``.
+        One row per answer: ``id``, ``mode``, ``sample``, ``answer``, ``status``, ``score``, ``target``, ``reward``.
     """
     table = judged.join(labels[["id", "target"]], on="key").assign(mode=mode)
     pairs = zip(table.score, table.target, strict=True)
@@ -47,7 +47,7 @@ def with_rewards(judged: pd.DataFrame, labels: pd.DataFrame, mode: str, sigma: f
 
 
 def summarise(judged: pd.DataFrame) -> dict[str, Any]:
-    """Metrics of the answers of one mode; parse failures are counted, and excluded from correlations and MAE."""
+    """Compute the metrics of one mode. Parse failures are counted, and excluded from correlations and MAE."""
     parsed = judged[judged.status == "ok"]
     return {
         **correlations(parsed.score.to_numpy(float), parsed.target.to_numpy(float)),
@@ -60,9 +60,9 @@ def summarise(judged: pd.DataFrame) -> dict[str, Any]:
 
 
 def answered(engine: Engine, refs: Sequence[RowRef], sampling: Sampling) -> Iterator[dict[str, Any]]:
-    """Records of ``sampling.n`` answers to each row; answer j of row i has the seed ``i * n + j``.
+    """Yield a record of ``sampling.n`` answers for each row. Answer j of row i has the seed ``i * n + j``.
 
-    `omniq eval` draws seeds from the rows' ids instead. Here they are row numbers, which the README's figures have.
+    `omniq eval` derives seeds from the rows' ids instead. Here they are row numbers, as for the numbers in the README.
     """
     rows = RowReader(["prompt", "images"]).read(refs)
     requests = [
@@ -81,7 +81,7 @@ def measure(
     ``provenance.json`` records the conditions. ``engine`` is a name that ``open_engine`` knows.
 
     Raises:
-        ValueError: the file or one of its rows cannot be used, or a task asks for no score.
+        ValueError: the file or one of its rows cannot be used, or a task does not ask for a score.
     """
     refs = limited_rows([data])
     labels = read_labels(refs)

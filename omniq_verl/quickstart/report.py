@@ -29,9 +29,9 @@ _ROWS = (
 
 
 def paired_gain(before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float]:
-    """Gain of the mean reward at temperature 1 and its standard error, paired over images.
+    """Return the gain in mean reward at temperature 1 and its standard error, paired over images.
 
-    Each image counts once, with the mean over its samples; the error is the standard error of the mean over images (0
+    Each image counts once, with the mean over its samples. The error is the standard error of the mean over images (0
     for one image).
     """
     rewards = [frame[frame["mode"] == "sampled"].groupby("id").reward.mean() for frame in (before, after)]
@@ -43,7 +43,7 @@ def paired_gain(before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float
 
 
 def summary(settings: Settings) -> dict[str, Any]:
-    """All figures of a finished run."""
+    """Return all numbers of a finished run."""
     measured = {name: json.loads((settings.root / name / "metrics.json").read_text()) for name in ("before", "after")}
     answers = [pd.read_parquet(settings.root / name / "answers.parquet") for name in ("before", "after")]
     gain, error = paired_gain(*answers)
@@ -69,5 +69,5 @@ def print_table(figures: dict[str, Any], console: Console) -> None:
 
 
 def draw_curves(folder: Path, out: Path) -> None:
-    """Reward, validation SRCC, entropy and response length over the steps of a GRPO run."""
+    """Plot reward, validation SRCC, entropy and response length over the steps of a GRPO run."""
     curves.draw_curves([folder], out, PANELS)

@@ -1,4 +1,4 @@
-"""Label alignment: each domain's model reasons about its own images, and the texts of all domains become one SFT file.
+"""Label alignment: each domain's model reasons about its own images, and all texts are combined into one SFT file.
 
 RACT, sec. 3.4 and figure A.1 (b): the scores of different data sets disagree, but texts about quality do not.
 """
@@ -31,7 +31,7 @@ from omniq_verl.tasks.q_insight import DESCRIBE
 
 @dataclass
 class Domain:
-    """A data set and the model that was trained on it."""
+    """A data set, and the model that was trained on it."""
 
     model: str = ""
     data: list[str] = field(default_factory=list)
@@ -72,10 +72,10 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
     """Ask every domain's model and write ``<out>/sft.parquet`` and ``counts.json``; resumes an interrupted run.
 
     Returns:
-        The counts per domain: its rows, the texts to learn, and the rejected answers by reason.
+        Counts per domain: its rows, the texts to learn, and the rejected answers by reason.
 
     Raises:
-        ValueError: rows of a held-out split or of a task without scores, or no text is left for training.
+        ValueError: rows belong to a held-out split or to a task without scores, or no text is left for training.
         BatchesFailed: some rows were not answered; the answered ones are saved.
     """
     out, counts, records = Path(config.out), {}, []
@@ -105,7 +105,7 @@ def align(config: AlignConfig, console: Console) -> dict[str, Any]:
 
 
 def conditions(config: AlignConfig, refs: Mapping[str, list[RowRef]]) -> dict[str, Any]:
-    """Provenance of the SFT file, with data and model of each domain."""
+    """Return the provenance of the SFT file, with the data and model of each domain."""
     out = Path(config.out)
     data = {name: data_record(some, config.limit, known_files(out / name)) for name, some in refs.items()}
     models = {name: replace(config.engine, model=one.model).identity() for name, one in config.domains.items()}
@@ -114,7 +114,7 @@ def conditions(config: AlignConfig, refs: Mapping[str, list[RowRef]]) -> dict[st
 
 
 def ask(config: AlignConfig, name: str, domain: Domain, refs: list[RowRef], console: Console) -> None:
-    """Ask a domain's model each row's own question; saves the answers in ``<out>/<name>``."""
+    """Ask a domain's model each row's own question, and save the answers in ``<out>/<name>``."""
     engine = replace(config.engine, model=domain.model)
     job = Job(engine, config.sampling, own_question, config.seed)
     with Store(Path(config.out) / name, job.settings()) as store:
@@ -138,7 +138,7 @@ def judge(folder: Path, refs: list[RowRef]) -> tuple[dict[str, int], list[tuple[
 
 
 def learned(kept: list[tuple[RowRef, str]], with_scores: bool) -> Iterator[dict[str, Any]]:
-    """Records for verl's SFT trainer: each image's description and, if requested, its score."""
+    """Yield records for verl's SFT trainer: each image's description and, if requested, its score."""
     rows = RowReader(["prompt", "images", "extra_info"]).read(ref for ref, _ in kept)
     for (ref, text), row in zip(kept, rows, strict=True):
         yield _record(row, [{"role": "user", "content": IMAGE_PLACEHOLDER + DESCRIBE}], text)
@@ -147,7 +147,7 @@ def learned(kept: list[tuple[RowRef, str]], with_scores: bool) -> Iterator[dict[
 
 
 def scored_answer(text: str, score: float, task: Task) -> str:
-    """Reasoning and label as an answer of the task, with two decimals, as its prompt asks."""
+    """Return reasoning and label as an answer to the task. The label has two decimals, as the prompt asks."""
     value = f'{{"{SCORE_KEY}": {score:.2f}}}' if task.answer_format == "json" else f"{score:.2f}"
     return f"<think>{text}</think><answer>{value}</answer>"
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 _SAME_CLASS = {"jpeg": "compression"}
 _NOTHING = ("null", "none")
 NOT_NAMED = "not named"
-"""Class of a JSON answer that names no distortion class; no label has it."""
+"""Class of a JSON answer that names no distortion class. No label has this class."""
 
 
 def canonical_class(name: object) -> str | None:
-    """One name per distortion class; None for "no distortion".
+    """Return the single name of a distortion class; None for "no distortion".
 
     The papers and data sets use "JPEG" and "compression" for the same class. "No distortion" can be JSON null, the
     string "null" or "none" (DQ-495K's lists have both), or a missing key (see ``stated_class``).
@@ -19,7 +19,7 @@ def canonical_class(name: object) -> str | None:
 
 
 def canonical_level(name: object) -> str | None:
-    """A severity in lower case; None for no severity."""
+    """Return a severity in lower case; None for no severity."""
     if not isinstance(name, str):
         return None if name is None else f"not a name: {type(name).__name__}"
     word = name.strip().lower()
@@ -27,7 +27,7 @@ def canonical_level(name: object) -> str | None:
 
 
 def stated_class(fields: Mapping[str, object]) -> object:
-    """The distortion class named by a JSON answer; None for "no distortion".
+    """Return the distortion class named by a JSON answer; None for "no distortion".
 
     A missing key means "no distortion" only if the answer contains nothing else: ``{"rating": 3}``, a misspelt key or a
     severity without a distortion do not answer the question and give ``NOT_NAMED``.
@@ -46,7 +46,7 @@ def degradation_reward(
     class_weight: float = 0.25,
     level_weight: float = 0.75,
 ) -> float:
-    """``class_weight`` for the correct class, plus ``level_weight`` if the level is correct too.
+    """Return ``class_weight`` if the class is correct, plus ``level_weight`` if the level is correct, too.
 
     A correct level of a wrong class earns nothing. Class and level are None for an image without distortion.
     Source: Q-Insight sec. 3.3 (the level counts only with its class) and sec. 4.1 (0.25 and 0.75).

@@ -4,7 +4,7 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def format_reward(text: str, answer_format: str = "number", reasoning: bool = True) -> float:
-    """1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
+    """Return 1.0 if the response is ``<think>..</think><answer>..</answer>`` and nothing else, otherwise 0.0.
 
     Each tag occurs once and in this order; white space around and between the two parts does not matter.
     ``answer_format="json"`` also requires braces around the answer and none inside them. Without ``reasoning`` the

@@ -1,4 +1,4 @@
-"""Several numbers in one answer, such as quality, aesthetics and structure: parsed and rewarded one by one.
+"""Answers with several numbers, such as quality, aesthetics and structure, which are parsed and rewarded one by one.
 
 UniPercept (arXiv 2512.21675) gives three such numbers for an image. The form of the answer and the mean of the
 numbers' rewards are ours.
@@ -16,12 +16,12 @@ PREFIX = "head/"
 
 
 def parse_heads(text: str, heads: Sequence[str], scale: Scale) -> Parsed:
-    """The numbers of a JSON answer ``{"quality": 3.2, ...}``, in ``fields``; all of them, or none.
+    """Parse the numbers of a JSON answer ``{"quality": 3.2, ...}`` into ``fields``: either all of them or none.
 
     Args:
         text: the response.
         heads: names of the numbers; other keys are ignored, except that a ``rating`` has to be a number.
-        scale: bounds of each, both included.
+        scale: bounds of each number, inclusive.
     """
     parsed = parse_response(text, "json")
     if parsed.fields is None:
@@ -40,13 +40,13 @@ def judge_heads(
     heads: Sequence[str],
     reward: Callable[[float, float], float],
 ) -> dict[str, float]:
-    """Parts of the reward: each number's accuracy, and their mean as ``accuracy``.
+    """Return the parts of the reward: each number's accuracy, and their mean as ``accuracy``.
 
     Args:
-        numbers: the answer's numbers; None: it has none.
-        labels: by head, one at least; a number without a label is parsed and not rewarded.
-        heads: of the task.
-        reward: predicted score, label -> 0 to 1.
+        numbers: the answer's numbers; None if it has none.
+        labels: at least one label, by head. A number without a label is parsed but not rewarded.
+        heads: the task's heads.
+        reward: function from a predicted score and its label to a number from 0 to 1.
     """
     parts: dict[str, float] = {}
     for head in heads:
@@ -60,12 +60,12 @@ def judge_heads(
 
 
 def heads_among(keys: Sequence[str]) -> list[str]:
-    """Names of the numbers that keys of ``compute_score`` belong to, sorted."""
+    """Return the names of the numbers to which keys of ``compute_score`` belong, sorted."""
     return sorted({key.split("/")[1] for key in keys if key.startswith(PREFIX)})
 
 
 def _number(value: Any) -> float:
-    """A number, or a text that is one; NaN for anything else."""
+    """Convert a number, or a text that is one; NaN for anything else."""
     if isinstance(value, str):
         parsed = parse_response(f"<answer>{value}</answer>", scale=Scale(-1e12, 1e12))
         return math.nan if parsed.score is None else parsed.score

@@ -1,7 +1,7 @@
 """Custom score rewards: ``score_reward: my_pkg.rewards:function``.
 
-The function gets a predicted score and its label, both on the task's scale, and returns a number from 0 to 1. It must
-not be negative: an answer that cannot be parsed earns 0 and must not earn more than one that can.
+The function gets a predicted score and its label, both on the task's scale, and returns a number from 0 to 1. The
+number must not be negative, because an answer that cannot be parsed earns 0 and must not earn more than one that can.
 """
 
 import math
@@ -22,17 +22,17 @@ def open_reward(name: str, settings: Mapping[str, Any]) -> ScoreReward:
     """Load a custom reward function and bind its settings.
 
     Raises:
-        BadReference: it cannot be imported or takes other arguments.
+        BadReference: the function cannot be imported or has other parameters.
     """
     function = load_function(SETTING, name, EXPECTED, 2, tuple(settings))
     return partial(function, **settings) if settings else function
 
 
 def called(name: str, function: ScoreReward, pred: float, target: float) -> float:
-    """The reward of one answer.
+    """Return the reward of one answer.
 
     Args:
-        name: name for error messages.
+        name: the function's name, for error messages.
         function: the user's function.
         pred: predicted score.
         target: label, on the same scale.
@@ -55,14 +55,14 @@ def called(name: str, function: ScoreReward, pred: float, target: float) -> floa
 
 
 def probe(function: ScoreReward) -> None:
-    """Call a score reward with all pairs of whole scores from 1 to 5, before a training depends on it.
+    """Call a score reward with all pairs of whole scores from 1 to 5, before training depends on it.
 
     Args:
         function: ``RewardSettings.score_function``.
 
     Raises:
-        ValueError: it fails, returns anything other than a number from 0 to 1, or rewards a wrong score more than the
-            correct one.
+        ValueError: the function fails, returns anything other than a number from 0 to 1, or rewards a wrong score more
+            than the correct one.
     """
     low, high = int(TECHNICAL.score_scale.low), int(TECHNICAL.score_scale.high)
     scores = [float(score) for score in range(low, high + 1)]

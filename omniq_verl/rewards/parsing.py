@@ -23,7 +23,7 @@ class Status(str, Enum):
 
     OK = "ok"
     NO_ANSWER = "no_answer"
-    """There is no <answer>, or only one inside the reasoning."""
+    """There is no <answer>, or only inside the reasoning."""
     TRUNCATED = "truncated"
     """A <think> or an <answer> is never closed."""
     MANY_ANSWERS = "many_answers"
@@ -40,7 +40,7 @@ class Status(str, Enum):
 class Parsed:
     """A parsed answer, or the reason why there is none.
 
-    ``score`` is on the task's scale; None unless ``status`` is OK and the answer has one. ``reasoning`` is the text
+    ``score`` is on the task's scale; None unless ``status`` is OK and the answer has a score. ``reasoning`` is the text
     between the first <think> and </think>, if the response begins with it. ``fields`` is the object of a JSON answer,
     ``choice`` the chosen image of two ("first" or "second"); both are None unless ``status`` is OK.
     """
@@ -68,7 +68,8 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
         text: the response.
         answer_format: ``"number"``, a plain decimal number; ``"json"``, one flat object (``rating`` is its score);
             ``"choice"``, one of ``CHOICES`` in any case, optionally with a full stop or quotation marks.
-        scale: bounds of the score, inclusive. If given, a JSON answer must have a score; otherwise it may.
+        scale: bounds of the score, inclusive. If given, a JSON answer must have a score; otherwise the score is
+            optional.
 
     Raises:
         ValueError: ``answer_format`` is unknown. The text never causes an error.
@@ -88,7 +89,7 @@ def parse_response(text: str, answer_format: str = "number", scale: Scale | None
 
 
 def answer_of(text: str) -> tuple[Status, str]:
-    """Status of a response, and the text of its answer; for answers that are neither number nor object."""
+    """Return the status of a response and the text of its answer, for answers that are neither number nor object."""
     try:
         return Status.OK, _answer(text)
     except _Rejected as rejected:
@@ -96,7 +97,7 @@ def answer_of(text: str) -> tuple[Status, str]:
 
 
 def reasoning_of(text: str) -> str | None:
-    """The text between the first <think> and </think>, if the response begins with it."""
+    """Return the text between the first <think> and </think>, if the response begins with it."""
     start = text.lstrip()
     if not start.startswith("<think>"):
         return None

@@ -71,7 +71,7 @@ class RewardSettings:
 
     @cached_property
     def score_function(self) -> ScoreReward:
-        """Function from a predicted score and its label to the reward, 0 to 1."""
+        """Return the function from a predicted score and its label to the reward, 0 to 1."""
         if self.score_reward in _SCORE_REWARDS:
             return _SCORE_REWARDS[self.score_reward](self)
         function = open_reward(self.score_reward, self.score_settings)
@@ -81,7 +81,7 @@ class RewardSettings:
     def for_source(
         data_source: str | None, sources: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
     ) -> "RewardSettings":
-        """The settings of one data source; None: those that apply to all sources."""
+        """Return the settings of one data source; None: those that apply to all sources."""
         own = {} if data_source is None else _plain(sources).get(data_source, {})
         if not isinstance(own, Mapping):
             raise ValueError(f"sources.{data_source} must be a mapping from settings to values, got {own!r}")
@@ -119,7 +119,7 @@ def _unwrapped(value: Any) -> Any:
     return [_unwrapped(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-@lru_cache(maxsize=1024)  # called for each response, with few distinct settings
+@lru_cache(maxsize=1024)  # called for every response, but with few distinct settings
 def _checked(settings: tuple[tuple[str, Any], ...], score_settings: str = "{}") -> RewardSettings:
     return RewardSettings(**dict(settings), score_settings=json.loads(score_settings))
 
@@ -146,18 +146,18 @@ def compute_score(
         **settings: those of ``RewardSettings``, and ``sources``.
 
     Returns:
-        The same numeric keys for every task, none named ``reward``: ``score`` (what is trained on), ``accuracy`` (0
-        when nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
+        The same numeric keys for every task, none named ``reward``: ``score`` (the reward for training), ``accuracy``
+        (0 if nothing could be parsed), ``format`` and ``parsed`` (0 or 1), ``status`` (its number in ``Status``) and
         ``task`` (``omniq_verl.tasks.task_number``), ``pred`` and ``target`` (scores), ``level_right`` (0 or 1; 0 if
         there is no level), ``level_asked`` (0 for comparisons and for images without distortion, which have no level,
-        otherwise 1), ``class_right`` and ``choice_right`` (0 or 1). NaN means "none": a score that could not be parsed,
-        or the class or choice of a task that asks for none. A task that asks for several numbers adds
+        otherwise 1), and ``class_right`` and ``choice_right`` (0 or 1). NaN means "none": a score that could not be
+        parsed, or the class or choice of a task that asks for none. A task that asks for several numbers adds
         ``head/<name>/pred``, ``head/<name>/target`` and ``head/<name>/accuracy`` for each.
 
     Raises:
         ValueError: the row names no known task, its label does not fit the task, or the response is not text. The
-            message names the row's data source, index and id. Such an error stops a training, so ``omniq doctor`` and
-            the trainer check every row before a run.
+            message names the row's data source, index and id. Such an error stops training, so ``omniq doctor`` and the
+            trainer check every row before a run.
     """
     chosen = RewardSettings.for_source(data_source, **settings)
     task, truth = _asked(data_source, solution_str, ground_truth, extra_info)
@@ -182,7 +182,7 @@ def compute_score(
 def _asked(
     data_source: str, response: object, ground_truth: object, extra_info: Mapping[str, Any] | None
 ) -> tuple[Task, dict[str, Any]]:
-    """The row's task and label, or an error that identifies the row."""
+    """Return the row's task and label, or raise an error that identifies the row."""
     try:
         task = task_of(extra_info)
         truth = read_truth(task, ground_truth)
@@ -209,7 +209,7 @@ _DEFAULTS = {
     "class_right": _NOT_APPLICABLE,
     "choice_right": _NOT_APPLICABLE,
 }
-"""Defaults for what a judge does not set, so that the keys are the same for every task."""
+"""Defaults for parts that a judge does not set, so that the keys are the same for every task."""
 
 
 def _judge_score(parsed: Parsed, truth: Mapping[str, Any], task: Task, settings: RewardSettings) -> dict[str, float]:
@@ -240,7 +240,7 @@ def _judge_degradation(
 
 
 def _judge_choice(parsed: Parsed, truth: Mapping[str, Any], _task: Task, _settings: RewardSettings) -> dict[str, float]:
-    """All or nothing, as in the code of Q-Insight's authors (qinsight_comparison.py)."""
+    """Reward a choice with all or nothing, as in the code of Q-Insight's authors (qinsight_comparison.py)."""
     right = float(parsed.choice == truth["choice"])
     return {"accuracy": right, "choice_right": right}
 

@@ -4,7 +4,7 @@ _ROUNDING = 1e-9
 
 
 def threshold_reward(pred: float, target: float, epsilon: float = 0.35) -> float:
-    """1.0 if ``|pred - target| < epsilon``, otherwise 0.0; a distance of exactly epsilon earns nothing.
+    """Return 1.0 if ``|pred - target| < epsilon``, otherwise 0.0. A distance of exactly epsilon earns nothing.
 
     Source: Q-Insight sec. 3.3; epsilon = 0.35 from its sec. 4.1.
 

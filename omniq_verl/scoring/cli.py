@@ -81,7 +81,7 @@ def score(
 
 
 def _print_scores(batches: "Iterable[list[Score]]", console: Any, reasoning: bool) -> int:
-    """Print scores as they arrive; returns the number of images with a score."""
+    """Print scores as they arrive, and return the number of images with a score."""
     found = 0
     for one in (score for batch in batches for score in batch):
         found += one.ok

@@ -1,6 +1,6 @@
-"""Decide which of two images is better; both orders are asked, so that position gives no advantage.
+"""Decide which of two images is better. Both orders are asked, so position gives no advantage.
 
-Q-Insight's zero-shot comparison (sec. 4.5), with or without a reference.
+This is Q-Insight's zero-shot comparison (sec. 4.5), with or without a reference.
 """
 
 import re
@@ -49,9 +49,9 @@ class Comparison:
     agree: bool | None = None
     """Whether both orders choose the same image; None if one order is tied."""
     reasoning: tuple[str | None, ...] = ()
-    """Reasoning of the first answer in each order, in which A is the image shown first."""
+    """Reasoning of the first answer in each order. In these texts, "A" is the image shown first."""
     parsed: int = 0
-    """Parsed answers of both orders together."""
+    """Number of parsed answers over both orders."""
     answers: int = 0
     error: str | None = None
 
@@ -109,7 +109,7 @@ class Comparer(EngineOwner):
         return [_comparison(*named, outcome) for named, outcome in zip(names, outcomes, strict=True)]
 
     def _requests(self, pair: tuple[Any, Any], reference: Any, sampled: bool) -> list[Request]:
-        """Build the requests for one pair. Called in a thread.
+        """Build the requests for one pair. Runs in a thread.
 
         Raises:
             BadImage: an image is missing or rejected.
@@ -143,11 +143,11 @@ def load_shown(a: Any, b: Any, reference: Any, load: Callable[[Any], bytes]) -> 
 
 
 def paired(pairs: Iterable[Any], references: Iterable[Any] | None) -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Pairs of images, and the reference (or None) for each.
+    """Return the pairs of images, and the reference (or None) for each.
 
     Raises:
         ValueError: the number of references differs from the number of pairs.
-        TypeError: ``pairs`` is not a list, or one of them is not two images.
+        TypeError: ``pairs`` is not a list, or a pair does not have two images.
     """
     found = [_pair(number, pair) for number, pair in enumerate(listed(pairs))]
     shown = [None] * len(found) if references is None else listed(references)
@@ -167,7 +167,7 @@ def _pair(number: int, pair: Any) -> tuple[Any, Any]:
 def comparison_requests(
     a: bytes, b: bytes, reference: bytes | None, seed: int, sampled: bool = False
 ) -> Iterator[Request]:
-    """The requests about two images, in both orders; see ``digest_of`` for ``sampled``."""
+    """Yield the requests about two images, in both orders; see ``digest_of`` for ``sampled``."""
     before = () if reference is None else (reference,)
     digests = {image: digest_of(image, sampled) for image in (*before, a, b)}
     for order, images in zip(ORDERS, ((a, b), (b, a)), strict=True):
@@ -177,10 +177,10 @@ def comparison_requests(
 
 
 def read_choice(answer: Answer) -> str | None:
-    """ "first" or "second", whichever image an answer names; None if it names neither or both.
+    """Return "first" or "second", whichever image an answer names; None if it names neither or both.
 
-    In training an answer must be the name alone. Here sentences such as "Image A is better" and
-    ``{"answer": "Image A"}`` are accepted too, because models trained for other answer formats are also asked. Within a
+    In training, the answer must be the name alone. This function also accepts sentences such as "Image A is better" and
+    ``{"answer": "Image A"}``, because it is used with models that were trained for other answer formats. Within a
     sentence the letter must be a capital: "the second image a bit" names no image. A sentence with a negation or a word
     like "worse" is rejected, unless it begins with the name and punctuation: "Image A, as it is not blurred".
     """

@@ -1,4 +1,4 @@
-"""Convert images of any type into the bytes or pixels a model is shown, using the image rules of training."""
+"""Convert images of any type to the bytes or pixels that a model sees, using the image rules of training."""
 
 import hashlib
 import os
@@ -19,12 +19,12 @@ OneImage: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | 
 """Types of a single image. An array or a tensor can be one image or a batch; its type does not tell which."""
 Images: TypeAlias = list[Any] | tuple[Any, ...] | Iterator[Any]
 Tasks: TypeAlias = list[str] | tuple[str, ...]
-_TIMEOUT = 30  # seconds without a byte
+_TIMEOUT = 30  # seconds to wait for the next byte
 _ADDRESS = re.compile(r"(https?):", re.IGNORECASE)
 
 
 def name_of(source: Any, number: int) -> str:
-    """Name of an image in results: its path or URL as ``data.names`` writes it, or its index in the call."""
+    """Return the name of an image in results: its path or URL as ``data.names`` writes it, or its index in the call."""
     return shown_name(source) if has_name(source) else f"image {number}"
 
 
@@ -41,22 +41,23 @@ def is_one(images: Any) -> bool:
 
 
 def stored_image(source: Any) -> Any:
-    """The content or the path of an image that a table of Hugging Face holds as an object with ``bytes`` and ``path``.
+    """Return the content or the path of an image that a Hugging Face table stores as ``{"bytes": ..., "path": ...}``.
 
-    ``datasets.Image(decode=False)`` and ``pandas.read_parquet`` give such objects; anything else is returned as it is.
+    ``datasets.Image(decode=False)`` and ``pandas.read_parquet`` give such objects; anything else is returned unchanged.
     """
     known = isinstance(source, Mapping) and bool({"bytes", "path"} & source.keys())
     return (source.get("bytes") or source.get("path")) if known else source
 
 
 def listed(images: Any) -> list[Any]:
-    """Several images as a list, from any ordered iterable: a list, a generator, a table column, a batch.
+    """List the images of any ordered iterable: a list, a generator, a table column, a batch.
 
     Args:
-        images: a four-dimensional array or tensor is a batch; its first axis runs over the images.
+        images: the iterable. A four-dimensional array or tensor is a batch; its first axis runs over the images.
 
     Raises:
-        TypeError: not iterable, or without a fixed order; also a whole table, which would yield its column names.
+        TypeError: ``images`` is not iterable or has no fixed order, or it is a whole table, which would yield its
+            column names.
     """
     if is_one(images):
         raise TypeError(f"expected a list of images, got one image ({_kind(images)}). Fix: pass [image]")
@@ -74,14 +75,14 @@ def _kind(value: Any) -> str:
 
 
 def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any]]]) -> Any:
-    """Results of ``batches`` for all images; for a single image only its result, not a list.
+    """Return the results of ``batches`` for all images as a list, or for a single image only its result.
 
     Args:
         images: a single image or several.
         batches: called with a list of images; yields their results in batches.
 
     Raises:
-        TypeError: neither a single image nor several (see ``listed``).
+        TypeError: ``images`` is neither a single image nor several (see ``listed``).
     """
     one = is_one(images)
     found = [result for batch in batches([images] if one else listed(images)) for result in batch]
@@ -89,10 +90,11 @@ def all_or_one(images: Any, batches: Callable[[Sequence[Any]], Iterable[list[Any
 
 
 def prompts_for(prompt: str | Sequence[str] | None, images: int) -> list[str | None]:
-    """A prompt, or None, for each of ``images`` images.
+    """Return a prompt, or None, for each of ``images`` images.
 
     Raises:
-        ValueError: their number differs from the number of images, or one is not a string, such as a chat or a NaN.
+        ValueError: the number of prompts differs from the number of images, or a prompt is not a string but, for
+            example, a chat or NaN.
     """
     prompts: list[str | None] = [prompt] * images if prompt is None or isinstance(prompt, str) else list(prompt)
     if len(prompts) != images:
@@ -110,7 +112,7 @@ def load_source(source: Any, allow_urls: bool = False, value_range: ValueRange |
         source: path, data URL, file content as bytes, PIL image, or array or tensor (shapes and values: see
             ``omniq_verl.data.arrays``); with ``allow_urls`` also an http or https URL.
         allow_urls: fetch URLs.
-        value_range: the floats that are black and white in an array or tensor; None: 0 and 1 in a tensor.
+        value_range: the values of black and white in an array or tensor of floats; None: 0 and 1 in a tensor.
 
     Raises:
         BadImage: the source is not an image or is rejected; no other exception is raised for a bad source.
@@ -126,10 +128,10 @@ def decode_source(source: Any, allow_urls: bool = False, value_range: ValueRange
 
 
 def digest_of(data: bytes, sampled: bool) -> str:
-    """Digest from which the seeds of an image's answers are derived.
+    """Return the digest from which the seeds of an image's answers are derived.
 
-    For sampled answers it is computed from the pixels, so that a JPEG file and its PIL image get the same seed although
-    their bytes differ. Greedy answers ignore the seed, so decoding the image would be wasted.
+    For sampled answers it is computed from the pixels, so a JPEG file and its PIL image get the same seed although
+    their bytes differ. Greedy answers ignore the seed, so the image is not decoded for them.
     """
     digest = hashlib.blake2b(digest_size=16)
     if sampled:
@@ -142,7 +144,7 @@ def digest_of(data: bytes, sampled: bool) -> str:
 
 
 def _found(source: Any, allow_urls: bool, value_range: ValueRange | None) -> bytes | Image.Image:
-    """The bytes of a file, or a PIL image."""
+    """Return the bytes of a file, or a PIL image."""
     source = stored_image(source)
     if isinstance(source, str):
         return _from_text(source, allow_urls)
@@ -196,7 +198,7 @@ def _fetch(address: str) -> bytes:
 def list_files(paths: Sequence[Path]) -> list[Path]:
     """List the given files and all files in the given folders, sorted by name within a folder.
 
-    Links to folders are entered, each folder once. A link that leads nowhere is listed, so that its image is missed.
+    Links to folders are followed, each folder once. A broken link is listed, so that its image is reported as missing.
     Hidden files and folders (whose names begin with a dot) inside a folder are skipped.
 
     Raises:
@@ -216,7 +218,7 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
 def _files_below(folder: Path) -> Iterator[Path]:
     top = Path(os.path.realpath(folder))
     folders, links, seen = [folder], [], set()
-    while folders or links:  # links last: what lies in the folder itself keeps its own name
+    while folders or links:  # links last, so that files in the folder itself keep their own name
         here = folders.pop() if folders else links.pop(0)
         if (real := os.path.realpath(here)) in seen or (here != folder and top.is_relative_to(real)):
             continue

@@ -1,4 +1,4 @@
-"""Score many files into one table; each batch is saved immediately, and a killed run resumes."""
+"""Score many files into one table. Each batch is saved immediately, and a killed run resumes."""
 
 import os
 import shutil
@@ -44,14 +44,14 @@ def score_files(
 
     Args:
         spec: model and engine.
-        files: images; files that turn out not to be images are reported.
-        out: .csv, .jsonl or .parquet.
+        files: image files; files that are not images are reported.
+        out: the table to write: .csv, .jsonl or .parquet.
         console: for progress and a summary.
-        asked: of ``Scorer.batches``: task, prompt, samples, temperature, scale.
-        max_tokens: longest answer.
-        seed: of sampled answers.
-        mode: of ``Scorer``.
-        family: of ``Scorer``.
+        asked: arguments of ``Scorer.batches``: task, prompt, samples, temperature, scale.
+        max_tokens: maximum length of an answer.
+        seed: seed of sampled answers.
+        mode: see ``Scorer``.
+        family: see ``Scorer``.
     """
     scale = asked.get("scale")
     config = {**asked, "scale": scale and asdict(scale), **spec.identity(), "max_tokens": max_tokens}
@@ -81,11 +81,11 @@ def write_scores(
 ) -> int:
     """Write a table of scores with one line per file, in order.
 
-    During the run, finished scores are in the folder ``<out>.unfinished``, which is deleted at the end.
+    During the run, finished scores are kept in the folder ``<out>.unfinished``. It is deleted at the end.
 
     Args:
-        files: images; files that turn out not to be images are reported.
-        out: .csv, .jsonl or .parquet.
+        files: image files; files that are not images are reported.
+        out: the table to write: .csv, .jsonl or .parquet.
         console: for progress and a summary.
         config: everything a score depends on; a killed run only resumes with the same values.
         batches: scores the remaining files, in batches; not called if there are none.
@@ -95,8 +95,8 @@ def write_scores(
         The number of files with a score.
 
     Raises:
-        ValueError: an unsupported table format, a table that already exists or was started with other settings, a file
-            that is named twice, or one that has changed since it was scored in a run that was killed.
+        ValueError: the table format is not supported, the table already exists or was started with other settings, a
+            file is named twice, or a file has changed since it was scored in a killed run.
     """
     _check_out(out)
     check_each_once(files)
@@ -112,7 +112,7 @@ def write_scores(
                 bar.update(task, advance=len(scores))
         found = {record["key"]: _whole(record) for record in read_store(unfinished)}
     table = pd.DataFrame([found[shown_name(file)] for file in files]).drop(columns=["key", "mark"], errors="ignore")
-    with atomic_path(out) as whole:  # a table that is cut off would pass for a finished one
+    with atomic_path(out) as whole:  # a truncated table would look like a finished one
         _WRITERS[out.suffix.lower()](table if columns is None else table[list(columns)], whole)
     shutil.rmtree(unfinished)
     scored = int((table.status == "ok").sum())
@@ -121,19 +121,19 @@ def write_scores(
 
 
 def _mark_of(file: Path) -> list[Any] | None:
-    """By what a changed file is told: its size, its time of change, and the digest of its content."""
+    """Return what shows that a file has changed: its size, its modification time, and the digest of its content."""
     try:
         about = file.stat()
         return [about.st_size, about.st_mtime_ns, file_digest(file)]
     except OSError:
-        return None  # it is missing, which its status says
+        return None  # the file is missing; its status says so
 
 
 def _check_unchanged(files: Sequence[Path], unfinished: Path) -> None:
-    """Check that finished files are those that were scored.
+    """Check that files with finished scores have not changed since.
 
     Raises:
-        ValueError: one has other content; the message names it.
+        ValueError: the content of a file has changed; the message names the file.
     """
     marks = {record["key"]: record.get("mark") for record in read_store(unfinished)}
     for file in files:
@@ -150,10 +150,10 @@ def _check_unchanged(files: Sequence[Path], unfinished: Path) -> None:
 
 
 def check_each_once(files: Sequence[Path]) -> None:
-    """Check that no file is named twice: it would be ambiguous in the table.
+    """Check that no file is named twice, because its rows in the table would be ambiguous.
 
     Raises:
-        ValueError: a file is named twice; the message names it.
+        ValueError: a file is named twice; the message names the file.
     """
     seen: dict[str, Path] = {}
     for file in files:

@@ -38,7 +38,7 @@ from omniq_verl.tasks import ForbiddenText, Scale, Task, image_task, scale_of, t
 
 BAD_IMAGE = "bad_image"
 UNNAMED = "no_class"
-"""The status of an object that names no distortion."""
+"""Status of a JSON answer that names no distortion."""
 _SPEC = {one.name for one in fields(EngineSpec)} - {"model", "kind"}
 
 
@@ -46,9 +46,9 @@ _SPEC = {one.name for one in fields(EngineSpec)} - {"model", "kind"}
 class Score:
     """The result of one task for one image.
 
-    ``status`` is "ok", the parser's reason to reject all answers (``omniq_verl.rewards.Status``), "no_class" (a JSON
-    answer that names no distortion), "bad_image", or "error" (the engine rejected the question). The last two come with
-    ``error``. Only "ok" has a score.
+    ``status`` is "ok", the parser's reason for rejecting all answers (``omniq_verl.rewards.Status``), "no_class" (a
+    JSON answer that names no distortion), "bad_image", or "error" (the engine rejected the question). With the last
+    two, ``error`` gives the reason. Only "ok" has a score.
     """
 
     image: str
@@ -60,15 +60,15 @@ class Score:
     level: str | None = None
     """One of five levels, which divide the scale into equal parts."""
     distortion: str | None = None
-    """Result of the degradation task; None with status "ok" means no distortion. Most frequent of several answers."""
+    """Result of the degradation task, the most frequent of several answers; None with status "ok": no distortion."""
     severity: str | None = None
     reasoning: str | None = None
-    """Reasoning of the first answer that could be parsed, else of the first answer."""
+    """Reasoning of the first answer that could be parsed, or of the first answer if none could."""
     answer: str = ""
-    """Whole text of the same answer."""
+    """The whole text of the same answer."""
     std: float | None = None
-    """Standard deviation (population) of the parsed answers; None for a single one. In mode
-    ``direct``, that of the distribution."""
+    """Standard deviation (population) of the parsed answers; None for a single answer. In mode ``direct``, the standard
+    deviation of the distribution."""
     parsed: int = 0
     answers: int = 0
     error: str | None = None
@@ -274,7 +274,7 @@ class Scorer(EngineOwner):
             yield [by_task[task] if isinstance(task, str) else by_task for by_task in batch]
 
     def _requests(self, image: Any, tasks: Sequence[Task], prompt: str | None, sampled: bool) -> list[Request]:
-        """Build the requests for one image. Called in a thread.
+        """Build the requests for one image. Runs in a thread.
 
         Raises:
             BadImage: the image is missing or rejected.
@@ -298,7 +298,7 @@ class Scorer(EngineOwner):
 
 
 def _scores(name: str, tasks: Sequence[Task], outcome: Answered, family: Family | None) -> dict[str, Score]:
-    """An image's score by task."""
+    """Return an image's scores by task."""
     if isinstance(outcome, BadImage):
         return {task.name: Score(name, task.name, BAD_IMAGE, error=str(outcome)) for task in tasks}
     if isinstance(outcome, ForbiddenText):
@@ -310,16 +310,16 @@ def _scores(name: str, tasks: Sequence[Task], outcome: Answered, family: Family 
 
 
 def score_request(key: str, data: bytes, digest: str, task: Task, prompt: str | None, seed: int) -> Request:
-    """The request for one image: the first wording of the task, and a seed derived from the image's digest."""
+    """Build the request for one image: the first wording of the task, and a seed derived from the image's digest."""
     text = prompt if task.needs_text else None
     return Request(key, task.messages(None, text), (data,), seed_of(f"{task.name}/{digest}", seed))
 
 
 def check_texts(task: Task, prompts: Sequence[str | None]) -> None:
-    """Check that each image has its text, if the task needs one. A score without it would be about nothing.
+    """Check that each image has its text if the task needs one. A score without the text would be meaningless.
 
     Raises:
-        ValueError: one has none, or only white space.
+        ValueError: an image has no text, or only white space.
     """
     if not task.needs_text:
         return
@@ -330,10 +330,10 @@ def check_texts(task: Task, prompts: Sequence[str | None]) -> None:
 
 
 def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) -> list[Task]:
-    """The tasks with these names, moved to ``scale`` if one is given.
+    """Return the tasks with these names, on ``scale`` if one is given.
 
     Raises:
-        ValueError: unknown task or scale.
+        ValueError: a task or the scale is unknown.
     """
     scale = scale_of(scale)
     names = [names] if isinstance(names, str) else list(names)
@@ -341,7 +341,7 @@ def asked_tasks(names: str | Sequence[str], scale: Scale | str | None = None) ->
 
 
 def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = read_strictly) -> Score:
-    """The score of one image from its answers."""
+    """Combine the answers about one image into its score."""
     if all(answer.finish_reason == ERROR for answer in answers):
         return Score(name, task.name, ERROR, answers=len(answers), error=answers[0].text)
     texts = ("" if one.finish_reason == ERROR else without_cut_end(one.text, one.finish_reason) for one in answers)
@@ -363,7 +363,7 @@ def summarise(name: str, task: Task, answers: Sequence[Answer], read: Reader = r
 
 
 def _status(parsed: Parsed, task: Task) -> str:
-    """The parser's status, or UNNAMED: in training such an answer counts as a wrong class."""
+    """Return the parser's status, or UNNAMED: in training, such an answer counts as a wrong class."""
     named = parsed.fields is None or task.scale is not None or stated_class(parsed.fields) != NOT_NAMED
     return parsed.status.value if named else UNNAMED
 
@@ -381,6 +381,6 @@ def _stated(parsed: Sequence[Parsed], task: Task, spread: float | None) -> Mappi
     mean = float(without_rounding_errors(np.mean(scores)))
     return {
         "score": mean,
-        "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a mean may round to outside
+        "level": task.scale.level(min(max(mean, task.scale.low), task.scale.high)),  # a rounded mean may be outside
         "std": float(np.std(scores)) if len(scores) > 1 else spread,
     }

@@ -13,7 +13,7 @@ class Draining(Exception):
 
 
 class Admission:
-    """Counts the images being processed. For use in a single event loop.
+    """Counts the images being processed. Use it in a single event loop only.
 
     Args:
         size: maximum number of images at once.

@@ -34,11 +34,11 @@ _Key = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_er
 
 
 def build_app(server: Server, metrics: Any = None) -> FastAPI:
-    """The application.
+    """Build the application.
 
     Args:
         server: models, limits and keys.
-        metrics: counts answers and serves the figures at ``/metrics`` (``omniq_verl.serving.metrics.Metrics``).
+        metrics: counts answers and serves the counts at ``/metrics`` (``omniq_verl.serving.metrics.Metrics``).
     """
     app = FastAPIOffline(
         title="omniq_verl",
@@ -79,7 +79,7 @@ def _add_failures(app: FastAPI) -> None:
 
 
 def _failure(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The body is the same for all routes; clients of OpenAI's API show only ``error.message``."""
+    """Build an error. Its body is the same for all routes; clients of OpenAI's API show only ``error.message``."""
     body: dict[str, Any] = {"detail": why}
     if request.url.path == CHAT:
         body["error"] = {"message": why, "type": "invalid_request_error" if status < 500 else "server_error"}

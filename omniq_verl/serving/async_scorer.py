@@ -31,7 +31,7 @@ from omniq_verl.tasks import ForbiddenText, Task
 Found = TypeVar("Found")
 Named = Callable[[str, Piece], None]
 Shown = Callable[[int, str, Piece], None]
-"""Called with each part of an answer: the index of the image or pair, the task or the order, and the part."""
+"""Callback for the parts of an answer. It gets the index of the image or pair, the task or the order, and the part."""
 
 
 class AsyncScorer:
@@ -43,10 +43,10 @@ class AsyncScorer:
         seed: seed of sampled answers.
         pixels: maximum number of pixels of an image.
         family: the model's family, if it is not one of this package; its wording and parser are used.
-        mode: how scores are read unless a request says otherwise: ``reason``, ``direct`` or ``both``.
+        mode: how scores are obtained unless a request says otherwise: ``reason``, ``direct`` or ``both``.
 
     Raises:
-        ValueError: the engine or the family has no such mode.
+        ValueError: the engine or the family does not support the mode.
     """
 
     def __init__(
@@ -67,14 +67,16 @@ class AsyncScorer:
 
     @property
     def modes(self) -> list[str]:
-        """The modes that a request can ask for: ``reason``, ``direct``, and ``both`` if there are both."""
+        """Return the modes that a request can ask for: ``reason``, ``direct``, and ``both`` if both are available."""
         found = [one for one in MODES if self.family is None or one in self.family.modes]
         found = [one for one in found if one != "direct" or reads_scores(self.engine)]
         return [*found, BOTH] if found == list(MODES) else found
 
     def check_mode(self, mode: str) -> None:
-        """Raises:
-        ValueError: a score cannot be read so here.
+        """Check that this model can give scores in a mode.
+
+        Raises:
+            ValueError: the mode is unknown, or the engine or the family does not support it.
         """
         check_mode(mode)
         if self.family is not None:
@@ -92,16 +94,16 @@ class AsyncScorer:
         mode: str = "reason",
         tell: Shown | None = None,
     ) -> list[dict[str, Score]]:
-        """Scores of each image by task.
+        """Return the scores of each image by task.
 
         Args:
-            files: images.
-            tasks: asked about each image.
-            prompts: the text of each image.
+            files: the images.
+            tasks: tasks to ask about each image.
+            prompts: the text of each image, or None.
             samples: answers per image; 1 in the mode ``direct``.
             temperature: sampling temperature if ``samples`` > 1.
             mode: ``reason`` or ``direct``.
-            tell: gets the parts of each answer, if the engine can show them and ``samples`` is 1.
+            tell: called with the parts of each answer, if the engine can show them and ``samples`` is 1.
 
         Raises:
             RuntimeError: the engine has failed.
@@ -132,7 +134,7 @@ class AsyncScorer:
     def request(
         self, name: str, data: bytes, digest: str, task: Task, prompt: str | None, mode: str, seed: int | None = None
     ) -> Request:
-        """The request about one image, as ``Scorer`` makes it; see ``score_request``.
+        """Build the request about one image in the same way as ``Scorer``; see ``score_request``.
 
         Raises:
             ForbiddenText: the prompt contains control tokens.
@@ -141,15 +143,15 @@ class AsyncScorer:
         return replace(asked, texts=self.texts(task)) if mode == "direct" else asked
 
     def texts(self, task: Task) -> ScoreTexts:
-        """What stands for the scores of a task in the mode ``direct``.
+        """Return the texts that stand for the scores of a task in the mode ``direct``.
 
         Raises:
-            ValueError: the task has no score.
+            ValueError: the task does not ask for a score.
         """
         return score_texts(task) if self.family is None or task.scale is None else self.family.texts(task)
 
     def read(self, name: str, task: Task, answers: Sequence[Answer]) -> Score:
-        """The score of one image from its answers, with the family's parser."""
+        """Combine the answers about one image into its score, with the family's parser."""
         return summarise(name, task, answers, read_strictly if self.family is None else self.family.read)
 
     async def compare(
@@ -184,11 +186,11 @@ class AsyncScorer:
     async def ask(
         self, files: Sequence[File], build: Callable[[Sequence[bytes], str], Request], sampling: Sampling
     ) -> list[Answer]:
-        """Answers to one question about all of these images.
+        """Return the answers to one question about all of these images.
 
         Args:
             files: the images.
-            build: makes the request from the images' contents and the digest that seeds its answers.
+            build: builds the request from the images' contents and the digest that seeds its answers.
             sampling: how to generate the answers.
 
         Raises:
@@ -226,7 +228,7 @@ class AsyncScorer:
 
 
 def modes_of(mode: str) -> tuple[str, ...]:
-    """The single modes of ``mode``, which may be ``both``."""
+    """Return the single modes that ``mode`` stands for; ``both`` stands for two."""
     return MODES if mode == BOTH else (mode,)
 
 

@@ -34,21 +34,21 @@ class Asked:
     task: Task
     files: Sequence[File]
     text: str
-    """The user's turn with a placeholder for each image; empty: the task's own question."""
+    """The user's turn with a placeholder for each image; if empty, the task's own question is asked."""
     prompt: str | None
-    """The text the image was made from, for the task's own question."""
+    """The text the image was generated from, for the task's own question."""
     sampling: Sampling
     seed: int
     mode: str = "reason"
     """How the task's own question is answered: ``reason`` or ``direct``."""
 
     def request(self, scorer: AsyncScorer, images: Sequence[bytes], digest: str) -> Request:
-        """The request to the engine; with the task's own question it is the one of ``POST /v1/score``.
+        """Build the request to the engine. With the task's own question, it is the same as for ``POST /v1/score``.
 
         Args:
             scorer: the model.
             images: contents of the image files.
-            digest: of all images.
+            digest: digest of all images.
 
         Raises:
             ForbiddenText: the text contains control tokens.
@@ -109,11 +109,11 @@ def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int
     """Check a question against the server's tasks and limits, and decode its images.
 
     Args:
-        question: the body.
-        server: whose tasks and limits apply.
-        max_tokens: longest answer that the server writes.
-        seed: the server's own.
-        mode: the server's own.
+        question: the request's body.
+        server: the server whose tasks and limits apply.
+        max_tokens: maximum length of an answer on this server.
+        seed: the server's seed.
+        mode: the server's default mode.
 
     Raises:
         BadRequest: the question is invalid.
@@ -133,10 +133,10 @@ def read_chat(question: ChatQuestion, server: Server, max_tokens: int, seed: int
 
 
 def task_of_model(model: str, server: Server) -> Task:
-    """The task that a model's name selects.
+    """Return the task that a model's name selects.
 
     Raises:
-        BadRequest: it is unknown here.
+        BadRequest: the server does not know this name.
     """
     known = {task.name: task for task in server.known_tasks}
     name = model.removeprefix(_PREFIX)
@@ -146,7 +146,7 @@ def task_of_model(model: str, server: Server) -> Task:
 
 
 def _turn(question: ChatQuestion) -> tuple[str, list[str]]:
-    """The turn's text with a placeholder for each image, or "" if it has only images; and the URLs of the images."""
+    """Return the turn's text with a placeholder for each image ("" if it has only images), and the images' URLs."""
     content = question.messages[0].content
     parts = [] if isinstance(content, str) else content
     urls = [part.image_url.url for part in parts if part.image_url is not None]
@@ -182,7 +182,7 @@ def decoded_url(url: str, number: int) -> File:
     """Decode a data URL. No other URL is followed, and no path is read.
 
     Raises:
-        BadRequest: it is not one.
+        BadRequest: the URL is not a data URL.
     """
     if not is_data_url(url):
         raise BadRequest(422, f"image {number}: not a data URL (data:image/png;base64,...); other URLs are not read")

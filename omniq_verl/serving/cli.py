@@ -98,10 +98,10 @@ def serve(
 
 
 def checked_host(host: str) -> str:
-    """The IP address to listen on.
+    """Return the IP address to listen on.
 
     Raises:
-        ValueError: it is neither one nor ``localhost``.
+        ValueError: the host is neither an IP address nor ``localhost``.
     """
     try:
         return "127.0.0.1" if host == "localhost" else str(ip_address(host))
@@ -111,14 +111,14 @@ def checked_host(host: str) -> str:
 
 
 def accepted_keys(given: str | None) -> frozenset[str]:
-    """Digests of the accepted API keys; empty, where no key is required.
+    """Return the digests of the accepted API keys; empty if no key is required.
 
     Args:
-        given: the keys, separated by commas or white space, which is no part of a key; None: no key is required.
+        given: the keys, separated by commas or white space; None: no key is required.
 
     Raises:
-        ValueError: there is a value, but no key in it: the server would answer everyone, which nobody asked for; or a
-            key cannot be sent.
+        ValueError: the value contains no key, so the server would answer everyone although nobody asked for that; or a
+            key cannot be sent in a header.
     """
     from omniq_verl.generation.addresses import checked_key
     from omniq_verl.serving.settings import key_digest

@@ -50,7 +50,7 @@ class ServerError(RuntimeError):
 
 
 class _Bearer(AuthBase):
-    """Sends the key. As a plain header, ``requests`` would replace it with what ``~/.netrc`` says of the host."""
+    """Sends the key. ``requests`` would replace a plain header with the host's entry in ``~/.netrc``."""
 
     def __init__(self, key: str):
         self._key = key
@@ -76,7 +76,7 @@ class Client:
             address that has never answered is most likely wrong.
 
     Raises:
-        ValueError: ``url`` is no address, or ``key`` cannot be sent.
+        ValueError: ``url`` is not an address, or ``key`` cannot be sent.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Client:
         self._pool = ThreadPoolExecutor(at_once)
         self._session = requests.Session()
         self._session.mount("http", HTTPAdapter(pool_maxsize=at_once))
-        # Named in a request, it counts instead of the environment's no_proxy; so only where there must be no proxy.
+        # A request's own no_proxy replaces the environment's, so it is only set if there must be no proxy.
         self._proxies = {"no_proxy": urlsplit(self._url).hostname or ""} if is_loopback(self._url) else None
         if key:
             self._session.auth = _Bearer(checked_key(key, "the API key"))
@@ -219,7 +219,7 @@ class Client:
             data = load_source(source)
         except BadImage as error:
             return {task: Score(name, task, BAD_IMAGE, error=str(error)) for task in tasks}
-        if fault := text_fault(fields.get("prompt", "")):  # also what could not be encoded
+        if fault := text_fault(fields.get("prompt", "")):  # also finds text that cannot be encoded
             return {task: Score(name, task, ERROR, error=f"the prompt {fault}") for task in tasks}
         found = self._post("/v1/score", fields, [("images", ("image", data))])
         return {task: Score(name, task, **_texts(fields)) for task, fields in found["scores"].items()}
@@ -257,7 +257,7 @@ class Client:
         return Comparison(a, b, **{name: value for name, value in answer.items() if name in _COMPARED})
 
     def _post(self, path: str, fields: dict[str, Any], files: list[Any]) -> dict[str, Any]:
-        """The result of the only image or pair of a request."""
+        """Return the result of the only image or pair of a request."""
         start, pause = time.monotonic(), 0.1
         while True:
             why, wait = self._try(path, fields, files)
@@ -284,14 +284,14 @@ class Client:
             logger.warning("%s: no answer yet (%.200s); retrying for up to %g s", self._url, why, patience)
 
     def _try(self, path: str, fields: dict[str, Any], files: list[Any]) -> tuple[dict[str, Any] | str, float]:
-        """The answer; or why there is none yet, and the minimum number of seconds to wait."""
+        """Return the answer, or the reason why there is none yet; and the minimum number of seconds to wait."""
         try:
             got = self._session.post(
                 self._url + path, data=fields, files=files, timeout=self._timeout, proxies=self._proxies
             )
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             return _plain(error), 0.0
-        except requests.RequestException as error:  # nothing that a retry would change: redirects without an end, ...
+        except requests.RequestException as error:  # a retry would not help: endless redirects, ...
             raise ServerError(f"{self._url}{path}: {error}. Fix: correct the address, {_EXAMPLE}") from error
         self._reached = True
         if got.ok:
@@ -315,7 +315,7 @@ class Client:
 
 
 def _plain(error: Exception) -> str:
-    """The cause of a ``requests`` error, without the reprs of the objects that wrap it."""
+    """Return the cause of a ``requests`` error, without the reprs of the objects that wrap it."""
     text = str(error)
     cause = _CAUSE.search(text)
     return cause[1] if cause else text

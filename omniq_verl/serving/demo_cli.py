@@ -80,10 +80,10 @@ def demo(
 
 
 def _served_by(engine: str) -> "_Serve":
-    """How to serve a model: transformers runs in this process, vLLM as in ``omniq serve``.
+    """Return the function that serves a model: transformers runs in this process, vLLM as in ``omniq serve``.
 
     Raises:
-        ValueError: a package of the server is not installed.
+        ValueError: a package that the server needs is not installed.
     """
     try:
         return _serve_by_ray() if engine == "vllm" else _serve_here()

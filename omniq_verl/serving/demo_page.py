@@ -1,4 +1,4 @@
-"""The page ``/demo``: images are dropped on it, and it shows what the routes answer."""
+"""The page ``/demo``: users drop images on it, and it shows the answers of the routes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _HEADERS = {
 
 
 def add_demo(app: FastAPI) -> None:
-    """Serve the page, without a key: it asks for one if the routes need it."""
+    """Serve the page without requiring a key; the page asks for one if the routes need it."""
     page = _PAGE.read_text(encoding="utf-8")
 
     @app.get(DEMO, response_class=HTMLResponse, tags=["state"])

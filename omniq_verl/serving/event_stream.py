@@ -1,6 +1,6 @@
-"""Server-sent events: the parts of answers while they are written, and then the response itself.
+"""Server-sent events: the parts of answers as they are written, and then the response itself.
 
-The answer ends when its reader leaves.
+If the client disconnects, the answer is cancelled.
 """
 
 import asyncio
@@ -22,14 +22,15 @@ from omniq_verl.serving.schemas import PieceEvent
 
 EVENTS = "text/event-stream"
 Work = Callable[[Shown], Awaitable[BaseModel]]
-"""Answers a request, and shows the parts of its answers meanwhile."""
+"""Function that answers a request, and shows the parts of its answers as they are written."""
 
 
 class EventStream(StreamingResponse):
-    """Events ``piece``, and at the end ``result`` with the body of the plain response, or ``error``.
+    """Sends events ``piece``, and at the end ``result`` with the body of the plain response, or ``error``.
 
     Args:
-        room: held until the last event; may raise before anything is sent, so that the status tells.
+        room: capacity that is held until the last event. It may raise before anything is sent, so the HTTP status
+            reports the error.
         work: answers the request.
     """
 
@@ -42,7 +43,7 @@ class EventStream(StreamingResponse):
         with self._room:
             try:
                 await super().__call__(scope, receive, send)
-            finally:  # also where the reader leaves while an event is sent
+            finally:  # also if the client disconnects while an event is sent
                 if self._running is not None:
                     self._running.cancel()
 
@@ -67,5 +68,5 @@ def _piece(index: int, name: str, piece: Piece) -> PieceEvent:
 
 
 def event(name: str, data: Any) -> str:
-    """One event as it is sent. JSON has no line feeds, which would end the data."""
+    """Format one event for sending. JSON contains no line feeds, which would end the data."""
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"

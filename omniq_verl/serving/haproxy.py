@@ -1,6 +1,6 @@
 """Put HAProxy, which comes with Ray Serve, in front of the replicas of a locally started Ray.
 
-Ray Serve's Python proxy halves the throughput when answers are short. Ray Serve reads these settings from the
+Ray Serve's own Python proxy halves the throughput if answers are short. Ray Serve reads these settings from the
 environment when it is imported; values set by the user take precedence. ``RAY_SERVE_ENABLE_HA_PROXY=0`` selects the
 Python proxy.
 """
@@ -29,7 +29,8 @@ def prefer_haproxy() -> None:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-        # The default, three checks of 5 s, is too short on a busy machine: the server would exit before it is up.
+        # The default, three checks of 5 s, is too short on a busy machine: the server would exit before the proxy is
+        # up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # The default of 30 s lets a cluster's load balancers notice; this server has none in front of it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

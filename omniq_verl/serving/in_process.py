@@ -1,4 +1,4 @@
-"""A server for one person, in this process: no Ray, and a model that answers one question at a time."""
+"""A server for one user in this process, without Ray. The model answers one question at a time."""
 
 import asyncio
 import signal
@@ -20,20 +20,20 @@ from omniq_verl.serving.state import Models, Server
 
 
 class InThread:
-    """A ``WritingEngine`` that asks another engine in one thread, so that the page stays responsive meanwhile.
+    """A ``WritingEngine`` that runs another engine in a thread, so the page stays responsive.
 
-    A question that has begun runs to its end, even if its caller has left; an answer that is shown while it is written
-    ends then. An engine that cannot show its answers gives them as a whole.
+    A running question is finished even if its caller has left; only an answer that is streamed stops then. An engine
+    that cannot stream returns its answers as a whole.
 
     Args:
-        engine: answers the questions.
+        engine: the engine that answers the questions.
     """
 
     def __init__(self, engine: Engine):
         self._engine, self._pool = engine, ThreadPoolExecutor(1)
 
     async def answer(self, request: Request, sampling: Sampling) -> list[Answer]:
-        """``sampling.n`` answers to one request.
+        """Return ``sampling.n`` answers to one request.
 
         Raises:
             ValueError: the request is rejected.
@@ -44,11 +44,11 @@ class InThread:
 
     @property
     def reads_scores(self) -> bool:
-        """Does the engine take requests with ``texts``?"""
+        """Whether the engine accepts requests with ``texts``."""
         return reads_scores(self._engine)
 
     async def write(self, request: Request, sampling: Sampling, tell: Tell) -> list[Answer]:
-        """As ``answer`` with one answer, whose parts go to ``tell``.
+        """Like ``answer``, but for one answer, and with ``tell`` called for each of its parts.
 
         Raises:
             ValueError: the request is rejected.
@@ -65,17 +65,17 @@ class InThread:
             stopped.set()
 
     async def check(self) -> None:
-        """Return: the engine is in this process and cannot die alone."""
+        """Do nothing: the engine is in this process and cannot die alone."""
 
 
 def in_process_app(settings: ServerSettings) -> Any:
-    """The application of ``omniq serve``, with a model in this process.
+    """Build the application of ``omniq serve``, with a model in this process.
 
     Args:
-        settings: ``model`` must be given; its ``kind`` is one of ``open_engine``.
+        settings: the server's settings. ``model`` must be given, with a ``kind`` that ``open_engine`` knows.
 
     Raises:
-        ValueError: there is no model, or it is not safe to open.
+        ValueError: no model is given, or it is not safe to open.
     """
     if settings.model is None:
         raise ValueError("there is no model to open. Fix: give ServerSettings a model")
@@ -87,13 +87,13 @@ def in_process_app(settings: ServerSettings) -> Any:
 
 
 def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None:
-    """Serve an application until SIGTERM or SIGINT, which end the process within seconds.
+    """Serve an application until SIGTERM or SIGINT; both end the process within seconds.
 
     Args:
         app: ASGI application.
         host: address to listen on.
         port: port to listen on.
-        started: called once, when the server accepts requests.
+        started: called once, as soon as the server accepts requests.
     """
 
     class Announced(uvicorn.Server):
@@ -105,6 +105,6 @@ def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
     try:
         Announced(config).run()
-    except KeyboardInterrupt:  # uvicorn raises it again after it has stopped
+    except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGINT)  # Python itself would wait for the answer that a thread is writing
+        signal.raise_signal(signal.SIGINT)  # Python's own exit would wait for the answer that a thread is writing

@@ -13,17 +13,17 @@ class Limits:
     body: int = 64 * 2**20
     """Maximum size of a request, in bytes."""
     images: int = 64
-    """Maximum number of images per request; for comparisons, of pairs."""
+    """Maximum number of images per request, or of pairs in a comparison request."""
     pixels: int = MAX_PIXELS
     """Maximum number of pixels per image."""
     samples: int = 16
     """Maximum number of answers per image."""
     text: int = 10_000
-    """Maximum length of a prompt (the text an image was made from), in characters."""
+    """Maximum length of a prompt (the text an image was generated from), in characters."""
     seconds: float = 120.0
     """Time limit from a request's arrival to its answer, in seconds."""
     waiting: int = 512
-    """Maximum number of images in progress over all requests; beyond it, requests get 429."""
+    """Maximum number of images in progress over all requests. Requests beyond it get 429."""
 
     def __post_init__(self) -> None:
         smallest = min(self.body, self.images, self.pixels, self.samples, self.text, self.seconds)

@@ -1,4 +1,4 @@
-"""Prometheus metrics, collected through Ray, which adds up those of all replicas."""
+"""Prometheus metrics, collected through Ray, which sums them over all replicas."""
 
 import re
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ class Metrics:
         self._scores = Counter("omniq_scores_total", "Answers by task and status", tag_keys=("task", "status"))
 
     def count(self, scores: Iterable[Score]) -> None:
-        """Add these answers."""
+        """Count these answers."""
         for score in scores:
             self._scores.inc(1, {"task": score.task, "status": score.status})
 
     def page(self) -> str:
-        """The metrics page of all replicas together."""
+        """Return the metrics page of all replicas together."""
         return cluster_metrics()
 
 
 def cluster_metrics() -> str:
-    """This package's and Ray Serve's metrics from every node of the cluster, in Prometheus's text format."""
+    """Return this package's and Ray Serve's metrics from every node of the cluster, in Prometheus's text format."""
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]

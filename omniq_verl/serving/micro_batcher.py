@@ -1,4 +1,4 @@
-"""Collects single images into batches for a scorer that takes many at once."""
+"""Collect single images into batches for a scorer that accepts many at once."""
 
 import asyncio
 from collections.abc import Sequence

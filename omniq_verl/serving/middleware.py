@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def own_addresses() -> frozenset[str]:
-    """All IP addresses of this machine."""
+    """Return all IP addresses of this machine."""
     found = (one.address.partition("%")[0] for card in psutil.net_if_addrs().values() for one in card)
     return frozenset(found) | {"127.0.0.1", "::1"}
 
@@ -29,7 +29,7 @@ class OnlyFrom:
 
 
 class CancelOnDisconnect:
-    """ASGI middleware that cancels a request when its client leaves, so that the engine does not answer for nobody."""
+    """ASGI middleware that cancels a request when its client disconnects, so the engine stops working on it."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -47,12 +47,12 @@ class CancelOnDisconnect:
         finally:
             watching.cancel()
             running.cancel()
-            # What the application raises after its client has left is of no use to anyone.
+            # Nobody needs an error that the application raises after its client has disconnected.
             await asyncio.gather(running, watching, return_exceptions=True)
 
 
 class _Watched:
-    """The channels of one request. What follows the body is read here, and the application is told of it."""
+    """The channels of one request. It reads what follows the body and tells the application of a disconnect."""
 
     def __init__(self, receive: Receive, send: Send):
         self._receive, self._send = receive, send
@@ -64,7 +64,7 @@ class _Watched:
             await self._left.wait()
             return {"type": "http.disconnect"}
         message = await self._receive()
-        if not message.get("more_body"):  # the last part of the body, or the client has left before it
+        if not message.get("more_body"):  # the last part of the body, or the client has disconnected before it
             self._whole.set()
         if message["type"] == "http.disconnect":
             self._left.set()
@@ -75,7 +75,7 @@ class _Watched:
         self.answered |= message["type"] == "http.response.body" and not message.get("more_body")
 
     async def watch(self) -> None:
-        """Return when the client has left."""
+        """Return when the client has disconnected."""
         await self._whole.wait()
         while not self._left.is_set():
             if (await self._receive())["type"] == "http.disconnect":

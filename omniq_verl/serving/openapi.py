@@ -19,12 +19,12 @@ FAILURES = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Error responses of a route; all of them if no status is given."""
+    """Describe the error responses of a route; all of them if no status is given."""
     return {status: {"model": Failure, "description": FAILURES[status]} for status in statuses or FAILURES}
 
 
 def answered(model: type[BaseModel]) -> dict[str, Any]:
-    """Responses of a route that answers with ``model``, or with events on the way to it."""
+    """Describe the responses of a route that answers with ``model``, or with events that end in it."""
     parts = ", ".join(PieceEvent.model_fields)
     description = f"events piece (with {parts}), then result with the JSON response, or error (with status, detail)"
     events = {"text/event-stream": {"schema": {"type": "string", "description": description}}}
@@ -33,7 +33,7 @@ def answered(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def body(model: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
-    """A request body that is either a form with files or the same fields in JSON.
+    """Describe a request body that is either a form with files or the same fields in JSON.
 
     Args:
         model: schema of the JSON body.
@@ -49,13 +49,13 @@ def body(model: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A request body that is only accepted as JSON."""
+    """Describe a request body that is only accepted as JSON."""
     content = {"application/json": {"schema": _inlined(model.model_json_schema())}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def _inlined(schema: Any) -> Any:
-    """A schema with its ``$ref`` inlined, so that it can be embedded in the page's schema."""
+    """Return a schema with its ``$ref`` inlined, so that it can be embedded in the page's schema."""
     found = schema.get("$defs", {})
 
     def inline(part: Any) -> Any:

@@ -8,7 +8,7 @@ def check_free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do, so that a just closed socket does not count
+        )  # like servers, so that a socket that was just closed does not count
         try:
             probe.bind((host, port))
         except OSError as error:

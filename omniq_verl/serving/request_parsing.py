@@ -21,7 +21,7 @@ from omniq_verl.tasks import text_fault
 
 _MULTIPART = "multipart/form-data"
 _TAIL, _KEPT = "omniq_tail", 512
-"""Where ``LimitBody`` keeps the last bytes of a body, and how many: a boundary has at most 70."""
+"""Key under which ``LimitBody`` stores the last bytes of a body, and their number. A boundary has at most 70 bytes."""
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
 _TEXTS = ("task", "prompt", "model", "mode")
 """Fields that stay text even if their content looks like JSON."""
@@ -39,7 +39,7 @@ class BadRequest(Exception):
 
     Args:
         status: HTTP status.
-        why: message for the client; truncated if long, because it may quote what was sent.
+        why: message for the client. A long message is truncated, because it may quote the request.
     """
 
     def __init__(self, status: int, why: str):
@@ -58,7 +58,7 @@ class File:
 class LimitBody:
     """ASGI middleware that rejects bodies that are too long, by Content-Length or while they are received.
 
-    It keeps the end of the body, by which an unfinished form is recognised.
+    It stores the end of the body, so that an unfinished form can be recognised.
     """
 
     def __init__(self, app: ASGIApp, most: int):
@@ -139,7 +139,7 @@ async def read_compare(
 
 
 def _kind(request: Request) -> str:
-    """The content type, after a check that the body is not compressed."""
+    """Return the content type after checking that the body is not compressed."""
     if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
         raise BadRequest(415, f"content-encoding: {coding!r:.40} is not read. Fix: send the body as it is")
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -169,7 +169,7 @@ def _model(kind: type[Question], words: Mapping[str, Any]) -> Question:
 
 
 def _mistakes(error: ValidationError) -> str:
-    """Location and message of each validation error, without the input, which may be long."""
+    """List the location and message of each validation error, without the input, which may be long."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     messages = [f"{_place(one['loc']) or 'body'}: {one['msg']}" for one in found[:_SHOWN]]
     more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
@@ -177,12 +177,12 @@ def _mistakes(error: ValidationError) -> str:
 
 
 def _place(loc: Sequence[int | str]) -> str:
-    """Where a fault is, without pydantic's names of the alternatives that it tried, such as ``list[Part]``."""
+    """Return the location of a fault, without pydantic's names for alternatives it tried, such as ``list[Part]``."""
     return ".".join(str(one) for one in loc if not (isinstance(one, str) and "[" in one))
 
 
 def _check_whole(request: Request) -> None:
-    """Check that a form has its end: the parser drops a last file that is cut off, without a word."""
+    """Check that a form is complete: the parser silently drops a last file that is truncated."""
     match = _BOUNDARY.search(request.headers.get("content-type", ""))
     tail = request.scope.get(_TAIL)
     if match and tail is not None and f"--{match[1] or match[2]}--".encode("latin-1", "replace") not in tail:
@@ -202,7 +202,7 @@ async def _files(form: FormData, name: str) -> list[File]:
 
 
 def _words(form: FormData, files: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
-    """The form fields that are not files, with the types they would have in JSON; ``several`` may be repeated."""
+    """Return the form fields that are not files, with their JSON types; fields in ``several`` may be repeated."""
     words: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = form.getlist(name)
@@ -237,7 +237,7 @@ def _check_score(question: ScoreQuestion, limits: Limits) -> Prompts:
         prompts = prompts_for(question.prompt, len(question.images))
     except ValueError as error:
         raise BadRequest(422, str(error)) from None
-    # With one prompt per image, a prompt with control tokens only fails its own image: see AsyncScorer.
+    # If there is one prompt per image, a prompt with control tokens only fails its own image: see AsyncScorer.
     if isinstance(question.prompt, str) and (fault := text_fault(question.prompt)):
         raise BadRequest(422, f"prompt: it {fault}")
     check_prompts(prompts, limits)
@@ -248,7 +248,7 @@ def check_prompts(prompts: Prompts, limits: Limits) -> None:
     """Check the length of the texts.
 
     Raises:
-        BadRequest: one is too long.
+        BadRequest: a text is too long.
     """
     if max(len(prompt or "") for prompt in prompts) > limits.text:
         raise BadRequest(422, f"a prompt is longer than {limits.text:,} characters")

@@ -1,4 +1,4 @@
-"""A served reward model as the reward of verl-omni or of any training loop over images and prompts."""
+"""Use a served reward model as the reward of verl-omni or of any training loop over images and prompts."""
 
 import asyncio
 import math
@@ -29,7 +29,7 @@ class ServerReward:
         scale: scale of the served model's scores (``omniq serve --scale``), an object or a name such as "0-5"; None:
             the task's own.
         value_range: the values of black and white in float arrays and tensors. None: 0 and 1 in a tensor; pass (-1, 1)
-            for images straight out of a VAE. It is never guessed from the values of an image.
+            for images straight out of a VAE. The range is never guessed from the values of an image.
         settings: further arguments of ``Client``.
 
     Raises:
@@ -61,10 +61,10 @@ class ServerReward:
         Args:
             images: PIL images, file contents as bytes, data URLs, paths, or arrays and tensors (shapes and values: see
                 ``omniq_verl.data.arrays``); also a batch of them, ``[N, C, H, W]`` or ``[N, H, W, C]``.
-            prompts: the texts the images were made from.
+            prompts: the texts the images were generated from.
 
         Raises:
-            TypeError: an item is none of these, for example a text that a language model wrote.
+            TypeError: an item is not an image, for example a text that a language model wrote.
             ValueError: an array or tensor is not an image: wrong shape or dtype, values out of range, or NaN.
             ServerError: the server rejects the request or cannot be reached.
             RuntimeError: an image has no score and ``unread`` is None.
@@ -87,7 +87,7 @@ class ServerReward:
 
 
 def _checked(number: int, image: Any, value_range: ValueRange | None) -> Any:
-    """Check an image before it is sent: otherwise a wrong call would return a reward of zero for every image."""
+    """Check an image before it is sent; otherwise a wrong call would return a reward of zero for every image."""
     known = is_one(image) or is_numbers(image)
     if isinstance(image, str):
         known = is_data_url(image) or os.path.isfile(image)

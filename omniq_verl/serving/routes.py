@@ -40,7 +40,7 @@ class Asked:
 
     @property
     def size(self) -> int:
-        """How much of the server's capacity it takes."""
+        """How much of the server's capacity the question takes."""
         return len(self.files) * len(self.tasks) * len(self.modes)
 
 
@@ -80,7 +80,7 @@ class Questions:
         return await self._sent(question.stream, 2 * len(pairs), work)
 
     async def _sent(self, stream: bool, size: int, work: Any) -> Any:
-        """The response to a question: what ``work`` returns, or the events on the way to it."""
+        """Return the response to a question: the result of ``work``, or events that end in it."""
         if stream:
             return EventStream(self.server.admission.hold(size), work)
         with self.server.admission.hold(size):
@@ -98,10 +98,10 @@ class Questions:
         return dump_plain(await self.plain_scores(tasks[0], files, [*prompts]))
 
     async def plain_scores(self, task: Task, files: Sequence[File], prompts: Prompts) -> list[Score]:
-        """Scores of one task by the model and in the mode of a request that names neither.
+        """Return the scores of one task, with the model and mode of a request that names neither.
 
         Raises:
-            BadRequest: the question is invalid, or not answered in time.
+            BadRequest: the question is invalid, or the answer takes too long.
         """
         model = self.server.models.choose(None, [task])
         modes = self._modes(model, None, [task])[:1]
@@ -144,7 +144,7 @@ class Questions:
         return modes
 
     async def _answered(self, asked: "Asked", mode: str, tell: Shown | None = None) -> list[dict[str, Score]]:
-        """Scores of one mode, counted in the metrics."""
+        """Return the scores of one mode, and count them in the metrics."""
         scorer = self.server.models.scorer
         if asked.model == "rali" or scorer is None:
             found = asyncio.gather(*map(self._by_rali, asked.files))
@@ -159,7 +159,7 @@ class Questions:
 
     async def _by_rali(self, file: File) -> dict[str, Score]:
         rali, task = self.server.models.rali, self.server.models.rali_task
-        assert rali is not None and task is not None  # Models.choose has chosen it
+        assert rali is not None and task is not None  # Models.choose has selected it
         try:
             check_pixels(file.data, self.server.limits.pixels)
         except BadImage as error:
@@ -200,10 +200,10 @@ class State:
 
 
 async def in_time(asked: Awaitable[Found], seconds: float) -> Found:
-    """The result of a question to a model.
+    """Await the result of a question to a model.
 
     Raises:
-        BadRequest: it took longer than ``seconds``.
+        BadRequest: the result took longer than ``seconds``.
         HTTPException: the engine has failed.
     """
     try:
@@ -215,7 +215,7 @@ async def in_time(asked: Awaitable[Found], seconds: float) -> Found:
 
 
 def _failed(error: RuntimeError) -> HTTPException:
-    """503 for the client; the engine's own message only goes to the log."""
+    """Return a 503 for the client. The engine's own message only goes to the log."""
     logger.error("the engine has failed: %s", error)
     return HTTPException(503, FAILURES[503], AGAIN)
 

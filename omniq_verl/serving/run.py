@@ -1,4 +1,4 @@
-"""Start a server, run it until it receives a signal, and let it finish running requests."""
+"""Start a server, run it until it receives a signal, and let it finish its running requests."""
 
 import logging
 import signal
@@ -75,14 +75,14 @@ def drain() -> None:
     """Stop accepting requests, finish the running ones and stop the replicas."""
     from ray import serve
 
-    # A redeployment with changed settings would not do: Ray Serve would start new replicas, which load the model.
+    # Redeploying with changed settings is not an option: Ray Serve would start new replicas, which load the model.
     with suppress(TimeoutError):  # a replica is stuck or starting; delete() below ends it
         serve.get_app_handle(NAME).broadcast("drain").results(timeout_s=_DRAIN_SECONDS, return_exceptions=True)
     serve.delete(NAME)
 
 
 def gpus_of(settings: ServerSettings, resources: Mapping[str, float]) -> int:
-    """GPUs per replica: none on a cluster without GPUs, else those of the model, or one for RALI alone."""
+    """Return the GPUs per replica: 0 on a cluster without GPUs, else the model's number, or 1 for RALI alone."""
     if not resources.get("GPU"):
         return 0
     return settings.model.devices if settings.model else 1

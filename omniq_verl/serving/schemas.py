@@ -262,5 +262,5 @@ def compare_answer(found: Comparison, reasoning: bool) -> CompareAnswer:
 
 
 def _whole(text: str | None) -> str | None:
-    """Make a text encodable as UTF-8: a model may write half of a surrogate pair."""
+    """Make a text encodable as UTF-8, because a model may write half of a surrogate pair."""
     return None if text is None else whole_text(text)

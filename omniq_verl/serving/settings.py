@@ -13,7 +13,7 @@ from omniq_verl.serving.limits import Limits
 from omniq_verl.tasks import Scale, image_task
 
 IMAGES = 3
-"""Maximum number of images in a question: two to compare and a reference."""
+"""Maximum number of images in a question: two images to compare and a reference."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class ServerSettings:
     """Settings of a server: models, replicas, limits, keys."""
 
     model: EngineSpec | None = None
-    """The reasoning model; ``kind`` is ``vllm`` or ``package.module:function``, which returns an ``AsyncEngine``."""
+    """The reasoning model. ``kind`` is ``vllm``, or ``package.module:function``, which returns an ``AsyncEngine``."""
     rali: str | None = None
     """Folder of a RALI model, served with or without the reasoning model."""
     limits: Limits = field(default_factory=Limits)
     replicas: tuple[int, int] = (1, 1)
-    """Minimum and maximum number; Ray Serve scales between them with load."""
+    """Minimum and maximum number of replicas; Ray Serve scales between them with the load."""
     max_tokens: int = 1024
     """Maximum length of an answer, in tokens."""
     seed: int = 0
@@ -36,7 +36,7 @@ class ServerSettings:
     gpus: int = 0
     """GPUs per replica; 0: CPU."""
     local: bool = False
-    """Answer only this machine. HAProxy listens on the given host, but the replicas behind it on all interfaces."""
+    """Answer only this machine. HAProxy listens on the given host, but the replicas behind it use all interfaces."""
 
     scale: Scale | None = None
     """Scale of the reasoning model's scores; None: each task's own."""
@@ -53,13 +53,13 @@ class ServerSettings:
             raise ValueError("nothing to serve: no model is given. Fix: give --model, --rali or both")
         if not 1 <= self.replicas[0] <= self.replicas[1]:
             raise ValueError(f"replicas must be (minimum, maximum) with 1 <= minimum <= maximum; got {self.replicas}")
-        Sampling(max_tokens=self.max_tokens)  # an error here, and not in every answer
+        Sampling(max_tokens=self.max_tokens)  # raises an error here, not in every answer
 
     def check_modes(self) -> None:
         """Check ``mode`` against the family.
 
         Raises:
-            ValueError: there is no such mode, or the family cannot be asked so.
+            ValueError: the mode is unknown, or the family does not support it.
         """
         for mode in MODES if self.mode == BOTH else [self.mode] if self.mode else []:
             check_mode(mode)

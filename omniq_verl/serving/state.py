@@ -15,14 +15,14 @@ from omniq_verl.tasks import Scale, Task, known_tasks
 
 @dataclass
 class Models:
-    """The served models: at least one."""
+    """The served models, at least one."""
 
     scorer: AsyncScorer | None = None
     rali: Batches | None = None
     rali_task: str | None = None
 
     def choose(self, asked: str | None, tasks: Sequence[Task]) -> str:
-        """Which model answers, ``reasoning`` or ``rali``.
+        """Return the model that answers, ``reasoning`` or ``rali``.
 
         Raises:
             BadRequest: the model is not served or cannot answer these tasks.
@@ -57,7 +57,7 @@ class Server:
 
     @cached_property
     def known_tasks(self) -> list[Task]:
-        """All tasks about a single image that can be asked here, in the wording of the model's family."""
+        """Return all tasks about a single image that can be asked here, in the wording of the model's family."""
         if self.models.scorer is not None and self.models.scorer.family is not None:
             asked = self.models.scorer.family.tasks.values()
             return [replace(one, scale=self.scale) if self.scale and one.scale else one for one in asked]

@@ -1,9 +1,9 @@
 """The protocol of verl-omni's ``http_scorer_client``: a pickled dict of image files and prompts, a pickled dict back.
 
-Loading a pickle can run arbitrary code. Therefore the opcodes are checked before loading: only those that build
-dicts, lists, tuples, strings, bytes and numbers are allowed.
+Loading a pickle can run arbitrary code. This module therefore checks the opcodes first and allows only those that build
+dicts, lists, tuples, strings, bytes and numbers.
 
-That client sends JPEG, which changes the quality to be scored. Prefer
+verl-omni's client sends JPEG, which changes the quality to be scored. Prefer
 ``omniq_verl.serving.reward_client.compute_score``, which sends the image unchanged.
 """
 
@@ -79,7 +79,7 @@ def _all_of(values: Any, kind: type[_Kind]) -> TypeGuard[Sequence[_Kind]]:
 
 
 def dump_plain(scores: Sequence[Score]) -> Response:
-    """The response: ``{"scores": [...]}``, or ``{"error": ...}`` if an image has no score.
+    """Build the response: ``{"scores": [...]}``, or ``{"error": ...}`` if an image has no score.
 
     The client expects a score for every image; it stops training and reports ``error``.
     """

@@ -1,7 +1,7 @@
 """``POST /score``: scores of images in the shape of vLLM's route for pairs of a query and a document.
 
-The document is an image, and the query is the text that it was made from; a task that needs no text takes an empty
-query. The shape has no field for an image without a score, so that one such image fails the whole request.
+The document is an image, and the query is the text that it was generated from. If the task needs no text, the query is
+empty. The response has no field for an image without a score, so one such image fails the whole request.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Questions to a model: wording, answer format, scale and levels, one object per task.
 
-Training data, evaluation, scoring and serving all take their prompts from here, so they cannot drift apart. Depends on
-no framework.
+Training data, evaluation, scoring and serving all take their prompts from here, so they cannot drift apart. This
+package depends on no framework.
 """
 
 from collections.abc import Mapping
@@ -90,14 +90,14 @@ __all__ = [
 ]
 
 SCALES = {"1-5": Scale(1.0, 5.0), "0-5": Scale(0.0, 5.0)}
-"""Scales of scores by the names used in commands; OmniQuality-R's code uses 0 to 5."""
+"""Scales of scores, by the names used in commands. OmniQuality-R's code uses 0 to 5."""
 
 
 def scale_of(name: str | Scale | None) -> Scale | None:
-    """A scale from its name in ``SCALES``, or the scale itself; None means each task's own.
+    """Return the scale with a name in ``SCALES``, or a given scale itself; None means each task's own.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     if isinstance(name, Scale):
         return name
@@ -108,10 +108,10 @@ def scale_of(name: str | Scale | None) -> Scale | None:
 
 @lru_cache(maxsize=256)
 def task_on(name: str, scale: Scale | None) -> Task:
-    """A task on another scale than its own; None: on its own.
+    """Return a task on the given scale; None: on its own.
 
     Raises:
-        ValueError: unknown task, or a scale for a task without a score.
+        ValueError: the task is unknown, or a scale is given for a task without a score.
     """
     task = find_task(name)
     if scale is None:
@@ -122,7 +122,7 @@ def task_on(name: str, scale: Scale | None) -> Task:
 
 
 def task_of(info: Mapping[str, Any] | None) -> Task:
-    """The task named in a row's ``extra_info``, on the row's scale.
+    """Return the task named in a row's ``extra_info``, on the row's scale.
 
     Raises:
         ValueError: ``task`` is missing or unknown, or the scale is invalid; the message names the field.

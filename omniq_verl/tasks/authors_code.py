@@ -1,4 +1,4 @@
-"""The three tasks in the form of OmniQuality-R's released code: a system turn before the question, on a scale 0 to 5.
+"""The three tasks in the form of OmniQuality-R's released code: a system turn before the question, and a scale 0 to 5.
 
 The form is the authors' (README and training scripts of yeppp27/VisualScore); the wording is this package's own.
 """

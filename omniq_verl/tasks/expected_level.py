@@ -1,8 +1,8 @@
 """Scores as distributions over the five level words, and back.
 
-Two published methods read or learn a score through the probabilities of the words in ``LEVELS``: Q-Align (Wu et al.
-2023, arXiv 2312.17090) trains on one word and takes the expected level of the answer; DeQA-Score (You et al. 2025,
-arXiv 2501.11561) trains on a distribution over the words.
+Two published methods learn a score through the probabilities of the words in ``LEVELS``. Q-Align (Wu et al. 2023, arXiv
+2312.17090) trains on one word and takes the expected level of the answer. DeQA-Score (You et al. 2025, arXiv
+2501.11561) trains on a distribution over the words.
 """
 
 import math
@@ -13,29 +13,29 @@ from numpy.typing import ArrayLike, NDArray
 from omniq_verl.tasks.task import LEVELS, Scale, Task
 
 NEAR, NARROW = 0.1, 0.2
-"""In levels: the largest distance between a score and the mean of its soft label, and the least deviation that is used.
-DeQA's code has both bounds; these values are ours."""
+"""In levels: the largest distance between a score and the mean of its soft label, and the smallest deviation that is
+used. DeQA's code has both bounds; these values are ours."""
 
 ASPECTS = {"technical": "quality", "aesthetic": "aesthetics", "alignment": "fit to the text"}
-"""What a level word is about, by task. Q-Align's are "quality" and "aesthetics"; that of alignment is ours."""
+"""What a level word describes, by task. "quality" and "aesthetics" are Q-Align's; the phrase for alignment is ours."""
 
 
 def level_stem(task: Task) -> str:
-    """What stands before the level word in an answer of Q-Align, e.g. "The quality of the image is"."""
+    """Return the text before the level word in a Q-Align answer, e.g. "The quality of the image is"."""
     return f"The {ASPECTS.get(task.like or task.name, 'quality')} of the image is"
 
 
 def level_values(scale: Scale) -> NDArray[np.float64]:
-    """The score of each word of ``LEVELS``, evenly spaced from end to end: 1, 2, 3, 4 and 5 on the scale 1 to 5."""
+    """Return the score of each word of ``LEVELS``, evenly spaced over the scale: 1, 2, 3, 4, 5 on the scale 1 to 5."""
     return np.linspace(scale.low, scale.high, len(LEVELS))
 
 
 def expected_level(logits: ArrayLike, scale: Scale) -> NDArray[np.float64]:
-    """Q-Align's score: the level values, weighted by a softmax over the five words alone (its eq. 3 and 4).
+    """Return Q-Align's score: the level values, weighted by a softmax over only the five words (its eq. 3 and 4).
 
     Args:
-        logits: of shape (..., 5), in the order of ``LEVELS`` (worst first); log-probabilities give the same.
-        scale: of the scores.
+        logits: shape (..., 5), in the order of ``LEVELS`` (worst first). Log-probabilities give the same result.
+        scale: scale of the scores.
 
     Returns:
         Scores of shape (...), within the scale.
@@ -51,18 +51,18 @@ def expected_level(logits: ArrayLike, scale: Scale) -> NDArray[np.float64]:
 
 
 def soft_levels(score: float, deviation: float | None, scale: Scale) -> NDArray[np.float64]:
-    """DeQA's label: a distribution over the five words whose expected level is the score.
+    """Return DeQA's label: a distribution over the five words whose expected level is the score.
 
-    With a deviation, it is the share of a normal distribution that lies within half a level of each level's value,
-    corrected by one factor and one summand so that the shares sum to 1 and their mean is the score (DeQA, sec. 3.2).
-    Negative shares become 0 and the others are scaled to sum to 1. Without a deviation, with one below ``NARROW``, or
-    where the mean would miss the score by more than ``NEAR``, the score is split between its two neighbouring levels,
-    as in DeQA's code.
+    With a deviation, a level's share is the part of a normal distribution within half a level of its value. The shares
+    are corrected by one factor and one summand so that they sum to 1 and their mean is the score (DeQA, sec. 3.2).
+    Negative shares become 0, and the others are scaled to sum to 1. If there is no deviation, if it is below
+    ``NARROW``, or if the mean would miss the score by more than ``NEAR``, the score is split between its two
+    neighbouring levels, as in DeQA's code.
 
     Args:
-        score: on the scale.
-        deviation: standard deviation of the ratings, in units of the scale; None where it is not known.
-        scale: of the score.
+        score: a score on the scale.
+        deviation: standard deviation of the ratings, in units of the scale; None if it is unknown.
+        scale: scale of the score.
 
     Returns:
         Five shares, worst level first.
@@ -81,17 +81,18 @@ def soft_levels(score: float, deviation: float | None, scale: Scale) -> NDArray[
 
 
 def _neighbours(position: float) -> NDArray[np.float64]:
-    """Linear interpolation between the levels at both sides; positions run from 0 to 4."""
+    """Interpolate linearly between the two levels next to the position. Positions run from 0 to 4."""
     return np.maximum(0.0, 1.0 - np.abs(np.arange(len(LEVELS)) - position))
 
 
 def _corrected(position: float, deviation: float) -> NDArray[np.float64] | None:
-    """The normal distribution's shares after the correction; None where their mean misses the position."""
+    """Return the normal distribution's corrected shares; None if their mean misses the position."""
     positions = np.arange(len(LEVELS), dtype=np.float64)
     raw = np.diff([_normal(edge, position, deviation) for edge in np.arange(len(LEVELS) + 1) - 0.5])
     excess = (raw * positions).sum() - positions.mean() * raw.sum()
-    # factor * sum(raw) + 5 * summand = 1 and factor * sum(raw * place) + 10 * summand = position, solved. In the middle
-    # of the scale the distribution is symmetric and any factor gives the right mean: that without a summand is taken.
+    # Solve factor * sum(raw) + 5 * summand = 1 and factor * sum(raw * place) + 10 * summand = position. In the middle
+    # of the scale the distribution is symmetric and any factor gives the right mean; use the factor that needs no
+    # summand.
     in_the_middle = abs(excess) < 1e-9 or abs(position - positions.mean()) < 1e-9
     factor = 1 / raw.sum() if in_the_middle else (position - positions.mean()) / excess
     shares = np.maximum(factor * raw + (1 - factor * raw.sum()) / len(positions), 0.0)
@@ -100,5 +101,5 @@ def _corrected(position: float, deviation: float) -> NDArray[np.float64] | None:
 
 
 def _normal(value: float, mean: float, deviation: float) -> float:
-    """The cumulative distribution function."""
+    """Evaluate the normal cumulative distribution function."""
     return 0.5 * (1.0 + math.erf((value - mean) / (deviation * math.sqrt(2.0))))

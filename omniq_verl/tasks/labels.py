@@ -1,4 +1,4 @@
-"""Reads and checks a row's task and label, for rewards, evaluation and every reader of prepared rows."""
+"""Parse and check a row's task and label, for rewards, evaluation and every reader of prepared rows."""
 
 import json
 import math
@@ -18,16 +18,16 @@ _EXAMPLES = {
 
 
 def shown(value: object) -> str:
-    """A wrong value as one short line, for error messages."""
+    """Format a wrong value as one short line, for error messages."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def read_scale(info: Mapping[str, Any]) -> Scale | None:
-    """The scale under ``scale_low`` and ``scale_high``; None if the row has none (None, or NaN as pandas reads it).
+    """Return the scale in ``scale_low`` and ``scale_high``; None if the row has none (None, or NaN from pandas).
 
     Raises:
-        ValueError: only one of them is set, or they are not two finite numbers in ascending order.
+        ValueError: only one end is set, or the ends are not two finite numbers in ascending order.
     """
     bounds: dict[str, Any] = {name: info.get(name) for name in ("scale_low", "scale_high")}
     missing = [name for name, value in bounds.items() if value is None or value != value]
@@ -43,10 +43,10 @@ def read_scale(info: Mapping[str, Any]) -> Scale | None:
 
 
 def read_truth(task: Task, text: object) -> dict[str, Any]:
-    """Parse a row's label.
+    """Parse and check a row's label.
 
     Args:
-        task: what the row asks for, on the row's scale.
+        task: the row's task, on the row's scale.
         text: the row's ``reward_model.ground_truth``: ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}``
             or ``{"distortion_class": c, "severity": s}`` as JSON.
 
@@ -66,5 +66,5 @@ def read_truth(task: Task, text: object) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """True for a finite number that is not a bool."""
+    """Return True for a finite number that is not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,21 +1,23 @@
-"""The rule for text from outside that becomes part of a question: it must not contain control tokens.
+"""The rule for external text that becomes part of a question: it must not contain control tokens.
 
-A prompt, a caption or a plan is inserted into a question and tokenised with it. There ``<|im_end|>`` would end the
-turn, ``<|image_pad|>`` would stand for an image that does not exist, and verl splits a prompt at every ``<image>``.
-Such a text is rejected with an error that names the token; it is never changed.
+A prompt, a caption or a plan is inserted into a question and tokenised with it. Inside the question, ``<|im_end|>``
+would end the turn, ``<|image_pad|>`` would stand for an image that does not exist, and verl would split the prompt at
+``<image>``. Such a text is rejected with an error that names the token; it is never changed.
 
 Without a tokenizer the rule is fixed and rejects:
 
-- any ``<|...|>`` of up to 64 characters on one line, also with DeepSeek's full-width bars. Nothing may be between
-  bracket and bar, and no blank next to a bar inside, so "a < b | c > d" and "<| x |>" are ordinary text;
-- the tokens in ``_NAMED``, case-sensitive: ``<image>`` is one of them, ``<Image>`` and ``<an image>`` are not;
-- both also in the text's compatibility form (NFKC), because some tokenizers read full-width letters as plain ones.
+- any ``<|...|>`` of up to 64 characters on one line, also with DeepSeek's full-width bars. There must be nothing
+  between bracket and bar, and no blank next to a bar on the inside, so "a < b | c > d" and "<| x |>" are ordinary text;
+- the tokens in ``_NAMED``, case-sensitive: ``<image>`` is one of them, but ``<Image>`` and ``<an image>`` are not;
+- both of these in the text's compatibility form (NFKC), too, because some tokenizers treat full-width letters as plain
+  ones.
 
 With a tokenizer or processor, its special tokens and its image, video and audio tokens are rejected too. The text is
-also tokenised and its token ids are checked, so that no spelling escapes through the tokenizer's normalisation.
+also tokenised and its token ids are checked, so no spelling can get past the check through the tokenizer's
+normalisation.
 
 ``<think>``, ``</think>``, ``<answer>`` and ``</answer>`` are always allowed: this package's own questions contain them,
-and they end no turn. Special tokens that are ordinary text are allowed too, such as the "!" with which some text
+and they do not end a turn. Special tokens that are ordinary text are allowed too, such as the "!" with which some text
 encoders pad.
 """
 
@@ -46,17 +48,17 @@ _FIXED = re.compile("|".join((_BARRED, *_NAMED)))
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """A lone UTF-16 surrogate; JSON can contain one, but no tokenizer can read it."""
 FIX = "remove it or rephrase the text"
-"""How to fix a forbidden text, for error messages."""
+"""Fix for a forbidden text, for error messages."""
 _ROUND = str.maketrans("<>\uff1c\uff1e\ufe64\ufe65", "()()()")
 _ALL_ROUND = str.maketrans("[]\uff3b\uff3d", "()()")
 
 
 class ForbiddenText(ValueError):
-    """A text from outside must not become part of a question; the message names what it contains."""
+    """An external text must not become part of a question; the message names what it contains."""
 
 
 def forbidden_tokens(text: str, processor: Any = None) -> list[str]:
-    """The distinct control tokens in a text from outside; empty if there are none.
+    """Return the distinct control tokens in an external text; empty if there are none.
 
     Args:
         text: a prompt, caption or plan, not a whole question: ``<image>`` counts too.
@@ -75,7 +77,7 @@ def _spellings(text: str) -> Iterator[str]:
 
 
 def text_fault(text: str, processor: Any = None) -> str | None:
-    """What is wrong with a text from outside, as a phrase that begins with a verb; None if nothing is.
+    """Return what is wrong with an external text, as a phrase that begins with a verb; None if nothing is wrong.
 
     Args:
         text: see ``forbidden_tokens``.
@@ -89,7 +91,7 @@ def text_fault(text: str, processor: Any = None) -> str | None:
 
 
 def check_text(text: str, name: str = "the text", processor: Any = None) -> None:
-    """Raise an error if a text from outside must not become part of a question.
+    """Raise an error if an external text must not become part of a question.
 
     Args:
         text: see ``forbidden_tokens``.
@@ -97,7 +99,7 @@ def check_text(text: str, name: str = "the text", processor: Any = None) -> None
         processor: see ``forbidden_tokens``.
 
     Raises:
-        ForbiddenText: it contains a control token or half a character.
+        ForbiddenText: the text contains a control token or half a character.
     """
     if fault := text_fault(text, processor):
         raise ForbiddenText(f"{name} {fault}. Fix: {FIX}")
@@ -106,7 +108,7 @@ def check_text(text: str, name: str = "the text", processor: Any = None) -> None
 def harmless(text: str) -> str:
     """Make a model's text safe to quote in a question: angle brackets become round ones.
 
-    This way tags and tokens in a plan or a critique cost neither the row nor the run; nobody reads them literally.
+    Otherwise tags and tokens in a plan or a critique would lose the row or stop the run. Nobody needs them literally.
     Square brackets change only if the text contains a control token. The text is stripped.
     """
     text = text.encode(errors="replace").decode().translate(_ROUND)
@@ -114,11 +116,11 @@ def harmless(text: str) -> str:
 
 
 def messages_fault(messages: Iterable[Mapping[str, Any]], images: int | None, processor: Any = None) -> str | None:
-    """What is wrong with a question, given as a row's ``prompt``; None if nothing is.
+    """Return what is wrong with a question, given as a row's ``prompt``; None if nothing is wrong.
 
     Args:
         messages: turns with ``role`` and ``content``; each ``<image>`` marks an image.
-        images: number of images; None: not checked.
+        images: number of images; None: the number is not checked.
         processor: see ``forbidden_tokens``.
     """
     messages = list(messages)
@@ -149,16 +151,16 @@ class ControlTokens:
         self._pattern = re.compile("|".join(map(re.escape, self.tokens)) or "(?!)")
         unknown = _unknown(self.tokenizer)
         self.ids = {vocabulary[one]: one for one in self.tokens if one in vocabulary and one != unknown}
-        """Tokens by id. A token that is only for unknown characters is excluded: it occurs in any text."""
+        """Tokens by id. A token used only for unknown characters is excluded, because it can occur in any text."""
         self._lock = Lock()  # Hugging Face tokenizers fail if two threads change their padding at once
 
     def within(self, text: str) -> Iterator[str]:
-        """Control tokens in a text, found by spelling and by token id."""
+        """Yield the control tokens in a text, found by spelling and by token id."""
         yield from (match.group() for match in self._pattern.finditer(text))
         yield from self.sequence(text)
 
     def sequence(self, text: str) -> list[str]:
-        """Control tokens in a text as the tokenizer reads it, in order."""
+        """Return the control tokens in a text as the tokenizer splits it, in order."""
         with self._lock:
             ids: Sequence[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [self.ids[number] for number in ids if number in self.ids]
@@ -168,7 +170,7 @@ _KNOWN: "WeakKeyDictionary[Any, ControlTokens]" = WeakKeyDictionary()
 
 
 def control_tokens(processor: Any) -> ControlTokens:
-    """The control tokens of a processor or tokenizer, cached per object."""
+    """Return the control tokens of a processor or tokenizer, cached per object."""
     with suppress(KeyError, TypeError):  # TypeError: the object is not hashable
         return _KNOWN[processor]
     found = ControlTokens(processor)
@@ -187,7 +189,7 @@ def _added(tokenizer: Any) -> Mapping[int, Any]:
 
 
 def _media(owner: Any) -> Iterator[str]:
-    """Tokens in attributes such as ``image_token``, which processors replace by images."""
+    """Yield tokens in attributes such as ``image_token``, which processors replace by images."""
     for name, value in getattr(owner, "__dict__", {}).items():
         if name.endswith(("_token", "_image_tag")) and value is not None:
             yield str(value)

@@ -68,5 +68,5 @@ Q_INSIGHT_COMPARISON_REFERENCE = Task(
 
 
 def comparison_task(reference: bool) -> Task:
-    """The comparison of two images, with or without the low-quality image both were made from."""
+    """Return the comparison of two images, with or without the low-quality image both were made from."""
     return Q_INSIGHT_COMPARISON_REFERENCE if reference else Q_INSIGHT_COMPARISON

@@ -1,6 +1,6 @@
 """Tasks by name: this package's own, those of installed packages, and ``package.module:object``.
 
-Nothing is registered at run time: a name means the same task in every process, whatever was imported before.
+Nothing is registered at run time, so a name means the same task in every process, whatever was imported before.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from omniq_verl.tasks.without_reasoning import (
 )
 
 GROUP = "omniq_verl.tasks"
-"""Entry points in this group name the tasks of installed packages."""
+"""Group of the entry points that name the tasks of installed packages."""
 EXPECTED = "an object of omniq_verl.tasks.Task"
 TASKS = {
     task.name: task
@@ -39,14 +39,14 @@ TASKS = {
         *(Q_INSIGHT_SCORE, Q_INSIGHT_DEGRADATION, Q_INSIGHT_COMPARISON, Q_INSIGHT_COMPARISON_REFERENCE),
         *(TECHNICAL_DIRECT, AESTHETIC_DIRECT, ALIGNMENT_DIRECT, Q_INSIGHT_SCORE_DIRECT),
         *CODE_TASKS,
-        # New ones go to the end: a task's number is its place here.
+        # Add new tasks at the end: a task's number is its position here.
     )
 }
 """This package's own tasks by name."""
 IMAGE_TASKS = {name: task for name, task in TASKS.items() if task.images == 1}
 """This package's own tasks about a single image."""
 _FIRST_OUTSIDE, _NUMBERS = 2**16, 2**24
-"""Range of the numbers of outside tasks; below 2**24 they are exact in 32-bit floats."""
+"""Range of the numbers of tasks that are not this package's own. Numbers below 2**24 are exact in 32-bit floats."""
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +59,7 @@ def find_task(name: str, setting: str = "task") -> Task:
         setting: name of the setting, for error messages.
 
     Raises:
-        ValueError: unknown task, or the name does not lead to a task.
+        ValueError: the task is unknown, or the name does not lead to a task.
     """
     try:
         return _found(name)
@@ -85,12 +85,12 @@ def _look_up(name: str, setting: str) -> Task:
 
 
 def task_names() -> list[str]:
-    """Names of this package's tasks and those of installed packages."""
+    """Return the names of this package's tasks and those of installed packages."""
     return [*TASKS, *sorted(_outside())]
 
 
 def known_tasks() -> dict[str, Task]:
-    """All tasks that ``task_names`` lists; those that cannot be imported are skipped with a warning in the log."""
+    """Return all tasks that ``task_names`` lists. Tasks that cannot be imported are skipped and logged as a warning."""
     found = {}
     for name in task_names():
         try:
@@ -104,7 +104,7 @@ def image_task(name: str, setting: str = "task") -> Task:
     """Find a task about a single image.
 
     Raises:
-        ValueError: there is none of that name, it is about several images, or it asks for several numbers.
+        ValueError: there is no task of that name, it is about several images, or it asks for several numbers.
     """
     task = find_task(name, setting)
     if task.images > 1:
@@ -121,18 +121,19 @@ def image_task(name: str, setting: str = "task") -> Task:
 
 
 def outside_marks(names: Iterable[str]) -> dict[str, str]:
-    """A digest of each task that is not this package's own, by name; it changes with the task's wording or scale.
+    """Return a digest of each task that is not this package's own; it changes with the task's wording or scale.
 
-    Saved answers depend on it; this package's own tasks change only with its version.
+    Saved answers depend on the digest. This package's own tasks change only with its version.
     """
     outside = sorted(set(names) - TASKS.keys())
     return {name: hashlib.blake2b(repr(find_task(name)).encode(), digest_size=8).hexdigest() for name in outside}
 
 
 def task_number(name: str) -> int:
-    """A task's number in reward metrics, which must be numbers; the same in every process, whatever is installed.
+    """Return a task's number for reward metrics, which must be numbers; it is the same in every process.
 
-    This package's own tasks have their index in ``TASKS``; the number of any other task is derived from its name.
+    It does not depend on what is installed: the number of this package's own tasks is their index in ``TASKS``, and
+    that of any other task is derived from its name.
     """
     if name in TASKS:
         return list(TASKS).index(name)
@@ -141,7 +142,7 @@ def task_number(name: str) -> int:
 
 
 def names_by_number(names: Iterable[str]) -> dict[int, str]:
-    """Tasks by number: this package's own and those in ``names``.
+    """Return task names by number: this package's own and those in ``names``.
 
     Raises:
         ValueError: two tasks have the same number.
@@ -171,7 +172,7 @@ def _checked(setting: str, name: str, found: object) -> Task:
 
 @lru_cache(maxsize=1)
 def _outside() -> dict[str, EntryPoint]:
-    """Entry points by name.
+    """Return the entry points by name.
 
     Raises:
         ValueError: an entry point has the name of a built-in task, or two of the same name lead to different tasks.

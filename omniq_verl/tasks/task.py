@@ -18,7 +18,7 @@ DISTORTIONS = ("noise", "compression", "blur", "darken")
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
 """Severities of a distortion, mildest first (Q-Insight sec. 3.4)."""
 CHOICES = {"image a": "first", "image b": "second"}
-"""Answers to a comparison in lower case, and the label (position of the image in the question) each stands for."""
+"""Answers to a comparison in lower case, and the label that each stands for (the image's position in the question)."""
 
 
 def chat_turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ class Scale:
         return self.low <= score <= self.high
 
     def level(self, score: float) -> str:
-        """The level word of a score. The scale is divided into five equal parts; a boundary belongs to the upper one.
+        """Return the level word of a score. Levels are equal parts of the scale; a boundary belongs to the upper level.
 
         Raises:
             ValueError: the score is outside the scale.
@@ -59,13 +59,13 @@ class Scale:
 
     @cached_property
     def _boundaries(self) -> list[float]:
-        """Lower boundary of each level except the worst."""
+        """Return the lower boundary of each level except the worst."""
         return [self.low + (self.high - self.low) * step / len(LEVELS) for step in range(1, len(LEVELS))]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question, about one image, or about several whose places are marked in the question."""
+    """One kind of question, about one image, or about several images whose positions are marked in the question."""
 
     name: str
     questions: tuple[str, ...]
@@ -75,15 +75,15 @@ class Task:
     answer_format: str = "number"
     """``number``, ``json``, or ``choice`` (one of ``CHOICES``)."""
     answer_rule: str = ""
-    """How to answer; the end of every question. ``{low}`` and ``{high}`` are filled in."""
+    """Text that says how to answer, at the end of every question; ``{low}`` and ``{high}`` are filled in."""
     system: str = ""
     """System turn before the question."""
     like: str = ""
-    """Name of the task that this is another wording of, with the same labels."""
+    """Name of the task of which this is another wording, with the same labels."""
     heads: tuple[str, ...] = ()
     """Names of the numbers in a JSON answer, all on ``scale``; empty: one number, or none."""
     reasoning: bool = True
-    """Is an answer to begin with reasoning in <think></think>? The format reward asks for it; the parser does not."""
+    """Whether answers begin with reasoning in <think></think>. The format reward requires it; the parser does not."""
 
     def __post_init__(self) -> None:
         if isinstance(self.questions, list):
@@ -95,7 +95,7 @@ class Task:
 
     @property
     def score_scale(self) -> Scale:
-        """The scale, for code that handles only scores.
+        """Return the scale, for code that handles only scores.
 
         Raises:
             ValueError: the answer is not a score.
@@ -106,8 +106,8 @@ class Task:
 
     @property
     def asks_for(self) -> str:
-        """Kind of its labels: ``score``; ``scores``, one for each head; ``choice``, which of two images is better;
-        ``degradation``."""
+        """Kind of the task's labels: ``score``; ``scores``, one for each head; ``choice``, which of two images is
+        better; ``degradation``."""
         if self.heads:
             return "scores"
         if self.scale is not None:
@@ -125,12 +125,12 @@ class Task:
         return "{text}" in self.questions[0]
 
     def question(self, row_id: str | None, text: str | None = None) -> str:
-        """The paraphrase for a row, chosen by a hash of its id, so it is the same on every machine and in every run.
+        """Return the paraphrase for a row, chosen by a hash of its id, so every machine and run chooses the same one.
 
-        If ``row_id`` is None, it is the first one, as for images that are not rows of a data set.
+        If ``row_id`` is None, as for images that are not rows of a data set, it is the first paraphrase.
 
         Raises:
-            ValueError: the task needs a text and none is given.
+            ValueError: the task needs a text, but none is given.
             ForbiddenText: the text must not become part of a question.
         """
         return self._filled(self._wording(row_id), text)
@@ -157,18 +157,18 @@ class Task:
         return int.from_bytes(digest, "big") % len(self.questions)
 
     def bare_question(self, row_id: str, text: str | None = None) -> str:
-        """The question without its answer rule, for callers that ask for another kind of answer."""
+        """Return the question without its answer rule, for callers that ask for another kind of answer."""
         return self._filled(self._wording(row_id).removesuffix(self.answer_rule), text)
 
     def without_rule(self, question: str) -> str:
-        """A question from ``question`` without its answer rule."""
+        """Remove the answer rule from a question that ``question`` returned."""
         return question.removesuffix(self._with_bounds(self.answer_rule))
 
     def label_fault(self, truth: Mapping[str, Any]) -> str | None:
-        """What is wrong with a label; None if nothing is.
+        """Return what is wrong with a label; None if nothing is wrong.
 
         Labels are ``{"score": s}``, ``{"scores": {head: s}}``, ``{"choice": c}`` or
-        ``{"distortion_class": c, "severity": s}``, by ``asks_for``.
+        ``{"distortion_class": c, "severity": s}``, depending on ``asks_for``.
         """
         if self.heads:
             return _heads_fault(truth.get("scores"), self)
@@ -179,7 +179,7 @@ class Task:
         return _score_fault(truth.get("score"), "score", self)
 
     def messages(self, row_id: str | None, text: str | None = None) -> list[dict[str, str]]:
-        """The chat prompt of a row: the task's system turn, if any, and the question after its image.
+        """Return the chat prompt of a row: the task's system turn, if any, and the question after its image.
 
         If a question is about several images, their placeholders are inside it.
 

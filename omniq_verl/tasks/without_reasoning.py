@@ -1,6 +1,6 @@
-"""The tasks with a score, asked for it at once: for models that are trained without reasoning (RALI, table A.1).
+"""The tasks with a score, asking for the score at once, for models trained without reasoning (RALI, table A.1).
 
-The questions are those of the tasks with reasoning, and so are their labels. The paper does not print its prompt.
+The questions and labels are those of the tasks with reasoning. The paper does not print its prompt.
 """
 
 from dataclasses import replace

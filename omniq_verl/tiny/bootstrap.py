@@ -1,7 +1,7 @@
-"""Teach a tiny model to write plans and to reason by them, which a general model can do already.
+"""Teach a tiny model to write plans and to reason along them, which a general model can already do.
 
-Builds answers from templates to the prompts of ``omniq_verl.cot.prompts``. This replaces the pretraining of the
-generator; it teaches neither the question that is trained later nor any numbers.
+This module builds templated answers to the prompts of ``omniq_verl.cot.prompts``. They replace the generator's
+pretraining. They teach neither the question that is trained later nor any numbers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,30 +14,30 @@ from omniq_verl.tasks import IMAGE_PLACEHOLDER, LEVELS, task_of
 
 STEPS = ("noise", "blur", "compression", "light")
 PLAN_EVERY = 6
-"""Every how many rows a plan is taught: there are few plans, and many images."""
+"""Number of rows per plan that is taught: there are few plans and many images."""
 SLIP = 0.2
-"""Share of the answers that are off by one level, unless the scale ends there: real models are uncertain, too."""
+"""Share of answers that are off by one level, unless the scale ends there, because real models are uncertain, too."""
 
 
 def records(rows: Iterator[tuple[Mapping[str, Any], str]], seed: int) -> Iterator[dict[str, Any]]:
-    """Rows for verl's SFT trainer.
+    """Yield records for verl's SFT trainer.
 
     Args:
-        rows: a row as ``Row.record`` makes it, and the distortion of its image ("slight noise").
+        rows: rows from ``Row.record``, each with the distortion of its image ("slight noise").
         seed: seed of the plans' order and of the wrong levels.
     """
     for number, (row, seen) in enumerate(rows):
         rng = np.random.default_rng([seed, number])
         plan = write_plan(rng)
         if number % PLAN_EVERY == 0:
-            # With an image, on which no plan depends: verl's collator rejects batches in which only some rows have one
-            # (verl/utils/dataset/dataset_utils.py:70).
+            # The record has an image although no plan depends on it: verl's collator rejects batches in which only some
+            # rows have one (verl/utils/dataset/dataset_utils.py:70).
             yield _record(row, [{"role": "user", "content": IMAGE_PLACEHOLDER + ask_for_plan(row)[0]["content"]}], plan)
         yield _record(row, ask_for_reasoning(row, plan), _reasoning(row, seen, rng))
 
 
 def write_plan(rng: np.random.Generator) -> str:
-    """The steps in random order."""
+    """Return the steps in random order."""
     return "\n".join(f"{number}. {step}" for number, step in enumerate(rng.permutation(STEPS), 1))
 
 

@@ -34,9 +34,9 @@ class TinyClipSize:
     heads: int = 4
     mlp: int = 192
     patch: int = 8
-    """Side in pixels."""
+    """Side of a patch in pixels."""
     image_side: int = 80
-    """Side in pixels; gives 100 patches."""
+    """Side of the image in pixels; gives 100 patches."""
     vocab: int = 434
     """Number of learned tokens, without the special ones."""
     tokens: int = 77
@@ -44,7 +44,7 @@ class TinyClipSize:
 
 
 def build_tokenizer(corpus: Sequence[str], size: TinyClipSize) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts each text between a start and an end token, as CLIP's does."""
+    """Learn a tokenizer that puts each text between a start and an end token, as CLIP's does."""
     tokenizer = train_tokenizer(corpus, size.vocab)
     marks = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (TURN_START, TURN_END)]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -55,7 +55,7 @@ def build_tokenizer(corpus: Sequence[str], size: TinyClipSize) -> PreTrainedToke
 
 
 def build_clip(tokenizer: PreTrainedTokenizerFast, size: TinyClipSize, kind: str = "clip") -> TwoTowers:
-    """The model, with random weights drawn with torch's current seed."""
+    """Build the model with random weights, drawn with torch's current seed."""
     both = {
         "hidden_size": size.hidden,
         "intermediate_size": size.mlp,
@@ -104,7 +104,7 @@ def save_tiny_clip(
     size: TinyClipSize | None = None,
     kind: str = "clip",
 ) -> int:
-    """Write a tiny random CLIP with tokenizer and processor into ``folder``; returns its parameter count.
+    """Write a tiny random CLIP with tokenizer and processor into ``folder``, and return its parameter count.
 
     The folder appears only when it is complete.
 
@@ -137,14 +137,14 @@ def pretrain_clip(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Iterator[float]:
-    """Train both encoders on pairs, like CLIP's pretraining; yields the mean loss of each epoch.
+    """Train both encoders on pairs, like CLIP's pretraining, and yield the mean loss of each epoch.
 
     Args:
         model: the result of ``build_clip``.
         tokenizer: the result of ``build_tokenizer``.
         pixels: ``[images, 3, side, side]``, normalised.
         texts: one text per image.
-        epochs: passes over all pairs; the learning rate falls to 0 by half a cosine.
+        epochs: passes over all pairs; the learning rate falls to 0 along half a cosine.
         batch: number of pairs in a contrastive batch.
         learning_rate: AdamW's learning rate.
         seed: seed of the order.

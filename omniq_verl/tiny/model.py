@@ -41,17 +41,17 @@ class TinySize:
     patch: int = 8
     """Side in pixels; Qwen2.5-VL has 14."""
     image_side: int = 80
-    """Side in pixels; every image is resized to about this many squared, (side / patch / 2)^2 tokens."""
+    """Side in pixels; every image is resized to about this number squared, (side / patch / 2)^2 tokens."""
     vocab: int = 434
     """Number of learned tokens, without the special ones."""
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLConfig:
-    """Qwen2.5-VL's configuration at the given size, all vision layers with full attention."""
+    """Return Qwen2.5-VL's configuration at the given size; all vision layers have full attention."""
 
     def token(text: str) -> int:
         found = tokenizer.convert_tokens_to_ids(text)
-        assert isinstance(found, int)  # a list only for several tokens
+        assert isinstance(found, int)  # the result is only a list for several tokens
         return found
 
     head = size.hidden // size.heads
@@ -97,7 +97,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast, size: TinySize) -> Qwen2_5_VLProcessor:
-    """Qwen2.5-VL's processor with the tiny model's patch and image size."""
+    """Return Qwen2.5-VL's processor with the tiny model's patch and image size."""
     pixels = {"shortest_edge": size.image_side**2, "longest_edge": size.image_side**2}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=size.patch, size=pixels),
@@ -112,8 +112,8 @@ def whiten_patch_embedding(
 ) -> None:
     """Start the patch embedding from random directions of PCA-whitened pixels.
 
-    The energy of natural images is in a few smooth directions, and random filters respond to little else; noise and
-    blocking artefacts are in the weak ones. Whitening gives all directions equal weight.
+    Most energy of natural images is in a few smooth directions, and random filters respond to little else. Noise and
+    blocking artefacts are in the weak directions. Whitening gives all directions equal weight.
     """
     patches = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
     centred = patches - patches.mean(0)
@@ -132,7 +132,7 @@ def save_tiny_model(
     seed: int = 0,
     size: TinySize | None = None,
 ) -> int:
-    """Write a tiny random Qwen2.5-VL with tokenizer and processor into ``folder``; returns its parameter count.
+    """Write a tiny random Qwen2.5-VL with tokenizer and processor into ``folder``, and return its parameter count.
 
     The folder appears only when it is complete.
 

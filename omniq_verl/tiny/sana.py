@@ -38,9 +38,9 @@ class TinySanaSize:
     layers: int = 2
     heads: int = 2
     latents: int = 8
-    """Channels; SANA's autoencoder has 32."""
+    """Channels of a latent; SANA's autoencoder has 32."""
     channels: tuple[int, ...] = (8, 8, 8, 16, 16, 16)
-    """Channels of the autoencoder's stages; with six of them an image side has 32 pixels per latent, as in SANA."""
+    """Channels of the autoencoder's stages. With six stages, an image side has 32 pixels per latent, as in SANA."""
     text_hidden: int = 32
     """Width of the text encoder; Gemma-2-2B has 2304."""
     text_layers: int = 2
@@ -50,7 +50,7 @@ class TinySanaSize:
 
 
 def build_tokenizer(corpus: Sequence[str], size: TinySanaSize) -> GemmaTokenizer:
-    """Learn a tokenizer of Gemma's kind: pieces between spaces, and bytes for everything unseen."""
+    """Learn a tokenizer like Gemma's: pieces between spaces, and bytes for everything unseen."""
     learned = Tokenizer(models.BPE())
     learned.normalizer = normalizers.Replace(" ", "\u2581")
     learned.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
@@ -68,7 +68,7 @@ def build_tokenizer(corpus: Sequence[str], size: TinySanaSize) -> GemmaTokenizer
 
 
 def build_pipeline(corpus: Sequence[str], seed: int = 0, size: TinySanaSize | None = None) -> SanaPipeline:
-    """The pipeline, with random weights.
+    """Build the pipeline with random weights.
 
     Args:
         corpus: texts from which the tokenizer is learned.
@@ -82,7 +82,7 @@ def build_pipeline(corpus: Sequence[str], seed: int = 0, size: TinySanaSize | No
 
 
 def save_tiny_sana(folder: Path, corpus: Sequence[str], seed: int = 0, size: TinySanaSize | None = None) -> int:
-    """Write a tiny random SANA into ``folder``; returns its parameter count.
+    """Write a tiny random SANA into ``folder``, and return its parameter count.
 
     The folder appears only when it is complete. Generate images with a height and width of a few dozen pixels: like
     SANA's models, it works at the size it was made for (512) and resizes.
@@ -123,7 +123,7 @@ def _text_encoder(tokenizer: GemmaTokenizer, size: TinySanaSize) -> Gemma2Model:
 
 
 def _autoencoder(size: TinySanaSize) -> AutoencoderDC:
-    """Like mit-han-lab/dc-ae-f32c32-sana: three stages of plain blocks, then three with attention."""
+    """Build the autoencoder, like mit-han-lab/dc-ae-f32c32-sana: three stages of plain blocks, three with attention."""
     half = len(size.channels) // 2
     stages = {
         "block_types": ("ResBlock",) * half + ("EfficientViTBlock",) * (len(size.channels) - half),
@@ -142,7 +142,7 @@ def _autoencoder(size: TinySanaSize) -> AutoencoderDC:
 
 
 def _transformer(size: TinySanaSize) -> SanaTransformer2DModel:
-    """Like SANA's at 512 pixels: linear attention within the image, and plain attention to the text."""
+    """Build a transformer like SANA's at 512 pixels: linear attention within the image, plain attention to the text."""
     return SanaTransformer2DModel(
         in_channels=size.latents,
         out_channels=size.latents,
@@ -158,5 +158,5 @@ def _transformer(size: TinySanaSize) -> SanaTransformer2DModel:
 
 
 def _scheduler() -> DPMSolverMultistepScheduler:
-    """A scheduler with SANA's settings."""
+    """Build a scheduler with SANA's settings."""
     return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)

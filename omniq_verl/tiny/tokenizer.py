@@ -20,7 +20,7 @@ SPECIAL_TOKENS = (
     *VISION_TOKENS,
 )
 
-# A tag, a digit, a word or punctuation, each with the preceding space: merges stay within a piece.
+# Pieces: a tag, a digit, a word or punctuation, each with the preceding space. Merges stay within a piece.
 _PIECES = r" ?</?[a-z]+>| ?\d| ?[A-Za-z]+| ?[^\sA-Za-z\d<]+|\s+|<"
 
 # Qwen2.5-VL's chat format: every turn between <|im_start|>role and <|im_end|>, a default system turn if the
@@ -44,7 +44,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learn a tokenizer from text; any bytes can be encoded, digits stay single tokens.
+    """Learn a tokenizer from text. It can encode any bytes, and digits stay single tokens.
 
     Args:
         corpus: texts the model will read and write.

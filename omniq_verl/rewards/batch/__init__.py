@@ -1,4 +1,4 @@
-"""Rewards over all rollouts of a step: they compare images or answers with one another. Pure; one file per reward."""
+"""Rewards that compare all rollouts of a step with one another. Pure functions, one file per reward."""
 
 from omniq_verl.rewards.batch.hook import BatchRewardSettings, batch_reward
 from omniq_verl.rewards.batch.rollouts import Rollouts

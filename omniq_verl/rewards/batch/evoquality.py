@@ -8,23 +8,23 @@ from omniq_verl.rewards.batch.thurstone import comparison_probability, fidelity,
 
 
 def evoquality(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
-    """Fidelity of an answer's comparisons to the majority of all answers; reads no label.
+    """Fidelity of an answer's comparisons to the majority of all answers; uses no label.
 
-    Every answer of image ``i`` votes against every answer of image ``j``: the one with the higher score wins, equal
-    scores vote for neither. The majority is the pseudo-label ``p``: 1, 0, or 0.5 in a tie. The reward is that of
-    ``visualquality_r1`` with these ``p``.
+    Every answer of image ``i`` is compared with every answer of image ``j``. Each such pair votes for the image with
+    the higher score, or for neither if the scores are equal. The majority is the pseudo-label ``p``: 1, 0, or 0.5 in a
+    tie. The reward is that of ``visualquality_r1`` with this ``p``.
 
     Source: EvoQuality (arXiv 2509.25787): majority votes as pseudo-labels, fidelity reward, GRPO, two rounds. The paper
-    asks its model to compare pairs of images before each round. Our reading takes the votes from the scores of the
-    step's own answers, so no second question is needed. A round is then a run, and the second starts from the model of
-    the first.
+    asks its model to compare pairs of images before each round. In our reading, the votes come from the scores of the
+    step's own answers, so no second question is needed. A round is then one run, and the second run starts from the
+    model of the first.
 
     Args:
-        rollouts: of one draw; their labels are not used.
+        rollouts: the rollouts of one draw; their labels are not used.
         gamma: added to the variances, in squared units of the scale.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and without another image to compare with.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and if there is no other image to compare with.
 
     Raises:
         ValueError: gamma is not positive.
@@ -42,11 +42,11 @@ def evoquality(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
 
 
 def majority(scores: np.ndarray, of: Groups) -> np.ndarray:
-    """Pseudo-labels ``[G, G]``: 1 where more pairs of answers prefer the first group, 0 the second, 0.5 neither.
+    """Return pseudo-labels ``[G, G]``: 1 if more pairs of answers prefer the first group, 0 the second, 0.5 neither.
 
     Args:
-        scores: of each answer, ``[n]``.
-        of: their groups.
+        scores: score of each answer, ``[n]``.
+        of: the answers' groups.
     """
     groups = len(of.mean)
     wins = np.zeros((groups, groups))

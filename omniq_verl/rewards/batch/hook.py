@@ -24,7 +24,7 @@ class BatchRewardSettings:
     A rollout's reward is its per-sample reward plus ``weight`` times what the function returns for it.
 
     Raises:
-        ValueError: the name is unknown, the function takes other arguments, or a value is outside its range.
+        ValueError: the name is unknown, the function has other parameters, or a value is outside its range.
     """
 
     function: str
@@ -43,25 +43,25 @@ class BatchRewardSettings:
             raise ValueError(f"reward.batch_settings is {self.settings!r}. Fix: map names to values")
         if not _is_finite(self.weight):
             raise ValueError(f"reward.batch_weight is {self.weight!r}. Fix: give a finite number")
-        self.opened  # noqa: B018  so that a function that is not there is an error here, and not after the first rollouts
+        self.opened  # noqa: B018  a missing function is an error here, not after the first rollouts
 
     @cached_property
     def opened(self) -> BatchFunction:
-        """The function itself."""
+        """Return the function itself."""
         return opened(self.function, self.settings, self.setting)
 
 
 def opened(name: str, settings: Mapping[str, Any], setting: str = SETTING) -> BatchFunction:
-    """A batch reward by its name: one of this package, or ``package.module:function``.
+    """Return a batch reward by its name: one of this package, or ``package.module:function``.
 
     Raises:
-        BadReference: it cannot be imported, or takes other arguments.
+        BadReference: the function cannot be imported, or has other parameters.
     """
     return load_function(setting, SHELF.get(name, name), EXPECTED, 1, tuple(settings))
 
 
 def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:
-    """The function's reward for each rollout, unweighted; float64 ``[N]``.
+    """Return the function's reward for each rollout, unweighted; float64 ``[N]``.
 
     Raises:
         ValueError: the function fails, or does not return one finite number per rollout.
@@ -69,7 +69,7 @@ def batch_reward(rollouts: Rollouts, chosen: BatchRewardSettings) -> np.ndarray:
     name = f"{chosen.setting}={chosen.function}"
     try:
         found = chosen.opened(rollouts, **chosen.settings)
-    except Exception as error:  # whatever the user's own function raises
+    except Exception as error:  # the user's function may raise anything
         raise ValueError(f"{name} fails for {len(rollouts)} rollouts: {_reason(error)}") from error
     try:
         rewards = np.asarray(found, dtype=np.float64)

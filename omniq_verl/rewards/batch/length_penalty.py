@@ -7,18 +7,18 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 
 
 def length_penalty(rollouts: Rollouts, limit: int = 768, buffer: int = 256) -> np.ndarray:
-    """0 up to ``limit`` tokens, then falling linearly to -1 at ``limit + buffer`` and beyond.
+    """Penalty that is 0 up to ``limit`` tokens and falls linearly to -1 at ``limit + buffer`` tokens and beyond.
 
-    Source: DAPO (arXiv 2503.14476), eq. 13, with ``limit = L_max - L_cache`` and ``buffer = L_cache``. The defaults fit
-    answers of at most 1,024 tokens and are ours.
+    Source: DAPO (arXiv 2503.14476), eq. 13, with ``limit = L_max - L_cache`` and ``buffer = L_cache``. The defaults are
+    ours and fit answers of at most 1,024 tokens.
 
     Args:
-        rollouts: of one draw.
-        limit: in tokens.
-        buffer: in tokens.
+        rollouts: the rollouts of one draw.
+        limit: longest answer without a penalty, in tokens.
+        buffer: tokens over which the penalty grows.
 
     Returns:
-        Penalties from -1 to 0, ``[N]``, for answers with and without a score.
+        Penalties from -1 to 0, ``[N]``; answers without a score are included.
 
     Raises:
         ValueError: a setting is not a whole number of at least 1.

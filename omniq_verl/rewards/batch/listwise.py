@@ -1,4 +1,4 @@
-"""The correlation of the whole step as a reward: PLCC or SRCC, with one answer in place of its image's mean."""
+"""The correlation over a whole step (PLCC or SRCC) as a reward: each answer in turn replaces its image's mean."""
 
 import numpy as np
 
@@ -9,17 +9,17 @@ KINDS = ("plcc", "srcc")
 
 
 def listwise(rollouts: Rollouts, kind: str = "plcc") -> np.ndarray:
-    """Correlation of scores and labels over the images, as if this were the image's only answer.
+    """Correlation of scores and labels over the images, as if this answer were its image's only one.
 
-    For answer ``k`` of image ``i``: the score of image ``i`` is ``q_k(i)``, that of any other image is the mean of its
-    answers; ``r`` is the correlation with the labels, and the reward is ``(1 + r) / 2``. If all scores are equal, ``r``
-    counts as 0.
+    For answer ``k`` of image ``i``, the score of image ``i`` is ``q_k(i)``, and the score of any other image is the
+    mean of its answers. If ``r`` is the correlation of these scores with the labels, the reward is ``(1 + r) / 2``. If
+    all scores are equal, ``r`` counts as 0.
 
-    Source: rewards from PLCC and SRCC over a batch, as in listwise ranking. Putting one answer at a time in place of
-    its mean is ours: a single correlation would be the same for all answers and teach nothing.
+    Source: rewards from PLCC and SRCC over a batch, as in listwise ranking. Replacing a mean by one answer at a time is
+    ours: a single correlation would be the same for all answers and teach nothing.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         kind: ``plcc`` (Pearson), or ``srcc`` (Spearman, ties by their mean rank).
 
     Returns:
@@ -40,14 +40,14 @@ def listwise(rollouts: Rollouts, kind: str = "plcc") -> np.ndarray:
 
 
 def _one_answer_each(scores: np.ndarray, of: Groups) -> np.ndarray:
-    """Scores of the images ``[n, G]``: in each row the means, but for the row's own answer."""
+    """Return the images' scores ``[n, G]``: each row has the means, except for the image of the row's own answer."""
     table = np.repeat(of.mean[None, :], len(scores), axis=0)
     table[np.arange(len(scores)), of.member] = scores
     return without_rounding_errors(table)
 
 
 def _correlations(table: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
-    """Correlation of each row with the labels, ``[n]``; 0 for a row of equal scores."""
+    """Return the correlation of each row with the labels, ``[n]``; 0 for a row of equal scores."""
     if kind == "srcc":
         table, target = _ranks(table), _ranks(target[None, :])[0]
     scores, labels = table - table.mean(axis=1, keepdims=True), target - target.mean()
@@ -57,7 +57,7 @@ def _correlations(table: np.ndarray, target: np.ndarray, kind: str) -> np.ndarra
 
 
 def _ranks(table: np.ndarray) -> np.ndarray:
-    """Ranks within each row; equal values share the mean of theirs."""
+    """Return the ranks within each row; equal values share the mean of their ranks."""
     from scipy.stats import rankdata
 
     return rankdata(table, axis=1)

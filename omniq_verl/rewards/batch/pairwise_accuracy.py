@@ -1,4 +1,4 @@
-"""Pairwise accuracy as a reward: how many other images an answer ranks correctly against its own."""
+"""Pairwise accuracy as a reward: the share of other images that an answer ranks correctly against its own image."""
 
 import numpy as np
 
@@ -7,17 +7,18 @@ from omniq_verl.rewards.batch.rollouts import Rollouts, summed_up
 
 
 def pairwise_accuracy(rollouts: Rollouts, tie: float = 0.5) -> np.ndarray:
-    """Share of the other images' answers that this answer orders as the labels do.
+    """Share of the other images' answers that are on the right side of this answer's score.
 
-    For answer ``k`` of image ``i`` and another image ``j`` with another label: the share of ``j``'s answers that lie on
-    the right side of ``q_k(i)``, equal scores counting ``tie``. The reward is the mean over those images; images with
-    the same label are left out, because either order is right.
+    Answer ``k`` of image ``i`` is compared with each image ``j`` that has another label: the accuracy is the share of
+    ``j``'s answers whose scores are on the same side of ``q_k(i)`` as ``j``'s label is of ``i``'s. An equal score
+    counts ``tie``. The reward is the mean over these images. Images with the same label are left out, because either
+    order is right.
 
-    Source: the accuracy of pairwise comparisons (Kendall's tau, rescaled), a plain form of the ranking rewards. Ours.
+    Source: ours. The accuracy of pairwise comparisons (Kendall's tau, rescaled) is a plain form of the ranking rewards.
 
     Args:
-        rollouts: of one draw.
-        tie: what an equal score is worth, from 0 to 1.
+        rollouts: the rollouts of one draw.
+        tie: value of an equal score, from 0 to 1.
 
     Returns:
         Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and if no image has another label. They depend

@@ -1,4 +1,4 @@
-"""A batch reward for each number in an answer with several."""
+"""A batch reward for answers with several numbers, applied to each number."""
 
 import dataclasses
 import logging
@@ -22,22 +22,22 @@ def per_head(
     settings: Mapping[str, Any] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> np.ndarray:
-    """Mean, over the numbers of an answer, of a batch reward that sees one of them at a time. Ours.
+    """Apply a batch reward to each number of an answer separately, and average the results. Ours.
 
-    Answers to tasks with a single score are rewarded by the function itself. A number without a label in an answer's
-    row is left out of the answer's mean.
+    For tasks with a single score, the function itself gives the reward. A number without a label in an answer's row is
+    left out of the answer's mean.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         function: the name of a batch reward, or ``package.module:function``.
         settings: its arguments.
-        weights: of the numbers, by name; 1 if not given.
+        weights: weights of the numbers in the mean, by name; 1 if not given.
 
     Returns:
         Rewards ``[N]``, in the function's range.
 
     Raises:
-        ValueError: the function is wrong, or a weight is negative or not a number.
+        ValueError: the function cannot be used, or a weight is negative or not a number.
     """
     chosen, weights = BatchRewardSettings(function, settings or {}), dict(weights or {})
     for head, weight in weights.items():
@@ -60,7 +60,7 @@ def per_head(
 
 @cache
 def _warn_once(head: str, heads: str) -> None:
-    """No error: the rows of another task, which has this number, may be in the next draw."""
+    """Warn about an unknown name. This is not an error, because the next draw may have rows of a task with it."""
     logger.warning(
         "reward.batch_settings.weights names %r, and the answers have %s. Fix: correct the name", head, heads
     )

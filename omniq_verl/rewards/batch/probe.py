@@ -9,11 +9,11 @@ _ANSWERS, _IMAGES = 4, 6
 
 
 def probe_batch_reward(chosen: BatchRewardSettings) -> None:
-    """Call a batch reward with the rollouts of two data sources, some of them without a score.
+    """Call a batch reward with the rollouts of two data sources, some without a score.
 
     Raises:
-        ValueError: it fails, does not return one finite number per rollout, or an answer's reward depends on the order
-            of the rollouts.
+        ValueError: the function fails, does not return one finite number per rollout, or gives an answer a reward that
+            depends on the order of the rollouts.
     """
     rollouts = made_up_rollouts()
     found = batch_reward(rollouts, chosen)
@@ -27,7 +27,7 @@ def probe_batch_reward(chosen: BatchRewardSettings) -> None:
 
 
 def made_up_rollouts() -> Rollouts:
-    """Rollouts of two data sources with three images each, four answers per image; every eighth has no score."""
+    """Return rollouts of two data sources with three images each, four answers per image; every eighth has no score."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(_IMAGES), _ANSWERS)
     target = np.repeat([1.5, 3.0, 4.5, 2.0, 3.0, 3.0], _ANSWERS)

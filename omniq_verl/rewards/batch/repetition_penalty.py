@@ -7,19 +7,19 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 
 
 def repetition_penalty(rollouts: Rollouts, size: int = 3) -> np.ndarray:
-    """Minus the share of word n-grams that have occurred in the answer before.
+    """Negative share of word n-grams that have already occurred in the answer.
 
     ``distinct / all - 1``: 0 if no sequence of ``size`` words occurs twice. Words are separated by white space and
-    compared in lower case. An answer with fewer words has no n-gram and no penalty.
+    compared in lower case. An answer with fewer words than ``size`` has no n-gram and no penalty.
 
     Source: repetition penalties on n-grams, as in Yeo et al. 2025 (arXiv 2502.03373); this form is ours.
 
     Args:
-        rollouts: of one draw.
-        size: words in an n-gram.
+        rollouts: the rollouts of one draw.
+        size: number of words in an n-gram.
 
     Returns:
-        Penalties from -1 (exclusive) to 0, ``[N]``, for answers with and without a score.
+        Penalties from -1 (exclusive) to 0, ``[N]``; answers without a score are included.
 
     Raises:
         ValueError: size is not a whole number of at least 1.

@@ -10,8 +10,8 @@ import numpy as np
 class Rollouts:
     """Answers of one draw of prompts, one entry per rollout in each column (``[N]``).
 
-    A draw holds whole groups: no padding rows, no failed rollouts, and no rollouts of other steps. The order carries no
-    meaning. NaN means "none".
+    A draw consists of whole groups: it has no padding rows, no failed rollouts, and no rollouts of other steps. The
+    order has no meaning. NaN means "none".
 
     Raises:
         ValueError: the columns differ in length.
@@ -22,7 +22,7 @@ class Rollouts:
     tokens: np.ndarray
     """Length of each answer in tokens, int."""
     groups: np.ndarray
-    """Number of the rollout's group (the answers to one prompt), int."""
+    """Index of the rollout's group (the answers to one prompt), int."""
     images: np.ndarray
     """Id of the row that the prompt comes from (``extra_info.id``), str."""
     sources: np.ndarray
@@ -53,7 +53,7 @@ class Rollouts:
         return len(self.texts)
 
     def comparable(self, labelled: bool = True) -> Iterator[np.ndarray]:
-        """Sets of rollouts that may be compared with one another: same data source, task and scale, score parsed.
+        """Yield sets of rollouts that may be compared: same data source, task and scale, and a parsed score.
 
         Args:
             labelled: only rollouts with a label.
@@ -70,11 +70,11 @@ class Rollouts:
             yield np.array(kinds[kind])
 
     def rated(self) -> np.ndarray:
-        """Marks the rollouts whose label has a standard deviation, bool ``[N]``."""
+        """Return which rollouts have a label with a standard deviation, bool ``[N]``."""
         return np.isfinite(self.label_std) & (self.label_std >= 0)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Rollouts":
-        """A subset of the rollouts, in the given order."""
+        """Return a subset of the rollouts, in the given order."""
         index = np.asarray(rows, dtype=int)
         columns = {name: np.asarray(getattr(self, name))[index] for name in _COLUMNS if name != "texts"}
         parts = {name: values[index] for name, values in self.parts.items()}
@@ -88,10 +88,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Scores of comparable rollouts, summarised by group; ``G`` groups of ``n`` rollouts in all."""
+    """Scores of comparable rollouts, summarised by group: ``G`` groups with ``n`` rollouts in total."""
 
     member: np.ndarray
-    """Number of each rollout's group, from 0 to ``G - 1``, ``[n]``."""
+    """Index of each rollout's group, from 0 to ``G - 1``, ``[n]``."""
     mean: np.ndarray
     """Mean score of each group, ``[G]``."""
     variance: np.ndarray
@@ -101,7 +101,7 @@ class Groups:
 
 
 def summed_up(rollouts: Rollouts, rows: np.ndarray) -> Groups:
-    """Mean and variance of the scores of each group among ``rows``, which are comparable rollouts."""
+    """Compute the mean and variance of the scores of each group among ``rows``, which must be comparable rollouts."""
     _, first, member = np.unique(rollouts.groups[rows], return_index=True, return_inverse=True)
     pred, count = rollouts.pred[rows], np.bincount(member)
     mean = np.bincount(member, pred) / count

@@ -1,4 +1,4 @@
-"""How close answers are to the scores that another model gave the same images: a second judge for the drift alarm."""
+"""Closeness of answers to another model's scores of the same images, as a second judge for the drift alarm."""
 
 import math
 from functools import lru_cache
@@ -12,12 +12,12 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 
 
 def closeness(rollouts: Rollouts, path: str) -> np.ndarray:
-    """``1 - |pred - s| / (high - low)`` in [0, 1] for each rollout, with s the other model's score of its image.
+    """Return ``1 - |pred - s| / (high - low)`` in [0, 1] for each rollout; s is the other model's score of its image.
 
-    A rollout without a parsed score, or whose task has no scale, gets 0. Ours.
+    A rollout gets 0 if its score could not be parsed or its task has no scale. Ours.
 
     Args:
-        rollouts: of a step.
+        rollouts: the rollouts of a step.
         path: table (.csv, .jsonl or .parquet) with the columns ``id`` (as in the training rows) and ``score`` (on the
             task's scale).
 
@@ -47,7 +47,7 @@ def _scores(path: str) -> dict[str, float]:
 
 
 def _name(cell: Any) -> str | None:
-    """An id as text; None if it is neither text nor a whole number."""
+    """Return an id as text; None if it is neither text nor a whole number."""
     return str(cell) if isinstance(cell, (str, int)) and not isinstance(cell, bool) and cell != "" else None
 
 

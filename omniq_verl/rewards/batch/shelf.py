@@ -1,6 +1,6 @@
-"""The batch rewards of this package, by the names that recipes give them.
+"""The batch rewards of this package, by their names in recipes.
 
-Your own reward needs no line here: ``reward.batch_reward=package.module:function``.
+Your own reward needs no entry here: set ``reward.batch_reward=package.module:function``.
 """
 
 _HERE = "omniq_verl.rewards.batch"

@@ -10,17 +10,17 @@ from omniq_verl.rewards.batch.rollouts import Rollouts
 def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) -> np.ndarray:
     """Probability of the answer's level under the ratings' distribution, divided by that of the likeliest level.
 
-    The ratings of an image are assumed to be normally distributed around its label with their standard deviation. The
-    levels are points that are evenly spaced from the lower to the upper end of the scale, and a score belongs to the
-    nearest of them. The probability of level ``c`` is ``Phi((c + d/2 - label) / std) - Phi((c - d/2 - label) /
-    std)``, where ``d`` is the distance between two levels; the outermost levels take the tails. Five levels on the
-    scale 1 to 5 are the whole numbers, with ``d = 1``.
+    The ratings of an image are assumed to be normally distributed around its label, with their standard deviation. The
+    levels are evenly spaced points from the lower to the upper end of the scale, and a score belongs to the nearest
+    one. The probability of level ``c`` is ``Phi((c + d/2 - label) / std) - Phi((c - d/2 - label) / std)``, where ``d``
+    is the distance between two levels; the outermost levels take the tails. Five levels on the scale 1 to 5 are the
+    whole numbers, with ``d = 1``.
 
     Source: DeQA-Score (arXiv 2501.11561), sec. 3, has this discretised normal as a training target. Its correction of
-    the discretised mean is left out, and its use as a reward, with the likeliest level earning 1, is our reading.
+    the discretised mean is left out. Using it as a reward, where the likeliest level earns 1, is our reading.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         levels: number of levels, at least 2.
         std: standard deviation of the ratings, in units of the scale, for data sets that have none (see
             ``Rollouts.label_std``).
@@ -48,7 +48,7 @@ def soft_label(rollouts: Rollouts, levels: int = 5, std: float | None = None) ->
 
 
 _LEAST = 1e-3
-"""Least standard deviation, in units of the scale: raters who all agree."""
+"""Smallest standard deviation, in units of the scale; used if all raters agree."""
 
 
 def _spread(rollouts: Rollouts, rows: np.ndarray, std: float | None) -> np.ndarray:

@@ -24,7 +24,7 @@ def tatar(
     the logistic function: answer ``k`` of image ``i`` prefers its image to image ``j`` with
     ``p_k(i, j) = S((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``, the labels with ``S((y_i - y_j) / tau)``. The
     cross-entropy of the two is averaged over ``j`` with the weights ``exp(-|y_i - y_j| / margin)``, which favour close
-    pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is kept ``gamma`` away from 0 and 1.
+    pairs, and the reward is ``1 - mean / -ln(gamma)``; ``p_k`` is limited to the range from ``gamma`` to ``1 - gamma``.
 
     Source: TATAR (arXiv 2603.19779): a Gaussian for quality, a Thurstone-style ranking of completions for aesthetics.
     The form of the ranking, tau, margin and gamma are those of ``rank_reward_thurstone`` in the authors' code. The
@@ -33,15 +33,16 @@ def tatar(
     are left out. ``sigma`` is OmniQuality-R's.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         sigma: width of the Gaussian, in units of the scale.
         tau: temperature of the labels' preferences, as a share of the scale.
         margin: label distance over which the weight of a pair falls by a factor e, as a share of the scale.
         gamma: added to the variances, as a squared share of the scale; also the smallest probability, below 0.5.
-        ranked_tasks: names of the tasks that are ranked, with other wordings of them (``code_aesthetic``).
+        ranked_tasks: names of the tasks that are ranked; other wordings of them (``code_aesthetic``) are included.
 
     Returns:
-        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked one without another image.
+        Rewards from 0 to 1, ``[N]``; 0 for an answer without a score, and for a ranked answer if there is no other
+        image.
 
     Raises:
         ValueError: a number is outside its range, or ranked_tasks is not a list of names.
@@ -66,7 +67,7 @@ def _is_ranked(task: str, ranked_tasks: Sequence[str]) -> bool:
 
 def _ranked(rollouts: Rollouts, rows: np.ndarray, tau: float, margin: float, gamma: float) -> np.ndarray:
     of, low = summed_up(rollouts, rows), rollouts.low[rows[0]]
-    span = rollouts.high[rows[0]] - low  # comparable rollouts have one scale
+    span = rollouts.high[rows[0]] - low  # comparable rollouts share one scale
     own, variance = of.member, of.variance / span**2
     ahead = (rollouts.pred[rows][:, None] - of.mean[None, :]) / span
     predicted = expit(ahead / np.sqrt(variance[own][:, None] + variance[None, :] + gamma))

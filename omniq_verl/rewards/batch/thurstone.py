@@ -1,4 +1,4 @@
-"""Thurstone's model of comparisons and the fidelity of a predicted preference: shared by several rewards."""
+"""Thurstone's model of comparisons and the fidelity of a predicted preference, shared by several rewards."""
 
 import numpy as np
 from scipy.special import ndtr
@@ -14,16 +14,16 @@ def comparison_probability(
 
     Args:
         score: mean, or one draw, of the first quality; all arguments broadcast.
-        other: of the second.
-        variance: of the first.
-        other_variance: of the second.
+        other: mean, or one draw, of the second quality.
+        variance: variance of the first.
+        other_variance: variance of the second.
         gamma: positive; keeps the root above 0 if all scores of both images are equal.
     """
     return ndtr((score - other) / np.sqrt(variance + other_variance + gamma))
 
 
 def preference(target: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 if the first label is higher, 0 if it is lower, 0.5 if both are equal."""
+    """Return 1 if the first label is higher, 0 if it is lower, 0.5 if both are equal."""
     return (1.0 + np.sign(target - other)) / 2
 
 
@@ -39,8 +39,8 @@ def mean_over_others(values: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Mean of each row over the groups that are not its own; 0 if there is no other group.
 
     Args:
-        values: of each rollout against each group, ``[n, G]``.
-        member: number of each rollout's group, ``[n]``.
+        values: value of each rollout against each group, ``[n, G]``.
+        member: index of each rollout's group, ``[n]``.
     """
     others = values.shape[1] - 1
     if others == 0:

@@ -15,14 +15,14 @@ def together(rollouts: Rollouts, parts: Sequence[Mapping[str, Any]]) -> np.ndarr
     """The weighted sum of several batch rewards, such as a ranking and a length penalty.
 
     Args:
-        rollouts: of one draw.
-        parts: for each, ``{function: NAME, weight: 1.0, settings: {}}``; weight and settings may be left out.
+        rollouts: the rollouts of one draw.
+        parts: one ``{function: NAME, weight: 1.0, settings: {}}`` per batch reward; weight and settings are optional.
 
     Returns:
-        Their sum, ``[N]``.
+        The weighted sum, ``[N]``.
 
     Raises:
-        ValueError: there is no part, or one is wrong.
+        ValueError: there is no part, or a part is invalid.
     """
     if isinstance(parts, (str, Mapping)) or not parts or not all(map(_is_part, parts)):
         raise ValueError(

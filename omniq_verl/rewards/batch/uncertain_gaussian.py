@@ -14,12 +14,12 @@ def uncertain_gaussian(
     ``s`` is limited to the range from ``least`` to ``most``. If a data set has no standard deviations, ``s`` is
     ``sigma``, and the reward is that of OmniQuality-R.
 
-    Source: the Gaussian of OmniQuality-R sec. 3.3; its width from the ratings is ours.
+    Source: the Gaussian of OmniQuality-R sec. 3.3; taking its width from the ratings is ours.
 
     Args:
-        rollouts: of one draw.
-        sigma: width without standard deviations, in units of the scale.
-        factor: width per standard deviation.
+        rollouts: the rollouts of one draw.
+        sigma: width for data sets without standard deviations, in units of the scale.
+        factor: width divided by the standard deviation.
         least: smallest width.
         most: largest width.
 

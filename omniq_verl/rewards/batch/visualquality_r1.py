@@ -11,17 +11,17 @@ def visualquality_r1(rollouts: Rollouts, gamma: float = 1e-6) -> np.ndarray:
     """Mean fidelity of an answer's comparisons with all other images of its data source.
 
     The score ``q`` of answer ``k`` to image ``i`` is compared with the mean of each other image ``j``:
-    ``p_k(i, j) = Phi((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``. Its reward is the mean over ``j`` of
-    ``sqrt(p p_k) + sqrt((1 - p)(1 - p_k))``, where ``p`` is 1, 0.5 or 0: whether ``i`` has the higher, the same or the
-    lower label. An answer without a score earns 0 and counts in no mean or variance; so does every answer of a data
-    source that has a single image in the step, because there is nothing to compare it with.
+    ``p_k(i, j) = Phi((q_k(i) - mean_j) / sqrt(var_i + var_j + gamma))``. The reward is the mean over ``j`` of
+    ``sqrt(p p_k) + sqrt((1 - p)(1 - p_k))``, where ``p`` is 1, 0.5 or 0 if ``i`` has the higher, the same or the lower
+    label. An answer without a score earns 0 and counts in no mean or variance. If a data source has a single image in
+    the step, all its answers earn 0, because there is nothing to compare it with.
 
-    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code also adds 1e-6
-    below the roots of the fidelity and gives an answer without a score a random one; both are left out here. Using the
+    Source: VisualQuality-R1 (arXiv 2505.14460), sec. 3; gamma from the authors' code. That code also adds 1e-6 under
+    the roots of the fidelity and gives an answer without a score a random score; both are left out here. Using the
     population variance, over the answers with a score, is our reading.
 
     Args:
-        rollouts: of one draw.
+        rollouts: the rollouts of one draw.
         gamma: added to the variances, in squared units of the scale.
 
     Returns:

@@ -90,8 +90,9 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label_map(found: Mapping[str, Any]) -> str | None:
     """What ``LabelMap.card`` writes, in words."""
-    ends = [found.get(name) for name in ("raw", "scale")]
-    if not all(isinstance(one, list) and len(one) == 2 and all(map(_is_number, one)) for one in ends):
+    named = [found.get(name) for name in ("raw", "scale")]
+    ends = [one for one in named if isinstance(one, list) and len(one) == 2 and all(map(_is_number, one))]
+    if len(ends) < len(named):
         return None
     raw, scale = (f"{low:g} to {high:g}" for low, high in ends)
     turned = " (lower is better)" if found.get("higher_is_better") is False else ""

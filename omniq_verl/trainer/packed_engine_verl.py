@@ -102,7 +102,8 @@ class PackedFSDPEngine(VerlEngine):
         if layout is not None and output_args["pad_size"]:
             raise ValueError("shared prompts do not support padding. Fix: engine.pad_to_length=null, or turn them off")
         output_args["layout"] = layout
-        whole = len(micro_batch["input_ids"].values())  # pyright: ignore[reportAttributeAccessIssue]  nested
+        nested: Any = micro_batch["input_ids"]
+        whole = len(nested.values())
         computed = whole if layout is None else len(layout.tokens)
         self.tokens = (self.tokens[0] + computed, self.tokens[1] + whole)
         self._predicting = None if layout is None else layout.predicting
@@ -180,7 +181,8 @@ class PackedFSDPEngine(VerlEngine):
             with torch.no_grad():
                 _, meta = super().forward_step(one, loss_function=None, forward_only=True)
             found.append(answers_of(meta["model_output"]["log_probs"], rows))
-        check_same(*found, self._autocast_dtype)
+        with_shared, alone = found
+        check_same(with_shared, alone, self._autocast_dtype)
 
 
 # verl registers its engine for CUDA of any vendor, but prefers one for the vendor itself (engine/base.py:413).

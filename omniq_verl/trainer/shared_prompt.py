@@ -61,7 +61,7 @@ def check_same(shared: torch.Tensor, alone: torch.Tensor, dtype: torch.dtype) ->
 
 
 def share_computed(
-    tokens: tuple[int, int], device: torch.device, group: torch.distributed.ProcessGroup | None = None
+    tokens: tuple[int, int], device: torch.device | None, group: torch.distributed.ProcessGroup | None = None
 ) -> float:
     """Share of the tokens of whole rows that were computed, over all ranks; 1 if nothing was counted.
 

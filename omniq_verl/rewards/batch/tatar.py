@@ -54,7 +54,7 @@ def tatar(
         raise ValueError(f"ranked_tasks is {ranked_tasks!r}, not a list of names. Fix: write [{ranked_tasks}]")
     rewards = np.zeros(len(rollouts))
     for rows in rollouts.comparable():
-        if _is_ranked(rollouts.tasks[rows[0]], ranked_tasks):
+        if _is_ranked(str(rollouts.tasks[rows[0]]), ranked_tasks):
             rewards[rows] = _ranked(rollouts, rows, tau, margin, gamma)
         else:
             rewards[rows] = np.exp(-(((rollouts.pred[rows] - rollouts.target[rows]) / sigma) ** 2) / 2)

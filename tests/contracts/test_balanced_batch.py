@@ -18,8 +18,9 @@ def test_each_rank_trains_on_its_groups_in_the_order_of_the_batch(seed):
     trainer.use_critic, trainer._shared_prompt = False, True
     trainer.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": list(range(RANKS))})
     trainer.tokenizer = SimpleNamespace(eos_token_id=0)
-    actor, rollout = {"ppo_mini_batch_size": GROUPS // 2, "use_dynamic_bsz": True}, {"n": ANSWERS}
-    trainer.config = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "rollout": rollout}})
+    actor, by_tokens = {"ppo_mini_batch_size": GROUPS // 2, "use_dynamic_bsz": True}, {"log_prob_use_dynamic_bsz": True}
+    models = {"actor": actor, "rollout": {"n": ANSWERS, **by_tokens}, "ref": by_tokens}
+    trainer.config = OmegaConf.create({"actor_rollout_ref": models})
     lengths = np.random.default_rng(seed).integers(100, 2000, GROUPS * ANSWERS)
     keys = [f"{group}_{answer}_0" for group in range(GROUPS) for answer in range(ANSWERS)]
     tags = [{"seq_len": int(length), "status": "success"} for length in lengths]

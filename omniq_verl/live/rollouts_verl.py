@@ -19,6 +19,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from omniq_verl.live.failures_verl import collect_failures
+from omniq_verl.trainer.seeded_agent_loop_verl import DRAW
 
 PROBE = "omniq_probe"
 """Field that tells the agent loop that a row belongs to a check."""
@@ -103,6 +104,7 @@ def _submit(trainer: PPOTrainer, questions: Sequence[dict[str, Any]], answers: i
     batch["uid"] = np.array([uuid.uuid4().hex for _ in questions], dtype=object)
     data = tu.get_tensordict(batch)
     tu.assign_non_tensor_data(data, "global_steps", trainer.global_steps)
+    tu.assign_non_tensor_data(data, DRAW, 0)  # the same seeds whenever the same questions are asked
     trainer._submit_batch_to_rollout(data)
     try:
         # Not the trainer's own sampler, which would filter groups.

@@ -104,9 +104,10 @@ class OmniqTrainerSync(PPOTrainerSync):
         return batch
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
-        step, draw = self._drawn
-        self._drawn = self.global_steps, draw + 1 if step == self.global_steps else 0
-        assign_non_tensor_data(batch, DRAW, self._drawn[1])
+        if DRAW not in batch:  # the live check sets it, whose rollouts are no draw of a step
+            step, draw = self._drawn
+            self._drawn = self.global_steps, draw + 1 if step == self.global_steps else 0
+            assign_non_tensor_data(batch, DRAW, self._drawn[1])
         return super()._submit_batch_to_rollout(batch)
 
     def _validate(self) -> dict[str, float]:
@@ -204,10 +205,10 @@ class OmniqTrainerSync(PPOTrainerSync):
 
 def _micro_batches(settings: DictConfig) -> dict[str, Any]:
     """Rows per micro-batch of each pass that verl does not split by tokens."""
-    actor, forward = settings.actor, (settings.rollout, settings.ref)
-    return {
-        "micro_rows": 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu or 1,
-        "forward_micro_rows": [
-            one.log_prob_micro_batch_size_per_gpu or 1 for one in forward if not one.log_prob_use_dynamic_bsz
-        ],
-    }
+    forward = []
+    if not settings.rollout.log_prob_use_dynamic_bsz:
+        forward.append(settings.rollout.log_prob_micro_batch_size_per_gpu or 1)
+    if not settings.ref.log_prob_use_dynamic_bsz:
+        forward.append(settings.ref.log_prob_micro_batch_size_per_gpu or 1)
+    update = 1 if settings.actor.use_dynamic_bsz else settings.actor.ppo_micro_batch_size_per_gpu or 1
+    return {"micro_rows": update, "forward_micro_rows": forward}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from omegaconf import OmegaConf
-from tensordict import TensorDict
+from tensordict import NonTensorData, TensorDict
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import omniq_verl.trainer.trainer_verl as module
@@ -66,3 +66,13 @@ def test_the_draws_of_a_step_are_numbered(trainer, monkeypatch):
         trainer.global_steps = step
         trainer._submit_batch_to_rollout(TensorDict({}, batch_size=[2]))
     assert drawn == [0, 1, 2, 0, 1, 0]
+
+
+def test_the_rollouts_of_the_live_check_are_no_draws(trainer, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: drawn.append(batch["omniq_draw"])
+    )
+    for numbered in ({}, {"omniq_draw": NonTensorData(0)}, {"omniq_draw": NonTensorData(0)}, {}):
+        trainer._submit_batch_to_rollout(TensorDict(numbered, batch_size=[2]))
+    assert drawn == [0, 0, 0, 1]

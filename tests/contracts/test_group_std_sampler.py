@@ -299,7 +299,7 @@ def test_padding_rows_are_copies_that_count_for_nothing(sample):
     assert len({group_of(key) for key in extra}) == 3 and not {*map(group_of, extra)} & {*map(group_of, batch.keys)}
     assert [tag["is_padding"] for tag in padded.tags[9:]] == [True] * 3
     rows = tq.kv_batch_get(keys=[batch.keys[0], *extra], partition_id="train")
-    first, *copies = rows["uid"].tolist()
+    first, *copies = map(str, rows["uid"])
     assert len({*copies}) == 1 and first not in copies
     lengths = [len(row) for row in rows["responses"]]
     assert lengths == [3] * 4  # the shortest response is copied

@@ -23,9 +23,10 @@ images, answers, freed = [png(seed, side=80) for seed in range(4)], [], []
 for _ in range(2):
     with Scorer(sys.argv[1], memory=0.1, max_tokens=12, dtype="float32", max_model_len=192) as scorer:
         answers.append([one.answer for one in scorer.score(images)])
-        core = weakref.ref(scorer.engine._engine._engine._engine.engine_core.engine_core)
-        model = weakref.ref(core().model_executor.driver_worker.worker.get_model())
-    freed.append(core() is None and model() is None)
+        worker = scorer.engine._engine._engine._engine.engine_core.engine_core.model_executor.driver_worker.worker
+        model, cache = weakref.ref(worker.get_model()), weakref.ref(worker.model_runner.kv_caches[0])
+        del worker
+    freed.append(model() is None and cache() is None)
 print(json.dumps({"answers": answers, "freed": freed}))
 """
 

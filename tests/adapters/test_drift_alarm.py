@@ -114,6 +114,7 @@ def autocorrelated(runs: int, steps: int, memory: float, seed: int = 5) -> np.nd
     return curves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.9, 0.99, 1.0])
 def test_curves_that_wander_raise_false_alarms_at_most_at_the_stated_rate(memory):
     runs, steps, level = 1000, 80, 0.2
@@ -142,6 +143,7 @@ def test_a_large_drift_is_found_in_curves_that_wander():
     assert np.mean(found) > 0.5
 
 
+@pytest.mark.slow
 def test_a_long_window_is_tested_within_seconds():
     began = time.monotonic()
     assert rising(list(range(200))).p_value < 1e-300 and rising(list(range(200, 0, -1))).p_value == 1

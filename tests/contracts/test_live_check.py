@@ -23,7 +23,7 @@ from omniq_verl.metric_log import read_metrics
 from omniq_verl.pipeline.runner import run_stages
 from omniq_verl.pipeline.tiny_stages import Settings, build_stages
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 REPO = Path(__file__).parents[2]
 STEPS = 2

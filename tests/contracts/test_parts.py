@@ -14,7 +14,7 @@ from omniq_verl.data.parquet import write_parquet
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from doctor_builders import tiny_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 GROUPS = ("group 0", "group 1")

@@ -12,7 +12,7 @@ import pytest
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 IMAGES = 24
 
 SCRIPT = """

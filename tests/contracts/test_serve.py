@@ -22,7 +22,7 @@ from omniq_verl.serving.client import Client
 from omniq_verl.tasks import TECHNICAL
 from omniq_verl.tiny.model import save_tiny_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 BUILDERS = REPO / "tests" / "builders"
 OMNIQ = [sys.executable, "-m", "omniq_verl.cli", "serve"]

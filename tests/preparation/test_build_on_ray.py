@@ -10,7 +10,7 @@ from data_builders import MADE, faulty_set, tree
 
 from omniq_verl.preparation.cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 # A cluster of its own, whatever is running on this machine.
 SCRIPT = """

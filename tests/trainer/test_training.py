@@ -15,7 +15,7 @@ from omniq_verl.metric_log import read_metrics
 from omniq_verl.pipeline.runner import run_stages
 from omniq_verl.pipeline.tiny_stages import Settings, grpo_stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 REPO = Path(__file__).parents[2]
 CROPS = {"sft": 96, "train": 48, "val": 8, "test": 8}

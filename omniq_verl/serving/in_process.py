@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -103,8 +104,9 @@ def run_app(app: Any, host: str, port: int, started: Callable[[], None]) -> None
                 started()
 
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
-    try:
-        Announced(config).run()
-    except KeyboardInterrupt:  # uvicorn raises it again after it has shut down
+    server = Announced(config)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has stopped, unless a shell had it ignored
+        server.run()
+    if server.started and server.should_exit:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGINT)  # Python's own exit would wait for the answer that a thread is writing
+        signal.raise_signal(signal.SIGINT)  # Python itself would wait for the answer that a thread is writing

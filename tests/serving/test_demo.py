@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -213,8 +214,9 @@ class Sleeper:
         time.sleep(60)
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["foreground", "background job of a script"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number):
+def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number, ignored):
     port = free_port()
     code = (
         "from omniq_verl.generation.spec import EngineSpec; from omniq_verl.serving.in_process import *;"
@@ -224,7 +226,9 @@ def test_a_signal_ends_the_server_in_the_middle_of_an_answer(number):
     tests = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests / "builders"), str(tests)])}
     words = [sys.executable, "-c", code]
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    # A shell without a terminal starts its background jobs with SIGINT ignored.
+    inherited = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=inherited) as process:
         assert process.stdout.readline() == "ready\n"
         sent = json.dumps({"images": [base64_of(grey(0))]}).encode()
         asked = socket.create_connection(("127.0.0.1", port))

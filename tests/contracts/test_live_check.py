@@ -80,7 +80,7 @@ def test_a_healthy_run_has_no_finding(run: Path) -> None:
     report = LiveReport.load(run / planted_faults.HEALTHY / FILE_NAME)
     assert len(report.findings) == 12
     assert {one.name: str(one) for one in report.findings if one.status != "ok"} == {}
-    assert report.seconds < 60
+    assert 0 < report.seconds < 300  # 5 to 20 on a machine with nothing else; here another test runs as well
 
 
 @pytest.mark.parametrize("fault", planted_faults.FAULTS)

@@ -176,7 +176,7 @@ def test_the_order_of_a_batch_is_kept_within_each_share_whatever_the_lengths():
 
 
 def log_probs(logits: np.ndarray, tokens: np.ndarray, noise: int, dtype: torch.dtype) -> torch.Tensor:
-    """Of the tokens, with logits as a kernel of this dtype returns them: with its own rounding errors."""
+    """Log-probabilities of the tokens from logits with the rounding errors of a kernel of this dtype."""
     errors = 0.6 * torch.finfo(dtype).eps * np.random.default_rng(noise).standard_normal(logits.shape)
     found = torch.from_numpy(logits * (1 + errors)).to(dtype).float().log_softmax(-1)
     return found[np.arange(len(tokens)), tokens]

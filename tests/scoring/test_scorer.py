@@ -16,17 +16,13 @@ import pandas as pd
 import pytest
 from evaluation_builders import RATER, RECORDER, Recorder, grey
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner
 
 import omniq_verl
 from omniq_verl import Scorer
 from omniq_verl.cli import app
 from omniq_verl.generation.request import Answer, seed_of
-from omniq_verl.generation.spec import EngineSpec
-from omniq_verl.scoring.comparison import Comparer
 from omniq_verl.scoring.image_inputs import list_files
-from omniq_verl.scoring.score_table import score_files
 from omniq_verl.scoring.scorer import summarise
 from omniq_verl.tasks import DEGRADATION, Q_INSIGHT_SCORE, TECHNICAL, Scale
 
@@ -136,23 +132,6 @@ def test_alignment_needs_its_prompt_and_puts_it_into_the_question(tmp_path):
     assert ['"a cat"' in text for text in Recorder.texts] == [True, False]
     assert '"two {dogs}"' in Recorder.texts[1]
     assert all(text.startswith("<image>") for text in Recorder.texts)
-
-
-@pytest.mark.parametrize("opened", [Scorer, Comparer])
-def test_a_closed_model_has_closed_its_engine_and_says_so(opened, tmp_path):
-    with opened(f"fine {tmp_path}", "generation_builders:Closable") as one:
-        assert (tmp_path / "events").read_text().split() == ["open"]
-    one.close()
-    assert (tmp_path / "events").read_text().split() == ["open", "close"]
-    with pytest.raises(RuntimeError, match=f"this {opened.__name__} has been closed. Fix: open another one"):
-        one.score(grey(9)) if opened is Scorer else one.compare([(grey(9), grey(99))])
-
-
-def test_a_table_of_scores_closes_its_model(photos, tmp_path):
-    spec = EngineSpec(f"fine {tmp_path}", "generation_builders:Closable")
-    for name in ("a", "b"):
-        score_files(spec, [photos / "a.png"], tmp_path / f"{name}.csv", Console(quiet=True), {}, 64, 0)
-    assert (tmp_path / "events").read_text().split() == ["open", "close"] * 2
 
 
 def test_an_images_question_and_seed_do_not_depend_on_its_place_or_company():

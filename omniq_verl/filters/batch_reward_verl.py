@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from omniq_verl.filters.group_std import group_stds, number_of
+from omniq_verl.filters.group_std import group_stds
 from omniq_verl.rewards.batch import BatchRewardSettings, Rollouts, batch_reward
+from omniq_verl.rewards.outside import number_of
 from omniq_verl.tasks import read_scale, task_of
 
 PART = "batch_reward"

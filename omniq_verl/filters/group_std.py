@@ -1,9 +1,6 @@
 """The group-std filter: groups in which all rewards are the same teach nothing."""
 
-import math
-import numbers
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -54,13 +51,6 @@ def group_stds(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray
     count = np.maximum(np.bincount(group, minlength=groups), 1)
     mean = np.bincount(group, shifted, groups) / count
     return np.sqrt(np.bincount(group, (shifted - mean[group]) ** 2, groups) / count)
-
-
-def number_of(part: Any) -> float:
-    """Return a part of a reward as a number; NaN for None, texts and anything else that is not a number."""
-    if hasattr(part, "item") and getattr(part, "size", 1) == 1:  # a NumPy or torch number
-        part = part.item()
-    return float(part) if isinstance(part, numbers.Real) else math.nan
 
 
 def group_of(key: str) -> str:

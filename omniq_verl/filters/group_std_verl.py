@@ -15,10 +15,11 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from omniq_verl.filters.batch_reward_verl import BatchReward
 from omniq_verl.filters.drift_verl import DriftWatch
-from omniq_verl.filters.group_std import group_of, group_std_mask, number_of
+from omniq_verl.filters.group_std import group_of, group_std_mask
 from omniq_verl.filters.settings import FilterSettings
 from omniq_verl.filters.worker_watch_verl import WorkerWatch
 from omniq_verl.rewards import Status
+from omniq_verl.rewards.outside import number_of
 
 logger = logging.getLogger(__name__)
 _STATUSES = [status.value for status in Status]

@@ -44,14 +44,23 @@ def called(name: str, function: ScoreReward, pred: float, target: float) -> floa
         value: Any = function(pred, target)
     except Exception as error:  # the user's function may raise anything
         raise ValueError(f"{name} fails for pred={pred:g} and target={target:g}: {described(error)}") from error
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a NumPy or torch number
-        value = value.item()
-    if not isinstance(value, numbers.Real) or not (math.isfinite(value) and 0 <= float(value) <= 1):
+    number = number_of(value)
+    if not 0 <= number <= 1:  # NaN is not either
         raise ValueError(
             f"{name} returns {value!r:.80} for pred={pred:g} and target={target:g}. Fix: return a number from 0 to 1"
             " (an answer that cannot be parsed earns 0)"
         )
-    return float(value)
+    return number
+
+
+def number_of(value: Any) -> float:
+    """Return a Python, NumPy or torch number as a float; NaN for None, texts, several values and anything else."""
+    if hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError):  # NumPy and torch raise these for several values
+            return math.nan
+    return float(value) if isinstance(value, numbers.Real) else math.nan
 
 
 def probe(function: ScoreReward) -> None:

@@ -78,7 +78,7 @@ def why_not_compared(metrics: Mapping[str, float], metric: str) -> str | None:
     if value is None or value != value:
         return f"it has no {metric}"
     for key, lost in metrics.items():
-        if key.endswith("/lost") and lost == metrics.get(key.replace("/lost", "/answers")):
+        if key.endswith("/lost") and lost == metrics.get(f"{key.removesuffix('/lost')}/answers"):
             return f"every rollout of {key.removeprefix('val-aux/').removesuffix('/lost')} failed"
     if metric not in _OF_SCORES:
         return None

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from batch_reward_builders import rollouts_from
 from queue_builders import FORMAT, Rank, Worker, put
 
@@ -251,7 +252,8 @@ def test_columns_are_what_the_rows_say():
     info = {"scale_low": 1.0, "scale_high": 5.0, "raw_low": 0.0, "raw_high": 100.0}
     details = {"details": json.dumps({"standard_deviation": 12.5})}
     row = SimpleNamespace(id="a", task="technical", data_source="koniq", parts={"pred": 3.0, "target": 4.0, "x": 1.0})
-    other = SimpleNamespace(id="b", task="degradation", data_source="dq", parts={"x": 2.0})
+    parts = {"x": torch.tensor(2.0), "pred": "good"}  # of someone else's reward function
+    other = SimpleNamespace(id="b", task="degradation", data_source="dq", parts=parts)
     rollouts = rollouts_of([row, other], ["g1", "g0"], ["one", "two"], [5, 6], [{**info, **details}, {}])
     assert rollouts.label_std[0] == 0.5 and np.isnan(rollouts.label_std[1])
     assert rollouts.pred[0] == 3.0 and np.isnan([rollouts.pred[1], rollouts.low[1]]).all()

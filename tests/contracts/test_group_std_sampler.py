@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 
 pytestmark = pytest.mark.slow
 
@@ -251,12 +252,13 @@ def test_a_metric_the_reward_does_not_have_is_named(sample):
 
 @pytest.mark.parametrize("mode", ["all", "drop", "refill"])
 @pytest.mark.parametrize("name", ["score", "acc"])
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, lambda value: torch.tensor(float(value))])
 def test_a_reward_that_is_no_number_ends_the_training_instead_of_the_weights(sample, mode, name, kind):
     def parts(accuracy: float) -> dict[str, float]:
         return {"accuracy": accuracy, name: kind("nan") if accuracy == 0.9 else kind(accuracy)}
 
-    with pytest.raises(ValueError, match=r"an answer to koniq/group0 of koniq is nan\. Fix: let the reward function"):
+    said = r"an answer to koniq/group0 of koniq is (nan|tensor\(nan\))\. Fix: let the reward function"
+    with pytest.raises(ValueError, match=said):
         sample([SPREAD] + [FLAT] * 3, mode=mode, parts=parts)
 
 

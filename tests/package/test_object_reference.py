@@ -118,6 +118,7 @@ REWARDS = {
     "half": ("return 0.5", "", None),
     "numpy": ("import numpy; return numpy.float32(abs(p - t) < 1)", "", None),
     "zero-dimensional": ("import numpy; return numpy.array(0.5)", "", None),
+    "torch": ("import torch; return torch.tensor(0.5)", "", None),
     "truth": ("return abs(p - t) < 0.5", "", None),
     "negative": ("return -abs(p - t)", "returns -1.0 for pred=2 and target=1", "a number from 0 to 1"),
     "distance": ("return abs(p - t) / 4", "for the label 1 the score 2 earns 0.25", "closeness"),
